@@ -1,0 +1,57 @@
+//! Values to bytes and back: postcard, with what postcard leaves open closed.
+//!
+//! Decoding never trusts its input: lengths are checked against the bytes that are there before
+//! anything is allocated, and bytes that are left over make the whole value invalid. There is no
+//! recursive type among our messages, so no input can exhaust the stack.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Bytes that are not the value they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Cut short, out of range, or of another type.
+    #[error("malformed message: {0}")]
+    Malformed(postcard::Error),
+    /// A valid value, and then more bytes.
+    #[error("malformed message: {0} bytes after its end")]
+    Trailing(usize),
+}
+
+/// Encodes a value.
+///
+/// # Panics
+/// Never for our own types: postcard fails only on a sequence of unknown length or a map key of an
+/// unsupported type, and no message has either (each has a round-trip test).
+pub fn encode<T: Serialize>(value: &T) -> Bytes {
+    Bytes::from(encode_vec(value))
+}
+
+/// Encodes a value into a vector; see [`encode`].
+pub fn encode_vec<T: Serialize>(value: &T) -> Vec<u8> {
+    match postcard::to_allocvec(value) {
+        Ok(bytes) => bytes,
+        Err(error) => unreachable!("a message that cannot be encoded: {error}"),
+    }
+}
+
+/// Appends an encoded value to a buffer; see [`encode`].
+pub fn encode_into<T: Serialize>(value: &T, buffer: Vec<u8>) -> Vec<u8> {
+    match postcard::to_extend(value, buffer) {
+        Ok(buffer) => buffer,
+        Err(error) => unreachable!("a message that cannot be encoded: {error}"),
+    }
+}
+
+/// Decodes a value that must fill `bytes` exactly.
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(DecodeError::Malformed)?;
+    if rest.is_empty() { Ok(value) } else { Err(DecodeError::Trailing(rest.len())) }
+}
+
+/// Decodes a value from the front of `bytes` and returns what follows it.
+pub fn decode_prefix<'a, T: Deserialize<'a>>(
+    bytes: &'a [u8],
+) -> Result<(T, &'a [u8]), DecodeError> {
+    postcard::take_from_bytes(bytes).map_err(DecodeError::Malformed)
+}

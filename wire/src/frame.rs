@@ -1,0 +1,179 @@
+//! Frames: how messages are cut out of a stream.
+//!
+//! A frame is a length (four bytes, little endian) and that many bytes. A [`FrameReader`] has one
+//! buffer and hands out what is complete in it, so that a peer that writes many small frames at
+//! once costs one read; a [`FrameWriter`] collects frames and writes them together.
+//!
+//! What is deliberately missing: trust. A length over the limit is an error before a byte is
+//! allocated for it, the buffer grows only as bytes arrive, and a frame that was begun must be
+//! finished within [`FRAME_TIMEOUT`](crate::limits::FRAME_TIMEOUT).
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::limits::{FRAME_BYTES_MAX, FRAME_TIMEOUT};
+
+/// Bytes in front of every frame.
+pub const FRAME_HEAD_BYTES: usize = 4;
+const READ_BYTES: usize = 64 * 1024;
+
+/// Why a frame could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The stream ended in the middle of a frame.
+    #[error("stream ended inside a frame")]
+    Cut,
+    /// The peer announced a frame that is longer than this stream allows.
+    #[error("frame of {bytes} bytes is over the limit of {limit}")]
+    TooLong {
+        /// What the peer announced.
+        bytes: usize,
+        /// What the stream allows.
+        limit: usize,
+    },
+    /// The peer began a frame and did not finish it in time.
+    #[error("frame was begun and not finished within {} s", FRAME_TIMEOUT.as_secs())]
+    Slow,
+    /// The stream failed.
+    #[error("stream failed: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Cuts frames out of a stream.
+pub struct FrameReader<R> {
+    stream: R,
+    buffer: BytesMut,
+    limit: usize,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads frames of at most `limit` bytes from `stream`.
+    pub fn new(stream: R, limit: usize) -> Self {
+        debug_assert!(limit <= FRAME_BYTES_MAX);
+        Self { stream, buffer: BytesMut::new(), limit }
+    }
+
+    /// The next frame if it is in the buffer already.
+    pub fn try_next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(length) = self.announced()? else { return Ok(None) };
+        if self.buffer.len() < FRAME_HEAD_BYTES + length {
+            return Ok(None);
+        }
+        self.buffer.advance(FRAME_HEAD_BYTES);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+
+    /// Waits for the next frame; `None` when the peer has ended the stream after a whole frame.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            if let Some(frame) = self.try_next()? {
+                return Ok(Some(frame));
+            }
+            let read = if self.buffer.is_empty() {
+                self.fill().await?
+            } else {
+                // A frame has begun: from here on the peer must make haste.
+                match tokio::time::timeout(FRAME_TIMEOUT, self.fill_frame()).await {
+                    Ok(read) => read?,
+                    Err(_) => return Err(FrameError::Slow),
+                }
+            };
+            if read == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Cut) };
+            }
+        }
+    }
+
+    /// Gives the stream back, with what was read of it and not handed out.
+    pub fn into_inner(self) -> (R, BytesMut) {
+        (self.stream, self.buffer)
+    }
+
+    fn announced(&self) -> Result<Option<usize>, FrameError> {
+        let Some(head) = self.buffer.first_chunk::<FRAME_HEAD_BYTES>() else { return Ok(None) };
+        let bytes = u32::from_le_bytes(*head) as usize;
+        if bytes > self.limit {
+            return Err(FrameError::TooLong { bytes, limit: self.limit });
+        }
+        Ok(Some(bytes))
+    }
+
+    async fn fill_frame(&mut self) -> Result<usize, FrameError> {
+        loop {
+            let read = self.fill().await?;
+            let complete = match self.announced()? {
+                Some(length) => self.buffer.len() >= FRAME_HEAD_BYTES + length,
+                None => false,
+            };
+            if read == 0 || complete {
+                return Ok(read);
+            }
+        }
+    }
+
+    /// Reads what there is. The buffer grows with what has arrived, never with what is announced.
+    async fn fill(&mut self) -> Result<usize, FrameError> {
+        self.buffer.reserve(READ_BYTES);
+        Ok(self.stream.read_buf(&mut self.buffer).await?)
+    }
+}
+
+/// Collects frames and writes them to a stream together.
+pub struct FrameWriter<W> {
+    stream: W,
+    buffer: Vec<u8>,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    /// Writes frames to `stream`.
+    pub fn new(stream: W) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Adds a message to what the next [`flush`](Self::flush) writes.
+    pub fn push<T: Serialize>(&mut self, message: &T) {
+        put_frame(&mut self.buffer, message);
+    }
+
+    /// Adds a frame whose content is encoded already.
+    pub fn push_bytes(&mut self, content: &[u8]) {
+        self.buffer.put_u32_le(content.len() as u32);
+        self.buffer.extend_from_slice(content);
+    }
+
+    /// Bytes that wait to be flushed.
+    pub fn pending(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Writes what was pushed.
+    pub async fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.write_all(&self.buffer).await?;
+        self.buffer.clear();
+        // A large value must not leave its buffer behind for the life of the stream.
+        self.buffer.shrink_to(READ_BYTES);
+        self.stream.flush().await
+    }
+
+    /// Pushes and flushes one message.
+    pub async fn send<T: Serialize>(&mut self, message: &T) -> std::io::Result<()> {
+        self.push(message);
+        self.flush().await
+    }
+
+    /// Gives the stream back; what was not flushed is dropped.
+    pub fn into_inner(self) -> W {
+        self.stream
+    }
+}
+
+/// Appends `message` to `buffer` as one frame.
+pub fn put_frame<T: Serialize>(buffer: &mut Vec<u8>, message: &T) {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; FRAME_HEAD_BYTES]);
+    let mut filled = crate::codec::encode_into(message, std::mem::take(buffer));
+    let length = (filled.len() - start - FRAME_HEAD_BYTES) as u32;
+    filled[start..start + FRAME_HEAD_BYTES].copy_from_slice(&length.to_le_bytes());
+    *buffer = filled;
+}

@@ -1,0 +1,113 @@
+//! Ids and positions, each a type of its own.
+//!
+//! A bare integer says nothing about what it counts, and two bare integers can be exchanged by
+//! mistake. So every id and every position that crosses a process boundary is a newtype here, with
+//! one `Display` form that logs, files and certificates share.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A fresh random id.
+            pub fn random() -> Self {
+                Self(Uuid::new_v4())
+            }
+
+            /// The first eight hexadecimal digits, enough for a person to tell ids apart.
+            pub fn short(&self) -> String {
+                let mut text = self.0.simple().to_string();
+                text.truncate(8);
+                text
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+    };
+}
+
+uuid_id! {
+    /// A network: everything that one registration server admits.
+    NetworkId
+}
+uuid_id! {
+    /// A node. It lives and dies with the node's data directory and is never given out twice.
+    NodeId
+}
+uuid_id! {
+    /// The holder of a certificate that is not a node: a client, an administrator, a server.
+    HolderId
+}
+uuid_id! {
+    /// One run of a client. Its serials are counted from one; see [`Serial`].
+    SessionId
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+        )]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// A Raft group of a network: [`GroupId::CONTROL`], or one for each shard.
+    GroupId(u32)
+}
+number! {
+    /// A Raft term: at most one leader each, never going back.
+    Term(u64)
+}
+number! {
+    /// The number that a shard gives a write. It only grows; zero means "before any write".
+    Revision(u64)
+}
+number! {
+    /// The number that a session gives a write. A shard executes each at most once.
+    Serial(u64)
+}
+
+impl GroupId {
+    /// The group whose state is the directory and whose leader is the coordinator.
+    pub const CONTROL: Self = Self(0);
+
+    /// Whether this group holds keys, that is, whether it is a shard.
+    pub fn is_shard(self) -> bool {
+        self != Self::CONTROL
+    }
+}

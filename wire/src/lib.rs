@@ -1,0 +1,16 @@
+//! What two dkv processes say to each other.
+//!
+//! Everything that crosses a process boundary is defined here and nowhere else: ids, messages,
+//! frames, limits, identities and certificates, and the QUIC connections that carry them. The
+//! other crates decide *when* to say *what*; this one knows *how*.
+//!
+//! Deliberately missing: any decision. No module here retries, elects, routes or stores.
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod frame;
+pub mod id;
+pub mod identity;
+pub mod limits;
+pub mod message;
+pub mod network;

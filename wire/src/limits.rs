@@ -1,0 +1,85 @@
+//! Every bound of the protocol, in one place.
+//!
+//! Whatever a peer, a client or a file can make longer has its limit here, units last. Limits that
+//! an operator may change are defaults; the maximum beside them is what the code is built for.
+
+use std::time::Duration;
+
+/// Longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 4096;
+/// Longest value unless the network's configuration says otherwise, in bytes.
+pub const VALUE_BYTES_DEFAULT: usize = 2 * MIB;
+/// Longest value that a configuration may allow, in bytes.
+pub const VALUE_BYTES_MAX: usize = 16 * MIB;
+/// Longest frame on any stream, in bytes.
+pub const FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX + 16 * MIB;
+/// Longest frame that an unauthenticated peer may send, in bytes.
+pub const JOIN_FRAME_BYTES_MAX: usize = 4 * KIB;
+/// Longest frame of a request to the registration server, in bytes.
+pub const SERVER_FRAME_BYTES_MAX: usize = MIB;
+/// Longest name of a node, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Longest text of a join token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 512;
+
+/// Commands in one batch, that is, in one Raft entry.
+pub const BATCH_COMMANDS_MAX: usize = 4096;
+/// A batch closes when it holds this many bytes; one command may be larger.
+pub const BATCH_BYTES_TARGET: usize = MIB;
+/// Requests that one node accepts from one connection before it stops reading from it.
+pub const CONNECTION_REQUESTS_MAX: usize = 4096;
+/// Streams that one authenticated peer may have open at once.
+pub const CONNECTION_STREAMS_MAX: u32 = 1024;
+/// Streams that an unauthenticated peer may have open at once.
+pub const JOIN_STREAMS_MAX: u32 = 1;
+/// Connections that one process accepts at once.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Handshakes that one process has under way at once; more are asked to retry or refused.
+pub const HANDSHAKES_MAX: usize = 512;
+
+/// Sessions that a shard remembers.
+pub const SESSIONS_MAX: usize = 16 * 1024;
+/// Writes of one session that may be under way at one shard.
+pub const SESSION_WINDOW_MAX: usize = 4096;
+
+/// Nodes in a network.
+pub const NODES_MAX: usize = 1024;
+/// Shards in a network.
+pub const SHARDS_MAX: u32 = 1024;
+/// Voters of a group.
+pub const REPLICATION_MAX: u32 = 9;
+/// Entries of the deny list.
+pub const DENIED_MAX: usize = 65_536;
+
+/// Time that a peer has to finish its handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that a peer has to send the rest of a frame once it has begun one.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time after which a silent connection is closed.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a quiet connection shows that it lives.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Deadline of a request when its caller names none.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Life of a certificate of a node, client or administrator.
+pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(14 * DAY_S);
+/// Age at which a holder asks for a new certificate.
+pub const CERTIFICATE_RENEW: Duration = Duration::from_secs(4 * DAY_S);
+/// How far clocks of two machines may differ without a certificate being refused.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const DAY_S: u64 = 24 * 3600;
+
+const _: () = {
+    assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(VALUE_BYTES_DEFAULT <= VALUE_BYTES_MAX);
+    // A batch below its target may still take one command of the largest size.
+    assert!(BATCH_BYTES_TARGET + KEY_BYTES_MAX + VALUE_BYTES_MAX + 64 * KIB < FRAME_BYTES_MAX);
+    assert!(TOKEN_BYTES_MAX < JOIN_FRAME_BYTES_MAX);
+    assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
+    assert!(CERTIFICATE_RENEW.as_secs() * 3 < CERTIFICATE_LIFE.as_secs());
+    assert!(SHARDS_MAX < u32::MAX);
+};

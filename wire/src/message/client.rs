@@ -1,0 +1,235 @@
+//! What a client asks a node, and what it is told.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::status::NodeStatus;
+use crate::id::{GroupId, HolderId, NodeId, Revision, Serial, SessionId, Term};
+use crate::network::NetworkView;
+
+/// One request on a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the client, repeated in the reply; unique among those under way on the stream.
+    pub id: u64,
+    /// Time that the client will wait, in milliseconds. The node gives up then, and says whether
+    /// the request may still have an effect.
+    pub deadline_ms: u32,
+    /// What is asked.
+    pub body: RequestBody,
+}
+
+/// What a client may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestBody {
+    /// The network as this node sees it.
+    View,
+    /// How this node and its replicas are.
+    Status,
+    /// The value of a key.
+    Read {
+        /// The key's shard.
+        shard: GroupId,
+        /// The key.
+        key: Bytes,
+        /// What the answer must guarantee.
+        level: Level,
+    },
+    /// A command for the log of a shard.
+    Propose {
+        /// The key's shard.
+        shard: GroupId,
+        /// An encoded [`Command`]: it goes into the log as it came.
+        command: Bytes,
+    },
+    /// From a node: this is my name and address, now.
+    Announce {
+        /// What people call it.
+        name: String,
+        /// Where it listens.
+        address: SocketAddr,
+    },
+    /// From a node: I am stopping in good order.
+    Leaving,
+    /// From an administrator: this node shall never take part again.
+    RemoveNode(NodeId),
+    /// From an administrator: refuse this certificate holder from now on.
+    Revoke(HolderId),
+}
+
+/// What a read guarantees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Linearizable: not older than any write or strong read that was finished before it began.
+    Strong,
+    /// What one replica has at once, and how old that may be.
+    Eventual,
+}
+
+/// A command in the log of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command<'a> {
+    /// Makes the shard remember a session, so that its writes are executed once each.
+    OpenSession(SessionId),
+    /// A write of an open session.
+    #[serde(borrow)]
+    Write(Write<'a>),
+}
+
+/// One write. (session, serial) names it: a shard executes it at most once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write<'a> {
+    /// Whose write.
+    pub session: SessionId,
+    /// Which of that session's writes to this shard; from one.
+    pub serial: Serial,
+    /// Every serial below this one is settled for the client: it will never ask for them again.
+    pub settled: Serial,
+    /// When to do it.
+    pub condition: Condition,
+    /// The key, 1 to [`KEY_BYTES_MAX`](crate::limits::KEY_BYTES_MAX) bytes of anything.
+    #[serde(borrow, with = "serde_bytes")]
+    pub key: &'a [u8],
+    /// What to do.
+    #[serde(borrow)]
+    pub operation: Operation<'a>,
+}
+
+/// What a write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation<'a> {
+    /// Stores a value.
+    #[serde(borrow, with = "serde_bytes")]
+    Put(&'a [u8]),
+    /// Removes the key.
+    Delete,
+}
+
+/// When a write is done. Otherwise it is a [`Refusal::Conflict`] and has no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Condition {
+    /// Whatever is there.
+    Always,
+    /// Only if the key does not exist.
+    Absent,
+    /// Only if the key exists.
+    Present,
+    /// Only if the key exists and was last written at this revision.
+    Revision(Revision),
+}
+
+/// What a reply says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The shard.
+    pub shard: GroupId,
+    /// Of a write: its number. Of a read: that of the write which stored the value, or for a key
+    /// that does not exist the shard's latest.
+    pub revision: Revision,
+    /// The level that was served.
+    pub level: Level,
+    /// Who answered.
+    pub node: NodeId,
+    /// The shard's term when it answered.
+    pub term: Term,
+    /// How old the answer may be, in milliseconds; zero for strong answers, `None` if the node
+    /// cannot know.
+    pub staleness_ms: Option<u64>,
+}
+
+/// A value and the write that stored it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// The value.
+    pub value: Bytes,
+    /// The write that stored it.
+    pub revision: Revision,
+}
+
+/// The answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's.
+    pub id: u64,
+    /// What came of it.
+    pub result: Result<Answer, Refusal>,
+}
+
+/// What a request came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`RequestBody::View`].
+    View(Box<NetworkView>),
+    /// To [`RequestBody::Status`].
+    Status(Box<NodeStatus>),
+    /// To [`RequestBody::Read`]; no value if the key does not exist.
+    Value(Receipt, Option<Stored>),
+    /// To a write that was done; `existed` tells whether the key was there before. A delete of a
+    /// key that was not there is done too, without an effect.
+    Written {
+        /// About the write.
+        receipt: Receipt,
+        /// Whether the key was there before.
+        existed: bool,
+    },
+    /// To [`Command::OpenSession`], and to everything that has no more to say.
+    Done,
+}
+
+/// Why a request came to nothing, and with which consequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// This node does not lead the group. No effect; ask the one that does.
+    #[error("not the primary")]
+    NotPrimary {
+        /// Who is, as far as this node knows.
+        primary: Option<NodeId>,
+    },
+    /// The write's condition does not hold. No effect.
+    #[error("condition does not hold; the key is {}", match .current {
+        Some(revision) => format!("at revision {revision}"),
+        None => "absent".to_owned(),
+    })]
+    Conflict {
+        /// About the decision.
+        receipt: Receipt,
+        /// The revision that the key is at, if it exists.
+        current: Option<Revision>,
+    },
+    /// The shard does not know the session, or no longer this serial. This attempt had no effect;
+    /// an earlier one may have had.
+    #[error("session expired")]
+    SessionExpired,
+    /// The request can never succeed. No effect.
+    #[error("invalid request: {0}")]
+    Invalid(String),
+    /// Key or value is over the limit. No effect.
+    #[error("{what} of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// "key" or "value".
+        what: String,
+        /// What was sent.
+        bytes: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// More is under way than the node can take. No effect.
+    #[error("overloaded, retry after {retry_after_ms} ms")]
+    Overloaded {
+        /// When to come again.
+        retry_after_ms: u32,
+    },
+    /// The request could not be served now. No effect.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// The request was begun and its outcome is not known. It may have had, or may yet have, its
+    /// effect; asking again with the same serial settles it.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// The certificate does not allow this. No effect.
+    #[error("denied: {0}")]
+    Denied(String),
+}

@@ -1,0 +1,62 @@
+//! The join protocol: the one conversation without a client certificate.
+//!
+//! The joiner has checked by then that the server's certificate chain ends in the CA whose
+//! fingerprint its token carries. It sends the token's secret and its own public key, and nothing
+//! else that could get into the certificate: names, usages and life are the server's to decide.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::id::{HolderId, NetworkId};
+use crate::identity::Role;
+
+/// Asks for a certificate.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// Which token.
+    pub token: Uuid,
+    /// The token's secret.
+    pub secret: [u8; 32],
+    /// The joiner's public key: a DER SubjectPublicKeyInfo.
+    pub public_key: Bytes,
+}
+
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinRequest").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+/// The joiner's new identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinAnswer {
+    /// The network it belongs to.
+    pub network: NetworkId,
+    /// What it may do.
+    pub role: Role,
+    /// Its fresh id.
+    pub holder: HolderId,
+    /// Its certificate, in DER.
+    pub certificate: Bytes,
+}
+
+/// Why no certificate is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum JoinRefusal {
+    /// No such token, or a wrong secret: which of both is not told.
+    #[error("the join token is not one of this network's")]
+    Unknown,
+    /// The token's time is over.
+    #[error("the join token has expired; ask an administrator of the network for a new one")]
+    Expired,
+    /// The token was used as often as it may be.
+    #[error("the join token has been used up; ask an administrator of the network for a new one")]
+    UsedUp,
+    /// The public key is of no kind that is accepted.
+    #[error("the public key is malformed or of a kind that is not accepted")]
+    Key,
+    /// Too many ask at once.
+    #[error("too many are joining at once; try again in a moment")]
+    Busy,
+}

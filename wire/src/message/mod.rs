@@ -1,0 +1,54 @@
+//! The messages, by who speaks to whom.
+//!
+//! Every stream begins with one [`Opening`] frame that says what it is for; then both sides send
+//! the frames of that conversation. docs/protocol.md has the table of all of them.
+
+mod client;
+mod join;
+mod server;
+mod status;
+
+pub use client::{
+    Answer, Command, Condition, Level, Operation, Receipt, Refusal, Reply, Request, RequestBody,
+    Stored, Write,
+};
+pub use join::{JoinAnswer, JoinRefusal, JoinRequest};
+pub use server::{
+    Admission, Confirmation, CoordinatorReport, NodeReport, ServerAnswer, ServerRefusal,
+    ServerRequest, ServerStatus, TokenInfo,
+};
+pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{GroupId, NodeId};
+
+/// The first frame of a stream to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Opening {
+    /// [`Request`] frames, each answered by a [`Reply`] frame in any order.
+    Requests,
+    /// Calls of one Raft group that have one answer each: votes, heartbeats, transfer. The frames
+    /// are the node crate's; answers come in the order of the calls.
+    RaftCalls {
+        /// Which group.
+        group: GroupId,
+        /// Who calls; must be the certificate's.
+        from: NodeId,
+    },
+    /// Log entries of one group from its leader, pipelined: requests one way, acknowledgements the
+    /// other, in order.
+    RaftAppend {
+        /// Which group.
+        group: GroupId,
+        /// Who leads; must be the certificate's.
+        from: NodeId,
+    },
+    /// One snapshot of one group from its leader, in chunks, and one answer.
+    RaftSnapshot {
+        /// Which group.
+        group: GroupId,
+        /// Who leads; must be the certificate's.
+        from: NodeId,
+    },
+}

@@ -1,0 +1,187 @@
+//! What nodes, clients and administrators ask the registration server.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::id::{HolderId, NetworkId, NodeId, Term};
+use crate::identity::Role;
+use crate::network::{NetworkView, NodeState, Settings};
+
+/// A request to the server, one frame on a stream of its own or one of several on one stream;
+/// answers come in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServerRequest {
+    /// From anybody with a certificate: the network as last reported.
+    Lookup,
+    /// From anybody with a certificate: the server's books.
+    Status,
+    /// From a node, at every start: here I am.
+    Register {
+        /// What it wants to be called; without one the server finds a name.
+        name: Option<String>,
+        /// Where it listens.
+        address: SocketAddr,
+    },
+    /// From the coordinator: how everything is, and that it is the coordinator.
+    Report(CoordinatorReport),
+    /// From anybody with a certificate: a new one for this public key (DER
+    /// SubjectPublicKeyInfo), with the same role and id.
+    Renew {
+        /// The key of the new certificate.
+        public_key: Bytes,
+    },
+    /// From an administrator: a new join token.
+    CreateToken {
+        /// What its bearers become.
+        role: Role,
+        /// Time that it lives, in seconds; without one, for good.
+        life_s: Option<u64>,
+        /// How often it may be used; without one, any number of times.
+        uses: Option<u32>,
+    },
+    /// From an administrator: all tokens.
+    ListTokens,
+    /// From an administrator: this token shall admit nobody any more.
+    RevokeToken(Uuid),
+}
+
+/// The coordinator's word to the server. The server takes it if no later term has spoken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoordinatorReport {
+    /// The term it leads.
+    pub term: Term,
+    /// The network as the coordinator sees it.
+    pub view: NetworkView,
+}
+
+/// What the server answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServerAnswer {
+    /// To [`ServerRequest::Lookup`]; `None` until a coordinator has reported.
+    View(Option<Box<NetworkView>>),
+    /// To [`ServerRequest::Status`].
+    Status(Box<ServerStatus>),
+    /// To [`ServerRequest::Register`].
+    Admitted(Box<Admission>),
+    /// To [`ServerRequest::Report`].
+    Confirmed(Confirmation),
+    /// To [`ServerRequest::Renew`]: a certificate in DER.
+    Certificate(Bytes),
+    /// To [`ServerRequest::CreateToken`]: the token's text, told once and never again.
+    Token(String),
+    /// To [`ServerRequest::ListTokens`].
+    Tokens(Vec<TokenInfo>),
+    /// To [`ServerRequest::RevokeToken`].
+    Done,
+    /// To anything.
+    Refused(ServerRefusal),
+}
+
+/// What a node is told when it registers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// The network.
+    pub network: NetworkId,
+    /// What the node is called.
+    pub name: String,
+    /// Whether this node, and no other ever, shall bootstrap the network.
+    pub bootstrap: bool,
+    /// What the network runs with; the directory overrules it once there is one.
+    pub settings: Settings,
+    /// The network as last reported, to find the coordinator in.
+    pub view: Option<NetworkView>,
+    /// Addresses of all nodes that ever registered and were not removed, for the case that nobody
+    /// has reported yet.
+    pub peers: Vec<(NodeId, SocketAddr)>,
+}
+
+/// The server's decision on a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Confirmation {
+    /// The sender is the coordinator.
+    Confirmed,
+    /// A later term has spoken: the sender is the coordinator no longer.
+    Outdated {
+        /// The latest term that was confirmed.
+        confirmed: Term,
+    },
+}
+
+/// Why the server does not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum ServerRefusal {
+    /// The certificate does not allow this.
+    #[error("denied: {0}")]
+    Denied(String),
+    /// The request can never succeed.
+    #[error("invalid request: {0}")]
+    Invalid(String),
+    /// Another live node has the name.
+    #[error("the name {0:?} belongs to another node that is running; choose another with --name")]
+    NameTaken(String),
+    /// The server could not write its books; nothing was changed.
+    #[error("the server cannot write to its data directory: {0}")]
+    Storage(String),
+}
+
+/// The server's books.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// The network.
+    pub network: NetworkId,
+    /// The server's version.
+    pub version: String,
+    /// Time since the server started, in milliseconds.
+    pub uptime_ms: u64,
+    /// Who was told to bootstrap.
+    pub bootstrap: Option<NodeId>,
+    /// The coordinator that was confirmed last, and its term.
+    pub coordinator: Option<(NodeId, Term)>,
+    /// When it was confirmed, in milliseconds since 1970.
+    pub confirmed_at_ms: Option<u64>,
+    /// Time since the last report, in milliseconds.
+    pub report_age_ms: Option<u64>,
+    /// All nodes that were not removed.
+    pub nodes: Vec<NodeReport>,
+    /// The network as last reported.
+    pub view: Option<NetworkView>,
+    /// What the configuration says.
+    pub settings: Settings,
+}
+
+/// A node in the server's books.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Its identity.
+    pub id: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it is the confirmed coordinator.
+    pub coordinator: bool,
+    /// Where it is in its life.
+    pub state: NodeState,
+    /// When it was last registered or reported live, in milliseconds since 1970.
+    pub last_report_ms: u64,
+}
+
+/// A token without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    /// Which token.
+    pub id: Uuid,
+    /// What its bearers become.
+    pub role: Role,
+    /// When it ends, in milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+    /// How often it was used.
+    pub used: u32,
+    /// How often it may be used.
+    pub uses: Option<u32>,
+    /// Holders that it admitted, newest last, at most the last few.
+    pub admitted: Vec<HolderId>,
+}
