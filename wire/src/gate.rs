@@ -1,0 +1,148 @@
+//! The gate of a process that is connected to: who comes in, how many, and who is thrown out.
+//!
+//! It takes connections from an endpoint, bounds handshakes and connections, reads the peer's
+//! identity, refuses whom the deny list names, and remembers every connection, made or taken, so
+//! that a new entry of the deny list closes what is open already.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+use crate::id::HolderId;
+use crate::identity::Identity;
+use crate::limits;
+use crate::quic::{Close, Endpoint, is_joining, peer_identity};
+
+/// Who is at the other end of a connection that was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A joiner, proved by nothing yet.
+    Joining,
+    /// The holder of a valid certificate.
+    Certified(Identity),
+}
+
+/// Lets connections in.
+pub struct Gate {
+    denied: RwLock<HashSet<HolderId>>,
+    open: Mutex<HashMap<usize, (HolderId, quinn::Connection)>>,
+    handshakes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            denied: RwLock::default(),
+            open: Mutex::default(),
+            handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES_MAX)),
+            connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
+        }
+    }
+}
+
+impl Gate {
+    /// Whether the deny list names this holder.
+    pub fn is_denied(&self, holder: HolderId) -> bool {
+        self.denied.read().unwrap_or_else(PoisonError::into_inner).contains(&holder)
+    }
+
+    /// Replaces the deny list and closes every open connection of those it names.
+    pub fn set_denied(&self, denied: impl IntoIterator<Item = HolderId>) {
+        let denied: HashSet<HolderId> = denied.into_iter().collect();
+        let mut current = self.denied.write().unwrap_or_else(PoisonError::into_inner);
+        if *current == denied {
+            return;
+        }
+        *current = denied;
+        for (holder, connection) in self.connections().values() {
+            if current.contains(holder) {
+                Close::Denied.close(connection, "removed from the network");
+            }
+        }
+    }
+
+    /// Remembers a connection until it closes, and closes it if its peer is or becomes denied.
+    ///
+    /// For connections that this process made; those that it took are remembered already.
+    pub fn watch(self: &Arc<Self>, connection: &quinn::Connection) {
+        let Some(identity) = peer_identity(connection) else { return };
+        let key = connection.stable_id();
+        self.connections().insert(key, (identity.holder, connection.clone()));
+        // Asked after the insertion: a list that changes in between sees the connection.
+        if self.is_denied(identity.holder) {
+            Close::Denied.close(connection, "removed from the network");
+        }
+        let (gate, connection) = (Arc::clone(self), connection.clone());
+        tokio::spawn(async move {
+            connection.closed().await;
+            gate.connections().remove(&key);
+        });
+    }
+
+    /// Takes connections until the endpoint closes; each let in is handed to `handle` in a task of
+    /// its own.
+    pub async fn serve<F, Fut>(self: Arc<Self>, endpoint: Endpoint, handle: F)
+    where
+        F: Fn(quinn::Connection, Peer) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = ()> + Send,
+    {
+        while let Some(incoming) = endpoint.quinn().accept().await {
+            let Ok(handshake) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+                incoming.refuse();
+                continue;
+            };
+            // Under pressure, make sure that the sender's address is its own before any work.
+            let busy = self.handshakes.available_permits() < limits::HANDSHAKES_MAX / 2;
+            if busy && incoming.may_retry() {
+                let _ = incoming.retry();
+                continue;
+            }
+            let (gate, handle) = (Arc::clone(&self), handle.clone());
+            tokio::spawn(async move {
+                let accepted = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, async {
+                    incoming.accept()?.await
+                });
+                let connection = match accepted.await {
+                    Ok(Ok(connection)) => connection,
+                    Ok(Err(error)) => return debug!(%error, "handshake failed"),
+                    Err(_) => return debug!("handshake was not finished in time"),
+                };
+                drop(handshake);
+                gate.admit(connection, handle).await;
+            });
+        }
+    }
+
+    async fn admit<F, Fut>(self: Arc<Self>, connection: quinn::Connection, handle: F)
+    where
+        F: Fn(quinn::Connection, Peer) -> Fut,
+        Fut: Future<Output = ()>,
+    {
+        let Ok(_permit) = Arc::clone(&self.connections).try_acquire_owned() else {
+            return Close::Busy.close(&connection, "too many connections");
+        };
+        let peer = match peer_identity(&connection) {
+            None if is_joining(&connection) => {
+                connection.set_max_concurrent_bi_streams(limits::JOIN_STREAMS_MAX.into());
+                Peer::Joining
+            }
+            None => return Close::Denied.close(&connection, "a certificate is needed"),
+            // A joiner that shows a certificate is confused, but no less proved.
+            Some(identity) => Peer::Certified(identity),
+        };
+        if let Peer::Certified(identity) = peer {
+            self.watch(&connection);
+            debug!(%identity, address = %connection.remote_address(), "connected");
+        }
+        handle(connection, peer).await;
+    }
+
+    fn connections(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<usize, (HolderId, quinn::Connection)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

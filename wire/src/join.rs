@@ -1,0 +1,138 @@
+//! Joining: from a token to credentials.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::call::{CallError, call};
+use crate::certificate::{CertificateError, Credentials, generate_key};
+use crate::identity::Role;
+use crate::limits::{JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT};
+use crate::local;
+use crate::message::{JoinAnswer, JoinRefusal, JoinRequest};
+use crate::quic::{Close, ConnectError, Endpoint, peer_authority};
+use crate::token::{InvalidToken, Token};
+
+/// Environment variable that holds a token.
+pub const TOKEN_VARIABLE: &str = "DKV_TOKEN";
+
+/// Why there is no token to join with.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// None was given and none was found.
+    #[error(
+        "joining {server} as {role} needs a token: put the text of a {role} token, which the \
+         server keeps in its data directory under tokens/, into a file and name it with \
+         --token-file, or into the variable {TOKEN_VARIABLE}"
+    )]
+    Missing {
+        /// Who would be joined.
+        server: SocketAddr,
+        /// As what.
+        role: Role,
+    },
+    /// The file cannot be read.
+    #[error("token file {path}: {why}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
+    /// The text is no token.
+    #[error("{from}: {source}")]
+    Invalid {
+        /// Where the text is from.
+        from: String,
+        /// What is wrong with it.
+        source: InvalidToken,
+    },
+    /// The token is for something else.
+    #[error("{from}: this is a {found} token, and a {wanted} token is needed")]
+    Role {
+        /// Where it is from.
+        from: String,
+        /// What it is for.
+        found: Role,
+        /// What it would have to be for.
+        wanted: Role,
+    },
+}
+
+/// Finds a token: in the file if one is named, or in the environment, or where a server of this
+/// machine left it.
+pub fn find_token(
+    server: SocketAddr,
+    role: Role,
+    file: Option<&Path>,
+) -> Result<Token, TokenError> {
+    let (from, text) = if let Some(path) = file {
+        let failed = |why: String| TokenError::File { path: path.to_owned(), why };
+        let content = crate::durable::read(path).map_err(|error| failed(error.to_string()))?;
+        let content = content.ok_or_else(|| failed("no such file".into()))?;
+        (path.display().to_string(), String::from_utf8_lossy(&content).into_owned())
+    } else if let Some(text) = std::env::var_os(TOKEN_VARIABLE).filter(|text| !text.is_empty()) {
+        (TOKEN_VARIABLE.to_owned(), text.to_string_lossy().into_owned())
+    } else {
+        let home = local::home();
+        let found = home.and_then(|home| local::find_token(&home, server, role));
+        return found.ok_or(TokenError::Missing { server, role });
+    };
+    let token: Token =
+        text.parse().map_err(|source| TokenError::Invalid { from: from.clone(), source })?;
+    // An administrator may do whatever a client may.
+    let fits = token.role == role || (role == Role::Client && token.role == Role::Admin);
+    if fits { Ok(token) } else { Err(TokenError::Role { from, found: token.role, wanted: role }) }
+}
+
+/// Why joining failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The server is not of the token's network.
+    #[error(
+        "the server at {0} belongs to another network than the token (its certificate authority \
+         is not the one that the token names)"
+    )]
+    OtherNetwork(SocketAddr),
+    /// The server could not be reached.
+    #[error("cannot reach the registration server: {0}")]
+    Connect(ConnectError),
+    /// The server did not answer as it should.
+    #[error("the registration server at {0} did not answer: {1}")]
+    Call(SocketAddr, CallError),
+    /// The server does not admit us.
+    #[error("not admitted: {0}")]
+    Refused(JoinRefusal),
+    /// The certificate is not what was asked for.
+    #[error("{0}")]
+    Certificate(#[from] CertificateError),
+}
+
+/// Joins a network: proves the server by the token's fingerprint, itself by the token's secret,
+/// and receives a certificate for a fresh key.
+pub async fn join(
+    endpoint: &Endpoint,
+    server: SocketAddr,
+    token: &Token,
+) -> Result<Credentials, JoinError> {
+    let connection =
+        endpoint.connect_to_join(server, token.authority).await.map_err(|error| match error {
+            ConnectError::Refused { .. } => JoinError::OtherNetwork(server),
+            other => JoinError::Connect(other),
+        })?;
+    let authority =
+        peer_authority(&connection, token.authority).ok_or(JoinError::OtherNetwork(server))?;
+    let (key, public_key) = generate_key()?;
+    let request = JoinRequest { token: token.id, secret: token.secret, public_key };
+    let answer: Result<JoinAnswer, JoinRefusal> =
+        call(&connection, None::<&()>, &request, JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT)
+            .await
+            .map_err(|error| JoinError::Call(server, error))?;
+    Close::Done.close(&connection, "joined");
+    let answer = answer.map_err(JoinError::Refused)?;
+    let credentials = Credentials::new(&answer.certificate, &authority, key)?;
+    let identity = credentials.identity;
+    if identity.network != answer.network || identity.role != token.role {
+        return Err(CertificateError::NotOurs.into());
+    }
+    Ok(credentials)
+}

@@ -1,0 +1,60 @@
+//! What processes of one user on one machine leave for each other.
+//!
+//! A registration server puts its join tokens into a directory of its user, named after its port,
+//! and `dkv-node` and `dkv` look there when they are given no token. Other users cannot read it
+//! (0700), and a server elsewhere is never tried with these tokens: they are used only for an
+//! address of this machine.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use crate::durable;
+use crate::id::NetworkId;
+use crate::identity::Role;
+use crate::token::Token;
+
+/// The directory of this user's dkv state: `$DKV_HOME`, or `$XDG_STATE_HOME/dkv`, or
+/// `$HOME/.local/state/dkv`. `None` if none of these is set.
+pub fn home() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("DKV_HOME")
+        .or_else(|| set("XDG_STATE_HOME").map(|path| path.join("dkv")))
+        .or_else(|| set("HOME").map(|path| path.join(".local/state/dkv")))
+}
+
+/// Where the server that listens on `port` leaves its tokens.
+pub fn tokens_dir(home: &Path, port: u16) -> PathBuf {
+    home.join("servers").join(port.to_string())
+}
+
+/// Where the certificate of a client or administrator of a network is kept.
+pub fn credentials_dir(home: &Path, network: NetworkId, role: Role) -> PathBuf {
+    home.join("credentials").join(network.to_string()).join(role.as_str())
+}
+
+/// Leaves a token for other processes of this user.
+pub fn leave_token(home: &Path, port: u16, token: &Token) -> io::Result<()> {
+    let directory = tokens_dir(home, port);
+    durable::create_dir(&directory)?;
+    durable::write(&token_file(&directory, token.role), format!("{token}\n").as_bytes())
+}
+
+/// The token that a server at `address` left for this role, if it is a server of this machine.
+pub fn find_token(home: &Path, address: SocketAddr, role: Role) -> Option<Token> {
+    if !is_local(address) {
+        return None;
+    }
+    let file = token_file(&tokens_dir(home, address.port()), role);
+    let text = String::from_utf8(durable::read(&file).ok()??).ok()?;
+    text.parse().ok().filter(|token: &Token| token.role == role)
+}
+
+/// Whether an address is one of this machine: whether it can be bound.
+pub fn is_local(address: SocketAddr) -> bool {
+    address.ip().is_loopback() || UdpSocket::bind((address.ip(), 0)).is_ok()
+}
+
+fn token_file(directory: &Path, role: Role) -> PathBuf {
+    directory.join(format!("{role}.token"))
+}

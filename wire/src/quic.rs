@@ -1,0 +1,289 @@
+//! QUIC endpoints and connections, tuned once for everybody.
+//!
+//! A process has one [`Endpoint`]: it listens on it, if it listens, and connects from it. What a
+//! connection is for is said by the streams on it; who is at its other end by
+//! [`peer_identity`].
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use quinn::{AckFrequencyConfig, ClientConfig, EndpointConfig, TransportConfig, VarInt};
+use rustls::pki_types::CertificateDer;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::certificate::{Credentials, identity_of};
+use crate::identity::Identity;
+use crate::limits;
+use crate::tls::{self, Admit, Expect};
+use crate::token::Fingerprint;
+
+/// Name in the handshake. It is not checked; certificates are, see [`tls`].
+const SERVER_NAME: &str = "dkv";
+/// Bytes of kernel buffer asked for, each way. The kernel may give less.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why a connection is closed, as its peer sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Close {
+    /// The conversation is over.
+    Done = 0,
+    /// The peer's certificate is not, or no longer, accepted.
+    Denied = 1,
+    /// The peer broke the protocol.
+    Protocol = 2,
+    /// There are too many connections already.
+    Busy = 3,
+    /// The process is stopping.
+    Stopping = 4,
+}
+
+impl Close {
+    /// Closes a connection for this reason.
+    pub fn close(self, connection: &quinn::Connection, why: &str) {
+        connection.close(VarInt::from_u32(self as u32), why.as_bytes());
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The certificates do not agree: the other side is not who was expected, or refuses us.
+    #[error("{address}: {why}")]
+    Refused {
+        /// Who was called.
+        address: SocketAddr,
+        /// What TLS says.
+        why: String,
+    },
+    /// Nobody answered, or the way was lost.
+    #[error("{address}: {why}")]
+    Unreachable {
+        /// Who was called.
+        address: SocketAddr,
+        /// What QUIC says.
+        why: String,
+    },
+    /// Our own keys or sockets are not usable.
+    #[error("cannot connect: {0}")]
+    Local(String),
+}
+
+impl ConnectError {
+    /// Sorts a lost connection into refused or unreachable.
+    pub fn from_lost(address: SocketAddr, error: &quinn::ConnectionError) -> Self {
+        // Codes from 0x100 on are TLS alerts (RFC 9001, section 4.8).
+        let refused = match error {
+            quinn::ConnectionError::TransportError(error) => {
+                (0x100..0x200).contains(&u64::from(error.code))
+            }
+            quinn::ConnectionError::ConnectionClosed(close) => {
+                (0x100..0x200).contains(&u64::from(close.error_code))
+            }
+            quinn::ConnectionError::ApplicationClosed(close) => {
+                close.error_code == VarInt::from_u32(Close::Denied as u32)
+            }
+            _ => false,
+        };
+        let why = match error {
+            quinn::ConnectionError::TimedOut => "no answer".to_owned(),
+            quinn::ConnectionError::ApplicationClosed(close) => {
+                String::from_utf8_lossy(&close.reason).into_owned()
+            }
+            other => other.to_string(),
+        };
+        if refused { Self::Refused { address, why } } else { Self::Unreachable { address, why } }
+    }
+}
+
+/// One process's end of all its connections.
+#[derive(Clone)]
+pub struct Endpoint {
+    quinn: quinn::Endpoint,
+    credentials: Arc<RwLock<Option<Credentials>>>,
+}
+
+impl Endpoint {
+    /// An endpoint that listens.
+    pub fn listen(address: SocketAddr, credentials: Credentials, admit: Admit) -> io::Result<Self> {
+        let socket = bind(address)?;
+        let server = server_config(&credentials, admit)?;
+        let quinn = quinn::Endpoint::new(
+            endpoint_config(),
+            Some(server),
+            socket,
+            Arc::new(quinn::TokioRuntime),
+        )?;
+        Ok(Self { quinn, credentials: Arc::new(RwLock::new(Some(credentials))) })
+    }
+
+    /// An endpoint that only connects. Without credentials it can do no more than
+    /// [`join`](Self::connect_to_join).
+    pub fn dial_only(credentials: Option<Credentials>) -> io::Result<Self> {
+        let unspecified = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let socket =
+            bind(unspecified).or_else(|_| bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
+        let quinn =
+            quinn::Endpoint::new(endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime))?;
+        Ok(Self { quinn, credentials: Arc::new(RwLock::new(credentials)) })
+    }
+
+    /// Where it listens.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.quinn.local_addr()
+    }
+
+    /// The quinn endpoint, to accept from.
+    pub fn quinn(&self) -> &quinn::Endpoint {
+        &self.quinn
+    }
+
+    /// What it proves itself with.
+    pub fn credentials(&self) -> Option<Credentials> {
+        self.credentials.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Uses other credentials for connections from now on.
+    pub fn set_credentials(
+        &self,
+        credentials: Credentials,
+        admit: Option<Admit>,
+    ) -> io::Result<()> {
+        if let Some(admit) = admit {
+            self.quinn.set_server_config(Some(server_config(&credentials, admit)?));
+        }
+        *self.credentials.write().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+            Some(credentials);
+        Ok(())
+    }
+
+    /// Connects to a process of the network.
+    pub async fn connect(
+        &self,
+        address: SocketAddr,
+        expect: Expect,
+    ) -> Result<quinn::Connection, ConnectError> {
+        let credentials =
+            self.credentials().ok_or_else(|| ConnectError::Local("no certificate yet".into()))?;
+        let tls = tls::client(&credentials, expect).map_err(local)?;
+        self.dial(address, tls).await
+    }
+
+    /// Connects to a registration server to join its network.
+    pub async fn connect_to_join(
+        &self,
+        address: SocketAddr,
+        authority: Fingerprint,
+    ) -> Result<quinn::Connection, ConnectError> {
+        self.dial(address, tls::joiner(authority).map_err(local)?).await
+    }
+
+    async fn dial(
+        &self,
+        address: SocketAddr,
+        tls: quinn::crypto::rustls::QuicClientConfig,
+    ) -> Result<quinn::Connection, ConnectError> {
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(transport());
+        let address = self.reachable(address);
+        let connecting = self.quinn.connect_with(config, address, SERVER_NAME).map_err(local)?;
+        match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(ConnectError::from_lost(address, &error)),
+            Err(_) => Err(ConnectError::Unreachable { address, why: "no answer".into() }),
+        }
+    }
+
+    /// An IPv6 socket reaches IPv4 addresses in their mapped form only.
+    fn reachable(&self, address: SocketAddr) -> SocketAddr {
+        match (self.quinn.local_addr(), address) {
+            (Ok(SocketAddr::V6(_)), SocketAddr::V4(v4)) => {
+                SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port()))
+            }
+            _ => address,
+        }
+    }
+
+    /// Closes all connections and waits until their peers have been told.
+    pub async fn close(&self) {
+        self.quinn.close(VarInt::from_u32(Close::Stopping as u32), b"stopping");
+        // A peer that is gone never answers; it must not hold us up.
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.quinn.wait_idle()).await;
+    }
+}
+
+/// Who is at the other end; `None` for a joiner.
+pub fn peer_identity(connection: &quinn::Connection) -> Option<Identity> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    identity_of(chain.first()?).ok()
+}
+
+/// The certificate of the authority that the other end showed, if its fingerprint is this one.
+pub fn peer_authority(
+    connection: &quinn::Connection,
+    fingerprint: Fingerprint,
+) -> Option<CertificateDer<'static>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.iter().find(|certificate| Fingerprint::of(certificate) == fingerprint).cloned()
+}
+
+/// Whether the connection was made to join.
+pub fn is_joining(connection: &quinn::Connection) -> bool {
+    let data = connection.handshake_data();
+    let data = data.and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
+    data.is_some_and(|data| data.protocol.as_deref() == Some(tls::ALPN_JOIN))
+}
+
+fn local(error: impl std::fmt::Display) -> ConnectError {
+    ConnectError::Local(error.to_string())
+}
+
+fn server_config(credentials: &Credentials, admit: Admit) -> io::Result<quinn::ServerConfig> {
+    let tls = tls::server(credentials, admit).map_err(io::Error::other)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    config.transport_config(transport());
+    config.max_incoming(limits::HANDSHAKES_MAX);
+    config.incoming_buffer_size(64 * 1024);
+    config.incoming_buffer_size_total(16 * 1024 * 1024);
+    Ok(config)
+}
+
+fn endpoint_config() -> EndpointConfig {
+    EndpointConfig::default()
+}
+
+fn transport() -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    let window = VarInt::from_u32(8 * 1024 * 1024);
+    config.max_concurrent_bidi_streams(VarInt::from_u32(limits::CONNECTION_STREAMS_MAX));
+    config.max_concurrent_uni_streams(VarInt::from_u32(0));
+    config.stream_receive_window(window);
+    config.receive_window(VarInt::from_u32(32 * 1024 * 1024));
+    config.send_window(32 * 1024 * 1024);
+    config.datagram_receive_buffer_size(None);
+    config.keep_alive_interval(Some(limits::KEEP_ALIVE));
+    // Within VarInt by its limit of ten seconds.
+    config.max_idle_timeout(limits::IDLE_TIMEOUT.try_into().ok());
+    // The default of 333 ms is for the open internet: it delays the first retransmission of a
+    // handshake and the first round trips of a fresh connection.
+    config.initial_rtt(Duration::from_millis(20));
+    let mut acks = AckFrequencyConfig::default();
+    // By default a peer may sit on an acknowledgement for 25 ms, which a lost last packet waits for.
+    acks.max_ack_delay(Some(Duration::from_millis(2)));
+    config.ack_frequency_config(Some(acks));
+    Arc::new(config)
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // The kernel caps these silently; what it gives is enough to run, if not to run fastest.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}

@@ -1,0 +1,267 @@
+//! TLS for QUIC: who may connect to whom.
+//!
+//! TLS 1.3 only, certificates on both sides, the network's authority as the only root. A process
+//! that connects says whom it [expects](Expect); a process that is connected to reads the peer's
+//! [`Identity`] off its certificate. Session tickets are off, so that every connection shows a
+//! certificate that is valid now.
+//!
+//! The one exception is the join protocol: an ALPN of its own, no client certificate, and the
+//! authority itself proved by the fingerprint in the joiner's token.
+
+use std::sync::Arc;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{CertificateError as TlsCertificateError, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::certificate::{Credentials, identity_of};
+use crate::id::{NetworkId, NodeId};
+use crate::identity::{Identity, Role};
+use crate::token::Fingerprint;
+
+/// ALPN of everything but joining.
+pub const ALPN: &[u8] = b"dkv/1";
+/// ALPN of the join protocol.
+pub const ALPN_JOIN: &[u8] = b"dkv-join/1";
+
+/// Whom a process expects at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The network's registration server.
+    Server,
+    /// Any node of the network.
+    AnyNode,
+    /// One node.
+    Node(NodeId),
+}
+
+impl Expect {
+    fn accepts(self, identity: &Identity, network: NetworkId) -> bool {
+        identity.network == network
+            && match self {
+                Self::Server => identity.role == Role::Server,
+                Self::AnyNode => identity.role == Role::Node,
+                Self::Node(id) => identity.as_node() == Some(id),
+            }
+    }
+}
+
+/// Whom a process lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    /// Holders of a certificate of the network.
+    Certified,
+    /// Also joiners, who have none yet. Only for the registration server.
+    CertifiedAndJoining,
+}
+
+/// TLS of a process that connects to another of its network.
+pub fn client(
+    credentials: &Credentials,
+    expect: Expect,
+) -> Result<QuicClientConfig, rustls::Error> {
+    let provider = provider();
+    let verifier = NetworkVerifier {
+        expect,
+        network: credentials.identity.network,
+        inner: web_pki(&provider, roots(&credentials.authority)?)?,
+    };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(vec![credentials.certificate.clone()], credentials.key())?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    quic_client(config)
+}
+
+/// TLS of a joiner that knows nothing but its token.
+pub fn joiner(authority: Fingerprint) -> Result<QuicClientConfig, rustls::Error> {
+    let provider = provider();
+    let verifier = JoinVerifier { authority, provider: provider.clone() };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_JOIN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    quic_client(config)
+}
+
+/// TLS of a process that is connected to.
+pub fn server(credentials: &Credentials, admit: Admit) -> Result<QuicServerConfig, rustls::Error> {
+    let provider = provider();
+    let roots = roots(&credentials.authority)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+    let (verifier, protocols) = match admit {
+        Admit::Certified => (verifier, vec![ALPN.to_vec()]),
+        Admit::CertifiedAndJoining => {
+            (verifier.allow_unauthenticated(), vec![ALPN.to_vec(), ALPN_JOIN.to_vec()])
+        }
+    };
+    let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
+    // The authority's certificate goes along: a joiner compares it with its fingerprint.
+    let chain = vec![credentials.certificate.clone(), credentials.authority.clone()];
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, credentials.key())?;
+    config.alpn_protocols = protocols;
+    config.send_tls13_tickets = 0;
+    QuicServerConfig::try_from(config).map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+fn quic_client(config: ClientConfig) -> Result<QuicClientConfig, rustls::Error> {
+    QuicClientConfig::try_from(config).map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone())?;
+    Ok(Arc::new(roots))
+}
+
+fn web_pki(
+    provider: &Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+    WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+/// Checks chain, life and usage as on the web, but takes the name from the certificate and asks
+/// whether that is somebody expected: an operator types addresses, not names.
+#[derive(Debug)]
+struct NetworkVerifier {
+    expect: Expect,
+    network: NetworkId,
+    inner: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for NetworkVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let identity =
+            expected(end_entity, |identity| self.expect.accepts(identity, self.network))?;
+        self.inner.verify_server_cert(
+            end_entity,
+            intermediates,
+            &server_name(&identity)?,
+            ocsp_response,
+            now,
+        )
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// Takes the one certificate in the chain that has the token's fingerprint as the root, and the
+/// rest as [`NetworkVerifier`] does.
+#[derive(Debug)]
+struct JoinVerifier {
+    authority: Fingerprint,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for JoinVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let authority = intermediates
+            .iter()
+            .find(|certificate| Fingerprint::of(certificate) == self.authority)
+            .ok_or(TlsCertificateError::UnknownIssuer)?;
+        let identity = expected(end_entity, |identity| identity.role == Role::Server)?;
+        let roots = roots(&authority.clone().into_owned())?;
+        web_pki(&self.provider, roots)?.verify_server_cert(
+            end_entity,
+            &[],
+            &server_name(&identity)?,
+            ocsp_response,
+            now,
+        )
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2 is not spoken here".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn expected(
+    certificate: &CertificateDer<'_>,
+    accepts: impl Fn(&Identity) -> bool,
+) -> Result<Identity, rustls::Error> {
+    let identity = identity_of(certificate).map_err(|_| TlsCertificateError::BadEncoding)?;
+    if accepts(&identity) { Ok(identity) } else { Err(TlsCertificateError::NotValidForName.into()) }
+}
+
+fn server_name(identity: &Identity) -> Result<ServerName<'static>, rustls::Error> {
+    ServerName::try_from(identity.dns_name())
+        .map_err(|error| rustls::Error::General(error.to_string()))
+}
