@@ -1,0 +1,117 @@
+//! Errors, split by what a caller has to do about them.
+//!
+//! The question after a failed write is whether it may have had an effect, so that is what tells
+//! the variants apart: after [`Error::Unknown`] it may have, after every other one it had none.
+
+use std::path::PathBuf;
+
+use dkv_wire::certificate::CertificateError;
+use dkv_wire::id::Revision;
+use dkv_wire::join::{JoinError, TokenError};
+use dkv_wire::message::Receipt;
+
+/// Why a request came to nothing, and with which consequence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The key does not exist. A delete of such a key was carried out, without an effect.
+    #[error("key not found")]
+    NotFound {
+        /// About the decision; its revision is the shard's latest for a read.
+        receipt: Receipt,
+    },
+    /// The condition of the write does not hold. No effect.
+    #[error("condition does not hold; the key is {}", match .current {
+        Some(revision) => format!("at revision {revision}"),
+        None => "absent".to_owned(),
+    })]
+    Conflict {
+        /// The revision that the key is at, if it exists.
+        current: Option<Revision>,
+        /// About the decision.
+        receipt: Receipt,
+    },
+    /// The request can never succeed. No effect.
+    #[error("invalid request: {0}")]
+    Invalid(String),
+    /// Key or value is over the limit. No effect.
+    #[error("{what} of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// "key" or "value".
+        what: String,
+        /// Length of it, in bytes.
+        bytes: u64,
+        /// What is allowed, in bytes.
+        limit: u64,
+    },
+    /// The request could not be served in its time. No effect: it may be sent again as it is.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// The write was sent and its outcome is not known: it may have had its effect, or may yet
+    /// have it. Only a read can tell.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// The certificate does not allow this. No effect.
+    #[error("denied: {0}")]
+    Denied(String),
+}
+
+impl Error {
+    /// Whether the same request may succeed later and had no effect now, so that repeating it is
+    /// always right.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    /// Whether the request may have had an effect.
+    pub fn may_have_had_effect(&self) -> bool {
+        matches!(self, Self::Unknown(_))
+    }
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Neither a server nor a node was named.
+    #[error("no address of a registration server or node was given")]
+    NoAddress,
+    /// An address that is none, or a host name that does not resolve.
+    #[error("{address}: {why}")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is nothing to join the network with.
+    #[error("{0}")]
+    Token(#[from] TokenError),
+    /// The server does not admit us.
+    #[error("{0}")]
+    Join(#[from] JoinError),
+    /// Nodes were named and no server, and no certificate that they accept is stored.
+    #[error(
+        "no stored {role} certificate is accepted by the given nodes; connect once by the address \
+         of the registration server"
+    )]
+    NoCredentials {
+        /// The role that was asked for.
+        role: String,
+    },
+    /// The certificate was revoked.
+    #[error("denied: {0}")]
+    Denied(String),
+    /// Nobody answered in time: what was tried, and what came of it.
+    #[error("cannot reach the network: {0}")]
+    Unreachable(String),
+    /// Keys or certificates of this machine are not usable.
+    #[error("{path}: {source}")]
+    Stored {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        source: CertificateError,
+    },
+    /// No socket could be opened.
+    #[error("cannot open a socket: {0}")]
+    Socket(std::io::Error),
+}
