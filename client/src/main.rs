@@ -1,1 +1,6 @@
+//! The `dkv` command.
+#![forbid(unsafe_code)]
+
+mod grammar;
+
 fn main() {}

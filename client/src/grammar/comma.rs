@@ -1,0 +1,106 @@
+//! The comma form: `R,<key>`, `W,<key>,<value>`, `D,<key>`, `T,<ms>`.
+//!
+//! The letter is upper case. The key ends at the next comma; whatever follows is the value, with
+//! its commas and spaces. A key with a comma has only the words form.
+
+use dkv_wire::message::Condition;
+
+use super::{Command, GrammarError, Key, WAIT_MS_MAX, quote};
+
+/// All of them, for messages.
+pub(super) const FORMS: &str = "R,<key> W,<key>,<value> D,<key> T,<ms>";
+
+/// Whether a text means to be in the comma form: its first comma comes before any blank or quote,
+/// or it is the letter alone.
+pub(super) fn is_comma_form(text: &[u8]) -> bool {
+    let end = text.iter().position(|byte| matches!(byte, b',' | b'"' | b'\'' | b'\\'));
+    let end_of_word = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
+    match end {
+        Some(end) if text[end] == b',' => end < end_of_word,
+        _ => form(text).is_some(),
+    }
+}
+
+/// Reads a command in the comma form.
+pub(super) fn command(text: &[u8]) -> Result<Command, GrammarError> {
+    let mut parts = text.splitn(2, |byte| *byte == b',');
+    let letter = parts.next().unwrap_or_default();
+    let Some(form) = form(letter) else {
+        return Err(unknown(letter, parts.next()));
+    };
+    let Some(rest) = parts.next() else {
+        return Err(GrammarError::new("nothing follows the letter", format!("write {form}")));
+    };
+    match letter {
+        b"R" => Ok(Command::Read { key: whole_key(rest, form, "get")?, level: None }),
+        b"D" => Ok(Command::Delete {
+            key: whole_key(rest, form, "delete")?,
+            condition: Condition::Always,
+        }),
+        b"W" => {
+            let Some(comma) = rest.iter().position(|byte| *byte == b',') else {
+                return Err(GrammarError::new("it has no value", format!("write {form}")));
+            };
+            let (key, value) = (&rest[..comma], &rest[comma + 1..]);
+            Ok(Command::Write {
+                key: key_of(key, form)?,
+                value: value.to_vec(),
+                condition: Condition::Always,
+            })
+        }
+        _ => Ok(Command::Wait { ms: milliseconds(rest, form)? }),
+    }
+}
+
+/// The form of a letter.
+fn form(letter: &[u8]) -> Option<&'static str> {
+    match letter {
+        b"R" => Some("R,<key>"),
+        b"W" => Some("W,<key>,<value>"),
+        b"D" => Some("D,<key>"),
+        b"T" => Some("T,<ms>"),
+        _ => None,
+    }
+}
+
+fn unknown(letter: &[u8], rest: Option<&[u8]>) -> GrammarError {
+    if form(&letter.to_ascii_uppercase()).is_some() {
+        let upper = quote::shown(&letter.to_ascii_uppercase());
+        let mut rest = quote::shown(rest.unwrap_or_default());
+        if rest.chars().count() > 48 {
+            rest = "…".into();
+        }
+        return GrammarError::new("commands are upper case", format!("write {upper},{rest}"));
+    }
+    GrammarError::new(
+        format!("there is no command {}", quote::shown(letter)),
+        format!("write one of {FORMS}"),
+    )
+}
+
+/// The rest of the text as a key, which has no comma in this form.
+fn whole_key(rest: &[u8], form: &str, word: &str) -> Result<Key, GrammarError> {
+    if rest.contains(&b',') {
+        return Err(GrammarError::new(
+            "a key in this form has no comma",
+            format!("write {form}, or in words {word} {}", quote::quoted(rest)),
+        ));
+    }
+    key_of(rest, form)
+}
+
+fn key_of(bytes: &[u8], form: &str) -> Result<Key, GrammarError> {
+    Key::new(bytes).map_err(|error| GrammarError::new(error.to_string(), format!("write {form}")))
+}
+
+/// A time to wait.
+pub(super) fn milliseconds(text: &[u8], form: &str) -> Result<u64, GrammarError> {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    match number {
+        Some(ms) if ms <= WAIT_MS_MAX => Ok(ms),
+        _ => Err(GrammarError::new(
+            format!("{:?} is not a number of milliseconds", quote::shown(text)),
+            format!("write {form} with a number from 0 to {WAIT_MS_MAX}"),
+        )),
+    }
+}

@@ -1,0 +1,247 @@
+//! The commands that `dkv` understands, as plain data.
+//!
+//! There are two spellings. The *comma form* is short and strict: `R,key`, `W,key,value`, `D,key`,
+//! `T,ms`, upper case, everything after the last comma that counts taken as it is. The *words form*
+//! is for people: `put "a key" "some value" if-absent`, with the quotes of a shell, so that a key
+//! may hold any byte. Both mean a [`Command`], and a command prints itself in words that parse to
+//! the same command again.
+//!
+//! Parsing is separate from running, so that a list of commands is refused as a whole before the
+//! first of them has an effect.
+//!
+//! Deliberately missing: any knowledge of networks, files or terminals.
+
+mod comma;
+pub(crate) mod quote;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::fmt;
+
+use dkv_wire::limits::KEY_BYTES_MAX;
+use dkv_wire::message::{Condition, Level};
+
+pub(crate) use words::WORDS;
+
+/// Longest time that a wait may take, in milliseconds: one day.
+pub(crate) const WAIT_MS_MAX: u64 = 24 * 3600 * 1000;
+
+/// One command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Prints the value of a key; without a level, at the level of the session.
+    Read { key: Key, level: Option<Level> },
+    /// Stores a value.
+    Write { key: Key, value: Vec<u8>, condition: Condition },
+    /// Removes a key.
+    Delete { key: Key, condition: Condition },
+    /// Waits, in milliseconds, at most [`WAIT_MS_MAX`].
+    Wait { ms: u64 },
+    /// Shows how the network is.
+    Status { json: bool },
+    /// Lists the nodes.
+    Nodes,
+    /// Shows the help.
+    Help,
+    /// Ends the prompt.
+    Exit,
+    /// Does something to a process of a local network.
+    Process(Action, Target),
+}
+
+/// What can be done to a process of a local network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Ends it at once, as a crash would.
+    Kill,
+    /// Starts it again in its directory.
+    Start,
+    /// Asks it to stop in good order.
+    Stop,
+    /// Makes it stand still, as a machine that hangs would.
+    Pause,
+    /// Lets it go on.
+    Resume,
+}
+
+impl Action {
+    /// Its word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+        }
+    }
+}
+
+/// Which process of a local network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Whichever node is the coordinator at that moment.
+    Coordinator,
+    /// The process of that name: a node's, or `server`.
+    Named(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Coordinator => "coordinator",
+            Self::Named(name) => name,
+        })
+    }
+}
+
+/// A key: one to [`KEY_BYTES_MAX`] bytes of anything.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Key(Vec<u8>);
+
+impl Key {
+    /// Checks the length of a key.
+    pub(crate) fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, KeyError> {
+        let bytes = bytes.into();
+        match bytes.len() {
+            0 => Err(KeyError::Empty),
+            length if length > KEY_BYTES_MAX => Err(KeyError::TooLong { length }),
+            _ => Ok(Self(bytes)),
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// For messages to people: see [`quote::shown`].
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&quote::shown(&self.0))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&quote::quoted(&self.0))
+    }
+}
+
+/// Bytes that cannot be a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum KeyError {
+    /// No bytes at all.
+    #[error("the key is empty")]
+    Empty,
+    /// Over the limit.
+    #[error("the key has {length} bytes, and {KEY_BYTES_MAX} is the limit")]
+    TooLong { length: usize },
+}
+
+/// A text that is not a command: what is wrong, and what would be right. Always one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}; {advice}")]
+pub(crate) struct GrammarError {
+    problem: String,
+    advice: String,
+}
+
+impl GrammarError {
+    fn new(problem: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { problem: problem.into(), advice: advice.into() }
+    }
+
+    /// The error of a command in its whole text, which is shown as far as it fits.
+    fn within(mut self, text: &[u8]) -> Self {
+        self.problem = format!("malformed command {}: {}", excerpt(text), self.problem);
+        self
+    }
+}
+
+/// Reads one line: a command in either form, or `None` for an empty line or a `#` comment.
+pub(crate) fn parse_line(line: &[u8]) -> Result<Option<Command>, GrammarError> {
+    let text = line.trim_ascii_start();
+    if text.is_empty() || text[0] == b'#' {
+        return Ok(None);
+    }
+    parse(text).map(Some).map_err(|error| error.within(text))
+}
+
+/// Reads the arguments of a process. Each is a command, except that a first argument which is a
+/// word with operands makes all of them the words of one command: the shell has done the quoting.
+pub(crate) fn parse_arguments(arguments: &[Vec<u8>]) -> Result<Vec<Command>, GrammarError> {
+    if let Some(first) = arguments.first()
+        && words::takes_operands(first)
+    {
+        let command = words::command(arguments);
+        return Ok(vec![command.map_err(|error| error.within(&arguments.join(&b' ')))?]);
+    }
+    let one = |argument: &Vec<u8>| {
+        parse_line(argument)?.ok_or_else(|| {
+            GrammarError::new("empty command", format!("write one of {}", comma::FORMS))
+        })
+    };
+    arguments.iter().map(one).collect()
+}
+
+fn parse(text: &[u8]) -> Result<Command, GrammarError> {
+    if comma::is_comma_form(text) {
+        return comma::command(text);
+    }
+    let words = quote::split(text).map_err(|error| {
+        GrammarError::new(error.to_string(), "inside double quotes write \\\" for a quote")
+    })?;
+    words::command(&words)
+}
+
+/// The beginning of a command in one line, quoted.
+fn excerpt(text: &[u8]) -> String {
+    const CHARS_MAX: usize = 48;
+    let shown = quote::shown(text);
+    if shown.chars().count() <= CHARS_MAX {
+        return format!("\"{shown}\"");
+    }
+    format!("\"{}…\"", shown.chars().take(CHARS_MAX).collect::<String>())
+}
+
+/// The words form, which parses to the same command.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read { key, level: None } => write!(f, "get {key:?}"),
+            Self::Read { key, level: Some(level) } => write!(f, "get {key:?} {}", word(*level)),
+            Self::Write { key, value, condition } => {
+                write!(f, "put {key:?} {}{}", quote::quoted(value), condition_words(*condition))
+            }
+            Self::Delete { key, condition } => {
+                write!(f, "delete {key:?}{}", condition_words(*condition))
+            }
+            Self::Wait { ms } => write!(f, "wait {ms}"),
+            Self::Status { json: false } => f.write_str("status"),
+            Self::Status { json: true } => f.write_str("status --json"),
+            Self::Nodes => f.write_str("nodes"),
+            Self::Help => f.write_str("help"),
+            Self::Exit => f.write_str("exit"),
+            Self::Process(action, target) => write!(f, "{} {target}", action.word()),
+        }
+    }
+}
+
+/// The word of a level.
+pub(crate) fn word(level: Level) -> &'static str {
+    match level {
+        Level::Strong => "strong",
+        Level::Eventual => "eventual",
+    }
+}
+
+fn condition_words(condition: Condition) -> String {
+    match condition {
+        Condition::Always => String::new(),
+        Condition::Absent => " if-absent".into(),
+        Condition::Present => " if-present".into(),
+        Condition::Revision(revision) => format!(" if-revision {revision}"),
+    }
+}

@@ -1,0 +1,253 @@
+//! The grammar, form by form, and that each command survives its own spelling.
+
+use dkv_wire::id::Revision;
+use proptest::prelude::*;
+
+use super::*;
+
+fn line(text: &str) -> Command {
+    parse_line(text.as_bytes()).unwrap().unwrap()
+}
+
+fn wrong(text: &str) -> String {
+    parse_line(text.as_bytes()).unwrap_err().to_string()
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+fn write(name: &str, value: &str) -> Command {
+    Command::Write { key: key(name), value: value.into(), condition: Condition::Always }
+}
+
+#[test]
+fn the_comma_form_takes_everything_after_its_last_comma() {
+    assert_eq!(line("R,key"), Command::Read { key: key("key"), level: None });
+    assert_eq!(line("R,a key "), Command::Read { key: key("a key "), level: None });
+    assert_eq!(line("W,key,value"), write("key", "value"));
+    assert_eq!(line("W,key,a,b,,c"), write("key", "a,b,,c"));
+    assert_eq!(line("W,-1,-2"), write("-1", "-2"));
+    assert_eq!(line("W,key,"), write("key", ""));
+    assert_eq!(line("W,key, \"x\" \\"), write("key", " \"x\" \\"));
+    assert_eq!(line("W,a b,c d"), write("a b", "c d"));
+    assert_eq!(line("  W,k,v"), write("k", "v"));
+    assert_eq!(line("D,key"), Command::Delete { key: key("key"), condition: Condition::Always });
+    assert_eq!(line("T,250"), Command::Wait { ms: 250 });
+}
+
+#[test]
+fn the_comma_form_takes_any_bytes() {
+    let command = parse_line(b"W,\xff\xfe,\x00\xff,\n").unwrap().unwrap();
+    let expected = Command::Write {
+        key: Key::new(*b"\xff\xfe").unwrap(),
+        value: b"\x00\xff,\n".to_vec(),
+        condition: Condition::Always,
+    };
+    assert_eq!(command, expected);
+}
+
+#[test]
+fn a_malformed_comma_form_says_what_is_wrong_and_what_is_right() {
+    assert_eq!(wrong("r,key"), "malformed command \"r,key\": commands are upper case; write R,key");
+    assert_eq!(
+        wrong("w,key,a"),
+        "malformed command \"w,key,a\": commands are upper case; write W,key,a"
+    );
+    assert_eq!(
+        wrong("W,key"),
+        "malformed command \"W,key\": it has no value; write W,<key>,<value>"
+    );
+    assert_eq!(wrong("R,"), "malformed command \"R,\": the key is empty; write R,<key>");
+    assert_eq!(wrong("R"), "malformed command \"R\": nothing follows the letter; write R,<key>");
+    assert_eq!(
+        wrong("W,,v"),
+        "malformed command \"W,,v\": the key is empty; write W,<key>,<value>"
+    );
+    assert_eq!(
+        wrong("D,a,b"),
+        "malformed command \"D,a,b\": a key in this form has no comma; write D,<key>, or in words \
+         delete \"a,b\""
+    );
+    assert_eq!(
+        wrong("X,a"),
+        "malformed command \"X,a\": there is no command X; write one of R,<key> W,<key>,<value> \
+         D,<key> T,<ms>"
+    );
+    assert!(wrong("T,soon").contains("\"soon\" is not a number of milliseconds"));
+    assert!(wrong("T,-1").contains("is not a number of milliseconds"));
+    assert!(wrong("T,86400001").contains("from 0 to 86400000"));
+    assert!(wrong(&format!("R,{}", "k".repeat(4097))).contains("has 4097 bytes, and 4096 is"));
+    assert!(parse_line(format!("R,{}", "k".repeat(4096)).as_bytes()).is_ok());
+}
+
+#[test]
+fn an_error_is_one_short_line_without_control_characters() {
+    for text in ["r,a\nb\x1b[2J", "nonsense\x07", &format!("r,{}", "x".repeat(9000))] {
+        let error = wrong(text);
+        assert!(!error.chars().any(char::is_control), "{error:?}");
+        assert!(error.chars().count() < 250, "{error}");
+    }
+}
+
+#[test]
+fn words_take_quotes_and_conditions() {
+    assert_eq!(line("get key"), Command::Read { key: key("key"), level: None });
+    assert_eq!(
+        line("get a,b eventual"),
+        Command::Read { key: key("a,b"), level: Some(Level::Eventual) }
+    );
+    assert_eq!(line("put \"a key\" 'some value'"), write("a key", "some value"));
+    assert_eq!(line("put k \"\""), write("k", ""));
+    assert_eq!(line(r"put a\ b c"), write("a b", "c"));
+    let on = |condition| Command::Write { key: key("k"), value: b"v".to_vec(), condition };
+    assert_eq!(line("put k v if-absent"), on(Condition::Absent));
+    assert_eq!(line("put k v if-present"), on(Condition::Present));
+    assert_eq!(line("put k v if-revision 12"), on(Condition::Revision(Revision(12))));
+    // A value is a value, whatever it looks like.
+    assert_eq!(line("put k if-absent"), write("k", "if-absent"));
+    assert_eq!(
+        line("delete k if-revision 3"),
+        Command::Delete { key: key("k"), condition: Condition::Revision(Revision(3)) }
+    );
+    assert_eq!(line("wait 5"), Command::Wait { ms: 5 });
+    assert_eq!(line("status"), Command::Status { json: false });
+    assert_eq!(line("status --json"), Command::Status { json: true });
+    assert_eq!(line("nodes"), Command::Nodes);
+    assert_eq!(line("help me"), Command::Help);
+    assert_eq!(line("quit"), Command::Exit);
+    assert_eq!(line("exit"), Command::Exit);
+}
+
+#[test]
+fn words_move_the_processes_of_a_local_network() {
+    let named = |name: &str| Target::Named(name.into());
+    assert_eq!(line("kill coordinator"), Command::Process(Action::Kill, Target::Coordinator));
+    assert_eq!(line("kill n2"), Command::Process(Action::Kill, named("n2")));
+    assert_eq!(line("start server"), Command::Process(Action::Start, named("server")));
+    assert_eq!(line("pause n1"), Command::Process(Action::Pause, named("n1")));
+    assert_eq!(line("resume n1"), Command::Process(Action::Resume, named("n1")));
+    assert_eq!(line("stop n1"), Command::Process(Action::Stop, named("n1")));
+    assert!(wrong("start coordinator").ends_with("write start NAME"));
+    assert!(wrong("kill").ends_with("something is missing; write kill coordinator|NAME"));
+}
+
+#[test]
+fn malformed_words_say_what_is_right() {
+    assert!(wrong("get").ends_with("something is missing; write get KEY [strong|eventual]"));
+    assert!(wrong("get a b").ends_with("does not fit; write get KEY [strong|eventual]"));
+    assert!(wrong("set a b").contains("did you mean put KEY VALUE"));
+    assert!(wrong("GET a").contains("did you mean get KEY"));
+    assert!(wrong("satus").contains("did you mean status"));
+    assert!(wrong("fetch a").contains("there is no command fetch; write one of R,<key>"));
+    assert!(wrong("put a \"b").contains("a quote \" is not closed"));
+    assert!(wrong("put a b\\").contains("nothing follows the last backslash"));
+    assert!(wrong("put a \"\\xZZ\"").contains("two hexadecimal digits"));
+    assert!(wrong("put k v if-revision x").contains("if-revision N"));
+    assert!(wrong("delete k if-absent").contains("if-present"));
+    assert!(wrong("get \"\"").contains("the key is empty"));
+    assert!(wrong("exit now").ends_with("write exit"));
+}
+
+#[test]
+fn empty_lines_and_comments_are_nothing() {
+    for text in ["", "   ", "\t", "# W,a,b", "  # x"] {
+        assert_eq!(parse_line(text.as_bytes()), Ok(None));
+    }
+}
+
+fn arguments(texts: &[&str]) -> Result<Vec<Command>, GrammarError> {
+    parse_arguments(&texts.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>())
+}
+
+#[test]
+fn arguments_are_commands_or_the_words_of_one() {
+    assert_eq!(
+        arguments(&["W,a,1", "put b 2", "T,5"]).unwrap(),
+        [write("a", "1"), write("b", "2"), Command::Wait { ms: 5 }]
+    );
+    // The shell has done the quoting: what it hands over is taken as it is.
+    assert_eq!(arguments(&["put", "a key", "\"1\" \\"]).unwrap(), [write("a key", "\"1\" \\")]);
+    assert_eq!(
+        arguments(&["nodes", "status"]).unwrap(),
+        [Command::Nodes, Command::Status { json: false }]
+    );
+    assert_eq!(arguments(&[]).unwrap(), []);
+    assert!(arguments(&["W,a,1", "r,a"]).is_err());
+    assert!(arguments(&["W,a,1", ""]).unwrap_err().to_string().contains("empty command"));
+}
+
+#[test]
+fn what_is_shown_has_no_power_over_a_terminal() {
+    assert_eq!(quote::shown(b"a\x1b[1mb\n\xff"), "a\\x1b[1mb\\n\\xff");
+    assert_eq!(quote::shown("naïve ✓".as_bytes()), "naïve ✓");
+    assert_eq!(quote::shown("a\u{202e}b".as_bytes()), "a\\xe2\\x80\\xaeb");
+}
+
+fn any_condition() -> impl Strategy<Value = Condition> {
+    prop_oneof![
+        Just(Condition::Always),
+        Just(Condition::Absent),
+        Just(Condition::Present),
+        any::<u64>().prop_map(|number| Condition::Revision(Revision(number))),
+    ]
+}
+
+fn any_key() -> impl Strategy<Value = Key> {
+    prop_oneof![
+        proptest::collection::vec(any::<u8>(), 1..40),
+        ".{1,10}".prop_map(String::into_bytes),
+    ]
+    .prop_map(|bytes| Key::new(bytes).unwrap())
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let level = prop_oneof![Just(None), Just(Some(Level::Strong)), Just(Some(Level::Eventual))];
+    let value = proptest::collection::vec(any::<u8>(), 0..60);
+    let delete_condition =
+        any_condition().prop_filter("no delete of nothing", |it| *it != Condition::Absent);
+    prop_oneof![
+        (any_key(), level).prop_map(|(key, level)| Command::Read { key, level }),
+        (any_key(), value, any_condition()).prop_map(|(key, value, condition)| Command::Write {
+            key,
+            value,
+            condition
+        }),
+        (any_key(), delete_condition)
+            .prop_map(|(key, condition)| Command::Delete { key, condition }),
+        (0..=WAIT_MS_MAX).prop_map(|ms| Command::Wait { ms }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_command_parses_back_from_its_words(command in any_command()) {
+        let text = command.to_string();
+        prop_assert_eq!(parse_line(text.as_bytes()), Ok(Some(command)));
+        prop_assert!(!text.contains('\n'));
+    }
+
+    #[test]
+    fn a_write_parses_back_from_its_comma_form(
+        key in proptest::collection::vec(any::<u8>().prop_filter("no comma", |byte| *byte != b','), 1..40),
+        value in proptest::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let text = [b"W,", key.as_slice(), b",", value.as_slice()].concat();
+        let expected =
+            Command::Write { key: Key::new(key).unwrap(), value, condition: Condition::Always };
+        prop_assert_eq!(parse_line(&text), Ok(Some(expected)));
+    }
+
+    #[test]
+    fn no_text_is_too_strange(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Err(error) = parse_line(&text) {
+            prop_assert!(!error.to_string().chars().any(char::is_control));
+        }
+    }
+
+    #[test]
+    fn a_word_splits_back_from_its_quotes(words in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..6)) {
+        let text = words.iter().map(|word| quote::quoted(word)).collect::<Vec<_>>().join(" ");
+        prop_assert_eq!(quote::split(text.as_bytes()), Ok(words));
+    }
+}
