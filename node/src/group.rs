@@ -1,0 +1,296 @@
+//! One Raft group on this node: its log, its state, and the tasks that serve it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_wire::message::{GroupRole, GroupStatus, Refusal, ReplicaStatus};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::peers::Peers;
+use crate::raft::{
+    self, Machine, MachineHandle, MemberChange, Metrics, Outcome, Raft, ServerState,
+};
+use crate::reads::{self, PendingRead};
+use crate::state::{CommandResult, DirectoryEntry, DirectoryResult};
+use crate::wal::GroupLog;
+use crate::writes::{self, PendingWrite};
+
+/// Why something that was proposed to a group did not come to an answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ProposeError {
+    /// This replica does not lead. No effect.
+    #[error("not the leader")]
+    NotLeader(Option<NodeId>),
+    /// No quorum answers. No effect.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It is in a log, and whether it stays there is for another leader to say.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl From<ProposeError> for Refusal {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader(primary) => Self::NotPrimary { primary },
+            ProposeError::Unavailable(why) => Self::Unavailable(why),
+            ProposeError::Unknown(why) => Self::Unknown(why),
+        }
+    }
+}
+
+/// What the tasks of a group propose and confirm through.
+pub(crate) struct Proposer {
+    raft: Raft,
+    machine: MachineHandle,
+}
+
+impl Proposer {
+    /// Proposes a batch to a shard and waits until it is applied.
+    pub(crate) async fn propose_batch(
+        &self,
+        batch: Bytes,
+    ) -> Result<(Term, Vec<CommandResult>), ProposeError> {
+        match raft::propose(&self.raft, batch).await? {
+            (term, Outcome::Shard(results)) => Ok((term, results)),
+            (_, other) => Err(ProposeError::Unknown(format!("a shard answered {other}"))),
+        }
+    }
+
+    /// Makes sure that this replica leads and has applied what was committed before the call.
+    pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
+        raft::confirm_leadership(&self.raft).await
+    }
+
+    /// The state.
+    pub(crate) fn machine(&self) -> &MachineHandle {
+        &self.machine
+    }
+}
+
+/// One group on this node.
+pub(crate) struct Group {
+    id: GroupId,
+    me: NodeId,
+    proposer: Arc<Proposer>,
+    writes: mpsc::Sender<PendingWrite>,
+    reads: mpsc::Sender<PendingRead>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What a group is made of.
+pub(crate) struct GroupParts {
+    pub(crate) id: GroupId,
+    pub(crate) me: NodeId,
+    pub(crate) config: Arc<raft::Config>,
+    pub(crate) log: GroupLog,
+    pub(crate) machine: Machine,
+    pub(crate) peers: Peers,
+}
+
+impl Group {
+    /// Starts a group from what its log and its state on disk say.
+    pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
+        let GroupParts { id, me, config, log, machine, peers } = parts;
+        let handle = machine.handle();
+        let raft = raft::start(id, me, config, log, machine, peers).await?;
+        let proposer = Arc::new(Proposer { raft, machine: handle });
+        let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
+        let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
+        let mut tasks = Vec::new();
+        if id.is_shard() {
+            tasks.push(tokio::spawn(writes::run(id, me, Arc::clone(&proposer), write_queue)));
+            tasks.push(tokio::spawn(reads::run(id, me, Arc::clone(&proposer), read_queue)));
+        }
+        Ok(Self { id, me, proposer, writes, reads, tasks })
+    }
+
+    /// Which group.
+    pub(crate) fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// openraft's handle, for its own messages.
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.proposer.raft
+    }
+
+    /// The state.
+    pub(crate) fn machine(&self) -> &MachineHandle {
+        &self.proposer.machine
+    }
+
+    /// Hands a validated command to the next batch, or refuses it.
+    pub(crate) fn write(&self, write: PendingWrite) {
+        if let Err(error) = self.writes.try_send(write) {
+            error.into_inner().reply.refuse(Refusal::Overloaded { retry_after_ms: 20 });
+        }
+    }
+
+    /// Hands a strong read to the next quorum round, or refuses it.
+    pub(crate) fn read(&self, read: PendingRead) {
+        if let Err(error) = self.reads.try_send(read) {
+            error.into_inner().reply.refuse(Refusal::Overloaded { retry_after_ms: 20 });
+        }
+    }
+
+    /// Answers an eventual read at once.
+    pub(crate) fn read_eventual(&self, read: PendingRead) {
+        let PendingRead { key, reply } = read;
+        reads::eventual(self.id, self.me, self.term(), &self.proposer, key, reply);
+    }
+
+    /// Proposes a change of the directory and waits until it is applied. Control group only.
+    pub(crate) async fn propose_directory(
+        &self,
+        entry: &DirectoryEntry,
+    ) -> Result<DirectoryResult, ProposeError> {
+        match raft::propose(self.raft(), entry.encode()).await? {
+            (_, Outcome::Directory(result)) => Ok(result),
+            (_, other) => Err(ProposeError::Unknown(format!("the directory answered {other}"))),
+        }
+    }
+
+    /// What openraft says of the group, and when it changes.
+    pub(crate) fn metrics(&self) -> watch::Receiver<Metrics> {
+        self.raft().metrics()
+    }
+
+    /// The group's term here.
+    pub(crate) fn term(&self) -> Term {
+        Term(self.metrics().borrow().current_term)
+    }
+
+    /// Who leads, as far as is known here.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.metrics().borrow().current_leader
+    }
+
+    /// Whether this replica leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.metrics().borrow().state == ServerState::Leader
+    }
+
+    /// Whether the group has members already.
+    pub(crate) async fn is_initialized(&self) -> Result<bool, String> {
+        self.raft().is_initialized().await.map_err(|error| error.to_string())
+    }
+
+    /// Makes this node the only member of a group that has none.
+    pub(crate) async fn initialize(&self) -> Result<(), String> {
+        raft::initialize(self.raft(), self.me).await
+    }
+
+    /// Changes the members; only the leader can.
+    pub(crate) async fn change_members(&self, change: MemberChange) -> Result<(), String> {
+        raft::change_members(self.raft(), change).await
+    }
+
+    /// Hands leadership to the voter that has most of the log, and waits until that is done.
+    ///
+    /// Returns whether this replica leads no more.
+    pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
+        let mut metrics = self.metrics();
+        let Some(successor) = successor(&metrics.borrow(), self.me) else {
+            return !self.leads();
+        };
+        if self.raft().trigger().transfer_leader(successor).await.is_err() {
+            return false;
+        }
+        let gone = metrics.wait_for(|metrics| {
+            metrics.state != ServerState::Leader && metrics.current_leader != Some(self.me)
+        });
+        matches!(tokio::time::timeout(patience, gone).await, Ok(Ok(_)))
+    }
+
+    /// Asks for a checkpoint of the state.
+    pub(crate) async fn checkpoint(&self) {
+        // It fails only if the group has stopped; whoever watches the group learns of that.
+        let _ = self.raft().trigger().snapshot().await;
+    }
+
+    /// Asks to purge the log up to an entry that a checkpoint holds.
+    pub(crate) async fn purge(&self, upto: u64) {
+        let _ = self.raft().trigger().purge_log(upto).await;
+    }
+
+    /// Last entry that the newest checkpoint holds.
+    pub(crate) fn checkpoint_index(&self) -> u64 {
+        index(self.metrics().borrow().snapshot)
+    }
+
+    /// How this replica is.
+    pub(crate) fn status(&self) -> GroupStatus {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let summary = self.machine().summary();
+        GroupStatus {
+            group: self.id,
+            role: role(metrics.state),
+            term: Term(metrics.current_term),
+            leader: metrics.current_leader,
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
+            last_index: metrics.last_log_index.unwrap_or_default(),
+            applied_index: summary.applied_index,
+            checkpoint_index: index(metrics.snapshot),
+            purged_index: index(metrics.purged),
+            keys: summary.keys,
+            bytes: summary.bytes,
+            revision: summary.revision,
+            state_hash: summary.hash,
+            replicas: replicas(&metrics, self.me),
+        }
+    }
+
+    /// Stops the group. What was acknowledged is durable already.
+    pub(crate) async fn stop(&self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let _ = self.raft().shutdown().await;
+    }
+}
+
+fn index(log_id: Option<raft::LogId>) -> u64 {
+    log_id.map_or(0, |log_id| log_id.index)
+}
+
+fn role(state: ServerState) -> GroupRole {
+    match state {
+        ServerState::Leader => GroupRole::Leader,
+        ServerState::Follower => GroupRole::Follower,
+        ServerState::Candidate => GroupRole::Candidate,
+        ServerState::Learner | ServerState::Shutdown => GroupRole::Learner,
+    }
+}
+
+/// Of the other voters, the one that has most of the log.
+fn successor(metrics: &Metrics, me: NodeId) -> Option<NodeId> {
+    let voters: BTreeSet<NodeId> = metrics.membership_config.membership().voter_ids().collect();
+    let replication = metrics.replication.as_ref()?;
+    replication
+        .iter()
+        .filter(|(node, _)| **node != me && voters.contains(node))
+        .max_by_key(|(_, matched)| **matched)
+        .map(|(node, _)| *node)
+}
+
+fn replicas(metrics: &Metrics, me: NodeId) -> Vec<ReplicaStatus> {
+    let Some(replication) = &metrics.replication else { return Vec::new() };
+    let silent = raft::silence(metrics);
+    replication
+        .iter()
+        .filter(|(node, _)| **node != me)
+        .map(|(node, matched)| ReplicaStatus {
+            node: *node,
+            matched_index: index(*matched),
+            silent_ms: silent.get(node).copied(),
+        })
+        .collect()
+}

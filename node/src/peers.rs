@@ -1,0 +1,207 @@
+//! Connections to the other nodes, made when they are needed and mended when they break.
+//!
+//! Between two nodes there are two connections each way: one for what must never wait (heartbeats,
+//! votes, announcements) and one for what may be large (entries, snapshots). QUIC keeps the streams
+//! of one connection apart, but they share its congestion window; two connections share nothing.
+//!
+//! A connection whose peer has died without a word looks alive for seconds. So whoever finds that
+//! a peer does not answer says so ([`Peers::failed`]), and after a while of nothing but failures
+//! the connection is dropped and made anew.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dkv_wire::gate::Gate;
+use dkv_wire::id::NodeId;
+use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::tls::Expect;
+use tokio::time::Instant;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Small and urgent.
+    Urgent,
+    /// Large, or many.
+    Bulk,
+}
+
+/// Time of nothing but failures after which a connection is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_millis(600);
+/// Time after a failed attempt to connect in which no other is made.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Longest attempt to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// Why there is no connection to a peer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    /// Nobody has told us yet where it is.
+    #[error("the address of node {0:?} is not known")]
+    UnknownAddress(NodeId),
+    /// It was removed from the network.
+    #[error("node {0:?} was removed from the network")]
+    Denied(NodeId),
+    /// It could not be reached a moment ago, and it is too early to try again.
+    #[error("node {0:?} could not be reached a moment ago")]
+    Resting(NodeId),
+    /// It cannot be reached.
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+}
+
+/// All the other nodes.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoint: Endpoint,
+    gate: Arc<Gate>,
+    addresses: Mutex<HashMap<NodeId, SocketAddr>>,
+    links: Mutex<HashMap<(NodeId, Lane), Arc<Link>>>,
+}
+
+/// One connection to be, or that is.
+#[derive(Default)]
+struct Link {
+    /// Held while connecting, so that many who wait share one attempt.
+    connecting: tokio::sync::Mutex<()>,
+    state: Mutex<LinkState>,
+}
+
+#[derive(Default)]
+struct LinkState {
+    connection: Option<quinn::Connection>,
+    address: Option<SocketAddr>,
+    failing_since: Option<Instant>,
+    rest_until: Option<Instant>,
+}
+
+impl Peers {
+    pub(crate) fn new(endpoint: Endpoint, gate: Arc<Gate>) -> Self {
+        let shared = Shared {
+            endpoint,
+            gate,
+            addresses: Mutex::default(),
+            links: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Learns where a node is. A connection to another address is given up.
+    pub(crate) fn learn(&self, node: NodeId, address: SocketAddr) {
+        let known = lock(&self.shared.addresses).insert(node, address);
+        if known != Some(address) {
+            self.redial(node);
+        }
+    }
+
+    /// Where a node is, as far as is known.
+    pub(crate) fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        lock(&self.shared.addresses).get(&node).copied()
+    }
+
+    /// All nodes whose address is known.
+    pub(crate) fn known(&self) -> Vec<(NodeId, SocketAddr)> {
+        lock(&self.shared.addresses).iter().map(|(node, address)| (*node, *address)).collect()
+    }
+
+    /// Forgets the connections to a node that do not work, so that the next use connects at once.
+    ///
+    /// Called when there is a sign that the node has come back, such as a connection from it.
+    pub(crate) fn redial(&self, node: NodeId) {
+        for lane in [Lane::Urgent, Lane::Bulk] {
+            let link = self.link(node, lane);
+            let mut state = lock(&link.state);
+            let moved = state.address.is_some() && state.address != self.address(node);
+            if state.failing_since.is_some() || moved {
+                if let Some(connection) = state.connection.take() {
+                    Close::Done.close(&connection, "connecting anew");
+                }
+            }
+            state.failing_since = None;
+            state.rest_until = None;
+        }
+    }
+
+    /// A connection to a node.
+    pub(crate) async fn connection(
+        &self,
+        node: NodeId,
+        lane: Lane,
+    ) -> Result<quinn::Connection, PeerError> {
+        let link = self.link(node, lane);
+        if let Some(connection) = link.open() {
+            return Ok(connection);
+        }
+        let _connecting = link.connecting.lock().await;
+        if let Some(connection) = link.open() {
+            return Ok(connection);
+        }
+        if self.shared.gate.is_denied(node.into()) {
+            return Err(PeerError::Denied(node));
+        }
+        let address = self.address(node).ok_or(PeerError::UnknownAddress(node))?;
+        if lock(&link.state).rest_until.is_some_and(|until| Instant::now() < until) {
+            return Err(PeerError::Resting(node));
+        }
+        let connect = self.shared.endpoint.connect(address, Expect::Node(node));
+        let connected = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(connected) => connected,
+            Err(_) => Err(ConnectError::Unreachable { address, why: "no answer".into() }),
+        };
+        let mut state = lock(&link.state);
+        match connected {
+            Ok(connection) => {
+                self.shared.gate.watch(&connection);
+                *state = LinkState {
+                    connection: Some(connection.clone()),
+                    address: Some(address),
+                    ..LinkState::default()
+                };
+                Ok(connection)
+            }
+            Err(error) => {
+                state.rest_until = Some(Instant::now() + RETRY_AFTER);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Somebody found that a node does not answer.
+    pub(crate) fn failed(&self, node: NodeId, lane: Lane) {
+        let link = self.link(node, lane);
+        let mut state = lock(&link.state);
+        let since = *state.failing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= GIVE_UP_AFTER {
+            state.failing_since = None;
+            if let Some(connection) = state.connection.take() {
+                Close::Done.close(&connection, "no answer");
+            }
+        }
+    }
+
+    /// Somebody had an answer from a node.
+    pub(crate) fn answered(&self, node: NodeId, lane: Lane) {
+        lock(&self.link(node, lane).state).failing_since = None;
+    }
+
+    fn link(&self, node: NodeId, lane: Lane) -> Arc<Link> {
+        Arc::clone(lock(&self.shared.links).entry((node, lane)).or_default())
+    }
+}
+
+impl Link {
+    fn open(&self) -> Option<quinn::Connection> {
+        let state = lock(&self.state);
+        state.connection.as_ref().filter(|open| open.close_reason().is_none()).cloned()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

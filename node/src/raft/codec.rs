@@ -1,0 +1,173 @@
+//! Entries and Raft messages as bytes.
+//!
+//! An entry has one encoding, in the log and on the wire: a small head (term, index, kind) and the
+//! payload as it is, so that appending and replicating a batch copies it and never parses it.
+//! Everything else is openraft's own types through serde.
+
+use std::io;
+
+use bytes::{Buf, BufMut, Bytes};
+use dkv_wire::codec::{DecodeError, decode, decode_prefix, encode_into};
+use openraft::EntryPayload;
+use openraft::raft::{AppendEntriesRequest, StreamAppendError};
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
+use openraft::vote::leader_id_std::CommittedLeaderId;
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, LogId, Proposal, SnapshotMeta, Types, Vote};
+
+/// What follows an entry's head.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Kind {
+    Blank,
+    Normal,
+    Membership,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EntryHead {
+    term: u64,
+    index: u64,
+    kind: Kind,
+}
+
+/// Encodes an entry.
+pub(super) fn encode_entry(entry: &Entry) -> Bytes {
+    let head = |kind| EntryHead {
+        term: *entry.log_id.leader_id,
+        index: entry.log_id.index,
+        kind,
+    };
+    let buffer = match &entry.payload {
+        EntryPayload::Blank => encode_into(&head(Kind::Blank), Vec::with_capacity(16)),
+        EntryPayload::Normal(proposal) => {
+            let buffer = Vec::with_capacity(24 + proposal.0.len());
+            let mut buffer = encode_into(&head(Kind::Normal), buffer);
+            buffer.extend_from_slice(&proposal.0);
+            buffer
+        }
+        EntryPayload::Membership(membership) => {
+            let buffer = encode_into(&head(Kind::Membership), Vec::with_capacity(256));
+            encode_into(membership, buffer)
+        }
+    };
+    Bytes::from(buffer)
+}
+
+/// Decodes an entry; a batch in it shares the bytes.
+pub(super) fn decode_entry(bytes: &Bytes) -> Result<Entry, DecodeError> {
+    let (head, rest) = decode_prefix::<EntryHead>(bytes)?;
+    let payload = match head.kind {
+        Kind::Blank if !rest.is_empty() => return Err(DecodeError::Trailing(rest.len())),
+        Kind::Blank => EntryPayload::Blank,
+        Kind::Normal => EntryPayload::Normal(Proposal(bytes.slice_ref(rest))),
+        Kind::Membership => EntryPayload::Membership(decode(rest)?),
+    };
+    Ok(Entry { log_id: log_id(head.term, head.index), payload })
+}
+
+pub(super) fn log_id(term: u64, index: u64) -> LogId {
+    LogId { leader_id: CommittedLeaderId::new(term), index }
+}
+
+/// A message that is not one, as the error of the storage or stream it came from.
+pub(super) fn invalid(error: DecodeError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[derive(Serialize, Deserialize)]
+struct AppendHead {
+    vote: Vote,
+    prev_log_id: Option<LogId>,
+    leader_commit: Option<LogId>,
+    entries: u32,
+}
+
+/// Encodes a request to append: a head, and each entry with its length in front.
+pub(super) fn encode_append(request: &AppendEntriesRequest<Types>) -> Vec<u8> {
+    let head = AppendHead {
+        vote: request.vote,
+        prev_log_id: request.prev_log_id,
+        leader_commit: request.leader_commit,
+        entries: request.entries.len() as u32,
+    };
+    let mut buffer = encode_into(&head, Vec::new());
+    for entry in &request.entries {
+        let entry = encode_entry(entry);
+        buffer.put_u32_le(entry.len() as u32);
+        buffer.extend_from_slice(&entry);
+    }
+    buffer
+}
+
+/// Decodes a request to append; its entries share the bytes.
+pub(super) fn decode_append(bytes: &Bytes) -> Result<AppendEntriesRequest<Types>, DecodeError> {
+    let (head, rest) = decode_prefix::<AppendHead>(bytes)?;
+    let mut rest = bytes.slice_ref(rest);
+    // Each entry takes four bytes and more: no count can make us allocate more than we were sent.
+    let mut entries = Vec::with_capacity((head.entries as usize).min(rest.len() / 4));
+    for _ in 0..head.entries {
+        let length = if rest.len() < 4 { usize::MAX } else { rest.get_u32_le() as usize };
+        if length > rest.len() {
+            return Err(DecodeError::Malformed(postcard::Error::DeserializeUnexpectedEnd));
+        }
+        entries.push(decode_entry(&rest.split_to(length))?);
+    }
+    if !rest.is_empty() {
+        return Err(DecodeError::Trailing(rest.len()));
+    }
+    Ok(AppendEntriesRequest {
+        vote: head.vote,
+        prev_log_id: head.prev_log_id,
+        leader_commit: head.leader_commit,
+        entries,
+    })
+}
+
+/// The acknowledgement of one request to append.
+pub(super) type AppendAnswer = Result<Option<LogId>, StreamAppendError<Types>>;
+
+/// A call that has one answer.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Call {
+    /// A heartbeat: an encoded request to append without entries.
+    Heartbeat(Bytes),
+    /// A request for a vote.
+    Vote(VoteRequest<Types>),
+    /// Would you vote for me?
+    PreVote(VoteRequest<Types>),
+    /// The leader hands over.
+    Transfer(TransferLeaderRequest<Types>),
+}
+
+/// The answer to a [`Call`], or why there is none.
+pub(super) type CallResult = Result<CallAnswer, String>;
+
+/// The answer to a [`Call`].
+#[derive(Serialize, Deserialize)]
+pub(super) enum CallAnswer {
+    Heartbeat(AppendAnswer),
+    Vote(VoteResponse<Types>),
+    Transfer(TransferLeaderResponse<Types>),
+}
+
+/// What comes in front of the chunks of a snapshot.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SnapshotHead {
+    pub(super) vote: Vote,
+    pub(super) meta: SnapshotMeta,
+    /// What the store says of itself; see `state::engine`.
+    pub(super) store: Bytes,
+}
+
+/// A frame of a snapshot after its head.
+#[derive(Serialize, Deserialize)]
+pub(super) enum SnapshotFrame {
+    /// Rows, as the store encodes them.
+    Rows(Bytes),
+    /// There are no more.
+    End,
+}
+
+/// What the receiver of a snapshot answers: its vote, or why it did not take it.
+pub(super) type SnapshotAnswer = Result<Vote, String>;

@@ -1,0 +1,131 @@
+//! What the rest of the node does with a group, in the node's own words.
+//!
+//! openraft's errors are sorted here by the one thing that matters to a client: whether what was
+//! proposed can still have an effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_wire::id::{GroupId, NodeId, Term};
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError};
+use openraft::errors::{InitializeError, RaftError};
+use openraft::raft::ReadPolicy;
+use openraft::{ChangeMembers, EmptyNode};
+
+use super::{LogStore, Machine, Metrics, Network, Outcome, Proposal, Raft, Types};
+use crate::group::ProposeError;
+use crate::peers::Peers;
+use crate::wal::GroupLog;
+
+/// Starts a group from what its log and its state say.
+pub(crate) async fn start(
+    group: GroupId,
+    me: NodeId,
+    config: Arc<openraft::Config>,
+    log: GroupLog,
+    machine: Machine,
+    peers: Peers,
+) -> Result<Raft, String> {
+    let network = Network::new(group, me, peers);
+    Raft::new(me, config, network, LogStore::new(log), machine)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Makes `me` the only member of a group that has none; a group that has some stays as it is.
+pub(crate) async fn initialize(raft: &Raft, me: NodeId) -> Result<(), String> {
+    match raft.initialize(BTreeMap::from([(me, EmptyNode {})])).await {
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Proposes an entry and waits until it is applied.
+pub(crate) async fn propose(raft: &Raft, entry: Bytes) -> Result<(Term, Outcome), ProposeError> {
+    match raft.client_write(Proposal(entry)).await {
+        Ok(response) => Ok((Term(*response.log_id.leader_id), response.data)),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+            Err(not_leader(forward))
+        }
+        Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+            Err(ProposeError::Unknown("the primary changed while it was under way".into()))
+        }
+        // Neither is an answer to an ordinary entry, and neither says that nothing was appended.
+        Err(RaftError::APIError(error)) => Err(ProposeError::Unknown(error.to_string())),
+        Err(RaftError::Fatal(error)) => Err(ProposeError::Unknown(error.to_string())),
+    }
+}
+
+/// One quorum round: this replica leads, and has applied what was committed before the call.
+pub(crate) async fn confirm_leadership(raft: &Raft) -> Result<Term, ProposeError> {
+    let confirmed = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+    match confirmed {
+        Ok(read) => Ok(Term(**read.committed_leader_id())),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+            Err(not_leader(forward))
+        }
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+            Err(ProposeError::Unavailable("no quorum answers".into()))
+        }
+        Err(RaftError::Fatal(error)) => Err(ProposeError::Unavailable(error.to_string())),
+    }
+}
+
+fn not_leader(forward: ForwardToLeader<Types>) -> ProposeError {
+    match forward.reason {
+        ForwardReason::LeaseExpired => ProposeError::Unavailable("no quorum answers".into()),
+        ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
+            ProposeError::NotLeader(forward.leader_id)
+        }
+    }
+}
+
+/// One change of a group's members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MemberChange {
+    /// Leave a joint configuration that an earlier leader left behind.
+    FinishJoint,
+    /// A new member without a vote.
+    AddLearner(NodeId),
+    /// A learner gets a vote.
+    Promote(NodeId),
+    /// A voter loses its vote and stays as a learner.
+    Demote(NodeId),
+    /// A learner leaves.
+    RemoveLearner(NodeId),
+}
+
+/// Makes one change and waits until it is committed.
+pub(crate) async fn change_members(raft: &Raft, change: MemberChange) -> Result<(), String> {
+    let one = |node| BTreeSet::from([node]);
+    let change = match change {
+        MemberChange::FinishJoint => ChangeMembers::AddVoterIds(BTreeSet::new()),
+        MemberChange::AddLearner(node) => {
+            return match raft.add_learner(node, EmptyNode {}, false).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            };
+        }
+        MemberChange::Promote(node) => ChangeMembers::AddVoterIds(one(node)),
+        MemberChange::Demote(node) => ChangeMembers::RemoveVoters(one(node)),
+        MemberChange::RemoveLearner(node) => ChangeMembers::RemoveNodes(one(node)),
+    };
+    // A voter that is removed stays a learner, so that nothing is lost by a change of mind.
+    match raft.change_membership(change, true).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Time since each other member last answered the leader, in milliseconds. Empty on a follower.
+pub(crate) fn silence(metrics: &Metrics) -> BTreeMap<NodeId, u64> {
+    let Some(heartbeat) = &metrics.heartbeat else { return BTreeMap::new() };
+    heartbeat
+        .iter()
+        .filter_map(|(node, answered)| {
+            let answered = answered.as_ref()?;
+            Some((*node, answered.elapsed().as_millis() as u64))
+        })
+        .collect()
+}

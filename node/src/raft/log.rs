@@ -1,0 +1,146 @@
+//! Raft's log on the node's write-ahead log.
+//!
+//! A thin binding: openraft's entries and votes become bytes and go to the group's part of the
+//! log; its callbacks are called by the log's writer when the bytes are durable. An append returns
+//! at once and is readable from then on, so that the same entries travel to the other members
+//! while the local disk syncs.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+
+use bytes::Bytes;
+use dkv_wire::codec::{decode, encode};
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use tokio::sync::oneshot;
+
+use super::codec::{decode_entry, encode_entry, invalid};
+use super::{Entry, LogId, Types, Vote};
+use crate::wal::GroupLog;
+
+/// Bytes of entries that one read for replication returns; one entry may be larger.
+const READ_BYTES_MAX: usize = 1024 * 1024;
+
+/// The log of one group.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    log: GroupLog,
+}
+
+impl LogStore {
+    pub(crate) fn new(log: GroupLog) -> Self {
+        Self { log }
+    }
+
+    /// Gives one durable write to the log and waits for it.
+    async fn durably(
+        &self,
+        write: impl FnOnce(&GroupLog, crate::wal::Done) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |result| {
+            // Nobody waits any more when Raft has stopped meanwhile.
+            let _ = sender.send(result);
+        });
+        write(&self.log, done)?;
+        receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log has stopped")))
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let state = self.log.state();
+        let last_purged_log_id: Option<LogId> = match &state.purged {
+            Some((_, log_id)) => Some(decode(log_id).map_err(invalid)?),
+            None => None,
+        };
+        let last_log_id = match state.last {
+            Some(last) => {
+                let entries = self.log.read(last..last + 1)?;
+                let entry = entries.first().ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::InvalidData, "the last entry of the log is gone")
+                })?;
+                Some(decode_entry(entry).map_err(invalid)?.log_id)
+            }
+            None => last_purged_log_id,
+        };
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let vote = encode(vote);
+        self.durably(|log, done| log.save_vote(vote, done)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.log.save_committed(encode(&committed))
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        match self.log.state().committed {
+            Some(committed) => decode(&committed).map_err(invalid),
+            None => Ok(None),
+        }
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let entries: Vec<(u64, Bytes)> = entries
+            .into_iter()
+            .map(|entry| (entry.log_id.index, encode_entry(&entry)))
+            .collect();
+        self.log.append(entries, Box::new(move |result| callback.io_completed(result)))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let from = last.map_or(0, |last| last.index + 1);
+        self.durably(|log, done| log.truncate_from(from, done)).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.durably(|log, done| log.purge(upto.index, encode(&upto), done)).await
+    }
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<R>(&mut self, range: R) -> io::Result<Vec<Entry>>
+    where
+        R: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        decode_all(&self.log.read(start..end)?)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        decode_all(&self.log.read_limited(start, end, READ_BYTES_MAX)?)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        match self.log.state().vote {
+            Some(vote) => decode(&vote).map(Some).map_err(invalid),
+            None => Ok(None),
+        }
+    }
+}
+
+fn decode_all(entries: &[Bytes]) -> io::Result<Vec<Entry>> {
+    entries.iter().map(|entry| decode_entry(entry).map_err(invalid)).collect()
+}

@@ -1,0 +1,117 @@
+//! Raft, as openraft does it, bound to our log, our state and our connections.
+//!
+//! This is the only module that names openraft. A [`Group`](crate::group::Group) drives one
+//! [`Raft`] through the functions here; nobody else needs to know how entries are encoded
+//! ([`codec`]), how they reach the disk ([`log`]) and the state ([`machine`]), or how they reach
+//! the other members ([`network`] sends, [`service`] receives).
+//!
+//! A leader is the only one of its term (openraft's standard leader id), stands only after a
+//! pre-vote, and hands over on request. Votes and entries share one write-ahead log, so that they
+//! become durable in the order in which they were given.
+
+mod codec;
+mod drive;
+mod log;
+mod machine;
+mod network;
+mod service;
+
+pub(crate) use drive::{
+    MemberChange, change_members, confirm_leadership, initialize, propose, silence, start,
+};
+use log::LogStore;
+pub(crate) use machine::{Machine, MachineHandle, SnapshotData};
+use network::Network;
+pub(crate) use openraft::{Config, ServerState};
+pub(crate) use service::{serve_append, serve_calls, serve_snapshot};
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_wire::id::NodeId;
+use dkv_wire::network::Settings;
+
+/// A node id, as openraft wants to see it.
+pub(crate) type RaftNodeId = NodeId;
+
+/// The commands of one entry, encoded: a batch of a shard, or a command of the directory.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Proposal(pub(crate) Bytes);
+
+impl fmt::Debug for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+openraft::declare_raft_types!(
+    /// The types that our groups run with.
+    pub(crate) Types:
+        D = Proposal,
+        R = crate::raft::Outcome,
+        NodeId = RaftNodeId,
+        Node = openraft::EmptyNode,
+        Term = u64,
+        LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+);
+
+/// What applying an entry came to, for whoever proposed it.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// Nothing to tell: a blank entry, or a change of membership.
+    None,
+    /// Of a shard: one result for each command of the batch.
+    Shard(Vec<crate::state::CommandResult>),
+    /// Of the control group.
+    Directory(crate::state::DirectoryResult),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("nothing"),
+            Self::Shard(results) => write!(f, "{} results", results.len()),
+            Self::Directory(result) => write!(f, "{result:?}"),
+        }
+    }
+}
+
+pub(crate) type Raft = openraft::Raft<Types, Machine>;
+pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
+pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
+pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;
+pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Types>;
+pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
+pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotData>;
+pub(crate) type Metrics = openraft::RaftMetrics<Types>;
+
+/// openraft's configuration for the settings of a network.
+pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
+    let config = openraft::Config {
+        cluster_name: "dkv".to_owned(),
+        heartbeat_interval: settings.heartbeat_ms,
+        election_timeout_min: settings.election_min_ms,
+        election_timeout_max: settings.election_max_ms,
+        enable_pre_vote: Some(true),
+        // An entry is a batch: a few of them fill a frame, and the byte limit in `log` cuts first.
+        max_payload_entries: 256,
+        // Snapshots and purges follow the bytes of the log, which openraft does not see; the
+        // node's `compaction` asks for them.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        purge_batch_size: 1,
+        // A learner with this many entries to go has caught up; see `steward`.
+        replication_lag_threshold: 64,
+        install_snapshot_timeout: 60_000,
+        backoff: "20ms, 50ms, 100ms, ..500ms".to_owned(),
+        ..openraft::Config::default()
+    };
+    config.validate().map(Arc::new).map_err(|error| error.to_string())
+}

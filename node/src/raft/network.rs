@@ -1,0 +1,326 @@
+//! Raft's messages to the other members.
+//!
+//! Calls that have one answer (votes, heartbeats, the hand-over) go each on a stream of its own
+//! over the urgent connection. Entries go over the bulk connection on one long stream a session:
+//! requests are written as fast as the log yields them and acknowledgements read as they come, so
+//! that a round trip is not paid for each; QUIC's flow control bounds what is under way. A snapshot
+//! has a stream of its own with a lower priority, so that it never delays entries.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_wire::call::call;
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::id::{GroupId, NodeId};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::Opening;
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, Stream, StreamExt, unfold};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
+use openraft::raft::{StreamAppendError, StreamAppendResult};
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
+use openraft::{AnyError, RaftNetworkFactory};
+
+use super::codec::{
+    AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
+    encode_append,
+};
+use super::{Snapshot, SnapshotData, Types, Vote};
+use crate::peers::{Lane, Peers};
+
+/// Priority of a snapshot's stream; entries have the default, zero.
+const SNAPSHOT_PRIORITY: i32 = -10;
+/// Time that the receiver of a snapshot has to install it once it has all of it.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Makes the clients of one group.
+#[derive(Clone)]
+pub(crate) struct Network {
+    group: GroupId,
+    me: NodeId,
+    peers: Peers,
+}
+
+impl Network {
+    pub(crate) fn new(group: GroupId, me: NodeId, peers: Peers) -> Self {
+        Self { group, me, peers }
+    }
+
+    fn client(&self, target: NodeId, purpose: Purpose) -> NetworkClient {
+        NetworkClient { network: self.clone(), target, purpose }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = NetworkClient;
+
+    async fn new_client(&mut self, target: NodeId, _: &openraft::EmptyNode) -> NetworkClient {
+        self.client(target, Purpose::Entries)
+    }
+
+    async fn new_heartbeat_client(
+        &mut self,
+        target: NodeId,
+        _: &openraft::EmptyNode,
+    ) -> NetworkClient {
+        self.client(target, Purpose::Heartbeats)
+    }
+}
+
+/// Heartbeats come through openraft's stream of requests too, but each on its own: they must not
+/// wait for one another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Entries,
+    Heartbeats,
+}
+
+/// Speaks to one member of one group.
+pub(crate) struct NetworkClient {
+    network: Network,
+    target: NodeId,
+    purpose: Purpose,
+}
+
+impl NetworkClient {
+    async fn call(&self, request: Call, option: &RPCOption) -> Result<CallAnswer, RPCError<Types>> {
+        let opening =
+            Opening::RaftCalls { group: self.network.group, from: self.network.me };
+        let peers = &self.network.peers;
+        let conversation = async {
+            let connection =
+                peers.connection(self.target, Lane::Urgent).await.map_err(|e| e.to_string())?;
+            let answer: CallResult =
+                call(&connection, Some(&opening), &request, FRAME_BYTES_MAX, option.hard_ttl())
+                    .await
+                    .map_err(|error| error.to_string())?;
+            answer
+        };
+        // The caller gives up at its own limit; this one is a little earlier, so that it is told.
+        match tokio::time::timeout(option.soft_ttl(), conversation).await {
+            Ok(Ok(answer)) => {
+                peers.answered(self.target, Lane::Urgent);
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                peers.failed(self.target, Lane::Urgent);
+                Err(unreachable(error))
+            }
+            Err(_) => {
+                peers.failed(self.target, Lane::Urgent);
+                Err(unreachable("no answer in time"))
+            }
+        }
+    }
+
+    async fn open_append(
+        &self,
+    ) -> Result<(quinn::SendStream, quinn::RecvStream), RPCError<Types>> {
+        let peers = &self.network.peers;
+        let connection =
+            peers.connection(self.target, Lane::Bulk).await.map_err(unreachable)?;
+        connection.open_bi().await.map_err(unreachable)
+    }
+
+    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, String> {
+        let peers = &self.network.peers;
+        let text = |error: std::io::Error| error.to_string();
+        let connection =
+            peers.connection(self.target, Lane::Bulk).await.map_err(|e| e.to_string())?;
+        let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+        let _ = send.set_priority(SNAPSHOT_PRIORITY);
+        let mut writer = FrameWriter::new(send);
+        writer.push(&Opening::RaftSnapshot { group: self.network.group, from: self.network.me });
+        let SnapshotData::Outgoing(mut source) = snapshot.snapshot else {
+            return Err("a snapshot that was received cannot be sent".into());
+        };
+        writer.push(&SnapshotHead { vote, meta: snapshot.meta, store: source.meta() });
+        while let Some(rows) = source.next_rows().await.map_err(text)? {
+            writer.send(&SnapshotFrame::Rows(rows)).await.map_err(text)?;
+        }
+        writer.send(&SnapshotFrame::End).await.map_err(text)?;
+        let answer = tokio::time::timeout(
+            INSTALL_TIMEOUT,
+            FrameReader::new(receive, FRAME_BYTES_MAX).next(),
+        );
+        let answer = answer.await.map_err(|_| "the snapshot was not installed in time")?;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let answer = answer.ok_or("the receiver ended the stream without an answer")?;
+        decode::<SnapshotAnswer>(&answer).map_err(|error| error.to_string())?
+    }
+}
+
+impl RaftNetworkV2<Types> for NetworkClient {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let request = Call::Heartbeat(Bytes::from(encode_append(&request)));
+        match self.call(request, &option).await? {
+            CallAnswer::Heartbeat(Ok(_)) => Ok(AppendEntriesResponse::Success),
+            CallAnswer::Heartbeat(Err(StreamAppendError::Conflict(_))) => {
+                Ok(AppendEntriesResponse::Conflict)
+            }
+            CallAnswer::Heartbeat(Err(StreamAppendError::HigherVote(vote))) => {
+                Ok(AppendEntriesResponse::HigherVote(vote))
+            }
+            _ => Err(unreachable("an answer to another question")),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>,
+            RPCError<Types>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        if self.purpose == Purpose::Heartbeats {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let (send, receive) = self.open_append().await?;
+            let opening =
+                Opening::RaftAppend { group: self.network.group, from: self.network.me };
+            let writer = AbortOnDrop(tokio::spawn(write_requests(send, opening, input)));
+            let answers = Answers {
+                reader: FrameReader::new(receive, FRAME_BYTES_MAX),
+                _writer: writer,
+                peers: self.network.peers.clone(),
+                target: self.target,
+            };
+            Ok(unfold(Some(answers), Answers::step).boxed())
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Call::Vote(request), &option).await? {
+            CallAnswer::Vote(answer) => Ok(answer),
+            _ => Err(unreachable("an answer to another question")),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Call::PreVote(request), &option).await? {
+            CallAnswer::Vote(answer) => Ok(answer),
+            _ => Err(unreachable("an answer to another question")),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, snapshot) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(error) => {
+                    Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(error))))
+                }
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self.call(Call::Transfer(request), &option).await? {
+            CallAnswer::Transfer(answer) => Ok(answer),
+            _ => Err(unreachable("an answer to another question")),
+        }
+    }
+}
+
+/// Writes requests as they come; ends the stream when there are no more.
+async fn write_requests<S>(
+    send: quinn::SendStream,
+    opening: Opening,
+    mut input: S,
+) -> std::io::Result<()>
+where
+    S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin,
+{
+    let mut writer = FrameWriter::new(send);
+    writer.push(&opening);
+    while let Some(request) = input.next().await {
+        writer.push_bytes(&encode_append(&request));
+        writer.flush().await?;
+    }
+    writer.into_inner().finish().map_err(std::io::Error::other)
+}
+
+/// The acknowledgements of one session, in the order of its requests.
+struct Answers {
+    reader: FrameReader<quinn::RecvStream>,
+    _writer: AbortOnDrop,
+    peers: Peers,
+    target: NodeId,
+}
+
+impl Answers {
+    async fn step(
+        state: Option<Self>,
+    ) -> Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Self>)> {
+        let mut answers = state?;
+        let frame = match answers.reader.next().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return None,
+            Err(error) => {
+                answers.peers.failed(answers.target, Lane::Bulk);
+                return Some((Err(lost(error)), None));
+            }
+        };
+        answers.peers.answered(answers.target, Lane::Bulk);
+        match decode::<AppendAnswer>(&frame) {
+            Ok(Ok(acknowledged)) => Some((Ok(Ok(acknowledged)), Some(answers))),
+            // After a conflict or a higher vote nothing that is queued can succeed.
+            Ok(Err(refused)) => Some((Ok(Err(refused)), None)),
+            Err(error) => Some((Err(lost(error)), None)),
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<std::io::Result<()>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// An error after which openraft waits before it tries again.
+fn unreachable(error: impl ToString) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+/// An error after which openraft tries again at once.
+fn lost(error: impl ToString) -> RPCError<Types> {
+    RPCError::Network(NetworkError::from_string(error))
+}

@@ -1,0 +1,155 @@
+//! Raft's messages from the other members.
+//!
+//! Whoever speaks Raft has shown a node's certificate, and says in its stream's opening who it is;
+//! both were compared by the time a stream gets here. What remains is checked here: that the vote
+//! in every message is the sender's own. Nobody can lead, or stand, in another's name.
+
+use bytes::Bytes;
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
+use dkv_wire::id::NodeId;
+use futures::stream::{StreamExt, unfold};
+use tracing::{debug, warn};
+
+use super::codec::{
+    AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
+    decode_append,
+};
+use super::{MachineHandle, Raft, Snapshot, SnapshotData, Vote};
+
+type Reader = FrameReader<quinn::RecvStream>;
+type Writer = FrameWriter<quinn::SendStream>;
+
+/// Answers calls until the peer ends the stream.
+pub(crate) async fn serve_calls(raft: Raft, from: NodeId, mut reader: Reader, mut writer: Writer) {
+    while let Ok(Some(frame)) = reader.next().await {
+        let answer = answer_call(&raft, from, &frame).await;
+        if writer.send(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer_call(raft: &Raft, from: NodeId, frame: &Bytes) -> CallResult {
+    let call = decode::<Call>(frame).map_err(|error| error.to_string())?;
+    match call {
+        Call::Heartbeat(request) => {
+            let request = decode_append(&request).map_err(|error| error.to_string())?;
+            own(&request.vote, from)?;
+            let stream = futures::stream::iter([request]);
+            let mut answers = std::pin::pin!(raft.stream_append(stream));
+            let answer = answers.next().await.ok_or("stopped")?.map_err(|e| e.to_string())?;
+            Ok(CallAnswer::Heartbeat(answer))
+        }
+        Call::Vote(request) => {
+            own(&request.vote, from)?;
+            raft.vote(request).await.map(CallAnswer::Vote).map_err(|error| error.to_string())
+        }
+        Call::PreVote(request) => {
+            own(&request.vote, from)?;
+            raft.pre_vote(request).await.map(CallAnswer::Vote).map_err(|error| error.to_string())
+        }
+        Call::Transfer(request) => {
+            own(request.from_leader(), from)?;
+            let answer = raft.handle_transfer_leader(request).await;
+            answer.map(CallAnswer::Transfer).map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// Takes entries from a leader, pipelined, and acknowledges them in order.
+pub(crate) async fn serve_append(raft: Raft, from: NodeId, reader: Reader, mut writer: Writer) {
+    // Ends at the first frame that is not a request of the sender's own: so does the stream.
+    let requests = unfold(reader, move |mut reader| async move {
+        let frame = match reader.next().await {
+            Ok(frame) => frame?,
+            Err(error) => {
+                log_broken(from, &error);
+                return None;
+            }
+        };
+        let request = match decode_append(&frame) {
+            Ok(request) => request,
+            Err(error) => {
+                warn!(?from, %error, "malformed entries");
+                return None;
+            }
+        };
+        if let Err(error) = own(&request.vote, from) {
+            warn!(?from, %error, "entries refused");
+            return None;
+        }
+        Some((request, reader))
+    });
+    let mut answers = std::pin::pin!(raft.stream_append(requests));
+    while let Some(answer) = answers.next().await {
+        let answer: AppendAnswer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return debug!(%error, "this node stops"),
+        };
+        writer.push(&answer);
+        // Acknowledgements that are ready together go together.
+        if writer.flush().await.is_err() {
+            return;
+        }
+    }
+    let _ = writer.into_inner().finish();
+}
+
+/// Takes a snapshot from a leader and answers when it is installed.
+pub(crate) async fn serve_snapshot(
+    raft: Raft,
+    machine: MachineHandle,
+    from: NodeId,
+    mut reader: Reader,
+    mut writer: Writer,
+) {
+    let answer: SnapshotAnswer = take_snapshot(&raft, &machine, from, &mut reader).await;
+    if let Err(error) = &answer {
+        warn!(?from, %error, "snapshot not taken");
+    }
+    if writer.send(&answer).await.is_ok() {
+        let _ = writer.into_inner().finish();
+    }
+}
+
+async fn take_snapshot(
+    raft: &Raft,
+    machine: &MachineHandle,
+    from: NodeId,
+    reader: &mut Reader,
+) -> SnapshotAnswer {
+    let cut = || "the stream ended inside the snapshot".to_owned();
+    let head = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
+    let head: SnapshotHead = decode(&head).map_err(|error| error.to_string())?;
+    own(&head.vote, from)?;
+    let mut incoming = machine.receive(head.store).await.map_err(|error| error.to_string())?;
+    loop {
+        let frame = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
+        match decode(&frame).map_err(|error| error.to_string())? {
+            SnapshotFrame::Rows(rows) => {
+                incoming.rows(rows).await.map_err(|error| error.to_string())?;
+            }
+            SnapshotFrame::End => break,
+        }
+    }
+    let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Incoming(incoming) };
+    let answer = raft.install_full_snapshot(head.vote, snapshot).await;
+    answer.map(|answer| answer.vote).map_err(|error| error.to_string())
+}
+
+/// Whether a vote is the sender's own.
+fn own(vote: &Vote, from: NodeId) -> Result<(), String> {
+    if vote.leader_id.voted_for == from {
+        Ok(())
+    } else {
+        Err(format!("denied: a vote for {:?} from {from:?}", vote.leader_id.voted_for))
+    }
+}
+
+fn log_broken(from: NodeId, error: &FrameError) {
+    match error {
+        FrameError::TooLong { .. } => warn!(?from, %error, "entries refused"),
+        _ => debug!(?from, %error, "stream of entries broke"),
+    }
+}

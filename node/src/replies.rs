@@ -1,0 +1,94 @@
+//! Where answers go: from wherever a request is decided back to the stream it came on.
+//!
+//! A request's [`ReplyTo`] holds its share of what its connection may have under way. The share is
+//! given back when the answer has been written to the stream, so that a client that does not read
+//! its answers is soon not read from either, and nothing grows.
+
+use dkv_wire::frame::FrameWriter;
+use dkv_wire::message::{Answer, Refusal, Reply};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+/// Bytes of answers that are written together at the most.
+const FLUSH_BYTES: usize = 256 * 1024;
+/// Answers that are taken from the queue together at the most.
+const TAKE_MAX: usize = 1024;
+
+type Queued = (Reply, OwnedSemaphorePermit);
+
+/// The answers of one stream.
+#[derive(Clone)]
+pub(crate) struct Replies {
+    // Unbounded, for it must never block whoever decides a request; its bound is the permits.
+    sender: mpsc::UnboundedSender<Queued>,
+}
+
+/// The one answer of one request. Dropped without one, it answers that the outcome is unknown.
+pub(crate) struct ReplyTo {
+    id: u64,
+    sender: mpsc::UnboundedSender<Queued>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Replies {
+    /// The answers of a stream, and the task that writes them.
+    pub(crate) fn new(
+        writer: FrameWriter<quinn::SendStream>,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self { sender }, write(receiver, writer))
+    }
+
+    /// The answer of the request with this id.
+    pub(crate) fn to(&self, id: u64, permit: OwnedSemaphorePermit) -> ReplyTo {
+        ReplyTo { id, sender: self.sender.clone(), permit: Some(permit) }
+    }
+}
+
+impl ReplyTo {
+    /// Answers.
+    pub(crate) fn send(mut self, result: Result<Answer, Refusal>) {
+        self.answer(result);
+    }
+
+    /// Answers that the request was refused.
+    pub(crate) fn refuse(self, refusal: Refusal) {
+        self.send(Err(refusal));
+    }
+
+    fn answer(&mut self, result: Result<Answer, Refusal>) {
+        if let Some(permit) = self.permit.take() {
+            // The stream may be gone, and its client with it.
+            let _ = self.sender.send((Reply { id: self.id, result }, permit));
+        }
+    }
+}
+
+impl Drop for ReplyTo {
+    fn drop(&mut self) {
+        self.answer(Err(Refusal::Unknown("the node is stopping".into())));
+    }
+}
+
+async fn write(
+    mut receiver: mpsc::UnboundedReceiver<Queued>,
+    mut writer: FrameWriter<quinn::SendStream>,
+) {
+    let mut queued: Vec<Queued> = Vec::new();
+    while receiver.recv_many(&mut queued, TAKE_MAX).await > 0 {
+        let mut permits = Vec::with_capacity(queued.len());
+        for (reply, permit) in queued.drain(..) {
+            writer.push(&reply);
+            permits.push(permit);
+            if writer.pending() >= FLUSH_BYTES {
+                if writer.flush().await.is_err() {
+                    return;
+                }
+                permits.clear();
+            }
+        }
+        if writer.flush().await.is_err() {
+            return;
+        }
+    }
+    let _ = writer.into_inner().finish();
+}

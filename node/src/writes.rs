@@ -1,0 +1,138 @@
+//! The write path of a shard's primary: commands into batches, batches into the log.
+//!
+//! Batches form by themselves, never by a timer: a command that finds fewer than
+//! [`IN_FLIGHT_MAX`] batches under way becomes a batch at once, alone or with whatever waits beside
+//! it; commands that come while that many are under way wait and leave together. So an idle
+//! primary answers in one round trip and a busy one spends its fsyncs and its messages on hundreds
+//! of commands each.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_wire::id::{GroupId, NodeId, Revision, Term};
+use dkv_wire::message::{Answer, Level, Receipt, Refusal};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::group::{ProposeError, Proposer};
+use crate::replies::ReplyTo;
+use crate::shell::unix_ms;
+use crate::state::{BatchBuilder, CommandResult};
+
+/// Batches of one shard that are under way at once.
+///
+/// One leaves the disk idle while a batch travels; more than two or three spread the same commands
+/// over more fsyncs. Measured: docs/decisions.md.
+pub(crate) const IN_FLIGHT_MAX: usize = 2;
+/// Commands that wait for a batch; more are refused as overload.
+pub(crate) const QUEUE_MAX: usize = 16 * 1024;
+/// Commands that are taken from the queue together.
+const TAKE_MAX: usize = 1024;
+
+/// A validated command that waits for its batch.
+pub(crate) struct PendingWrite {
+    pub(crate) command: Bytes,
+    pub(crate) expires: Instant,
+    pub(crate) reply: ReplyTo,
+}
+
+/// Runs until the queue closes.
+pub(crate) async fn run(
+    group: GroupId,
+    me: NodeId,
+    proposer: Arc<Proposer>,
+    mut queue: mpsc::Receiver<PendingWrite>,
+) {
+    let mut waiting: VecDeque<PendingWrite> = VecDeque::new();
+    let mut taken = Vec::new();
+    let mut in_flight = FuturesUnordered::new();
+    let mut open = true;
+    while open || !waiting.is_empty() || !in_flight.is_empty() {
+        while in_flight.len() < IN_FLIGHT_MAX {
+            let Some((batch, replies)) = next_batch(&mut waiting) else { break };
+            let proposer = Arc::clone(&proposer);
+            in_flight.push(async move { (proposer.propose_batch(batch).await, replies) });
+        }
+        let room = waiting.len() < TAKE_MAX;
+        tokio::select! {
+            Some((outcome, replies)) = in_flight.next(), if !in_flight.is_empty() => {
+                answer(group, me, outcome, replies);
+            }
+            count = queue.recv_many(&mut taken, TAKE_MAX), if open && room => {
+                open = count > 0;
+                waiting.extend(taken.drain(..));
+            }
+        }
+    }
+}
+
+/// Takes what fits into one batch off the front of the queue, and refuses what has waited too long.
+fn next_batch(waiting: &mut VecDeque<PendingWrite>) -> Option<(Bytes, Vec<ReplyTo>)> {
+    let now = Instant::now();
+    let mut batch = BatchBuilder::new(unix_ms());
+    let mut replies = Vec::new();
+    while let Some(write) = waiting.front() {
+        if !batch.takes(write.command.len()) {
+            break;
+        }
+        let Some(write) = waiting.pop_front() else { break };
+        if write.expires <= now {
+            write.reply.refuse(Refusal::Unavailable("no quorum took it before its deadline".into()));
+            continue;
+        }
+        batch.push(&write.command);
+        replies.push(write.reply);
+    }
+    if replies.is_empty() { None } else { Some((batch.finish(), replies)) }
+}
+
+fn answer(
+    group: GroupId,
+    me: NodeId,
+    outcome: Result<(Term, Vec<CommandResult>), ProposeError>,
+    replies: Vec<ReplyTo>,
+) {
+    match outcome {
+        Ok((term, results)) => {
+            debug_assert_eq!(results.len(), replies.len());
+            let receipt = |revision| Receipt {
+                shard: group,
+                revision,
+                level: Level::Strong,
+                node: me,
+                term,
+                staleness_ms: Some(0),
+            };
+            for (reply, result) in replies.into_iter().zip(results) {
+                reply.send(to_answer(result, receipt));
+            }
+        }
+        Err(error) => {
+            for reply in replies {
+                reply.refuse(error.clone().into());
+            }
+        }
+    }
+}
+
+fn to_answer(
+    result: CommandResult,
+    receipt: impl Fn(Revision) -> Receipt,
+) -> Result<Answer, Refusal> {
+    match result {
+        CommandResult::Written { revision, existed } => {
+            Ok(Answer::Written { receipt: receipt(revision), existed })
+        }
+        CommandResult::Conflict { current } => Err(Refusal::Conflict {
+            receipt: receipt(current.unwrap_or_default()),
+            current,
+        }),
+        CommandResult::SessionOpened => Ok(Answer::Done),
+        CommandResult::SessionExpired => Err(Refusal::SessionExpired),
+        CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),
+        CommandResult::Invalid => Err(Refusal::Invalid("the command is malformed".into())),
+    }
+}
