@@ -88,6 +88,9 @@ impl Authority {
     }
 
     /// The authority from its certificate and its private key, both in DER.
+    ///
+    /// # Errors
+    /// If either cannot be read, or the certificate is for another key.
     pub fn from_der(
         network: NetworkId,
         certificate: &[u8],
@@ -95,8 +98,16 @@ impl Authority {
     ) -> Result<Self, CertificateError> {
         let key = private_key(key)?;
         let certificate = CertificateDer::from(certificate.to_vec());
+        if parse(&certificate)?.public_key().raw != key.subject_public_key_info() {
+            return Err(unusable("the authority's certificate is for another key"));
+        }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
         Ok(Self { network, certificate, issuer })
+    }
+
+    /// The network that it is the authority of.
+    pub fn network(&self) -> NetworkId {
+        self.network
     }
 
     /// Its certificate in DER.

@@ -16,7 +16,7 @@ pub const FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX + 16 * MIB;
 /// Longest frame that an unauthenticated peer may send, in bytes.
 pub const JOIN_FRAME_BYTES_MAX: usize = 4 * KIB;
 /// Longest frame of a request to the registration server, in bytes.
-pub const SERVER_FRAME_BYTES_MAX: usize = MIB;
+pub const SERVER_FRAME_BYTES_MAX: usize = 4 * MIB;
 /// Longest name of a node, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Longest text of a join token, in bytes.
@@ -82,4 +82,12 @@ const _: () = {
     assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
     assert!(CERTIFICATE_RENEW.as_secs() * 3 < CERTIFICATE_LIFE.as_secs());
     assert!(SHARDS_MAX < u32::MAX);
+    // A report of the largest network fits: ids take 17 bytes, and a shard lists its voters and
+    // about as many learners.
+    assert!(
+        DENIED_MAX * 17
+            + NODES_MAX * (17 + 2 + NAME_BYTES_MAX + 32)
+            + SHARDS_MAX as usize * (64 + 2 * REPLICATION_MAX as usize * 17)
+            < SERVER_FRAME_BYTES_MAX
+    );
 };

@@ -33,11 +33,13 @@ pub fn credentials_dir(home: &Path, network: NetworkId, role: Role) -> PathBuf {
     home.join("credentials").join(network.to_string()).join(role.as_str())
 }
 
-/// Leaves a token for other processes of this user.
-pub fn leave_token(home: &Path, port: u16, token: &Token) -> io::Result<()> {
+/// Leaves a token for other processes of this user, and tells in which file.
+pub fn leave_token(home: &Path, port: u16, token: &Token) -> io::Result<PathBuf> {
     let directory = tokens_dir(home, port);
     durable::create_dir(&directory)?;
-    durable::write(&token_file(&directory, token.role), format!("{token}\n").as_bytes())
+    let file = token_file(&directory, token.role);
+    durable::write(&file, format!("{token}\n").as_bytes())?;
+    Ok(file)
 }
 
 /// The token that a server at `address` left for this role, if it is a server of this machine.

@@ -59,4 +59,7 @@ pub enum JoinRefusal {
     /// Too many ask at once.
     #[error("too many are joining at once; try again in a moment")]
     Busy,
+    /// The server could not count the token's use; the token was not used.
+    #[error("the server cannot write to its data directory: {0}")]
+    Storage(String),
 }
