@@ -65,7 +65,7 @@ fn report(network: NetworkId, sender: u8, term: u64, members: u8, denied: u8) ->
         id: node(number),
         name: format!("n{}", number + 1),
         address: ([127, 0, 0, 1], 4400 + u16::from(number)).into(),
-        state: if number % 2 == 0 { NodeState::Live } else { NodeState::Down },
+        state: if number.is_multiple_of(2) { NodeState::Live } else { NodeState::Down },
     };
     let view = NetworkView {
         network,

@@ -30,18 +30,21 @@ impl Running {
         let mut command = command(place);
         command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(place.data_dir());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut printed = Vec::new();
-        loop {
+        let out = BufReader::new(child.stdout.take().unwrap());
+        // Owned before anything can fail, so that it is killed then.
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut server = Self { child, out, printed: Vec::new(), address: nowhere };
+        while server.address == nowhere {
             let mut line = String::new();
-            assert_ne!(out.read_line(&mut line).unwrap(), 0, "it ended after {printed:?}");
+            let length = server.out.read_line(&mut line).unwrap();
+            assert_ne!(length, 0, "it ended after {:?}", server.printed);
             let line = line.trim_end().to_owned();
-            printed.push(line.clone());
             if let Some(address) = line.strip_prefix("ready ") {
-                let address = address.parse().unwrap();
-                return Self { child, out, printed, address };
+                server.address = address.parse().unwrap();
             }
+            server.printed.push(line);
         }
+        server
     }
 }
 
