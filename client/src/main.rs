@@ -1,12 +1,45 @@
-//! The `dkv` command.
+//! The `dkv` command: client, server, node and local networks in one binary.
+//!
+//! Reading order: `cli` (what may be written), `grammar` (commands as plain data), `store` (what
+//! they are run on), `run` (what each does and prints), `screen` (where that goes). On these stand
+//! the ways to give commands: arguments, `pipe`, `prompt`; and what is more than a command:
+//! `status`, `load`, `admin`, `local` (a network of child processes on this machine) and `roles`
+//! (the server and the nodes themselves).
+//!
+//! Deliberately missing: anything that speaks to the network by itself. That is the client
+//! library's.
 #![forbid(unsafe_code)]
 
+mod cli;
+
 mod grammar;
-mod human;
-mod pipe;
-mod run;
-mod screen;
-mod status;
+
 mod store;
 
-fn main() {}
+mod run;
+
+mod screen;
+
+mod pipe;
+
+mod prompt;
+
+mod status;
+
+mod load;
+
+mod admin;
+
+mod local;
+
+mod roles;
+
+mod dispatch;
+mod human;
+mod signals;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dispatch::main()
+}

@@ -228,4 +228,4 @@ pub(crate) fn help(local: bool) -> String {
 
 #[cfg(test)]
 #[path = "run_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -34,6 +34,16 @@ pub(crate) trait Store {
     /// The addresses of the server, as they were given.
     fn address(&self) -> &str;
 
+    /// Names that may follow a word.
+    async fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What happened since this was last called and nobody asked for.
+    async fn notices(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether there are processes to do something to.
     fn is_local(&self) -> bool {
         false

@@ -22,7 +22,7 @@ use std::fmt;
 use dkv_wire::limits::KEY_BYTES_MAX;
 use dkv_wire::message::{Condition, Level};
 
-pub(crate) use words::WORDS;
+pub(crate) use words::{WORDS, Word};
 
 /// Longest time that a wait may take, in milliseconds: one day.
 pub(crate) const WAIT_MS_MAX: u64 = 24 * 3600 * 1000;

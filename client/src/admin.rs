@@ -1,0 +1,175 @@
+//! Managing a network: tokens, nodes, certificates.
+
+use std::io;
+
+use dkv_api::{Client, NodeInfo, TokenInfo};
+
+use crate::cli::TokenAction;
+use crate::human::{moment, plural};
+use crate::run::request_problem;
+use crate::screen::Screen;
+
+/// Does something with tokens; false if that failed, which has been said then.
+pub(crate) async fn token(
+    action: &TokenAction,
+    client: &Client,
+    screen: &mut Screen,
+) -> io::Result<bool> {
+    match action {
+        TokenAction::Create { role, life, uses, .. } => {
+            match client.create_token(*role, *life, *uses).await {
+                Ok(token) => {
+                    screen.line(&token)?;
+                    screen.note(&format!(
+                        "a token for a {role}; keep it in a file that only its bearer can read, \
+                         and name that with --token-file"
+                    ));
+                    Ok(true)
+                }
+                Err(error) => Ok(failed(screen, &request_problem(&error))),
+            }
+        }
+        TokenAction::List { .. } => match client.list_tokens().await {
+            Ok(tokens) => {
+                screen.line(&list(&tokens))?;
+                Ok(true)
+            }
+            Err(error) => Ok(failed(screen, &request_problem(&error))),
+        },
+        TokenAction::Revoke { id, .. } => match client.revoke_token(*id).await {
+            Ok(()) => {
+                screen.line(&format!("revoked token {id}; whom it admitted stays admitted"))?;
+                Ok(true)
+            }
+            Err(error) => Ok(failed(screen, &request_problem(&error))),
+        },
+    }
+}
+
+/// Removes a node.
+pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> io::Result<bool> {
+    let view = match client.refresh().await {
+        Ok(view) => view,
+        Err(error) => return Ok(failed(screen, &request_problem(&error))),
+    };
+    let found = match find(node, &view.nodes) {
+        Ok(found) => found,
+        Err(problem) => return Ok(failed(screen, &problem)),
+    };
+    match client.remove_node(found.id).await {
+        Ok(()) => {
+            screen.line(&format!(
+                "removed node {} ({}); its id never takes part again",
+                found.name, found.id
+            ))?;
+            Ok(true)
+        }
+        Err(error) => Ok(failed(screen, &request_problem(&error))),
+    }
+}
+
+/// Refuses a holder.
+pub(crate) async fn revoke(
+    holder: dkv_api::HolderId,
+    client: &Client,
+    screen: &mut Screen,
+) -> io::Result<bool> {
+    match client.revoke(holder).await {
+        Ok(()) => {
+            screen.line(&format!("revoked {holder}; nobody accepts its certificate any more"))?;
+            Ok(true)
+        }
+        Err(error) => Ok(failed(screen, &request_problem(&error))),
+    }
+}
+
+fn failed(screen: &mut Screen, problem: &str) -> bool {
+    screen.error(problem);
+    false
+}
+
+/// The node of that name or id, or whose id alone begins so.
+fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeInfo, String> {
+    let exact = nodes.iter().find(|node| node.name == wanted || node.id.to_string() == wanted);
+    if let Some(node) = exact {
+        return Ok(node);
+    }
+    let wanted_id = wanted.to_lowercase();
+    let begins =
+        |node: &&NodeInfo| wanted.len() >= 4 && node.id.to_string().starts_with(&wanted_id);
+    let mut beginning = nodes.iter().filter(begins);
+    match (beginning.next(), beginning.next()) {
+        (Some(node), None) => Ok(node),
+        (Some(_), Some(_)) => {
+            Err(format!("more than one node's id begins with {wanted}; write more of it"))
+        }
+        (None, _) => {
+            let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+            Err(format!("there is no node {wanted}; the nodes are {}", names.join(", ")))
+        }
+    }
+}
+
+fn list(tokens: &[TokenInfo]) -> String {
+    if tokens.is_empty() {
+        return "there are no tokens".into();
+    }
+    let line = |token: &TokenInfo| {
+        let uses = match token.uses {
+            Some(uses) => format!("used {} of {uses} times", token.used),
+            None => format!("used {} {}", token.used, plural(token.used.into(), "time", "times")),
+        };
+        let ends = match token.expires_ms {
+            Some(at) => format!("ends {}", moment(at)),
+            None => "for good".into(),
+        };
+        let admitted: Vec<String> =
+            token.admitted.iter().map(|holder| format!("\n    admitted {holder}")).collect();
+        format!("{}  {:<6}  {uses}, {ends}{}", token.id, token.role, admitted.concat())
+    };
+    tokens.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use dkv_api::{HolderId, NodeId, NodeState, Role, Uuid};
+
+    use super::*;
+
+    fn node(name: &str, id: u128) -> NodeInfo {
+        NodeInfo {
+            id: NodeId(Uuid::from_u128(id << 96)),
+            name: name.into(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            state: NodeState::Live,
+        }
+    }
+
+    #[test]
+    fn a_node_is_found_by_name_id_and_beginning() {
+        let nodes = [node("n1", 0xabcd_0001), node("n2", 0xabcd_0002), node("abcd", 0x1234_5678)];
+        assert_eq!(find("n2", &nodes).unwrap().name, "n2");
+        assert_eq!(find("ABCD0001", &nodes).unwrap().name, "n1");
+        assert_eq!(find("abcd", &nodes).unwrap().name, "abcd");
+        assert_eq!(find(&nodes[1].id.to_string(), &nodes).unwrap().name, "n2");
+        assert!(find("abcd0", &nodes).unwrap_err().contains("more than one"));
+        assert!(find("123", &nodes).unwrap_err().contains("the nodes are n1, n2, abcd"));
+    }
+
+    #[test]
+    fn tokens_are_listed_with_whom_they_admitted() {
+        let token = TokenInfo {
+            id: Uuid::from_u128(1),
+            role: Role::Node,
+            expires_ms: Some(1_772_368_496_000),
+            used: 1,
+            uses: None,
+            admitted: vec![HolderId(Uuid::from_u128(2))],
+        };
+        assert_eq!(
+            list(&[token]),
+            "00000000-0000-0000-0000-000000000001  node    used 1 time, ends 2026-03-01 12:34:56 \
+             UTC\n    admitted 00000000-0000-0000-0000-000000000002"
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! Whole files of records: stored, and read back.
+//!
+//! A file is gone through twice. The first time every line is checked, so that a file with a
+//! malformed line is refused before anything is stored, and the last line of each key is noted: it
+//! is the one that counts, and lines that it supersedes are left out, so that many requests can be
+//! under way at once without the order of two of them mattering. The second time the records are
+//! sent.
+//!
+//! A record that meets an unavailable network is tried again for a while. So is one whose outcome
+//! is unknown: to store the same value twice is the same as to store it once.
+//!
+//! Deliberately missing: transactions. Others see the records as they arrive.
+
+mod progress;
+mod records;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dkv_api::{Condition, Error};
+use futures::StreamExt;
+
+use self::progress::Progress;
+use self::records::{Record, Source};
+use crate::cli::Transfer;
+use crate::grammar::quote::shown;
+use crate::human::{number, plural, time};
+use crate::run;
+use crate::screen::Screen;
+use crate::store::Store;
+
+/// After so many records that failed the rest is not tried: something is wrong with all of them.
+const FAILURES_MAX: u64 = 100;
+/// Longest time between two attempts at a record.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// What is done with each record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Stored.
+    Load,
+    /// Read back and compared.
+    Verify,
+}
+
+/// What came of one record.
+enum Fate {
+    Good,
+    Missing,
+    Different(String),
+    Failed(String),
+}
+
+/// Counts of what came of all records.
+#[derive(Default)]
+struct Tally {
+    good: u64,
+    missing: u64,
+    different: u64,
+    failed: u64,
+    retries: u64,
+    unknown: u64,
+}
+
+impl Tally {
+    fn bad(&self) -> u64 {
+        self.missing + self.different + self.failed
+    }
+}
+
+/// Goes through a file; true if every record is good.
+///
+/// # Errors
+/// Only those of stdout; what is wrong with the file is said and makes the answer false.
+pub(crate) async fn run(
+    task: Task,
+    transfer: &Transfer,
+    store: &impl Store,
+    screen: &mut Screen,
+) -> io::Result<bool> {
+    let source = match Source::survey(&transfer.file, transfer.format) {
+        Ok(source) => source,
+        Err(problems) => {
+            problems.iter().for_each(|problem| screen.error(problem));
+            return Ok(false);
+        }
+    };
+    let records = match source.records() {
+        Ok(records) => records,
+        Err(error) => {
+            screen.error(&format!("cannot read {}: {error}", transfer.file.display()));
+            return Ok(false);
+        }
+    };
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    let mut unreadable = None;
+    let mut progress = Progress::new(task, source.count);
+    {
+        let requests = futures::stream::iter(records)
+            .map(|record| one(task, record, transfer.retry, store))
+            .buffer_unordered(usize::from(transfer.in_flight));
+        let mut requests = std::pin::pin!(requests);
+        while let Some((line, attempts, fate)) = requests.next().await {
+            tally.retries += attempts.retries;
+            tally.unknown += attempts.unknown;
+            if let Some(problem) = count(&mut tally, line, fate, &mut unreadable) {
+                progress.suspend(|| screen.error(&problem));
+            }
+            progress.step(tally.good + tally.bad(), tally.retries);
+            if tally.failed >= FAILURES_MAX || unreadable.is_some() {
+                break;
+            }
+        }
+    }
+    progress.finish();
+    if let Some(problem) = unreadable {
+        screen.error(&format!("cannot read {}: {problem}", transfer.file.display()));
+        return Ok(false);
+    }
+    let whole = tally.good + tally.bad() == source.count;
+    if !whole {
+        screen.error(&format!(
+            "stopped after {FAILURES_MAX} errors; see status, mend what is wrong and run the same \
+             command again"
+        ));
+    }
+    screen.line(&summary(task, &source, &tally, started.elapsed()))?;
+    Ok(whole && tally.bad() == 0)
+}
+
+/// Counts a fate; the line to show if it is a bad one.
+fn count(
+    tally: &mut Tally,
+    line: u64,
+    fate: Fate,
+    unreadable: &mut Option<String>,
+) -> Option<String> {
+    match fate {
+        Fate::Good => {
+            tally.good += 1;
+            None
+        }
+        Fate::Missing => {
+            tally.missing += 1;
+            Some(format!("line {line}: the key is missing"))
+        }
+        Fate::Different(problem) => {
+            tally.different += 1;
+            Some(format!("line {line}: {problem}"))
+        }
+        // Line zero stands for the file itself.
+        Fate::Failed(problem) if line == 0 => {
+            *unreadable = Some(problem);
+            None
+        }
+        Fate::Failed(problem) => {
+            tally.failed += 1;
+            Some(format!("line {line}: {problem}"))
+        }
+    }
+}
+
+#[derive(Default)]
+struct Attempts {
+    retries: u64,
+    unknown: u64,
+}
+
+/// Does the task for one record.
+async fn one(
+    task: Task,
+    record: io::Result<Record>,
+    patience: Duration,
+    store: &impl Store,
+) -> (u64, Attempts, Fate) {
+    let mut attempts = Attempts::default();
+    let record = match record {
+        Ok(record) => record,
+        Err(error) => return (0, attempts, Fate::Failed(error.to_string())),
+    };
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(20);
+    loop {
+        let error = match attempt(task, &record, store).await {
+            Ok(fate) => return (record.line, attempts, fate),
+            Err(error) => error,
+        };
+        let passing = matches!(error, Error::Unavailable(_) | Error::Unknown(_));
+        if !passing || started.elapsed() >= patience {
+            let problem = match task {
+                Task::Load => run::write_problem(&record.key, Condition::Always, "written", &error),
+                Task::Verify => run::read_problem(&record.key, &error),
+            };
+            return (record.line, attempts, Fate::Failed(problem));
+        }
+        attempts.retries += 1;
+        attempts.unknown += u64::from(matches!(error, Error::Unknown(_)));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn attempt(task: Task, record: &Record, store: &impl Store) -> Result<Fate, Error> {
+    match task {
+        Task::Load => {
+            let value = Bytes::copy_from_slice(&record.value);
+            store.write(record.key.as_bytes(), value, Condition::Always).await?;
+            Ok(Fate::Good)
+        }
+        Task::Verify => match store.read(record.key.as_bytes(), None).await {
+            Ok(read) if read.value == record.value => Ok(Fate::Good),
+            Ok(read) => Ok(Fate::Different(format!(
+                "{} is {} in the network and {} in the file",
+                record.key,
+                brief(&read.value),
+                brief(&record.value)
+            ))),
+            Err(Error::NotFound { .. }) => Ok(Fate::Missing),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// The beginning of a value.
+fn brief(value: &[u8]) -> String {
+    const BYTES_MAX: usize = 40;
+    match value.get(..BYTES_MAX) {
+        Some(beginning) => format!("\"{}…\"", shown(beginning)),
+        None => format!("\"{}\"", shown(value)),
+    }
+}
+
+fn summary(task: Task, source: &Source, tally: &Tally, took: Duration) -> String {
+    let records = plural(tally.good, "record", "records");
+    let rate = (tally.good + tally.bad()) as f64 / took.as_secs_f64().max(1e-6);
+    let speed = format!("in {} ({}/s)", time(took), number(rate as u64));
+    let mut text = match task {
+        Task::Load => format!("loaded {} {records} {speed}", number(tally.good)),
+        Task::Verify if tally.bad() == 0 => {
+            format!("verified {} {records} {speed}: all equal", number(tally.good))
+        }
+        Task::Verify => format!("verified {} {records} {speed}", number(tally.good)),
+    };
+    let mut also = |count: u64, what: &str| {
+        if count > 0 {
+            text.push_str(&format!(", {} {what}", number(count)));
+        }
+    };
+    also(tally.missing, "missing");
+    also(tally.different, "different");
+    also(tally.failed, "failed");
+    also(tally.retries, plural(tally.retries, "retry", "retries"));
+    also(tally.unknown, "of them after an unknown outcome");
+    also(source.superseded, "superseded by a later line of the same key");
+    text
+}

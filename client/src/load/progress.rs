@@ -1,0 +1,85 @@
+//! How far it is: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Task;
+use crate::human::number;
+
+/// Time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(2);
+
+/// The progress of a file.
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    doing: &'static str,
+    total: u64,
+    done: u64,
+    retries: u64,
+    started: Instant,
+    last_line: Instant,
+}
+
+impl Progress {
+    /// Begins at nothing.
+    pub(super) fn new(task: Task, total: u64) -> Self {
+        let doing = match task {
+            Task::Load => "loading",
+            Task::Verify => "verifying",
+        };
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(total);
+            let template =
+                "{prefix:<9} {wide_bar} {human_pos}/{human_len}  {per_sec}  {eta} left{msg}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("━━─"));
+            }
+            bar.set_prefix(doing);
+            bar
+        });
+        let now = Instant::now();
+        Self { bar, doing, total, done: 0, retries: 0, started: now, last_line: now }
+    }
+
+    /// So many records are done.
+    pub(super) fn step(&mut self, done: u64, retries: u64) {
+        self.done = done;
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            if retries != self.retries {
+                bar.set_message(format!("  {retries} retried"));
+            }
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            let rate = done as f64 / self.started.elapsed().as_secs_f64().max(1e-6);
+            let percent = done * 100 / self.total.max(1);
+            // Nobody is left to tell if this fails.
+            let _ = writeln!(
+                std::io::stderr(),
+                "{}: {} of {} records ({percent}%), {}/s, {retries} retried",
+                self.doing,
+                number(done),
+                number(self.total),
+                number(rate as u64)
+            );
+        }
+        self.retries = retries;
+    }
+
+    /// Does something with the terminal while the bar is not on it.
+    pub(super) fn suspend(&self, act: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(act),
+            None => act(),
+        }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

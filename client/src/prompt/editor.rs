@@ -1,0 +1,301 @@
+//! Editing a line: history, completion, hints.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dkv_wire::{durable, local};
+use nix::sys::termios::{self, SetArg, Termios};
+use rustyline::completion::{Completer, Pair};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::{Hint, Hinter};
+use rustyline::history::DefaultHistory;
+use rustyline::validate::Validator;
+use rustyline::{
+    Cmd, CompletionType, ConditionalEventHandler, Config, Context, Event, EventContext,
+    EventHandler, Helper, KeyEvent, Movement, RepeatCount,
+};
+
+use crate::grammar::{WORDS, Word};
+
+const PROMPT: &str = "dkv> ";
+/// Lines that the history keeps.
+const HISTORY_LINES_MAX: usize = 2000;
+
+/// What came from the terminal.
+pub(super) enum Input {
+    /// A line.
+    Line(String),
+    /// Ctrl-C at an empty line.
+    Interrupted,
+    /// Ctrl-D, or the terminal is gone.
+    End,
+    /// The terminal does not work.
+    Broken(String),
+}
+
+/// The editor's thread, and the terminal as it was before.
+pub(super) struct Editor {
+    wanted: mpsc::Sender<()>,
+    inputs: tokio::sync::mpsc::Receiver<Input>,
+    asked: bool,
+    names: Arc<Mutex<Vec<String>>>,
+    before: Option<Termios>,
+}
+
+impl Editor {
+    /// Starts the thread.
+    pub(super) fn start(local: bool, colour: bool) -> io::Result<Self> {
+        let names = Arc::new(Mutex::new(Vec::new()));
+        let helper = Assistant { local, colour, names: names.clone() };
+        let (wanted, requests) = mpsc::channel();
+        let (sender, inputs) = tokio::sync::mpsc::channel(1);
+        let before = termios::tcgetattr(io::stdin()).ok();
+        std::thread::Builder::new().name("prompt".into()).spawn(move || {
+            if let Err(error) = edit(helper, &requests, &sender) {
+                // The other side has gone if this cannot be sent.
+                let _ = sender.blocking_send(Input::Broken(error.to_string()));
+            }
+        })?;
+        Ok(Self { wanted, inputs, asked: false, names, before })
+    }
+
+    /// Names that can be completed from now on.
+    pub(super) fn complete_names(&self, names: Vec<String>) {
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// The next line. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> Input {
+        if !self.asked {
+            self.asked = self.wanted.send(()).is_ok();
+        }
+        let input = self.inputs.recv().await.unwrap_or(Input::End);
+        self.asked = false;
+        input
+    }
+}
+
+impl Drop for Editor {
+    /// The thread may still be reading, with the terminal in its hands.
+    fn drop(&mut self) {
+        if let Some(before) = &self.before
+            && self.asked
+        {
+            println!();
+            // There is nothing to do about a terminal that does not obey.
+            let _ = termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, before);
+        }
+    }
+}
+
+/// Reads a line for each request, until nobody asks any more.
+fn edit(
+    assistant: Assistant,
+    requests: &mpsc::Receiver<()>,
+    inputs: &tokio::sync::mpsc::Sender<Input>,
+) -> Result<(), ReadlineError> {
+    let config = Config::builder()
+        .max_history_size(HISTORY_LINES_MAX)?
+        .history_ignore_space(true)
+        .auto_add_history(true)
+        .completion_type(CompletionType::List)
+        .build();
+    let mut editor = rustyline::Editor::<Assistant, DefaultHistory>::with_config(config)?;
+    editor.set_helper(Some(assistant));
+    let ctrl_c = EventHandler::Conditional(Box::new(ClearOrInterrupt));
+    editor.bind_sequence(KeyEvent::ctrl('C'), ctrl_c);
+    let history = history_file();
+    if let Some(file) = &history {
+        // Without a history there is none to load.
+        let _ = editor.load_history(file);
+    }
+    while requests.recv().is_ok() {
+        let input = match editor.readline(PROMPT) {
+            Ok(line) => {
+                if let Some(file) = &history {
+                    keep(&mut editor, file);
+                }
+                Input::Line(line)
+            }
+            Err(ReadlineError::Interrupted) => Input::Interrupted,
+            Err(ReadlineError::Eof) => Input::End,
+            Err(error) => return Err(error),
+        };
+        if inputs.blocking_send(input).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn keep(editor: &mut rustyline::Editor<Assistant, DefaultHistory>, file: &Path) {
+    // The editor makes the file for its owner alone. A history that cannot be kept is no reason to
+    // refuse commands.
+    let _ = editor.append_history(file);
+}
+
+fn history_file() -> Option<PathBuf> {
+    let home = local::home()?;
+    durable::create_dir(&home).ok()?;
+    Some(home.join("history"))
+}
+
+/// Ctrl-C clears the line first.
+struct ClearOrInterrupt;
+
+impl ConditionalEventHandler for ClearOrInterrupt {
+    fn handle(
+        &self,
+        _event: &Event,
+        _count: RepeatCount,
+        _positive: bool,
+        context: &EventContext<'_>,
+    ) -> Option<Cmd> {
+        Some(if context.line().is_empty() {
+            Cmd::Interrupt
+        } else {
+            Cmd::Kill(Movement::WholeBuffer)
+        })
+    }
+}
+
+/// Completes words and names, and shows what follows a word.
+struct Assistant {
+    local: bool,
+    colour: bool,
+    names: Arc<Mutex<Vec<String>>>,
+}
+
+impl Assistant {
+    fn words(&self) -> impl Iterator<Item = &'static Word> {
+        WORDS.iter().filter(|word| self.local || !word.local)
+    }
+
+    /// What may stand after the words before.
+    fn candidates(&self, before: &[&str]) -> Vec<String> {
+        let names = || self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match before {
+            [] => self.words().map(|word| word.word.to_owned()).collect(),
+            ["kill" | "stop" | "pause"] if self.local => {
+                [vec!["coordinator".into()], names()].concat()
+            }
+            ["start" | "resume"] if self.local => names(),
+            ["status"] => vec!["--json".into()],
+            ["get", _] => vec!["strong".into(), "eventual".into()],
+            ["put", _, _] => vec!["if-absent".into(), "if-present".into(), "if-revision".into()],
+            ["delete", _] => vec!["if-present".into(), "if-revision".into()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Completer for Assistant {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        position: usize,
+        _context: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let text = &line[..position];
+        let start = text.rfind(char::is_whitespace).map_or(0, |at| at + 1);
+        let before: Vec<&str> = text[..start].split_whitespace().collect();
+        let begun = &text[start..];
+        let mut found = self.candidates(&before);
+        found.retain(|candidate| candidate.starts_with(begun));
+        let pair = |display: String| Pair { replacement: format!("{display} "), display };
+        Ok((start, found.into_iter().map(pair).collect()))
+    }
+}
+
+/// What follows a word; it is looked at, never taken over.
+struct Operands(String);
+
+impl Hint for Operands {
+    fn display(&self) -> &str {
+        &self.0
+    }
+
+    fn completion(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Hinter for Assistant {
+    type Hint = Operands;
+
+    fn hint(&self, line: &str, position: usize, _context: &Context<'_>) -> Option<Operands> {
+        if !self.colour || position < line.len() {
+            return None;
+        }
+        let word = line.strip_suffix(' ')?;
+        let form = self.words().find(|known| known.word == word)?.form;
+        let operands = form.strip_prefix(word)?.trim_start();
+        (!operands.is_empty()).then(|| Operands(operands.to_owned()))
+    }
+}
+
+impl Highlighter for Assistant {
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(
+        &'s self,
+        prompt: &'p str,
+        _default: bool,
+    ) -> Cow<'b, str> {
+        if self.colour { format!("\x1b[1m{prompt}\x1b[0m").into() } else { prompt.into() }
+    }
+
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        format!("\x1b[2m{hint}\x1b[0m").into()
+    }
+}
+
+impl Validator for Assistant {}
+
+impl Helper for Assistant {}
+
+#[cfg(test)]
+mod tests {
+    use rustyline::history::MemHistory;
+
+    use super::*;
+
+    fn completed(local: bool, line: &str) -> Vec<String> {
+        let names = Arc::new(Mutex::new(vec!["n1".into(), "n2".into(), "server".into()]));
+        let assistant = Assistant { local, colour: true, names };
+        let history = MemHistory::new();
+        let context = Context::new(&history);
+        let (_, pairs) = assistant.complete(line, line.len(), &context).unwrap();
+        pairs.into_iter().map(|pair| pair.display).collect()
+    }
+
+    #[test]
+    fn words_and_names_are_completed() {
+        assert_eq!(completed(false, "st"), ["status"]);
+        assert_eq!(completed(true, "st"), ["status", "start", "stop"]);
+        assert_eq!(completed(true, "kill "), ["coordinator", "n1", "n2", "server"]);
+        assert_eq!(completed(true, "start n"), ["n1", "n2"]);
+        assert!(completed(false, "kill ").is_empty());
+        assert_eq!(completed(false, "get key e"), ["eventual"]);
+        assert_eq!(completed(false, "put k v if-a"), ["if-absent"]);
+        assert!(completed(false, "get ").is_empty());
+    }
+
+    #[test]
+    fn a_word_shows_what_follows_it() {
+        let assistant = Assistant { local: false, colour: true, names: Arc::default() };
+        let history = MemHistory::new();
+        let hint = |line: &str| {
+            let hint = assistant.hint(line, line.len(), &Context::new(&history));
+            hint.map(|operands| operands.0)
+        };
+        assert_eq!(hint("wait ").as_deref(), Some("MS"));
+        assert_eq!(hint("wait"), None);
+        assert_eq!(hint("nodes "), None);
+        assert_eq!(hint("wait 5 "), None);
+    }
+}
