@@ -195,7 +195,7 @@ impl GroupStore {
     }
 
     /// The error for rows of this group that cannot be.
-    pub(in crate::state) fn damaged(&self, problem: &str) -> EngineError {
+    pub(crate) fn damaged(&self, problem: &str) -> EngineError {
         self.shared.guard().damaged(&format!("group {}: {problem}", self.id()))
     }
 
