@@ -1,24 +1,84 @@
 //! The handle that callers hold.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::{Identity, Role};
-use dkv_wire::message::TokenInfo;
+use dkv_wire::limits;
+use dkv_wire::message::{Answer, Condition, RequestBody, ServerAnswer, ServerRequest, TokenInfo};
 use dkv_wire::network::NetworkView;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::address::HostPort;
 use crate::builder::ClientBuilder;
+use crate::connect::{self, Contact};
 use crate::error::{ConnectError, Error};
+use crate::keep::Keep;
 use crate::options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
+use crate::router::{Outcome, Work};
+use crate::server::Server;
+use crate::shared::{self, Shared};
 
-/// A connection to a network. Cloning is cheap; clones share everything.
+/// Bytes of keys and values that one permit stands for.
+const PERMIT_BYTES: usize = 4096;
+/// Permits: that many small requests, or so many bytes (128 MiB), may be under way at once.
+const PERMITS: usize = 32 * 1024;
+/// Longest time that a request may wait. What is longer is taken to be this.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Time between two attempts to get the first view.
+const VIEW_EVERY: Duration = Duration::from_millis(200);
+/// Time that a coordinator has to answer before the server is asked for its view.
+const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often the age of the certificate is looked at.
+const RENEW_EVERY: Duration = Duration::from_secs(3600);
+
+/// A connection to a network. Cloning is cheap; clones share everything: connections, sessions,
+/// and the bound on what is under way (32,768 requests or 128 MiB), beyond which calls wait.
+///
+/// Every future of a request may be dropped. What a dropped write was to do may be done or not.
+/// The client never sends it again, and tells the shard so with the next write: if it had not been
+/// executed by then, it never will be.
 #[derive(Clone)]
-pub struct Client {}
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+/// The tasks share [`Shared`]; only handles share this, so that the last handle ends the tasks.
+struct Inner {
+    shared: Arc<Shared>,
+    permits: Semaphore,
+    timeout: Duration,
+    identity: Identity,
+    has_server: bool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// Gives a request up when its future is dropped.
+struct Under<'a> {
+    shared: &'a Shared,
+    id: Option<u64>,
+}
+
+impl Drop for Under<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.shared.with(|router, now| router.cancel(now, id));
+        }
+    }
+}
 
 impl Client {
-    /// Connects by the address of the registration server, as [`Role::Client`].
+    /// Connects by the address of the registration server, as [`Role::Client`]: `host`,
+    /// `host:port` or `[ipv6]:port`.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -31,19 +91,55 @@ impl Client {
         ClientBuilder::default()
     }
 
-    pub(crate) async fn build(_builder: ClientBuilder) -> Result<Self, ConnectError> {
-        Err(ConnectError::NoAddress)
+    pub(crate) async fn build(builder: ClientBuilder) -> Result<Self, ConnectError> {
+        if !matches!(builder.role, Role::Client | Role::Admin) {
+            return Err(ConnectError::Role(builder.role));
+        }
+        let read = |texts: &[String]| -> Result<Vec<HostPort>, ConnectError> {
+            texts.iter().map(|text| HostPort::parse(text)).collect()
+        };
+        let (servers, nodes) = (read(&builder.servers)?, read(&builder.nodes)?);
+        let keep = Keep::new(builder.home.clone());
+        let contact = connect::contact(&builder, &servers, &nodes, &keep);
+        let Contact { endpoint, credentials, connection, view } =
+            tokio::time::timeout(builder.timeout, contact).await.unwrap_or_else(|_| {
+                let why = format!("no answer within {} ms", builder.timeout.as_millis());
+                Err(ConnectError::Unreachable(why))
+            })?;
+        let has_server = !servers.is_empty();
+        let known = connect::known_nodes(&keep, &credentials);
+        let shared = Shared::new(endpoint, Server::new(servers, connection), keep);
+        shared.with(|router, now| match view {
+            Some(view) => router.handle_view(now, view),
+            None => {
+                router.learn_nodes(known);
+                router.no_view(shared::NOT_BOOTSTRAPPED.to_owned());
+            }
+        });
+        tokio::spawn(shared::tell_time(Arc::downgrade(&shared)));
+        if has_server {
+            tokio::spawn(renew(Arc::downgrade(&shared)));
+        }
+        let inner = Inner {
+            shared,
+            permits: Semaphore::new(PERMITS),
+            timeout: builder.timeout,
+            identity: credentials.identity,
+            has_server,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Who this client is in the network.
     pub fn identity(&self) -> Identity {
-        unimplemented!()
+        self.inner.identity
     }
 
-    /// Reads a key, linearizably.
+    /// Reads a key, linearizably: not older than any write or strong read that was finished before
+    /// this one began.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if it does not exist.
+    /// As [`read_with`](Self::read_with).
     pub async fn read(&self, key: impl AsRef<[u8]>) -> Result<Value, Error> {
         self.read_with(key, ReadOptions::default()).await
     }
@@ -51,19 +147,25 @@ impl Client {
     /// Reads a key.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if it does not exist.
+    /// [`Error::NotFound`] if it does not exist, [`Error::Unavailable`] if nobody could tell in
+    /// time; never [`Error::Conflict`] or [`Error::Unknown`].
     pub async fn read_with(
         &self,
-        _key: impl AsRef<[u8]>,
-        _options: ReadOptions,
+        key: impl AsRef<[u8]>,
+        options: ReadOptions,
     ) -> Result<Value, Error> {
-        Err(Error::Unavailable(String::new()))
+        let work = Work::Read { key: checked_key(key.as_ref())?, level: options.level };
+        match self.request(work, options.timeout).await? {
+            Answer::Value(receipt, Some(stored)) => Ok(Value { value: stored.value, receipt }),
+            Answer::Value(receipt, None) => Err(Error::NotFound { receipt }),
+            _ => Err(other_kind()),
+        }
     }
 
     /// Writes a key.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// As [`write_with`](Self::write_with), except [`Error::Conflict`].
     pub async fn write(
         &self,
         key: impl AsRef<[u8]>,
@@ -72,23 +174,25 @@ impl Client {
         self.write_with(key, value, WriteOptions::default()).await
     }
 
-    /// Writes a key under a condition.
+    /// Writes a key under a condition. However often it has to be sent, it is executed at most
+    /// once, and what it came to the first time is what is returned.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if the condition does not hold.
+    /// [`Error::Conflict`] if the condition does not hold; [`Error::Unknown`] if it was sent and
+    /// the outcome could not be learnt in time; every other error means that it had no effect.
     pub async fn write_with(
         &self,
-        _key: impl AsRef<[u8]>,
-        _value: impl Into<Bytes>,
-        _options: WriteOptions,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Bytes>,
+        options: WriteOptions,
     ) -> Result<Written, Error> {
-        Err(Error::Unavailable(String::new()))
+        self.propose(key.as_ref(), Some(value.into()), options).await
     }
 
     /// Deletes a key.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if it does not exist.
+    /// As [`delete_with`](Self::delete_with), except [`Error::Conflict`].
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<Written, Error> {
         self.delete_with(key, WriteOptions::default()).await
     }
@@ -96,84 +200,256 @@ impl Client {
     /// Deletes a key under a condition.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if it does not exist, [`Error::Conflict`] if the condition does not hold.
+    /// [`Error::NotFound`] if the key does not exist and the condition allows that; for the others
+    /// see [`write_with`](Self::write_with).
     pub async fn delete_with(
         &self,
-        _key: impl AsRef<[u8]>,
-        _options: WriteOptions,
+        key: impl AsRef<[u8]>,
+        options: WriteOptions,
     ) -> Result<Written, Error> {
-        Err(Error::Unavailable(String::new()))
+        let written = self.propose(key.as_ref(), None, options).await?;
+        if written.existed {
+            Ok(written)
+        } else {
+            Err(Error::NotFound { receipt: written.receipt })
+        }
+    }
+
+    async fn propose(
+        &self,
+        key: &[u8],
+        value: Option<Bytes>,
+        options: WriteOptions,
+    ) -> Result<Written, Error> {
+        let key = checked_key(key)?;
+        let bytes = value.as_ref().map_or(0, Bytes::len);
+        let limit = self.inner.shared.with(|router, _| router.value_bytes_max());
+        if bytes > limit {
+            let (bytes, limit) = (bytes as u64, limit as u64);
+            return Err(Error::TooLarge { what: "value".into(), bytes, limit });
+        }
+        let condition: Condition = options.condition;
+        let work = Work::Write { condition, key, value, stamp: None };
+        match self.request(work, options.timeout).await? {
+            Answer::Written { receipt, existed } => Ok(Written { receipt, existed }),
+            _ => Err(other_kind()),
+        }
     }
 
     /// The network as this client last saw it; waits for the first view.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if nobody bootstraps the network in time.
+    /// [`Error::Unavailable`] if there is none in time, because nobody has bootstrapped the network
+    /// or nobody answers.
     pub async fn view(&self) -> Result<NetworkView, Error> {
-        Err(Error::Unavailable(String::new()))
+        let deadline = Instant::now() + self.inner.timeout;
+        loop {
+            if let Some(view) = self.cached_view() {
+                return Ok(view);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let failed = match self.inner.shared.lookup(left).await {
+                Ok(()) => continue,
+                Err(why) => why,
+            };
+            if deadline.saturating_duration_since(Instant::now()) <= VIEW_EVERY {
+                return Err(Error::Unavailable(failed));
+            }
+            tokio::time::sleep(VIEW_EVERY).await;
+        }
     }
 
-    /// Asks for the newest view and returns it.
+    /// Asks the coordinator, or else the server, for the newest view and returns it.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if nobody answers in time or nobody has bootstrapped the network.
+    /// [`Error::Unavailable`] if nobody answers or nobody has bootstrapped the network.
     pub async fn refresh(&self) -> Result<NetworkView, Error> {
-        Err(Error::Unavailable(String::new()))
+        if self.cached_view().is_none() {
+            return self.view().await;
+        }
+        let asked = self.request(Work::Control(RequestBody::View), Some(REFRESH_TIMEOUT)).await;
+        match asked {
+            Ok(_) => self.view().await,
+            Err(error) => match self.inner.shared.lookup(self.inner.timeout).await {
+                Ok(()) => self.view().await,
+                Err(_) => Err(error),
+            },
+        }
     }
 
-    /// Asks the server and every node how they are, in parallel, for about a second.
+    fn cached_view(&self) -> Option<NetworkView> {
+        self.inner.shared.with(|router, _| router.view().map(|view| (**view).clone()))
+    }
+
+    /// Asks the server and every node how they are, in parallel; each has about a second.
     pub async fn status(&self) -> NetworkStatus {
-        unimplemented!()
+        crate::status::gather(self).await
     }
 
-    /// Removes a node from the network for good. Needs [`Role::Admin`].
+    /// Removes a node from the network for good: it is refused from now on, whatever it shows.
+    /// Needs [`Role::Admin`].
     ///
     /// # Errors
-    /// See [`Error`].
-    pub async fn remove_node(&self, _node: NodeId) -> Result<(), Error> {
-        Err(Error::Unavailable(String::new()))
+    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
+    pub async fn remove_node(&self, node: NodeId) -> Result<(), Error> {
+        self.request(Work::Control(RequestBody::RemoveNode(node)), None).await.map(|_| ())
     }
 
     /// Refuses a certificate holder from now on. Needs [`Role::Admin`].
     ///
     /// # Errors
-    /// See [`Error`].
-    pub async fn revoke(&self, _holder: HolderId) -> Result<(), Error> {
-        Err(Error::Unavailable(String::new()))
+    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
+    pub async fn revoke(&self, holder: HolderId) -> Result<(), Error> {
+        self.request(Work::Control(RequestBody::Revoke(holder)), None).await.map(|_| ())
     }
 
-    /// Makes a join token and returns its text. Needs [`Role::Admin`]. Without `life` it lives for
-    /// good, without `uses` it admits any number.
+    /// Makes a join token and returns its text, which nobody can be told again. Needs
+    /// [`Role::Admin`]. Without `life` (whole seconds) it lives for good, without `uses` it admits
+    /// any number.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Denied`] without that role; [`Error::Unknown`] if a token may have been made whose
+    /// text is lost.
     pub async fn create_token(
         &self,
-        _role: Role,
-        _life: Option<Duration>,
-        _uses: Option<u32>,
+        role: Role,
+        life: Option<Duration>,
+        uses: Option<u32>,
     ) -> Result<String, Error> {
-        Err(Error::Unavailable(String::new()))
+        let life_s = life.map(|life| life.as_secs());
+        match self.ask_server(ServerRequest::CreateToken { role, life_s, uses }, true).await? {
+            ServerAnswer::Token(text) => Ok(text),
+            _ => Err(other_kind()),
+        }
     }
 
     /// All join tokens, without their secrets. Needs [`Role::Admin`].
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Denied`] without that role.
     pub async fn list_tokens(&self) -> Result<Vec<TokenInfo>, Error> {
-        Err(Error::Unavailable(String::new()))
+        match self.ask_server(ServerRequest::ListTokens, false).await? {
+            ServerAnswer::Tokens(tokens) => Ok(tokens),
+            _ => Err(other_kind()),
+        }
     }
 
-    /// Makes a join token admit nobody any more. Needs [`Role::Admin`].
+    /// Makes a join token admit nobody any more. Who it has admitted stays. Needs [`Role::Admin`].
     ///
     /// # Errors
-    /// See [`Error`].
-    pub async fn revoke_token(&self, _token: Uuid) -> Result<(), Error> {
-        Err(Error::Unavailable(String::new()))
+    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
+    pub async fn revoke_token(&self, token: Uuid) -> Result<(), Error> {
+        self.ask_server(ServerRequest::RevokeToken(token), true).await.map(|_| ())
     }
 
-    /// Closes all connections and waits, at most half a second, until the peers have been told.
+    /// Closes all connections, also of clones, and waits at most half a second until the peers have
+    /// been told. Requests that are under way end with [`Error::Unavailable`], or with
+    /// [`Error::Unknown`] if they may have had an effect.
     ///
     /// Dropping the last clone closes them too, without waiting.
-    pub async fn close(self) {}
+    pub async fn close(self) {
+        self.inner.shared.close();
+        self.inner.shared.endpoint.close().await;
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    pub(crate) fn has_server(&self) -> bool {
+        self.inner.has_server
+    }
+
+    async fn ask_server(
+        &self,
+        request: ServerRequest,
+        has_effect: bool,
+    ) -> Result<ServerAnswer, Error> {
+        let Shared { server, endpoint, .. } = &*self.inner.shared;
+        let asked = server.ask(endpoint, &request, self.inner.timeout).await;
+        asked.map_err(|error| error.into_error(has_effect))
+    }
+
+    /// Hands a request to the router and waits for what comes of it.
+    pub(crate) async fn request(&self, work: Work, timeout: Option<Duration>) -> Outcome {
+        let inner = &*self.inner;
+        let timeout = timeout.unwrap_or(inner.timeout).min(TIMEOUT_MAX);
+        let begun = Instant::now();
+        let permits = (1 + work.bytes() / PERMIT_BYTES).min(PERMITS) as u32;
+        let permit = match inner.permits.try_acquire_many(permits) {
+            Ok(permit) => permit,
+            Err(_) => {
+                match tokio::time::timeout(timeout, inner.permits.acquire_many(permits)).await {
+                    Ok(Ok(permit)) => permit,
+                    Ok(Err(_)) => return Err(closed()),
+                    Err(_) => {
+                        let why = "too many requests of this client are under way";
+                        return Err(Error::Unavailable(why.into()));
+                    }
+                }
+            }
+        };
+        let left = timeout.saturating_sub(begun.elapsed());
+        let (waiter, answer) = oneshot::channel();
+        let Some(id) = inner.shared.submit(work, left, waiter) else { return Err(closed()) };
+        let mut under = Under { shared: &inner.shared, id: Some(id) };
+        let outcome = answer.await;
+        under.id = None;
+        drop(permit);
+        // The router answers everything, even when it is closed.
+        outcome.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("identity", &self.inner.identity).finish_non_exhaustive()
+    }
+}
+
+fn checked_key(key: &[u8]) -> Result<Bytes, Error> {
+    if key.is_empty() {
+        return Err(Error::Invalid("a key has at least one byte".into()));
+    }
+    if key.len() > limits::KEY_BYTES_MAX {
+        let (bytes, limit) = (key.len() as u64, limits::KEY_BYTES_MAX as u64);
+        return Err(Error::TooLarge { what: "key".into(), bytes, limit });
+    }
+    Ok(Bytes::copy_from_slice(key))
+}
+
+fn closed() -> Error {
+    Error::Unavailable("the client is closed".into())
+}
+
+/// The router lets no answer through that is not one to the request.
+fn other_kind() -> Error {
+    Error::Unknown("the answer is to another kind of request".into())
+}
+
+/// Renews the certificate before it ends, for as long as the client lives.
+async fn renew(shared: std::sync::Weak<Shared>) {
+    loop {
+        tokio::time::sleep(RENEW_EVERY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let Some(credentials) = shared.endpoint.credentials() else { return };
+        let age = credentials.age(SystemTime::now()).unwrap_or_default();
+        let (true, Ok(public_key)) = (age > limits::CERTIFICATE_RENEW, credentials.public_key())
+        else {
+            continue;
+        };
+        let request = ServerRequest::Renew { public_key };
+        match shared.server.ask(&shared.endpoint, &request, limits::REQUEST_TIMEOUT).await {
+            Ok(ServerAnswer::Certificate(certificate)) => {
+                let keep = &shared.keep;
+                let renewed =
+                    connect::take_renewed(&shared.endpoint, &credentials, &certificate, keep);
+                if renewed.is_none() {
+                    tracing::warn!("the renewed certificate is not usable");
+                }
+            }
+            Ok(_) => tracing::warn!("the server answered another question than to renew"),
+            Err(error) => tracing::warn!(%error, "the certificate was not renewed"),
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use dkv_wire::certificate::CertificateError;
 use dkv_wire::id::Revision;
+use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError};
 use dkv_wire::message::Receipt;
 
@@ -74,6 +75,9 @@ pub enum ConnectError {
     /// Neither a server nor a node was named.
     #[error("no address of a registration server or node was given")]
     NoAddress,
+    /// Only clients and administrators connect.
+    #[error("a client connects as client or admin, not as {0}")]
+    Role(Role),
     /// An address that is none, or a host name that does not resolve.
     #[error("{address}: {why}")]
     Address {
@@ -95,7 +99,7 @@ pub enum ConnectError {
     )]
     NoCredentials {
         /// The role that was asked for.
-        role: String,
+        role: Role,
     },
     /// The certificate was revoked.
     #[error("denied: {0}")]

@@ -2,10 +2,19 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
 
+mod address;
 mod builder;
 mod client;
+mod connect;
 mod error;
+mod keep;
+mod link;
 mod options;
+mod router;
+mod server;
+mod session;
+mod shared;
+mod status;
 
 pub use builder::{ClientBuilder, DEFAULT_PORT};
 pub use client::Client;

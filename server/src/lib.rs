@@ -1,1 +1,37 @@
+//! The registration server: the front desk of a network.
+//!
+//! The first start creates a network: its id, its certificate authority and its join tokens. From
+//! then on the server admits nodes and clients, tells the first node to bootstrap, keeps track of
+//! all nodes, confirms who the coordinator is, and tells clients where to go.
+//!
+//! It is a directory that can be late. It orders coordinators by term and never goes back, and it
+//! is *never* on the path of a read or a write: while it is down the network serves and fails over
+//! as before, and only joining and a client's very first look-up wait for it.
+//!
+//! Reading order: [`config`] (what an operator writes), [`registry`] (what the server decides,
+//! as plain data), [`books`] (the registry on disk), then the shells: `data_dir` (everything else
+//! on disk), `keeper` (one change after the other, written before it is answered), `service` (the
+//! conversations) and [`Server`] (all of it together).
+//!
+//! Deliberately missing: any part in elections, and any knowledge of keys and values.
+#![forbid(unsafe_code)]
 
+pub mod config;
+
+pub mod registry;
+
+pub mod books;
+
+mod clock;
+mod command;
+mod data_dir;
+mod keeper;
+mod leaving;
+mod limits;
+mod server;
+mod service;
+
+pub use command::{Args, run};
+pub use config::{Config, ConfigError};
+pub use data_dir::DataDirError;
+pub use server::{Server, StartError};

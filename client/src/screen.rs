@@ -1,0 +1,204 @@
+//! Where results and errors go, and how they look there.
+//!
+//! Results go to stdout and errors to stderr, one line each. Colour, and whatever else is only for
+//! eyes, appears only where a terminal is, and never when `NO_COLOR` is set. Bytes from the network
+//! reach a terminal escaped, so that a value cannot steer it; a pipe gets them as they are.
+//!
+//! A stdout that is closed is an error of each function here; callers stop quietly then. A stderr
+//! that is closed is ignored: there is nobody left to tell.
+
+use std::io::{self, IsTerminal, Write};
+
+use crate::grammar::quote::is_dangerous;
+
+/// How a piece of text is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// As it is.
+    Plain,
+    /// Beside the point.
+    Dim,
+    /// A heading.
+    Strong,
+    /// All is well.
+    Good,
+    /// Worth a look.
+    Warning,
+    /// Wrong.
+    Bad,
+}
+
+/// The two streams of a process.
+pub(crate) struct Screen {
+    out: Box<dyn Write + Send>,
+    err: Box<dyn Write + Send>,
+    /// Whether stdout is a terminal.
+    pub(crate) terminal: bool,
+    /// Whether stdout takes colour.
+    pub(crate) colour: bool,
+    err_colour: bool,
+    /// Columns of the terminal, if stdout is one.
+    fixed_width: Option<usize>,
+}
+
+impl Screen {
+    /// The streams of this process.
+    pub(crate) fn of_process() -> Self {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        let terminal = io::stdout().is_terminal();
+        Self {
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
+            terminal,
+            colour: terminal && !no_colour,
+            err_colour: io::stderr().is_terminal() && !no_colour,
+            fixed_width: None,
+        }
+    }
+
+    /// Streams of another kind, for tests; neither is a terminal.
+    #[cfg(test)]
+    pub(crate) fn of(out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
+        Self {
+            out: Box::new(out),
+            err: Box::new(err),
+            terminal: false,
+            colour: false,
+            err_colour: false,
+            fixed_width: None,
+        }
+    }
+
+    /// Columns that a table may have; `None` if nothing limits them.
+    pub(crate) fn width(&self) -> Option<usize> {
+        let measured = || terminal_size::terminal_size().map(|(width, _)| width.0.into());
+        self.fixed_width.or_else(|| self.terminal.then(measured).flatten())
+    }
+
+    /// A text in its tone, as stdout takes it.
+    pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
+        paint(self.colour, tone, text)
+    }
+
+    /// A line of results.
+    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.as_bytes())?;
+        self.out.write_all(b"\n")?;
+        self.out.flush()
+    }
+
+    /// A value and a newline. A terminal also gets a remark after it.
+    pub(crate) fn value(&mut self, value: &[u8], remark: &str) -> io::Result<()> {
+        if self.terminal {
+            self.out.write_all(for_terminal(value).as_bytes())?;
+        } else {
+            self.out.write_all(value)?;
+        }
+        if self.terminal && !remark.is_empty() {
+            let remark = self.paint(Tone::Dim, remark);
+            self.out.write_all(format!("  {remark}").as_bytes())?;
+        }
+        self.out.write_all(b"\n")?;
+        self.out.flush()
+    }
+
+    /// Something to know that is no result, such as progress.
+    pub(crate) fn note(&mut self, text: &str) {
+        let text = paint(self.err_colour, Tone::Dim, text);
+        // Nobody is left to tell.
+        let _ = writeln!(self.err, "{text}");
+    }
+
+    /// What went wrong and what to do about it.
+    pub(crate) fn error(&mut self, text: &str) {
+        let label = paint(self.err_colour, Tone::Bad, "error:");
+        let line: String = text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+        // Nobody is left to tell.
+        let _ = writeln!(self.err, "{label} {line}");
+    }
+}
+
+/// A text in its tone.
+pub(crate) fn paint(colour: bool, tone: Tone, text: &str) -> String {
+    let code = match tone {
+        Tone::Plain => return text.to_owned(),
+        Tone::Dim => "2",
+        Tone::Strong => "1",
+        Tone::Good => "32",
+        Tone::Warning => "33",
+        Tone::Bad => "1;31",
+    };
+    if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// A value with its lines and tabs, and everything else that a terminal would obey escaped.
+fn for_terminal(value: &[u8]) -> String {
+    let mut text = String::new();
+    let escape = |text: &mut String, bytes: &[u8]| {
+        bytes.iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    };
+    for chunk in value.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if is_dangerous(character) && !matches!(character, '\n' | '\t') {
+                escape(&mut text, character.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                text.push(character);
+            }
+        }
+        escape(&mut text, chunk.invalid());
+    }
+    text
+}
+
+/// Buffers that a test can look into while a [`Screen`] writes to them.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(crate) struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Shared {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.bytes()).unwrap()
+    }
+}
+
+#[cfg(test)]
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_gets_raw_bytes_and_a_terminal_gets_them_escaped() {
+        let out = Shared::default();
+        let mut screen = Screen::of(out.clone(), io::sink());
+        screen.value(b"a\xff\x1b", "0.3 ms").unwrap();
+        assert_eq!(out.bytes(), b"a\xff\x1b\n");
+        screen.terminal = true;
+        screen.value(b"a\xff\x1b[2J\n\tb", "0.3 ms").unwrap();
+        assert_eq!(out.bytes()[4..], *b"a\\xff\\x1b[2J\n\tb  0.3 ms\n");
+    }
+
+    #[test]
+    fn colour_is_only_where_it_is_wanted_and_errors_are_one_line() {
+        assert_eq!(paint(true, Tone::Good, "x"), "\x1b[32mx\x1b[0m");
+        assert_eq!(paint(false, Tone::Good, "x"), "x");
+        let err = Shared::default();
+        Screen::of(io::sink(), err.clone()).error("a\nb\x1b");
+        assert_eq!(err.text(), "error: a b \n");
+    }
+}

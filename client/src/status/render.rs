@@ -1,0 +1,263 @@
+//! The report as people see it.
+
+use dkv_wire::network::NodeState;
+
+use super::report::{Group, Node, Replica, Report, Role};
+use super::table::{self, Cell, column};
+use crate::human::{bytes, moment, number, plural, time_ms};
+use crate::screen::{Tone, paint};
+
+type Paint<'a> = &'a dyn Fn(Tone, &str) -> String;
+
+/// Everything: heading, nodes, shards. Without a width nothing is left out.
+pub(crate) fn render(report: &Report, width: Option<usize>, colour: bool) -> String {
+    let paint = painter(colour);
+    let mut parts = vec![heading(report, width, &paint)];
+    if !report.nodes.is_empty() {
+        parts.push(nodes(report, width, &paint));
+    }
+    if !report.groups.is_empty() {
+        parts.push(groups(report, width, &paint));
+    }
+    parts.join("\n")
+}
+
+/// The nodes only.
+pub(crate) fn render_nodes(report: &Report, width: Option<usize>, colour: bool) -> String {
+    if report.nodes.is_empty() {
+        return "no nodes have registered yet; start one with dkv node".into();
+    }
+    nodes(report, width, &painter(colour))
+}
+
+fn painter(colour: bool) -> impl Fn(Tone, &str) -> String {
+    move |tone, text| paint(colour, tone, text)
+}
+
+fn heading(report: &Report, width: Option<usize>, paint: Paint<'_>) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, content: String| {
+        let label = paint(Tone::Dim, &format!("{label:<12}"));
+        text.push_str(&format!("{label}{content}\n"));
+    };
+    let network = report.network.as_deref().and_then(|id| id.get(..8)).unwrap_or("unknown");
+    line("network", paint(Tone::Strong, network));
+    line("server", server(report, paint));
+    line("coordinator", coordinator(report, paint));
+    line("failures", failures(report, paint));
+    for warning in &report.warnings {
+        let mut label = "!";
+        for part in wrap(warning, width.map(|width| width.saturating_sub(12).max(20))) {
+            line(label, paint(Tone::Warning, &part));
+            label = "";
+        }
+    }
+    text
+}
+
+fn server(report: &Report, paint: Paint<'_>) -> String {
+    let server = &report.server;
+    if !server.reachable {
+        return format!("{}  {}", server.address, paint(Tone::Bad, "unreachable"));
+    }
+    let version = server.version.as_deref().unwrap_or("?");
+    let uptime = server.uptime_ms.map_or_else(|| "?".into(), time_ms);
+    let mut text =
+        format!("{}  {}  version {version}, up {uptime}", server.address, paint(Tone::Good, "up"));
+    if let Some(age) = server.report_age_ms {
+        text.push_str(&format!(", last report {} ago", time_ms(age)));
+    }
+    text
+}
+
+fn coordinator(report: &Report, paint: Paint<'_>) -> String {
+    let Some(coordinator) = &report.coordinator else {
+        let why = if report.nodes.is_empty() { "no node has registered yet" } else { "none now" };
+        return paint(Tone::Warning, why);
+    };
+    let mut text = format!("{}  term {}", paint(Tone::Strong, &coordinator.name), coordinator.term);
+    let server = &report.server;
+    match (coordinator.confirmed_at_ms, &server.confirmed_coordinator, server.confirmed_term) {
+        (Some(at), ..) => {
+            text.push_str(&format!("  confirmed by the server at {}", moment(at)));
+        }
+        (None, Some(name), Some(term)) => {
+            let at = server
+                .confirmed_at_ms
+                .map_or_else(String::new, |at| format!(", at {}", moment(at)));
+            text.push_str(&format!("  the server last confirmed {name} in term {term}{at}"));
+        }
+        (None, ..) => text.push_str(&paint(Tone::Warning, "  not confirmed by the server")),
+    }
+    text
+}
+
+fn failures(report: &Report, paint: Paint<'_>) -> String {
+    match report.may_fail {
+        None => paint(Tone::Warning, "not known: no group of nodes answers"),
+        Some(_) if !report.available => {
+            let lost = report.groups.iter().filter(|group| group.spare.is_some_and(|it| it < 0));
+            let names: Vec<String> =
+                lost.map(|group| super::build::group_name(group.group)).collect();
+            paint(Tone::Bad, &format!("too many have failed: no majority in {}", shorten(&names)))
+        }
+        Some(0) => paint(Tone::Warning, "no further node may fail"),
+        Some(count) => {
+            let text = format!("{count} more {} may fail", plural(count.into(), "node", "nodes"));
+            paint(Tone::Good, &text)
+        }
+    }
+}
+
+fn shorten(names: &[String]) -> String {
+    const SHOWN_MAX: usize = 5;
+    match names.len().checked_sub(SHOWN_MAX) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..SHOWN_MAX].join(", ")),
+    }
+}
+
+fn nodes(report: &Report, width: Option<usize>, paint: Paint<'_>) -> String {
+    let columns = [
+        column("NODE"),
+        column("ROLE"),
+        column("STATE"),
+        column("ADDRESS"),
+        column("PRIMARY OF"),
+        column("LAG").right(),
+        column("KEYS").right().expendable(1),
+        column("DATA").right().expendable(5),
+        column("LOG").right().expendable(3),
+        column("FSYNC").right().expendable(2),
+        column("UP").right().expendable(4),
+    ];
+    let rows: Vec<Vec<Cell>> = report.nodes.iter().map(node).collect();
+    table::render(&columns, &rows, width, paint)
+}
+
+fn node(node: &Node) -> Vec<Cell> {
+    let role = match node.role {
+        Role::Coordinator => Cell::new("coordinator").tone(Tone::Strong),
+        Role::Replicant => Cell::new("replicant"),
+    };
+    let state = match (node.reachable, node.state) {
+        (false, NodeState::Live | NodeState::Joining | NodeState::Suspect) => {
+            Cell::new("unreachable").tone(Tone::Bad)
+        }
+        (_, NodeState::Down) => Cell::new("down").tone(Tone::Bad),
+        (_, NodeState::Live) => Cell::new("live").tone(Tone::Good),
+        (_, state) => Cell::new(state.to_string()).tone(Tone::Warning),
+    };
+    let or_dash = |text: Option<String>| Cell::new(text.unwrap_or_else(|| "-".into()));
+    vec![
+        Cell::new(&node.name),
+        role,
+        state,
+        Cell::new(node.address.to_string()),
+        Cell::new(ranges(&node.primaries)),
+        or_dash(lag(node.log_lag, node.applied_lag)),
+        or_dash(node.keys.map(number)),
+        or_dash(node.data_bytes.map(bytes)),
+        or_dash(node.log_bytes.map(bytes)),
+        or_dash(node.fsync_us.map(|us| crate::human::time(std::time::Duration::from_micros(us)))),
+        or_dash(node.uptime_ms.map(time_ms)),
+    ]
+}
+
+fn groups(report: &Report, width: Option<usize>, paint: Paint<'_>) -> String {
+    let columns = [
+        column("SHARD"),
+        column("PRIMARY"),
+        column("TERM").right(),
+        column("REVISION").right(),
+        column("KEYS").right(),
+        column("DATA").right().expendable(1),
+        column("VOTERS, LAG"),
+    ];
+    let rows: Vec<Vec<Cell>> = report.groups.iter().map(group).collect();
+    let legend = "lag: entries behind the primary's log, of the replica's log/of its state";
+    format!("{}{}\n", table::render(&columns, &rows, width, paint), paint(Tone::Dim, legend))
+}
+
+fn group(group: &Group) -> Vec<Cell> {
+    let control = group.group == 0;
+    let or_dash = |text: Option<String>| Cell::new(text.unwrap_or_else(|| "-".into()));
+    let of_shard = |text: Option<String>| or_dash(text.filter(|_| !control));
+    let mut members: Vec<String> = group.voters.iter().map(member).collect();
+    members.extend(group.learners.iter().map(|learner| format!("{} (learner)", member(learner))));
+    let tone = match group.spare {
+        Some(spare) if spare < 0 => Tone::Bad,
+        _ if group.voters.iter().any(|voter| !voter.reachable) => Tone::Warning,
+        _ => Tone::Plain,
+    };
+    let name = if control { "control".into() } else { group.group.to_string() };
+    let primary = match &group.primary {
+        Some(name) => Cell::new(name),
+        None => Cell::new("none").tone(Tone::Bad),
+    };
+    vec![
+        Cell::new(name),
+        primary,
+        or_dash(group.term.map(|term| term.to_string())),
+        of_shard(group.revision.map(number)),
+        of_shard(group.keys.map(number)),
+        of_shard(group.data_bytes.map(bytes)),
+        Cell::new(members.join("  ")).tone(tone),
+    ]
+}
+
+fn member(replica: &Replica) -> String {
+    match lag(replica.log_lag, replica.applied_lag) {
+        _ if !replica.reachable => format!("{} unreachable", replica.name),
+        Some(lag) => format!("{} {lag}", replica.name),
+        None => format!("{} ?", replica.name),
+    }
+}
+
+/// One number if both are the same, as they are when nothing is under way.
+fn lag(log: Option<u64>, applied: Option<u64>) -> Option<String> {
+    match (log, applied) {
+        (Some(log), Some(applied)) if log == applied => Some(log.to_string()),
+        (Some(log), Some(applied)) => Some(format!("{log}/{applied}")),
+        (Some(log), None) => Some(log.to_string()),
+        (None, _) => None,
+    }
+}
+
+/// Numbers in order, with runs drawn together: `1-3,7`.
+fn ranges(numbers: &[u32]) -> String {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            _ => runs.push((*number, *number)),
+        }
+    }
+    if runs.is_empty() {
+        return "-".into();
+    }
+    let run = |(first, last): &(u32, u32)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first},{last}"),
+        _ => format!("{first}-{last}"),
+    };
+    runs.iter().map(run).collect::<Vec<_>>().join(",")
+}
+
+/// Breaks a text into lines at blanks.
+fn wrap(text: &str, width: Option<usize>) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        let length = line.chars().count() + 1 + word.chars().count();
+        if !line.is_empty() && width.is_some_and(|width| length > width) {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}

@@ -1,0 +1,127 @@
+//! What commands are run on.
+//!
+//! The commands need little of a network, and tests need to stand in for it, so that little is a
+//! trait. [`Session`] is the real one: a client of the library and the options of the command line.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_api::{
+    Client, Condition, ConnectError, Error, Level, NetworkStatus, ReadOptions, Role, Value,
+    WriteOptions, Written,
+};
+
+use crate::grammar::{Action, Target};
+use crate::screen::Screen;
+
+/// A network, as far as commands need it.
+pub(crate) trait Store {
+    /// Reads a key; without a level, at the one that the session was started with.
+    async fn read(&self, key: &[u8], level: Option<Level>) -> Result<Value, Error>;
+
+    /// Writes a key.
+    async fn write(&self, key: &[u8], value: Bytes, condition: Condition)
+    -> Result<Written, Error>;
+
+    /// Deletes a key.
+    async fn delete(&self, key: &[u8], condition: Condition) -> Result<Written, Error>;
+
+    /// Asks everybody how they are.
+    async fn status(&self) -> NetworkStatus;
+
+    /// The addresses of the server, as they were given.
+    fn address(&self) -> &str;
+
+    /// Whether there are processes to do something to.
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    /// Does something to a process; false if that failed, which has been said then.
+    async fn process(
+        &self,
+        action: Action,
+        _target: &Target,
+        screen: &mut Screen,
+    ) -> io::Result<bool> {
+        screen.error(&format!(
+            "{} works only at the prompt of a local network; start one with dkv local",
+            action.word()
+        ));
+        Ok(false)
+    }
+}
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    /// Addresses of the server.
+    pub(crate) servers: Vec<String>,
+    /// What to be in the network.
+    pub(crate) role: Role,
+    /// Level of reads that name none.
+    pub(crate) level: Level,
+    /// Time that a request may take; `None` is the library's.
+    pub(crate) timeout: Option<Duration>,
+    /// Where the join token is, if not where the library looks.
+    pub(crate) token_file: Option<PathBuf>,
+    /// Where credentials are kept, if not in the user's place.
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// A connected client.
+pub(crate) struct Session {
+    /// The library's.
+    pub(crate) client: Client,
+    level: Level,
+    address: String,
+}
+
+impl Session {
+    /// Connects.
+    pub(crate) async fn connect(connection: &Connection) -> Result<Self, ConnectError> {
+        let mut builder =
+            Client::builder().servers(connection.servers.clone()).role(connection.role);
+        if let Some(timeout) = connection.timeout {
+            builder = builder.timeout(timeout);
+        }
+        if let Some(file) = &connection.token_file {
+            builder = builder.token_file(file);
+        }
+        if let Some(home) = &connection.home {
+            builder = builder.home(home);
+        }
+        let client = builder.connect().await?;
+        Ok(Self { client, level: connection.level, address: connection.servers.join(",") })
+    }
+}
+
+impl Store for Session {
+    async fn read(&self, key: &[u8], level: Option<Level>) -> Result<Value, Error> {
+        let options = ReadOptions { level: level.unwrap_or(self.level), timeout: None };
+        self.client.read_with(key, options).await
+    }
+
+    async fn write(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        condition: Condition,
+    ) -> Result<Written, Error> {
+        self.client.write_with(key, value, WriteOptions::from(condition)).await
+    }
+
+    async fn delete(&self, key: &[u8], condition: Condition) -> Result<Written, Error> {
+        self.client.delete_with(key, WriteOptions::from(condition)).await
+    }
+
+    async fn status(&self) -> NetworkStatus {
+        self.client.status().await
+    }
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+}

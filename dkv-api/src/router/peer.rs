@@ -1,0 +1,131 @@
+//! What the router knows of one node and of one shard.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dkv_wire::id::{NodeId, SessionId};
+
+use super::timing;
+use crate::session::Session;
+
+/// A node, and the connection to it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// Number of the connection that is up.
+    pub(crate) up: Option<u64>,
+    /// Number of the connection that is being made.
+    pub(crate) dialing: Option<u64>,
+    /// Number of the last connection that was asked for.
+    pub(crate) generation: u64,
+    /// Connections that failed in a row.
+    pub(crate) failures: u32,
+    /// Not to be connected to before.
+    pub(crate) retry_at: Duration,
+    /// Attempts that it has not answered.
+    pub(crate) outstanding: usize,
+    /// Since when it owes an answer and has said nothing.
+    pub(crate) quiet_since: Duration,
+    /// Smoothed time of an answer.
+    pub(crate) round_trip: Option<Duration>,
+    /// The question for its view that is under way, and since when.
+    pub(crate) probe: Option<(u64, Duration)>,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            up: None,
+            dialing: None,
+            generation: 0,
+            failures: 0,
+            retry_at: Duration::ZERO,
+            outstanding: 0,
+            quiet_since: Duration::ZERO,
+            round_trip: None,
+            probe: None,
+        }
+    }
+
+    /// Silence of this node that is worth asking others about.
+    pub(crate) fn patience(&self) -> Duration {
+        match self.round_trip {
+            None => timing::PATIENCE_FIRST,
+            Some(time) => (time * 8).clamp(timing::PATIENCE_MIN, timing::PATIENCE_MAX),
+        }
+    }
+
+    /// Whether it has owed an answer for longer than `patience` and has said nothing.
+    pub(crate) fn is_silent(&self, now: Duration, patience: Duration) -> bool {
+        self.outstanding > 0 && now.saturating_sub(self.quiet_since) >= patience
+    }
+
+    pub(crate) fn sent(&mut self, now: Duration) {
+        if self.outstanding == 0 {
+            self.quiet_since = now;
+        }
+        self.outstanding += 1;
+    }
+
+    pub(crate) fn measured(&mut self, time: Duration) {
+        self.round_trip = Some(match self.round_trip {
+            None => time,
+            Some(smoothed) => (smoothed * 7 + time) / 8,
+        });
+    }
+}
+
+/// A shard, or the control group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Who is believed to lead it.
+    pub(crate) primary: Option<NodeId>,
+    /// Whether that node has served a request since it is believed to.
+    pub(crate) confirmed: bool,
+    /// Whether the last answer was none of a primary in good order.
+    pub(crate) doubted: bool,
+    /// Redirects in a row.
+    pub(crate) redirects: u32,
+    /// Who holds it.
+    pub(crate) replicas: Vec<NodeId>,
+    /// Requests that wait for its primary.
+    pub(crate) waiting: usize,
+    /// Since when something waits and nothing has been served.
+    pub(crate) quiet_since: Duration,
+    /// When to ask others for their view, at the earliest.
+    pub(crate) probe_at: Duration,
+    /// When to ask the server, at the earliest.
+    pub(crate) ask_server_at: Duration,
+    pub(crate) session: Session,
+    /// Writes that wait for the session.
+    pub(crate) queue: VecDeque<u64>,
+}
+
+impl Group {
+    pub(crate) fn new(session: SessionId) -> Self {
+        Self {
+            primary: None,
+            confirmed: false,
+            doubted: false,
+            redirects: 0,
+            replicas: Vec::new(),
+            waiting: 0,
+            quiet_since: Duration::ZERO,
+            probe_at: Duration::ZERO,
+            ask_server_at: Duration::ZERO,
+            session: Session::new(session),
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// A request begins to wait for the primary.
+    pub(crate) fn wait(&mut self, now: Duration) {
+        if self.waiting == 0 {
+            self.quiet_since = now;
+            self.ask_server_at = now + timing::ASK_SERVER_AFTER;
+        }
+        self.waiting += 1;
+    }
+}

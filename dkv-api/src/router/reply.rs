@@ -1,0 +1,272 @@
+//! Replies: what each means for the request, and for the belief in who leads.
+
+use std::time::Duration;
+
+use dkv_wire::id::NodeId;
+use dkv_wire::message::{Answer, Refusal, Reply, RequestBody};
+use dkv_wire::network::key_hash;
+
+use super::route::BULK_BYTES;
+use super::work::Pending;
+use super::{Router, Stage, Whom, Work, timing};
+use crate::error::Error;
+
+/// Keys with large values that are remembered.
+pub(super) const LARGE_KEYS: usize = 1024;
+
+impl<W> Pending<W> {
+    /// Whether this is a question of the router's own to a node.
+    pub(super) fn is_probe(&self) -> bool {
+        self.waiter.is_none() && matches!(self.work, Work::Direct { .. })
+    }
+
+    /// Whether an answer is one to this request.
+    fn fits(&self, answer: &Answer) -> bool {
+        match (&self.work, answer) {
+            (Work::Read { .. }, Answer::Value(..))
+            | (Work::Write { .. }, Answer::Written { .. })
+            | (Work::Open { .. }, Answer::Done) => true,
+            (Work::Control(body) | Work::Direct { body, .. }, answer) => match body {
+                RequestBody::View => matches!(answer, Answer::View(_)),
+                RequestBody::Status => matches!(answer, Answer::Status(_)),
+                _ => matches!(answer, Answer::Done),
+            },
+            _ => false,
+        }
+    }
+}
+
+impl<W> Router<W> {
+    /// A node's reply, which came over its connection of that number.
+    pub(crate) fn handle_reply(
+        &mut self,
+        now: Duration,
+        node: NodeId,
+        generation: u64,
+        reply: Reply,
+    ) {
+        let current = self.peers.get_mut(&node).is_some_and(|peer| {
+            let current = peer.up == Some(generation);
+            if current {
+                peer.quiet_since = now;
+            }
+            current
+        });
+        // Nothing is known of the request any more, which is common: another attempt was quicker,
+        // or its caller has gone.
+        let Some(pending) = self.requests.get_mut(&reply.id) else { return };
+        let sent_here = pending.attempts.iter().position(|&attempt| attempt == node);
+        match reply.result {
+            Ok(answer) if pending.fits(&answer) => {
+                // An old connection's answer is as good as any. It is the only thing of it that is
+                // listened to: a refusal would speak of an attempt that is in doubt already.
+                self.answered(now, node, reply.id, answer);
+            }
+            result => {
+                let (true, Some(index)) = (current, sent_here) else { return };
+                pending.attempts.swap_remove(index);
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.outstanding -= 1;
+                }
+                let refusal = result.err().unwrap_or_else(|| {
+                    Refusal::Unknown("the answer is to another kind of request".into())
+                });
+                self.refused(now, node, reply.id, refusal);
+            }
+        }
+    }
+
+    fn answered(&mut self, now: Duration, node: NodeId, id: u64, answer: Answer) {
+        let Some(pending) = self.requests.get(&id) else { return };
+        if pending.stage == Stage::Sent(node)
+            && let Some(peer) = self.peers.get_mut(&node)
+        {
+            peer.measured(now.saturating_sub(pending.sent));
+        }
+        let primary = pending.work.whom() == Whom::Primary;
+        if let (true, Some(group)) = (primary, pending.group.and_then(|g| self.groups.get_mut(&g)))
+        {
+            group.quiet_since = now;
+            group.redirects = 0;
+            if group.primary == Some(node) {
+                group.doubted = false;
+                if !group.confirmed {
+                    group.confirmed = true;
+                    self.warm_up(now);
+                }
+            }
+        }
+        self.remember_size(id, &answer);
+        let view = match &answer {
+            Answer::View(view) => Some(view.clone()),
+            _ => None,
+        };
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.probe.is_some_and(|(probe, _)| probe == id)
+        {
+            peer.probe = None;
+        }
+        self.finish(now, id, Ok(answer));
+        if let Some(view) = view {
+            self.handle_view(now, *view);
+        }
+    }
+
+    /// Keys with large values are remembered, so that their next answer holds up nobody.
+    fn remember_size(&mut self, id: u64, answer: &Answer) {
+        let Some(pending) = self.requests.get(&id) else { return };
+        let (Some(key), bytes) = (
+            pending.work.key(),
+            match answer {
+                Answer::Value(_, stored) => stored.as_ref().map_or(0, |stored| stored.value.len()),
+                _ => pending.work.bytes(),
+            },
+        ) else {
+            return;
+        };
+        let hash = key_hash(key);
+        let place = hash as usize % self.large.len();
+        if bytes > BULK_BYTES {
+            self.large[place] = hash;
+        } else if self.large[place] == hash {
+            self.large[place] = 0;
+        }
+    }
+
+    /// An attempt was refused. Except where it is said, it had no effect.
+    fn refused(&mut self, now: Duration, node: NodeId, id: u64, refusal: Refusal) {
+        let Some(pending) = self.requests.get_mut(&id) else { return };
+        let is_current = pending.stage == Stage::Sent(node);
+        let whom = pending.work.whom();
+        match refusal {
+            Refusal::NotPrimary { primary } if whom == Whom::Primary => {
+                self.redirected(now, node, id, primary);
+            }
+            Refusal::Conflict { receipt, current } => {
+                self.finish(now, id, Err(Error::Conflict { current, receipt }));
+            }
+            Refusal::SessionExpired if matches!(pending.work, Work::Write { .. }) => {
+                self.expired(now, id);
+            }
+            Refusal::Invalid(why) => self.finish_refused(now, id, Error::Invalid(why)),
+            Refusal::TooLarge { what, bytes, limit } => {
+                self.finish_refused(now, id, Error::TooLarge { what, bytes, limit });
+            }
+            Refusal::Denied(why) => self.finish_refused(now, id, Error::Denied(why)),
+            Refusal::Overloaded { retry_after_ms } => {
+                let pause = Duration::from_millis(retry_after_ms.into());
+                self.pause(now, id, node, refusal.to_string(), Some(pause));
+            }
+            other => {
+                if matches!(other, Refusal::Unknown(_)) {
+                    pending.doubt = true;
+                }
+                if let (true, Some(group)) =
+                    (is_current, pending.group.and_then(|group| self.groups.get_mut(&group)))
+                {
+                    group.doubted = true;
+                }
+                self.pause(now, id, node, other.to_string(), None);
+            }
+        }
+    }
+
+    /// A definite refusal ends a request. That this attempt had no effect says nothing about an
+    /// earlier one that is open or in doubt.
+    pub(super) fn finish_refused(&mut self, now: Duration, id: u64, error: Error) {
+        let Some(pending) = self.requests.get(&id) else { return };
+        let error = if pending.may_have_effect() {
+            Error::Unknown(format!("{error}; an earlier attempt may have had its effect"))
+        } else {
+            error
+        };
+        self.finish(now, id, Err(error));
+    }
+
+    /// A node says that it does not lead, and perhaps who does.
+    fn redirected(&mut self, now: Duration, node: NodeId, id: u64, to: Option<NodeId>) {
+        let known = to.filter(|to| *to != node && self.peers.contains_key(to));
+        let name = self.describe(node);
+        let Some(pending) = self.requests.get_mut(&id) else { return };
+        if pending.stage != Stage::Sent(node) {
+            // It was sent elsewhere since; that is where news of it comes from.
+            return;
+        }
+        pending.why = Some(format!("{name} is not the primary"));
+        let group_id = pending.group;
+        self.park(now, id, now);
+        let Some(group) = group_id.and_then(|group| self.groups.get_mut(&group)) else { return };
+        if group.primary == Some(node) {
+            group.redirects += 1;
+            group.doubted = true;
+            group.confirmed = false;
+            group.primary = None;
+            // Two nodes that send us to each other must not keep us running between them.
+            let follow = known.filter(|_| group.redirects <= timing::REDIRECTS_MAX);
+            if let (Some(to), Some(group)) = (follow, group_id) {
+                return self.set_primary(now, group, to);
+            }
+            if to.is_some() && known.is_none() {
+                self.probe(now, node);
+            }
+        }
+        self.route(now, id);
+        self.attend(now);
+    }
+
+    /// The shard has forgotten our session, so this attempt was not executed. If no other may have
+    /// been either, the write begins anew in another session.
+    fn expired(&mut self, now: Duration, id: u64) {
+        let Some(pending) = self.requests.get_mut(&id) else { return };
+        pending.expiries += 1;
+        let doubt = pending.may_have_effect();
+        if doubt || pending.expiries > timing::EXPIRIES_MAX {
+            let why = "the shard has forgotten this client's session".to_owned();
+            let error = if doubt { Error::Unknown(why) } else { Error::Unavailable(why) };
+            return self.finish(now, id, Err(error));
+        }
+        // In case that it waits for a connection to somebody else.
+        if let Stage::Parked { not_before } = pending.stage {
+            self.parked.remove(&id);
+            self.pauses.remove(&(not_before, id));
+        }
+        pending.stage = Stage::Queued;
+        let Some(group_id) = pending.group else { return };
+        let Some(group) = self.groups.get_mut(&group_id) else { return };
+        group.waiting -= 1;
+        group.quiet_since = now;
+        if let Work::Write { stamp, .. } = &mut pending.work
+            && let Some(stamp) = stamp.take()
+        {
+            group.session.expired(stamp.session);
+        }
+        group.queue.push_back(id);
+        self.stamp_queued(now, group_id);
+    }
+
+    /// A request is to be sent again after a while.
+    fn pause(
+        &mut self,
+        now: Duration,
+        id: u64,
+        node: NodeId,
+        why: String,
+        pause: Option<Duration>,
+    ) {
+        let why = format!("{}: {why}", self.describe(node));
+        let Some(pending) = self.requests.get_mut(&id) else { return };
+        pending.why = Some(why.clone());
+        if pending.stage != Stage::Sent(node) {
+            return;
+        }
+        if pending.is_probe() || matches!(pending.work, Work::Direct { .. }) {
+            return self.finish(now, id, Err(Error::Unavailable(why)));
+        }
+        pending.tries += 1;
+        let pause = pause.unwrap_or_else(|| {
+            timing::doubled(timing::BACKOFF_MIN, pending.tries, timing::BACKOFF_MAX)
+        });
+        self.park(now, id, now + pause.max(timing::BACKOFF_MIN));
+        self.attend(now);
+    }
+}

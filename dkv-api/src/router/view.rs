@@ -1,0 +1,175 @@
+//! Views: what the network looks like, and who leads what.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_wire::id::{GroupId, NodeId};
+use dkv_wire::network::NetworkView;
+
+use super::peer::{Group, Peer};
+use super::{Effect, Router, Stage, Whom, timing};
+
+impl<W> Router<W> {
+    /// Nodes that are known from an earlier run, or from the server's books.
+    pub(crate) fn learn_nodes(&mut self, nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+        for (node, address) in nodes {
+            self.peers.entry(node).or_insert_with(|| Peer::new(address));
+        }
+    }
+
+    /// The server has no view, or there is no server that answers.
+    pub(crate) fn no_view(&mut self, why: String) {
+        self.no_view = Some(why);
+    }
+
+    /// Somebody's view.
+    ///
+    /// One of an older term than ours is not looked at. Claims of an equal or newer one about a
+    /// primary are believed if ours is unknown, in doubt or untried, but never against a primary
+    /// that serves.
+    pub(crate) fn handle_view(&mut self, now: Duration, view: NetworkView) {
+        let current = self.view.as_ref();
+        if current
+            .is_some_and(|current| view.term < current.term || view.network != current.network)
+        {
+            return;
+        }
+        self.update_nodes(&view);
+        let mut claims = vec![(GroupId::CONTROL, view.coordinator)];
+        self.update_group(GroupId::CONTROL, view.nodes.iter().map(|node| node.id).collect());
+        for shard in &view.shards {
+            claims.push((shard.group, shard.primary));
+            let replicas = shard.voters.iter().chain(&shard.learners).copied().collect();
+            self.update_group(shard.group, replicas);
+        }
+        let had_shards = current_has_shards(self.view.as_deref());
+        self.view = Some(Arc::new(view));
+        for (group, claim) in claims {
+            if let Some(primary) = claim {
+                self.consider(now, group, primary);
+            }
+        }
+        if !had_shards {
+            let unrouted: Vec<u64> = self.unrouted.iter().copied().collect();
+            for id in unrouted {
+                self.place(now, id);
+            }
+        }
+        if self.groups.values().any(|group| group.confirmed) {
+            self.warm_up(now);
+        }
+        self.route_parked(now);
+        self.attend(now);
+    }
+
+    fn update_nodes(&mut self, view: &NetworkView) {
+        let mut changed = false;
+        for info in &view.nodes {
+            match self.peers.get_mut(&info.id) {
+                None => {
+                    self.peers.insert(info.id, Peer::new(info.address));
+                    changed = true;
+                }
+                Some(peer) if peer.address != info.address => {
+                    // What was sent to the old address may still be answered; what comes next goes
+                    // to the new one.
+                    peer.address = info.address;
+                    peer.retry_at = Duration::ZERO;
+                    peer.dialing = None;
+                    let node = info.id;
+                    if let Some(peer) = self.peers.get(&node)
+                        && peer.up.is_some()
+                    {
+                        self.dial(Duration::ZERO, node);
+                    }
+                    changed = true;
+                }
+                Some(_) => {}
+            }
+        }
+        let gone: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(node, peer)| peer.outstanding == 0 && view.node(**node).is_none())
+            .map(|(&node, _)| node)
+            .collect();
+        for node in gone {
+            self.peers.remove(&node);
+            self.effects.push_back(Effect::Disconnect { node });
+            changed = true;
+        }
+        if changed {
+            self.effects.push_back(Effect::Remember(self.addresses()));
+        }
+    }
+
+    fn update_group(&mut self, group: GroupId, replicas: Vec<NodeId>) {
+        let first = self.first_session;
+        self.groups.entry(group).or_insert_with(|| Group::new(first)).replicas = replicas;
+    }
+
+    /// Somebody claims that `primary` leads `group`.
+    fn consider(&mut self, now: Duration, id: GroupId, primary: NodeId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        if group.primary == Some(primary) || !self.peers.contains_key(&primary) {
+            return;
+        }
+        // One that has had no time to serve yet gives way only to one that answers: otherwise the
+        // next view from somebody who does not know of the failover would send us back.
+        let answers = self
+            .peers
+            .get(&primary)
+            .is_some_and(|peer| peer.up.is_some() && !peer.is_silent(now, peer.patience()));
+        let untried = !group.confirmed && answers;
+        if group.primary.is_none() || untried || self.in_trouble(now, id) {
+            self.set_primary(now, id, primary);
+        }
+    }
+
+    /// From now on `primary` is believed to lead the group: everything that waits for it goes
+    /// there, whoever has it already.
+    pub(super) fn set_primary(&mut self, now: Duration, id: GroupId, primary: NodeId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.primary = Some(primary);
+        group.confirmed = false;
+        group.doubted = false;
+        group.quiet_since = now;
+        let moved: Vec<u64> = self
+            .requests
+            .iter()
+            .filter(|(_, pending)| {
+                pending.group == Some(id)
+                    && pending.work.whom() == Whom::Primary
+                    && pending.stage != Stage::Queued
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in moved {
+            // A pause was for the old one.
+            if let Some(Stage::Parked { .. }) = self.requests.get(&id).map(|pending| pending.stage)
+            {
+                self.park(now, id, now);
+            }
+            self.route(now, id);
+        }
+    }
+
+    /// A node has served: it is worth having connections to those that may take over.
+    pub(super) fn warm_up(&mut self, now: Duration) {
+        let cold: Vec<NodeId> = self
+            .peers
+            .iter()
+            .take(timing::WARM_MAX)
+            .filter(|(_, peer)| peer.up.is_none() && peer.generation == 0)
+            .map(|(&node, _)| node)
+            .collect();
+        for node in cold {
+            self.dial(now, node);
+        }
+    }
+}
+
+fn current_has_shards(view: Option<&NetworkView>) -> bool {
+    view.is_some_and(|view| !view.shards.is_empty())
+}

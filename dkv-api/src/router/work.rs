@@ -1,0 +1,173 @@
+//! What is under way: requests, what they are for, and how far they are.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_wire::codec;
+use dkv_wire::id::{GroupId, NodeId, SessionId};
+use dkv_wire::message::{Command, Condition, Level, Operation, RequestBody, Write};
+
+use crate::session::Stamp;
+
+/// What a request is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    /// The value of a key.
+    Read { key: Bytes, level: Level },
+    /// A put, or without a value a delete.
+    Write { condition: Condition, key: Bytes, value: Option<Bytes>, stamp: Option<Stamp> },
+    /// Makes a shard remember a session. Only the router asks for it.
+    Open { session: SessionId },
+    /// A question to the coordinator, whoever that is; doing it twice does no harm.
+    Control(RequestBody),
+    /// A question to one node. It is not repeated elsewhere.
+    Direct { node: NodeId, body: RequestBody },
+}
+
+/// What is sent to a node. It is encoded by whoever writes it to the stream, so that no lock is
+/// held over a large value.
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    /// As it is.
+    Plain(RequestBody),
+    /// A write for the log of a shard.
+    Write { shard: GroupId, stamp: Stamp, condition: Condition, key: Bytes, value: Option<Bytes> },
+}
+
+impl Message {
+    /// The body of the request.
+    pub(crate) fn body(self) -> RequestBody {
+        match self {
+            Self::Plain(body) => body,
+            Self::Write { shard, stamp, condition, key, value } => {
+                let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
+                let Stamp { session, serial, settled } = stamp;
+                let write = Write { session, serial, settled, condition, key: &key, operation };
+                RequestBody::Propose { shard, command: codec::encode(&Command::Write(write)) }
+            }
+        }
+    }
+}
+
+/// Who can serve a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// The leader of the group.
+    Primary,
+    /// Any replica of the group.
+    Replica,
+    /// That node.
+    Node(NodeId),
+}
+
+impl Work {
+    pub(crate) fn whom(&self) -> Whom {
+        match self {
+            Self::Read { level: Level::Eventual, .. } => Whom::Replica,
+            Self::Direct { node, .. } => Whom::Node(*node),
+            _ => Whom::Primary,
+        }
+    }
+
+    /// Whether an attempt that was not answered may change what the caller can see.
+    pub(crate) fn has_effect(&self) -> bool {
+        match self {
+            Self::Write { .. } => true,
+            Self::Control(body) => {
+                matches!(body, RequestBody::RemoveNode(_) | RequestBody::Revoke(_))
+            }
+            Self::Read { .. } | Self::Open { .. } | Self::Direct { .. } => false,
+        }
+    }
+
+    /// The key, if it is about one.
+    pub(crate) fn key(&self) -> Option<&Bytes> {
+        match self {
+            Self::Read { key, .. } | Self::Write { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Bytes that it carries.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Read { key, .. } => key.len(),
+            Self::Write { key, value, .. } => key.len() + value.as_ref().map_or(0, Bytes::len),
+            _ => 0,
+        }
+    }
+
+    /// What to send to `group`; `None` for a write that has no stamp yet.
+    pub(crate) fn message(&self, shard: GroupId) -> Option<Message> {
+        Some(Message::Plain(match self {
+            Self::Read { key, level } => {
+                RequestBody::Read { shard, key: key.clone(), level: *level }
+            }
+            Self::Write { condition, key, value, stamp } => {
+                return Some(Message::Write {
+                    shard,
+                    stamp: (*stamp)?,
+                    condition: *condition,
+                    key: key.clone(),
+                    value: value.clone(),
+                });
+            }
+            Self::Open { session } => RequestBody::Propose {
+                shard,
+                command: codec::encode(&Command::OpenSession(*session)),
+            },
+            Self::Control(body) | Self::Direct { body, .. } => body.clone(),
+        }))
+    }
+}
+
+/// How far a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// No view with shards has come yet.
+    Unrouted,
+    /// A write that waits for its shard's session to open, or for room in its window.
+    Queued,
+    /// Ready, and there is nobody to send it to now, or it is too early to send it again.
+    Parked { not_before: Duration },
+    /// Sent to that node last, and not answered.
+    Sent(NodeId),
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+pub(crate) struct Pending<W> {
+    pub(crate) work: Work,
+    /// Its group; unknown while it is [`Stage::Unrouted`], and for a question to one node.
+    pub(crate) group: Option<GroupId>,
+    pub(crate) begun: Duration,
+    pub(crate) deadline: Duration,
+    /// Who waits for it; nobody for what the router asks for itself.
+    pub(crate) waiter: Option<W>,
+    pub(crate) stage: Stage,
+    /// Nodes whose answer can still come.
+    pub(crate) attempts: Vec<NodeId>,
+    /// When it was sent last.
+    pub(crate) sent: Duration,
+    /// Whether an attempt whose answer cannot come any more may have had an effect.
+    pub(crate) doubt: bool,
+    /// Answers that asked to come again.
+    pub(crate) tries: u32,
+    /// Times that the shard had forgotten its session.
+    pub(crate) expiries: u32,
+    /// What stood in the way last, for the error.
+    pub(crate) why: Option<String>,
+}
+
+impl<W> Pending<W> {
+    /// Whether an attempt may have had, or may yet have, an effect.
+    pub(crate) fn may_have_effect(&self) -> bool {
+        self.work.has_effect() && (self.doubt || !self.attempts.is_empty())
+    }
+
+    /// Whether the group's primary is what it waits for.
+    pub(crate) fn waits_for_primary(&self) -> bool {
+        self.work.whom() == Whom::Primary
+            && matches!(self.stage, Stage::Parked { .. } | Stage::Sent(_))
+    }
+}

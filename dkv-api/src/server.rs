@@ -1,0 +1,173 @@
+//! The registration server, as a client needs it: never for a read or a write.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use dkv_wire::call::{CallError, call};
+use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
+use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::tls::Expect;
+use tokio::time::Instant;
+
+use crate::address::HostPort;
+use crate::error::Error;
+
+/// Why the server did not do what it was asked.
+#[derive(Clone, Debug)]
+pub(crate) enum ServerError {
+    /// No effect: nothing was sent.
+    Unreachable(String),
+    /// The certificates do not agree: it is another network's server, or ours is too old.
+    OtherNetwork(String),
+    /// It refuses this holder.
+    Denied(String),
+    /// It was asked, and its answer is not known.
+    NoAnswer(String),
+    /// It answered, and the answer is no.
+    Refused(ServerRefusal),
+}
+
+impl std::fmt::Display for ServerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unreachable(why) | Self::OtherNetwork(why) | Self::NoAnswer(why) => {
+                write!(f, "registration server: {why}")
+            }
+            Self::Denied(why) => write!(f, "registration server: denied: {why}"),
+            Self::Refused(refusal) => write!(f, "registration server: {refusal}"),
+        }
+    }
+}
+
+impl ServerError {
+    /// What a caller is told, depending on whether asking twice would matter.
+    pub(crate) fn into_error(self, has_effect: bool) -> Error {
+        let text = self.to_string();
+        match self {
+            Self::NoAnswer(_) if has_effect => Error::Unknown(text),
+            Self::Unreachable(_) | Self::OtherNetwork(_) | Self::NoAnswer(_) => {
+                Error::Unavailable(text)
+            }
+            Self::Denied(_) => Error::Denied(text),
+            Self::Refused(ServerRefusal::Denied(why)) => Error::Denied(why),
+            Self::Refused(ServerRefusal::Invalid(why)) => Error::Invalid(why),
+            Self::Refused(_) => Error::Unavailable(text),
+        }
+    }
+}
+
+/// The way to the server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    addresses: Vec<HostPort>,
+    connection: Mutex<Option<quinn::Connection>>,
+}
+
+impl Server {
+    pub(crate) fn new(addresses: Vec<HostPort>, connection: Option<quinn::Connection>) -> Self {
+        Self { addresses, connection: Mutex::new(connection) }
+    }
+
+    /// Asks the server. What has no effect is asked again over a new connection if the old one
+    /// does not lead to an answer.
+    pub(crate) async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        request: &ServerRequest,
+        timeout: Duration,
+    ) -> Result<ServerAnswer, ServerError> {
+        let deadline = Instant::now() + timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let again = !matches!(request, ServerRequest::CreateToken { .. });
+        let open = self.connection().clone().filter(|open| open.close_reason().is_none());
+        if let Some(open) = open {
+            // The server may have started again, and then this connection leads nowhere.
+            let first = if again { timeout / 2 } else { timeout };
+            match ask_on(&open, request, first).await {
+                Err(ServerError::NoAnswer(_) | ServerError::Unreachable(_)) if again => {
+                    Close::Done.close(&open, "no answer");
+                }
+                other => return other,
+            }
+        }
+        let connection = tokio::time::timeout(left(), self.connect(endpoint))
+            .await
+            .map_err(|_| ServerError::Unreachable("no answer in time".into()))??;
+        *self.connection() = Some(connection.clone());
+        ask_on(&connection, request, left()).await
+    }
+
+    async fn connect(&self, endpoint: &Endpoint) -> Result<quinn::Connection, ServerError> {
+        let mut failure = ServerError::Unreachable("no address of it was given".into());
+        for address in &self.addresses {
+            let resolved = match address.resolve().await {
+                Ok(resolved) => resolved,
+                Err(why) => {
+                    failure = ServerError::Unreachable(why);
+                    continue;
+                }
+            };
+            for address in resolved {
+                match dial(endpoint, address).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(error) => failure = error,
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    fn connection(&self) -> std::sync::MutexGuard<'_, Option<quinn::Connection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Connects to the server at an address.
+pub(crate) async fn dial(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+) -> Result<quinn::Connection, ServerError> {
+    endpoint.connect(address, Expect::Server).await.map_err(|error| match error {
+        // In the handshake it is we who refuse: what the server thinks of us comes later.
+        ConnectError::Refused { .. } => ServerError::OtherNetwork(error.to_string()),
+        other => ServerError::Unreachable(other.to_string()),
+    })
+}
+
+/// Asks over one connection.
+pub(crate) async fn ask_on(
+    connection: &quinn::Connection,
+    request: &ServerRequest,
+    timeout: Duration,
+) -> Result<ServerAnswer, ServerError> {
+    let answer = call(connection, None::<&()>, request, SERVER_FRAME_BYTES_MAX, timeout).await;
+    match answer {
+        Ok(ServerAnswer::Refused(refusal)) => Err(ServerError::Refused(refusal)),
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(why_lost(connection, &error)),
+    }
+}
+
+/// A connection that ends may say why.
+fn why_lost(connection: &quinn::Connection, error: &CallError) -> ServerError {
+    let Some(reason) = connection.close_reason() else {
+        return ServerError::NoAnswer(error.to_string());
+    };
+    if is_denial(&reason) {
+        let why = ConnectError::from_lost(connection.remote_address(), &reason);
+        return ServerError::Denied(why.to_string());
+    }
+    match ConnectError::from_lost(connection.remote_address(), &reason) {
+        // TLS 1.3 lets a client finish before the server has looked at its certificate.
+        refused @ ConnectError::Refused { .. } => ServerError::OtherNetwork(refused.to_string()),
+        other => ServerError::NoAnswer(other.to_string()),
+    }
+}
+
+/// Whether a connection was closed because of the certificate that we showed.
+pub(crate) fn is_denial(reason: &quinn::ConnectionError) -> bool {
+    matches!(reason, quinn::ConnectionError::ApplicationClosed(close)
+        if close.error_code == quinn::VarInt::from_u32(Close::Denied as u32))
+}

@@ -1,0 +1,89 @@
+//! How a network is: everybody is asked at once, and whoever is silent is reported as silent.
+
+use std::time::Duration;
+
+use dkv_wire::id::NodeId;
+use dkv_wire::message::{Answer, NodeStatus, RequestBody, ServerAnswer, ServerRequest};
+use dkv_wire::network::NodeInfo;
+
+use crate::Client;
+use crate::options::NetworkStatus;
+use crate::router::Work;
+
+/// Time that each process has to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1000);
+
+pub(crate) async fn gather(client: &Client) -> NetworkStatus {
+    let shared = client.shared();
+    let seen = |client: &Client| {
+        client.shared().with(|router, _| router.view().map(|view| (**view).clone()))
+    };
+    let known = seen(client).map_or(Vec::new(), |view| view.nodes);
+    let asked: Vec<NodeId> = known.iter().map(|node| node.id).collect();
+    let server = async {
+        if !client.has_server() {
+            return Err("no address of it was given".to_owned());
+        }
+        let request = ServerRequest::Status;
+        match shared.server.ask(&shared.endpoint, &request, ANSWER_TIMEOUT).await {
+            Ok(ServerAnswer::Status(status)) => Ok(*status),
+            Ok(_) => Err("the answer is to another question".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    // The coordinator's own view is newer than what it has reported.
+    let refreshed = client.request(Work::Control(RequestBody::View), Some(ANSWER_TIMEOUT / 2));
+    let refreshed = async { if asked.is_empty() { None } else { refreshed.await.ok() } };
+    let (server, _, mut nodes) = tokio::join!(server, refreshed, ask_all(client, known));
+    let mut others = Vec::new();
+    if let Ok(status) = &server {
+        if let Some(view) = &status.view {
+            let view = view.clone();
+            shared.with(|router, now| router.handle_view(now, view));
+        }
+        let reports = status.nodes.iter().map(|report| NodeInfo {
+            id: report.id,
+            name: report.name.clone(),
+            address: report.address,
+            state: report.state,
+        });
+        others.extend(reports);
+    }
+    let view = seen(client);
+    // The view speaks of states later than the server does.
+    if let Some(view) = &view {
+        others.retain(|other| view.node(other.id).is_none());
+        others.extend(view.nodes.iter().cloned());
+        for (info, _) in &mut nodes {
+            if let Some(newer) = view.node(info.id) {
+                *info = newer.clone();
+            }
+        }
+    }
+    others.retain(|other| !asked.contains(&other.id));
+    nodes.extend(ask_all(client, others).await);
+    nodes.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    NetworkStatus { server, nodes, view }
+}
+
+async fn ask_all(
+    client: &Client,
+    nodes: Vec<NodeInfo>,
+) -> Vec<(NodeInfo, Result<NodeStatus, String>)> {
+    let addresses: Vec<_> = nodes.iter().map(|node| (node.id, node.address)).collect();
+    client.shared().with(|router, _| router.learn_nodes(addresses));
+    let mut answers = tokio::task::JoinSet::new();
+    for node in nodes {
+        let client = client.clone();
+        answers.spawn(async move {
+            let work = Work::Direct { node: node.id, body: RequestBody::Status };
+            let answer = match client.request(work, Some(ANSWER_TIMEOUT)).await {
+                Ok(Answer::Status(status)) => Ok(*status),
+                Ok(_) => Err("the answer is to another question".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            (node, answer)
+        });
+    }
+    answers.join_all().await
+}

@@ -1,0 +1,249 @@
+//! The configuration file.
+//!
+//! `config.json` is one flat JSON object. Every field has a default, so that `{}` is a valid file;
+//! a field that is not known is an error, so that a misspelt one is not silently ignored. Errors
+//! name the file, the line and the field, and say what would be right.
+//!
+//! A relative `data_dir` in the file is relative to the directory *of the file*: the network that a
+//! file describes stays the same wherever the command is typed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use dkv_wire::network::{Settings, SettingsError};
+use serde::Deserialize;
+
+/// What the server runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where the network's authority, tokens and books are.
+    pub data_dir: PathBuf,
+    /// What a new network is to run with.
+    pub settings: Settings,
+    /// The directory below which tokens are left for other processes of this user; see
+    /// [`dkv_wire::local`]. Not in the file: it follows from the user's environment.
+    pub tokens_home: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4400)),
+            data_dir: PathBuf::from("data/server"),
+            settings: Settings::default(),
+            tokens_home: dkv_wire::local::home(),
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {why}", .path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
+    /// The content is not a configuration.
+    #[error("{}, line {line}: {why}", .path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, counted from one.
+        line: usize,
+        /// What is wrong, with the name of the field.
+        why: String,
+    },
+    /// Settings that cannot be, and that no line of a file is to blame for.
+    #[error("{0}")]
+    Settings(#[from] SettingsError),
+}
+
+/// The file as it is written. A twin of [`Settings`], because serde can refuse unknown fields only
+/// of a struct that holds all of its fields itself.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    listen: SocketAddr,
+    data_dir: PathBuf,
+    replication: u32,
+    shards: u32,
+    heartbeat_ms: u64,
+    election_min_ms: u64,
+    election_max_ms: u64,
+    value_bytes_max: u64,
+    log_bytes_max: u64,
+    replace_after_ms: u64,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        let Config { listen, data_dir, settings, tokens_home: _ } = Config::default();
+        // Without `..`: a new setting that is forgotten here does not compile.
+        let Settings {
+            replication,
+            shards,
+            heartbeat_ms,
+            election_min_ms,
+            election_max_ms,
+            value_bytes_max,
+            log_bytes_max,
+            replace_after_ms,
+        } = settings;
+        Self {
+            listen,
+            data_dir,
+            replication,
+            shards,
+            heartbeat_ms,
+            election_min_ms,
+            election_max_ms,
+            value_bytes_max,
+            log_bytes_max,
+            replace_after_ms,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::File { path: path.to_owned(), why: error.to_string() })?;
+        Self::parse(path, &text)
+    }
+
+    /// Checks the text of the file at `path`, which itself is not read.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let wrong = |line, why| ConfigError::Content {
+            path: path.to_owned(),
+            line: usize::max(line, 1),
+            why,
+        };
+        let file: File = serde_json::from_str(text)
+            .map_err(|error| wrong(error.line(), explain(text, &error)))?;
+        let settings = Settings {
+            replication: file.replication,
+            shards: file.shards,
+            heartbeat_ms: file.heartbeat_ms,
+            election_min_ms: file.election_min_ms,
+            election_max_ms: file.election_max_ms,
+            value_bytes_max: file.value_bytes_max,
+            log_bytes_max: file.log_bytes_max,
+            replace_after_ms: file.replace_after_ms,
+        };
+        settings.check().map_err(|error| match line_of(text, error.setting) {
+            Some(line) => wrong(line, error.to_string()),
+            None => wrong(1, format!("{error} (it has its default value here)")),
+        })?;
+        let beside = path.parent().unwrap_or(Path::new(""));
+        Ok(Self {
+            listen: file.listen,
+            data_dir: beside.join(file.data_dir),
+            settings,
+            ..Self::default()
+        })
+    }
+}
+
+/// What serde says, without its position, and with the field if serde does not name it.
+fn explain(text: &str, error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
+    if !error.is_data() || said.starts_with("unknown field") || said.starts_with("duplicate field")
+    {
+        return said.to_owned();
+    }
+    let said = match said {
+        "invalid socket address syntax" => {
+            "must be an IP address and a port, as in \"127.0.0.1:4400\""
+        }
+        other => other,
+    };
+    match field_before(text, error.line(), error.column()) {
+        Some(field) => format!("{field}: {said}"),
+        None => said.to_owned(),
+    }
+}
+
+/// The last key of the object that begins before a position.
+fn field_before(text: &str, line: usize, column: usize) -> Option<&str> {
+    let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let text = text.get(..before + column).unwrap_or(text);
+    let (text, _) =
+        text.rsplit_once(':').filter(|(text, _)| text.trim_end().ends_with('"')).or_else(
+            // The value holds a colon itself, as addresses do.
+            || {
+                text.match_indices(':')
+                    .map(|(at, _)| text.split_at(at))
+                    .rfind(|(key, _)| key.trim_end().ends_with('"'))
+            },
+        )?;
+    text.trim_end().strip_suffix('"')?.rsplit_once('"').map(|(_, field)| field)
+}
+
+fn line_of(text: &str, field: &str) -> Option<usize> {
+    let key = format!("\"{field}\"");
+    text.lines().position(|line| line.contains(&key)).map(|index| index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("/etc/dkv/config.json"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_object_is_a_configuration() {
+        let config = parse("{}").unwrap();
+        assert_eq!(config.settings, Settings::default());
+        assert_eq!(config.listen, "127.0.0.1:4400".parse().unwrap());
+        assert_eq!(config.data_dir, Path::new("/etc/dkv/data/server"));
+    }
+
+    #[test]
+    fn the_file_in_the_repository_says_what_the_defaults_are() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config.json");
+        let config = Config::load(&path).unwrap();
+        assert_eq!(config.settings, Settings::default());
+        assert_eq!(config.listen, Config::default().listen);
+    }
+
+    #[test]
+    fn an_absolute_data_directory_stays_where_it_is() {
+        assert_eq!(parse(r#"{"data_dir": "/srv/dkv"}"#).unwrap().data_dir, Path::new("/srv/dkv"));
+    }
+
+    #[test]
+    fn errors_name_file_line_and_field() {
+        for (text, expected) in [
+            (
+                "{\n \"shards\": \"four\"\n}",
+                "line 2: shards: invalid type: string \"four\", expected u32",
+            ),
+            ("{\n \"shards\": 4,\n \"replication\": -3}", "line 3: replication: invalid value"),
+            ("{\n\n\"listen\": \"localhost\"}", "line 3: listen: must be an IP address and a port"),
+            (
+                "{\n\n\"listen\": \"localhost:4400\"}",
+                "line 3: listen: must be an IP address and a port",
+            ),
+            ("{\n \"shard\": 4}", "line 2: unknown field `shard`, expected one of"),
+            ("{\n \"shards\": 4,\n}", "line 3: trailing comma"),
+            ("{\n \"shards\": 4\n \"replication\": 3}", "line 3: expected `,` or `}`"),
+            ("", "line 1: EOF while parsing a value"),
+            ("{\n \"replication\": 12}", "line 2: replication: must be from 1 to 9"),
+            ("{\n\n \"heartbeat_ms\": 100}", "line 1: election_min_ms: must be at least three"),
+        ] {
+            let said = parse(text).unwrap_err();
+            let expected = format!("/etc/dkv/config.json, {expected}");
+            assert!(said.starts_with(&expected), "{said:?} is not {expected:?}");
+        }
+    }
+}

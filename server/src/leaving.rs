@@ -1,0 +1,55 @@
+//! Leaves the tokens of the first start where other processes of this user find them.
+
+use std::path::PathBuf;
+
+use dkv_wire::durable;
+use dkv_wire::local;
+use dkv_wire::token::Token;
+use tracing::warn;
+use uuid::Uuid;
+
+/// Tokens that lie around as text: in the data directory, and for processes of this user.
+///
+/// They stay there when the server stops: who comes then shall learn that nobody answers, and not
+/// that a token is missing.
+pub(crate) struct LeftTokens {
+    files: Vec<(Uuid, PathBuf)>,
+}
+
+impl LeftTokens {
+    /// Leaves `tokens`, each with its file in the data directory, for processes of this user that
+    /// look for a server on `port`.
+    pub(crate) fn leave(
+        tokens: impl IntoIterator<Item = (Token, PathBuf)>,
+        home: Option<PathBuf>,
+        port: u16,
+    ) -> Self {
+        if home.is_none() {
+            warn!("none of DKV_HOME, XDG_STATE_HOME and HOME is set: no token is left for others");
+        }
+        let mut files = Vec::new();
+        for (token, file) in tokens {
+            files.push((token.id, file));
+            let Some(home) = &home else { continue };
+            match local::leave_token(home, port, &token) {
+                Ok(file) => files.push((token.id, file)),
+                Err(error) => {
+                    let home = home.display();
+                    warn!(%home, %error, "cannot leave a token for other processes of this user");
+                }
+            }
+        }
+        Self { files }
+    }
+
+    /// Removes a token that was revoked.
+    pub(crate) fn take_back(&self, token: Uuid) {
+        for (id, file) in &self.files {
+            if *id == token
+                && let Err(error) = durable::remove(file)
+            {
+                warn!(file = %file.display(), %error, "cannot remove a revoked token");
+            }
+        }
+    }
+}

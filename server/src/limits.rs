@@ -1,0 +1,46 @@
+//! The bounds of the server itself; those of the protocol are in [`dkv_wire::limits`].
+
+use std::time::Duration;
+
+use dkv_wire::limits;
+
+/// Longest request of a client or administrator, in bytes. Only a node's report is longer.
+pub(crate) const REQUEST_BYTES_MAX: usize = limits::JOIN_FRAME_BYTES_MAX;
+/// Streams that one certified peer may have open at once; each may hold one frame in memory.
+pub(crate) const STREAMS_MAX: u32 = 16;
+/// Connections that one certificate holder may have at once.
+pub(crate) const HOLDER_CONNECTIONS_MAX: usize = 64;
+/// Joiners that are connected at once; more are turned away. Most connections stay free for
+/// those who have a certificate already.
+pub(crate) const JOINERS_MAX: usize = 256;
+/// Joiners whose tokens are checked and whose certificates are signed at once.
+pub(crate) const SIGNING_MAX: usize = 8;
+/// Time that a joiner may take from its first packet to its last.
+pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that a joiner waits for its turn to be signed before it is told to come back.
+pub(crate) const SIGNING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Changes that wait to be written.
+pub(crate) const WAITING_MAX: usize = 1024;
+/// Changes that share one write.
+pub(crate) const GROUP_MAX: usize = 256;
+
+/// Join tokens that the server keeps.
+pub(crate) const TOKENS_MAX: usize = 1024;
+/// Holders that a token remembers to have admitted, the newest ones.
+pub(crate) const ADMITTED_MAX: usize = 16;
+
+/// Silence of the coordinator after which it is shown as suspect, in milliseconds.
+pub(crate) const SUSPECT_AFTER_MS: u64 = 3_000;
+/// Silence of the coordinator after which it is shown as down, in milliseconds.
+pub(crate) const DOWN_AFTER_MS: u64 = 15_000;
+
+/// How often the server asks whether its own certificate is due.
+pub(crate) const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
+
+const _: () = {
+    assert!(JOINERS_MAX * 4 <= limits::CONNECTIONS_MAX);
+    assert!(SUSPECT_AFTER_MS < DOWN_AFTER_MS);
+    assert!(SIGNING_TIMEOUT.as_millis() < JOIN_TIMEOUT.as_millis());
+    assert!(RENEWAL_CHECK.as_secs() * 24 < limits::CERTIFICATE_RENEW.as_secs());
+};

@@ -1,0 +1,26 @@
+//! `dkv-server`: the registration server as a program of its own.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use dkv_server::Args;
+
+/// The registration server of a dkv network.
+#[derive(Parser)]
+#[command(name = "dkv-server", version)]
+struct Command {
+    #[command(flatten)]
+    args: Args,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match dkv_server::run(Command::parse().args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dkv-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Join tokens: made, listed, used, revoked.
+//!
+//! A token's secret is kept as a hash only. Whoever does not have the right secret learns nothing,
+//! not even whether there is such a token; only its bearer is told that it has expired.
+
+use std::collections::VecDeque;
+
+use dkv_wire::id::HolderId;
+use dkv_wire::identity::Role;
+use dkv_wire::message::{JoinRefusal, ServerRefusal, TokenInfo};
+use dkv_wire::token::SecretHash;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Effects, Registry};
+use crate::limits::{ADMITTED_MAX, TOKENS_MAX};
+
+/// A token without its secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TokenRecord {
+    role: Role,
+    secret_hash: SecretHash,
+    created_ms: u64,
+    expires_ms: Option<u64>,
+    uses: Option<u32>,
+    used: u32,
+    admitted: VecDeque<HolderId>,
+}
+
+impl TokenRecord {
+    fn check(&self, now_ms: u64) -> Result<(), JoinRefusal> {
+        if self.expires_ms.is_some_and(|end_ms| now_ms >= end_ms) {
+            return Err(JoinRefusal::Expired);
+        }
+        if self.uses.is_some_and(|uses| self.used >= uses) {
+            return Err(JoinRefusal::UsedUp);
+        }
+        Ok(())
+    }
+}
+
+impl Registry {
+    /// What the bearer of a token would become now.
+    pub fn check_token(
+        &self,
+        token: Uuid,
+        secret: &[u8; 32],
+        now_ms: u64,
+    ) -> Result<Role, JoinRefusal> {
+        let Some(record) = self.tokens.get(&token) else {
+            // As much work as for a token that exists, so that time does not tell them apart.
+            let _ = SecretHash::of(&[0; 32]).matches(secret);
+            return Err(JoinRefusal::Unknown);
+        };
+        if !record.secret_hash.matches(secret) {
+            return Err(JoinRefusal::Unknown);
+        }
+        record.check(now_ms).map(|()| record.role)
+    }
+
+    /// Uses a token once, for a holder whose id is fresh.
+    pub fn handle_join(
+        &mut self,
+        token: Uuid,
+        secret: &[u8; 32],
+        holder: HolderId,
+        now_ms: u64,
+    ) -> (Result<Role, JoinRefusal>, Effects) {
+        let role = match self.check_token(token, secret, now_ms) {
+            Ok(role) => role,
+            Err(refusal) => return (Err(refusal), Effects::NONE),
+        };
+        if let Some(record) = self.tokens.get_mut(&token) {
+            record.used = record.used.saturating_add(1);
+            record.admitted.push_back(holder);
+            while record.admitted.len() > ADMITTED_MAX {
+                record.admitted.pop_front();
+            }
+        }
+        (Ok(role), Effects::SAVE)
+    }
+
+    /// Enters a fresh token.
+    ///
+    /// # Errors
+    /// `Invalid` for a token that could never be used, for one that would make a server, and if
+    /// there are too many already. Then nothing has changed.
+    pub fn handle_create_token(
+        &mut self,
+        token: Uuid,
+        secret_hash: SecretHash,
+        role: Role,
+        life_s: Option<u64>,
+        uses: Option<u32>,
+        now_ms: u64,
+    ) -> (Result<(), ServerRefusal>, Effects) {
+        let wrong = |what: String| (Err(ServerRefusal::Invalid(what)), Effects::NONE);
+        if role == Role::Server {
+            return wrong(
+                "a token is for a node, a client or an admin; servers do not join".into(),
+            );
+        }
+        if life_s == Some(0) || uses == Some(0) {
+            return wrong(
+                "a token that lives for no time or may be used zero times is none".into(),
+            );
+        }
+        if self.tokens.len() >= TOKENS_MAX {
+            // Those that admit nobody any more are only history.
+            self.tokens.retain(|_, record| record.check(now_ms).is_ok());
+        }
+        if self.tokens.len() >= TOKENS_MAX {
+            return wrong(format!("there are {TOKENS_MAX} join tokens already; revoke some first"));
+        }
+        let life_ms = life_s.map(|life_s| life_s.saturating_mul(1000));
+        let record = TokenRecord {
+            role,
+            secret_hash,
+            created_ms: now_ms,
+            expires_ms: life_ms.map(|life_ms| now_ms.saturating_add(life_ms)),
+            uses,
+            used: 0,
+            admitted: VecDeque::new(),
+        };
+        self.tokens.insert(token, record);
+        (Ok(()), Effects::SAVE)
+    }
+
+    /// Makes a token admit nobody any more. Those whom it admitted stay.
+    pub fn handle_revoke_token(&mut self, token: Uuid) -> (Result<(), ServerRefusal>, Effects) {
+        if self.tokens.remove(&token).is_none() {
+            let what = format!("there is no join token {token}");
+            return (Err(ServerRefusal::Invalid(what)), Effects::NONE);
+        }
+        (Ok(()), Effects::SAVE)
+    }
+
+    /// Whether there is such a token.
+    pub fn has_token(&self, token: Uuid) -> bool {
+        self.tokens.contains_key(&token)
+    }
+
+    /// All tokens, oldest first.
+    pub fn tokens(&self) -> Vec<TokenInfo> {
+        let mut tokens: Vec<_> = self.tokens.iter().collect();
+        tokens.sort_by_key(|(id, record)| (record.created_ms, **id));
+        let info = |(&id, record): (&Uuid, &TokenRecord)| TokenInfo {
+            id,
+            role: record.role,
+            expires_ms: record.expires_ms,
+            used: record.used,
+            uses: record.uses,
+            admitted: record.admitted.iter().copied().collect(),
+        };
+        tokens.into_iter().map(info).collect()
+    }
+}

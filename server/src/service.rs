@@ -1,0 +1,317 @@
+//! The server's side of every conversation: reads requests, asks the registry, writes answers.
+//!
+//! Two kinds of peers come through the gate. A *joiner* has proved nothing: it may send one small
+//! frame, within a few seconds, and only so many of them at once. The *holder of a certificate* may
+//! send any number of requests on any of a few streams; what it may ask follows from the role in
+//! its certificate, and from nothing that it says.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use dkv_wire::certificate::Authority;
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::gate::{Gate, Peer};
+use dkv_wire::id::{HolderId, NodeId};
+use dkv_wire::identity::{Identity, Role};
+use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+use dkv_wire::message::{JoinAnswer, JoinRefusal, JoinRequest};
+use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::quic::Close;
+use dkv_wire::token::Token;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use crate::clock;
+use crate::keeper::{Keeper, NotKept};
+use crate::leaving::LeftTokens;
+use crate::limits::{
+    HOLDER_CONNECTIONS_MAX, JOIN_TIMEOUT, JOINERS_MAX, REQUEST_BYTES_MAX, SIGNING_MAX,
+    SIGNING_TIMEOUT, STREAMS_MAX,
+};
+
+/// Answers everybody.
+pub(crate) struct Service {
+    authority: Arc<Authority>,
+    keeper: Keeper,
+    gate: Arc<Gate>,
+    left_tokens: LeftTokens,
+    started: Instant,
+    joiners: Semaphore,
+    signing: Semaphore,
+    holders: Mutex<HashMap<HolderId, usize>>,
+}
+
+impl Service {
+    pub(crate) fn new(
+        authority: Arc<Authority>,
+        keeper: Keeper,
+        gate: Arc<Gate>,
+        left_tokens: LeftTokens,
+    ) -> Self {
+        Self {
+            authority,
+            keeper,
+            gate,
+            left_tokens,
+            started: Instant::now(),
+            joiners: Semaphore::new(JOINERS_MAX),
+            signing: Semaphore::new(SIGNING_MAX),
+            holders: Mutex::default(),
+        }
+    }
+
+    /// Talks to one peer until its connection closes.
+    pub(crate) async fn talk(self: Arc<Self>, connection: quinn::Connection, peer: Peer) {
+        match peer {
+            Peer::Joining => self.talk_to_joiner(&connection).await,
+            Peer::Certified(identity) => self.talk_to_holder(&connection, identity).await,
+        }
+    }
+
+    async fn talk_to_joiner(&self, connection: &quinn::Connection) {
+        let Ok(_place) = self.joiners.try_acquire() else {
+            return Close::Busy.close(connection, "too many are joining at once");
+        };
+        match timeout(JOIN_TIMEOUT, self.serve_joiner(connection)).await {
+            Ok(Ok(())) => Close::Done.close(connection, "joined"),
+            Ok(Err(why)) => {
+                debug!(address = %connection.remote_address(), why, "turned a joiner away");
+                Close::Protocol.close(connection, &why);
+            }
+            Err(_) => Close::Protocol.close(connection, "joining took too long"),
+        }
+    }
+
+    async fn serve_joiner(&self, connection: &quinn::Connection) -> Result<(), String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        let (send, receive) = connection.accept_bi().await.map_err(|error| text(&error))?;
+        let mut reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
+        let frame = reader.next().await.map_err(|error| text(&error))?;
+        let frame = frame.ok_or("ended the conversation without a request")?;
+        let request: JoinRequest = decode(&frame).map_err(|error| text(&error))?;
+        let answer = self.decide_join(request).await;
+        match &answer {
+            Ok(joined) => {
+                let holder = joined.holder.short();
+                info!(role = %joined.role, holder, address = %connection.remote_address(), "joined");
+            }
+            Err(refusal) => {
+                info!(%refusal, address = %connection.remote_address(), "refused to join");
+            }
+        }
+        let mut writer = FrameWriter::new(send);
+        writer.send(&answer).await.map_err(|error| text(&error))?;
+        // The joiner has its answer if it closes the stream; if it stays silent the time limit ends it.
+        let mut stream = writer.into_inner();
+        let _ = stream.finish();
+        let _ = stream.stopped().await;
+        Ok(())
+    }
+
+    async fn decide_join(&self, request: JoinRequest) -> Result<JoinAnswer, JoinRefusal> {
+        let turn = timeout(SIGNING_TIMEOUT, self.signing.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(JoinRefusal::Busy) };
+        let JoinRequest { token, secret, public_key } = request;
+        let registry = self.keeper.current();
+        let role = registry.check_token(token, &secret, clock::now_ms())?;
+        let holder = HolderId::random();
+        let identity = Identity { network: registry.network(), role, holder };
+        // Signed before the token is used, so that an unusable key costs nothing; handed out after
+        // the use is counted, so that a crash in between costs a use and not the count.
+        let certificate = self
+            .authority
+            .sign(identity, &public_key, clock::now())
+            .map_err(|_| JoinRefusal::Key)?;
+        let counted = self
+            .keeper
+            .change(move |registry| registry.handle_join(token, &secret, holder, clock::now_ms()));
+        counted.await.map_err(|failure| JoinRefusal::Storage(failure.to_string()))??;
+        Ok(JoinAnswer { network: identity.network, role, holder, certificate })
+    }
+
+    async fn talk_to_holder(self: Arc<Self>, connection: &quinn::Connection, identity: Identity) {
+        if identity.network != self.keeper.current().network() {
+            return Close::Denied.close(connection, "a certificate of another network");
+        }
+        let Some(_place) = self.place_of(identity.holder) else {
+            return Close::Busy.close(connection, "too many connections of one certificate");
+        };
+        connection.set_max_concurrent_bi_streams(STREAMS_MAX.into());
+        while let Ok((send, receive)) = connection.accept_bi().await {
+            let service = Arc::clone(&self);
+            tokio::spawn(async move {
+                if let Err(error) = service.serve_stream(identity, send, receive).await {
+                    debug!(%identity, %error, "stream ended");
+                }
+            });
+        }
+    }
+
+    async fn serve_stream(
+        &self,
+        identity: Identity,
+        send: quinn::SendStream,
+        receive: quinn::RecvStream,
+    ) -> std::io::Result<()> {
+        let is_node = identity.role == Role::Node;
+        let limit = if is_node { SERVER_FRAME_BYTES_MAX } else { REQUEST_BYTES_MAX };
+        let mut reader = FrameReader::new(receive, limit);
+        let mut writer = FrameWriter::new(send);
+        let unreadable = loop {
+            let request = match reader.next().await {
+                Ok(Some(frame)) => decode(&frame).map_err(|error| error.to_string()),
+                Ok(None) => break None,
+                Err(error) => Err(error.to_string()),
+            };
+            match request {
+                Ok(request) => writer.send(&self.answer(identity, request).await).await?,
+                Err(why) => break Some(why),
+            }
+        };
+        if let Some(why) = unreadable {
+            // What follows on the stream cannot be trusted to begin where a frame begins.
+            writer.send(&ServerAnswer::Refused(ServerRefusal::Invalid(why))).await?;
+        }
+        let mut stream = writer.into_inner();
+        let _ = stream.finish();
+        // Not to be dropped before the peer has all of it.
+        let _ = stream.stopped().await;
+        Ok(())
+    }
+
+    /// Answers one request.
+    async fn answer(&self, identity: Identity, request: ServerRequest) -> ServerAnswer {
+        let answer = self.decide(identity, request).await;
+        answer.unwrap_or_else(|refusal| {
+            info!(%identity, %refusal, "refused");
+            ServerAnswer::Refused(refusal)
+        })
+    }
+
+    async fn decide(
+        &self,
+        identity: Identity,
+        request: ServerRequest,
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        if self.gate.is_denied(identity.holder) {
+            return Err(ServerRefusal::Denied("removed from the network".into()));
+        }
+        match request {
+            ServerRequest::Lookup => {
+                Ok(ServerAnswer::View(self.keeper.current().view().cloned().map(Box::new)))
+            }
+            ServerRequest::Status => {
+                let uptime_ms =
+                    u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let version = env!("CARGO_PKG_VERSION");
+                let status = self.keeper.current().status(version, uptime_ms, clock::now_ms());
+                Ok(ServerAnswer::Status(Box::new(status)))
+            }
+            ServerRequest::Register { name, address } => {
+                let node = must_be_node(identity)?;
+                let registered = self.keeper.change(move |registry| {
+                    registry.handle_register(node, name.as_deref(), address, clock::now_ms())
+                });
+                Ok(ServerAnswer::Admitted(Box::new(kept(registered.await)?)))
+            }
+            ServerRequest::Report(report) => {
+                let node = must_be_node(identity)?;
+                let reported = self
+                    .keeper
+                    .change(move |registry| registry.handle_report(node, &report, clock::now_ms()));
+                kept(reported.await).map(ServerAnswer::Confirmed)
+            }
+            ServerRequest::Renew { public_key } => {
+                let certificate = self.authority.sign(identity, &public_key, clock::now());
+                certificate
+                    .map(ServerAnswer::Certificate)
+                    .map_err(|error| ServerRefusal::Invalid(error.to_string()))
+            }
+            ServerRequest::CreateToken { role, life_s, uses } => {
+                must_be_admin(identity)?;
+                self.create_token(role, life_s, uses).await.map(ServerAnswer::Token)
+            }
+            ServerRequest::ListTokens => {
+                must_be_admin(identity)?;
+                Ok(ServerAnswer::Tokens(self.keeper.current().tokens()))
+            }
+            ServerRequest::RevokeToken(token) => {
+                must_be_admin(identity)?;
+                self.revoke_token(token).await.map(|()| ServerAnswer::Done)
+            }
+        }
+    }
+
+    async fn create_token(
+        &self,
+        role: Role,
+        life_s: Option<u64>,
+        uses: Option<u32>,
+    ) -> Result<String, ServerRefusal> {
+        let token = Token::generate(role, self.authority.fingerprint());
+        let (id, hash) = (token.id, token.secret_hash());
+        let created = self.keeper.change(move |registry| {
+            registry.handle_create_token(id, hash, role, life_s, uses, clock::now_ms())
+        });
+        kept(created.await)?;
+        Ok(token.to_string())
+    }
+
+    async fn revoke_token(&self, token: Uuid) -> Result<(), ServerRefusal> {
+        let revoked = self.keeper.change(move |registry| registry.handle_revoke_token(token));
+        kept(revoked.await)?;
+        // It admits nobody any more; that its text lies around no longer is a courtesy.
+        self.left_tokens.take_back(token);
+        Ok(())
+    }
+
+    /// A place among the connections of one holder; free again when it is dropped.
+    fn place_of(&self, holder: HolderId) -> Option<Place<'_>> {
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = holders.entry(holder).or_default();
+        if *count >= HOLDER_CONNECTIONS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Place { service: self, holder })
+    }
+}
+
+struct Place<'a> {
+    service: &'a Service,
+    holder: HolderId,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut holders = self.service.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = holders.get_mut(&self.holder) {
+            *count -= 1;
+            if *count == 0 {
+                holders.remove(&self.holder);
+            }
+        }
+    }
+}
+
+fn kept<T>(answer: Result<Result<T, ServerRefusal>, NotKept>) -> Result<T, ServerRefusal> {
+    answer.map_err(|failure| ServerRefusal::Storage(failure.to_string()))?
+}
+
+fn must_be_node(identity: Identity) -> Result<NodeId, ServerRefusal> {
+    identity.as_node().ok_or_else(|| denied(Role::Node, identity.role))
+}
+
+fn must_be_admin(identity: Identity) -> Result<(), ServerRefusal> {
+    if identity.role == Role::Admin { Ok(()) } else { Err(denied(Role::Admin, identity.role)) }
+}
+
+fn denied(needed: Role, role: Role) -> ServerRefusal {
+    ServerRefusal::Denied(format!(
+        "this takes a certificate of role {needed}, and yours is of role {role}"
+    ))
+}

@@ -1,0 +1,135 @@
+//! The program `dkv-server`, killed and stopped as an operator would.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use dkv_wire::identity::Role;
+
+use crate::support::Place;
+
+fn command(place: &Place) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dkv-server"));
+    for name in ["DKV_CONFIG", "DKV_LISTEN", "DKV_DATA_DIR", "DKV_LOG"] {
+        command.env_remove(name);
+    }
+    command.current_dir(place.root.path()).env("DKV_HOME", place.home());
+    command
+}
+
+/// A server that runs; killed when it is dropped.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    printed: Vec<String>,
+    address: SocketAddr,
+}
+
+impl Running {
+    fn start(place: &Place) -> Self {
+        let mut command = command(place);
+        command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(place.data_dir());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        // Owned before anything can fail, so that it is killed then.
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut server = Self { child, out, printed: Vec::new(), address: nowhere };
+        while server.address == nowhere {
+            let mut line = String::new();
+            let length = server.out.read_line(&mut line).unwrap();
+            assert_ne!(length, 0, "it ended after {:?}", server.printed);
+            let line = line.trim_end().to_owned();
+            if let Some(address) = line.strip_prefix("ready ") {
+                server.address = address.parse().unwrap();
+            }
+            server.printed.push(line);
+        }
+        server
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn fails(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(stdout.is_empty());
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(said.lines().count(), 1, "one line: {said}");
+    said.strip_prefix("dkv-server: ").unwrap().trim_end().to_owned()
+}
+
+#[tokio::test]
+async fn it_prints_the_next_command_and_when_it_is_ready() {
+    let place = Place::new();
+    let server = Running::start(&place);
+    let expected = format!("  dkv-node {}", server.address);
+    assert!(server.printed.contains(&expected), "{:?}", server.printed);
+    assert!(server.printed[0].starts_with("network  "));
+    place.peer(server.address, Role::Client).await;
+}
+
+#[tokio::test]
+async fn killed_right_after_it_granted_it_says_the_same_again() {
+    let place = Place::new();
+    let server = Running::start(&place);
+    let first = place.peer(server.address, Role::Node).await;
+    assert!(first.register(4401).await.bootstrap);
+    // SIGKILL.
+    drop(server);
+    let server = Running::start(&place);
+    let second = place.peer(server.address, Role::Node).await;
+    assert!(!second.register(4402).await.bootstrap);
+    assert!(first.again(server.address).await.register(4401).await.bootstrap);
+}
+
+#[tokio::test]
+async fn it_stops_cleanly_when_it_is_asked_to() {
+    let place = Place::new();
+    for signal in ["TERM", "INT"] {
+        let mut server = Running::start(&place);
+        let client = place.peer(server.address, Role::Client).await;
+        let pid = server.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        assert!(server.child.wait().unwrap().success());
+        let mut rest = String::new();
+        assert_eq!(server.out.read_line(&mut rest).unwrap(), 0, "{rest}");
+        let closed = client.connection.closed().await;
+        assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed}");
+    }
+}
+
+#[test]
+fn the_file_in_the_directory_is_read_and_a_bad_one_gets_one_line() {
+    let place = Place::new();
+    let file = place.root.path().join("config.json");
+    std::fs::write(&file, "{\n  \"shards\": 0\n}").unwrap();
+    let said = fails(command(&place));
+    assert_eq!(said, "config.json, line 2: shards: must be from 1 to 1024");
+
+    std::fs::write(&file, "{\n  \"shard\": 1\n}").unwrap();
+    let mut named = command(&place);
+    named.arg("-c").arg(&file);
+    assert!(fails(named).contains("config.json, line 2: unknown field `shard`"));
+
+    let mut missing = command(&place);
+    missing.args(["-c", "nowhere.json"]);
+    let said = fails(missing);
+    assert!(said.starts_with("cannot read the configuration nowhere.json: "), "{said}");
+}
+
+#[test]
+fn a_taken_port_gets_one_line() {
+    let place = Place::new();
+    let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    let mut command = command(&place);
+    command.env("DKV_LISTEN", address.to_string()).env("DKV_DATA_DIR", place.data_dir());
+    let said = fails(command);
+    assert!(said.starts_with(&format!("cannot listen on {address}: another process")), "{said}");
+}

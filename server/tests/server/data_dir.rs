@@ -1,0 +1,165 @@
+//! Data directories that cannot be used, and what is in those that can.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use dkv_server::{Server, StartError};
+use dkv_wire::identity::Role;
+
+use crate::support::Place;
+
+async fn why_not(place: &Place) -> String {
+    match Server::start(place.config()).await {
+        Err(error) => {
+            let said = error.to_string();
+            assert!(!said.contains('\n'), "one line: {said}");
+            said
+        }
+        Ok(_) => panic!("the server started"),
+    }
+}
+
+/// A place where a network was made, and the server stopped.
+async fn used() -> Place {
+    let place = Place::new();
+    place.start().await.shutdown().await;
+    place
+}
+
+fn modes(path: &Path, found: &mut Vec<(String, u32)>) {
+    let mode = std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    found.push((path.display().to_string(), mode));
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            modes(&entry.unwrap().path(), found);
+        }
+    }
+}
+
+#[tokio::test]
+async fn everything_in_it_is_for_its_owner_alone() {
+    let place = Place::new();
+    let _server = place.start().await;
+    let mut found = Vec::new();
+    modes(&place.data_dir(), &mut found);
+    modes(&place.home(), &mut found);
+    assert!(found.len() > 10);
+    for (path, mode) in found {
+        let expected = if Path::new(&path).is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode, expected, "{path} has mode {mode:o}");
+    }
+}
+
+#[tokio::test]
+async fn a_network_stays_the_same_across_starts() {
+    let place = Place::new();
+    let server = place.start().await;
+    let (network, token) = (server.network(), place.token(Role::Node));
+    assert!(server.is_new());
+    let client = place.peer(server.address(), Role::Client).await;
+    server.shutdown().await;
+    let server = place.start().await;
+    assert!(!server.is_new());
+    assert_eq!((server.network(), place.token(Role::Node)), (network, token));
+    client.again(server.address()).await;
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_cut_off_begins_anew() {
+    let place = used().await;
+    let books = place.data_dir().join("books.json");
+    let cut: [&dyn Fn(); 3] = [
+        &|| std::fs::write(&books, "half a f").unwrap(),
+        &|| std::fs::remove_file(&books).unwrap(),
+        &|| std::fs::remove_file(place.data_dir().join("authority.der")).unwrap(),
+    ];
+    for cut in cut {
+        cut();
+        std::fs::write(place.data_dir().join("creating"), "").unwrap();
+        let server = place.start().await;
+        assert!(server.is_new());
+        place.peer(server.address(), Role::Node).await;
+        server.shutdown().await;
+        assert!(!place.data_dir().join("creating").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_written() {
+    let place = Place::new();
+    std::fs::write(place.data_dir(), "a file").unwrap();
+    let said = why_not(&place).await;
+    assert!(said.starts_with("cannot use the data directory "), "{said}");
+    let mut config = place.config();
+    config.data_dir = Path::new("/proc/dkv").to_owned();
+    assert!(matches!(Server::start(config).await, Err(StartError::DataDir(_))));
+}
+
+#[tokio::test]
+async fn a_directory_of_somebody_else_is_not_touched() {
+    let place = Place::new();
+    std::fs::create_dir(place.data_dir()).unwrap();
+    std::fs::set_permissions(place.data_dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(place.data_dir().join("letters.txt"), "dear").unwrap();
+    let said = why_not(&place).await;
+    assert!(said.contains("is not empty and holds no dkv network"), "{said}");
+    let mode = std::fs::metadata(place.data_dir()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o755);
+    assert_eq!(std::fs::read_dir(place.data_dir()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_second_server_on_it() {
+    let place = Place::new();
+    let server = place.start().await;
+    let said = why_not(&place).await;
+    assert!(said.contains("another dkv-server runs on the data directory"), "{said}");
+    server.shutdown().await;
+    place.start().await;
+}
+
+#[tokio::test]
+async fn damaged_or_lost_parts() {
+    for (file, content, expected) in [
+        ("books.json", Some("{}"), "books.json is damaged"),
+        ("books.json", Some(""), "books.json is damaged"),
+        ("books.json", Some("[1, 2]"), "books.json is damaged"),
+        ("books.json", None, "books.json is missing"),
+        ("authority-key.der", Some("rubbish"), "authority-key.der is damaged"),
+        ("authority-key.der", None, "authority-key.der is missing"),
+        ("authority.der", Some("rubbish"), "is damaged"),
+        ("authority.der", None, "authority.der is missing"),
+    ] {
+        let place = used().await;
+        let path = place.data_dir().join(file);
+        match content {
+            Some(content) => std::fs::write(&path, content).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let said = why_not(&place).await;
+        assert!(said.contains(expected) && said.contains("backup"), "{file}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_another_authority() {
+    let (place, other) = (used().await, used().await);
+    let key = |place: &Place| place.data_dir().join("authority-key.der");
+    std::fs::copy(key(&other), key(&place)).unwrap();
+    let said = why_not(&place).await;
+    assert!(said.contains("certificate is for another key"), "{said}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken() {
+    let place = Place::new();
+    let mut config = place.config();
+    let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    config.listen = other.local_addr().unwrap();
+    let error = Server::start(config).await.err().unwrap();
+    assert!(matches!(error, StartError::PortTaken(_)), "{error}");
+    let mut config = place.config();
+    config.listen = "192.0.2.77:0".parse().unwrap();
+    let error = Server::start(config).await.err().unwrap();
+    assert!(matches!(error, StartError::Listen { .. }), "{error}");
+}

@@ -1,0 +1,106 @@
+//! Nodes that register and report, across crashes of the server.
+
+use dkv_wire::id::Term;
+use dkv_wire::identity::Role;
+use dkv_wire::message::{Confirmation, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::network::NodeState;
+
+use crate::support::{Place, register};
+
+#[tokio::test]
+async fn of_many_that_come_at_once_one_bootstraps() {
+    let place = std::sync::Arc::new(Place::new());
+    let server = place.start().await;
+    let address = server.address();
+    let nodes: Vec<_> = (0..12_u16)
+        .map(|number| {
+            let place = std::sync::Arc::clone(&place);
+            tokio::spawn(async move {
+                let node = place.peer(address, Role::Node).await;
+                let admission = node.register(4401 + number).await;
+                (node, admission)
+            })
+        })
+        .collect();
+    let mut told = Vec::new();
+    for node in nodes {
+        told.push(node.await.unwrap());
+    }
+    assert_eq!(told.iter().filter(|(_, admission)| admission.bootstrap).count(), 1);
+    let mut names: Vec<_> = told.iter().map(|(_, admission)| admission.name.clone()).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 12, "every name is given once");
+
+    // Killed right after it answered: everybody is told the same again.
+    drop(server);
+    let server = place.start().await;
+    for (index, (node, admission)) in told.iter().enumerate().rev() {
+        let again = node.again(server.address()).await.register(4401 + index as u16).await;
+        assert_eq!((again.bootstrap, &again.name), (admission.bootstrap, &admission.name));
+        assert_eq!(again.peers.len(), 12);
+    }
+}
+
+#[tokio::test]
+async fn an_older_coordinator_is_never_confirmed_after_a_newer_one() {
+    let place = Place::new();
+    let server = place.start().await;
+    let first = place.peer(server.address(), Role::Node).await;
+    let second = place.peer(server.address(), Role::Node).await;
+    first.register(4401).await;
+    second.register(4402).await;
+    let both = [&first, &second];
+    assert_eq!(first.report(4, &both, &[]).await, Confirmation::Confirmed);
+    assert_eq!(second.report(5, &both, &[]).await, Confirmation::Confirmed);
+    let outdated = Confirmation::Outdated { confirmed: Term(5) };
+    assert_eq!(first.report(4, &both, &[]).await, outdated);
+    assert_eq!(first.report(5, &both, &[]).await, outdated);
+
+    drop(server);
+    let server = place.start().await;
+    let first = first.again(server.address()).await;
+    assert_eq!(first.report(4, &both, &[]).await, outdated);
+    let ServerAnswer::View(Some(view)) = first.ask(&ServerRequest::Lookup).await else { panic!() };
+    assert_eq!((view.coordinator, view.term), (Some(second.node()), Term(5)));
+    let ServerAnswer::Status(status) = first.ask(&ServerRequest::Status).await else { panic!() };
+    assert_eq!(status.coordinator, Some((second.node(), Term(5))));
+    assert!(status.nodes.iter().all(|node| node.state == NodeState::Live));
+    assert_eq!(first.report(6, &both, &[]).await, Confirmation::Confirmed);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_must_be_kept_and_nothing_else() {
+    let place = Place::new();
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let other = place.peer(server.address(), Role::Node).await;
+    node.register(4401).await;
+    node.report(1, &[&node], &[]).await;
+
+    // A directory in the place of the books fails every write, also for root.
+    let books = place.data_dir().join("books.json");
+    let kept = std::fs::read(&books).unwrap();
+    std::fs::remove_file(&books).unwrap();
+    std::fs::create_dir(&books).unwrap();
+    assert!(matches!(other.refusal(&register(4402)).await, ServerRefusal::Storage(_)));
+    let create = ServerRequest::CreateToken { role: Role::Node, life_s: None, uses: None };
+    let admin = place.token(Role::Admin);
+    let joiner = dkv_wire::quic::Endpoint::dial_only(None).unwrap();
+    let error = dkv_wire::join::join(&joiner, server.address(), &admin).await.unwrap_err();
+    assert!(error.to_string().contains("cannot write to its data directory"), "{error}");
+    assert_eq!(node.report(1, &[&node], &[]).await, Confirmation::Confirmed);
+    let newer = ServerRequest::Report(node.report_of(2, &[&node], &[]));
+    assert!(matches!(node.refusal(&newer).await, ServerRefusal::Storage(_)));
+    let ServerAnswer::Status(status) = node.ask(&ServerRequest::Status).await else { panic!() };
+    assert_eq!(status.coordinator, Some((node.node(), Term(1))), "nothing was changed");
+    assert_eq!(status.nodes.len(), 1, "nothing was changed");
+
+    // Once there is room it goes on by itself.
+    std::fs::remove_dir(&books).unwrap();
+    std::fs::write(&books, kept).unwrap();
+    assert_eq!(other.register(4402).await.name, "n2");
+    assert_eq!(node.report(2, &[&node, &other], &[]).await, Confirmation::Confirmed);
+    let admin = place.peer(server.address(), Role::Admin).await;
+    assert!(matches!(admin.ask(&create).await, ServerAnswer::Token(_)));
+}
