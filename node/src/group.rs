@@ -176,11 +176,6 @@ impl Group {
         self.metrics().borrow().state == ServerState::Leader
     }
 
-    /// Whether the group has members already.
-    pub(crate) async fn is_initialized(&self) -> Result<bool, String> {
-        self.raft().is_initialized().await.map_err(|error| error.to_string())
-    }
-
     /// Makes this node the only member of a group that has none.
     pub(crate) async fn initialize(&self) -> Result<(), String> {
         raft::initialize(self.raft(), self.me).await

@@ -144,11 +144,6 @@ impl Node {
         &self.endpoint
     }
 
-    /// Who comes in.
-    pub(crate) fn gate(&self) -> &Arc<Gate> {
-        &self.gate
-    }
-
     /// Where it keeps everything.
     pub(crate) fn directory(&self) -> &DataDir {
         &self.directory

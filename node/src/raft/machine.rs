@@ -149,11 +149,6 @@ impl MachineHandle {
         }
     }
 
-    /// Bytes that the next checkpoint would write.
-    pub(crate) fn changed_bytes(&self) -> usize {
-        self.read().state.changed_bytes()
-    }
-
     /// The leader was heard, and said that this index is committed.
     pub(crate) fn heard_leader(&self, committed: u64) {
         lock(&self.shared.freshness).heard = Some((Instant::now(), committed));
@@ -173,12 +168,6 @@ impl MachineHandle {
         let store = self.shared.store.clone();
         let installer = blocking(move || store.install()).await?;
         Ok(Incoming { installer: Some(installer), meta })
-    }
-
-    /// Deletes what the engine has of the group.
-    pub(crate) async fn remove(&self) -> io::Result<()> {
-        let store = self.shared.store.clone();
-        blocking(move || store.remove()).await
     }
 
     fn note_freshness(&self) {

@@ -115,6 +115,9 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         election_timeout_min: settings.election_min_ms,
         election_timeout_max: settings.election_max_ms,
         enable_pre_vote: Some(true),
+        // A leader that was restarted stands for election like everybody else: what it remembers
+        // of its own leadership may be older than another's.
+        enable_leader_restore: Some(false),
         // An entry is a batch: a few of them fill a frame, and the byte limit in `log` cuts first.
         max_payload_entries: 256,
         // Snapshots and purges follow the bytes of the log, which openraft does not see; the
