@@ -7,14 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::{GroupRole, GroupStatus, Refusal, ReplicaStatus};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::peers::Peers;
 use crate::raft::{
-    self, Machine, MachineHandle, MemberChange, Metrics, Outcome, Raft, ServerState,
+    self, Machine, MachineHandle, Metrics, MetricsWatch, Outcome, Raft, ServerState,
 };
 use crate::reads::{self, PendingRead};
+use crate::state::steward::Step;
 use crate::state::{CommandResult, DirectoryEntry, DirectoryResult};
 use crate::wal::GroupLog;
 use crate::writes::{self, PendingWrite};
@@ -156,8 +157,8 @@ impl Group {
     }
 
     /// What openraft says of the group, and when it changes.
-    pub(crate) fn metrics(&self) -> watch::Receiver<Metrics> {
-        self.raft().metrics()
+    pub(crate) fn metrics(&self) -> MetricsWatch {
+        MetricsWatch::of(self.raft())
     }
 
     /// The group's term here.
@@ -175,19 +176,21 @@ impl Group {
         self.metrics().borrow().state == ServerState::Leader
     }
 
-    /// Whether the group has members already.
-    pub(crate) async fn is_initialized(&self) -> Result<bool, String> {
-        self.raft().is_initialized().await.map_err(|error| error.to_string())
-    }
-
     /// Makes this node the only member of a group that has none.
     pub(crate) async fn initialize(&self) -> Result<(), String> {
         raft::initialize(self.raft(), self.me).await
     }
 
-    /// Changes the members; only the leader can.
-    pub(crate) async fn change_members(&self, change: MemberChange) -> Result<(), String> {
-        raft::change_members(self.raft(), change).await
+    /// Takes one step toward the wanted members; only the leader can.
+    pub(crate) async fn take_step(&self, step: &Step) -> Result<(), String> {
+        raft::take_step(self.raft(), step).await
+    }
+
+    /// All members of the newest configuration that is known here.
+    pub(crate) fn members(&self) -> BTreeSet<NodeId> {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        metrics.membership_config.membership().nodes().map(|(node, _)| *node).collect()
     }
 
     /// Hands leadership to the voter that has most of the log, and waits until that is done.

@@ -1,1 +1,43 @@
+//! A node: a process that holds data, as coordinator or as replicant.
+//!
+//! A node holds one replica of each group that the directory gives it: of the *control group*,
+//! whose state is the directory and whose leader is the coordinator, and of the *shards*, whose
+//! leaders are the primaries of their keys. All groups of a node share one log on disk, one store
+//! of checkpoints, and one endpoint.
+//!
+//! What a node decides is plain code in [`state`]; what it does about it are small tasks around
+//! that: see docs/architecture.md. The registration server is never on the path of a read or a
+//! write: a node serves, fails over and restarts without it.
+#![forbid(unsafe_code)]
 
+mod args;
+mod run;
+mod main_loop;
+
+mod node;
+mod group;
+mod raft;
+
+mod incoming;
+mod requests;
+mod replies;
+mod writes;
+mod reads;
+
+mod coordinator;
+mod stewards;
+mod announce;
+mod compaction;
+
+mod peers;
+mod registration;
+mod data_dir;
+mod shell;
+
+pub mod state;
+pub mod wal;
+pub mod disk;
+
+pub use args::Args;
+pub use main_loop::main;
+pub use run::{NodeError, run};

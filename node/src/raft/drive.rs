@@ -11,11 +11,12 @@ use dkv_wire::id::{GroupId, NodeId, Term};
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError};
 use openraft::errors::{InitializeError, RaftError};
 use openraft::raft::ReadPolicy;
-use openraft::{ChangeMembers, EmptyNode};
+use openraft::{ChangeMembers, EmptyNode, Instant};
 
 use super::{LogStore, Machine, Metrics, Network, Outcome, Proposal, Raft, Types};
 use crate::group::ProposeError;
 use crate::peers::Peers;
+use crate::state::steward::Step;
 use crate::wal::GroupLog;
 
 /// Starts a group from what its log and its state say.
@@ -81,37 +82,19 @@ fn not_leader(forward: ForwardToLeader<Types>) -> ProposeError {
     }
 }
 
-/// One change of a group's members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MemberChange {
-    /// Leave a joint configuration that an earlier leader left behind.
-    FinishJoint,
-    /// A new member without a vote.
-    AddLearner(NodeId),
-    /// A learner gets a vote.
-    Promote(NodeId),
-    /// A voter loses its vote and stays as a learner.
-    Demote(NodeId),
-    /// A learner leaves.
-    RemoveLearner(NodeId),
-}
-
-/// Makes one change and waits until it is committed.
-pub(crate) async fn change_members(raft: &Raft, change: MemberChange) -> Result<(), String> {
-    let one = |node| BTreeSet::from([node]);
-    let change = match change {
-        MemberChange::FinishJoint => ChangeMembers::AddVoterIds(BTreeSet::new()),
-        MemberChange::AddLearner(node) => {
-            return match raft.add_learner(node, EmptyNode {}, false).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            };
+/// Takes one step toward the wanted members and waits until it is committed.
+pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
+    let change = match step {
+        Step::FinishJoint => ChangeMembers::AddVoterIds(BTreeSet::new()),
+        Step::AddLearner(node) => ChangeMembers::AddNodes(BTreeMap::from([(*node, EmptyNode {})])),
+        Step::ChangeVoters(voters) => ChangeMembers::ReplaceAllVoters(voters.clone()),
+        Step::RemoveLearner(node) => ChangeMembers::RemoveNodes(BTreeSet::from([*node])),
+        Step::Transfer(node) => {
+            let transfer = raft.trigger().transfer_leader(*node).await;
+            return transfer.map_err(|error| error.to_string());
         }
-        MemberChange::Promote(node) => ChangeMembers::AddVoterIds(one(node)),
-        MemberChange::Demote(node) => ChangeMembers::RemoveVoters(one(node)),
-        MemberChange::RemoveLearner(node) => ChangeMembers::RemoveNodes(one(node)),
     };
-    // A voter that is removed stays a learner, so that nothing is lost by a change of mind.
+    // A voter that is taken out stays a learner: the steward says when it goes.
     match raft.change_membership(change, true).await {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),

@@ -7,7 +7,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 
 use bytes::Bytes;
 use dkv_wire::codec::{decode, encode};
@@ -19,7 +19,7 @@ use super::{Entry, LogId, Types, Vote};
 use crate::wal::GroupLog;
 
 /// Bytes of entries that one read for replication returns; one entry may be larger.
-const READ_BYTES_MAX: usize = 1024 * 1024;
+const READ_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The log of one group.
 #[derive(Clone)]
@@ -56,10 +56,10 @@ impl RaftLogStorage<Types> for LogStore {
             Some((_, log_id)) => Some(decode(log_id).map_err(invalid)?),
             None => None,
         };
-        let last_log_id = match state.last {
+        let last_log_id = match state.last_index {
             Some(last) => {
-                let entries = self.log.read(last..last + 1)?;
-                let entry = entries.first().ok_or_else(|| {
+                let entries = self.log.read(last..=last)?;
+                let (_, entry) = entries.first().ok_or_else(|| {
                     io::Error::new(io::ErrorKind::InvalidData, "the last entry of the log is gone")
                 })?;
                 Some(decode_entry(entry).map_err(invalid)?.log_id)
@@ -98,7 +98,9 @@ impl RaftLogStorage<Types> for LogStore {
             .into_iter()
             .map(|entry| (entry.log_id.index, encode_entry(&entry)))
             .collect();
-        self.log.append(entries, Box::new(move |result| callback.io_completed(result)))
+        // Waits while the disk is far behind: whoever proposes must not outrun it for long.
+        let done = Box::new(move |result| callback.io_completed(result));
+        self.log.append_when_ready(entries, done).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -116,17 +118,7 @@ impl RaftLogReader<Types> for LogStore {
     where
         R: RangeBounds<u64> + Clone + Debug + Send,
     {
-        let start = match range.start_bound() {
-            Bound::Included(start) => *start,
-            Bound::Excluded(start) => start.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(end) => end.saturating_add(1),
-            Bound::Excluded(end) => *end,
-            Bound::Unbounded => u64::MAX,
-        };
-        decode_all(&self.log.read(start..end)?)
+        decode_all(&self.log.read(range)?)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
@@ -141,6 +133,6 @@ impl RaftLogReader<Types> for LogStore {
     }
 }
 
-fn decode_all(entries: &[Bytes]) -> io::Result<Vec<Entry>> {
-    entries.iter().map(|entry| decode_entry(entry).map_err(invalid)).collect()
+fn decode_all(entries: &[(u64, Bytes)]) -> io::Result<Vec<Entry>> {
+    entries.iter().map(|(_, entry)| decode_entry(entry).map_err(invalid)).collect()
 }

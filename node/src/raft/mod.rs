@@ -15,15 +15,15 @@ mod log;
 mod machine;
 mod network;
 mod service;
+mod watch;
 
-pub(crate) use drive::{
-    MemberChange, change_members, confirm_leadership, initialize, propose, silence, start,
-};
+pub(crate) use drive::{confirm_leadership, initialize, propose, silence, start, take_step};
 use log::LogStore;
 pub(crate) use machine::{Machine, MachineHandle, SnapshotData};
 use network::Network;
 pub(crate) use openraft::{Config, ServerState};
 pub(crate) use service::{serve_append, serve_calls, serve_snapshot};
+pub(crate) use watch::MetricsWatch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,12 +31,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_wire::id::NodeId;
 use dkv_wire::network::Settings;
+use serde::{Deserialize, Serialize};
 
 /// A node id, as openraft wants to see it.
 pub(crate) type RaftNodeId = NodeId;
 
 /// The commands of one entry, encoded: a batch of a shard, or a command of the directory.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Proposal(pub(crate) Bytes);
 
 impl fmt::Debug for Proposal {
@@ -53,6 +54,7 @@ impl fmt::Display for Proposal {
 
 openraft::declare_raft_types!(
     /// The types that our groups run with.
+    #[derive(Serialize, Deserialize)]
     pub(crate) Types:
         D = Proposal,
         R = crate::raft::Outcome,
@@ -83,6 +85,19 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// An outcome never leaves its process; openraft asks for these all the same.
+impl Serialize for Outcome {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+impl<'de> Deserialize<'de> for Outcome {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <()>::deserialize(deserializer).map(|()| Self::None)
+    }
+}
+
 pub(crate) type Raft = openraft::Raft<Types, Machine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
@@ -100,6 +115,9 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         election_timeout_min: settings.election_min_ms,
         election_timeout_max: settings.election_max_ms,
         enable_pre_vote: Some(true),
+        // A leader that was restarted stands for election like everybody else: what it remembers
+        // of its own leadership may be older than another's.
+        enable_leader_restore: Some(false),
         // An entry is a batch: a few of them fill a frame, and the byte limit in `log` cuts first.
         max_payload_entries: 256,
         // Snapshots and purges follow the bytes of the log, which openraft does not see; the

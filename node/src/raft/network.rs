@@ -142,10 +142,8 @@ impl NetworkClient {
             writer.send(&SnapshotFrame::Rows(rows)).await.map_err(text)?;
         }
         writer.send(&SnapshotFrame::End).await.map_err(text)?;
-        let answer = tokio::time::timeout(
-            INSTALL_TIMEOUT,
-            FrameReader::new(receive, FRAME_BYTES_MAX).next(),
-        );
+        let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+        let answer = tokio::time::timeout(INSTALL_TIMEOUT, reader.next());
         let answer = answer.await.map_err(|_| "the snapshot was not installed in time")?;
         let answer = answer.map_err(|error| error.to_string())?;
         let answer = answer.ok_or("the receiver ended the stream without an answer")?;

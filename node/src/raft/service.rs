@@ -21,24 +21,39 @@ type Reader = FrameReader<quinn::RecvStream>;
 type Writer = FrameWriter<quinn::SendStream>;
 
 /// Answers calls until the peer ends the stream.
-pub(crate) async fn serve_calls(raft: Raft, from: NodeId, mut reader: Reader, mut writer: Writer) {
+pub(crate) async fn serve_calls(
+    raft: Raft,
+    machine: MachineHandle,
+    from: NodeId,
+    mut reader: Reader,
+    mut writer: Writer,
+) {
     while let Ok(Some(frame)) = reader.next().await {
-        let answer = answer_call(&raft, from, &frame).await;
+        let answer = answer_call(&raft, &machine, from, &frame).await;
         if writer.send(&answer).await.is_err() {
             return;
         }
     }
 }
 
-async fn answer_call(raft: &Raft, from: NodeId, frame: &Bytes) -> CallResult {
+async fn answer_call(
+    raft: &Raft,
+    machine: &MachineHandle,
+    from: NodeId,
+    frame: &Bytes,
+) -> CallResult {
     let call = decode::<Call>(frame).map_err(|error| error.to_string())?;
     match call {
         Call::Heartbeat(request) => {
             let request = decode_append(&request).map_err(|error| error.to_string())?;
             own(&request.vote, from)?;
+            let committed = request.leader_commit;
             let stream = futures::stream::iter([request]);
             let mut answers = std::pin::pin!(raft.stream_append(stream));
             let answer = answers.next().await.ok_or("stopped")?.map_err(|e| e.to_string())?;
+            if answer.is_ok() {
+                machine.heard_leader(committed.map_or(0, |committed| committed.index));
+            }
             Ok(CallAnswer::Heartbeat(answer))
         }
         Call::Vote(request) => {

@@ -1,0 +1,111 @@
+//! How a node makes itself known to the coordinator, and keeps itself known.
+//!
+//! A node that joins, that comes back, or that has moved says so to the coordinator, which it finds
+//! through whomever it knows. It goes on saying so until the directory, as it has arrived here by
+//! replication, shows the node as it is.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_wire::call::call;
+use dkv_wire::id::NodeId;
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
+use tracing::{debug, info};
+
+use crate::node::Node;
+use crate::peers::Lane;
+use crate::state::DirectoryCommand;
+
+/// How often a node that is not known tries again.
+const RETRY_EVERY: Duration = Duration::from_millis(200);
+/// How often a node that is known looks whether it still is.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Time that one attempt may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs for the life of the node.
+pub(crate) async fn run(node: Arc<Node>) {
+    let mut known_before = false;
+    loop {
+        if is_known(&node) {
+            if !known_before {
+                info!(name = node.me().name, address = %node.me().address, "known to the network");
+                known_before = true;
+            }
+            tokio::time::sleep(CHECK_EVERY).await;
+            continue;
+        }
+        if let Err(Refusal::Invalid(why)) = announce(&node).await {
+            return node.fail(format!("the coordinator does not accept this node: {why}"));
+        }
+        tokio::time::sleep(RETRY_EVERY).await;
+    }
+}
+
+/// Whether the directory shows the node as it is.
+fn is_known(node: &Node) -> bool {
+    let me = node.me();
+    let known = node.control().machine().with_directory(|directory| {
+        directory.nodes().get(&me.id).is_some_and(|member| {
+            member.name == me.name && member.address == me.address && !member.left
+        })
+    });
+    known.unwrap_or(false)
+}
+
+/// Tells the coordinator, wherever it is.
+async fn announce(node: &Node) -> Result<(), Refusal> {
+    if node.control().leads() {
+        let command = DirectoryCommand::Announce(node.announcement());
+        return match node.change_directory(command).await {
+            Ok(crate::state::DirectoryResult::Rejected(why)) => Err(Refusal::Invalid(why)),
+            Ok(crate::state::DirectoryResult::Done) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let mut asked = BTreeSet::from([node.id()]);
+    let mut next: Vec<NodeId> = node.peers().known().into_iter().map(|(id, _)| id).collect();
+    next.extend(node.control().leader());
+    let mut last = Err(Refusal::Unavailable("no other node is known".into()));
+    while let Some(peer) = next.pop() {
+        if !asked.insert(peer) {
+            continue;
+        }
+        let me = node.me();
+        let body = RequestBody::Announce { name: me.name.clone(), address: me.address };
+        last = tell(node, peer, body, PATIENCE).await;
+        match &last {
+            Ok(()) | Err(Refusal::Invalid(_)) => return last,
+            Err(Refusal::NotPrimary { primary }) => next.extend(*primary),
+            Err(error) => debug!(?peer, %error, "not announced"),
+        }
+    }
+    last
+}
+
+/// Asks one node something that is answered with "done".
+pub(crate) async fn tell(
+    node: &Node,
+    peer: NodeId,
+    body: RequestBody,
+    patience: Duration,
+) -> Result<(), Refusal> {
+    let unavailable = |why: String| Refusal::Unavailable(why);
+    let connection = node
+        .peers()
+        .connection(peer, Lane::Urgent)
+        .await
+        .map_err(|error| unavailable(error.to_string()))?;
+    let request = Request { id: 1, deadline_ms: patience.as_millis() as u32, body };
+    let reply: Reply =
+        call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, patience)
+            .await
+            .map_err(|error| unavailable(error.to_string()))?;
+    match reply.result {
+        Ok(Answer::Done) => Ok(()),
+        Ok(_) => Err(unavailable("an answer to another question".into())),
+        Err(refusal) => Err(refusal),
+    }
+}

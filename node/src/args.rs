@@ -1,0 +1,43 @@
+//! What a node is told when it is started.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+/// Joins this machine to a network as a node that holds data.
+///
+/// The same command is first start, restart, and restart with another address: what the node is, is
+/// kept in its data directory.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// Address of the registration server
+    #[arg(value_name = "SERVER", env = "DKV_SERVER")]
+    pub server: String,
+
+    /// What people call this node [default: the server finds a name]
+    #[arg(long, env = "DKV_NAME")]
+    pub name: Option<String>,
+
+    /// Where it keeps its identity and its data [default: the first of data/node-1, data/node-2, …
+    /// that no other process uses]
+    #[arg(long, value_name = "DIR", env = "DKV_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where it listens [default: the address from which this machine reaches the server, and the
+    /// port of its last start, or the first free one from 4401 on]
+    #[arg(long, value_name = "IP:PORT", env = "DKV_LISTEN")]
+    pub listen: Option<SocketAddr>,
+
+    /// Where others reach it, if that is not where it listens
+    #[arg(long, value_name = "IP:PORT", env = "DKV_ADVERTISE")]
+    pub advertise: Option<SocketAddr>,
+
+    /// File with the text of a node token [default: the variable DKV_TOKEN, or the token that a
+    /// server on this machine left for its user]
+    #[arg(long, value_name = "FILE", env = "DKV_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// The port of a server whose address names none.
+pub const DEFAULT_SERVER_PORT: u16 = 4400;

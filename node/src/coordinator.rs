@@ -1,0 +1,189 @@
+//! What the coordinator does beside leading: it keeps the directory as it should be, and tells the
+//! registration server how everything is.
+//!
+//! Every node runs this task; it acts only while the node leads the control group. It decides
+//! nothing itself: `state::placement` says what to change, and a change takes effect only once a
+//! quorum has it. A coordinator that was deposed and does not know it yet can therefore propose
+//! nothing, and what it reports, the server refuses by its term.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_wire::id::{NodeId, Term};
+use dkv_wire::message::{Confirmation, CoordinatorReport, ServerAnswer, ServerRequest};
+use dkv_wire::network::{NetworkView, NodeState};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::node::Node;
+use crate::raft;
+use crate::state::DirectoryCommand;
+use crate::state::placement::{self, Liveness, Sighting};
+
+/// How often the coordinator looks at everything.
+const TICK: Duration = Duration::from_millis(100);
+/// How often it reports when nothing has changed.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Silence after which a node is taken to be dead, whatever the election times.
+const DOWN_AFTER: Duration = Duration::from_secs(5);
+
+/// One term of leading the control group.
+struct Reign {
+    term: Term,
+    since: Instant,
+}
+
+/// Runs for the life of the node.
+pub(crate) async fn run(node: Arc<Node>) {
+    let mut reign: Option<Reign> = None;
+    let reporter = tokio::spawn(report(Arc::clone(&node)));
+    let mut metrics = node.control().metrics();
+    loop {
+        let term = node.control().leads().then(|| node.control().term());
+        if term != reign.as_ref().map(|reign| reign.term) {
+            reign = term.map(|term| Reign { term, since: Instant::now() });
+            if let Some(Reign { term, .. }) = reign {
+                info!(%term, "this node is the coordinator");
+                node.set_reign(Some(Instant::now()));
+            } else {
+                node.set_reign(None);
+            }
+        }
+        if let Some(reign) = &reign {
+            act(&node, reign).await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {}
+            changed = metrics.changed() => if changed.is_err() { break },
+        }
+    }
+    reporter.abort();
+}
+
+async fn act(node: &Arc<Node>, reign: &Reign) {
+    if let Some(create) = node.creation() {
+        return propose(node, create).await;
+    }
+    if node.start_founded_shards().await {
+        return;
+    }
+    let liveness = liveness(node, reign.since);
+    let replication = node.settings().replication;
+    let planned = node
+        .control()
+        .machine()
+        .with_directory(|directory| placement::plan(directory, &liveness, replication))
+        .flatten();
+    if let Some(command) = planned {
+        propose(node, command).await;
+    }
+}
+
+async fn propose(node: &Arc<Node>, command: DirectoryCommand) {
+    debug!(?command, "changing the directory");
+    if let Err(error) = node.change_directory(command).await {
+        debug!(%error, "the directory was not changed");
+    }
+}
+
+/// How the nodes seem to this coordinator, for placement.
+fn liveness(node: &Node, since: Instant) -> Liveness {
+    let settings = node.settings();
+    let silent = silence(node, since);
+    let members: Vec<_> = node.groups().iter().map(|group| group.members()).collect();
+    silent
+        .into_iter()
+        .map(|(id, silent_ms)| {
+            let live = silent_ms <= settings.election_max_ms;
+            // A group that this node is not in may have any member.
+            let member = members.len() <= settings.shards as usize
+                || members.iter().any(|members| members.contains(&id));
+            (id, Sighting { live, silent_ms, member })
+        })
+        .collect()
+}
+
+/// For each node of the directory, how long it has not been heard of. A node that was never heard
+/// of has been silent since the reign began.
+fn silence(node: &Node, since: Instant) -> BTreeMap<NodeId, u64> {
+    let reign_ms = since.elapsed().as_millis() as u64;
+    let heard = raft::silence(&node.control().metrics().borrow());
+    let ids = node
+        .control()
+        .machine()
+        .with_directory(|directory| directory.nodes().keys().copied().collect::<Vec<_>>());
+    ids.unwrap_or_default()
+        .into_iter()
+        .map(|id| match heard.get(&id) {
+            _ if id == node.id() => (id, 0),
+            Some(silent_ms) => (id, *silent_ms),
+            None => (id, reign_ms),
+        })
+        .collect()
+}
+
+/// How the nodes seem to this coordinator, for people.
+pub(crate) fn states(node: &Node, since: Instant) -> BTreeMap<NodeId, NodeState> {
+    let suspect_ms = node.settings().election_max_ms;
+    let down_ms = (10 * suspect_ms).max(DOWN_AFTER.as_millis() as u64);
+    let metrics = node.control().metrics();
+    let metrics = metrics.borrow();
+    let membership = metrics.membership_config.membership();
+    let heard = raft::silence(&metrics);
+    let members: Vec<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
+    drop(metrics);
+    silence(node, since)
+        .into_iter()
+        .map(|(id, silent_ms)| {
+            let joined = id == node.id() || (members.contains(&id) && heard.contains_key(&id));
+            let state = match silent_ms {
+                silent_ms if silent_ms > down_ms => NodeState::Down,
+                silent_ms if silent_ms > suspect_ms && joined => NodeState::Suspect,
+                _ if joined => NodeState::Live,
+                _ => NodeState::Joining,
+            };
+            (id, state)
+        })
+        .collect()
+}
+
+/// Tells the server, at once when something has changed and now and then when nothing has.
+async fn report(node: Arc<Node>) {
+    let mut told: Option<(NetworkView, Instant)> = None;
+    loop {
+        tokio::time::sleep(TICK / 2).await;
+        if !node.control().leads() {
+            told = None;
+            continue;
+        }
+        let Some(view) = node.view() else { continue };
+        let due = match &told {
+            Some((last, when)) => *last != view || when.elapsed() >= REPORT_EVERY,
+            None => true,
+        };
+        if !due {
+            continue;
+        }
+        let first = told.is_none();
+        let request =
+            ServerRequest::Report(CoordinatorReport { term: view.term, view: view.clone() });
+        match node.server().ask(&request).await {
+            Ok(ServerAnswer::Confirmed(Confirmation::Confirmed)) => {
+                if first {
+                    info!(term = %view.term, "confirmed as coordinator by the server");
+                }
+                told = Some((view, Instant::now()));
+            }
+            Ok(ServerAnswer::Confirmed(Confirmation::Outdated { confirmed })) => {
+                warn!(own = %view.term, %confirmed, "the server knows a newer coordinator");
+                tokio::time::sleep(REPORT_EVERY).await;
+            }
+            Ok(_) => warn!("the server gave an unexpected answer"),
+            Err(error) => {
+                debug!(%error, "the server was not told");
+                tokio::time::sleep(REPORT_EVERY / 4).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! A node's data directory: its identity, and all that it holds.
+//!
+//! ```text
+//! lock            held by the process that uses the directory
+//! credentials/    key and certificates
+//! node.json       network, name, address, settings
+//! wal/            the log of all groups
+//! state/          checkpoints
+//! ```
+//!
+//! The identity lives and dies with the directory. `node.json` says whether the log was begun: a
+//! directory that lost its log is damaged, for a node that forgot its votes and entries must never
+//! go on under its old identity.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use dkv_wire::certificate::{CertificateError, Credentials};
+use dkv_wire::durable;
+use dkv_wire::id::{NetworkId, NodeId};
+use dkv_wire::identity::Role;
+use dkv_wire::network::Settings;
+use serde::{Deserialize, Serialize};
+
+/// Version of node.json.
+const VERSION: u32 = 1;
+/// Default directories that are tried before giving up.
+const DEFAULTS_MAX: u32 = 1024;
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataDirError {
+    /// Another process has it.
+    #[error(
+        "the data directory {0} is in use by another process; stop that one, or choose another \
+         directory with --data-dir"
+    )]
+    InUse(PathBuf),
+    /// What is in it cannot be.
+    #[error(
+        "the data directory {path} is damaged: {problem}; move it away and start again: the node \
+         will join under a new identity and get its data from the others"
+    )]
+    Damaged {
+        /// Which directory.
+        path: PathBuf,
+        /// What does not fit.
+        problem: String,
+    },
+    /// It was written by a version that we do not know.
+    #[error("the data directory {path} is of format {found}, and this version knows {VERSION}")]
+    Version {
+        /// Which directory.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+    },
+    /// It cannot be read or written.
+    #[error("the data directory {path} cannot be used: {source}")]
+    Io {
+        /// Which directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// What node.json holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeFile {
+    version: u32,
+    /// The network that the node belongs to.
+    pub(crate) network: NetworkId,
+    /// The node.
+    pub(crate) id: NodeId,
+    /// What people call it.
+    pub(crate) name: String,
+    /// Where it listened last.
+    pub(crate) listen: SocketAddr,
+    /// What the network runs with.
+    pub(crate) settings: Settings,
+    /// Whether the server told this node to bootstrap the network.
+    pub(crate) bootstrap: bool,
+    /// Whether the log was begun.
+    pub(crate) log_begun: bool,
+}
+
+impl NodeFile {
+    pub(crate) fn new(
+        network: NetworkId,
+        id: NodeId,
+        name: String,
+        listen: SocketAddr,
+        settings: Settings,
+        bootstrap: bool,
+    ) -> Self {
+        Self { version: VERSION, network, id, name, listen, settings, bootstrap, log_begun: false }
+    }
+}
+
+/// A directory that belongs to this process.
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes a directory, which is made if need be.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        let io = |source| DataDirError::Io { path: path.to_owned(), source };
+        durable::create_dir(path).map_err(io)?;
+        match durable::lock_dir(path) {
+            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(DataDirError::InUse(path.to_owned()))
+            }
+            Err(error) => Err(io(error)),
+        }
+    }
+
+    /// Takes the first of `node-1`, `node-2`, ... below `parent` that no other process uses, so
+    /// that one command, typed in several terminals, runs several nodes, and typed again runs the
+    /// same ones.
+    pub(crate) fn open_default(parent: &Path) -> Result<Self, DataDirError> {
+        let mut last = None;
+        for number in 1..=DEFAULTS_MAX {
+            match Self::open(&parent.join(format!("node-{number}"))) {
+                Err(error @ DataDirError::InUse(_)) => last = Some(error),
+                other => return other,
+            }
+        }
+        Err(last.unwrap_or_else(|| DataDirError::InUse(parent.to_owned())))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the log is.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.path.join("wal")
+    }
+
+    /// Where the checkpoints are.
+    pub(crate) fn state_path(&self) -> PathBuf {
+        self.path.join("state")
+    }
+
+    /// The identity that lives here, if one does.
+    pub(crate) fn credentials(&self) -> Result<Option<Credentials>, DataDirError> {
+        match Credentials::load(&self.credentials_path()) {
+            Ok(Some(found)) if found.identity.role != Role::Node => {
+                Err(self.damaged(format!("it holds the certificate of a {}", found.identity.role)))
+            }
+            Ok(found) => Ok(found),
+            Err(CertificateError::Io { source, .. }) => {
+                Err(DataDirError::Io { path: self.path.clone(), source })
+            }
+            Err(error) => Err(self.damaged(error.to_string())),
+        }
+    }
+
+    /// Keeps an identity, or a renewed certificate of it.
+    pub(crate) fn save_credentials(&self, credentials: &Credentials) -> Result<(), DataDirError> {
+        credentials.save(&self.credentials_path()).map_err(|error| DataDirError::Io {
+            path: self.path.clone(),
+            source: io::Error::other(error),
+        })
+    }
+
+    /// Reads node.json and checks it against the identity and against what else is there.
+    pub(crate) fn node_file(&self, credentials: &Credentials) -> Result<Option<NodeFile>, DataDirError> {
+        let content = durable::read(&self.node_path()).map_err(|error| self.io(error))?;
+        let Some(content) = content else {
+            return if self.log_path().exists() {
+                Err(self.damaged("node.json is gone".into()))
+            } else {
+                Ok(None)
+            };
+        };
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let malformed = |error| self.damaged(format!("node.json: {error}"));
+        let Versioned { version } = serde_json::from_slice(&content).map_err(malformed)?;
+        if version != VERSION {
+            return Err(DataDirError::Version { path: self.path.clone(), found: version });
+        }
+        let file: NodeFile = serde_json::from_slice(&content).map_err(malformed)?;
+        let identity = credentials.identity;
+        if file.network != identity.network || Some(file.id) != identity.as_node() {
+            return Err(self.damaged("node.json and the certificate are of different nodes".into()));
+        }
+        file.settings.check().map_err(|error| self.damaged(format!("node.json: {error}")))?;
+        if file.log_begun && !has_entries(&self.log_path()) {
+            return Err(self.damaged("its log is gone".into()));
+        }
+        Ok(Some(file))
+    }
+
+    /// Replaces node.json.
+    pub(crate) fn save_node_file(&self, file: &NodeFile) -> Result<(), DataDirError> {
+        let content = serde_json::to_vec_pretty(file).map_err(io::Error::other);
+        content
+            .and_then(|content| durable::write(&self.node_path(), &content))
+            .map_err(|error| self.io(error))
+    }
+
+    /// An error that says what is wrong with this directory.
+    pub(crate) fn damaged(&self, problem: String) -> DataDirError {
+        DataDirError::Damaged { path: self.path.clone(), problem }
+    }
+
+    fn io(&self, source: io::Error) -> DataDirError {
+        DataDirError::Io { path: self.path.clone(), source }
+    }
+
+    fn credentials_path(&self) -> PathBuf {
+        self.path.join("credentials")
+    }
+
+    fn node_path(&self) -> PathBuf {
+        self.path.join("node.json")
+    }
+}
+
+fn has_entries(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+}

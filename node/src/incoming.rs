@@ -1,0 +1,100 @@
+//! Connections to this node, and what their streams are for.
+//!
+//! By the time a connection gets here its peer has shown a certificate of this network. Each stream
+//! says in its first frame what it is for; who may open which is decided here, once. Raft is for
+//! nodes, and a node speaks for itself only.
+
+use std::sync::Arc;
+
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::gate::Peer;
+use dkv_wire::id::NodeId;
+use dkv_wire::identity::Identity;
+use dkv_wire::limits;
+use dkv_wire::message::Opening;
+use dkv_wire::quic::Close;
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use crate::node::Node;
+use crate::raft;
+use crate::requests;
+
+/// Serves one connection until it closes.
+pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: Peer) {
+    let Peer::Certified(identity) = peer else {
+        return Close::Denied.close(&connection, "a certificate is needed");
+    };
+    if let Some(peer) = identity.as_node() {
+        // It is there: whatever of ours to it seemed dead should be tried again at once.
+        node.peers().redial(peer);
+    }
+    let share = Arc::new(Semaphore::new(requests::CONNECTION_PARTS));
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        let reader = FrameReader::new(receive, limits::FRAME_BYTES_MAX);
+        let writer = FrameWriter::new(send);
+        let stream = serve_stream(
+            Arc::clone(&node),
+            identity,
+            connection.clone(),
+            Arc::clone(&share),
+            reader,
+            writer,
+        );
+        tokio::spawn(stream);
+    }
+}
+
+async fn serve_stream(
+    node: Arc<Node>,
+    identity: Identity,
+    connection: quinn::Connection,
+    share: Arc<Semaphore>,
+    mut reader: FrameReader<quinn::RecvStream>,
+    writer: FrameWriter<quinn::SendStream>,
+) {
+    // A stream that is opened and never used costs its peer one of the few that it may have.
+    let opening = match reader.next().await {
+        Ok(Some(frame)) => decode::<Opening>(&frame),
+        Ok(None) => return,
+        Err(error) => return debug!(%identity, %error, "stream ended before it began"),
+    };
+    let opening = match opening {
+        Ok(opening) => opening,
+        Err(error) => {
+            debug!(%identity, %error, "malformed opening");
+            return Close::Protocol.close(&connection, "malformed opening of a stream");
+        }
+    };
+    let (group, from) = match opening {
+        Opening::Requests => return requests::serve(node, identity, share, reader, writer).await,
+        Opening::RaftCalls { group, from }
+        | Opening::RaftAppend { group, from }
+        | Opening::RaftSnapshot { group, from } => (group, from),
+    };
+    if !speaks_for(identity, from) {
+        warn!(%identity, claimed = ?from, "refused to speak Raft");
+        return Close::Denied.close(&connection, "only a node speaks Raft, and for itself");
+    }
+    // Not there yet, or not any more: the peer finds its stream ended and tries again.
+    let Some(group) = node.group(group) else { return };
+    let raft = group.raft().clone();
+    match opening {
+        Opening::Requests => {}
+        Opening::RaftCalls { .. } => {
+            raft::serve_calls(raft, group.machine().clone(), from, reader, writer).await;
+        }
+        Opening::RaftAppend { .. } => {
+            raft::serve_append(raft, from, reader, writer).await;
+        }
+        Opening::RaftSnapshot { .. } => {
+            raft::serve_snapshot(raft, group.machine().clone(), from, reader, writer).await;
+        }
+    }
+}
+
+/// Whether the holder of a certificate is the node that a message names as its sender.
+fn speaks_for(identity: Identity, from: NodeId) -> bool {
+    identity.as_node() == Some(from)
+}

@@ -1,0 +1,58 @@
+//! The process around a node: runtime, log output, signals, exit status.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::Args;
+
+/// Environment variable that says what is logged, e.g. `debug` or `dkv_node=debug,info`.
+const LOG_VARIABLE: &str = "DKV_LOG";
+const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=error";
+
+/// Runs a node as a process does: until Ctrl-C or SIGTERM. Prints `ready <address>` on stdout once
+/// the node serves.
+pub fn main(args: Args) -> ExitCode {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("cannot start threads: {error}")),
+    };
+    match runtime.block_on(crate::run(args, say_ready, stop_signal())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error.to_string()),
+    }
+}
+
+fn say_ready(address: SocketAddr) {
+    let mut stdout = std::io::stdout();
+    // Whoever started us may not listen.
+    let _ = writeln!(stdout, "ready {address}").and_then(|()| stdout.flush());
+}
+
+fn complain(error: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::FAILURE
+}
+
+/// Completes at Ctrl-C or SIGTERM.
+async fn stop_signal() {
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        // Without it, Ctrl-C alone has to do.
+        Err(_) => return drop(tokio::signal::ctrl_c().await),
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,410 @@
+//! Raft's state machine on the node's state.
+//!
+//! Applying touches memory only. A snapshot, in openraft's word, is a checkpoint in ours: what
+//! changed since the last one goes to the engine in one atomic batch, in the background, and the
+//! log may then be purged up to it. A member that is too far behind for the log is sent the rows of
+//! the newest checkpoint.
+//!
+//! The position of the last applied entry, and the membership in force there, go with every
+//! checkpoint, so that state and position can never part.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_wire::codec::{decode, encode};
+use dkv_wire::id::{GroupId, Revision};
+use dkv_wire::message::Stored;
+use futures::{Stream, StreamExt};
+use openraft::EntryPayload;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::codec::invalid;
+use super::{LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership, Types};
+use crate::state::{
+    Applied, Changes, Directory, EngineError, GroupState, GroupStore, Installer, Meta,
+    SnapshotReader,
+};
+
+/// Time between two attempts to write a checkpoint to a disk that is full.
+const ROOM_RETRY: Duration = Duration::from_millis(500);
+
+/// The moment that a state is of, as it stands in its checkpoints.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Position {
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+/// The state machine of one group, as openraft drives it.
+pub(crate) struct Machine {
+    handle: MachineHandle,
+}
+
+/// The state of one group, for everybody else.
+#[derive(Clone)]
+pub(crate) struct MachineHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    group: GroupId,
+    store: GroupStore,
+    current: RwLock<Current>,
+    freshness: Mutex<Freshness>,
+    /// Index of the last applied entry, for those who wait for changes.
+    applied: watch::Sender<u64>,
+}
+
+struct Current {
+    state: GroupState,
+    position: Position,
+}
+
+/// What is needed to say how old the state may be.
+#[derive(Clone, Copy, Default)]
+struct Freshness {
+    /// When the leader was last heard, and what it said was committed then.
+    heard: Option<(Instant, u64)>,
+    /// When the state last held all that was committed.
+    complete: Option<Instant>,
+}
+
+/// A few figures about a state.
+pub(crate) struct Summary {
+    pub(crate) applied_index: u64,
+    pub(crate) keys: u64,
+    pub(crate) bytes: u64,
+    pub(crate) revision: Revision,
+    pub(crate) hash: u64,
+}
+
+impl Machine {
+    /// The state as the engine has it.
+    pub(crate) fn load(store: GroupStore) -> Result<Self, EngineError> {
+        let (state, meta) = GroupState::load(&store)?;
+        let position = match &meta {
+            Some(meta) => decode_position(&meta.applied)
+                .map_err(|_| store.damaged("the applied position is malformed"))?,
+            None => Position::default(),
+        };
+        let (applied, _) = watch::channel(index(position.applied));
+        let shared = Shared {
+            group: store.id(),
+            store,
+            current: RwLock::new(Current { state, position }),
+            freshness: Mutex::default(),
+            applied,
+        };
+        Ok(Self { handle: MachineHandle { shared: Arc::new(shared) } })
+    }
+
+    /// The state, for everybody else.
+    pub(crate) fn handle(&self) -> MachineHandle {
+        self.handle.clone()
+    }
+}
+
+impl MachineHandle {
+    /// Looks keys up; each is answered with the value, or with the latest revision and nothing.
+    pub(crate) fn read_keys<F>(&self, keys: impl Iterator<Item = (Bytes, F)>)
+    where
+        F: FnOnce(Revision, Option<Stored>),
+    {
+        let current = self.read();
+        let Some(shard) = current.state.as_shard() else { return };
+        for (key, answer) in keys {
+            match shard.get(&key) {
+                Some(row) => answer(row.revision, Some(row.to_stored())),
+                None => answer(shard.revision(), None),
+            }
+        }
+    }
+
+    /// Looks at the directory. `None` if this is a shard.
+    pub(crate) fn with_directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> Option<T> {
+        self.read().state.as_directory().map(look)
+    }
+
+    /// Index of the last applied entry, and news of it.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.shared.applied.subscribe()
+    }
+
+    /// A few figures.
+    pub(crate) fn summary(&self) -> Summary {
+        let current = self.read();
+        let counts = current.state.counts();
+        Summary {
+            applied_index: index(current.position.applied),
+            keys: counts.keys,
+            bytes: counts.bytes,
+            revision: current.state.revision(),
+            hash: current.state.hash(),
+        }
+    }
+
+    /// The leader was heard, and said that this index is committed.
+    pub(crate) fn heard_leader(&self, committed: u64) {
+        lock(&self.shared.freshness).heard = Some((Instant::now(), committed));
+        self.note_freshness();
+    }
+
+    /// How old the state may be, in milliseconds; `None` if no leader was heard since the start.
+    pub(crate) fn staleness_ms(&self) -> Option<u64> {
+        let complete = lock(&self.shared.freshness).complete?;
+        Some(complete.elapsed().as_millis() as u64)
+    }
+
+    /// Begins to take a snapshot from the leader.
+    pub(crate) async fn receive(&self, meta: Bytes) -> io::Result<Incoming> {
+        let meta: Meta = Meta::decode(&meta)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let store = self.shared.store.clone();
+        let installer = blocking(move || store.install()).await?;
+        Ok(Incoming { installer: Some(installer), meta })
+    }
+
+    fn note_freshness(&self) {
+        let applied = *self.shared.applied.borrow();
+        let mut freshness = lock(&self.shared.freshness);
+        if let Some((heard, committed)) = freshness.heard
+            && applied >= committed
+        {
+            freshness.complete = Some(heard);
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Current> {
+        self.shared.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Current> {
+        self.shared.current.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies one entry.
+    fn apply(
+        &self,
+        log_id: LogId,
+        payload: EntryPayload<super::Proposal, super::RaftNodeId, openraft::EmptyNode>,
+    ) -> io::Result<Outcome> {
+        let mut current = self.write();
+        let outcome = match payload {
+            EntryPayload::Blank => Outcome::None,
+            EntryPayload::Normal(proposal) => match current.state.apply(&proposal.0) {
+                Ok(Applied::Shard(results)) => Outcome::Shard(results),
+                Ok(Applied::Control(result)) => Outcome::Directory(result),
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            },
+            EntryPayload::Membership(membership) => {
+                current.position.membership = StoredMembership::new(Some(log_id), membership);
+                Outcome::None
+            }
+        };
+        current.position.applied = Some(log_id);
+        Ok(outcome)
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Checkpoint;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let current = self.handle.read();
+        Ok((current.position.applied, current.position.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + Send,
+    {
+        while let Some(entry) = entries.next().await {
+            let (entry, responder) = entry?;
+            let outcome = self.handle.apply(entry.log_id, entry.payload)?;
+            self.handle.shared.applied.send_replace(entry.log_id.index);
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        self.handle.note_freshness();
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Checkpoint {
+        // Between two applies: the changes lead to exactly this position.
+        let mut current = self.handle.write();
+        let position = current.position.clone();
+        let changes = current.state.take_changes(encode(&position));
+        Checkpoint { handle: self.handle.clone(), work: Some((position, changes)) }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> io::Result<()> {
+        let SnapshotData::Incoming(incoming) = snapshot else {
+            // openraft offers our own checkpoint at a start; the state has been loaded from it.
+            return Ok(());
+        };
+        let position = Position {
+            applied: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+        };
+        if incoming.meta.applied != encode(&position) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the snapshot is of another moment than its head says",
+            ));
+        }
+        let store = self.handle.shared.store.clone();
+        let group = self.handle.shared.group;
+        let state = blocking(move || {
+            if let Some(installer) = incoming.installer {
+                installer.finish(&incoming.meta)?;
+            }
+            GroupState::load(&store)
+        });
+        let (state, _) = state.await?;
+        *self.handle.write() = Current { state, position };
+        self.handle.shared.applied.send_replace(index(meta.last_log_id));
+        info!(%group, index = index(meta.last_log_id), "snapshot installed");
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        outgoing(self.handle.shared.store.clone()).await
+    }
+}
+
+/// One checkpoint to be written.
+pub(crate) struct Checkpoint {
+    handle: MachineHandle,
+    work: Option<(Position, Changes)>,
+}
+
+impl RaftSnapshotBuilder<Types> for Checkpoint {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let store = self.handle.shared.store.clone();
+        if let Some((position, mut changes)) = self.work.take() {
+            loop {
+                let writer = store.clone();
+                let written = tokio::task::spawn_blocking(move || {
+                    let result = writer.checkpoint(&changes);
+                    (result, changes)
+                });
+                let (result, kept) = written.await.map_err(io::Error::other)?;
+                match result {
+                    Ok(()) => break,
+                    // An installed snapshot has overtaken this checkpoint.
+                    Err(EngineError::Superseded) => break,
+                    Err(error @ EngineError::NoSpace { .. }) => {
+                        warn!(group = %self.handle.shared.group, %error, "waiting for room");
+                        changes = kept;
+                        tokio::time::sleep(ROOM_RETRY).await;
+                    }
+                    Err(error) => return Err(io::Error::other(error)),
+                }
+            }
+            let index = index(position.applied);
+            debug!(group = %self.handle.shared.group, index, "checkpoint written");
+        }
+        let snapshot = outgoing(store).await?;
+        snapshot.ok_or_else(|| io::Error::other("the checkpoint that was written is gone"))
+    }
+}
+
+/// What openraft passes around as a snapshot.
+pub(crate) enum SnapshotData {
+    /// Rows of our newest checkpoint, on their way to another node.
+    Outgoing(Outgoing),
+    /// Rows from another node, not installed yet.
+    Incoming(Incoming),
+}
+
+/// Rows of our newest checkpoint.
+pub(crate) struct Outgoing {
+    reader: Option<SnapshotReader>,
+    meta: Bytes,
+}
+
+impl Outgoing {
+    /// What the store says of the rows.
+    pub(crate) fn meta(&self) -> Bytes {
+        self.meta.clone()
+    }
+
+    /// The next rows; `None` after the last.
+    pub(crate) async fn next_rows(&mut self) -> io::Result<Option<Bytes>> {
+        let Some(mut reader) = self.reader.take() else { return Ok(None) };
+        let (reader, rows) = blocking(move || {
+            let rows = reader.next_chunk()?;
+            Ok((reader, rows))
+        })
+        .await?;
+        self.reader = rows.is_some().then_some(reader);
+        Ok(rows)
+    }
+}
+
+/// Rows from another node.
+pub(crate) struct Incoming {
+    installer: Option<Installer>,
+    meta: Meta,
+}
+
+impl Incoming {
+    /// Takes some rows in.
+    pub(crate) async fn rows(&mut self, rows: Bytes) -> io::Result<()> {
+        let Some(mut installer) = self.installer.take() else { return Ok(()) };
+        self.installer = Some(
+            blocking(move || {
+                installer.write_chunk(&rows)?;
+                Ok(installer)
+            })
+            .await?,
+        );
+        Ok(())
+    }
+}
+
+async fn outgoing(store: GroupStore) -> io::Result<Option<Snapshot>> {
+    let Some(reader) = blocking(move || store.snapshot()).await? else { return Ok(None) };
+    let meta = Bytes::from(reader.meta().encode());
+    let position = decode_position(&reader.meta().applied)?;
+    Ok(Some(Snapshot {
+        meta: SnapshotMeta {
+            last_log_id: position.applied,
+            last_membership: position.membership,
+        },
+        snapshot: SnapshotData::Outgoing(Outgoing { reader: Some(reader), meta }),
+    }))
+}
+
+fn decode_position(bytes: &[u8]) -> io::Result<Position> {
+    decode(bytes).map_err(invalid)
+}
+
+fn index(log_id: Option<LogId>) -> u64 {
+    log_id.map_or(0, |log_id| log_id.index)
+}
+
+/// Runs what may wait for the disk where that holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?.map_err(io::Error::other)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

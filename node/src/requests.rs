@@ -1,0 +1,179 @@
+//! What clients, administrators and other nodes ask this node.
+//!
+//! One stream carries many requests; each is decided wherever it belongs, and its answer goes back
+//! when it is ready, in any order. A connection has a share of what may be under way: a request
+//! takes its part before it is looked at and gives it back when its answer is written, so that a
+//! peer that does not read its answers is not read from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::id::GroupId;
+use dkv_wire::identity::{Identity, Role};
+use dkv_wire::limits;
+use dkv_wire::message::{Answer, Level, Refusal, Request, RequestBody};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::group::Group;
+use crate::node::Node;
+use crate::reads::PendingRead;
+use crate::replies::{Replies, ReplyTo};
+use crate::state::{self, Announcement, DirectoryCommand, DirectoryResult};
+use crate::writes::PendingWrite;
+
+/// A request takes one part of its connection's share, and one more for each of these bytes.
+const BYTES_A_PART: usize = 4096;
+/// Parts that a connection may have under way.
+pub(crate) const CONNECTION_PARTS: usize = 4 * limits::CONNECTION_REQUESTS_MAX;
+
+const _: () = assert!(limits::FRAME_BYTES_MAX / BYTES_A_PART < CONNECTION_PARTS);
+
+/// Answers the requests of one stream until it ends.
+pub(crate) async fn serve(
+    node: Arc<Node>,
+    peer: Identity,
+    share: Arc<Semaphore>,
+    mut reader: FrameReader<quinn::RecvStream>,
+    writer: FrameWriter<quinn::SendStream>,
+) {
+    let (replies, writing) = Replies::new(writer);
+    let writing = tokio::spawn(writing);
+    while let Some(frame) = next_frame(&mut reader).await {
+        let parts = 1 + frame.len() / BYTES_A_PART;
+        let Ok(permit) = Arc::clone(&share).acquire_many_owned(parts as u32).await else { break };
+        let request: Request = match decode(&frame) {
+            Ok(request) => request,
+            Err(error) => {
+                // Without its id it cannot be answered, and what follows cannot be trusted.
+                debug!(%peer, %error, "malformed request");
+                break;
+            }
+        };
+        let reply = replies.to(request.id, permit);
+        handle(&node, peer, request, reply);
+    }
+    drop(replies);
+    let _ = writing.await;
+}
+
+async fn next_frame(reader: &mut FrameReader<quinn::RecvStream>) -> Option<Bytes> {
+    match reader.next().await {
+        Ok(frame) => frame,
+        Err(error) => {
+            debug!(%error, "request stream ended");
+            None
+        }
+    }
+}
+
+fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
+    if let Err(refusal) = allowed(peer, &request.body) {
+        return reply.refuse(refusal);
+    }
+    match request.body {
+        RequestBody::Propose { shard, command } => {
+            let Some(group) = shard_here(node, shard, &reply) else {
+                return reply.refuse(elsewhere(node, shard));
+            };
+            write(node, &group, command, request.deadline_ms, reply);
+        }
+        RequestBody::Read { shard, key, level } => {
+            let Some(group) = shard_here(node, shard, &reply) else {
+                return reply.refuse(elsewhere(node, shard));
+            };
+            if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
+                return reply.refuse(Refusal::Invalid("a key has 1 to 4096 bytes".into()));
+            }
+            let read = PendingRead { key, reply };
+            match level {
+                Level::Strong => group.read(read),
+                Level::Eventual => group.read_eventual(read),
+            }
+        }
+        RequestBody::View => match node.view() {
+            Some(view) => reply.send(Ok(Answer::View(Box::new(view)))),
+            None => reply.refuse(Refusal::Unavailable("the network has not begun yet".into())),
+        },
+        RequestBody::Status => reply.send(Ok(Answer::Status(Box::new(node.status())))),
+        RequestBody::Announce { name, address } => {
+            let Some(id) = peer.as_node() else { return };
+            let announcement = Announcement { id, name, address };
+            direct(node, DirectoryCommand::Announce(announcement), request.deadline_ms, reply);
+        }
+        RequestBody::Leaving => {
+            let Some(id) = peer.as_node() else { return };
+            direct(node, DirectoryCommand::Leave(id), request.deadline_ms, reply);
+        }
+        RequestBody::RemoveNode(id) => {
+            direct(node, DirectoryCommand::Retire(id), request.deadline_ms, reply);
+        }
+        RequestBody::Revoke(holder) => {
+            direct(node, DirectoryCommand::Deny(holder), request.deadline_ms, reply);
+        }
+    }
+}
+
+/// Who may ask what.
+fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
+    let role = peer.role;
+    let needed = match body {
+        RequestBody::View | RequestBody::Status => return Ok(()),
+        RequestBody::Read { .. } | RequestBody::Propose { .. } => {
+            if role != Role::Server {
+                return Ok(());
+            }
+            Role::Client
+        }
+        RequestBody::Announce { .. } | RequestBody::Leaving => Role::Node,
+        RequestBody::RemoveNode(_) | RequestBody::Revoke(_) => Role::Admin,
+    };
+    if role == needed {
+        Ok(())
+    } else {
+        Err(Refusal::Denied(format!("this needs the certificate of a {needed}, and yours is a {role}'s")))
+    }
+}
+
+fn shard_here(node: &Node, shard: GroupId, _reply: &ReplyTo) -> Option<Arc<Group>> {
+    if shard.is_shard() { node.group(shard) } else { None }
+}
+
+/// The answer of a node that does not hold a shard.
+fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
+    match node.knows_shard(shard) {
+        true => Refusal::NotPrimary { primary: None },
+        false => Refusal::Invalid(format!("there is no shard {shard}")),
+    }
+}
+
+fn write(node: &Node, group: &Group, command: Bytes, deadline_ms: u32, reply: ReplyTo) {
+    if let Err(refusal) = state::validate(&command, node.settings().value_bytes_max) {
+        return reply.refuse(refusal);
+    }
+    if node.disk_full() {
+        return reply.refuse(Refusal::Unavailable("the disk of the primary is full".into()));
+    }
+    let expires = Instant::now() + Duration::from_millis(u64::from(deadline_ms));
+    group.write(PendingWrite { command, expires, reply });
+}
+
+/// Proposes a change of the directory. These are few, so each may have a task.
+fn direct(node: &Arc<Node>, command: DirectoryCommand, deadline_ms: u32, reply: ReplyTo) {
+    let node = Arc::clone(node);
+    tokio::spawn(async move {
+        let patience = Duration::from_millis(u64::from(deadline_ms));
+        let result = match tokio::time::timeout(patience, node.change_directory(command)).await {
+            Ok(Ok(DirectoryResult::Done)) => Ok(Answer::Done),
+            Ok(Ok(DirectoryResult::Rejected(why))) => Err(Refusal::Invalid(why)),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Refusal::Unknown("no answer from a quorum in time".into())),
+        };
+        reply.send(result);
+    });
+}
+

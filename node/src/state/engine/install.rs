@@ -1,0 +1,147 @@
+//! Takes a snapshot in, beside the state that stands, and switches to it once it is whole.
+
+use std::sync::Arc;
+
+use fjall::Keyspace;
+
+use super::store::{Group, META_KEY, join_key};
+use super::{EngineError, Record, Shared, chunk, lock};
+use crate::state::digest::Digest;
+use crate::state::directory::Directory;
+use crate::state::limits;
+use crate::state::rows::{Counts, Generation, MalformedRow, Meta, RowSink, Table};
+
+/// The installation of one snapshot. Dropped before it is finished, it leaves nothing behind; after
+/// a crash the next [`Engine::open`](super::Engine::open) clears up.
+pub struct Installer {
+    shared: Arc<Shared>,
+    group: Arc<Group>,
+    generation: Generation,
+    /// Where the rows go; taken out once it stands.
+    keyspace: Option<Keyspace>,
+    sink: Sink,
+    /// Key of the last row, with its table in front. Rows ascend, so none comes twice.
+    last: Vec<u8>,
+}
+
+/// Adds up what came in, so that it can be compared with what was sent.
+enum Sink {
+    Shard(Digest),
+    Control(Box<Directory>),
+}
+
+impl Installer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        group: Arc<Group>,
+        generation: Generation,
+        keyspace: Keyspace,
+    ) -> Self {
+        let sink = if group.id.is_shard() {
+            Sink::Shard(Digest::default())
+        } else {
+            Sink::Control(Box::new(Directory::new()))
+        };
+        Self { shared, group, generation, keyspace: Some(keyspace), sink, last: Vec::new() }
+    }
+
+    /// Takes in one chunk. Chunks come in the order in which they were read.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidSnapshot`] if it is not a chunk of this group's rows,
+    /// [`EngineError::NoSpace`], or [`EngineError::Failed`].
+    pub fn write_chunk(&mut self, chunk: &[u8]) -> Result<(), EngineError> {
+        if chunk.len() > limits::SNAPSHOT_CHUNK_BYTES_MAX {
+            return Err(MalformedRow("a chunk is over its limit").into());
+        }
+        self.shared.require_room(chunk.len())?;
+        let Some(keyspace) = &self.keyspace else { return Err(EngineError::Superseded) };
+        let mut batch = self.shared.database.batch();
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let (table, key, value, after) = chunk::split_row(rest)?;
+            rest = after;
+            let joined = join_key(table, key);
+            if joined <= self.last {
+                return Err(MalformedRow("rows are out of order").into());
+            }
+            self.sink.row(table, key, value)?;
+            batch.insert(keyspace, joined.as_slice(), value);
+            self.last = joined;
+        }
+        // Not durable yet: the end of the installation is, and with it all that went before.
+        self.shared.guard().call(|| batch.commit())
+    }
+
+    /// Makes what came in the state of the group, if it is whole: the rows that `meta` was written
+    /// with, no more and no less. When this returns, that is durable.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidSnapshot`] if it is not, [`EngineError::Superseded`] if a later
+    /// installation was faster, [`EngineError::NoSpace`], or [`EngineError::Failed`]. The old state
+    /// stands then.
+    pub fn finish(mut self, meta: &Meta) -> Result<(), EngineError> {
+        if meta.applied.len() > limits::APPLIED_BYTES_MAX {
+            return Err(MalformedRow("the applied position is over its limit").into());
+        }
+        meta.check(&self.sink)?;
+        let shared = &*self.shared;
+        shared.require_room(meta.applied.len())?;
+        let mut current = lock(&self.group.current);
+        if self.generation <= current.generation {
+            return Err(EngineError::Superseded);
+        }
+        let Some(keyspace) = &self.keyspace else { return Err(EngineError::Superseded) };
+        let mut batch = shared.database.batch();
+        batch.insert(keyspace, META_KEY, meta.encode());
+        let record = Record { generation: self.generation, stored: true };
+        shared.set_record(&mut batch, self.group.id, record);
+        shared.commit_durably(batch)?;
+        current.generation = self.generation;
+        let old = std::mem::replace(&mut current.keyspace, self.keyspace.take());
+        drop(current);
+        if let Some(old) = old {
+            // The new state stands whether or not this succeeds; the next start tries again.
+            if let Err(error) = shared.guard().call(|| shared.database.delete_keyspace(old.clone()))
+            {
+                tracing::warn!(%error, "the state before the snapshot could not be deleted");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Installer {
+    fn drop(&mut self) {
+        if let Some(keyspace) = self.keyspace.take() {
+            let database = &self.shared.database;
+            let deleted = self.shared.guard().call(|| database.delete_keyspace(keyspace.clone()));
+            if let Err(error) = deleted {
+                tracing::warn!(%error, "an unfinished snapshot could not be deleted");
+            }
+        }
+    }
+}
+
+impl RowSink for Sink {
+    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
+        match self {
+            Self::Shard(digest) => digest.row(table, key, value),
+            Self::Control(directory) => directory.row(table, key, value),
+        }
+    }
+
+    fn hash_with(&self, meta: &Meta) -> u64 {
+        match self {
+            Self::Shard(digest) => digest.hash_with(meta),
+            Self::Control(directory) => directory.hash_with(meta),
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        match self {
+            Self::Shard(digest) => RowSink::counts(digest),
+            Self::Control(directory) => directory.counts(),
+        }
+    }
+}

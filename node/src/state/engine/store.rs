@@ -1,0 +1,220 @@
+//! The rows of one group: loaded once at start, then written by checkpoints.
+
+use std::sync::{Arc, Mutex};
+
+use dkv_wire::id::GroupId;
+use fjall::{Keyspace, Readable};
+
+use super::install::Installer;
+use super::snapshot::SnapshotReader;
+use super::{EngineError, Record, Shared, lock};
+use crate::state::rows::{Changes, Generation, Meta, RowSink, Table};
+
+/// Key of the meta row; no table has this byte.
+pub(super) const META_KEY: [u8; 1] = *b"m";
+
+/// The store of one group. Cloning gives another handle to it.
+#[derive(Clone)]
+pub struct GroupStore {
+    shared: Arc<Shared>,
+    group: Arc<Group>,
+}
+
+/// What all handles to one store share.
+pub(super) struct Group {
+    pub(super) id: GroupId,
+    /// Locked while a checkpoint is written and while generations switch, so that a snapshot sees
+    /// one or the other and a checkpoint never meets the wrong one.
+    pub(super) current: Mutex<Current>,
+}
+
+/// The generation that stands.
+pub(super) struct Current {
+    pub(super) generation: Generation,
+    /// Its rows; none if nothing is stored yet.
+    pub(super) keyspace: Option<Keyspace>,
+    /// The generation that the next installation gets. Each gets its own, even one that is begun
+    /// while another has not ended.
+    pub(super) next: Generation,
+}
+
+impl Group {
+    pub(super) fn open(shared: &Shared, id: GroupId) -> Result<Self, EngineError> {
+        let record = shared.record(id)?;
+        let generation = record.map_or(Generation(0), |record| record.generation);
+        let keyspace = match record {
+            Some(Record { stored: true, .. }) => Some(shared.keyspace(id, generation)?),
+            _ => None,
+        };
+        let next = Generation(generation.0 + 1);
+        Ok(Self { id, current: Mutex::new(Current { generation, keyspace, next }) })
+    }
+}
+
+impl GroupStore {
+    pub(super) fn new(shared: Arc<Shared>, group: Arc<Group>) -> Self {
+        Self { shared, group }
+    }
+
+    /// Which group it is of.
+    pub fn id(&self) -> GroupId {
+        self.group.id
+    }
+
+    /// The generation that stands. A state that begins empty carries it in its changes.
+    pub fn generation(&self) -> Generation {
+        lock(&self.group.current).generation
+    }
+
+    /// Feeds all rows into `sink` and returns the moment that they are of, with their generation;
+    /// nothing if there is no checkpoint. The rows were compared with the hash and the counts that
+    /// were stored with them.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] if they differ, or [`EngineError::Failed`].
+    pub fn load(&self, sink: &mut impl RowSink) -> Result<Option<(Meta, Generation)>, EngineError> {
+        let (keyspace, snapshot, generation) = {
+            let current = lock(&self.group.current);
+            let Some(keyspace) = current.keyspace.clone() else { return Ok(None) };
+            (keyspace, self.shared.database.snapshot(), current.generation)
+        };
+        let guard = self.shared.guard();
+        let meta = guard.call(|| snapshot.get(&keyspace, META_KEY))?;
+        let meta = self.decode_meta(meta.as_deref())?;
+        for entry in snapshot.iter(&keyspace) {
+            let (key, value) = guard.call(|| entry.into_inner())?;
+            if *key == META_KEY {
+                continue;
+            }
+            let (table, key) = split_key(&key).ok_or_else(|| self.damaged("a row of no table"))?;
+            sink.row(table, key, &value).map_err(|error| self.damaged(error.0))?;
+        }
+        meta.check(sink).map_err(|error| self.damaged(error.0))?;
+        Ok(Some((meta, generation)))
+    }
+
+    /// Writes the changes in one atomic batch. When this returns, they are durable.
+    ///
+    /// # Errors
+    /// Any [`EngineError`]; unless it is fatal, nothing was written: give the changes back to the
+    /// state, or drop them if they are superseded.
+    pub fn checkpoint(&self, changes: &Changes) -> Result<(), EngineError> {
+        let shared = &*self.shared;
+        let mut current = lock(&self.group.current);
+        if changes.generation != current.generation {
+            return Err(EngineError::Superseded);
+        }
+        shared.require_room(changes.bytes())?;
+        let mut batch = shared.database.batch();
+        let keyspace = match &current.keyspace {
+            Some(keyspace) => keyspace.clone(),
+            None => {
+                let generation = current.generation;
+                let record = Record { generation, stored: true };
+                shared.set_record(&mut batch, self.id(), record);
+                shared.keyspace(self.id(), generation)?
+            }
+        };
+        // In order of keys, which is how they are found in memory and written to tables.
+        let mut keys: Vec<_> = changes.keys.iter().collect();
+        keys.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        for (key, row) in keys {
+            let key = join_key(Table::Keys, key);
+            match row {
+                Some(row) => batch.insert(&keyspace, key, row.encode()),
+                None => batch.remove(&keyspace, key),
+            }
+        }
+        for (id, row) in &changes.sessions {
+            let key = join_key(Table::Sessions, id.0.as_bytes());
+            match row {
+                Some(row) => batch.insert(&keyspace, key, row.as_slice()),
+                None => batch.remove(&keyspace, key),
+            }
+        }
+        if let Some(row) = &changes.directory {
+            batch.insert(&keyspace, join_key(Table::Directory, &[]), row.as_slice());
+        }
+        batch.insert(&keyspace, META_KEY, changes.meta.encode());
+        shared.commit_durably(batch)?;
+        current.keyspace = Some(keyspace);
+        Ok(())
+    }
+
+    /// The rows of the last checkpoint, to be sent to another node; none if there is no checkpoint.
+    /// Later checkpoints and installations do not change what it yields.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] or [`EngineError::Failed`].
+    pub fn snapshot(&self) -> Result<Option<SnapshotReader>, EngineError> {
+        let current = lock(&self.group.current);
+        let Some(keyspace) = current.keyspace.clone() else { return Ok(None) };
+        let snapshot = self.shared.database.snapshot();
+        drop(current);
+        let guard = self.shared.guard();
+        let meta = guard.call(|| snapshot.get(&keyspace, META_KEY))?;
+        let meta = self.decode_meta(meta.as_deref())?;
+        let rows = snapshot.iter(&keyspace);
+        Ok(Some(SnapshotReader::new(Arc::clone(&self.shared), keyspace, rows, meta)))
+    }
+
+    /// Begins the installation of a snapshot. The state stands until that is finished.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSpace`] or [`EngineError::Failed`].
+    pub fn install(&self) -> Result<Installer, EngineError> {
+        self.shared.require_room(0)?;
+        let generation = {
+            let mut current = lock(&self.group.current);
+            let generation = current.next;
+            current.next.0 += 1;
+            generation
+        };
+        let keyspace = self.shared.keyspace(self.id(), generation)?;
+        Ok(Installer::new(Arc::clone(&self.shared), Arc::clone(&self.group), generation, keyspace))
+    }
+
+    /// Deletes all rows of the group, durably. Changes that were taken before are refused from then
+    /// on.
+    ///
+    /// # Errors
+    /// [`EngineError::Failed`].
+    pub fn remove(&self) -> Result<(), EngineError> {
+        let shared = &*self.shared;
+        let mut current = lock(&self.group.current);
+        let generation = current.next;
+        let mut batch = shared.database.batch();
+        shared.set_record(&mut batch, self.id(), Record { generation, stored: false });
+        shared.commit_durably(batch)?;
+        current.next.0 += 1;
+        current.generation = generation;
+        match current.keyspace.take() {
+            Some(old) => shared.guard().call(|| shared.database.delete_keyspace(old.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The error for rows of this group that cannot be.
+    pub(crate) fn damaged(&self, problem: &str) -> EngineError {
+        self.shared.guard().damaged(&format!("group {}: {problem}", self.id()))
+    }
+
+    fn decode_meta(&self, encoded: Option<&[u8]>) -> Result<Meta, EngineError> {
+        let encoded = encoded.ok_or_else(|| self.damaged("the meta row is gone"))?;
+        Meta::decode(encoded).map_err(|error| self.damaged(error.0))
+    }
+}
+
+/// The key of a row in its keyspace.
+pub(super) fn join_key(table: Table, key: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(1 + key.len());
+    joined.push(table.byte());
+    joined.extend_from_slice(key);
+    joined
+}
+
+/// The table and the key of a row in its keyspace.
+pub(super) fn split_key(joined: &[u8]) -> Option<(Table, &[u8])> {
+    let (table, key) = joined.split_first()?;
+    Some((Table::from_byte(*table)?, key))
+}

@@ -1,0 +1,163 @@
+//! The state of any group behind one face, for whoever binds groups to Raft and does not care which
+//! kind one is.
+
+use bytes::Bytes;
+use dkv_wire::codec::DecodeError;
+use dkv_wire::id::{GroupId, Revision};
+
+use super::batch::CorruptBatch;
+use super::command::CommandResult;
+use super::directory::{Directory, DirectoryResult};
+use super::engine::{EngineError, GroupStore};
+use super::rows::{Changes, Counts, MalformedRow, Meta};
+use super::shard::ShardState;
+
+/// The state of one replica of a group.
+#[derive(Debug)]
+pub enum GroupState {
+    /// Of a shard.
+    Shard(Box<ShardState>),
+    /// Of the control group.
+    Control(Box<Directory>),
+}
+
+/// What became of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Of a shard's batch: of each command, in order.
+    Shard(Vec<CommandResult>),
+    /// Of a change of the directory.
+    Control(DirectoryResult),
+}
+
+/// An entry of the log that this node cannot apply. The replica must stop: going on would make it
+/// differ from those that can.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CorruptEntry {
+    /// In the log of a shard.
+    #[error(transparent)]
+    Batch(#[from] CorruptBatch),
+    /// In the log of the control group.
+    #[error("corrupt change of the directory: {0}")]
+    Directory(#[from] DecodeError),
+}
+
+impl GroupState {
+    /// The state of that group before its first entry.
+    pub fn new(group: GroupId) -> Self {
+        if group.is_shard() { Self::Shard(Box::default()) } else { Self::Control(Box::default()) }
+    }
+
+    /// The state at the last checkpoint or installed snapshot, with the moment that it is of, or an
+    /// empty state if there is none.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] or [`EngineError::Failed`].
+    pub fn load(store: &GroupStore) -> Result<(Self, Option<Meta>), EngineError> {
+        let mut state = Self::new(store.id());
+        let generation = store.generation();
+        let loaded = match &mut state {
+            Self::Shard(shard) => store.load(shard.as_mut())?,
+            Self::Control(directory) => store.load(directory.as_mut())?,
+        };
+        let Some((meta, generation)) = loaded else {
+            match &mut state {
+                Self::Shard(shard) => shard.set_generation(generation),
+                Self::Control(directory) => directory.set_generation(generation),
+            }
+            return Ok((state, None));
+        };
+        let damaged = |error: MalformedRow| store.damaged(error.0);
+        match &mut state {
+            Self::Shard(shard) => shard.finish_load(&meta, generation).map_err(damaged)?,
+            Self::Control(directory) => {
+                directory.finish_load(&meta, generation).map_err(damaged)?
+            }
+        }
+        Ok((state, Some(meta)))
+    }
+
+    /// Applies one entry of the log.
+    ///
+    /// # Errors
+    /// If it is not an entry of this group. Nothing was applied then.
+    pub fn apply(&mut self, entry: &[u8]) -> Result<Applied, CorruptEntry> {
+        match self {
+            Self::Shard(shard) => Ok(Applied::Shard(shard.apply(entry)?)),
+            Self::Control(directory) => Ok(Applied::Control(directory.apply(entry)?)),
+        }
+    }
+
+    /// Takes what changed since the last call. `applied` is the caller's name for the last entry
+    /// that was applied, at most [`limits::APPLIED_BYTES_MAX`](super::limits::APPLIED_BYTES_MAX).
+    pub fn take_changes(&mut self, applied: Bytes) -> Changes {
+        match self {
+            Self::Shard(shard) => shard.take_changes(applied),
+            Self::Control(directory) => directory.take_changes(applied),
+        }
+    }
+
+    /// Takes back changes that could not be written.
+    pub fn restore_changes(&mut self, changes: Changes) {
+        match self {
+            Self::Shard(shard) => shard.restore_changes(changes),
+            Self::Control(directory) => directory.restore_changes(changes),
+        }
+    }
+
+    /// A hash of all of the state.
+    pub fn hash(&self) -> u64 {
+        match self {
+            Self::Shard(shard) => shard.hash(),
+            Self::Control(directory) => directory.hash(),
+        }
+    }
+
+    /// The latest revision.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Shard(shard) => shard.revision(),
+            Self::Control(directory) => directory.revision(),
+        }
+    }
+
+    /// The log's clock, in milliseconds since 1970.
+    pub fn clock_ms(&self) -> u64 {
+        match self {
+            Self::Shard(shard) => shard.clock_ms(),
+            Self::Control(directory) => directory.clock_ms(),
+        }
+    }
+
+    /// How much the state holds. The control group's is not counted.
+    pub fn counts(&self) -> Counts {
+        match self {
+            Self::Shard(shard) => shard.counts(),
+            Self::Control(_) => Counts::default(),
+        }
+    }
+
+    /// Bytes that the next checkpoint writes at most; see [`ShardState::changed_bytes`].
+    pub fn changed_bytes(&self) -> usize {
+        match self {
+            Self::Shard(shard) => shard.changed_bytes(),
+            Self::Control(_) => 0,
+        }
+    }
+
+    /// The state of a shard, if this is one.
+    pub fn as_shard(&self) -> Option<&ShardState> {
+        match self {
+            Self::Shard(shard) => Some(shard),
+            Self::Control(_) => None,
+        }
+    }
+
+    /// The directory, if this is the control group's state.
+    pub fn as_directory(&self) -> Option<&Directory> {
+        match self {
+            Self::Shard(_) => None,
+            Self::Control(directory) => Some(directory),
+        }
+    }
+}

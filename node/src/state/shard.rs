@@ -1,0 +1,286 @@
+//! The state of a shard: a table of keys, the sessions, a clock and a counter.
+//!
+//! It is changed by nothing but [`ShardState::apply`], and what that does depends on nothing but the
+//! state and the batch: no clock is read, no number drawn, no hash order followed. Replicas that
+//! applied the same entries are therefore equal, and [`ShardState::hash`] shows it.
+//!
+//! Time comes from the log. The primary stamps each batch; the state's clock takes the stamp if it
+//! is later and stays where it is if not, so that a new primary whose clock is behind does not turn
+//! time back.
+//!
+//! The state lives in memory and notes which rows changed. Every so often its owner takes these
+//! with [`ShardState::take_changes`] and has the engine write them, without keeping anyone from
+//! applying or reading meanwhile.
+//!
+//! Deliberately missing: any disk, any lock, and the position in the log, which the owner knows and
+//! passes in where it is to be stored.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_wire::id::Revision;
+use dkv_wire::message::{Command, Condition, Operation, Write};
+
+use super::batch::{Batch, CorruptBatch};
+use super::command::{self, CommandResult};
+use super::digest::Digest;
+use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table};
+use super::sessions::{Admission, Outcome, Session, SessionTable};
+
+/// The state of one replica of a shard.
+#[derive(Debug, Default)]
+pub struct ShardState {
+    keys: BTreeMap<Arc<[u8]>, Row>,
+    sessions: SessionTable,
+    digest: Digest,
+    revision: Revision,
+    clock_ms: u64,
+    generation: Generation,
+    /// Keys that changed since the changes were last taken. Its order decides nothing.
+    changed: HashSet<Arc<[u8]>>,
+    changed_bytes: usize,
+}
+
+impl ShardState {
+    /// The state before the first entry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies one batch of the log and returns what became of each command, in order.
+    ///
+    /// # Errors
+    /// If the bytes are not a batch. Nothing was applied then, and the replica cannot go on.
+    pub fn apply(&mut self, batch: &[u8]) -> Result<Vec<CommandResult>, CorruptBatch> {
+        let batch = Batch::decode(batch)?;
+        self.clock_ms = self.clock_ms.max(batch.time_ms());
+        self.sessions.expire(self.clock_ms, &mut self.digest);
+        Ok(batch.commands().map(|command| self.execute(command)).collect())
+    }
+
+    /// The value of a key. Cloning the row shares the value.
+    pub fn get(&self, key: &[u8]) -> Option<&Row> {
+        self.keys.get(key)
+    }
+
+    /// All keys, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Row)> {
+        self.keys.iter().map(|(key, row)| (key.as_ref(), row))
+    }
+
+    /// The latest revision; zero before the first write.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The log's clock, in milliseconds since 1970.
+    pub fn clock_ms(&self) -> u64 {
+        self.clock_ms
+    }
+
+    /// How much the state holds.
+    pub fn counts(&self) -> Counts {
+        self.digest.counts()
+    }
+
+    /// A hash of all of the state, at the cost of one short hash. Replicas that applied the same
+    /// entries have the same.
+    pub fn hash(&self) -> u64 {
+        self.digest.hash(self.revision, self.clock_ms)
+    }
+
+    /// Rows that the next checkpoint will write.
+    pub fn changed_rows(&self) -> usize {
+        self.changed.len() + self.sessions.changed_len()
+    }
+
+    /// Bytes of keys and values that were written since the changes were last taken. A key that was
+    /// written twice counts twice, so the next checkpoint is at most this large, sessions aside.
+    pub fn changed_bytes(&self) -> usize {
+        self.changed_bytes
+    }
+
+    /// Takes what changed since the last call. `applied` is the caller's name for the last entry
+    /// that was applied.
+    pub fn take_changes(&mut self, applied: Bytes) -> Changes {
+        let changed = std::mem::take(&mut self.changed);
+        self.changed_bytes = 0;
+        let row = |key: Arc<[u8]>| {
+            let row = self.keys.get(&key).cloned();
+            (key, row)
+        };
+        Changes {
+            generation: self.generation,
+            keys: changed.into_iter().map(row).collect(),
+            sessions: self.sessions.take_changed(),
+            directory: None,
+            meta: Meta {
+                applied,
+                revision: self.revision,
+                clock_ms: self.clock_ms,
+                hash: self.hash(),
+                counts: self.counts(),
+            },
+        }
+    }
+
+    /// Takes back changes that could not be written: the next ones will have these rows too, as
+    /// they are then.
+    pub fn restore_changes(&mut self, changes: Changes) {
+        self.changed_bytes += changes.bytes();
+        self.changed.extend(changes.keys.into_iter().map(|(key, _)| key));
+        self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
+    }
+
+    /// Ends the loading of rows: the state is now the one of that moment.
+    ///
+    /// # Errors
+    /// If the rows are not exactly those that `meta` was written with.
+    pub(super) fn finish_load(
+        &mut self,
+        meta: &Meta,
+        generation: Generation,
+    ) -> Result<(), MalformedRow> {
+        meta.check(self)?;
+        self.revision = meta.revision;
+        self.clock_ms = meta.clock_ms;
+        self.generation = generation;
+        Ok(())
+    }
+
+    /// Has the changes of an empty state belong to that generation of its store.
+    pub(super) fn set_generation(&mut self, generation: Generation) {
+        self.generation = generation;
+    }
+
+    fn execute(&mut self, encoded: &[u8]) -> CommandResult {
+        match command::decode_logged(encoded) {
+            None => CommandResult::Invalid,
+            Some(Command::OpenSession(session)) => {
+                self.sessions.open(session, self.clock_ms, &mut self.digest)
+            }
+            Some(Command::Write(write)) => {
+                let admission = self.sessions.admit(
+                    write.session,
+                    write.serial,
+                    write.settled,
+                    self.clock_ms,
+                    &mut self.digest,
+                );
+                match admission {
+                    Admission::Answer(answer) => answer,
+                    Admission::Execute => {
+                        let outcome = self.write(&write);
+                        self.sessions.record(
+                            write.session,
+                            write.serial,
+                            outcome,
+                            &mut self.digest,
+                        );
+                        outcome.into()
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, write: &Write<'_>) -> Outcome {
+        let found = find(&mut self.keys, write.key);
+        let current = found.as_ref().map(|(_, row)| row.revision);
+        let holds = match write.condition {
+            Condition::Always => true,
+            Condition::Absent => current.is_none(),
+            Condition::Present => current.is_some(),
+            Condition::Revision(revision) => current == Some(revision),
+        };
+        if !holds {
+            return Outcome::Conflict { current };
+        }
+        let existed = current.is_some();
+        match (write.operation, found) {
+            (Operation::Delete, None) => {
+                return Outcome::Written { revision: self.revision, existed };
+            }
+            (Operation::Delete, Some((key, row))) => {
+                let key = Arc::clone(key);
+                self.digest.remove_key(&key, row.revision, &row.value);
+                self.keys.remove(&key);
+                self.note_changed(&key, 0);
+                self.revision.0 += 1;
+            }
+            (Operation::Put(value), found) => {
+                self.revision.0 += 1;
+                // A copy, so that a small value does not keep the whole batch in memory.
+                let new = Row { revision: self.revision, value: Arc::from(value) };
+                self.digest.add_key(write.key, new.revision, value);
+                let key = match found {
+                    Some((key, row)) => {
+                        self.digest.remove_key(key, row.revision, &row.value);
+                        *row = new;
+                        Arc::clone(key)
+                    }
+                    None => {
+                        let key: Arc<[u8]> = Arc::from(write.key);
+                        self.keys.insert(Arc::clone(&key), new);
+                        key
+                    }
+                };
+                self.note_changed(&key, value.len());
+            }
+        }
+        Outcome::Written { revision: self.revision, existed }
+    }
+
+    fn note_changed(&mut self, key: &Arc<[u8]>, value_bytes: usize) {
+        self.changed_bytes += key.len() + value_bytes;
+        if !self.changed.contains(key) {
+            self.changed.insert(Arc::clone(key));
+        }
+    }
+}
+
+/// The row of a key together with the allocation of the key itself, which the set of changed keys
+/// shares. (`get_mut` gives the row alone.)
+fn find<'a>(
+    keys: &'a mut BTreeMap<Arc<[u8]>, Row>,
+    key: &[u8],
+) -> Option<(&'a Arc<[u8]>, &'a mut Row)> {
+    keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
+}
+
+/// Rows read back from the engine. They are not counted as changed.
+impl RowSink for ShardState {
+    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
+        match table {
+            Table::Keys => {
+                let (revision, value) = Row::decode(value)?;
+                self.digest.add_key(key, revision, value);
+                self.keys.insert(Arc::from(key), Row { revision, value: Arc::from(value) });
+            }
+            Table::Sessions => {
+                let (id, session) = Session::decode(key, value)?;
+                self.sessions.load(id, session, &mut self.digest);
+            }
+            Table::Directory => return Err(MalformedRow("a shard has no directory")),
+        }
+        Ok(())
+    }
+
+    fn hash_with(&self, meta: &Meta) -> u64 {
+        self.digest.hash_with(meta)
+    }
+
+    fn counts(&self) -> Counts {
+        self.digest.counts()
+    }
+}
+
+#[cfg(test)]
+impl ShardState {
+    /// A state whose session table has other bounds than in production.
+    pub(super) fn with_bounds(bounds: super::sessions::Bounds) -> Self {
+        Self { sessions: SessionTable::new(bounds), ..Self::default() }
+    }
+}
