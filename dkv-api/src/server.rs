@@ -132,6 +132,8 @@ pub(crate) async fn dial(
     endpoint.connect(address, Expect::Server).await.map_err(|error| match error {
         // In the handshake it is we who refuse: what the server thinks of us comes later.
         ConnectError::Refused { .. } => ServerError::OtherNetwork(error.to_string()),
+        // What is stored cannot be used at all.
+        ConnectError::Local(_) => ServerError::OtherNetwork(error.to_string()),
         other => ServerError::Unreachable(other.to_string()),
     })
 }
