@@ -36,7 +36,7 @@ pub struct Args {
 
 impl Args {
     /// The configuration that the arguments come to.
-    pub fn config(self) -> Result<Config, StartError> {
+    pub fn into_config(self) -> Result<Config, StartError> {
         let named = self.config.or_else(|| {
             let default = Path::new(DEFAULT_FILE);
             default.exists().then(|| default.to_owned())
@@ -62,7 +62,7 @@ impl Args {
 /// be connected to.
 pub async fn run(args: Args) -> Result<(), StartError> {
     init_logging();
-    let config = args.config()?;
+    let config = args.into_config()?;
     // Before anything can be told to stop us.
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;

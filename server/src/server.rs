@@ -172,12 +172,12 @@ impl Server {
             .map_err(|source| listen_error(self.address, source))
     }
 
-    /// Stops: takes nothing more, writes what was taken, tells every peer.
+    /// Stops: tells every peer, and writes what was taken by then.
     pub async fn shutdown(mut self) {
+        self.endpoint.close().await;
         if let Some(keeping) = self.keeping.take() {
             keeping.stop().await;
         }
-        self.endpoint.close().await;
     }
 }
 

@@ -99,6 +99,10 @@ impl Service {
                 let holder = joined.holder.short();
                 info!(role = %joined.role, holder, address = %connection.remote_address(), "joined");
             }
+            // Anybody can cause these: they must not fill anybody's disk.
+            Err(refusal @ (JoinRefusal::Unknown | JoinRefusal::Busy)) => {
+                debug!(%refusal, address = %connection.remote_address(), "refused to join");
+            }
             Err(refusal) => {
                 info!(%refusal, address = %connection.remote_address(), "refused to join");
             }

@@ -32,6 +32,10 @@ enum Step {
     Join,
     /// The disk refuses the next change: it must not have happened.
     Unwritten(Box<Step>),
+    /// A node registers, and the server is killed after it has written and before it answers.
+    Unanswered {
+        node: u8,
+    },
     Restart,
     Wait(u64),
 }
@@ -47,6 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => plain.clone(),
         1 => plain.prop_map(|step| Step::Unwritten(Box::new(step))),
+        1 => (0..NODES).prop_map(|node| Step::Unanswered { node }),
         1 => Just(Step::Restart),
         1 => (0..20_000_u64).prop_map(Step::Wait),
     ]
@@ -156,6 +161,14 @@ impl World {
                 effects
             }
             Step::Unwritten(step) => return self.run(step, false),
+            Step::Unanswered { node: number } => {
+                let address = ([127, 0, 0, 1], 4500 + u16::from(*number)).into();
+                let (_, effects) = next.handle_register(node(*number), None, address, self.now_ms);
+                if effects.save {
+                    self.saved = books::encode(&next).unwrap();
+                }
+                return self.run(&Step::Restart, true);
+            }
             Step::Restart => {
                 self.registry = books::decode(Path::new("books.json"), &self.saved).unwrap();
                 self.registry.resume(Settings::default(), self.now_ms);
