@@ -40,6 +40,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkv_wire::id::GroupId;
@@ -88,7 +89,7 @@ struct Shared {
     records: Keyspace,
     database: Database,
     path: PathBuf,
-    options: EngineOptions,
+    reserve_bytes: AtomicU64,
 }
 
 /// What "groups" says of a group.
@@ -126,8 +127,9 @@ impl Engine {
                 .open()
         })?;
         let records = guard.call(|| database.keyspace(RECORDS, keyspace_options))?;
-        let shared =
-            Shared { groups: Mutex::default(), records, database, path: path.to_owned(), options };
+        let reserve_bytes = AtomicU64::new(options.reserve_bytes);
+        let path = path.to_owned();
+        let shared = Shared { groups: Mutex::default(), records, database, path, reserve_bytes };
         let engine = Self { shared: Arc::new(shared) };
         engine.recover()?;
         Ok(engine)
@@ -154,6 +156,11 @@ impl Engine {
     pub fn disk_bytes(&self) -> u64 {
         // The size of a file that is just being deleted cannot be read; the next call gets it.
         self.shared.database.disk_space().unwrap_or(0)
+    }
+
+    /// Changes how much room is left on the disk, in bytes.
+    pub fn set_reserve(&self, reserve_bytes: u64) {
+        self.shared.reserve_bytes.store(reserve_bytes, Ordering::Relaxed);
     }
 
     /// Deletes keyspaces that no record names, and checks that those which one names are there.
@@ -214,7 +221,7 @@ impl Shared {
     /// Refuses what would leave too little room, before anything is written.
     fn require_room(&self, bytes: usize) -> Result<(), EngineError> {
         // Once in the journal and once in a table.
-        self.guard().room(self.options.reserve_bytes, 2 * bytes as u64)
+        self.guard().room(self.reserve_bytes.load(Ordering::Relaxed), 2 * bytes as u64)
     }
 
     /// Writes a batch, all of it or nothing, and returns once it is durable.

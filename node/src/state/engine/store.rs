@@ -205,6 +205,27 @@ impl GroupStore {
     }
 }
 
+#[cfg(test)]
+impl GroupStore {
+    /// Writes or removes a row behind the back of the state.
+    pub(in crate::state) fn tamper(&self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        let current = lock(&self.group.current);
+        let keyspace = current.keyspace.as_ref().expect("something is stored");
+        let key = join_key(table, key);
+        match value {
+            Some(value) => keyspace.insert(key, value).expect("written"),
+            None => keyspace.remove(key).expect("removed"),
+        }
+    }
+
+    /// Has all rows written to tables.
+    pub(in crate::state) fn flush(&self) {
+        let current = lock(&self.group.current);
+        let keyspace = current.keyspace.as_ref().expect("something is stored");
+        keyspace.rotate_memtable_and_wait().expect("flushed");
+    }
+}
+
 /// The key of a row in its keyspace.
 pub(super) fn join_key(table: Table, key: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(1 + key.len());

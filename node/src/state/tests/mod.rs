@@ -1,10 +1,13 @@
 //! Tests of the state: golden scripts, stupid twins, and images of a disk after a crash.
 
+mod engine;
 mod golden;
 mod hostile;
 mod model;
-
+mod placement;
+mod replicas;
 mod scripts;
+mod steward;
 
 use bytes::Bytes;
 use dkv_wire::codec;
