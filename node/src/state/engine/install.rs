@@ -94,9 +94,10 @@ impl Installer {
         let Some(keyspace) = &self.keyspace else { return Err(EngineError::Superseded) };
         let mut batch = shared.database.batch();
         batch.insert(keyspace, META_KEY, meta.encode());
-        let record = Record { generation: self.generation, stored: true };
-        shared.set_record(&mut batch, self.group.id, record);
+        // The rows of all chunks came before in the same journal, and are durable with this.
         shared.commit_durably(batch)?;
+        let record = Record { generation: self.generation, stored: true };
+        shared.set_record(self.group.id, record)?;
         current.generation = self.generation;
         let old = std::mem::replace(&mut current.keyspace, self.keyspace.take());
         drop(current);

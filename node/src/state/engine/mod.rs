@@ -11,12 +11,12 @@
 //! ```
 //!
 //! A snapshot from the leader goes into a keyspace of the next generation, beside the one that
-//! stands. The record in "groups" is what switches, in one batch with the snapshot's meta row: before
-//! it the old state stands, after it the new one, whatever happens in between. A keyspace that no
-//! record names is a leftover, and is deleted when the engine is opened.
+//! stands. The record in "groups" is what switches, once all of the rows are durable: before it the
+//! old state stands, after it the new one, whatever happens in between. A keyspace that no record
+//! names is a leftover, and is deleted when the engine is opened.
 //!
-//! The journal of fjall cuts off a torn or malformed tail without a word, which takes it back to an
-//! earlier checkpoint. The owner must therefore compare the loaded position with the first entry
+//! The journal of fjall is cut off where it is torn or malformed, without a word, which takes a state
+//! back to an earlier checkpoint. The owner must therefore compare the loaded position with the first entry
 //! that its log still has, and refuse to start if there is a gap.
 //!
 //! All calls may block on the disk; none belongs on an async thread. Room on the disk is looked at
@@ -209,8 +209,16 @@ impl Shared {
         }
     }
 
-    fn set_record(&self, batch: &mut OwnedWriteBatch, group: GroupId, record: Record) {
-        batch.insert(&self.records, group.0.to_be_bytes(), record.encode());
+    /// Replaces the record of a group, atomically and durably.
+    ///
+    /// It goes straight into a table, not through the journal, so that no damage to the journal can
+    /// make a state look as if it had never been.
+    fn set_record(&self, group: GroupId, record: Record) -> Result<(), EngineError> {
+        self.guard().call(|| {
+            let mut table = self.records.start_ingestion()?;
+            table.write(group.0.to_be_bytes(), record.encode())?;
+            table.finish()
+        })
     }
 
     fn keyspace(&self, group: GroupId, generation: Generation) -> Result<Keyspace, EngineError> {
