@@ -59,14 +59,14 @@ impl Installer {
         let mut batch = self.shared.database.batch();
         let mut rest = chunk;
         while !rest.is_empty() {
-            let (table, key, value, after) = chunk::split_row(rest)?;
+            let (row, after) = chunk::split_row(rest)?;
             rest = after;
-            let joined = join_key(table, key);
+            let joined = join_key(row.table, row.key);
             if joined <= self.last {
                 return Err(MalformedRow("rows are out of order").into());
             }
-            self.sink.row(table, key, value)?;
-            batch.insert(keyspace, joined.as_slice(), value);
+            self.sink.row(row.table, row.key, row.value)?;
+            batch.insert(keyspace, joined.as_slice(), row.value);
             self.last = joined;
         }
         // Not durable yet: the end of the installation is, and with it all that went before.

@@ -56,28 +56,44 @@ fn chunks(store: &GroupStore) -> (Vec<Bytes>, Meta) {
     (chunks, reader.meta().clone())
 }
 
-/// What a crash at this moment would leave: a copy of all files.
+/// What a crash at this moment would leave: a copy of all files, made while none of them changes.
+/// (Threads of the engine merge tables and delete files when they like.)
 fn image(path: &Path) -> tempfile::TempDir {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).expect("a directory");
-        for entry in fs::read_dir(from).expect("readable") {
-            let entry = entry.expect("readable");
-            let target = to.join(entry.file_name());
-            if entry.file_type().expect("readable").is_dir() {
-                copy(&entry.path(), &target);
-            } else {
-                fs::copy(entry.path(), target).expect("copied");
-            }
+    loop {
+        let before = listing(path);
+        let image = tempfile::tempdir().expect("a directory");
+        if copy(path, image.path()).is_ok() && listing(path) == before {
+            return image;
         }
     }
-    let image = tempfile::tempdir().expect("a directory");
-    copy(path, image.path());
-    image
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn listing(path: &Path) -> Vec<(PathBuf, Option<(u64, std::time::SystemTime)>)> {
+    let facts = |path: &PathBuf| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((metadata.len(), metadata.modified().ok()?))
+    };
+    files(path).into_iter().map(|path| (path.clone(), facts(&path))).collect()
 }
 
 fn files(path: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(path).expect("readable") {
+    // A directory may be gone by now; the caller compares two listings.
+    for entry in fs::read_dir(path).into_iter().flatten() {
         let path = entry.expect("readable").path();
         if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
     }

@@ -110,5 +110,11 @@ fn a_batch_is_full_in_good_time() {
         builder.push(&[]);
     }
     assert_eq!(builder.len(), wire_limits::BATCH_COMMANDS_MAX);
-    assert_eq!(Batch::decode(&builder.finish()).map(|batch| batch.len()), Ok(4096));
+    let full = builder.finish();
+    assert_eq!(Batch::decode(&full).map(|batch| batch.len()), Ok(4096));
+    // One more is over the limit, whoever made it.
+    let mut fuller = full.to_vec();
+    fuller[9..13].copy_from_slice(&4097_u32.to_le_bytes());
+    fuller.push(0);
+    assert!(Batch::decode(&fuller).is_err());
 }
