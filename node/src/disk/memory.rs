@@ -1,0 +1,319 @@
+//! A disk in memory that fails on command, **for tests and simulation only**.
+//!
+//! It keeps of every file what a reader sees, what a loss of power would leave, and the writes in
+//! between. [`MemoryDisk::crash`] returns the disk as the next process finds it: of the writes that
+//! were not synced any subset of sectors has landed, and every name that was changed without a
+//! sync of the directory is bound to either the old or the new file, as the seed decides. The old
+//! disk fails every call from then on, so a process that "died" cannot write any more.
+//!
+//! A sync that fails behaves as on Linux: what was written stays readable, is *not* on the disk, and
+//! the next sync succeeds without writing it. That is why nobody may try again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Disk, DiskFile, SECTOR_BYTES};
+
+/// A disk in memory, for tests and simulation. Clones are the same disk.
+#[derive(Clone, Default)]
+pub struct MemoryDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    files: Vec<Contents>,
+    /// Names as a reader sees them, and as a loss of power would leave them.
+    names: BTreeMap<String, usize>,
+    names_durable: BTreeMap<String, usize>,
+    dead: bool,
+    operations: u64,
+    die_at_operation: Option<u64>,
+    syncs: u64,
+    fail_at_sync: Option<u64>,
+    free_bytes: Option<u64>,
+}
+
+#[derive(Clone, Default)]
+struct Contents {
+    visible: Vec<u8>,
+    durable: Vec<u8>,
+    /// Writes since the last sync, oldest first: where, and what.
+    pending: Vec<(usize, Vec<u8>)>,
+}
+
+impl MemoryDisk {
+    /// An empty disk of unlimited size.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Loses the power. Returns what the next process finds; this disk is dead from now on. The
+    /// same seed loses the same writes.
+    pub fn crash(&self, seed: u64) -> Self {
+        let mut state = self.lock();
+        state.dead = true;
+        let mut random = Random(seed);
+        let mut files = state.files.clone();
+        for file in &mut files {
+            file.lose_power(&mut random);
+        }
+        let mut changed: BTreeSet<&String> = state.names.keys().collect();
+        changed.extend(state.names_durable.keys());
+        let mut names = BTreeMap::new();
+        for name in changed {
+            let source = if random.below(2) == 0 { &state.names } else { &state.names_durable };
+            if let Some(&file) = source.get(name) {
+                names.insert(name.clone(), file);
+            }
+        }
+        let next = State {
+            files,
+            names_durable: names.clone(),
+            names,
+            free_bytes: state.free_bytes,
+            ..State::default()
+        };
+        Self { state: Arc::new(Mutex::new(next)) }
+    }
+
+    /// Ends the process, but not the machine: returns the same disk with everything that was
+    /// written, whether synced or not, still readable and still not durable. This disk is dead from
+    /// now on.
+    pub fn restart(&self) -> Self {
+        let mut state = self.lock();
+        state.dead = true;
+        let next = State {
+            files: state.files.clone(),
+            names: state.names.clone(),
+            names_durable: state.names_durable.clone(),
+            free_bytes: state.free_bytes,
+            ..State::default()
+        };
+        Self { state: Arc::new(Mutex::new(next)) }
+    }
+
+    /// Lets `count` more operations through; the one after them, and all later ones, fail. A write
+    /// that fails so may still land, wholly or in part, at the crash.
+    pub fn die_after(&self, count: u64) {
+        let mut state = self.lock();
+        state.die_at_operation = Some(state.operations + count);
+    }
+
+    /// Lets `count` more syncs of files succeed, then fails one.
+    pub fn fail_sync_after(&self, count: u64) {
+        let mut state = self.lock();
+        state.fail_at_sync = Some(state.syncs + count);
+    }
+
+    /// Limits the room for further growth of files to `bytes`, or lifts the limit.
+    pub fn set_free_bytes(&self, bytes: Option<u64>) {
+        self.lock().free_bytes = bytes;
+    }
+
+    /// How many operations the disk has been asked for.
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// How many syncs of files the disk has been asked for.
+    pub fn syncs(&self) -> u64 {
+        self.lock().syncs
+    }
+
+    /// The bytes of a file as a reader sees them, if it exists.
+    pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.lock();
+        state.names.get(name).map(|&file| state.files[file].visible.clone())
+    }
+
+    /// Puts a file in place, durably, as something outside the process might.
+    pub fn put(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.lock();
+        state.files.push(Contents { visible: bytes.clone(), durable: bytes, pending: Vec::new() });
+        let file = state.files.len() - 1;
+        state.names.insert(name.to_owned(), file);
+        state.names_durable.insert(name.to_owned(), file);
+    }
+
+    /// Takes a file away, durably, as something outside the process might.
+    pub fn take(&self, name: &str) {
+        let mut state = self.lock();
+        state.names.remove(name);
+        state.names_durable.remove(name);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the state for one more operation, unless the disk is dead.
+    fn operate(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        state.operations += 1;
+        state.check_alive()?;
+        Ok(state)
+    }
+}
+
+impl State {
+    fn check_alive(&mut self) -> io::Result<()> {
+        self.dead |= self.die_at_operation.is_some_and(|limit| self.operations > limit);
+        if self.dead { Err(io::Error::other("the simulated disk is gone")) } else { Ok(()) }
+    }
+
+    fn find(&self, name: &str) -> io::Result<usize> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no file {name}"));
+        self.names.get(name).copied().ok_or_else(missing)
+    }
+}
+
+impl Contents {
+    fn lose_power(&mut self, random: &mut Random) {
+        for (offset, data) in std::mem::take(&mut self.pending) {
+            // Whole writes that landed or did not are the common case, torn ones the nasty one.
+            let fate = random.below(4);
+            let mut start = 0;
+            while start < data.len() {
+                let at = offset + start;
+                let end = (start + SECTOR_BYTES - at % SECTOR_BYTES).min(data.len());
+                let lands = match fate {
+                    0 => false,
+                    1 => true,
+                    _ => random.below(2) == 0,
+                };
+                if lands {
+                    put_at(&mut self.durable, at, &data[start..end]);
+                }
+                start = end;
+            }
+        }
+        self.visible = self.durable.clone();
+    }
+}
+
+fn put_at(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    let end = offset + data.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset..end].copy_from_slice(data);
+}
+
+/// The splitmix64 generator: good enough to choose faults, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.operate()?.names.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.operate()?.find(name)?;
+        Ok(Arc::new(MemoryFile { disk: self.clone(), file }))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.operate()?;
+        state.files.push(Contents::default());
+        let file = state.files.len() - 1;
+        state.names.insert(name.to_owned(), file);
+        Ok(Arc::new(MemoryFile { disk: self.clone(), file }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.operate()?;
+        let file = state.find(from)?;
+        state.names.remove(from);
+        state.names.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.operate()?;
+        let file = state.find(name)?;
+        state.names.remove(name);
+        let freed = state.files[file].visible.len() as u64;
+        if let Some(free) = &mut state.free_bytes {
+            *free += freed;
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut state = self.operate()?;
+        state.names_durable = state.names.clone();
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.operate()?.free_bytes.unwrap_or(u64::MAX))
+    }
+}
+
+struct MemoryFile {
+    disk: MemoryDisk,
+    file: usize,
+}
+
+impl DiskFile for MemoryFile {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.disk.operate()?.files[self.file].visible.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = self.disk.operate()?;
+        let visible = &state.files[self.file].visible;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(buffer.len());
+        let bytes = visible.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.disk.lock();
+        state.operations += 1;
+        let was_dead = state.dead;
+        let outcome = state.check_alive();
+        if was_dead {
+            return outcome;
+        }
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        let grows = (offset + data.len()).saturating_sub(state.files[self.file].visible.len());
+        if let Some(free) = &mut state.free_bytes {
+            *free = free.checked_sub(grows as u64).ok_or(io::ErrorKind::StorageFull)?;
+        }
+        let file = &mut state.files[self.file];
+        put_at(&mut file.visible, offset, data);
+        file.pending.push((offset, data.to_vec()));
+        // The write at which the disk dies is under way: it may land, but nobody is told.
+        outcome
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.disk.operate()?;
+        let fails = state.fail_at_sync == Some(state.syncs);
+        state.syncs += 1;
+        let file = &mut state.files[self.file];
+        let pending = std::mem::take(&mut file.pending);
+        if fails {
+            return Err(io::Error::other("the simulated sync failed"));
+        }
+        for (offset, data) in pending {
+            put_at(&mut file.durable, offset, &data);
+        }
+        Ok(())
+    }
+}
