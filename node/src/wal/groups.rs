@@ -28,6 +28,16 @@ pub(super) struct Location {
     pub(super) payload_bytes: u32,
 }
 
+impl Location {
+    /// The place of an entry that has none yet.
+    pub(super) fn staged(payload_bytes: u32) -> Self {
+        Self { segment: 0, offset: 0, payload_bytes }
+    }
+}
+
+/// What an entry in memory is taken to need beside its own bytes, so that empty ones count too.
+const CACHED_OVERHEAD_BYTES: usize = 64;
+
 /// A place in memory or on disk where an entry is.
 pub(super) enum Found {
     Cached(Bytes),
@@ -86,6 +96,7 @@ impl Groups {
             purged: group.purged.clone(),
             first_index: filled.map(|(first, _)| first),
             last_index: filled.map(|(_, next)| next - 1),
+            next_index: group.range.map(|(_, next)| next),
         }
     }
 
@@ -138,7 +149,7 @@ impl Groups {
             if group.cached.is_empty() {
                 self.oldest_cached.insert(self.last_serial, id);
             }
-            self.cached_bytes += payload.len();
+            self.cached_bytes += payload.len() + CACHED_OVERHEAD_BYTES;
             group.cached.push_back((self.last_serial, payload));
         }
     }
@@ -213,7 +224,7 @@ impl Groups {
         self.oldest_cached.remove(oldest);
         let range = range(&group.cached);
         for (_, payload) in group.cached.drain(range) {
-            self.cached_bytes -= payload.len();
+            self.cached_bytes -= payload.len() + CACHED_OVERHEAD_BYTES;
         }
         if let Some((oldest, _)) = group.cached.front() {
             self.oldest_cached.insert(*oldest, id);

@@ -1,0 +1,135 @@
+//! The table of segment files: which there are, where the next frame goes, which one is spare, which
+//! one is wanted and which may go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::disk::DiskFile;
+
+#[derive(Clone)]
+pub(super) struct Segment {
+    pub(super) header: SegmentHeader,
+    pub(super) file: Arc<dyn DiskFile>,
+}
+
+/// What the keeper should do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Job {
+    Delete { sequence: u64 },
+    Prepare { sequence: u64, bytes: u64, may_use_reserve: bool },
+}
+
+#[derive(Default)]
+pub(super) struct Segments {
+    /// The segments that hold frames, by sequence number. The last one is in use.
+    pub(super) written: BTreeMap<u64, Segment>,
+    /// Where the next frame goes in the last segment, in bytes.
+    pub(super) offset: u64,
+    /// The segment after the last, prepared ahead of time.
+    pub(super) spare: Option<Segment>,
+    /// Size of the spare that is wanted, if one is.
+    wanted_bytes: Option<u64>,
+    /// Segments before this one hold nothing that is needed.
+    delete_below: u64,
+    /// The last attempt to prepare a segment found no room.
+    pub(super) short_of_room: bool,
+    /// The writer cannot go on without a segment.
+    waiting: bool,
+    /// What waits to be written would free segments, so the reserve may be used for it.
+    urgent: bool,
+}
+
+impl Segments {
+    /// Sequence number of the segment that comes after those in use.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.written.last_key_value().map_or(1, |(last, _)| last + 1)
+    }
+
+    /// The segment in use and the position of the next frame, if a frame of `bytes` fits there.
+    pub(super) fn fit(&self, bytes: u64) -> Option<(&Segment, u64)> {
+        let (_, segment) = self.written.last_key_value()?;
+        (self.offset + bytes <= segment.header.bytes).then_some((segment, self.offset))
+    }
+
+    /// Begins to use the spare, if there is one with room for a frame of `bytes`; otherwise asks for
+    /// one that has. `bytes_default` is the size of a segment in which the frame fits easily.
+    pub(super) fn rotate(&mut self, bytes: u64, bytes_default: u64, urgent: bool) -> bool {
+        let needed = SEGMENT_HEADER_BYTES as u64 + bytes;
+        match self.spare.take_if(|spare| spare.header.bytes >= needed) {
+            Some(spare) => {
+                self.written.insert(spare.header.sequence, spare);
+                self.offset = SEGMENT_HEADER_BYTES as u64;
+                self.waiting = false;
+                self.urgent = false;
+                true
+            }
+            None => {
+                // One that is too small is replaced: it holds nothing.
+                self.spare = None;
+                self.wanted_bytes = Some(needed.max(bytes_default));
+                self.waiting = true;
+                self.urgent |= urgent;
+                false
+            }
+        }
+    }
+
+    /// Asks for a spare ahead of time.
+    pub(super) fn want_spare(&mut self, bytes: u64) {
+        if self.spare.is_none() && self.wanted_bytes.is_none() {
+            self.wanted_bytes = Some(bytes);
+        }
+    }
+
+    /// Allows the reserve to be used if the writer waits.
+    pub(super) fn something_frees(&mut self) {
+        self.urgent |= self.waiting;
+    }
+
+    /// Says that all segments before `sequence` may go.
+    pub(super) fn release_below(&mut self, sequence: u64) {
+        self.delete_below = self.delete_below.max(sequence);
+    }
+
+    /// What is to be done in the background. Deleting comes first: it makes room.
+    pub(super) fn job(&self) -> Option<Job> {
+        if let Some((&sequence, _)) = self.written.first_key_value()
+            && sequence < self.delete_below
+            && self.written.len() > 1
+        {
+            return Some(Job::Delete { sequence });
+        }
+        let bytes = self.wanted_bytes?;
+        let sequence = self.next_sequence();
+        Some(Job::Prepare { sequence, bytes, may_use_reserve: self.urgent })
+    }
+
+    /// The keeper has prepared a segment.
+    pub(super) fn prepared(&mut self, segment: Segment) {
+        self.short_of_room = false;
+        if segment.header.sequence == self.next_sequence() {
+            if self.wanted_bytes.is_some_and(|wanted| wanted <= segment.header.bytes) {
+                self.wanted_bytes = None;
+            }
+            self.spare = Some(segment);
+        }
+    }
+
+    pub(super) fn deleted(&mut self, sequence: u64) {
+        self.written.remove(&sequence);
+    }
+
+    /// Whether nothing can be written until there is room.
+    pub(super) fn waiting_for_room(&self) -> bool {
+        self.waiting && self.short_of_room
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.written.len() + usize::from(self.spare.is_some())
+    }
+
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        self.written.values().chain(&self.spare).map(|segment| segment.header.bytes).sum()
+    }
+}

@@ -1,0 +1,149 @@
+//! What callers, writer and keeper share: the core behind one lock, and the ways to wake each other.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::core::Core;
+use super::options::{ROOM_RETRY, WalOptions};
+use super::segments::Job;
+use crate::disk::Disk;
+
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) options: WalOptions,
+    core: Mutex<Core>,
+    for_writer: Condvar,
+    for_keeper: Condvar,
+    for_appenders: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(disk: Arc<dyn Disk>, options: WalOptions, core: Core) -> Self {
+        Self {
+            disk,
+            options,
+            core: Mutex::new(core),
+            for_writer: Condvar::new(),
+            for_keeper: Condvar::new(),
+            for_appenders: Notify::new(),
+        }
+    }
+
+    /// A panic under the lock is a bug in the core; what it was doing may be half done, so the log
+    /// goes no further.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        match self.core.lock() {
+            Ok(core) => core,
+            Err(poisoned) => after_panic(poisoned),
+        }
+    }
+
+    /// Wakes the writer, if it sleeps: that costs a system call.
+    pub(super) fn wake_writer_locked(&self, core: &mut Core) {
+        if std::mem::take(&mut core.writer_sleeps) {
+            self.for_writer.notify_one();
+        }
+    }
+
+    pub(super) fn wake_writer(&self) {
+        self.wake_writer_locked(&mut self.lock());
+    }
+
+    pub(super) fn wake_keeper(&self) {
+        // Under the lock, or a keeper that is about to sleep would miss it.
+        let _core = self.lock();
+        self.for_keeper.notify_one();
+    }
+
+    pub(super) fn wake_appenders(&self) {
+        self.for_appenders.notify_waiters();
+    }
+
+    /// Where those wait who want to append while too much is staged.
+    pub(super) fn for_appenders(&self) -> &Notify {
+        &self.for_appenders
+    }
+
+    /// Ends the log for good and calls the fatal hook, the first time.
+    pub(super) fn die(&self, reason: String) {
+        let hook = {
+            let mut core = self.lock();
+            let hook = core.die(reason);
+            self.wake_writer_locked(&mut core);
+            hook
+        };
+        self.for_keeper.notify_one();
+        self.wake_appenders();
+        if let Some((hook, reason)) = hook {
+            hook(&reason);
+        }
+    }
+
+    /// Begins to close the log: the writer writes what is staged, seals, and stops.
+    pub(super) fn begin_close(&self) {
+        {
+            let mut core = self.lock();
+            core.closing = true;
+            self.wake_writer_locked(&mut core);
+        }
+        self.for_keeper.notify_one();
+        self.wake_appenders();
+    }
+
+    /// Sleeps until something is staged. Returns false if a seal has become due instead.
+    pub(super) fn wait_for_work(&self) -> bool {
+        let mut core = self.lock();
+        while !core.has_work() {
+            core.writer_sleeps = true;
+            if core.needs_seal() {
+                let waited = self.for_writer.wait_timeout(core, self.options.idle_seal);
+                let (guard, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
+                core = guard;
+                core.writer_sleeps = false;
+                if outcome.timed_out() && !core.has_work() {
+                    return false;
+                }
+            } else {
+                core = self.for_writer.wait(core).unwrap_or_else(PoisonError::into_inner);
+                core.writer_sleeps = false;
+            }
+        }
+        true
+    }
+
+    /// Sleeps until there is a segment to write to, or none is needed any more.
+    pub(super) fn wait_for_segment(&self) {
+        let mut core = self.lock();
+        while !core.may_have_segment() {
+            core.writer_sleeps = true;
+            core = self.for_writer.wait(core).unwrap_or_else(PoisonError::into_inner);
+        }
+        core.writer_sleeps = false;
+    }
+
+    /// Sleeps until the keeper has something to do.
+    pub(super) fn wait_for_job(&self) {
+        let mut core = self.lock();
+        while core.segments.job().is_none() && !core.stopped && core.dead.is_none() {
+            core = self.for_keeper.wait(core).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Sleeps for as long as the keeper should before it looks for room again.
+    pub(super) fn wait_for_room(&self) {
+        let nothing_changed = |core: &mut Core| {
+            let may_delete = matches!(core.segments.job(), Some(Job::Delete { .. }));
+            !may_delete && !core.stopped && core.dead.is_none()
+        };
+        drop(self.for_keeper.wait_timeout_while(self.lock(), ROOM_RETRY, nothing_changed));
+    }
+}
+
+fn after_panic<'a>(poisoned: PoisonError<MutexGuard<'a, Core>>) -> MutexGuard<'a, Core> {
+    let mut core = poisoned.into_inner();
+    if core.dead.is_none() {
+        core.dead = Some("a panic in the write-ahead log".to_owned());
+    }
+    core
+}

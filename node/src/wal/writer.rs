@@ -1,0 +1,165 @@
+//! The one who writes: takes everything that is staged, one write, one sync, then the callbacks.
+//!
+//! [`Writer::step`] is the body of its loop. A thread runs it ([`Writer::run`]); a simulation calls
+//! it by hand.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::Done;
+use super::core::{Frame, Plan};
+use super::format::{FRAME_HEADER_BYTES, FrameHeader, checksum, frame_bytes};
+use super::shared::Shared;
+
+/// A buffer that grew beyond this for one large frame is given back, in bytes.
+const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
+
+/// Writes what callers have staged. There is one for each log.
+pub struct Writer {
+    shared: Arc<Shared>,
+    buffer: Vec<u8>,
+}
+
+/// What a step of the writer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriterStep {
+    /// Something was written, or callbacks were called; there may be more to do.
+    Worked,
+    /// Nothing is staged.
+    Idle,
+    /// Something is staged, but the keeper has to prepare a segment first.
+    NeedsSegment,
+    /// The log is closed or dead: no step will do anything any more.
+    Stopped,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, buffer: Vec::new() }
+    }
+
+    /// Writes and syncs everything that is staged, then calls the callbacks.
+    pub fn step(&mut self) -> WriterStep {
+        self.step_with(false)
+    }
+
+    /// As [`Self::step`]; if nothing is staged, seals the last frame. To be called when the log has
+    /// been idle for [`WalOptions::idle_seal`](super::WalOptions::idle_seal).
+    pub fn step_idle(&mut self) -> WriterStep {
+        self.step_with(true)
+    }
+
+    fn step_with(&mut self, idle: bool) -> WriterStep {
+        let plan = {
+            let mut core = self.shared.lock();
+            let plan = core.plan(idle);
+            if matches!(plan, Plan::Write(_)) {
+                core.timing.begin();
+            }
+            plan
+        };
+        match plan {
+            Plan::Nothing => WriterStep::Idle,
+            Plan::NeedsSegment => {
+                self.shared.wake_keeper();
+                WriterStep::NeedsSegment
+            }
+            Plan::Call(dones) => {
+                self.call(dones, None);
+                WriterStep::Worked
+            }
+            Plan::Write(frame) => self.write(frame),
+            Plan::Stop(dones, error) => {
+                self.call(dones, Some(&error));
+                self.shared.wake_keeper();
+                self.shared.wake_appenders();
+                WriterStep::Stopped
+            }
+        }
+    }
+
+    fn write(&mut self, mut frame: Frame) -> WriterStep {
+        self.fill_buffer(&frame);
+        // What was staged is taken: appenders may fill the stage while this frame is under way.
+        self.shared.wake_appenders();
+        let outcome = frame.file.write_at(&self.buffer, frame.offset);
+        let outcome = outcome.and_then(|()| frame.file.sync_data());
+        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+            self.buffer = Vec::new();
+        }
+        let dones = std::mem::take(&mut frame.dones);
+        let has_job = {
+            let mut core = self.shared.lock();
+            core.timing.end();
+            if outcome.is_ok() {
+                core.written(&frame);
+            }
+            core.segments.job().is_some()
+        };
+        match outcome {
+            Ok(()) => {
+                if has_job {
+                    self.shared.wake_keeper();
+                }
+                self.call(dones, None);
+            }
+            Err(error) => {
+                // What reached the disk is unknown, and a sync that succeeds later would not tell.
+                self.shared.die(format!("cannot write a frame: {error}"));
+                self.call(dones, Some(&error));
+            }
+        }
+        WriterStep::Worked
+    }
+
+    /// Puts the bytes of a frame together: header, body, zeros up to the next sector.
+    fn fill_buffer(&mut self, frame: &Frame) {
+        self.buffer.clear();
+        self.buffer.resize(FRAME_HEADER_BYTES, 0);
+        for piece in &frame.pieces {
+            self.buffer.extend_from_slice(piece);
+        }
+        let body = &self.buffer[FRAME_HEADER_BYTES..];
+        let header = FrameHeader {
+            salt: frame.segment.salt,
+            sequence: frame.segment.sequence,
+            number: frame.number,
+            body_bytes: body.len() as u32, // bounded, see `options.rs`
+            body_crc: checksum(&[body]),
+        };
+        let whole = frame_bytes(body.len() as u64) as usize;
+        self.buffer[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
+        self.buffer.resize(whole, 0);
+    }
+
+    /// Calls callbacks, in order. One that panics ends the log, because its caller's state is
+    /// unknown; the others are still called.
+    fn call(&self, dones: Vec<Done>, error: Option<&io::Error>) {
+        for done in dones {
+            let outcome = match error {
+                None => Ok(()),
+                Some(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            };
+            if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
+                self.shared.die("a callback panicked".to_owned());
+            }
+        }
+    }
+
+    /// Steps until the log is closed or dead; sleeps while there is nothing to do.
+    pub(super) fn run(mut self) {
+        loop {
+            match self.step() {
+                WriterStep::Worked => {}
+                WriterStep::Idle => {
+                    if !self.shared.wait_for_work() {
+                        self.step_idle();
+                    }
+                }
+                WriterStep::NeedsSegment => self.shared.wait_for_segment(),
+                WriterStep::Stopped => break,
+            }
+        }
+    }
+}
