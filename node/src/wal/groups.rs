@@ -96,6 +96,7 @@ impl Groups {
             purged: group.purged.clone(),
             first_index: filled.map(|(first, _)| first),
             last_index: filled.map(|(_, next)| next - 1),
+            next_index: group.range.map(|(_, next)| next),
         }
     }
 

@@ -91,6 +91,9 @@ pub struct GroupState {
     pub first_index: Option<u64>,
     /// The index of the newest entry, if there are entries.
     pub last_index: Option<u64>,
+    /// The index that the next entry must have; `None` if it may have any, because nothing was ever
+    /// appended or purged.
+    pub next_index: Option<u64>,
 }
 
 /// What a log says about itself.

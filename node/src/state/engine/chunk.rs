@@ -20,11 +20,18 @@ pub(super) fn push_row(chunk: &mut Vec<u8>, table: Table, key: &[u8], value: &[u
     chunk.extend_from_slice(value);
 }
 
-/// Splits a row off the front of a chunk: its table, key and value, and what follows it.
+/// A row as a chunk has it.
+pub(super) struct ChunkRow<'a> {
+    pub(super) table: Table,
+    pub(super) key: &'a [u8],
+    pub(super) value: &'a [u8],
+}
+
+/// Splits a row off the front of a chunk, and returns what follows it too.
 ///
 /// # Errors
 /// If the bytes do not begin with a whole row.
-pub(super) fn split_row(chunk: &[u8]) -> Result<(Table, &[u8], &[u8], &[u8]), MalformedRow> {
+pub(super) fn split_row(chunk: &[u8]) -> Result<(ChunkRow<'_>, &[u8]), MalformedRow> {
     const CUT: MalformedRow = MalformedRow("a row is cut short");
     let (header, rest) = chunk.split_first_chunk::<HEADER_BYTES>().ok_or(CUT)?;
     let [table, k0, k1, k2, k3, v0, v1, v2, v3] = *header;
@@ -33,5 +40,5 @@ pub(super) fn split_row(chunk: &[u8]) -> Result<(Table, &[u8], &[u8], &[u8]), Ma
     let value_bytes = u32::from_le_bytes([v0, v1, v2, v3]) as usize;
     let (key, rest) = rest.split_at_checked(key_bytes).ok_or(CUT)?;
     let (value, rest) = rest.split_at_checked(value_bytes).ok_or(CUT)?;
-    Ok((table, key, value, rest))
+    Ok((ChunkRow { table, key, value }, rest))
 }

@@ -59,14 +59,14 @@ impl Installer {
         let mut batch = self.shared.database.batch();
         let mut rest = chunk;
         while !rest.is_empty() {
-            let (table, key, value, after) = chunk::split_row(rest)?;
+            let (row, after) = chunk::split_row(rest)?;
             rest = after;
-            let joined = join_key(table, key);
+            let joined = join_key(row.table, row.key);
             if joined <= self.last {
                 return Err(MalformedRow("rows are out of order").into());
             }
-            self.sink.row(table, key, value)?;
-            batch.insert(keyspace, joined.as_slice(), value);
+            self.sink.row(row.table, row.key, row.value)?;
+            batch.insert(keyspace, joined.as_slice(), row.value);
             self.last = joined;
         }
         // Not durable yet: the end of the installation is, and with it all that went before.
@@ -94,9 +94,10 @@ impl Installer {
         let Some(keyspace) = &self.keyspace else { return Err(EngineError::Superseded) };
         let mut batch = shared.database.batch();
         batch.insert(keyspace, META_KEY, meta.encode());
-        let record = Record { generation: self.generation, stored: true };
-        shared.set_record(&mut batch, self.group.id, record);
+        // The rows of all chunks came before in the same journal, and are durable with this.
         shared.commit_durably(batch)?;
+        let record = Record { generation: self.generation, stored: true };
+        shared.set_record(self.group.id, record)?;
         current.generation = self.generation;
         let old = std::mem::replace(&mut current.keyspace, self.keyspace.take());
         drop(current);

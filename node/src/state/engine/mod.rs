@@ -11,12 +11,12 @@
 //! ```
 //!
 //! A snapshot from the leader goes into a keyspace of the next generation, beside the one that
-//! stands. The record in "groups" is what switches, in one batch with the snapshot's meta row: before
-//! it the old state stands, after it the new one, whatever happens in between. A keyspace that no
-//! record names is a leftover, and is deleted when the engine is opened.
+//! stands. The record in "groups" is what switches, once all of the rows are durable: before it the
+//! old state stands, after it the new one, whatever happens in between. A keyspace that no record
+//! names is a leftover, and is deleted when the engine is opened.
 //!
-//! The journal of fjall cuts off a torn or malformed tail without a word, which takes it back to an
-//! earlier checkpoint. The owner must therefore compare the loaded position with the first entry
+//! The journal of fjall is cut off where it is torn or malformed, without a word, which takes a state
+//! back to an earlier checkpoint. The owner must therefore compare the loaded position with the first entry
 //! that its log still has, and refuse to start if there is a gap.
 //!
 //! All calls may block on the disk; none belongs on an async thread. Room on the disk is looked at
@@ -40,6 +40,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkv_wire::id::GroupId;
@@ -88,7 +89,7 @@ struct Shared {
     records: Keyspace,
     database: Database,
     path: PathBuf,
-    options: EngineOptions,
+    reserve_bytes: AtomicU64,
 }
 
 /// What "groups" says of a group.
@@ -126,8 +127,9 @@ impl Engine {
                 .open()
         })?;
         let records = guard.call(|| database.keyspace(RECORDS, keyspace_options))?;
-        let shared =
-            Shared { groups: Mutex::default(), records, database, path: path.to_owned(), options };
+        let reserve_bytes = AtomicU64::new(options.reserve_bytes);
+        let path = path.to_owned();
+        let shared = Shared { groups: Mutex::default(), records, database, path, reserve_bytes };
         let engine = Self { shared: Arc::new(shared) };
         engine.recover()?;
         Ok(engine)
@@ -154,6 +156,11 @@ impl Engine {
     pub fn disk_bytes(&self) -> u64 {
         // The size of a file that is just being deleted cannot be read; the next call gets it.
         self.shared.database.disk_space().unwrap_or(0)
+    }
+
+    /// Changes how much room is left on the disk, in bytes.
+    pub fn set_reserve(&self, reserve_bytes: u64) {
+        self.shared.reserve_bytes.store(reserve_bytes, Ordering::Relaxed);
     }
 
     /// Deletes keyspaces that no record names, and checks that those which one names are there.
@@ -202,8 +209,16 @@ impl Shared {
         }
     }
 
-    fn set_record(&self, batch: &mut OwnedWriteBatch, group: GroupId, record: Record) {
-        batch.insert(&self.records, group.0.to_be_bytes(), record.encode());
+    /// Replaces the record of a group, atomically and durably.
+    ///
+    /// It goes straight into a table, not through the journal, so that no damage to the journal can
+    /// make a state look as if it had never been.
+    fn set_record(&self, group: GroupId, record: Record) -> Result<(), EngineError> {
+        self.guard().call(|| {
+            let mut table = self.records.start_ingestion()?;
+            table.write(group.0.to_be_bytes(), record.encode())?;
+            table.finish()
+        })
     }
 
     fn keyspace(&self, group: GroupId, generation: Generation) -> Result<Keyspace, EngineError> {
@@ -214,7 +229,7 @@ impl Shared {
     /// Refuses what would leave too little room, before anything is written.
     fn require_room(&self, bytes: usize) -> Result<(), EngineError> {
         // Once in the journal and once in a table.
-        self.guard().room(self.options.reserve_bytes, 2 * bytes as u64)
+        self.guard().room(self.reserve_bytes.load(Ordering::Relaxed), 2 * bytes as u64)
     }
 
     /// Writes a batch, all of it or nothing, and returns once it is durable.

@@ -108,12 +108,7 @@ impl GroupStore {
         let mut batch = shared.database.batch();
         let keyspace = match &current.keyspace {
             Some(keyspace) => keyspace.clone(),
-            None => {
-                let generation = current.generation;
-                let record = Record { generation, stored: true };
-                shared.set_record(&mut batch, self.id(), record);
-                shared.keyspace(self.id(), generation)?
-            }
+            None => shared.keyspace(self.id(), current.generation)?,
         };
         // In order of keys, which is how they are found in memory and written to tables.
         let mut keys: Vec<_> = changes.keys.iter().collect();
@@ -137,7 +132,11 @@ impl GroupStore {
         }
         batch.insert(&keyspace, META_KEY, changes.meta.encode());
         shared.commit_durably(batch)?;
-        current.keyspace = Some(keyspace);
+        if current.keyspace.is_none() {
+            let record = Record { generation: current.generation, stored: true };
+            shared.set_record(self.id(), record)?;
+            current.keyspace = Some(keyspace);
+        }
         Ok(())
     }
 
@@ -183,9 +182,7 @@ impl GroupStore {
         let shared = &*self.shared;
         let mut current = lock(&self.group.current);
         let generation = current.next;
-        let mut batch = shared.database.batch();
-        shared.set_record(&mut batch, self.id(), Record { generation, stored: false });
-        shared.commit_durably(batch)?;
+        shared.set_record(self.id(), Record { generation, stored: false })?;
         current.next.0 += 1;
         current.generation = generation;
         match current.keyspace.take() {
@@ -202,6 +199,27 @@ impl GroupStore {
     fn decode_meta(&self, encoded: Option<&[u8]>) -> Result<Meta, EngineError> {
         let encoded = encoded.ok_or_else(|| self.damaged("the meta row is gone"))?;
         Meta::decode(encoded).map_err(|error| self.damaged(error.0))
+    }
+}
+
+#[cfg(test)]
+impl GroupStore {
+    /// Writes or removes a row behind the back of the state.
+    pub(in crate::state) fn tamper(&self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        let current = lock(&self.group.current);
+        let keyspace = current.keyspace.as_ref().expect("something is stored");
+        let key = join_key(table, key);
+        match value {
+            Some(value) => keyspace.insert(key, value).expect("written"),
+            None => keyspace.remove(key).expect("removed"),
+        }
+    }
+
+    /// Has all rows written to tables.
+    pub(in crate::state) fn flush(&self) {
+        let current = lock(&self.group.current);
+        let keyspace = current.keyspace.as_ref().expect("something is stored");
+        keyspace.rotate_memtable_and_wait().expect("flushed");
     }
 }
 

@@ -43,6 +43,7 @@ impl Model {
             purged: self.purged.clone(),
             first_index: self.entries.keys().next().copied(),
             last_index: self.entries.keys().next_back().copied(),
+            next_index: self.next,
         }
     }
 
@@ -53,19 +54,37 @@ impl Model {
 
 #[derive(Debug, Clone)]
 pub(super) enum Op {
-    Append { group: u32, count: u64, bytes: usize },
+    Append {
+        group: u32,
+        count: u64,
+        bytes: usize,
+    },
     /// So many entries from the end.
-    Truncate { group: u32, back: u64 },
+    Truncate {
+        group: u32,
+        back: u64,
+    },
     /// So many entries from the start; beyond the end if there are fewer.
-    Purge { group: u32, count: u64 },
-    Vote { group: u32 },
-    Committed { group: u32 },
-    Forget { group: u32 },
+    Purge {
+        group: u32,
+        count: u64,
+    },
+    Vote {
+        group: u32,
+    },
+    Committed {
+        group: u32,
+    },
+    Forget {
+        group: u32,
+    },
     Step,
     Keep,
     Seal,
     /// Closed properly, or dropped with everything settled.
-    Reopen { close: bool },
+    Reopen {
+        close: bool,
+    },
 }
 
 pub(super) fn op() -> impl Strategy<Value = Op> {

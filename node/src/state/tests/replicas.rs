@@ -1,0 +1,218 @@
+//! Replicas that lived differently are equal: one that only applied, one that was stopped and loaded
+//! again and again, one that got snapshots from the first instead of entries.
+
+use bytes::Bytes;
+use dkv_wire::id::GroupId;
+use dkv_wire::message::{Condition, Operation};
+use proptest::prelude::*;
+
+use super::super::{
+    Announcement, Applied, DirectoryCommand, DirectoryEntry, Engine, EngineOptions, GroupState,
+    GroupStore,
+};
+use super::{batch, node, open, session, uuid, write};
+
+const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0 };
+const SHARD: GroupId = GroupId(1);
+
+#[derive(Clone, Debug)]
+enum Event {
+    Apply {
+        forward_ms: u64,
+        commands: Vec<(u8, u64, u64, u8, Option<u16>)>,
+    },
+    /// Stop the second replica without warning, and start it from its checkpoint and the log.
+    Restart {
+        checkpoint: bool,
+    },
+    /// Send the third replica a snapshot.
+    Snapshot,
+    /// A checkpoint of the second replica fails.
+    FailedCheckpoint,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let command = (0..4_u8, 0..10_u64, 0..4_u64, 0..12_u8, any::<Option<u16>>());
+    // Long jumps of the clock, so that sessions expire.
+    let forward = prop_oneof![Just(0_u64), Just(3), Just(61_000), Just(3_700_000)];
+    prop_oneof![
+        6 => (forward, proptest::collection::vec(command, 0..20))
+            .prop_map(|(forward_ms, commands)| Event::Apply { forward_ms, commands }),
+        2 => any::<bool>().prop_map(|checkpoint| Event::Restart { checkpoint }),
+        1 => Just(Event::Snapshot),
+        1 => Just(Event::FailedCheckpoint),
+    ]
+}
+
+fn encode(command: &(u8, u64, u64, u8, Option<u16>)) -> Vec<u8> {
+    let (who, serial, behind, key, value) = command;
+    let session = session(char::from(b'a' + who));
+    if *serial == 0 {
+        return open(session);
+    }
+    let value = value.map(|length| vec![*key; usize::from(length) % 3000]);
+    let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
+    let settled = serial.saturating_sub(*behind);
+    write(session, *serial, settled, Condition::Always, &[*key; 3], operation)
+}
+
+/// A replica with its store; the position is the number of applied entries.
+struct Replica {
+    directory: tempfile::TempDir,
+    engine: Option<Engine>,
+    state: GroupState,
+    applied: usize,
+}
+
+impl Replica {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let engine = Engine::open(directory.path(), OPTIONS).expect("a new engine");
+        let (state, meta) =
+            GroupState::load(&engine.group(SHARD).expect("a store")).expect("empty");
+        assert!(meta.is_none());
+        Self { directory, engine: Some(engine), state, applied: 0 }
+    }
+
+    fn store(&self) -> GroupStore {
+        self.engine.as_ref().expect("open").group(SHARD).expect("a store")
+    }
+
+    fn position(&self) -> Bytes {
+        Bytes::from((self.applied as u64).to_le_bytes().to_vec())
+    }
+
+    fn checkpoint(&mut self) {
+        let changes = self.state.take_changes(self.position());
+        self.store().checkpoint(&changes).expect("room and no error");
+    }
+
+    fn load(&mut self) {
+        let (state, meta) = GroupState::load(&self.store()).expect("what was stored is whole");
+        self.applied = meta.map_or(0, |meta| {
+            u64::from_le_bytes(meta.applied.as_ref().try_into().expect("eight bytes")) as usize
+        });
+        self.state = state;
+    }
+
+    fn restart(&mut self) {
+        self.engine = None;
+        self.engine = Some(Engine::open(self.directory.path(), OPTIONS).expect("it opens again"));
+        self.load();
+    }
+
+    fn replay(&mut self, log: &[Bytes]) {
+        for entry in &log[self.applied..] {
+            self.state.apply(entry).expect("a batch");
+            self.applied += 1;
+        }
+    }
+
+    fn receive(&mut self, from: &Self) {
+        let Some(mut reader) = from.store().snapshot().expect("readable") else { return };
+        let mut installer = self.store().install().expect("room");
+        while let Some(chunk) = reader.next_chunk().expect("readable") {
+            installer.write_chunk(&chunk).expect("a chunk");
+        }
+        installer.finish(reader.meta()).expect("a whole snapshot");
+        self.load();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn replicas_are_equal(events in proptest::collection::vec(event(), 1..30)) {
+        let mut time_ms = 1_000_000;
+        let mut log = Vec::new();
+        let (mut first, mut second, mut third) = (Replica::new(), Replica::new(), Replica::new());
+        for event in events {
+            match event {
+                Event::Apply { forward_ms, commands } => {
+                    time_ms += forward_ms;
+                    let commands: Vec<_> = commands.iter().map(encode).collect();
+                    log.push(batch(time_ms, &commands));
+                    first.replay(&log);
+                    second.replay(&log);
+                    continue;
+                }
+                Event::Restart { checkpoint } => {
+                    if checkpoint {
+                        second.checkpoint();
+                    }
+                    second.restart();
+                    second.replay(&log);
+                }
+                Event::FailedCheckpoint => {
+                    let changes = second.state.take_changes(second.position());
+                    second.state.restore_changes(changes);
+                }
+                Event::Snapshot => {
+                    first.checkpoint();
+                    third.receive(&first);
+                    third.replay(&log);
+                    prop_assert_eq!(first.state.hash(), third.state.hash());
+                }
+            }
+            prop_assert_eq!(first.state.hash(), second.state.hash());
+        }
+        // What each says to the next write is the same too, sessions included.
+        third.replay(&log);
+        second.checkpoint();
+        second.restart();
+        let probe = batch(time_ms, &(0..40).map(|n| {
+            encode(&(n % 4, u64::from(n) / 4, 0, n % 12, Some(1)))
+        }).collect::<Vec<_>>());
+        let answers = [&mut first, &mut second, &mut third]
+            .map(|replica| replica.state.apply(&probe).expect("a batch"));
+        prop_assert_eq!(&answers[0], &answers[1]);
+        prop_assert_eq!(&answers[0], &answers[2]);
+        prop_assert!(matches!(&answers[0], Applied::Shard(results) if results.len() == 40));
+        let rows = [&first, &second, &third].map(|replica| {
+            let shard = replica.state.as_shard().expect("a shard");
+            shard.iter().map(|(key, row)| (key.to_vec(), row.clone())).collect::<Vec<_>>()
+        });
+        prop_assert_eq!(&rows[0], &rows[1]);
+        prop_assert_eq!(&rows[0], &rows[2]);
+        prop_assert_eq!(first.state.hash(), second.state.hash());
+        prop_assert_eq!(first.state.hash(), third.state.hash());
+    }
+}
+
+#[test]
+fn a_directory_is_stored_and_sent() {
+    let directories = [tempfile::tempdir(), tempfile::tempdir()].map(|dir| dir.expect("one"));
+    let engines = directories
+        .each_ref()
+        .map(|directory| Engine::open(directory.path(), OPTIONS).expect("a new engine"));
+    let stores = engines.each_ref().map(|engine| engine.group(GroupId::CONTROL).expect("a store"));
+    let (mut state, _) = GroupState::load(&stores[0]).expect("empty");
+    let announce = |letter| Announcement {
+        id: node(letter),
+        name: letter.into(),
+        address: "10.0.0.1:1".parse().expect("an address"),
+    };
+    let create = DirectoryCommand::Create {
+        network: dkv_wire::id::NetworkId(uuid('N')),
+        settings: dkv_wire::network::Settings::default(),
+        founder: announce('a'),
+    };
+    for (time_ms, command) in [(5, create), (6, DirectoryCommand::Announce(announce('b')))] {
+        state.apply(&DirectoryEntry { time_ms, command }.encode()).expect("an entry");
+        let changes = state.take_changes(Bytes::from_static(b"here"));
+        stores[0].checkpoint(&changes).expect("room");
+    }
+    let mut reader = stores[0].snapshot().expect("readable").expect("stored");
+    let mut installer = stores[1].install().expect("room");
+    while let Some(chunk) = reader.next_chunk().expect("readable") {
+        installer.write_chunk(&chunk).expect("a chunk");
+    }
+    installer.finish(reader.meta()).expect("whole");
+    for store in &stores {
+        let (loaded, meta) = GroupState::load(store).expect("whole");
+        assert_eq!(meta.expect("stored").applied.as_ref(), b"here");
+        assert_eq!(loaded.hash(), state.hash());
+        assert_eq!(loaded.as_directory().expect("a directory").nodes().len(), 2);
+    }
+}
