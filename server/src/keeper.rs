@@ -213,3 +213,31 @@ impl Task {
         self.publish.send_replace(next);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dkv_wire::id::{NetworkId, NodeId};
+    use dkv_wire::network::Settings;
+
+    #[tokio::test]
+    async fn one_that_cannot_be_written_does_not_fail_those_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = Arc::new(dkv_wire::durable::lock_dir(directory.path()).unwrap());
+        let registry = Registry::new(NetworkId::random(), Settings::default(), 0);
+        let file = directory.path().join("nowhere").join("books.json");
+        let (keeper, stop) = Keeper::start(registry, file, Arc::default(), lock);
+
+        let address = "127.0.0.1:4401".parse().unwrap();
+        let node = NodeId::random();
+        let register = keeper.change(move |next| next.handle_register(node, None, address, 0));
+        // Sees the node if it runs on the copy that is dropped.
+        let count = keeper.change(|next| (next.node_count(), Effects::default()));
+        // Both are waiting before the task runs, so that they share a group.
+        let (registered, counted) = tokio::join!(register, count);
+        assert!(registered.is_err());
+        assert_eq!(counted.unwrap(), 0);
+        assert_eq!(keeper.current().node_count(), 0);
+        stop.stop().await;
+    }
+}
