@@ -229,23 +229,36 @@ impl<W> Router<W> {
     fn give_up(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
         let waited = pending.deadline.saturating_sub(pending.begun).as_millis();
-        let reason = match pending.stage {
+        let reason = self.obstacle(pending);
+        let last = pending.why.as_ref().map(|why| format!("; before that: {why}"));
+        let text = format!("{reason} within {waited} ms{}", last.unwrap_or_default());
+        let error =
+            if pending.may_have_effect() { Error::Unknown(text) } else { Error::Unavailable(text) };
+        self.finish(now, id, Err(error));
+    }
+
+    /// What a request waits for in vain.
+    fn obstacle(&self, pending: &Pending<W>) -> String {
+        match pending.stage {
             Stage::Unrouted => self.no_view.clone().unwrap_or_else(|| {
                 "neither the registration server nor a node has told where the shards are".into()
             }),
-            Stage::Queued => "the key's shard did not open a session".into(),
+            Stage::Queued => {
+                // It waits for another request, which has an obstacle of its own.
+                let group = pending.group.and_then(|group| self.groups.get(&group));
+                let opening = group.and_then(|group| group.opening);
+                match opening.and_then(|opening| self.requests.get(&opening)) {
+                    Some(opening) if opening.stage != Stage::Queued => self.obstacle(opening),
+                    _ => "earlier writes to the key's shard were not answered".into(),
+                }
+            }
             Stage::Parked { .. } => match pending.work.whom() {
                 Whom::Primary => "no primary of the key's shard could be reached".into(),
                 Whom::Replica => "no replica of the key's shard could be reached".into(),
                 Whom::Node(node) => format!("{} could not be reached", self.describe(node)),
             },
             Stage::Sent(node) => format!("{} did not answer", self.describe(node)),
-        };
-        let last = pending.why.as_ref().map(|why| format!("; before that: {why}"));
-        let text = format!("{reason} within {waited} ms{}", last.unwrap_or_default());
-        let error =
-            if pending.may_have_effect() { Error::Unknown(text) } else { Error::Unavailable(text) };
-        self.finish(now, id, Err(error));
+        }
     }
 
     /// Ends a request with an outcome.

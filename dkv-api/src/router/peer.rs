@@ -99,6 +99,8 @@ pub(crate) struct Group {
     /// When to ask the server, at the earliest.
     pub(crate) ask_server_at: Duration,
     pub(crate) session: Session,
+    /// The request that opens it, the last one if it is done.
+    pub(crate) opening: Option<u64>,
     /// Writes that wait for the session.
     pub(crate) queue: VecDeque<u64>,
 }
@@ -116,6 +118,7 @@ impl Group {
             probe_at: Duration::ZERO,
             ask_server_at: Duration::ZERO,
             session: Session::new(session),
+            opening: None,
             queue: VecDeque::new(),
         }
     }

@@ -56,6 +56,10 @@ impl<W> Router<W> {
         // or its caller has gone.
         let Some(pending) = self.requests.get_mut(&reply.id) else { return };
         let sent_here = pending.attempts.iter().position(|&attempt| attempt == node);
+        // Nobody answers what was not asked.
+        if sent_here.is_none() && !pending.doubt {
+            return;
+        }
         match reply.result {
             Ok(answer) if pending.fits(&answer) => {
                 // An old connection's answer is as good as any. It is the only thing of it that is

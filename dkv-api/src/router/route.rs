@@ -88,6 +88,9 @@ impl<W> Router<W> {
         if let Some(pending) = self.requests.get_mut(&open) {
             pending.group = Some(group);
         }
+        if let Some(state) = self.groups.get_mut(&group) {
+            state.opening = Some(open);
+        }
         self.begin(now, open);
     }
 

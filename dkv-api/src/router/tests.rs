@@ -1,1 +1,290 @@
+//! Golden scripts: what happens, and beneath each event what the router wants done.
+//!
+//! A script is a text file of lines. A line without indentation is an event; the indented lines
+//! after it are the effects and are written by the runner: `UPDATE_EXPECT=1 cargo test`. A change
+//! of behaviour shows as a diff that somebody has to understand.
+//!
+//! Nodes are n1, n2, …; requests are named by whoever waits for them: a, b, c. `at 50` lets time
+//! pass to 50 ms, and ticks. Other events happen at the time that was reached last.
 
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_wire::codec::decode;
+use dkv_wire::id::{NetworkId, Revision, Term};
+use dkv_wire::message::{
+    Command, Condition, Level, Operation, Receipt, Refusal, Reply, RequestBody, Stored,
+};
+use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
+use uuid::Uuid;
+
+use super::*;
+
+struct Script {
+    router: Router<String>,
+    now: Duration,
+    ids: BTreeMap<String, u64>,
+}
+
+fn node(name: &str) -> NodeId {
+    NodeId(Uuid::from_u128(name.strip_prefix('n').unwrap().parse().unwrap()))
+}
+
+fn name(node: NodeId) -> String {
+    format!("n{}", node.0.as_u128())
+}
+
+fn address(node: NodeId) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], node.0.as_u128() as u16))
+}
+
+/// `view TERM PRIMARY NODES`: one shard; everything that is led is led by the same node.
+fn view(words: &[&str]) -> NetworkView {
+    let [term, primary, nodes] = words else { panic!("view TERM PRIMARY NODES") };
+    let primary = (*primary != "nobody").then(|| node(primary));
+    let ids: Vec<NodeId> = nodes.split(',').map(node).collect();
+    let info = |&id: &NodeId| NodeInfo {
+        id,
+        name: name(id),
+        address: address(id),
+        state: NodeState::Live,
+    };
+    NetworkView {
+        network: NetworkId(Uuid::from_u128(1)),
+        term: Term(term.parse().unwrap()),
+        coordinator: primary,
+        nodes: ids.iter().map(info).collect(),
+        shards: vec![ShardInfo {
+            group: GroupId(1),
+            first_hash: 0,
+            primary,
+            voters: ids,
+            learners: Vec::new(),
+        }],
+        settings: Settings::default(),
+        denied: Vec::new(),
+    }
+}
+
+fn receipt(from: NodeId) -> Receipt {
+    Receipt {
+        shard: GroupId(1),
+        revision: Revision(7),
+        level: Level::Strong,
+        node: from,
+        term: Term(1),
+        staleness_ms: None,
+    }
+}
+
+fn result(from: NodeId, words: &[&str]) -> Result<Answer, Refusal> {
+    let why = || "a reason".to_owned();
+    match words {
+        ["done"] => Ok(Answer::Done),
+        ["written"] => Ok(Answer::Written { receipt: receipt(from), existed: false }),
+        ["value"] => {
+            let stored = Stored { value: Bytes::from_static(b"v"), revision: Revision(7) };
+            Ok(Answer::Value(receipt(from), Some(stored)))
+        }
+        ["view", rest @ ..] => Ok(Answer::View(Box::new(view(rest)))),
+        ["notprimary", "nobody"] => Err(Refusal::NotPrimary { primary: None }),
+        ["notprimary", primary] => Err(Refusal::NotPrimary { primary: Some(node(primary)) }),
+        ["conflict"] => Err(Refusal::Conflict { receipt: receipt(from), current: None }),
+        ["expired"] => Err(Refusal::SessionExpired),
+        ["invalid"] => Err(Refusal::Invalid(why())),
+        ["denied"] => Err(Refusal::Denied(why())),
+        ["overloaded", ms] => Err(Refusal::Overloaded { retry_after_ms: ms.parse().unwrap() }),
+        ["unavailable"] => Err(Refusal::Unavailable(why())),
+        ["unknown"] => Err(Refusal::Unknown(why())),
+        other => panic!("no such reply: {other:?}"),
+    }
+}
+
+impl Script {
+    /// Lets something happen; returns what the router says to that at once.
+    fn event(&mut self, words: &[&str]) -> &'static str {
+        let (router, now) = (&mut self.router, self.now);
+        let long = Duration::from_secs(2);
+        match words {
+            ["at", ms] => {
+                // Time passes in ticks, as it does in the shell.
+                let until = Duration::from_millis(ms.parse().unwrap());
+                while self.now < until {
+                    self.now = (self.now + Duration::from_millis(5)).min(until);
+                    self.router.tick(self.now);
+                }
+            }
+            ["view", rest @ ..] => router.handle_view(now, view(rest)),
+            ["noview"] => router.no_view("nobody has started it".into()),
+            ["learn", nodes] => {
+                router.learn_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
+            }
+            ["read", who, level] => {
+                let level = if *level == "strong" { Level::Strong } else { Level::Eventual };
+                let work = Work::Read { key: Bytes::from_static(b"k"), level };
+                let id = router.submit(now, work, long, Some((*who).to_owned()));
+                self.ids.insert((*who).to_owned(), id);
+            }
+            ["write", who, rest @ ..] => {
+                let timeout = rest.first().map_or(2000, |ms| ms.parse().unwrap());
+                let (condition, stamp) = (Condition::Always, None);
+                let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
+                let work = Work::Write { condition, key, value, stamp };
+                let timeout = Duration::from_millis(timeout);
+                let id = router.submit(now, work, timeout, Some((*who).to_owned()));
+                self.ids.insert((*who).to_owned(), id);
+            }
+            ["cancel", who] => router.cancel(now, self.ids[*who]),
+            ["up", who, generation] => {
+                if !router.link_up(now, node(who), generation.parse().unwrap()) {
+                    return "    not wanted\n";
+                }
+            }
+            ["failed", who, generation] => {
+                router.link_failed(now, node(who), generation.parse().unwrap(), "no answer");
+            }
+            ["lost", who, generation] => {
+                router.link_lost(now, node(who), generation.parse().unwrap(), "gone", false);
+            }
+            ["shown-the-door", who, generation] => {
+                router.link_lost(now, node(who), generation.parse().unwrap(), "removed", true);
+            }
+            ["reply", from, generation, id, rest @ ..] => {
+                let id = self.ids.get(*id).copied().unwrap_or_else(|| id.parse().unwrap());
+                let reply = Reply { id, result: result(node(from), rest) };
+                router.handle_reply(now, node(from), generation.parse().unwrap(), reply);
+            }
+            ["close"] => router.close(now),
+            other => panic!("no such event: {other:?}"),
+        }
+        ""
+    }
+
+    fn effects(&mut self, text: &mut String) {
+        while let Some(effect) = self.router.poll_effect() {
+            let line = match effect {
+                Effect::Connect { node, generation, .. } => {
+                    format!("connect {} (connection {generation})", name(node))
+                }
+                Effect::Disconnect { node } => format!("disconnect {}", name(node)),
+                Effect::Send(sending) => self.sent(sending),
+                Effect::Finish { waiter, outcome } => match outcome {
+                    Ok(Answer::Written { .. }) => format!("{waiter}: written"),
+                    Ok(Answer::Value(..)) => format!("{waiter}: value"),
+                    Ok(other) => format!("{waiter}: {other:?}"),
+                    Err(Error::Unknown(why)) => format!("{waiter}: UNKNOWN {why}"),
+                    Err(Error::Unavailable(why)) => format!("{waiter}: UNAVAILABLE {why}"),
+                    Err(other) => format!("{waiter}: {other}"),
+                },
+                Effect::AskServer => "ask the server".to_owned(),
+                Effect::Remember(nodes) => format!("remember {} nodes", nodes.len()),
+            };
+            writeln!(text, "    {line}").unwrap();
+        }
+    }
+
+    fn sent(&self, sending: Sending) -> String {
+        let Sending { node, generation, id, message, .. } = sending;
+        let who = self.ids.iter().find(|(_, known)| **known == id).map(|(who, _)| who.clone());
+        let what = match message.body() {
+            RequestBody::View => "view?".to_owned(),
+            RequestBody::Read { level, .. } => format!("read {level:?}"),
+            RequestBody::Propose { command, .. } => match decode(&command).unwrap() {
+                Command::OpenSession(session) => format!("open session {}", session.0.as_u128()),
+                Command::Write(write) => {
+                    assert!(matches!(write.operation, Operation::Put(_)));
+                    format!(
+                        "write ({}, {}) settled {}",
+                        write.session.0.as_u128(),
+                        write.serial,
+                        write.settled
+                    )
+                }
+            },
+            other => format!("{other:?}"),
+        };
+        let who = who.map_or(format!("request {id}"), |who| format!("request {id} for {who}"));
+        format!("send to {} ({generation}) {who}: {what}", name(node))
+    }
+}
+
+fn run(script: &str) -> String {
+    let first = SessionId(Uuid::from_u128(100));
+    let mut state =
+        Script { router: Router::new(first), now: Duration::ZERO, ids: BTreeMap::new() };
+    let mut text = String::new();
+    for line in script.lines().filter(|line| !line.starts_with(' ')) {
+        writeln!(text, "{line}").unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        // What is sent in the same moment names its waiter, so the name comes first.
+        if let ["read" | "write", who, ..] = words[..] {
+            state.ids.insert(who.to_owned(), state.router.next_id);
+        }
+        text.push_str(state.event(&words));
+        state.effects(&mut text);
+        state.router.check();
+    }
+    text
+}
+
+#[test]
+fn golden_scripts() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/router/scripts");
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    let mut scripts = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let script = std::fs::read_to_string(&path).unwrap();
+        let text = run(&script);
+        scripts += 1;
+        if update {
+            std::fs::write(&path, text).unwrap();
+        } else if text != script {
+            let differs = text.lines().zip(script.lines()).position(|(new, old)| new != old);
+            let at = differs.unwrap_or(text.lines().count().min(script.lines().count()));
+            panic!(
+                "{}:{}: expected {:?}, and now it is {:?} (UPDATE_EXPECT=1 writes it anew)",
+                path.display(),
+                at + 1,
+                script.lines().nth(at),
+                text.lines().nth(at),
+            );
+        }
+    }
+    assert!(scripts > 5);
+}
+
+impl<W> Router<W> {
+    /// What is counted in two places agrees.
+    fn check(&self) {
+        for (node, peer) in &self.peers {
+            let held =
+                self.requests.values().filter(|pending| pending.attempts.contains(node)).count();
+            assert_eq!(peer.outstanding, held, "{}", name(*node));
+        }
+        for (id, group) in &self.groups {
+            let waiting = self
+                .requests
+                .values()
+                .filter(|pending| pending.group == Some(*id) && pending.waits_for_primary());
+            assert_eq!(group.waiting, waiting.count(), "{id:?}");
+        }
+        let parked = self
+            .requests
+            .iter()
+            .filter(|(_, pending)| matches!(pending.stage, Stage::Parked { .. }));
+        assert!(parked.map(|(id, _)| id).eq(self.parked.iter()));
+        assert_eq!(self.deadlines.len(), self.requests.len());
+        for (until, id) in &self.pauses {
+            assert_eq!(self.requests[id].stage, Stage::Parked { not_before: *until });
+        }
+    }
+}
+
+mod random;
