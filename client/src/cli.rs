@@ -132,7 +132,7 @@ pub(crate) enum Word {
     /// Run a registration server (the same as dkv-server)
     Server(dkv_server::Args),
     /// Run a node (the same as dkv-node)
-    Node(crate::roles::NodeArgs),
+    Node(dkv_node::Args),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -251,9 +251,9 @@ pub(crate) enum TokenAction {
 /// with it.
 #[derive(Args, Debug)]
 pub(crate) struct Local {
-    /// Nodes to start
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) nodes: u16,
+    /// Nodes to start [default: 3, or as many as the directory has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) nodes: Option<u16>,
 
     /// Directory of the network, kept at the end [default: a temporary one, removed at the end]
     #[arg(long, value_name = "PATH")]

@@ -77,7 +77,7 @@ fn words_have_their_arguments() {
     let Word::Local(local) = word(&["local", "--nodes", "5", "--", "W,a,1", "kill n1"]) else {
         panic!()
     };
-    assert_eq!((local.nodes, local.commands.len()), (5, 2));
+    assert_eq!((local.nodes, local.commands.len()), (Some(5), 2));
     let Word::Token(token) = word(&["a", "token", "create", "--role", "admin", "--life", "1h"])
     else {
         panic!()

@@ -30,9 +30,14 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
-    if matches!(cli.word, Some(Word::Server(_) | Word::Node(_))) {
+    if cli.address.is_none() && matches!(cli.word, Some(Word::Server(_) | Word::Node(_))) {
         roles::die_with_parent();
     }
+    let cli = match cli {
+        // It makes its own threads.
+        Cli { address: None, word: Some(Word::Node(args)), .. } => return roles::node(args),
+        cli => cli,
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -57,7 +62,6 @@ async fn dispatch(cli: Cli) -> ExitCode {
         }
         (None, Some(word)) => match word {
             Word::Server(args) => roles::server(args).await,
-            Word::Node(args) => roles::node(args).await,
             Word::Local(args) => local::run(args, connect, &mut screen).await,
             Word::Completions { shell } => completions(shell),
             other => {

@@ -11,23 +11,14 @@ use std::process::ExitCode;
 /// The environment variable that holds the id of the process to die with.
 pub(crate) const PARENT: &str = "DKV_LOCAL_PARENT";
 
-/// Arguments of `dkv node`.
-#[derive(clap::Args, Debug)]
-pub(crate) struct NodeArgs {
-    /// Arguments of the node
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
-}
-
 /// Runs a registration server until it is told to stop.
 pub(crate) async fn server(args: dkv_server::Args) -> ExitCode {
     ended(dkv_server::run(args).await)
 }
 
-/// Runs a node until it is told to stop.
-pub(crate) async fn node(args: NodeArgs) -> ExitCode {
-    let _ = args.rest;
-    ended(Err("this build has no node yet"))
+/// Runs a node until it is told to stop, on a runtime of its own.
+pub(crate) fn node(args: dkv_node::Args) -> ExitCode {
+    dkv_node::main(args)
 }
 
 fn ended(result: Result<(), impl std::fmt::Display>) -> ExitCode {

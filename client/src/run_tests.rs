@@ -11,10 +11,13 @@ use crate::grammar::{parse_arguments, parse_line};
 use crate::pipe;
 use crate::screen::Shared;
 
+/// Each key's revision and value.
+type Keys = BTreeMap<Vec<u8>, (u64, Bytes)>;
+
 /// A network that is a map. Keys that begin with `!` fail in the way of their name.
 #[derive(Default)]
 pub(crate) struct Fake {
-    keys: Mutex<(u64, BTreeMap<Vec<u8>, (u64, Bytes)>)>,
+    keys: Mutex<(u64, Keys)>,
 }
 
 fn receipt(revision: u64) -> Receipt {

@@ -1,7 +1,121 @@
-pub(crate) async fn run(
-    _args: crate::cli::Local,
-    _connect: crate::cli::Connect,
-    _screen: &mut crate::screen::Screen,
-) -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+//! `dkv local`: a whole network on this machine, to look at and to break.
+//!
+//! The server and the nodes are real processes of this same binary, on real sockets, so that what
+//! is killed here dies as it would elsewhere. Everything is in one directory:
+//!
+//! ```text
+//! config.json      the server's
+//! server/          the server's data
+//! n1/ n2/ n3/      the nodes' data
+//! NAME.log         what each process has said
+//! home/            tokens and credentials, in place of the user's own
+//! ```
+//!
+//! So that `dkv ADDRESS` works in another terminal without further ado, the tokens are also left in
+//! the user's own place, under the server's port, if nothing is there; they are taken back at the
+//! end. If something is there, the command that is shown names the directory instead.
+//!
+//! Nothing is left running: children are stopped at every orderly end, they die with this process
+//! if it is killed (see `roles.rs`), and a temporary directory is removed.
+//!
+//! Deliberately missing: networks of more than one machine, and of anything but loopback unless
+//! asked for.
+
+mod actions;
+mod child;
+mod network;
+mod place;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use self::network::LocalNetwork;
+use self::place::Place;
+use crate::cli::{Connect, Local};
+use crate::dispatch::{finished, parse_commands};
+use crate::screen::Screen;
+use crate::signals::{Ending, Signals};
+use crate::{pipe, prompt, run};
+
+/// Starts a network, runs what is to be run on it, and stops it.
+pub(crate) async fn run(mut args: Local, outer: Connect, screen: &mut Screen) -> ExitCode {
+    let commands = match parse_commands(std::mem::take(&mut args.commands)) {
+        Ok(commands) => commands,
+        Err(problem) => {
+            screen.error(&problem);
+            return ExitCode::from(2);
+        }
+    };
+    args.connect = args.connect.clone().or(outer);
+    // Before there is anything to clean up.
+    let mut signals = match Signals::take() {
+        Ok(signals) => signals,
+        Err(error) => {
+            screen.error(&format!("cannot listen for signals: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let place = match Place::open(&args) {
+        Ok(place) => place,
+        Err(problem) => {
+            screen.error(&problem);
+            return ExitCode::FAILURE;
+        }
+    };
+    let network = match LocalNetwork::new(place, &args) {
+        Ok(network) => network,
+        Err(problem) => {
+            screen.error(&problem);
+            return ExitCode::FAILURE;
+        }
+    };
+    let started = tokio::select! {
+        started = network.start(&args, screen) => started.map_err(Stop::Problem),
+        ending = signals.next() => Err(Stop::Signal(ending)),
+    };
+    let status = match started {
+        Ok(()) => use_it(&network, &commands, screen, &mut signals).await,
+        Err(Stop::Problem(problem)) => {
+            screen.error(&problem);
+            ExitCode::FAILURE
+        }
+        Err(Stop::Signal(ending)) => ExitCode::from(ending.status()),
+    };
+    network.stop(screen).await;
+    status
+}
+
+enum Stop {
+    Problem(String),
+    Signal(Ending),
+}
+
+/// Runs the commands of the arguments, of the prompt, or of a pipe.
+async fn use_it(
+    network: &LocalNetwork,
+    commands: &[crate::grammar::Command],
+    screen: &mut Screen,
+    signals: &mut Signals,
+) -> ExitCode {
+    if commands.is_empty() && std::io::stdin().is_terminal() {
+        return match prompt::run(network, screen, signals).await {
+            Ok(None) => ExitCode::SUCCESS,
+            // At an empty line it is the way to leave.
+            Ok(Some(Ending::Interrupted)) => ExitCode::SUCCESS,
+            Ok(Some(ending)) => ExitCode::from(ending.status()),
+            Err(error) => finished(screen, Err(error)),
+        };
+    }
+    let result = tokio::select! {
+        result = async {
+            if commands.is_empty() {
+                let input = tokio::io::BufReader::new(tokio::io::stdin());
+                pipe::run(input, network, screen).await
+            } else {
+                run::all(commands, network, screen).await
+            }
+        } => result,
+        ending = signals.next() => return ExitCode::from(ending.status()),
+    };
+    finished(screen, result)
 }

@@ -17,7 +17,7 @@ mod tests;
 
 pub(crate) use build::report;
 pub(crate) use render::{render, render_nodes};
-pub(crate) use report::{Report, Role};
+pub(crate) use report::{Group, Report};
 
 /// The report as a JSON document.
 pub(crate) fn json(report: &Report) -> String {
