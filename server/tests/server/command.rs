@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use dkv_wire::identity::Role;
+use dkv_wire::message::ServerRequest;
 
 use crate::support::Place;
 
@@ -94,6 +95,8 @@ async fn it_stops_cleanly_when_it_is_asked_to() {
     for signal in ["TERM", "INT"] {
         let mut server = Running::start(&place);
         let client = place.peer(server.address, Role::Client).await;
+        // Answered: by then the server's end of the connection is complete, too.
+        client.ask(&ServerRequest::Lookup).await;
         let pid = server.child.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
         assert!(server.child.wait().unwrap().success());
