@@ -142,7 +142,7 @@ impl<W> Router<W> {
     }
 
     /// Longest value, in bytes, as far as is known.
-    pub(crate) fn value_bytes_max(&self) -> usize {
+    fn value_bytes_max(&self) -> usize {
         let known = self.view.as_ref().map(|view| view.settings.value_bytes_max as usize);
         known.unwrap_or(limits::VALUE_BYTES_MAX)
     }
@@ -252,6 +252,7 @@ impl<W> Router<W> {
                     _ => "earlier writes to the key's shard were not answered".into(),
                 }
             }
+            Stage::Parked { .. } if pending.tries > 0 => "nobody served the request".into(),
             Stage::Parked { .. } => match pending.work.whom() {
                 Whom::Primary => "no primary of the key's shard could be reached".into(),
                 Whom::Replica => "no replica of the key's shard could be reached".into(),

@@ -1,8 +1,10 @@
 //! First contact: credentials, tokens, and a server that is another, down or empty.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::fake::{Act, Fake};
+use dkv_wire::certificate::Credentials;
+
+use crate::fake::{Act, Fake, credentials_of};
 use dkv_api::{Client, ConnectError, Error, Role};
 
 #[tokio::test]
@@ -31,6 +33,26 @@ async fn another_network_at_the_same_address_is_joined_anew() {
     assert!(matches!(client.read("k").await, Err(Error::NotFound { .. })));
     let again = new.builder().connect().await.unwrap();
     assert_eq!(again.identity(), client.identity(), "what was stale is stale no more");
+}
+
+#[tokio::test]
+async fn an_old_certificate_is_renewed_and_one_that_has_ended_is_replaced() {
+    let fake = Fake::start(1).await;
+    let identity = fake.builder().connect().await.unwrap().identity();
+    let directory = dkv_wire::local::credentials_dir(&fake.home, fake.network, Role::Client);
+    let age = |days: u64| {
+        let issued = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+        credentials_of(&fake.authority, identity, issued).save(&directory).unwrap();
+    };
+    age(5);
+    let client = fake.builder().connect().await.unwrap();
+    assert_eq!(client.identity(), identity);
+    let renewed = Credentials::load(&directory).unwrap().unwrap();
+    assert!(renewed.age(SystemTime::now()).unwrap() < Duration::from_secs(60));
+    client.write("k", "v").await.unwrap();
+    age(15);
+    let client = fake.builder().connect().await.unwrap();
+    assert_ne!(client.identity().holder, identity.holder, "joined again");
 }
 
 #[tokio::test]

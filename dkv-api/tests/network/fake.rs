@@ -233,6 +233,7 @@ pub struct Fake {
     pub server: Endpoint,
     pub gate: Arc<Gate>,
     pub joined: Arc<Mutex<Vec<HolderId>>>,
+    pub authority: Arc<Authority>,
     pub home: PathBuf,
     state: Arc<Mutex<State>>,
     _directory: Option<tempfile::TempDir>,
@@ -292,7 +293,7 @@ impl Fake {
         let joined = Arc::new(Mutex::new(Vec::new()));
         let desk = Desk {
             network,
-            authority,
+            authority: authority.clone(),
             tokens: tokens.values().cloned().collect(),
             joined: joined.clone(),
             state: state.clone(),
@@ -303,7 +304,18 @@ impl Fake {
             async move { desk.serve(connection, peer).await }
         }));
         let server = endpoint;
-        Self { network, address, nodes, server, gate, joined, home, state, _directory: directory }
+        Self {
+            network,
+            address,
+            nodes,
+            server,
+            gate,
+            joined,
+            authority,
+            home,
+            state,
+            _directory: directory,
+        }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -319,9 +331,18 @@ impl Fake {
     }
 }
 
-pub fn credentials(authority: &Authority, identity: Identity) -> Credentials {
+fn credentials(authority: &Authority, identity: Identity) -> Credentials {
+    credentials_of(authority, identity, SystemTime::now())
+}
+
+/// Credentials that were issued at that time.
+pub fn credentials_of(
+    authority: &Authority,
+    identity: Identity,
+    issued: SystemTime,
+) -> Credentials {
     let (key, public_key) = generate_key().unwrap();
-    let certificate = authority.sign(identity, &public_key, SystemTime::now()).unwrap();
+    let certificate = authority.sign(identity, &public_key, issued).unwrap();
     Credentials::new(&certificate, authority.certificate(), key).unwrap()
 }
 
