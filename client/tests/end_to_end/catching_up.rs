@@ -1,0 +1,59 @@
+//! A node that was away for so long that the others' logs no longer have what it missed.
+
+use dkv_api::Client;
+use futures::StreamExt;
+use serde_json::json;
+
+use crate::harness::{Network, eventually};
+
+/// The least log that a network can be told to keep, in bytes.
+const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes of each value.
+const VALUE_BYTES: usize = 256 * 1024;
+
+/// Writes values, most of them over older ones.
+async fn write_much(client: &Client, round: u8, count: usize) {
+    let writes = futures::stream::iter(0..count).map(async |number| {
+        let value = vec![round; VALUE_BYTES];
+        client.write(format!("key-{}", number % 40), value).await.unwrap();
+    });
+    writes.buffer_unordered(8).collect::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_away_for_long_gets_a_snapshot() {
+    let mut network = Network::with(json!({ "log_bytes_max": LOG_BYTES_MAX }), 3).await;
+    let client = network.client().await;
+    write_much(&client, 1, 40).await;
+    let away = (network.coordinator().await + 1) % 3;
+    network.kill_node(away);
+    // Six times what the log may have.
+    write_much(&client, 2, 400).await;
+    for index in network.running() {
+        let status = network.status_of(index).await;
+        assert!(status.groups.iter().any(|group| group.purged_index > 0), "{status:?}");
+    }
+    network.start_node(away).await;
+    write_much(&client, 3, 40).await;
+    network.settled().await;
+    network.same_state().await;
+    eventually("the logs stay too long", async || {
+        for index in network.running() {
+            let status = network.status_of(index).await;
+            if status.log_bytes > LOG_BYTES_MAX {
+                return Err(format!("{} has {} bytes", status.name, status.log_bytes));
+            }
+        }
+        Ok(())
+    })
+    .await;
+
+    // What it took in it keeps, and can give.
+    network.kill_node(away);
+    network.start_node(away).await;
+    network.same_state().await;
+    network.kill_node((away + 1) % 3);
+    let read = client.read("key-17").await.unwrap();
+    assert!(read.value == vec![3; VALUE_BYTES]);
+    network.assert_alive();
+}

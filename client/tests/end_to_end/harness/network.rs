@@ -1,0 +1,424 @@
+//! A network of processes.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use dkv_api::{Client, GroupId, NetworkStatus, NodeId, NodeState, NodeStatus, Role};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::process::{command, show_log};
+use super::{PATIENCE, Process, eventually};
+
+/// Networks at the same time: each is several busy processes.
+const NETWORKS: u32 = 2;
+static SLOTS: Semaphore = Semaphore::const_new(NETWORKS as usize);
+
+/// A node, running or not.
+pub struct Member {
+    /// Its data directory.
+    pub dir: PathBuf,
+    /// Its process while there is one.
+    pub process: Option<Process>,
+    log: PathBuf,
+}
+
+impl Member {
+    /// Its identity, from its directory.
+    pub fn id(&self) -> NodeId {
+        self.file()["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Where it listens, from its directory.
+    pub fn address(&self) -> SocketAddr {
+        self.file()["listen"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Its process, which is there.
+    pub fn running(&mut self) -> &mut Process {
+        self.process.as_mut().unwrap()
+    }
+
+    fn file(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.dir.join("node.json")).unwrap()).unwrap()
+    }
+}
+
+/// A server, nodes, and where they keep everything.
+pub struct Network {
+    /// The server, while it runs.
+    pub server: Option<Process>,
+    /// Where the server is.
+    pub address: SocketAddr,
+    /// The nodes in the order in which they were added.
+    pub nodes: Vec<Member>,
+    replication: usize,
+    root: TempDir,
+    _slot: Option<SemaphorePermit<'static>>,
+}
+
+impl Network {
+    /// A network of so many nodes, all of them up to date.
+    pub async fn start(nodes: usize) -> Self {
+        Self::with(json!({}), nodes).await
+    }
+
+    /// The same, with settings of its own.
+    pub async fn with(settings: Value, nodes: usize) -> Self {
+        let mut network = Self::server_only(settings).await;
+        for _ in 0..nodes {
+            network.add_node().await;
+        }
+        if nodes > 0 {
+            network.settled().await;
+        }
+        network
+    }
+
+    /// The same, while no other network runs: for what takes time or memory that is measured.
+    pub async fn alone(settings: Value, nodes: usize) -> Self {
+        let all = SLOTS.acquire_many(NETWORKS).await.unwrap();
+        let mut network = Self::server_with(settings, Some(all)).await;
+        for _ in 0..nodes {
+            network.add_node().await;
+        }
+        network.settled().await;
+        network
+    }
+
+    /// A server without nodes.
+    pub async fn server_only(settings: Value) -> Self {
+        let slot = SLOTS.acquire().await.unwrap();
+        Self::server_with(settings, Some(slot)).await
+    }
+
+    /// A second network beside another one, in the same test.
+    pub async fn beside(_other: &Self) -> Self {
+        Self::server_with(json!({}), None).await
+    }
+
+    async fn server_with(settings: Value, slot: Option<SemaphorePermit<'static>>) -> Self {
+        let root = tempfile::Builder::new().prefix("dkv-test-").tempdir().unwrap();
+        std::fs::create_dir(root.path().join("home")).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut config = json!({ "listen": address, "data_dir": "server" });
+        config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let replication = config["replication"].as_u64().unwrap_or(3) as usize;
+        std::fs::write(root.path().join("config.json"), config.to_string()).unwrap();
+        let nodes = Vec::new();
+        let mut network = Self { server: None, address, nodes, replication, root, _slot: slot };
+        network.start_server().await;
+        network
+    }
+
+    /// A place below the temporary directory of this network.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The home of the user whom everything here runs as.
+    pub fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    /// The file of the token that the server's first start made for a role.
+    pub fn token_file(&self, role: Role) -> PathBuf {
+        self.path("server/tokens").join(format!("{role}.token"))
+    }
+
+    /// Starts the server, again or for the first time.
+    pub async fn start_server(&mut self) {
+        let config = self.path("config.json");
+        let arguments = ["server", "--config", text(&config)];
+        let mut server = Process::spawn(&arguments, &self.home(), &self.path("server.log"));
+        assert_eq!(server.ready().await, Ok(self.address));
+        self.server = Some(server);
+    }
+
+    /// Kills the server.
+    pub fn kill_server(&mut self) {
+        self.server.take().unwrap().kill();
+    }
+
+    /// Adds a node and waits until it serves.
+    pub async fn add_node(&mut self) -> usize {
+        let index = self.spawn_node();
+        self.nodes[index].running().ready().await.unwrap();
+        index
+    }
+
+    /// Adds a node and waits for nothing.
+    pub fn spawn_node(&mut self) -> usize {
+        let number = self.nodes.len() + 1;
+        let dir = self.path(&format!("node-{number}"));
+        let log = self.path(&format!("node-{number}.log"));
+        self.nodes.push(Member { dir, process: None, log });
+        self.respawn_node(number - 1, &["--listen", "127.0.0.1:0"]);
+        number - 1
+    }
+
+    /// Starts a node's process, with more arguments.
+    pub fn respawn_node(&mut self, index: usize, more: &[&str]) {
+        let (server, home) = (self.address.to_string(), self.home());
+        let member = &mut self.nodes[index];
+        let dir = text(&member.dir).to_owned();
+        let arguments = [&["node", &server, "--data-dir", &dir], more].concat();
+        member.process = Some(Process::spawn(&arguments, &home, &member.log));
+    }
+
+    /// Starts a node again and waits until it serves.
+    pub async fn start_node(&mut self, index: usize) {
+        self.try_start_node(index).await.unwrap();
+    }
+
+    /// Starts a node again; tells what it said if it ended.
+    pub async fn try_start_node(&mut self, index: usize) -> Result<SocketAddr, String> {
+        self.respawn_node(index, &[]);
+        self.nodes[index].running().ready().await
+    }
+
+    /// Kills a node.
+    pub fn kill_node(&mut self, index: usize) {
+        self.nodes[index].process.take().unwrap().kill();
+    }
+
+    /// Stops a node in good order.
+    pub async fn stop_node(&mut self, index: usize) {
+        let mut process = self.nodes[index].process.take().unwrap();
+        let status = process.stop().await;
+        assert!(status.success(), "{status}: {}", process.said());
+    }
+
+    /// Indices of the nodes that run.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_some()).collect()
+    }
+
+    /// Index of a node.
+    pub fn index_of(&self, id: NodeId) -> usize {
+        self.nodes.iter().position(|node| node.id() == id).unwrap()
+    }
+
+    /// A client of this network.
+    pub async fn client(&self) -> Client {
+        self.client_as(Role::Client, &self.home()).await
+    }
+
+    /// An administrator of this network.
+    pub async fn admin(&self) -> Client {
+        self.client_as(Role::Admin, &self.home()).await
+    }
+
+    /// A client of another user, with a certificate of its own.
+    pub async fn client_as(&self, role: Role, home: &Path) -> Client {
+        let client = Client::builder()
+            .server(self.address.to_string())
+            .role(role)
+            .token_file(self.token_file(role))
+            .home(home)
+            .connect();
+        client.await.unwrap()
+    }
+
+    /// Runs the `dkv` command to its end.
+    pub async fn dkv(&self, arguments: &[&str]) -> Output {
+        let address = self.address.to_string();
+        self.dkv_as(&[&[address.as_str()], arguments].concat(), &self.home()).await
+    }
+
+    /// Runs `dkv` with arguments of all kinds as another user, to its end.
+    pub async fn dkv_as(&self, arguments: &[&str], home: &Path) -> Output {
+        std::fs::create_dir_all(home).unwrap();
+        let mut command = tokio::process::Command::from(command(arguments, home));
+        command.stdin(std::process::Stdio::null()).kill_on_drop(true);
+        tokio::time::timeout(PATIENCE, command.output()).await.expect("dkv does not end").unwrap()
+    }
+
+    /// Waits until all nodes run, every group has all the members it should have, and everybody
+    /// agrees on that and on who leads.
+    pub async fn settled(&self) {
+        let client = self.client().await;
+        eventually("the network does not settle", async || {
+            let status = client.status().await;
+            self.check_settled(&status)
+        })
+        .await;
+        client.close().await;
+    }
+
+    fn check_settled(&self, status: &NetworkStatus) -> Result<(), String> {
+        let all = self.nodes.len();
+        let view = status.view.as_ref().ok_or("nobody knows the network")?;
+        for node in &self.nodes {
+            let state = view.node(node.id()).map(|info| info.state);
+            if state != Some(NodeState::Live) {
+                return Err(format!("{:?} is {state:?}", node.id()));
+            }
+        }
+        let statuses = statuses(status)?;
+        let voters = all.min(self.replication);
+        for group in groups(&statuses) {
+            let replicas: Vec<_> = statuses
+                .iter()
+                .filter_map(|node| node.groups.iter().find(|replica| replica.group == group))
+                .collect();
+            if replicas.len() != all {
+                return Err(format!("group {group} is held by {} of {all} nodes", replicas.len()));
+            }
+            let leader = replicas[0].leader.ok_or(format!("group {group} has no leader"))?;
+            for replica in replicas {
+                if replica.leader != Some(leader)
+                    || replica.voters.len() != voters
+                    || replica.learners.len() != all - voters
+                {
+                    return Err(format!("group {group} is {replica:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The coordinator that the nodes themselves agree on, by its index.
+    pub async fn coordinator(&self) -> usize {
+        let client = self.client().await;
+        let coordinator = eventually("nobody coordinates", async || {
+            let statuses = statuses_of(&client.status().await, self)?;
+            let mut leaders = statuses.iter().map(|node| node.groups[0].leader);
+            let first = leaders.next().flatten().ok_or("no leader is known")?;
+            if !leaders.all(|leader| leader == Some(first)) {
+                return Err("the nodes do not agree".to_owned());
+            }
+            let index = self.index_of(first);
+            self.nodes[index].process.as_ref().map(|_| index).ok_or("it is dead".to_owned())
+        })
+        .await;
+        client.close().await;
+        coordinator
+    }
+
+    /// Waits until every node that runs has applied the same entries, and makes sure that these
+    /// made the same state of them. Nobody may write meanwhile.
+    pub async fn same_state(&self) -> Vec<NodeStatus> {
+        let client = self.client().await;
+        let statuses = eventually("the replicas do not become equal", async || {
+            let statuses = statuses_of(&client.status().await, self)?;
+            for group in groups(&statuses) {
+                let mut seen: Option<(u64, u64)> = None;
+                for node in &statuses {
+                    let replica = node.groups.iter().find(|replica| replica.group == group);
+                    let replica = replica.ok_or(format!("{} lacks group {group}", node.name))?;
+                    let (index, hash) =
+                        *seen.get_or_insert((replica.applied_index, replica.state_hash));
+                    if index != replica.applied_index {
+                        return Err(format!("{} is at another entry of {group}", node.name));
+                    }
+                    assert_eq!(hash, replica.state_hash, "{} differs in {group}", node.name);
+                }
+            }
+            Ok(statuses)
+        })
+        .await;
+        client.close().await;
+        statuses
+    }
+
+    /// What one node says about itself, once it says something.
+    pub async fn status_of(&self, index: usize) -> NodeStatus {
+        let client = self.client().await;
+        let id = self.nodes[index].id();
+        let status = eventually("the node does not answer", async || {
+            let status = client.status().await;
+            let found = status.nodes.into_iter().find(|(info, _)| info.id == id);
+            found.ok_or("it is not known")?.1
+        })
+        .await;
+        client.close().await;
+        status
+    }
+
+    /// Makes sure that no process has ended by itself.
+    pub fn assert_alive(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(process) = &mut node.process {
+                assert!(process.lives(), "a node has ended: {}", process.said());
+            }
+        }
+        if let Some(server) = &mut self.server {
+            assert!(server.lives(), "the server has ended: {}", server.said());
+        }
+    }
+
+    /// Pauses a node, as a machine that swaps or a debugger does.
+    pub fn pause_node(&mut self, index: usize) {
+        self.nodes[index].running().signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a paused node go on.
+    pub fn resume_node(&mut self, index: usize) {
+        self.nodes[index].running().signal(Signal::SIGCONT);
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            show_log(&self.path("server.log"));
+            for node in &self.nodes {
+                show_log(&node.log);
+            }
+        }
+    }
+}
+
+/// What the nodes say, if all that are known say something.
+fn statuses(status: &NetworkStatus) -> Result<Vec<NodeStatus>, String> {
+    let said = |(_, said): &(_, Result<NodeStatus, String>)| said.clone();
+    status.nodes.iter().map(said).collect()
+}
+
+/// What the nodes that run say, if all of them say something.
+fn statuses_of(status: &NetworkStatus, network: &Network) -> Result<Vec<NodeStatus>, String> {
+    let running = network.running();
+    let running = running.iter().map(|&index| network.nodes[index].id());
+    let said = |id: NodeId| {
+        let found = status.nodes.iter().find(|(info, _)| info.id == id);
+        found.ok_or(format!("{id:?} is not known"))?.1.clone()
+    };
+    running.map(said).collect()
+}
+
+fn groups(statuses: &[NodeStatus]) -> Vec<GroupId> {
+    statuses.iter().flat_map(|node| &node.groups).map(|replica| replica.group).collect()
+}
+
+/// A port that nobody uses and that the system gives to nobody who asks for any.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % 1000) as u16 * 20;
+    loop {
+        let port = 10_000 + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The text of an output stream.
+pub fn output(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// A time limit for what must be quick.
+pub async fn within<T>(time: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(time, future).await.unwrap_or_else(|_| panic!("{what} takes too long"))
+}

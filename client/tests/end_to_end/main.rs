@@ -1,0 +1,25 @@
+//! Whole networks of real processes on this machine's loopback.
+//!
+//! Each test has a network of its own: a server and nodes, started from the built `dkv`, in a
+//! temporary directory with credentials of its own. What a test does to them is what happens to
+//! processes in the world: they are killed, stopped, paused, started again, given damaged
+//! directories and fed with rubbish; and clients go on meanwhile, as the `dkv` command or through
+//! the client library.
+//!
+//! Nothing here waits for luck: a test waits for a condition, with a deadline. When it fails, what
+//! its processes logged is printed.
+//!
+//! Deliberately missing: faults of disks and of the network between processes, which are simulated
+//! elsewhere, and anything that one crate's own tests can show.
+
+mod harness;
+
+mod commands;
+
+mod joining;
+
+mod failover;
+
+mod restarts;
+
+mod catching_up;
