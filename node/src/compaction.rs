@@ -1,20 +1,28 @@
-//! Keeps the log within its bytes.
+//! Keeps the log within its bytes, and notices when its disk is full or stalls.
 //!
 //! The log of all groups is one, and its oldest segment can go only when no group needs it any
 //! more. So when the log has grown past half of what it may have, the groups that hold on to the
 //! oldest segment are made to let go of it: first a checkpoint, and once that is durable, a purge
 //! up to where the segment ends. What a member that was away still lacks and the log no longer has,
 //! it gets as a snapshot.
+//!
+//! A disk that stalls without failing leaves a primary that still sends heartbeats and never
+//! commits anything of its own. It hands over to a voter whose disk works.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::node::Node;
 
 /// How often the log is looked at.
 const TICK: Duration = Duration::from_millis(200);
+
+/// Time in which a write does not end after which the disk is taken to have stalled.
+const STALLED_AFTER_MIN: Duration = Duration::from_secs(1);
+/// The same as a multiple of the longest election time.
+const STALLED_AFTER_ELECTIONS: u32 = 5;
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
@@ -22,6 +30,10 @@ pub(crate) async fn run(node: Arc<Node>) {
         tokio::time::sleep(TICK).await;
         let stats = node.wal().stats();
         node.set_disk_full(stats.short_of_room || stats.waiting_for_room);
+        let pending = Duration::from_micros(stats.write_pending_us);
+        if pending >= stalled_after(&node) {
+            step_aside(&node, pending).await;
+        }
         if stats.bytes_on_disk <= node.settings().log_bytes_max / 2 {
             continue;
         }
@@ -34,6 +46,21 @@ pub(crate) async fn run(node: Arc<Node>) {
                 debug!(group = %id, "taking a checkpoint to purge the log");
                 group.checkpoint().await;
             }
+        }
+    }
+}
+
+fn stalled_after(node: &Node) -> Duration {
+    let election = Duration::from_millis(node.settings().election_max_ms);
+    (election * STALLED_AFTER_ELECTIONS).max(STALLED_AFTER_MIN)
+}
+
+/// Hands over whatever this node leads.
+async fn step_aside(node: &Node, pending: Duration) {
+    for group in node.groups() {
+        if group.leads() {
+            warn!(group = %group.id(), ?pending, "the disk has stalled: handing over");
+            group.hand_over(TICK).await;
         }
     }
 }

@@ -32,6 +32,7 @@ mod compaction;
 mod peers;
 mod registration;
 mod data_dir;
+mod disk_check;
 mod shell;
 
 pub mod state;

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::args::Args;
 use crate::data_dir::{DataDir, NodeFile};
 use crate::disk::RealDisk;
+use crate::disk_check::{self, Verdict};
 use crate::node::{Me, Node, Parts};
 use crate::registration::{ServerError, ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
@@ -270,6 +271,18 @@ async fn open_stores(
     let settings = file.settings.clone();
     let must_exist = file.log_begun;
     let damaged = |problem: String| directory.damaged(problem);
+    let data_path = directory.path().to_owned();
+    let checked = settings.clone();
+    let measured = tokio::task::spawn_blocking(move || disk_check::measure(&data_path));
+    match measured.await.map_err(NodeError::new)? {
+        Ok(time) => match disk_check::judge(time, &checked) {
+            Verdict::Fine => debug!(?time, "the disk is fast enough"),
+            Verdict::Slow(warning) => warn!("{warning}"),
+            Verdict::Unfit(problem) => return Err(NodeError(problem)),
+        },
+        // A full disk still lets a node start, and serve reads.
+        Err(error) => warn!(%error, "the speed of the disk could not be measured"),
+    }
     let opened = tokio::task::spawn_blocking(move || {
         let disk = RealDisk::open(&log_path).map_err(|error| error.to_string())?;
         let options = WalOptions {
