@@ -30,8 +30,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    pub(crate) const HEADER: &'static str =
-        "work          clients       ops/s   p50 ms   p99 ms p99.9 ms   max ms  cpu us/op  peak MiB";
+    pub(crate) const HEADER: &'static str = "work          clients       ops/s   p50 ms   p99 ms p99.9 ms   max ms  cpu us/op  peak MiB";
 }
 
 impl fmt::Display for Figures {

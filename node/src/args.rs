@@ -40,4 +40,4 @@ pub struct Args {
 }
 
 /// The port of a server whose address names none.
-pub const DEFAULT_SERVER_PORT: u16 = 4400;
+pub(crate) const DEFAULT_SERVER_PORT: u16 = 4400;

@@ -173,7 +173,10 @@ impl DataDir {
     }
 
     /// Reads node.json and checks it against the identity and against what else is there.
-    pub(crate) fn node_file(&self, credentials: &Credentials) -> Result<Option<NodeFile>, DataDirError> {
+    pub(crate) fn node_file(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Option<NodeFile>, DataDirError> {
         let content = durable::read(&self.node_path()).map_err(|error| self.io(error))?;
         let Some(content) = content else {
             return if self.log_path().exists() {

@@ -76,11 +76,22 @@ pub(crate) struct Node {
 impl Node {
     /// Starts the control group, and the shards that this node held before.
     pub(crate) async fn start(parts: Parts) -> Result<Arc<Self>, String> {
-        let Parts { me, settings, founder, directory, endpoint, gate, wal, engine, server, failure } =
-            parts;
+        let Parts {
+            me,
+            settings,
+            founder,
+            directory,
+            endpoint,
+            gate,
+            wal,
+            engine,
+            server,
+            failure,
+        } = parts;
         let peers = Peers::new(endpoint.clone(), Arc::clone(&gate));
         let config = raft::config(&settings)?;
-        let opener = Opener { me: me.id, config: &config, wal: &wal, engine: &engine, peers: &peers };
+        let opener =
+            Opener { me: me.id, config: &config, wal: &wal, engine: &engine, peers: &peers };
         let control = Arc::new(opener.open(GroupId::CONTROL).await?);
         let node = Arc::new(Self {
             groups: RwLock::new(BTreeMap::from([(GroupId::CONTROL, Arc::clone(&control))])),
@@ -310,10 +321,7 @@ impl Node {
             peers: &self.peers,
         };
         let group = Arc::new(opener.open(id).await?);
-        self.groups
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, Arc::clone(&group));
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&group));
         self.attend(&group);
         Ok(())
     }
@@ -413,10 +421,8 @@ impl Opener<'_> {
     async fn open(&self, id: GroupId) -> Result<Group, String> {
         let engine = self.engine.clone();
         let loaded = tokio::task::spawn_blocking(move || Machine::load(engine.group(id)?));
-        let machine = loaded
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
+        let machine =
+            loaded.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let log = self.wal.group(id);
         check_fit(id, &machine, &log)?;
         Group::start(GroupParts {

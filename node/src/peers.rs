@@ -83,12 +83,8 @@ struct LinkState {
 
 impl Peers {
     pub(crate) fn new(endpoint: Endpoint, gate: Arc<Gate>) -> Self {
-        let shared = Shared {
-            endpoint,
-            gate,
-            addresses: Mutex::default(),
-            links: Mutex::default(),
-        };
+        let shared =
+            Shared { endpoint, gate, addresses: Mutex::default(), links: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -118,10 +114,10 @@ impl Peers {
             let link = self.link(node, lane);
             let mut state = lock(&link.state);
             let moved = state.address.is_some() && state.address != self.address(node);
-            if state.failing_since.is_some() || moved {
-                if let Some(connection) = state.connection.take() {
-                    Close::Done.close(&connection, "connecting anew");
-                }
+            if (state.failing_since.is_some() || moved)
+                && let Some(connection) = state.connection.take()
+            {
+                Close::Done.close(&connection, "connecting anew");
             }
             state.failing_since = None;
             state.rest_until = None;

@@ -86,11 +86,8 @@ impl ServerLink {
             return Ok(open);
         }
         let address = resolve(&self.address).await?;
-        let connection = self
-            .endpoint
-            .connect(address, Expect::Server)
-            .await
-            .map_err(ServerError::Connect)?;
+        let connection =
+            self.endpoint.connect(address, Expect::Server).await.map_err(ServerError::Connect)?;
         self.gate.watch(&connection);
         *lock(&self.connection) = Some(connection.clone());
         Ok(connection)

@@ -77,13 +77,13 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
     }
     match request.body {
         RequestBody::Propose { shard, command } => {
-            let Some(group) = shard_here(node, shard, &reply) else {
+            let Some(group) = shard_here(node, shard) else {
                 return reply.refuse(elsewhere(node, shard));
             };
             write(node, &group, command, request.deadline_ms, reply);
         }
         RequestBody::Read { shard, key, level } => {
-            let Some(group) = shard_here(node, shard, &reply) else {
+            let Some(group) = shard_here(node, shard) else {
                 return reply.refuse(elsewhere(node, shard));
             };
             if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
@@ -135,11 +135,13 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     if role == needed {
         Ok(())
     } else {
-        Err(Refusal::Denied(format!("this needs the certificate of a {needed}, and yours is a {role}'s")))
+        Err(Refusal::Denied(format!(
+            "this needs the certificate of a {needed}, and yours is a {role}'s"
+        )))
     }
 }
 
-fn shard_here(node: &Node, shard: GroupId, _reply: &ReplyTo) -> Option<Arc<Group>> {
+fn shard_here(node: &Node, shard: GroupId) -> Option<Arc<Group>> {
     if shard.is_shard() { node.group(shard) } else { None }
 }
 
@@ -176,4 +178,3 @@ fn direct(node: &Arc<Node>, command: DirectoryCommand, deadline_ms: u32, reply: 
         reply.send(result);
     });
 }
-

@@ -298,7 +298,8 @@ async fn open_stores(
                 first
             });
         };
-        let wal = Wal::open(Arc::new(disk), options, Box::new(on_fatal)).map_err(|error| error.to_string())?;
+        let wal = Wal::open(Arc::new(disk), options, Box::new(on_fatal))
+            .map_err(|error| error.to_string())?;
         let engine = Engine::open(&state_path, EngineOptions::default())
             .map_err(|error| error.to_string())?;
         Ok::<_, String>((wal, engine))
@@ -436,6 +437,7 @@ async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
 }
 
 fn is_file_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         && !name.starts_with('.')
 }

@@ -31,10 +31,8 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
         }
         let desired = node.control().machine().with_directory(|directory| {
             let plan = directory.groups().get(&group.id())?;
-            plan.started.then(|| Desired {
-                voters: plan.voters.clone(),
-                learners: plan.learners.clone(),
-            })
+            plan.started
+                .then(|| Desired { voters: plan.voters.clone(), learners: plan.learners.clone() })
         });
         let Some(Some(desired)) = desired else { continue };
         let (actual, progress) = facts(&group, node.settings().election_max_ms);

@@ -80,7 +80,9 @@ fn next_batch(waiting: &mut VecDeque<PendingWrite>) -> Option<(Bytes, Vec<ReplyT
         }
         let Some(write) = waiting.pop_front() else { break };
         if write.expires <= now {
-            write.reply.refuse(Refusal::Unavailable("no quorum took it before its deadline".into()));
+            write
+                .reply
+                .refuse(Refusal::Unavailable("no quorum took it before its deadline".into()));
             continue;
         }
         batch.push(&write.command);
@@ -126,10 +128,9 @@ fn to_answer(
         CommandResult::Written { revision, existed } => {
             Ok(Answer::Written { receipt: receipt(revision), existed })
         }
-        CommandResult::Conflict { current } => Err(Refusal::Conflict {
-            receipt: receipt(current.unwrap_or_default()),
-            current,
-        }),
+        CommandResult::Conflict { current } => {
+            Err(Refusal::Conflict { receipt: receipt(current.unwrap_or_default()), current })
+        }
         CommandResult::SessionOpened => Ok(Answer::Done),
         CommandResult::SessionExpired => Err(Refusal::SessionExpired),
         CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),

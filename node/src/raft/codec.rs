@@ -33,11 +33,7 @@ struct EntryHead {
 
 /// Encodes an entry.
 pub(super) fn encode_entry(entry: &Entry) -> Bytes {
-    let head = |kind| EntryHead {
-        term: *entry.log_id.leader_id,
-        index: entry.log_id.index,
-        kind,
-    };
+    let head = |kind| EntryHead { term: *entry.log_id.leader_id, index: entry.log_id.index, kind };
     let buffer = match &entry.payload {
         EntryPayload::Blank => encode_into(&head(Kind::Blank), Vec::with_capacity(16)),
         EntryPayload::Normal(proposal) => {

@@ -94,10 +94,8 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let entries: Vec<(u64, Bytes)> = entries
-            .into_iter()
-            .map(|entry| (entry.log_id.index, encode_entry(&entry)))
-            .collect();
+        let entries: Vec<(u64, Bytes)> =
+            entries.into_iter().map(|entry| (entry.log_id.index, encode_entry(&entry))).collect();
         // Waits while the disk is far behind: whoever proposes must not outrun it for long.
         let done = Box::new(move |result| callback.io_completed(result));
         self.log.append_when_ready(entries, done).await

@@ -254,10 +254,8 @@ impl RaftStateMachine<Types> for Machine {
             // openraft offers our own checkpoint at a start; the state has been loaded from it.
             return Ok(());
         };
-        let position = Position {
-            applied: meta.last_log_id,
-            membership: meta.last_membership.clone(),
-        };
+        let position =
+            Position { applied: meta.last_log_id, membership: meta.last_membership.clone() };
         if incoming.meta.applied != encode(&position) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -382,10 +380,7 @@ async fn outgoing(store: GroupStore) -> io::Result<Option<Snapshot>> {
     let meta = Bytes::from(reader.meta().encode());
     let position = decode_position(&reader.meta().applied)?;
     Ok(Some(Snapshot {
-        meta: SnapshotMeta {
-            last_log_id: position.applied,
-            last_membership: position.membership,
-        },
+        meta: SnapshotMeta { last_log_id: position.applied, last_membership: position.membership },
         snapshot: SnapshotData::Outgoing(Outgoing { reader: Some(reader), meta }),
     }))
 }

@@ -57,7 +57,7 @@ openraft::declare_raft_types!(
     #[derive(Serialize, Deserialize)]
     pub(crate) Types:
         D = Proposal,
-        R = crate::raft::Outcome,
+        R = Outcome,
         NodeId = RaftNodeId,
         Node = openraft::EmptyNode,
         Term = u64,
@@ -109,7 +109,7 @@ pub(crate) type Metrics = openraft::RaftMetrics<Types>;
 
 /// openraft's configuration for the settings of a network.
 pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
-    let config = openraft::Config {
+    let config = Config {
         cluster_name: "dkv".to_owned(),
         heartbeat_interval: settings.heartbeat_ms,
         election_timeout_min: settings.election_min_ms,
@@ -129,7 +129,7 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         replication_lag_threshold: 64,
         install_snapshot_timeout: 60_000,
         backoff: "20ms, 50ms, 100ms, ..500ms".to_owned(),
-        ..openraft::Config::default()
+        ..Config::default()
     };
     config.validate().map(Arc::new).map_err(|error| error.to_string())
 }

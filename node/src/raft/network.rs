@@ -87,8 +87,7 @@ pub(crate) struct NetworkClient {
 
 impl NetworkClient {
     async fn call(&self, request: Call, option: &RPCOption) -> Result<CallAnswer, RPCError<Types>> {
-        let opening =
-            Opening::RaftCalls { group: self.network.group, from: self.network.me };
+        let opening = Opening::RaftCalls { group: self.network.group, from: self.network.me };
         let peers = &self.network.peers;
         let conversation = async {
             let connection =
@@ -116,12 +115,9 @@ impl NetworkClient {
         }
     }
 
-    async fn open_append(
-        &self,
-    ) -> Result<(quinn::SendStream, quinn::RecvStream), RPCError<Types>> {
+    async fn open_append(&self) -> Result<(quinn::SendStream, quinn::RecvStream), RPCError<Types>> {
         let peers = &self.network.peers;
-        let connection =
-            peers.connection(self.target, Lane::Bulk).await.map_err(unreachable)?;
+        let connection = peers.connection(self.target, Lane::Bulk).await.map_err(unreachable)?;
         connection.open_bi().await.map_err(unreachable)
     }
 
@@ -178,10 +174,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         option: RPCOption,
     ) -> BoxFuture<
         's,
-        Result<
-            BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>,
-            RPCError<Types>,
-        >,
+        Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>,
     >
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
@@ -191,8 +184,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         }
         Box::pin(async move {
             let (send, receive) = self.open_append().await?;
-            let opening =
-                Opening::RaftAppend { group: self.network.group, from: self.network.me };
+            let opening = Opening::RaftAppend { group: self.network.group, from: self.network.me };
             let writer = AbortOnDrop(tokio::spawn(write_requests(send, opening, input)));
             let answers = Answers {
                 reader: FrameReader::new(receive, FRAME_BYTES_MAX),

@@ -13,7 +13,7 @@ use super::sessions::{Outcome, Session};
 
 /// Sums of the hashes of all parts of a shard's state, and their counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Digest {
+pub(super) struct Digest {
     keys_sum: u64,
     sessions_sum: u64,
     counts: Counts,
@@ -22,17 +22,17 @@ pub struct Digest {
 
 impl Digest {
     /// How much the state holds.
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         self.counts
     }
 
     /// Results that the sessions remember.
-    pub fn results(&self) -> u64 {
+    pub(super) fn results(&self) -> u64 {
         self.results
     }
 
     /// The hash of a state of these parts at that moment.
-    pub fn hash(&self, revision: Revision, clock_ms: u64) -> u64 {
+    pub(super) fn hash(&self, revision: Revision, clock_ms: u64) -> u64 {
         let mut bytes = [0; 64];
         let parts = [
             self.keys_sum,
