@@ -103,6 +103,8 @@ fn edit(
         .history_ignore_space(true)
         .auto_add_history(true)
         .completion_type(CompletionType::List)
+        // Several lines that are pasted are several commands.
+        .bracketed_paste(false)
         .build();
     let mut editor = rustyline::Editor::<Assistant, DefaultHistory>::with_config(config)?;
     editor.set_helper(Some(assistant));

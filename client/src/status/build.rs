@@ -12,7 +12,7 @@ pub(crate) fn report(status: &NetworkStatus, address: &str) -> Report {
     let said = Said { status };
     let groups: Vec<Group> = said.groups().into_iter().map(|group| said.group(group)).collect();
     let coordinator = said.coordinator();
-    let nodes: Vec<Node> = status
+    let mut nodes: Vec<Node> = status
         .nodes
         .iter()
         .map(|(info, answer)| {
@@ -20,6 +20,7 @@ pub(crate) fn report(status: &NetworkStatus, address: &str) -> Report {
             said.node(info, answer, leads, &groups)
         })
         .collect();
+    nodes.sort_by_cached_key(|node| by_name(&node.name));
     let spare = groups.iter().filter_map(|group| group.spare).min();
     let mut report = Report {
         network: said.network(),
@@ -33,6 +34,11 @@ pub(crate) fn report(status: &NetworkStatus, address: &str) -> Report {
     };
     report.warnings = warnings(&report, &said);
     report
+}
+
+/// Sorts n10 after n9.
+fn by_name(name: &str) -> (usize, String) {
+    (name.len(), name.to_owned())
 }
 
 /// What was said, and how to find things in it.
@@ -123,11 +129,13 @@ impl<'a> Said<'a> {
             None => latest(&())?,
         };
         let books = self.status.server.as_ref().ok();
+        let reachable = self.answer(id).is_some();
         let confirmed = books.is_some_and(|books| books.coordinator == Some((id, term)));
         Some(Coordinator {
             id,
             name: self.name(id),
             term: term.0,
+            reachable,
             confirmed,
             confirmed_at_ms: books.filter(|_| confirmed).and_then(|books| books.confirmed_at_ms),
         })
@@ -159,7 +167,10 @@ impl<'a> Said<'a> {
         let furthest = holder
             .or_else(|| self.replicas(group).map(|(_, it)| it).max_by_key(|it| it.applied_index));
         let listed = |nodes: &[NodeId]| -> Vec<Replica> {
-            nodes.iter().map(|node| self.member(group, *node, leader)).collect()
+            let mut members: Vec<Replica> =
+                nodes.iter().map(|node| self.member(group, *node, leader)).collect();
+            members.sort_by_cached_key(|member| by_name(&member.name));
+            members
         };
         let voters = listed(voters);
         let live = voters.iter().filter(|voter| voter.reachable).count() as i64;

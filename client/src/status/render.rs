@@ -76,6 +76,9 @@ fn coordinator(report: &Report, paint: Paint<'_>) -> String {
         return paint(Tone::Warning, why);
     };
     let mut text = format!("{}  term {}", paint(Tone::Strong, &coordinator.name), coordinator.term);
+    if !coordinator.reachable {
+        text.push_str(&paint(Tone::Bad, "  unreachable"));
+    }
     let server = &report.server;
     match (coordinator.confirmed_at_ms, &server.confirmed_coordinator, server.confirmed_term) {
         (Some(at), ..) => {
@@ -87,6 +90,8 @@ fn coordinator(report: &Report, paint: Paint<'_>) -> String {
                 .map_or_else(String::new, |at| format!(", at {}", moment(at)));
             text.push_str(&format!("  the server last confirmed {name} in term {term}{at}"));
         }
+        // A server that does not answer is mentioned elsewhere.
+        (None, ..) if !server.reachable => {}
         (None, ..) => text.push_str(&paint(Tone::Warning, "  not confirmed by the server")),
     }
     text

@@ -63,6 +63,8 @@ pub(crate) struct Coordinator {
     pub(crate) name: String,
     /// The term that it leads.
     pub(crate) term: u64,
+    /// Whether it answered.
+    pub(crate) reachable: bool,
     /// Whether the server has confirmed it in that term.
     pub(crate) confirmed: bool,
     /// When the server confirmed it.

@@ -201,7 +201,7 @@ fn the_coordinator_has_failed_and_nobody_follows_it_yet() {
     expect![[r#"
         network     abcdef01
         server      127.0.0.1:4400  up  version 0.1.0, up 12 min, last report 120 ms ago
-        coordinator n1  term 4  confirmed by the server at 2026-03-01 12:34:56 UTC
+        coordinator n1  term 4  unreachable  confirmed by the server at 2026-03-01 12:34:56 UTC
         failures    no further node may fail
         !           control group: no leader answers; an election may be under way
         !           shard 1: no leader answers; an election may be under way
@@ -230,7 +230,7 @@ fn two_of_three_have_failed_and_the_server_too() {
     expect![[r#"
         network     abcdef01
         server      127.0.0.1:4400  unreachable
-        coordinator n1  term 4  not confirmed by the server
+        coordinator n1  term 4  unreachable
         failures    too many have failed: no majority in control group, shard 1, shard 2
         !           the server does not answer (connection refused); reads and writes go
                     on without it, joining waits
@@ -341,6 +341,7 @@ fn the_document_keeps_its_fields() {
             "confirmed_at_ms": 1772368496000,
             "id": "00000000-0000-0000-0000-000000000001",
             "name": "n1",
+            "reachable": true,
             "term": 4
           },
           "groups": [
