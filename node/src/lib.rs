@@ -11,33 +11,33 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod main_loop;
 mod run;
+mod main_loop;
 
-mod group;
 mod node;
+mod group;
 mod raft;
 
 mod incoming;
-mod reads;
-mod replies;
 mod requests;
+mod replies;
 mod writes;
+mod reads;
 
-mod announce;
-mod compaction;
 mod coordinator;
 mod stewards;
+mod announce;
+mod compaction;
 
-mod data_dir;
-mod disk_check;
 mod peers;
 mod registration;
+mod data_dir;
+mod disk_check;
 mod shell;
 
-pub mod disk;
 pub mod state;
 pub mod wal;
+pub mod disk;
 
 pub use args::Args;
 pub use main_loop::main;

@@ -7,19 +7,22 @@
 //! Deliberately missing: any decision. No module here retries, elects, routes or stores.
 #![forbid(unsafe_code)]
 
-pub mod call;
-pub mod certificate;
-pub mod codec;
-pub mod durable;
-pub mod frame;
-pub mod gate;
 pub mod id;
-pub mod identity;
-pub mod join;
 pub mod limits;
-pub mod local;
-pub mod message;
 pub mod network;
-pub mod quic;
-pub mod tls;
+pub mod message;
+
+pub mod codec;
+pub mod frame;
+pub mod call;
+
+pub mod identity;
 pub mod token;
+pub mod certificate;
+pub mod tls;
+pub mod quic;
+pub mod gate;
+
+pub mod join;
+pub mod local;
+pub mod durable;
