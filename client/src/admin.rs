@@ -104,7 +104,8 @@ fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeInfo, String>
             Err(format!("more than one node's id begins with {wanted}; write more of it"))
         }
         (None, _) => {
-            let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+            let mut names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+            names.sort_by_key(|name| (name.len(), *name));
             Err(format!("there is no node {wanted}; the nodes are {}", names.join(", ")))
         }
     }

@@ -201,6 +201,7 @@ fn not_connected(screen: &mut Screen, error: &ConnectError) -> ExitCode {
         ConnectError::Unreachable(_) | ConnectError::Join(_) => {
             "; see that the server runs there, or start one with dkv server or dkv local"
         }
+        ConnectError::Token(_) => "; a server of yours on this machine would have left you one",
         _ => "",
     };
     screen.error(&format!("{error}{advice}"));

@@ -243,7 +243,9 @@ fn summary(task: Task, source: &Source, tally: &Tally, took: Duration) -> String
         Task::Verify if tally.bad() == 0 => {
             format!("verified {} {records} {speed}: all equal", number(tally.good))
         }
-        Task::Verify => format!("verified {} {records} {speed}", number(tally.good)),
+        Task::Verify => {
+            format!("compared with the file {speed}: {} equal", number(tally.good))
+        }
     };
     let mut also = |count: u64, what: &str| {
         if count > 0 {

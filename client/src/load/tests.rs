@@ -73,9 +73,8 @@ async fn differences_are_told_with_their_line() {
     assert!(over(Task::Load, "a.tsv", b"a\t1\nb\t2\nc\t3\n", &store).await.0);
     let (good, out, err) = over(Task::Verify, "a.tsv", b"a\t1\nb\t9\nx\t3\n", &store).await;
     assert!(!good);
-    assert!(
-        out.starts_with("verified 1 record in ") && out.ends_with(", 1 missing, 1 different\n")
-    );
+    assert!(out.starts_with("compared with the file in "), "{out}");
+    assert!(out.ends_with(": 1 equal, 1 missing, 1 different\n"), "{out}");
     assert!(err.contains("line 2: b is \"2\" in the network and \"9\" in the file"), "{err}");
     assert!(err.contains("line 3: the key is missing"), "{err}");
 }
