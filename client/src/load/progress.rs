@@ -17,7 +17,6 @@ pub(super) struct Progress {
     doing: &'static str,
     total: u64,
     done: u64,
-    retries: u64,
     started: Instant,
     last_line: Instant,
 }
@@ -40,20 +39,27 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Self { bar, doing, total, done: 0, retries: 0, started: now, last_line: now }
+        Self { bar, doing, total, done: 0, started: now, last_line: now }
     }
 
     /// So many records are done.
     pub(super) fn step(&mut self, done: u64, retries: u64) {
         self.done = done;
+        let rate = done as f64 / self.started.elapsed().as_secs_f64().max(1e-6);
         if let Some(bar) = &self.bar {
             bar.set_position(done);
-            if retries != self.retries {
-                bar.set_message(format!("  {retries} retried"));
-            }
+            let retried = match retries {
+                0 => String::new(),
+                retries => format!("  {} retried", number(retries)),
+            };
+            bar.set_message(format!(
+                "{} of {}  {}/s{retried}",
+                number(done),
+                number(self.total),
+                number(rate as u64)
+            ));
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            let rate = done as f64 / self.started.elapsed().as_secs_f64().max(1e-6);
             let percent = done * 100 / self.total.max(1);
             // Nobody is left to tell if this fails.
             let _ = writeln!(
@@ -65,7 +71,6 @@ impl Progress {
                 number(rate as u64)
             );
         }
-        self.retries = retries;
     }
 
     /// Does something with the terminal while the bar is not on it.

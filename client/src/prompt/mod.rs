@@ -10,7 +10,7 @@ mod editor;
 use std::io;
 
 use self::editor::{Editor, Input};
-use crate::grammar;
+use crate::grammar::{self, Command};
 use crate::run::{self, Outcome};
 use crate::screen::Screen;
 use crate::signals::{Ending, Signals};
@@ -63,6 +63,11 @@ pub(crate) async fn run(
         if store.is_local() || ending == Ending::Terminated {
             return Ok(Some(ending));
         }
-        screen.error("given up; a write may have had effect: read the key to see");
+        screen.error(match command {
+            Command::Write { .. } | Command::Delete { .. } => {
+                "given up; it may have had effect, or may yet: read the key to see"
+            }
+            _ => "given up",
+        });
     }
 }
