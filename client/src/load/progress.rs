@@ -30,8 +30,7 @@ impl Progress {
         };
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total);
-            let template =
-                "{prefix:<9} {wide_bar} {human_pos}/{human_len}  {per_sec}  {eta} left{msg}";
+            let template = "{prefix:<9} {wide_bar} {msg}  {eta} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━━─"));
             }
