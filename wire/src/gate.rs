@@ -135,6 +135,10 @@ impl Gate {
         };
         if let Peer::Certified(identity) = peer {
             self.watch(&connection);
+            // Closed by now; but what the peer sent along could still be read and obeyed.
+            if self.is_denied(identity.holder) {
+                return debug!(%identity, "refused");
+            }
             debug!(%identity, address = %connection.remote_address(), "connected");
         }
         handle(connection, peer).await;
