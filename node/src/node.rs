@@ -68,6 +68,8 @@ pub(crate) struct Node {
     control: Arc<Group>,
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     reign: Mutex<Option<Instant>>,
+    /// Where the nodes are by the directory, as it was followed last.
+    listed: Mutex<BTreeMap<NodeId, SocketAddr>>,
     started: Instant,
     disk_full: AtomicBool,
     failure: watch::Sender<Option<String>>,
@@ -108,6 +110,7 @@ impl Node {
             config,
             control,
             reign: Mutex::default(),
+            listed: Mutex::default(),
             started: Instant::now(),
             disk_full: AtomicBool::new(false),
             failure,
@@ -296,7 +299,9 @@ impl Node {
             return Ok(());
         }
         for (id, address) in addresses {
-            if id != self.me.id {
+            // Only what is new in it: of what has stayed as it was, the server may know better.
+            let before = lock(&self.listed).insert(id, address);
+            if id != self.me.id && before != Some(address) {
                 self.peers.learn(id, address);
             }
         }

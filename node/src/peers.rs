@@ -101,6 +101,11 @@ impl Peers {
         lock(&self.shared.addresses).get(&node).copied()
     }
 
+    /// Whether there is a connection to a node, as far as is known.
+    pub(crate) fn is_connected(&self, node: NodeId) -> bool {
+        [Lane::Urgent, Lane::Bulk].into_iter().any(|lane| self.link(node, lane).open().is_some())
+    }
+
     /// All nodes whose address is known.
     pub(crate) fn known(&self) -> Vec<(NodeId, SocketAddr)> {
         lock(&self.shared.addresses).iter().map(|(node, address)| (*node, *address)).collect()

@@ -72,10 +72,17 @@ impl ServerLink {
             }
             Err(error) => {
                 // Dead or restarted: the next question gets a fresh connection.
-                if let Some(connection) = lock(&self.connection).take() {
-                    Close::Done.close(&connection, "no answer");
+                drop(lock(&self.connection).take());
+                let address = connection.remote_address();
+                let lost = connection.close_reason();
+                Close::Done.close(&connection, "no answer");
+                // Whom it denies it cuts off without an answer, after a handshake that went well.
+                match lost.map(|lost| ConnectError::from_lost(address, &lost)) {
+                    Some(refused @ ConnectError::Refused { .. }) => {
+                        Err(ServerError::Connect(refused))
+                    }
+                    _ => Err(ServerError::Silent(error.to_string())),
                 }
-                Err(ServerError::Silent(error.to_string()))
             }
         }
     }

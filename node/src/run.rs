@@ -1,5 +1,6 @@
 //! From the command line to a running node, and back.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -362,11 +363,17 @@ fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
 }
 
 /// Learns from the server where the other nodes are.
+///
+/// The directory knows better, as long as it can be followed. When all nodes have moved, nobody is
+/// left at the addresses in it: so of a node to which there is no connection, the address under
+/// which it has registered is tried.
 fn learn(node: &Node, admission: &Admission) {
     let reported = admission.view.iter().flat_map(|view| &view.nodes);
     let reported = reported.map(|node| (node.id, node.address));
-    for (id, address) in admission.peers.iter().copied().chain(reported) {
-        if id != node.id() && node.peers().address(id).is_none() {
+    // A node registers under its new address before any coordinator can report it.
+    let known: BTreeMap<_, _> = reported.chain(admission.peers.iter().copied()).collect();
+    for (id, address) in known {
+        if id != node.id() && !node.peers().is_connected(id) {
             node.peers().learn(id, address);
         }
     }
@@ -392,9 +399,8 @@ async fn keep_registered(node: Arc<Node>, registration: Registration) {
         let pause = match registration.register().await {
             Ok(admission) => {
                 learn(&node, &admission);
-                // Until the network is known from its own directory, its beginning is waited for.
-                let begun = node.control().machine().with_directory(|found| found.exists());
-                if begun.unwrap_or(false) { REGISTER_EVERY } else { SERVER_RETRY }
+                // The network has not begun, or nobody is where it was: the server hears of it first.
+                if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
             }
             Err(error) => match fatal(&error, node.directory()) {
                 Some(fatal) => return node.fail(fatal.to_string()),
