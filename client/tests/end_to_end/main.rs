@@ -18,6 +18,10 @@ mod commands;
 
 mod joining;
 
+mod intruders;
+
+mod directories;
+
 mod failover;
 
 mod restarts;

@@ -1,9 +1,11 @@
 //! What every test needs: a network of processes, load on it, and ways to talk to it past the
 //! client library.
 
+pub mod direct;
 pub mod load;
 pub mod network;
 pub mod process;
+pub mod relay;
 
 use std::time::Duration;
 

@@ -44,7 +44,8 @@ impl Member {
         self.process.as_mut().unwrap()
     }
 
-    fn file(&self) -> Value {
+    /// What its directory says of it.
+    pub fn file(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.dir.join("node.json")).unwrap()).unwrap()
     }
 }

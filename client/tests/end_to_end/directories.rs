@@ -1,0 +1,175 @@
+//! Data directories that a node must not go on from, and what it says then.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::network::text;
+use crate::harness::{Network, Process};
+
+/// Starts a node on a directory and makes sure that it is refused with one sentence.
+async fn refused(network: &Network, dir: &Path, why: &str) {
+    let address = network.address.to_string();
+    let log = network.path("refused.log");
+    let arguments = ["node", &address, "--data-dir", text(dir), "--listen", "127.0.0.1:0"];
+    let mut process = Process::spawn(&arguments, &network.home(), &log);
+    let status = process.ended().await;
+    let said = process.said();
+    let last = said.lines().last().unwrap();
+    assert!(!said.contains("confirmed as coordinator"), "it went on: {said}");
+    let errors = said.lines().filter(|line| line.starts_with("error: ")).count();
+    assert!(last.starts_with("error: ") && errors == 1, "{said}");
+    assert!(last.contains(text(dir)), "it does not name {}: {said}", dir.display());
+    assert!(last.contains(why), "not {why:?}: {said}");
+    assert_eq!(status.code(), Some(1), "{said}");
+}
+
+/// A copy of a directory, to do something to.
+fn copy(network: &Network, from: &Path, name: &str) -> PathBuf {
+    let to = network.path(name);
+    let copied = Command::new("cp").arg("-a").args([from, &to]).status().unwrap();
+    assert!(copied.success());
+    to
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_used_by_one_process_of_one_network() {
+    let mut network = Network::start(1).await;
+    let dir = network.nodes[0].dir.clone();
+    refused(&network, &dir, "is in use by another process").await;
+    network.assert_alive();
+
+    let mut other = Network::beside(&network).await;
+    other.add_node().await;
+    network.stop_node(0).await;
+    // It may start, for it needs no server to, but not stay.
+    refused(&other, &dir, "belongs to another network").await;
+    network.start_node(0).await;
+    network.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_directory_is_refused() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    for number in 0..200 {
+        client.write(format!("key-{number}"), "v".repeat(5000)).await.unwrap();
+    }
+    let index = (network.coordinator().await + 1) % 3;
+    network.kill_node(index);
+    let dir = network.nodes[index].dir.clone();
+
+    let lost = copy(&network, &dir, "log-gone");
+    fs::remove_dir_all(lost.join("wal")).unwrap();
+    refused(&network, &lost, "its log is gone").await;
+    let lost = copy(&network, &dir, "log-empty");
+    for file in files_below(&lost.join("wal")) {
+        fs::remove_file(file).unwrap();
+    }
+    refused(&network, &lost, "its log is gone").await;
+
+    let lost = copy(&network, &dir, "node-file-gone");
+    fs::remove_file(lost.join("node.json")).unwrap();
+    refused(&network, &lost, "node.json is gone").await;
+    let cut = copy(&network, &dir, "node-file-cut");
+    let whole = fs::read(cut.join("node.json")).unwrap();
+    fs::write(cut.join("node.json"), &whole[..whole.len() / 2]).unwrap();
+    refused(&network, &cut, "node.json").await;
+
+    let lost = copy(&network, &dir, "key-gone");
+    fs::remove_file(lost.join("credentials/key.der")).unwrap();
+    refused(&network, &lost, "is damaged").await;
+    let cut = copy(&network, &dir, "certificate-cut");
+    let file = cut.join("credentials/certificate.der");
+    fs::write(&file, &fs::read(&file).unwrap()[..100]).unwrap();
+    refused(&network, &cut, "is damaged").await;
+
+    // A byte in the middle of what the log holds, of what was acknowledged long ago.
+    for part in 1..4 {
+        let flipped = copy(&network, &dir, &format!("byte-flipped-{part}"));
+        let file = longest_segment(&flipped);
+        let mut content = fs::read(&file).unwrap();
+        let end = content.iter().rposition(|byte| *byte != 0).unwrap();
+        let wanted = end * part / 4;
+        let at = (wanted..end).find(|at| content[*at] != 0).unwrap();
+        content[at] ^= 0x10;
+        fs::write(&file, content).unwrap();
+        refused(&network, &flipped, "is damaged").await;
+    }
+    let cut = copy(&network, &dir, "segment-cut");
+    let file = longest_segment(&cut);
+    let content = fs::read(&file).unwrap();
+    let end = content.iter().rposition(|byte| *byte != 0).unwrap();
+    fs::write(&file, &content[..end / 2]).unwrap();
+    refused(&network, &cut, "is damaged").await;
+
+    let cut = copy(&network, &dir, "state-cut");
+    for file in files_below(&cut.join("state")) {
+        let content = fs::read(&file).unwrap();
+        fs::write(&file, &content[..content.len() / 2]).unwrap();
+    }
+    refused(&network, &cut, "is damaged").await;
+
+    // The original is as good as ever.
+    network.start_node(index).await;
+    network.settled().await;
+    network.same_state().await;
+}
+
+/// The file of the log that holds most.
+fn longest_segment(dir: &Path) -> PathBuf {
+    let used = |file: &PathBuf| {
+        let content = fs::read(file).unwrap();
+        content.iter().rposition(|byte| *byte != 0).unwrap_or(0)
+    };
+    files_below(&dir.join("wal")).into_iter().max_by_key(used).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_may_move_at_once() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    client.write("k", "v").await.unwrap();
+    for index in 0..3 {
+        network.kill_node(index);
+    }
+    for index in 0..3 {
+        let before = network.nodes[index].address();
+        network.respawn_node(index, &["--listen", "127.0.0.1:0"]);
+        assert_ne!(network.nodes[index].running().ready().await, Ok(before));
+    }
+    network.settled().await;
+    assert_eq!(client.read("k").await.unwrap().value, "v");
+    client.write("k", "w").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_may_move() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    client.write("k", "v").await.unwrap();
+    for index in 0..3 {
+        let (id, before) = (network.nodes[index].id(), network.nodes[index].address());
+        network.kill_node(index);
+        network.respawn_node(index, &["--listen", "127.0.0.1:0"]);
+        let address = network.nodes[index].running().ready().await.unwrap();
+        assert_ne!(address, before);
+        network.settled().await;
+        assert_eq!(network.nodes[index].id(), id);
+        let view = client.refresh().await.unwrap();
+        assert_eq!(view.node(id).unwrap().address, address);
+    }
+    assert_eq!(client.read("k").await.unwrap().value, "v");
+    client.write("k", "w").await.unwrap();
+    network.same_state().await;
+}

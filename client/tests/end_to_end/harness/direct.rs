@@ -1,0 +1,106 @@
+//! A peer that speaks the protocol by itself, past the client library: it asks whom it likes, and
+//! what it may not.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dkv_api::{GroupId, Level, NodeId, Role};
+use dkv_wire::call::{CallError, call};
+use dkv_wire::certificate::Credentials;
+use dkv_wire::join::join;
+use dkv_wire::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+use dkv_wire::message::{
+    Answer, Opening, Refusal, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
+};
+use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::tls::Expect;
+use dkv_wire::token::Token;
+
+use super::Network;
+use super::network::within;
+
+/// Time that an answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A peer.
+pub struct Direct {
+    /// Who it is.
+    pub credentials: Credentials,
+    /// Where it connects from.
+    pub endpoint: Endpoint,
+}
+
+impl Direct {
+    /// Joins a network under a fresh identity.
+    pub async fn join(network: &Network, role: Role) -> Self {
+        let text = std::fs::read_to_string(network.token_file(role)).unwrap();
+        let token: Token = text.parse().unwrap();
+        let joiner = Endpoint::dial_only(None).unwrap();
+        Self::with(join(&joiner, network.address, &token).await.unwrap())
+    }
+
+    /// Takes part under an identity that is there already.
+    pub fn with(credentials: Credentials) -> Self {
+        let endpoint = Endpoint::dial_only(Some(credentials.clone())).unwrap();
+        Self { credentials, endpoint }
+    }
+
+    /// Connects to a node.
+    pub async fn to_node(&self, address: SocketAddr) -> Result<quinn::Connection, ConnectError> {
+        self.endpoint.connect(address, Expect::AnyNode).await
+    }
+
+    /// Connects to the server.
+    pub async fn to_server(&self, network: &Network) -> Result<quinn::Connection, ConnectError> {
+        self.endpoint.connect(network.address, Expect::Server).await
+    }
+}
+
+/// Asks a node.
+pub async fn ask(
+    connection: &quinn::Connection,
+    body: RequestBody,
+) -> Result<Result<Answer, Refusal>, CallError> {
+    let request = Request { id: 7, deadline_ms: ANSWER.as_millis() as u32, body };
+    let opening = Some(&Opening::Requests);
+    let reply: Reply = call(connection, opening, &request, FRAME_BYTES_MAX, ANSWER).await?;
+    assert_eq!(reply.id, 7);
+    Ok(reply.result)
+}
+
+/// Asks a node for the value of a key.
+pub async fn read(
+    connection: &quinn::Connection,
+    shard: GroupId,
+    key: &str,
+) -> Result<Option<String>, Refusal> {
+    let key = key.to_owned().into_bytes().into();
+    match ask(connection, RequestBody::Read { shard, key, level: Level::Strong }).await.unwrap()? {
+        Answer::Value(_, stored) => {
+            Ok(stored.map(|stored| String::from_utf8(stored.value.to_vec()).unwrap()))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Asks the server.
+pub async fn ask_server(connection: &quinn::Connection, request: &ServerRequest) -> ServerAnswer {
+    call(connection, None::<&()>, request, SERVER_FRAME_BYTES_MAX, ANSWER).await.unwrap()
+}
+
+/// Waits until the other side closes a connection, and makes sure that it does so because of who
+/// we are.
+pub async fn denied(connection: &quinn::Connection) {
+    let closed = within(ANSWER, "closing the connection", connection.closed()).await;
+    let quinn::ConnectionError::ApplicationClosed(why) = closed else { panic!("{closed}") };
+    assert_eq!(why.error_code, (Close::Denied as u32).into(), "{why}");
+}
+
+/// All that only nodes may open, in the name of one.
+pub fn raft_openings(group: GroupId, from: NodeId) -> [Opening; 3] {
+    [
+        Opening::RaftCalls { group, from },
+        Opening::RaftAppend { group, from },
+        Opening::RaftSnapshot { group, from },
+    ]
+}

@@ -1,0 +1,90 @@
+//! A way to a node that can lose what comes back.
+//!
+//! The node is told that others reach it at the relay. Datagrams to it always pass. Those that it
+//! sends back can be made to get lost, except to the other nodes: so the network works on, and its
+//! clients do not hear of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+/// Longest datagram, in bytes.
+const DATAGRAM_BYTES_MAX: usize = 65_536;
+
+/// A relay in front of one process.
+pub struct Relay {
+    /// Where it listens.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    socket: UdpSocket,
+    target: SocketAddr,
+    loses_replies: AtomicBool,
+    spared: Mutex<Vec<SocketAddr>>,
+}
+
+impl Relay {
+    /// A relay to whoever listens, or will listen, at `target`.
+    pub async fn to(target: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            socket,
+            target,
+            loses_replies: AtomicBool::new(false),
+            spared: Mutex::default(),
+        });
+        let task = tokio::spawn(forward(Arc::clone(&shared)));
+        Self { address, shared, task }
+    }
+
+    /// Whether replies are lost from now on.
+    pub fn lose_replies(&self, lose: bool) {
+        self.shared.loses_replies.store(lose, Ordering::SeqCst);
+    }
+
+    /// Always lets replies to these through.
+    pub fn spare(&self, addresses: &[SocketAddr]) {
+        *self.shared.spared.lock().unwrap() = addresses.to_vec();
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn forward(shared: Arc<Shared>) {
+    let mut senders: HashMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)> = HashMap::new();
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        // A port that is closed for a moment is told of here, and is no reason to stop.
+        let Ok((length, sender)) = shared.socket.recv_from(&mut buffer).await else { continue };
+        if !senders.contains_key(&sender) {
+            let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+            let back = tokio::spawn(back(Arc::clone(&shared), Arc::clone(&socket), sender));
+            senders.insert(sender, (socket, back));
+        }
+        let _ = senders[&sender].0.send_to(&buffer[..length], shared.target).await;
+    }
+}
+
+async fn back(shared: Arc<Shared>, socket: Arc<UdpSocket>, sender: SocketAddr) {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        let Ok(length) = socket.recv(&mut buffer).await else { continue };
+        let lost = shared.loses_replies.load(Ordering::SeqCst)
+            && !shared.spared.lock().unwrap().contains(&sender);
+        if !lost {
+            let _ = shared.socket.send_to(&buffer[..length], sender).await;
+        }
+    }
+}
