@@ -87,6 +87,11 @@ impl ServerLink {
         }
     }
 
+    /// Where the server is.
+    pub(crate) async fn resolve(&self) -> Result<SocketAddr, ServerError> {
+        resolve(&self.address).await
+    }
+
     async fn connect(&self) -> Result<quinn::Connection, ServerError> {
         let open = lock(&self.connection).clone();
         if let Some(open) = open.filter(|open| open.close_reason().is_none()) {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::gate::Gate;
 use dkv_wire::identity::Role;
-use dkv_wire::join::{JoinError, find_token, join};
+use dkv_wire::join::{JoinError, find_token, join, recertify};
 use dkv_wire::limits;
 use dkv_wire::message::{Admission, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::{ConnectError, Endpoint};
@@ -103,6 +103,9 @@ async fn start(args: Args) -> Result<Started, NodeError> {
     .map_err(NodeError::new)?;
     info!(directory = %directory.path().display(), "data directory");
     let credentials = match directory.credentials().map_err(NodeError::new)? {
+        Some(credentials) if credentials.expired(SystemTime::now()).map_err(NodeError::new)? => {
+            certify_again(&args, &directory, credentials).await?
+        }
         Some(credentials) => credentials,
         None => admit(&args, &directory).await?,
     };
@@ -204,6 +207,31 @@ async fn admit(args: &Args, directory: &DataDir) -> Result<Credentials, NodeErro
             Err(error) => return Err(NodeError::new(error)),
         };
         waiting.on("the registration server", &failed).await;
+    }
+}
+
+/// Gets a new certificate for a node that was away for longer than its last one lived.
+async fn certify_again(
+    args: &Args,
+    directory: &DataDir,
+    expired: Credentials,
+) -> Result<Credentials, NodeError> {
+    warn!("the certificate of this node has expired: asking the server for a new one");
+    let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
+    let mut waiting = Waiting::default();
+    loop {
+        let server = resolve(&args.server).await.map_err(NodeError::new)?;
+        match recertify(&endpoint, server, &expired).await {
+            Ok(credentials) => {
+                directory.save_credentials(&credentials).map_err(NodeError::new)?;
+                endpoint.close().await;
+                return Ok(credentials);
+            }
+            Err(error @ (JoinError::Connect(_) | JoinError::Call(..))) => {
+                waiting.on("the registration server", &error.to_string()).await;
+            }
+            Err(error) => return Err(NodeError::new(error)),
+        }
     }
 }
 
@@ -430,12 +458,18 @@ async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
     if age < limits::CERTIFICATE_RENEW {
         return Ok(());
     }
-    let public_key = credentials.public_key().map_err(NodeError::new)?;
-    let answer = node.server().ask(&ServerRequest::Renew { public_key }).await;
-    let ServerAnswer::Certificate(certificate) = answer.map_err(NodeError::new)? else {
-        return Err(NodeError::new(ServerError::Unexpected));
+    let renewed = if credentials.expired(SystemTime::now()).map_err(NodeError::new)? {
+        let server = node.server().resolve().await.map_err(NodeError::new)?;
+        let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
+        recertify(&endpoint, server, &credentials).await.map_err(NodeError::new)?
+    } else {
+        let public_key = credentials.public_key().map_err(NodeError::new)?;
+        let answer = node.server().ask(&ServerRequest::Renew { public_key }).await;
+        let ServerAnswer::Certificate(certificate) = answer.map_err(NodeError::new)? else {
+            return Err(NodeError::new(ServerError::Unexpected));
+        };
+        credentials.renewed(&certificate).map_err(NodeError::new)?
     };
-    let renewed = credentials.renewed(&certificate).map_err(NodeError::new)?;
     node.directory().save_credentials(&renewed).map_err(NodeError::new)?;
     node.endpoint().set_credentials(renewed, Some(Admit::Certified)).map_err(NodeError::new)?;
     info!("certificate renewed");

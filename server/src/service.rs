@@ -16,9 +16,9 @@ use dkv_wire::gate::{Gate, Peer};
 use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
-use dkv_wire::message::{JoinAnswer, JoinRefusal, JoinRequest};
+use dkv_wire::message::{JoinAnswer, JoinRefusal, JoinRequest, Joining, RecertifyRequest};
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
-use dkv_wire::quic::Close;
+use dkv_wire::quic::{Close, proof_material};
 use dkv_wire::token::Token;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -92,8 +92,11 @@ impl Service {
         let mut reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
         let frame = reader.next().await.map_err(|error| text(&error))?;
         let frame = frame.ok_or("ended the conversation without a request")?;
-        let request: JoinRequest = decode(&frame).map_err(|error| text(&error))?;
-        let answer = self.decide_join(request).await;
+        let request: Joining = decode(&frame).map_err(|error| text(&error))?;
+        let answer = match request {
+            Joining::Join(request) => self.decide_join(request).await,
+            Joining::Recertify(request) => self.decide_recertify(connection, request).await,
+        };
         match &answer {
             Ok(joined) => {
                 let holder = joined.holder.short();
@@ -135,6 +138,31 @@ impl Service {
             .change(move |registry| registry.handle_join(token, &secret, holder, clock::now_ms()));
         counted.await.map_err(|failure| JoinRefusal::Storage(failure.to_string()))??;
         Ok(JoinAnswer { network: identity.network, role, holder, certificate })
+    }
+
+    /// Signs a new certificate for who can prove to have been admitted before, expired or not.
+    async fn decide_recertify(
+        &self,
+        connection: &quinn::Connection,
+        request: RecertifyRequest,
+    ) -> Result<JoinAnswer, JoinRefusal> {
+        let turn = timeout(SIGNING_TIMEOUT, self.signing.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(JoinRefusal::Busy) };
+        let material = proof_material(connection).ok_or(JoinRefusal::Certificate)?;
+        let RecertifyRequest { certificate, proof } = request;
+        let (identity, public_key) = self
+            .authority
+            .recognise(&certificate, &material, &proof)
+            .map_err(|_| JoinRefusal::Certificate)?;
+        if self.keeper.current().denied().any(|denied| denied == identity.holder) {
+            return Err(JoinRefusal::Denied);
+        }
+        let certificate = self
+            .authority
+            .sign(identity, &public_key, clock::now())
+            .map_err(|_| JoinRefusal::Key)?;
+        let Identity { network, role, holder } = identity;
+        Ok(JoinAnswer { network, role, holder, certificate })
     }
 
     async fn talk_to_holder(self: Arc<Self>, connection: &quinn::Connection, identity: Identity) {

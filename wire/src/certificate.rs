@@ -7,6 +7,10 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
+};
 use bytes::Bytes;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -157,6 +161,33 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// Who the holder of a certificate of this authority is, and the public key in it, whether or
+    /// not it has expired.
+    ///
+    /// `proof` must be a signature over `material` by that key; see [`Credentials::prove`].
+    pub fn recognise(
+        &self,
+        certificate: &[u8],
+        material: &[u8],
+        proof: &[u8],
+    ) -> Result<(Identity, Bytes), CertificateError> {
+        let certificate = CertificateDer::from(certificate);
+        let identity = identity_of(&certificate)?;
+        let parsed = parse(&certificate)?;
+        let own = parse(&self.certificate)?;
+        parsed.verify_signature(Some(own.public_key())).map_err(unusable)?;
+        let key = parsed.public_key();
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &*key.subject_public_key.data)
+            .verify(material, proof)
+            .map_err(|_| unusable("the proof is not of the certificate's key"))?;
+        if identity.network != self.network {
+            return Err(CertificateError::NotOurs);
+        }
+        Ok((identity, Bytes::copy_from_slice(key.raw)))
+    }
+}
+
 /// What a certificate says about its holder.
 pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, CertificateError> {
     let parsed = parse(certificate)?;
@@ -245,6 +276,13 @@ impl Credentials {
     /// The public key, as SubjectPublicKeyInfo in DER, to ask for a new certificate with.
     pub fn public_key(&self) -> Result<Bytes, CertificateError> {
         Ok(Bytes::from(private_key(&self.key)?.subject_public_key_info()))
+    }
+
+    /// Proves to have the private key: an ECDSA signature, in ASN.1, over `material`.
+    pub fn prove(&self, material: &[u8]) -> Result<Bytes, CertificateError> {
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &self.key);
+        let signature = key.map_err(unusable)?.sign(&SystemRandom::new(), material);
+        Ok(Bytes::copy_from_slice(signature.map_err(unusable)?.as_ref()))
     }
 
     /// The same holder with a newer certificate.

@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::call::{CallError, call};
 use crate::certificate::{CertificateError, Credentials, generate_key};
 use crate::identity::Role;
 use crate::limits::{JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT};
 use crate::local;
-use crate::message::{JoinAnswer, JoinRefusal, JoinRequest};
-use crate::quic::{Close, ConnectError, Endpoint, peer_authority};
-use crate::token::{InvalidToken, Token};
+use crate::message::{JoinAnswer, JoinRefusal, JoinRequest, Joining, RecertifyRequest};
+use crate::quic::{Close, ConnectError, Endpoint, peer_authority, proof_material};
+use crate::token::{Fingerprint, InvalidToken, Token};
 
 /// Environment variable that holds a token.
 pub const TOKEN_VARIABLE: &str = "DKV_TOKEN";
@@ -114,25 +116,57 @@ pub async fn join(
     server: SocketAddr,
     token: &Token,
 ) -> Result<Credentials, JoinError> {
-    let connection =
-        endpoint.connect_to_join(server, token.authority).await.map_err(|error| match error {
-            ConnectError::Refused { .. } => JoinError::OtherNetwork(server),
-            other => JoinError::Connect(other),
-        })?;
+    let connection = connect(endpoint, server, token.authority).await?;
     let authority =
         peer_authority(&connection, token.authority).ok_or(JoinError::OtherNetwork(server))?;
     let (key, public_key) = generate_key()?;
     let request = JoinRequest { token: token.id, secret: token.secret, public_key };
-    let answer: Result<JoinAnswer, JoinRefusal> =
-        call(&connection, None::<&()>, &request, JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT)
-            .await
-            .map_err(|error| JoinError::Call(server, error))?;
-    Close::Done.close(&connection, "joined");
-    let answer = answer.map_err(JoinError::Refused)?;
+    let answer = ask(&connection, server, &Joining::Join(request)).await?;
     let credentials = Credentials::new(&answer.certificate, &authority, key)?;
     let identity = credentials.identity;
     if identity.network != answer.network || identity.role != token.role {
         return Err(CertificateError::NotOurs.into());
     }
     Ok(credentials)
+}
+
+/// Gets a new certificate for the holder of an expired one: proves the server by the authority
+/// that is known already, itself by its key.
+pub async fn recertify(
+    endpoint: &Endpoint,
+    server: SocketAddr,
+    expired: &Credentials,
+) -> Result<Credentials, JoinError> {
+    let connection = connect(endpoint, server, Fingerprint::of(&expired.authority)).await?;
+    let material = proof_material(&connection).ok_or(CertificateError::NotOurs)?;
+    let request = RecertifyRequest {
+        certificate: Bytes::copy_from_slice(&expired.certificate),
+        proof: expired.prove(&material)?,
+    };
+    let answer = ask(&connection, server, &Joining::Recertify(request)).await?;
+    Ok(expired.renewed(&answer.certificate)?)
+}
+
+async fn connect(
+    endpoint: &Endpoint,
+    server: SocketAddr,
+    authority: Fingerprint,
+) -> Result<quinn::Connection, JoinError> {
+    endpoint.connect_to_join(server, authority).await.map_err(|error| match error {
+        ConnectError::Refused { .. } => JoinError::OtherNetwork(server),
+        other => JoinError::Connect(other),
+    })
+}
+
+async fn ask(
+    connection: &quinn::Connection,
+    server: SocketAddr,
+    request: &Joining,
+) -> Result<JoinAnswer, JoinError> {
+    let answer: Result<JoinAnswer, JoinRefusal> =
+        call(connection, None::<&()>, request, JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT)
+            .await
+            .map_err(|error| JoinError::Call(server, error))?;
+    Close::Done.close(connection, "joined");
+    answer.map_err(JoinError::Refused)
 }

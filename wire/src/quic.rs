@@ -229,6 +229,16 @@ pub fn peer_authority(
     chain.iter().find(|certificate| Fingerprint::of(certificate) == fingerprint).cloned()
 }
 
+/// Bytes of keying material that [`proof_material`] exports.
+pub const PROOF_BYTES: usize = 32;
+
+/// Bytes that only the two ends of this connection know, to be signed as a proof of a key.
+pub fn proof_material(connection: &quinn::Connection) -> Option<[u8; PROOF_BYTES]> {
+    let mut material = [0; PROOF_BYTES];
+    connection.export_keying_material(&mut material, b"EXPORTER-dkv-recertify", b"").ok()?;
+    Some(material)
+}
+
 /// Whether the connection was made to join.
 pub fn is_joining(connection: &quinn::Connection) -> bool {
     let data = connection.handshake_data();

@@ -461,7 +461,8 @@ impl Desk {
                 Peer::Joining => {
                     let mut reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
                     let Ok(Some(frame)) = reader.next().await else { continue };
-                    let _ = writer.send(&self.join(decode(&frame).unwrap())).await;
+                    let Joining::Join(request) = decode(&frame).unwrap() else { return };
+                    let _ = writer.send(&self.join(request)).await;
                 }
                 Peer::Certified(identity) => {
                     let mut reader = FrameReader::new(receive, SERVER_FRAME_BYTES_MAX);

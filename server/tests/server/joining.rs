@@ -5,8 +5,10 @@ use std::time::Duration;
 use dkv_wire::certificate::{Authority, Credentials, generate_key, identity_of};
 use dkv_wire::id::{HolderId, NetworkId};
 use dkv_wire::identity::{Identity, Role};
-use dkv_wire::join::{JoinError, join};
-use dkv_wire::message::{JoinRefusal, JoinRequest, ServerAnswer, ServerRequest};
+use dkv_wire::join::{JoinError, join, recertify};
+use dkv_wire::message::{
+    JoinRefusal, JoinRequest, Joining, RecertifyRequest, ServerAnswer, ServerRequest,
+};
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::token::{Fingerprint, Token};
 
@@ -147,12 +149,71 @@ async fn an_unusable_key_is_refused_and_uses_nothing_up() {
     for key in [&b""[..], b"not a key", &[0x30; 91]] {
         let connection = endpoint.connect_to_join(server.address(), token.authority).await.unwrap();
         let public_key = bytes::Bytes::copy_from_slice(key);
-        let request = JoinRequest { token: token.id, secret: token.secret, public_key };
+        let request =
+            Joining::Join(JoinRequest { token: token.id, secret: token.secret, public_key });
         let answer: Result<dkv_wire::message::JoinAnswer, JoinRefusal> =
             dkv_wire::call::call(&connection, None::<&()>, &request, 4096, TIMEOUT).await.unwrap();
         assert_eq!(answer.unwrap_err(), JoinRefusal::Key);
     }
     try_join(server.address(), &token).await.unwrap();
+}
+
+/// Credentials that the authority of this place signed, and that expired long ago.
+fn expired(place: &Place, server: &dkv_server::Server, role: Role) -> Credentials {
+    let file = |name: &str| std::fs::read(place.data_dir().join(name)).unwrap();
+    let authority = file("authority.der");
+    let signer = Authority::from_der(server.network(), &authority, &file("authority-key.der"));
+    let (key, public_key) = generate_key().unwrap();
+    let identity = Identity { network: server.network(), role, holder: HolderId::random() };
+    let long_ago = std::time::SystemTime::now() - 3 * dkv_wire::limits::CERTIFICATE_LIFE;
+    let certificate = signer.unwrap().sign(identity, &public_key, long_ago).unwrap();
+    Credentials::new(&certificate, &authority, key).unwrap()
+}
+
+#[tokio::test]
+async fn who_was_away_for_long_is_certified_again_by_its_key() {
+    let place = Place::new();
+    let server = place.start().await;
+    let old = expired(&place, &server, Role::Node);
+    // A client learns that its certificate was refused only when it uses the connection.
+    if let Ok(peer) = Peer::connect(server.address(), old.clone()).await {
+        assert!(peer.try_ask(&ServerRequest::Lookup).await.is_err());
+    }
+    let endpoint = Endpoint::dial_only(None).unwrap();
+    let new = recertify(&endpoint, server.address(), &old).await.unwrap();
+    assert_eq!(new.identity, old.identity);
+    let peer = Peer::connect(server.address(), new).await.unwrap();
+    assert!(peer.try_ask(&ServerRequest::Lookup).await.is_ok());
+}
+
+#[tokio::test]
+async fn nobody_is_certified_again_without_the_key_or_after_removal() {
+    let (place, elsewhere) = (Place::new(), Place::new());
+    let (server, other) = (place.start().await, elsewhere.start().await);
+    let endpoint = Endpoint::dial_only(None).unwrap();
+    // Somebody else's certificate, with a key of one's own.
+    let victim = expired(&place, &server, Role::Node);
+    let own = expired(&place, &server, Role::Client);
+    let fingerprint = Fingerprint::of(&victim.authority);
+    let connection = endpoint.connect_to_join(server.address(), fingerprint).await.unwrap();
+    let material = dkv_wire::quic::proof_material(&connection).unwrap();
+    let request = Joining::Recertify(RecertifyRequest {
+        certificate: bytes::Bytes::copy_from_slice(&victim.certificate),
+        proof: own.prove(&material).unwrap(),
+    });
+    let answer: Result<dkv_wire::message::JoinAnswer, JoinRefusal> =
+        dkv_wire::call::call(&connection, None::<&()>, &request, 4096, TIMEOUT).await.unwrap();
+    assert_eq!(answer.unwrap_err(), JoinRefusal::Certificate);
+    // A certificate of another network is not even offered: the server is not the expected one.
+    let foreign = expired(&elsewhere, &other, Role::Node);
+    let error = recertify(&endpoint, server.address(), &foreign).await.unwrap_err();
+    assert!(matches!(error, JoinError::OtherNetwork(_)), "{error}");
+    // Removed meanwhile.
+    let coordinator = place.peer(server.address(), Role::Node).await;
+    coordinator.register(1).await;
+    coordinator.report(1, &[&coordinator], &[victim.identity.holder]).await;
+    let error = recertify(&endpoint, server.address(), &victim).await.unwrap_err();
+    assert!(matches!(error, JoinError::Refused(JoinRefusal::Denied)), "{error}");
 }
 
 #[tokio::test]

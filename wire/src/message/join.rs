@@ -11,6 +11,30 @@ use uuid::Uuid;
 use crate::id::{HolderId, NetworkId};
 use crate::identity::Role;
 
+/// What somebody without a valid certificate may ask; both are answered by a [`JoinAnswer`] or a
+/// [`JoinRefusal`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Joining {
+    /// Let me in: I have a token.
+    Join(JoinRequest),
+    /// Let me in again: my certificate has expired.
+    Recertify(RecertifyRequest),
+}
+
+/// Asks for a new certificate for the holder of an expired one, with the same key.
+///
+/// A machine that was off for longer than a certificate lives still is who it was: the old
+/// certificate says that the network admitted this key, and the proof that the sender has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecertifyRequest {
+    /// The old certificate, in DER.
+    pub certificate: Bytes,
+    /// An ECDSA signature, in ASN.1, by the certificate's key over
+    /// [`PROOF_BYTES`](crate::quic::PROOF_BYTES) of keying material that TLS exports from this
+    /// very connection (RFC 8446, section 7.5), so that it proves nothing anywhere else.
+    pub proof: Bytes,
+}
+
 /// Asks for a certificate.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
@@ -56,6 +80,12 @@ pub enum JoinRefusal {
     /// The public key is of no kind that is accepted.
     #[error("the public key is malformed or of a kind that is not accepted")]
     Key,
+    /// The old certificate is not one of this network's, or the proof is not of its key.
+    #[error("the expired certificate is not one of this network's")]
+    Certificate,
+    /// The holder was removed or revoked.
+    #[error("this certificate holder was removed from the network")]
+    Denied,
     /// Too many ask at once.
     #[error("too many are joining at once; try again in a moment")]
     Busy,

@@ -12,7 +12,7 @@ pub use client::{
     Answer, Command, Condition, Level, Operation, Receipt, Refusal, Reply, Request, RequestBody,
     Stored, Write,
 };
-pub use join::{JoinAnswer, JoinRefusal, JoinRequest};
+pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, RecertifyRequest};
 pub use server::{
     Admission, Confirmation, CoordinatorReport, NodeReport, ServerAnswer, ServerRefusal,
     ServerRequest, ServerStatus, TokenInfo,
