@@ -12,6 +12,8 @@
 //! Deliberately missing: faults of disks and of the network between processes, which are simulated
 //! elsewhere, and anything that one crate's own tests can show.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 mod commands;
@@ -24,6 +26,12 @@ mod directories;
 
 mod failover;
 
+mod deposed;
+
+mod retries;
+
 mod restarts;
 
 mod catching_up;
+
+mod hostile;

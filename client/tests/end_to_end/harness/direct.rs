@@ -23,16 +23,16 @@ use super::network::within;
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// A peer.
-pub struct Direct {
+pub(crate) struct Direct {
     /// Who it is.
-    pub credentials: Credentials,
+    pub(crate) credentials: Credentials,
     /// Where it connects from.
-    pub endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
 }
 
 impl Direct {
     /// Joins a network under a fresh identity.
-    pub async fn join(network: &Network, role: Role) -> Self {
+    pub(crate) async fn join(network: &Network, role: Role) -> Self {
         let text = std::fs::read_to_string(network.token_file(role)).unwrap();
         let token: Token = text.parse().unwrap();
         let joiner = Endpoint::dial_only(None).unwrap();
@@ -40,24 +40,30 @@ impl Direct {
     }
 
     /// Takes part under an identity that is there already.
-    pub fn with(credentials: Credentials) -> Self {
+    pub(crate) fn with(credentials: Credentials) -> Self {
         let endpoint = Endpoint::dial_only(Some(credentials.clone())).unwrap();
         Self { credentials, endpoint }
     }
 
     /// Connects to a node.
-    pub async fn to_node(&self, address: SocketAddr) -> Result<quinn::Connection, ConnectError> {
+    pub(crate) async fn to_node(
+        &self,
+        address: SocketAddr,
+    ) -> Result<quinn::Connection, ConnectError> {
         self.endpoint.connect(address, Expect::AnyNode).await
     }
 
     /// Connects to the server.
-    pub async fn to_server(&self, network: &Network) -> Result<quinn::Connection, ConnectError> {
+    pub(crate) async fn to_server(
+        &self,
+        network: &Network,
+    ) -> Result<quinn::Connection, ConnectError> {
         self.endpoint.connect(network.address, Expect::Server).await
     }
 }
 
 /// Asks a node.
-pub async fn ask(
+pub(crate) async fn ask(
     connection: &quinn::Connection,
     body: RequestBody,
 ) -> Result<Result<Answer, Refusal>, CallError> {
@@ -69,7 +75,7 @@ pub async fn ask(
 }
 
 /// Asks a node for the value of a key.
-pub async fn read(
+pub(crate) async fn read(
     connection: &quinn::Connection,
     shard: GroupId,
     key: &str,
@@ -84,20 +90,23 @@ pub async fn read(
 }
 
 /// Asks the server.
-pub async fn ask_server(connection: &quinn::Connection, request: &ServerRequest) -> ServerAnswer {
+pub(crate) async fn ask_server(
+    connection: &quinn::Connection,
+    request: &ServerRequest,
+) -> ServerAnswer {
     call(connection, None::<&()>, request, SERVER_FRAME_BYTES_MAX, ANSWER).await.unwrap()
 }
 
 /// Waits until the other side closes a connection, and makes sure that it does so because of who
 /// we are.
-pub async fn denied(connection: &quinn::Connection) {
+pub(crate) async fn denied(connection: &quinn::Connection) {
     let closed = within(ANSWER, "closing the connection", connection.closed()).await;
     let quinn::ConnectionError::ApplicationClosed(why) = closed else { panic!("{closed}") };
     assert_eq!(why.error_code, (Close::Denied as u32).into(), "{why}");
 }
 
 /// All that only nodes may open, in the name of one.
-pub fn raft_openings(group: GroupId, from: NodeId) -> [Opening; 3] {
+pub(crate) fn raft_openings(group: GroupId, from: NodeId) -> [Opening; 3] {
     [
         Opening::RaftCalls { group, from },
         Opening::RaftAppend { group, from },

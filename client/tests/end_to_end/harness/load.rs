@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 const READS: usize = 64;
 
 /// Load that runs.
-pub struct Load {
+pub(crate) struct Load {
     journal: Arc<Journal>,
     tasks: JoinSet<()>,
 }
@@ -63,20 +63,20 @@ struct Seen {
 }
 
 /// What came of a load.
-pub struct Report {
+pub(crate) struct Report {
     /// Requests that did not come to an answer, and why.
-    pub failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
     /// Time of the slowest request that did.
-    pub slowest: Duration,
+    pub(crate) slowest: Duration,
     /// Number of requests that did.
-    pub done: u64,
+    pub(crate) done: u64,
     seen: Seen,
     registers: Vec<(u64, u64)>,
 }
 
 impl Load {
     /// Puts load on a network.
-    pub fn start(client: &Client) -> Self {
+    pub(crate) fn start(client: &Client) -> Self {
         let journal = Arc::<Journal>::default();
         let mut tasks = JoinSet::new();
         for number in 0..WRITERS {
@@ -95,12 +95,12 @@ impl Load {
     }
 
     /// Requests that were answered so far.
-    pub fn done(&self) -> u64 {
+    pub(crate) fn done(&self) -> u64 {
         self.journal.done.load(Ordering::Relaxed)
     }
 
     /// Waits until so many more requests were answered.
-    pub async fn more(&self, count: u64) {
+    pub(crate) async fn more(&self, count: u64) {
         let target = self.done() + count;
         super::eventually("the load makes no progress", async || {
             if self.done() >= target { Ok(()) } else { Err(format!("{} done", self.done())) }
@@ -109,7 +109,7 @@ impl Load {
     }
 
     /// Stops the load and waits for what is under way.
-    pub async fn stop(mut self) -> Report {
+    pub(crate) async fn stop(mut self) -> Report {
         self.journal.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
@@ -267,7 +267,7 @@ fn number(value: &[u8]) -> u64 {
 
 impl Report {
     /// Reads everything back and compares.
-    pub async fn check(&self, client: &Client) {
+    pub(crate) async fn check(&self, client: &Client) {
         let Seen { written, unknown, counted, maybe_counted, violations, .. } = &self.seen;
         assert_eq!(*violations, [""; 0]);
         assert!(!written.is_empty() && *counted > 0, "nothing was written");

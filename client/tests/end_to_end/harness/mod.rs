@@ -1,25 +1,28 @@
 //! What every test needs: a network of processes, load on it, and ways to talk to it past the
 //! client library.
 
-pub mod direct;
-pub mod load;
-pub mod network;
-pub mod process;
-pub mod relay;
+pub(crate) mod direct;
+pub(crate) mod load;
+pub(crate) mod network;
+pub(crate) mod process;
+pub(crate) mod relay;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use load::Load;
-pub use network::Network;
-pub use process::Process;
+pub(crate) use load::Load;
+pub(crate) use network::Network;
+pub(crate) use process::Process;
 
 /// Time that anything may take that is sure to happen, on a machine that is busy otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `attempt` succeeds. What it says while it does not is told if that takes too long.
-pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub(crate) async fn eventually<T>(
+    what: &str,
+    mut attempt: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match attempt().await {
@@ -31,6 +34,6 @@ pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<
 }
 
 /// Lets the load run for a while: the one kind of time that has to pass by itself.
-pub async fn for_a_while(time_ms: u64) {
+pub(crate) async fn for_a_while(time_ms: u64) {
     tokio::time::sleep(Duration::from_millis(time_ms)).await;
 }

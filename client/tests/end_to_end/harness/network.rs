@@ -20,44 +20,44 @@ const NETWORKS: u32 = 2;
 static SLOTS: Semaphore = Semaphore::const_new(NETWORKS as usize);
 
 /// A node, running or not.
-pub struct Member {
+pub(crate) struct Member {
     /// Its data directory.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Its process while there is one.
-    pub process: Option<Process>,
+    pub(crate) process: Option<Process>,
     log: PathBuf,
 }
 
 impl Member {
     /// Its identity, from its directory.
-    pub fn id(&self) -> NodeId {
+    pub(crate) fn id(&self) -> NodeId {
         self.file()["id"].as_str().unwrap().parse().unwrap()
     }
 
     /// Where it listens, from its directory.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.file()["listen"].as_str().unwrap().parse().unwrap()
     }
 
     /// Its process, which is there.
-    pub fn running(&mut self) -> &mut Process {
+    pub(crate) fn running(&mut self) -> &mut Process {
         self.process.as_mut().unwrap()
     }
 
     /// What its directory says of it.
-    pub fn file(&self) -> Value {
+    pub(crate) fn file(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.dir.join("node.json")).unwrap()).unwrap()
     }
 }
 
 /// A server, nodes, and where they keep everything.
-pub struct Network {
+pub(crate) struct Network {
     /// The server, while it runs.
-    pub server: Option<Process>,
+    pub(crate) server: Option<Process>,
     /// Where the server is.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// The nodes in the order in which they were added.
-    pub nodes: Vec<Member>,
+    pub(crate) nodes: Vec<Member>,
     replication: usize,
     root: TempDir,
     _slot: Option<SemaphorePermit<'static>>,
@@ -65,12 +65,12 @@ pub struct Network {
 
 impl Network {
     /// A network of so many nodes, all of them up to date.
-    pub async fn start(nodes: usize) -> Self {
+    pub(crate) async fn start(nodes: usize) -> Self {
         Self::with(json!({}), nodes).await
     }
 
     /// The same, with settings of its own.
-    pub async fn with(settings: Value, nodes: usize) -> Self {
+    pub(crate) async fn with(settings: Value, nodes: usize) -> Self {
         let mut network = Self::server_only(settings).await;
         for _ in 0..nodes {
             network.add_node().await;
@@ -82,7 +82,7 @@ impl Network {
     }
 
     /// The same, while no other network runs: for what takes time or memory that is measured.
-    pub async fn alone(settings: Value, nodes: usize) -> Self {
+    pub(crate) async fn alone(settings: Value, nodes: usize) -> Self {
         let all = SLOTS.acquire_many(NETWORKS).await.unwrap();
         let mut network = Self::server_with(settings, Some(all)).await;
         for _ in 0..nodes {
@@ -93,13 +93,13 @@ impl Network {
     }
 
     /// A server without nodes.
-    pub async fn server_only(settings: Value) -> Self {
+    pub(crate) async fn server_only(settings: Value) -> Self {
         let slot = SLOTS.acquire().await.unwrap();
         Self::server_with(settings, Some(slot)).await
     }
 
     /// A second network beside another one, in the same test.
-    pub async fn beside(_other: &Self) -> Self {
+    pub(crate) async fn beside(_other: &Self) -> Self {
         Self::server_with(json!({}), None).await
     }
 
@@ -118,22 +118,22 @@ impl Network {
     }
 
     /// A place below the temporary directory of this network.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
     /// The home of the user whom everything here runs as.
-    pub fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.path("home")
     }
 
     /// The file of the token that the server's first start made for a role.
-    pub fn token_file(&self, role: Role) -> PathBuf {
+    pub(crate) fn token_file(&self, role: Role) -> PathBuf {
         self.path("server/tokens").join(format!("{role}.token"))
     }
 
     /// Starts the server, again or for the first time.
-    pub async fn start_server(&mut self) {
+    pub(crate) async fn start_server(&mut self) {
         let config = self.path("config.json");
         let arguments = ["server", "--config", text(&config)];
         let mut server = Process::spawn(&arguments, &self.home(), &self.path("server.log"));
@@ -142,29 +142,34 @@ impl Network {
     }
 
     /// Kills the server.
-    pub fn kill_server(&mut self) {
+    pub(crate) fn kill_server(&mut self) {
         self.server.take().unwrap().kill();
     }
 
     /// Adds a node and waits until it serves.
-    pub async fn add_node(&mut self) -> usize {
+    pub(crate) async fn add_node(&mut self) -> usize {
         let index = self.spawn_node();
         self.nodes[index].running().ready().await.unwrap();
         index
     }
 
     /// Adds a node and waits for nothing.
-    pub fn spawn_node(&mut self) -> usize {
+    pub(crate) fn spawn_node(&mut self) -> usize {
+        self.spawn_node_with(&["--listen", "127.0.0.1:0"])
+    }
+
+    /// Adds a node with arguments of its own and waits for nothing.
+    pub(crate) fn spawn_node_with(&mut self, more: &[&str]) -> usize {
         let number = self.nodes.len() + 1;
         let dir = self.path(&format!("node-{number}"));
         let log = self.path(&format!("node-{number}.log"));
         self.nodes.push(Member { dir, process: None, log });
-        self.respawn_node(number - 1, &["--listen", "127.0.0.1:0"]);
+        self.respawn_node(number - 1, more);
         number - 1
     }
 
     /// Starts a node's process, with more arguments.
-    pub fn respawn_node(&mut self, index: usize, more: &[&str]) {
+    pub(crate) fn respawn_node(&mut self, index: usize, more: &[&str]) {
         let (server, home) = (self.address.to_string(), self.home());
         let member = &mut self.nodes[index];
         let dir = text(&member.dir).to_owned();
@@ -173,50 +178,50 @@ impl Network {
     }
 
     /// Starts a node again and waits until it serves.
-    pub async fn start_node(&mut self, index: usize) {
+    pub(crate) async fn start_node(&mut self, index: usize) {
         self.try_start_node(index).await.unwrap();
     }
 
     /// Starts a node again; tells what it said if it ended.
-    pub async fn try_start_node(&mut self, index: usize) -> Result<SocketAddr, String> {
+    pub(crate) async fn try_start_node(&mut self, index: usize) -> Result<SocketAddr, String> {
         self.respawn_node(index, &[]);
         self.nodes[index].running().ready().await
     }
 
     /// Kills a node.
-    pub fn kill_node(&mut self, index: usize) {
+    pub(crate) fn kill_node(&mut self, index: usize) {
         self.nodes[index].process.take().unwrap().kill();
     }
 
     /// Stops a node in good order.
-    pub async fn stop_node(&mut self, index: usize) {
+    pub(crate) async fn stop_node(&mut self, index: usize) {
         let mut process = self.nodes[index].process.take().unwrap();
         let status = process.stop().await;
         assert!(status.success(), "{status}: {}", process.said());
     }
 
     /// Indices of the nodes that run.
-    pub fn running(&self) -> Vec<usize> {
+    pub(crate) fn running(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_some()).collect()
     }
 
     /// Index of a node.
-    pub fn index_of(&self, id: NodeId) -> usize {
+    pub(crate) fn index_of(&self, id: NodeId) -> usize {
         self.nodes.iter().position(|node| node.id() == id).unwrap()
     }
 
     /// A client of this network.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         self.client_as(Role::Client, &self.home()).await
     }
 
     /// An administrator of this network.
-    pub async fn admin(&self) -> Client {
+    pub(crate) async fn admin(&self) -> Client {
         self.client_as(Role::Admin, &self.home()).await
     }
 
     /// A client of another user, with a certificate of its own.
-    pub async fn client_as(&self, role: Role, home: &Path) -> Client {
+    pub(crate) async fn client_as(&self, role: Role, home: &Path) -> Client {
         let client = Client::builder()
             .server(self.address.to_string())
             .role(role)
@@ -227,13 +232,13 @@ impl Network {
     }
 
     /// Runs the `dkv` command to its end.
-    pub async fn dkv(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn dkv(&self, arguments: &[&str]) -> Output {
         let address = self.address.to_string();
         self.dkv_as(&[&[address.as_str()], arguments].concat(), &self.home()).await
     }
 
     /// Runs `dkv` with arguments of all kinds as another user, to its end.
-    pub async fn dkv_as(&self, arguments: &[&str], home: &Path) -> Output {
+    pub(crate) async fn dkv_as(&self, arguments: &[&str], home: &Path) -> Output {
         std::fs::create_dir_all(home).unwrap();
         let mut command = tokio::process::Command::from(command(arguments, home));
         command.stdin(std::process::Stdio::null()).kill_on_drop(true);
@@ -242,7 +247,7 @@ impl Network {
 
     /// Waits until all nodes run, every group has all the members it should have, and everybody
     /// agrees on that and on who leads.
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         let client = self.client().await;
         eventually("the network does not settle", async || {
             let status = client.status().await;
@@ -285,7 +290,7 @@ impl Network {
     }
 
     /// The coordinator that the nodes themselves agree on, by its index.
-    pub async fn coordinator(&self) -> usize {
+    pub(crate) async fn coordinator(&self) -> usize {
         let client = self.client().await;
         let coordinator = eventually("nobody coordinates", async || {
             let statuses = statuses_of(&client.status().await, self)?;
@@ -304,7 +309,7 @@ impl Network {
 
     /// Waits until every node that runs has applied the same entries, and makes sure that these
     /// made the same state of them. Nobody may write meanwhile.
-    pub async fn same_state(&self) -> Vec<NodeStatus> {
+    pub(crate) async fn same_state(&self) -> Vec<NodeStatus> {
         let client = self.client().await;
         let statuses = eventually("the replicas do not become equal", async || {
             let statuses = statuses_of(&client.status().await, self)?;
@@ -329,7 +334,7 @@ impl Network {
     }
 
     /// What one node says about itself, once it says something.
-    pub async fn status_of(&self, index: usize) -> NodeStatus {
+    pub(crate) async fn status_of(&self, index: usize) -> NodeStatus {
         let client = self.client().await;
         let id = self.nodes[index].id();
         let status = eventually("the node does not answer", async || {
@@ -343,7 +348,7 @@ impl Network {
     }
 
     /// Makes sure that no process has ended by itself.
-    pub fn assert_alive(&mut self) {
+    pub(crate) fn assert_alive(&mut self) {
         for node in &mut self.nodes {
             if let Some(process) = &mut node.process {
                 assert!(process.lives(), "a node has ended: {}", process.said());
@@ -355,12 +360,12 @@ impl Network {
     }
 
     /// Pauses a node, as a machine that swaps or a debugger does.
-    pub fn pause_node(&mut self, index: usize) {
+    pub(crate) fn pause_node(&mut self, index: usize) {
         self.nodes[index].running().signal(Signal::SIGSTOP);
     }
 
     /// Lets a paused node go on.
-    pub fn resume_node(&mut self, index: usize) {
+    pub(crate) fn resume_node(&mut self, index: usize) {
         self.nodes[index].running().signal(Signal::SIGCONT);
     }
 }
@@ -410,16 +415,16 @@ fn free_port() -> u16 {
 }
 
 /// A path as an argument.
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// The text of an output stream.
-pub fn output(bytes: &[u8]) -> &str {
+pub(crate) fn output(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
 /// A time limit for what must be quick.
-pub async fn within<T>(time: Duration, what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(time: Duration, what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(time, future).await.unwrap_or_else(|_| panic!("{what} takes too long"))
 }

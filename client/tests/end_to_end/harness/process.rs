@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(5);
 const LOG_SHOWN_BYTES: usize = 12 * 1024;
 
 /// A running `dkv server` or `dkv node`.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
     /// Where in the log its own output begins.
@@ -33,7 +33,7 @@ pub struct Process {
 /// The built `dkv`.
 ///
 /// A link to it, so that all processes of a test are of one build, whatever is built meanwhile.
-pub fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let built = Path::new(env!("CARGO_BIN_EXE_dkv"));
@@ -51,7 +51,7 @@ pub fn program() -> &'static Path {
 }
 
 /// A command in the environment of a network: its home, and nothing of ours.
-pub fn command(arguments: &[&str], home: &Path) -> Command {
+pub(crate) fn command(arguments: &[&str], home: &Path) -> Command {
     let mut command = Command::new(program());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DKV_") {
@@ -64,7 +64,7 @@ pub fn command(arguments: &[&str], home: &Path) -> Command {
 
 impl Process {
     /// Starts a process whose output is added to `log`.
-    pub fn spawn(arguments: &[&str], home: &Path, log: &Path) -> Self {
+    pub(crate) fn spawn(arguments: &[&str], home: &Path, log: &Path) -> Self {
         let output = OpenOptions::new().create(true).append(true).open(log).unwrap();
         let log_start = output.metadata().unwrap().len() as usize;
         let copy = |file: &File| Stdio::from(file.try_clone().unwrap());
@@ -79,7 +79,7 @@ impl Process {
     }
 
     /// Waits until it serves, and tells where; or what it said if it ended instead.
-    pub async fn ready(&mut self) -> Result<SocketAddr, String> {
+    pub(crate) async fn ready(&mut self) -> Result<SocketAddr, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let ended = self.child.try_wait().unwrap();
@@ -101,41 +101,41 @@ impl Process {
     }
 
     /// What this process has printed.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         let content = std::fs::read(&self.log).unwrap();
         String::from_utf8_lossy(&content[self.log_start..]).into_owned()
     }
 
     /// Its process id.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Whether it has not ended.
-    pub fn lives(&mut self) -> bool {
+    pub(crate) fn lives(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Memory that it has in RAM, in bytes.
-    pub fn memory_bytes(&self) -> u64 {
+    pub(crate) fn memory_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.id() as i32), signal).unwrap();
     }
 
     /// Asks it to stop and waits until it has.
-    pub async fn stop(&mut self) -> ExitStatus {
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.ended().await
     }
 
     /// Waits until it has ended by itself.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -147,7 +147,7 @@ impl Process {
     }
 
     /// Kills it, as `kill -9` does.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -160,7 +160,7 @@ impl Drop for Process {
 }
 
 /// Prints the end of a log, for the report of a test that fails.
-pub fn show_log(log: &Path) {
+pub(crate) fn show_log(log: &Path) {
     let Ok(content) = std::fs::read(log) else { return };
     let shown = &content[content.len().saturating_sub(LOG_SHOWN_BYTES)..];
     eprintln!("--- {}\n{}", log.display(), String::from_utf8_lossy(shown));

@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 const DATAGRAM_BYTES_MAX: usize = 65_536;
 
 /// A relay in front of one process.
-pub struct Relay {
+pub(crate) struct Relay {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
@@ -32,7 +32,7 @@ struct Shared {
 
 impl Relay {
     /// A relay to whoever listens, or will listen, at `target`.
-    pub async fn to(target: SocketAddr) -> Self {
+    pub(crate) async fn to(target: SocketAddr) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -46,12 +46,12 @@ impl Relay {
     }
 
     /// Whether replies are lost from now on.
-    pub fn lose_replies(&self, lose: bool) {
+    pub(crate) fn lose_replies(&self, lose: bool) {
         self.shared.loses_replies.store(lose, Ordering::SeqCst);
     }
 
     /// Always lets replies to these through.
-    pub fn spare(&self, addresses: &[SocketAddr]) {
+    pub(crate) fn spare(&self, addresses: &[SocketAddr]) {
         *self.shared.spared.lock().unwrap() = addresses.to_vec();
     }
 }

@@ -1,0 +1,148 @@
+//! Nodes that stop for a while and go on as if nothing had been.
+//!
+//! A paused process does not know that it was paused. If it led before, it believes that it leads
+//! still, until somebody tells it; what it is asked in that moment it must not answer from what it
+//! has. And when it comes back, it must not make the others elect anew.
+
+use std::time::Duration;
+
+use dkv_api::{Client, GroupId, Role};
+use dkv_wire::message::Refusal;
+use serde_json::json;
+
+use crate::harness::direct::{Direct, read};
+use crate::harness::{Network, for_a_while};
+
+/// Keys enough to have some in each shard.
+const KEYS: usize = 24;
+
+/// Times that a busy machine keeps, so that every election is one that was caused.
+fn patient() -> serde_json::Value {
+    json!({ "heartbeat_ms": 100, "election_min_ms": 1000, "election_max_ms": 1500 })
+}
+
+async fn write_all(client: &Client, value: &str) {
+    for number in 0..KEYS {
+        client.write(format!("key-{number}"), value.to_owned()).await.unwrap();
+    }
+}
+
+async fn terms(network: &Network, indices: &[usize]) -> Vec<u64> {
+    let mut terms = Vec::new();
+    for index in indices {
+        terms.extend(network.status_of(*index).await.groups.iter().map(|group| group.term.0));
+    }
+    terms
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_coordinator_that_goes_on_serves_nothing_old() {
+    let mut network = Network::alone(patient(), 3).await;
+    let client = network.client().await;
+    let direct = Direct::join(&network, Role::Client).await;
+    for round in 0..3 {
+        write_all(&client, &format!("old {round}")).await;
+        let paused = network.coordinator().await;
+        let others: Vec<_> = (0..3).filter(|index| *index != paused).collect();
+        let view = client.refresh().await.unwrap();
+        let shard_of = |key: &str| -> GroupId { view.shard_of(key.as_bytes()).unwrap().group };
+        let keys: Vec<_> = (0..KEYS).map(|number| format!("key-{number}")).collect();
+        let connection = direct.to_node(network.nodes[paused].address()).await.unwrap();
+        for key in &keys {
+            // All that it does not lead it does not answer even now.
+            let _ = read(&connection, shard_of(key), key).await;
+        }
+
+        network.pause_node(paused);
+        write_all(&client, &format!("new {round}")).await;
+        // Asked while it is paused, so that the questions are the first thing that it sees.
+        let mut questions = tokio::task::JoinSet::new();
+        for key in keys.clone() {
+            let (connection, shard) = (connection.clone(), shard_of(&key));
+            questions.spawn(async move { read(&connection, shard, &key).await });
+        }
+        for_a_while(100).await;
+        network.resume_node(paused);
+        while let Some(answer) = questions.join_next().await {
+            match answer.unwrap() {
+                Ok(value) => assert_eq!(value, Some(format!("new {round}"))),
+                Err(Refusal::NotPrimary { .. } | Refusal::Unavailable(_)) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+        network.settled().await;
+        network.same_state().await;
+        let settled = terms(&network, &others).await;
+        for_a_while(2000).await;
+        assert_eq!(terms(&network, &others).await, settled, "it causes elections");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_comes_back_disturbs_nobody() {
+    let mut network = Network::alone(patient(), 3).await;
+    let client = network.client().await;
+    write_all(&client, "before").await;
+    let coordinator = network.coordinator().await;
+    let replica = (coordinator + 1) % 3;
+    let others: Vec<_> = (0..3).filter(|index| *index != replica).collect();
+    let before = terms(&network, &others).await;
+
+    network.pause_node(replica);
+    write_all(&client, "while it was paused").await;
+    // Longer than anybody waits before an election.
+    for_a_while(3000).await;
+    network.resume_node(replica);
+    network.settled().await;
+    assert_eq!(terms(&network, &others).await, before, "a paused replica causes elections");
+
+    network.kill_node(replica);
+    write_all(&client, "while it was dead").await;
+    network.start_node(replica).await;
+    network.settled().await;
+    assert_eq!(terms(&network, &others).await, before, "a killed replica causes elections");
+    network.same_state().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_is_alone_takes_no_write() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    client.write("k", "1").await.unwrap();
+    let coordinator = network.coordinator().await;
+    for index in 0..3 {
+        if index != coordinator {
+            network.pause_node(index);
+        }
+    }
+    let options = dkv_api::WriteOptions {
+        timeout: Some(Duration::from_secs(2)),
+        ..dkv_api::WriteOptions::default()
+    };
+    let written = client.write_with("k", "2", options).await;
+    let error = written.unwrap_err();
+    let mut expected = vec!["1"];
+    if error.may_have_had_effect() {
+        expected.push("2");
+    } else {
+        assert!(error.is_retryable(), "{error}");
+    }
+    let options = dkv_api::ReadOptions {
+        timeout: Some(Duration::from_secs(1)),
+        ..dkv_api::ReadOptions::default()
+    };
+    let read = client.read_with("k", options).await;
+    assert!(matches!(read, Err(dkv_api::Error::Unavailable(_))), "{read:?}");
+    let near = client.read_with("k", dkv_api::ReadOptions::eventual()).await.unwrap();
+    assert_eq!(near.value, "1");
+    for index in 0..3 {
+        if index != coordinator {
+            network.resume_node(index);
+        }
+    }
+    let value = client.read("k").await.unwrap().value;
+    assert!(expected.contains(&std::str::from_utf8(&value).unwrap()), "{value:?} after {error}");
+    client.write("k", "3").await.unwrap();
+    network.settled().await;
+    network.same_state().await;
+}

@@ -1,0 +1,286 @@
+//! Rubbish, floods and dawdlers on every port: no process dies of them, none grows without bound,
+//! and whoever behaves is served meanwhile.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dkv_api::{Client, Role};
+use dkv_wire::frame::FrameWriter;
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::Opening;
+use dkv_wire::quic::Endpoint;
+use dkv_wire::token::Token;
+use rand::RngExt;
+use serde_json::json;
+use tokio::net::UdpSocket;
+
+use crate::harness::direct::{Direct, ask};
+use crate::harness::network::within;
+use crate::harness::relay::Relay;
+use crate::harness::{Network, eventually};
+
+/// Memory that a process may take beyond what it had, in bytes.
+const GROWTH_BYTES_MAX: u64 = 160 * 1024 * 1024;
+/// Time in which those who behave must be served.
+const SERVICE: Duration = Duration::from_secs(5);
+
+/// A network under attack, and how it was before.
+struct Besieged {
+    network: Network,
+    client: Client,
+    before: Vec<u64>,
+}
+
+impl Besieged {
+    async fn start() -> Self {
+        // Times that a busy machine keeps: what is attacked here is not the schedule.
+        let settings = json!({
+            "shards": 2, "heartbeat_ms": 100, "election_min_ms": 1000, "election_max_ms": 1500
+        });
+        let mut network = Network::alone(settings, 3).await;
+        let client = network.client().await;
+        client.write("k", "v").await.unwrap();
+        let before = memory(&mut network);
+        Self { network, client, before }
+    }
+
+    /// All ports there are.
+    fn ports(&self) -> Vec<SocketAddr> {
+        let nodes = self.network.nodes.iter().map(|node| node.address());
+        nodes.chain([self.network.address]).collect()
+    }
+
+    /// Makes sure that all is well.
+    async fn check(&mut self) {
+        let served = async {
+            self.client.write("k", "w").await.unwrap();
+            self.client.read("k").await.unwrap();
+        };
+        within(SERVICE, "a request", served).await;
+        // A newcomer needs the server and every node.
+        let newcomer = async {
+            let direct = Direct::join(&self.network, Role::Client).await;
+            direct.to_server(&self.network).await.unwrap();
+            for node in &self.network.nodes {
+                direct.to_node(node.address()).await.unwrap();
+            }
+        };
+        within(SERVICE, "a newcomer", newcomer).await;
+        self.network.assert_alive();
+        let now = memory(&mut self.network);
+        for (now, before) in now.iter().zip(&self.before) {
+            assert!(
+                *now < before + GROWTH_BYTES_MAX,
+                "a process grew from {before} to {now} bytes"
+            );
+        }
+    }
+}
+
+fn memory(network: &mut Network) -> Vec<u64> {
+    let server = network.server.as_ref().unwrap().memory_bytes();
+    let nodes = network.nodes.iter_mut().map(|node| node.running().memory_bytes());
+    [server].into_iter().chain(nodes).collect()
+}
+
+fn rubbish(length_max: usize) -> Vec<u8> {
+    let mut random = rand::rng();
+    let length = random.random_range(1..=length_max);
+    (0..length).map(|_| random.random()).collect()
+}
+
+/// The head of a frame that is to be so long.
+fn head(bytes: u32) -> [u8; 4] {
+    bytes.to_le_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_in_datagrams_and_in_streams() {
+    let mut besieged = Besieged::start().await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for port in besieged.ports() {
+        for number in 0..3000 {
+            let mut datagram = rubbish(1400);
+            // Every other one looks like the first packet of a connection, version 1.
+            if number % 2 == 0 && datagram.len() > 5 {
+                datagram[..5].copy_from_slice(&[0xc3, 0, 0, 0, 1]);
+            }
+            let _ = socket.send_to(&datagram, port).await;
+        }
+    }
+    besieged.check().await;
+
+    for role in [Role::Client, Role::Node] {
+        let direct = Direct::join(&besieged.network, role).await;
+        for node in &besieged.network.nodes {
+            for _ in 0..100 {
+                let connection = direct.to_node(node.address()).await.unwrap();
+                for number in 0..5 {
+                    let Ok((mut send, _receive)) = connection.open_bi().await else { break };
+                    let mut content = Vec::new();
+                    // Some go on after a good beginning, some are whole frames.
+                    if number % 2 == 0 {
+                        let mut writer = FrameWriter::new(&mut content);
+                        writer.send(&Opening::Requests).await.unwrap();
+                    }
+                    let rest = rubbish(2000);
+                    if number > 1 {
+                        content.extend(head(rest.len() as u32));
+                    }
+                    content.extend(rest);
+                    let _ = send.write_all(&content).await;
+                    let _ = send.finish();
+                }
+            }
+        }
+        let connection = direct.to_server(&besieged.network).await.unwrap();
+        for _ in 0..300 {
+            let Ok((mut send, mut receive)) = connection.open_bi().await else { break };
+            let _ = send.write_all(&rubbish(2000)).await;
+            let _ = send.finish();
+            let _ = within(SERVICE, "an answer", receive.read_to_end(1 << 20)).await;
+        }
+    }
+    besieged.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_are_announced_and_never_sent() {
+    let mut besieged = Besieged::start().await;
+    let direct = Direct::join(&besieged.network, Role::Client).await;
+    let mut held = Vec::new();
+    for node in &besieged.network.nodes {
+        let connection = direct.to_node(node.address()).await.unwrap();
+        // Streams with an opening and then a frame that is too long, as long as can be, or slow;
+        // and some without anything.
+        for number in 0..1000_u32 {
+            let (mut send, receive) = connection.open_bi().await.unwrap();
+            if number % 4 != 3 {
+                let mut content = Vec::new();
+                FrameWriter::new(&mut content).send(&Opening::Requests).await.unwrap();
+                let length = [u32::MAX, FRAME_BYTES_MAX as u32, 100][number as usize % 4];
+                content.extend(head(length));
+                content.extend([0; 10]);
+                send.write_all(&content).await.unwrap();
+            }
+            held.push((connection.clone(), send, receive));
+        }
+    }
+    besieged.check().await;
+    // A stream that announced too much is ended; the others of its connection live.
+    let connection = held[0].0.clone();
+    let mut ended = 0;
+    for (_, _, receive) in held.iter_mut().take(4) {
+        let read = tokio::time::timeout(Duration::from_millis(500), receive.read_to_end(10));
+        ended += u32::from(read.await.is_ok());
+    }
+    assert!((1..4).contains(&ended), "{ended} of 4 streams were ended");
+    assert!(connection.close_reason().is_none());
+
+    let connection = direct.to_server(&besieged.network).await.unwrap();
+    for number in 0..15_u32 {
+        let (mut send, receive) = connection.open_bi().await.unwrap();
+        send.write_all(&head([u32::MAX, 4000][number as usize % 2])).await.unwrap();
+        held.push((connection.clone(), send, receive));
+    }
+    besieged.check().await;
+
+    // What is dawdled over is given up.
+    let (connection, _, receive) = &mut held[2];
+    let ended = within(Duration::from_secs(25), "giving up", receive.read_to_end(10)).await;
+    assert!(ended.is_ok_and(|answer| answer.is_empty()) || connection.close_reason().is_some());
+    besieged.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_its_answers() {
+    let mut besieged = Besieged::start().await;
+    let large = vec![7; 1024 * 1024];
+    besieged.client.write("large", large).await.unwrap();
+    let view = besieged.client.view().await.unwrap();
+    let shard = view.shard_of(b"large").unwrap();
+    let primary = besieged.network.index_of(shard.primary.unwrap());
+    let direct = Direct::join(&besieged.network, Role::Client).await;
+    let connection = direct.to_node(besieged.network.nodes[primary].address()).await.unwrap();
+    let mut held = Vec::new();
+    // Twenty thousand times one MiB is asked for.
+    for _ in 0..20 {
+        let (send, receive) = connection.open_bi().await.unwrap();
+        let mut writer = FrameWriter::new(send);
+        writer.push(&Opening::Requests);
+        for id in 0..1000 {
+            writer.push(&dkv_wire::message::Request {
+                id,
+                deadline_ms: 10_000,
+                body: dkv_wire::message::RequestBody::Read {
+                    shard: shard.group,
+                    key: "large".into(),
+                    level: dkv_api::Level::Strong,
+                },
+            });
+        }
+        let _ = tokio::time::timeout(Duration::from_millis(100), writer.flush()).await;
+        held.push((writer, receive));
+    }
+    besieged.check().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    besieged.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_connections() {
+    let mut besieged = Besieged::start().await;
+    let direct = Direct::join(&besieged.network, Role::Client).await;
+    let token = std::fs::read_to_string(besieged.network.token_file(Role::Node)).unwrap();
+    let authority = token.parse::<Token>().unwrap().authority;
+
+    // Handshakes of which nothing but the first packets ever arrives.
+    let mut relays = Vec::new();
+    let mut handshakes = tokio::task::JoinSet::new();
+    for port in besieged.ports() {
+        let relay = Relay::to(port).await;
+        relay.lose_replies(true);
+        for _ in 0..500 {
+            let (endpoint, address) = (direct.endpoint.clone(), relay.address);
+            handshakes.spawn(async move {
+                let _ = endpoint.connect_to_join(address, authority).await;
+            });
+        }
+        relays.push(relay);
+    }
+    besieged.check().await;
+    handshakes.join_all().await;
+    besieged.check().await;
+
+    // Connections that are good, and many.
+    let address = besieged.network.nodes[0].address();
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let mut some = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let endpoint = direct.endpoint.clone();
+            some.spawn(async move {
+                endpoint.connect(address, dkv_wire::tls::Expect::AnyNode).await.unwrap()
+            });
+        }
+        open.extend(some.join_all().await);
+    }
+    besieged.check().await;
+    let last = open.last().unwrap();
+    ask(last, dkv_wire::message::RequestBody::View).await.unwrap().unwrap();
+
+    // Joiners that come and say nothing; each is turned away or given up.
+    let mut silent = Vec::new();
+    let joiner = Endpoint::dial_only(None).unwrap();
+    for _ in 0..300 {
+        if let Ok(connection) = joiner.connect_to_join(besieged.network.address, authority).await {
+            silent.push(connection);
+        }
+    }
+    eventually("silent joiners stay", async || {
+        let open = silent.iter().filter(|open| open.close_reason().is_none()).count();
+        if open == 0 { Ok(()) } else { Err(format!("{open} are connected")) }
+    })
+    .await;
+    besieged.check().await;
+}

@@ -1,0 +1,142 @@
+//! Replies that are lost: what a client does that has sent a write and hears nothing.
+//!
+//! The nodes are reached through relays that can lose all that comes back to clients, while the
+//! nodes hear each other well.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use dkv_api::{Client, Condition, Error, GroupId, Role, WriteOptions};
+use serde_json::json;
+
+use crate::harness::direct::{Direct, read};
+use crate::harness::relay::Relay;
+use crate::harness::{Network, eventually};
+
+/// A network of three behind relays.
+struct Relayed {
+    network: Network,
+    relays: Vec<Relay>,
+}
+
+impl Relayed {
+    async fn start() -> Self {
+        let mut network = Network::server_only(json!({})).await;
+        let mut relays = Vec::new();
+        for _ in 0..3 {
+            let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let relay = Relay::to(address).await;
+            let (listen, advertise) = (address.to_string(), relay.address.to_string());
+            let more = ["--listen", &listen, "--advertise", &advertise];
+            let index = network.spawn_node_with(&more);
+            assert_eq!(network.nodes[index].running().ready().await, Ok(relay.address));
+            relays.push(relay);
+        }
+        let nodes: Vec<_> = network.nodes.iter().map(|node| node.address()).collect();
+        relays.iter().for_each(|relay| relay.spare(&nodes));
+        network.settled().await;
+        Self { network, relays }
+    }
+
+    fn lose_replies(&self, lose: bool) {
+        self.relays.iter().for_each(|relay| relay.lose_replies(lose));
+    }
+
+    /// Waits until a key has a value, which is asked for past the relays.
+    async fn wait_for(&self, direct: &Direct, shard: GroupId, key: &str, value: &str) {
+        eventually("the write does not arrive", async || {
+            for index in self.network.running() {
+                let address = self.network.nodes[index].address();
+                let connection = direct.to_node(address).await.map_err(|e| e.to_string())?;
+                if read(&connection, shard, key).await == Ok(Some(value.to_owned())) {
+                    return Ok(());
+                }
+            }
+            Err("nobody has it".into())
+        })
+        .await;
+    }
+}
+
+async fn shard_of(client: &Client, key: &str) -> GroupId {
+    client.view().await.unwrap().shard_of(key.as_bytes()).unwrap().group
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_reply_is_lost_is_done_once() {
+    let relayed = Relayed::start().await;
+    let network = &relayed.network;
+    let client = network.client().await;
+    let direct = Direct::join(network, Role::Client).await;
+    let shard = shard_of(&client, "counter").await;
+    let mut revision = client.write("counter", "0").await.unwrap().receipt.revision;
+    for count in 1..4 {
+        relayed.lose_replies(true);
+        let condition = Condition::Revision(revision);
+        let (writer, value) = (client.clone(), count.to_string());
+        let write = tokio::spawn(async move {
+            let options = WriteOptions { condition, timeout: Some(Duration::from_secs(30)) };
+            writer.write_with("counter", value, options).await
+        });
+        relayed.wait_for(&direct, shard, "counter", &count.to_string()).await;
+        assert!(!write.is_finished(), "it has heard of its write");
+        relayed.lose_replies(false);
+        // A second execution would meet the first one: a conflict.
+        let written = write.await.unwrap().unwrap();
+        assert!(written.receipt.revision > revision);
+        revision = written.receipt.revision;
+        let read = client.read("counter").await.unwrap();
+        assert_eq!((read.value, read.receipt.revision), (count.to_string().into(), revision));
+    }
+    network.same_state().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_reply_dies_with_the_primary_is_done_once() {
+    let mut relayed = Relayed::start().await;
+    let client = relayed.network.client().await;
+    let direct = Direct::join(&relayed.network, Role::Client).await;
+    let shard = shard_of(&client, "k").await;
+    let one = client.write("k", "1").await.unwrap().receipt.revision;
+    let view = client.refresh().await.unwrap();
+    let primary = view.shard_of(b"k").unwrap().primary.unwrap();
+    relayed.lose_replies(true);
+    let writer = client.clone();
+    let write = tokio::spawn(async move {
+        let condition = Condition::Revision(one);
+        let options = WriteOptions { condition, timeout: Some(Duration::from_secs(30)) };
+        writer.write_with("k", "2", options).await
+    });
+    relayed.wait_for(&direct, shard, "k", "2").await;
+    let index = relayed.network.index_of(primary);
+    relayed.network.kill_node(index);
+    relayed.lose_replies(false);
+    let written = write.await.unwrap().unwrap();
+    let read = client.read("k").await.unwrap();
+    assert_eq!((&read.value[..], read.receipt.revision), (&b"2"[..], written.receipt.revision));
+    assert_ne!(written.receipt.node, primary, "a dead node has answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_is_not_known_is_told_as_such() {
+    let relayed = Relayed::start().await;
+    let network = &relayed.network;
+    let client = network.client().await;
+    let direct = Direct::join(network, Role::Client).await;
+    client.write("k", "1").await.unwrap();
+    relayed.lose_replies(true);
+    let timeout = Some(Duration::from_secs(1));
+    let options = WriteOptions { timeout, ..WriteOptions::default() };
+    let unknown = client.write_with("k", "2", options).await.unwrap_err();
+    assert!(matches!(unknown, Error::Unknown(_)), "{unknown}");
+    // It was done, and nobody could say so.
+    let shard = shard_of(&client, "k").await;
+    relayed.wait_for(&direct, shard, "k", "2").await;
+    let options = dkv_api::ReadOptions { timeout, ..dkv_api::ReadOptions::default() };
+    let read = client.read_with("k", options).await.unwrap_err();
+    assert!(matches!(read, Error::Unavailable(_)), "a read has no outcome to be unknown: {read}");
+    relayed.lose_replies(false);
+    assert_eq!(client.read("k").await.unwrap().value, "2");
+    client.write("k", "3").await.unwrap();
+    assert_eq!(client.read("k").await.unwrap().value, "3");
+}
