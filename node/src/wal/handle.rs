@@ -99,9 +99,9 @@ impl Wal {
             replayed.sealed,
             on_fatal,
         );
-        let shared = Arc::new(Shared::new(disk, options, core));
+        let shared = Arc::new(Shared::new(options, core));
         let writer = Writer::new(shared.clone());
-        let keeper = Keeper::new(shared.clone(), maker);
+        let keeper = Keeper::new(shared.clone(), disk, maker);
         let handle = Handle { shared, threads: Mutex::default() };
         Ok((Self { handle: Arc::new(handle) }, writer, keeper))
     }

@@ -21,6 +21,8 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// Prepares and deletes segment files. There is one for each log.
 pub struct Keeper {
     shared: Arc<Shared>,
+    /// Nobody else keeps the disk, so that its directory is free again once the log is closed.
+    disk: Arc<dyn Disk>,
     maker: SegmentMaker,
 }
 
@@ -40,8 +42,8 @@ pub enum KeeperStep {
 }
 
 impl Keeper {
-    pub(super) fn new(shared: Arc<Shared>, maker: SegmentMaker) -> Self {
-        Self { shared, maker }
+    pub(super) fn new(shared: Arc<Shared>, disk: Arc<dyn Disk>, maker: SegmentMaker) -> Self {
+        Self { shared, disk, maker }
     }
 
     /// Prepares or deletes one segment, if that is to be done.
@@ -76,7 +78,7 @@ impl Keeper {
     }
 
     fn delete(&mut self, sequence: u64) -> io::Result<()> {
-        let disk = &*self.shared.disk;
+        let disk = &*self.disk;
         disk.remove(&segment_name(sequence))?;
         // One by one: a later segment must never be gone while an earlier one is still there.
         disk.sync_dir()?;
@@ -85,7 +87,7 @@ impl Keeper {
     }
 
     fn prepare(&mut self, sequence: u64, bytes: u64, may_use_reserve: bool) -> io::Result<()> {
-        let segment = self.maker.make(&*self.shared.disk, sequence, bytes, may_use_reserve)?;
+        let segment = self.maker.make(&*self.disk, sequence, bytes, may_use_reserve)?;
         self.shared.lock().segments.prepared(segment);
         self.shared.wake_writer();
         Ok(())

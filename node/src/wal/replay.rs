@@ -231,24 +231,35 @@ impl Walk {
     fn continues_after(&self, rest: &[Segment], offset: u64) -> Result<bool, WalError> {
         let here = &rest[0];
         let sequence = here.header.sequence;
-        let lost = |proof: u64, at: u64| {
-            let proof = segment_name(proof);
-            let reason = format!("a frame was here: a later one is in {proof} at byte {at}");
+        let start = SEGMENT_HEADER_BYTES as u64;
+        let lost = |sequence: u64, offset: u64, proof: &Segment, at: u64| {
+            let proof = segment_name(proof.header.sequence);
+            let reason = format!("a frame is lost: a later one is in {proof} at byte {at}");
             Err(damaged(sequence, offset, reason))
         };
+        // A torn frame may have its header on the disk; that one proves nothing, others do.
+        let mut behind = offset;
         if let Some((at, header)) = find_header(here, offset)?
-            && (at > offset || self.expected.is_some_and(|expected| header.number != expected))
+            && at == offset
+            && self.expected.is_none_or(|expected| header.number == expected)
         {
-            return lost(sequence, at);
+            behind += SECTOR;
         }
-        let start = SEGMENT_HEADER_BYTES as u64;
+        if let Some((at, _)) = find_header(here, behind)? {
+            return lost(sequence, offset, here, at);
+        }
         for next in &rest[1..] {
             let Some((at, header)) = find_header(next, start)? else { continue };
-            let follows = next.header.sequence == sequence + 1 && at == start;
-            if follows && offset > start && self.expected == Some(header.number) {
+            let at_start = next.header.sequence == sequence + 1 && at == start;
+            let number_missing = self.expected.is_none_or(|expected| header.number > expected);
+            if at_start && offset > start && self.expected == Some(header.number) {
                 return Ok(true);
             }
-            return lost(next.header.sequence, at);
+            // The lost frame was either here or at the start of the next segment.
+            let was_here = at_start && number_missing || !is_zero(here, offset)?;
+            let (lost_in, lost_at) =
+                if was_here { (sequence, offset) } else { (sequence + 1, start) };
+            return lost(lost_in, lost_at, next, at);
         }
         Ok(false)
     }
@@ -339,6 +350,13 @@ fn find_header(segment: &Segment, from: u64) -> Result<Option<(u64, FrameHeader)
             FrameHeader::decode(sector, &segment.header).map(|header| (at, header))
         })
     })
+}
+
+/// Whether there is nothing in the sector at `offset`, or no such sector.
+fn is_zero(segment: &Segment, offset: u64) -> Result<bool, WalError> {
+    let nothing = |sector: &[u8]| sector.iter().all(|byte| *byte == 0);
+    let first = |_, piece: &[u8]| Some(nothing(&piece[..SECTOR_BYTES.min(piece.len())]));
+    Ok(scan(segment, offset, first)?.unwrap_or(true))
 }
 
 /// Puts zeros, durably, in place of whatever a torn write left behind `from`.

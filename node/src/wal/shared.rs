@@ -1,16 +1,14 @@
 //! What callers, writer and keeper share: the core behind one lock, and the ways to wake each other.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::core::Core;
 use super::options::{ROOM_RETRY, WalOptions};
 use super::segments::Job;
-use crate::disk::Disk;
 
 pub(super) struct Shared {
-    pub(super) disk: Arc<dyn Disk>,
     pub(super) options: WalOptions,
     core: Mutex<Core>,
     for_writer: Condvar,
@@ -19,9 +17,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(disk: Arc<dyn Disk>, options: WalOptions, core: Core) -> Self {
+    pub(super) fn new(options: WalOptions, core: Core) -> Self {
         Self {
-            disk,
             options,
             core: Mutex::new(core),
             for_writer: Condvar::new(),

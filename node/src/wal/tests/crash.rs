@@ -33,7 +33,7 @@ fn observed(wal: &Manual) -> Models {
             Model { vote: state.vote, committed: None, purged: state.purged, next, entries };
         models.insert(id.0, model);
     }
-    models
+    durable_part(&models)
 }
 
 /// Runs calls until the disk dies, and beyond; returns how things may stand afterwards: the models

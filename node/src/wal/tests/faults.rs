@@ -12,7 +12,9 @@ fn a_failed_sync_ends_the_log_once_and_for_all() {
     let disk = MemoryDisk::new();
     let fatal = Arc::new(AtomicU64::new(0));
     let counter = fatal.clone();
-    let hook = Box::new(move |_: &str| drop(counter.fetch_add(1, Ordering::SeqCst)));
+    let hook = Box::new(move |_: &str| {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
     let mut wal = Manual::open_with(&disk, small(), hook).unwrap();
     wal.settle();
     let told = Told::default();
