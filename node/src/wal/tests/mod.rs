@@ -6,6 +6,7 @@ mod faults;
 mod measure;
 mod model;
 mod threads;
+mod underway;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
