@@ -256,7 +256,9 @@ async fn listen(
     credentials: &Credentials,
     known: Option<&NodeFile>,
 ) -> Result<Endpoint, NodeError> {
-    let bind = |address| Endpoint::listen(address, credentials.clone(), Admit::Certified);
+    let bind = |address| {
+        Endpoint::listen(address, credentials.clone(), Admit::Certified, credentials.secret())
+    };
     if let Some(address) = args.listen {
         return bind(address)
             .map_err(|error| NodeError(format!("cannot listen at {address}: {error}")));

@@ -195,7 +195,9 @@ impl Drop for Server {
 
 fn listen(address: SocketAddr, authority: &Authority) -> Result<Endpoint, StartError> {
     let credentials = own_credentials(authority)?;
-    Endpoint::listen(address, credentials, Admit::CertifiedAndJoining)
+    // Its own key is made at each start; the authority's is what stays.
+    let secret = authority.key_der();
+    Endpoint::listen(address, credentials, Admit::CertifiedAndJoining, &secret)
         .map_err(|source| listen_error(address, source))
 }
 

@@ -268,6 +268,11 @@ impl Credentials {
         Ok(())
     }
 
+    /// The private key, as a secret to derive others from.
+    pub fn secret(&self) -> &[u8] {
+        &self.key
+    }
+
     /// The private key, for TLS.
     pub fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()))

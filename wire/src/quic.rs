@@ -9,7 +9,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::{AckFrequencyConfig, ClientConfig, EndpointConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -107,11 +109,20 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An endpoint that listens.
-    pub fn listen(address: SocketAddr, credentials: Credentials, admit: Admit) -> io::Result<Self> {
+    ///
+    /// `secret` is something that only this process has and that it has again after a restart, such
+    /// as a private key: with it, a restarted process resets the connections of the one before
+    /// (RFC 9000, section 10.3), so that their peers notice at once.
+    pub fn listen(
+        address: SocketAddr,
+        credentials: Credentials,
+        admit: Admit,
+        secret: &[u8],
+    ) -> io::Result<Self> {
         let socket = bind(address)?;
         let server = server_config(&credentials, admit)?;
         let quinn = quinn::Endpoint::new(
-            endpoint_config(),
+            listening_config(secret),
             Some(server),
             socket,
             Arc::new(quinn::TokioRuntime),
@@ -125,8 +136,12 @@ impl Endpoint {
         let unspecified = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         let socket =
             bind(unspecified).or_else(|_| bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
-        let quinn =
-            quinn::Endpoint::new(endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime))?;
+        let quinn = quinn::Endpoint::new(
+            EndpointConfig::default(),
+            None,
+            socket,
+            Arc::new(quinn::TokioRuntime),
+        )?;
         Ok(Self { quinn, credentials: Arc::new(RwLock::new(credentials)) })
     }
 
@@ -260,8 +275,15 @@ fn server_config(credentials: &Credentials, admit: Admit) -> io::Result<quinn::S
     Ok(config)
 }
 
-fn endpoint_config() -> EndpointConfig {
-    EndpointConfig::default()
+/// Connection ids and reset tokens that follow from `secret`, each in a way of its own.
+fn listening_config(secret: &[u8]) -> EndpointConfig {
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let reset = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, b"reset").as_ref());
+    let ids = hmac::sign(&secret, b"connection ids");
+    let ids = u64::from_le_bytes(ids.as_ref().first_chunk().copied().unwrap_or_default());
+    let mut config = EndpointConfig::new(Arc::new(reset));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
 }
 
 fn transport() -> Arc<TransportConfig> {

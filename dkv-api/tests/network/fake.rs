@@ -281,7 +281,8 @@ impl Fake {
         }
         let holder = HolderId::random();
         let credentials = credentials(&authority, Identity { network, role: Role::Server, holder });
-        let endpoint = Endpoint::listen(server, credentials, Admit::CertifiedAndJoining).unwrap();
+        let endpoint =
+            Endpoint::listen(server, credentials, Admit::CertifiedAndJoining, b"server").unwrap();
         let address = endpoint.local_address().unwrap();
         let tokens: HashMap<Role, Token> = [Role::Client, Role::Admin]
             .map(|role| (role, Token::generate(role, authority.fingerprint())))
@@ -350,7 +351,8 @@ fn node(authority: &Authority, address: SocketAddr, state: &Arc<Mutex<State>>) -
     let id = NodeId::random();
     let identity = credentials_identity(authority, id);
     let endpoint =
-        Endpoint::listen(address, credentials(authority, identity), Admit::Certified).unwrap();
+        Endpoint::listen(address, credentials(authority, identity), Admit::Certified, b"node")
+            .unwrap();
     let address = endpoint.local_address().unwrap();
     let gate = Arc::new(Gate::default());
     let script: Arc<Mutex<Option<Script>>> = Arc::default();

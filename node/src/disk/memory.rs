@@ -32,6 +32,7 @@ struct State {
     die_at_operation: Option<u64>,
     syncs: u64,
     fail_at_sync: Option<u64>,
+    before_sync: Option<Box<dyn FnOnce() + Send>>,
     free_bytes: Option<u64>,
 }
 
@@ -105,6 +106,11 @@ impl MemoryDisk {
     pub fn fail_sync_after(&self, count: u64) {
         let mut state = self.lock();
         state.fail_at_sync = Some(state.syncs + count);
+    }
+
+    /// Calls `hook` before the next sync of a file: what others do while a write is under way.
+    pub fn before_next_sync(&self, hook: impl FnOnce() + Send + 'static) {
+        self.lock().before_sync = Some(Box::new(hook));
     }
 
     /// Limits the room for further growth of files to `bytes`, or lifts the limit.
@@ -303,6 +309,10 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let hook = self.disk.lock().before_sync.take();
+        if let Some(hook) = hook {
+            hook();
+        }
         let mut state = self.disk.operate()?;
         let fails = state.fail_at_sync == Some(state.syncs);
         state.syncs += 1;

@@ -140,7 +140,8 @@ impl Wal {
 
     /// Closes the log: writes what is staged, seals it, and waits until both threads have ended.
     /// Calls that come later get an error. If there is no room for what is staged, its callbacks get
-    /// that error. Called from a callback it only begins to close.
+    /// that error. The directory is free again once this returns, unless the caller kept the disk.
+    /// Called from a callback it only begins to close.
     pub fn close(&self) {
         self.handle.shared.begin_close();
         let threads = {

@@ -167,6 +167,41 @@ fn a_value_that_is_the_image_of_a_frame_is_not_taken_for_one() {
     assert_eq!(wal.group(1).state().last_index, None);
 }
 
+#[test]
+fn a_torn_tail_is_replaced_by_zeros() {
+    let disk = MemoryDisk::new();
+    let mut wal = Manual::open(&disk).unwrap();
+    wal.group(1).save_vote(Bytes::from_static(b"vote"), ignore()).unwrap();
+    wal.settle();
+    let name = segment_names(&disk)[0].clone();
+    let whole = disk.contents(&name).unwrap();
+    let mut torn = whole.clone();
+    torn[3 * SECTOR_BYTES..5 * SECTOR_BYTES].fill(9);
+    let disk = with(&disk, &name, torn);
+    let wal = Manual::open(&disk).unwrap();
+    assert_eq!(wal.group(1).state().vote, Some(Bytes::from_static(b"vote")));
+    assert_eq!(disk.contents(&name).unwrap(), whole);
+}
+
+#[test]
+fn an_impossible_length_is_not_believed() {
+    use crate::wal::format::{FrameHeader, SegmentHeader};
+    let disk = MemoryDisk::new();
+    let mut wal = Manual::open(&disk).unwrap();
+    wal.group(1).save_vote(Bytes::from_static(b"vote"), ignore()).unwrap();
+    wal.settle();
+    let name = segment_names(&disk)[0].clone();
+    let mut whole = disk.contents(&name).unwrap();
+    let segment = SegmentHeader::decode(whole[..SECTOR_BYTES].try_into().unwrap()).unwrap();
+    for body_bytes in [4096, 1 << 20, u32::MAX] {
+        let (salt, sequence, number, body_crc) = (segment.salt, segment.sequence, 2, 0);
+        let header = FrameHeader { salt, sequence, number, body_bytes, body_crc };
+        whole[2 * SECTOR_BYTES..][..40].copy_from_slice(&header.encode());
+        let wal = Manual::open(&with(&disk, &name, whole.clone())).unwrap();
+        assert_eq!(wal.group(1).state().vote, Some(Bytes::from_static(b"vote")));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -140,13 +140,17 @@ fn closing_does_not_wait_for_room() {
 #[test]
 fn a_full_stage_pushes_back() {
     let disk = MemoryDisk::new();
-    let mut wal = Manual::open(&disk).unwrap();
+    let options = WalOptions { staged_bytes: 64 * 1024, ..small() };
+    let mut wal = Manual::open_with(&disk, options, no_hook()).unwrap();
     let log = wal.group(1);
     let mut index = 0;
     let refused = loop {
         match log.append(vec![(index, bytes(5000))], ignore()) {
             Ok(()) => index += 1,
             Err(error) => break error,
+        }
+        if index > 100 {
+            panic!("the stage has no bound");
         }
     };
     assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::disk::RealDisk;
+use crate::disk::{Disk, RealDisk};
 
 /// Callers that each wait for one append of 200 bytes before they make the next: the callback makes
 /// it, so that threads of callers cost nothing.
@@ -66,6 +66,7 @@ fn run(wal: &Wal, callers: u32, groups: u32, time: Duration) -> (f64, Vec<u64>) 
 #[ignore = "measures, and takes its time"]
 fn appends_a_second() {
     let base = std::env::var("WAL_MEASURE_DIR").expect("WAL_MEASURE_DIR says where");
+    println!("the disk alone, one sector at a time: sync median {} us", bare_sync_us(&base));
     for groups in [1, 16] {
         for callers in [1, 16, 256] {
             let directory = tempfile::tempdir_in(&base).unwrap();
@@ -88,4 +89,23 @@ fn appends_a_second() {
             wal.close();
         }
     }
+}
+
+/// What one write and sync of a sector of a file full of zeros takes without the log.
+fn bare_sync_us(base: &str) -> u64 {
+    let directory = tempfile::tempdir_in(base).unwrap();
+    let disk = RealDisk::open(directory.path()).unwrap();
+    let file = disk.create("bare").unwrap();
+    file.write_at(&vec![0; 4 << 20], 0).unwrap();
+    file.sync_data().unwrap();
+    let mut samples: Vec<u64> = (0..4000)
+        .map(|at| {
+            let begun = Instant::now();
+            file.write_at(&[7; 512], at * 512).unwrap();
+            file.sync_data().unwrap();
+            begun.elapsed().as_micros() as u64
+        })
+        .collect();
+    samples.sort_unstable();
+    samples[samples.len() / 2]
 }

@@ -6,6 +6,7 @@ mod faults;
 mod measure;
 mod model;
 mod threads;
+mod underway;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,7 @@ fn small() -> WalOptions {
     WalOptions {
         segment_bytes: 4096,
         cache_bytes: 600,
-        staged_bytes: 64 * 1024,
+        staged_bytes: 2 * 1024 * 1024,
         reserve_bytes: 0,
         salt_seed: 7,
         ..WalOptions::default()
@@ -96,7 +97,10 @@ fn entry(group: u32, index: u64, salt: u64, bytes: usize) -> Bytes {
 
 /// Remembers what callbacks were told, in order.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(u64, Result<(), io::ErrorKind>)>>>, Arc<AtomicU64>);
+struct Told(Arc<Mutex<Vec<Outcome>>>, Arc<AtomicU64>);
+
+/// The number of a call, and what its callback was told.
+type Outcome = (u64, Result<(), io::ErrorKind>);
 
 impl Told {
     fn done(&self) -> (u64, Done) {
@@ -108,7 +112,7 @@ impl Told {
         (number, Box::new(done))
     }
 
-    fn list(&self) -> Vec<(u64, Result<(), io::ErrorKind>)> {
+    fn list(&self) -> Vec<Outcome> {
         self.0.lock().unwrap().clone()
     }
 }

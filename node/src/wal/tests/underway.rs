@@ -1,0 +1,104 @@
+//! What others do between the write of a frame and its sync.
+
+use super::*;
+
+/// Runs `meanwhile` with the keeper between the next write and its sync, then steps the writer.
+fn during_the_next_write(
+    disk: &MemoryDisk,
+    writer: &mut Writer,
+    keeper: &Arc<Mutex<Keeper>>,
+    meanwhile: impl FnOnce(&mut Keeper) + Send + 'static,
+) {
+    let keeper = keeper.clone();
+    disk.before_next_sync(move || meanwhile(&mut keeper.lock().unwrap()));
+    assert_eq!(writer.step(), WriterStep::Worked);
+}
+
+/// A crash while a frame is under way, after the keeper did all that it might, leaves a log that
+/// opens: neither a segment that an unsynced purge frees is gone, nor is there a segment that proves
+/// an unsynced frame.
+#[test]
+fn the_keeper_does_not_run_ahead_of_a_sync() {
+    for purge in [false, true] {
+        for seed in 0..60 {
+            let disk = MemoryDisk::new();
+            let Manual { wal, mut writer, keeper } = Manual::open(&disk).unwrap();
+            let keeper = Arc::new(Mutex::new(keeper));
+            let log = wal.group(GroupId(1));
+            let crashed: Arc<Mutex<Vec<MemoryDisk>>> = Arc::default();
+            for index in 0..20 {
+                log.append(vec![(index, entry(1, index, 0, 700))], ignore()).unwrap();
+                if purge && index == 15 {
+                    log.purge(12, Bytes::new(), ignore()).unwrap();
+                }
+                while keeper.lock().unwrap().step() == KeeperStep::Worked {}
+                if index < 15 {
+                    assert_eq!(writer.step(), WriterStep::Worked);
+                    continue;
+                }
+                let (copy, crashed) = (disk.clone(), crashed.clone());
+                during_the_next_write(&disk, &mut writer, &keeper, move |keeper| {
+                    while keeper.step() == KeeperStep::Worked {}
+                    crashed.lock().unwrap().push(copy.crash(seed));
+                });
+                break;
+            }
+            let disk = crashed.lock().unwrap().pop().unwrap();
+            let reopened = Manual::open(&disk).unwrap();
+            let state = reopened.group(1).state();
+            assert!(state.last_index.unwrap() >= 14, "{state:?}");
+        }
+    }
+}
+
+/// The same for every frame of a log that rotates, also the first of a segment.
+#[test]
+fn a_crash_in_the_first_frame_of_a_segment_is_no_damage() {
+    for frame in 0..24 {
+        for seed in 0..8 {
+            let disk = MemoryDisk::new();
+            let Manual { wal, mut writer, keeper } = Manual::open(&disk).unwrap();
+            let keeper = Arc::new(Mutex::new(keeper));
+            let log = wal.group(GroupId(1));
+            let crashed: Arc<Mutex<Vec<MemoryDisk>>> = Arc::default();
+            for index in 0..=frame {
+                while keeper.lock().unwrap().step() == KeeperStep::Worked {}
+                log.append(vec![(index, entry(1, index, 0, 700))], ignore()).unwrap();
+                let (copy, crashed) = (disk.clone(), crashed.clone());
+                during_the_next_write(&disk, &mut writer, &keeper, move |keeper| {
+                    if index == frame {
+                        while keeper.step() == KeeperStep::Worked {}
+                        crashed.lock().unwrap().push(copy.crash(seed));
+                    }
+                });
+            }
+            let disk = crashed.lock().unwrap().pop().unwrap();
+            let mut reopened = Manual::open(&disk).unwrap();
+            // A small frame now fits where the large one did not: nothing of that one may remain.
+            for _ in 0..3 {
+                let next = reopened.group(1).state().next_index.unwrap_or(0);
+                assert!(next >= frame, "{next} of {frame}");
+                reopened.group(1).append(vec![(next, Bytes::new())], ignore()).unwrap();
+                reopened.settle();
+                drop(reopened);
+                reopened = Manual::open(&disk).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_written_yet_stays_in_memory() {
+    let disk = MemoryDisk::new();
+    let Manual { wal, mut writer, keeper } = Manual::open(&disk).unwrap();
+    let keeper = Arc::new(Mutex::new(keeper));
+    let log = wal.group(GroupId(1));
+    log.append(vec![(0, entry(1, 0, 0, 500))], ignore()).unwrap();
+    let later = log.clone();
+    during_the_next_write(&disk, &mut writer, &keeper, move |_| {
+        let entries = (1..5).map(|index| (index, entry(1, index, 0, 500))).collect();
+        later.append(entries, ignore()).unwrap();
+    });
+    let all = log.read(..).unwrap();
+    assert!(all.iter().eq(&(0..5).map(|at| (at, entry(1, at, 0, 500))).collect::<Vec<_>>()));
+}

@@ -1,0 +1,137 @@
+//! Connections over real sockets: who may connect to whom, and what happens when one side goes.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dkv_wire::certificate::{Authority, Credentials, generate_key};
+use dkv_wire::gate::{Gate, Peer};
+use dkv_wire::id::{HolderId, NetworkId, NodeId};
+use dkv_wire::identity::{Identity, Role};
+use dkv_wire::quic::{ConnectError, Endpoint};
+use dkv_wire::tls::{Admit, Expect};
+
+const SOON: Duration = Duration::from_secs(2);
+
+struct Network {
+    authority: Authority,
+}
+
+impl Network {
+    fn new() -> Self {
+        Self { authority: Authority::create(NetworkId::random(), SystemTime::now()).unwrap() }
+    }
+
+    fn credentials(&self, role: Role) -> Credentials {
+        let (key, public_key) = generate_key().unwrap();
+        let network = self.authority.network();
+        let identity = Identity { network, role, holder: HolderId::random() };
+        let certificate = self.authority.sign(identity, &public_key, SystemTime::now()).unwrap();
+        Credentials::new(&certificate, self.authority.certificate(), key).unwrap()
+    }
+
+    fn dialer(&self, role: Role) -> Endpoint {
+        Endpoint::dial_only(Some(self.credentials(role))).unwrap()
+    }
+}
+
+fn listen(credentials: &Credentials, address: &str) -> Endpoint {
+    let address = address.parse().unwrap();
+    Endpoint::listen(address, credentials.clone(), Admit::Certified, credentials.secret()).unwrap()
+}
+
+/// Lets everybody in who has a certificate, and keeps the connections open.
+fn serve(endpoint: &Endpoint) -> Arc<Gate> {
+    let gate = Arc::new(Gate::default());
+    let serving = Arc::clone(&gate).serve(endpoint.clone(), |connection, _: Peer| async move {
+        connection.closed().await;
+    });
+    tokio::spawn(serving);
+    gate
+}
+
+fn node_of(credentials: &Credentials) -> NodeId {
+    credentials.identity.as_node().unwrap()
+}
+
+#[tokio::test]
+async fn only_the_expected_one_is_connected_to() {
+    let (network, other) = (Network::new(), Network::new());
+    let credentials = network.credentials(Role::Node);
+    let endpoint = listen(&credentials, "127.0.0.1:0");
+    let _gate = serve(&endpoint);
+    let address = endpoint.local_address().unwrap();
+    let client = network.dialer(Role::Client);
+    client.connect(address, Expect::AnyNode).await.unwrap();
+    client.connect(address, Expect::Node(node_of(&credentials))).await.unwrap();
+    for wrong in [Expect::Server, Expect::Node(NodeId::random())] {
+        let refused = client.connect(address, wrong).await.unwrap_err();
+        assert!(matches!(refused, ConnectError::Refused { .. }), "{wrong:?}: {refused}");
+    }
+    let stranger = other.dialer(Role::Client).connect(address, Expect::AnyNode).await.unwrap_err();
+    assert!(matches!(stranger, ConnectError::Refused { .. }), "{stranger}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_cannot_be_connected_to() {
+    let network = Network::new();
+    let endpoint = listen(&network.credentials(Role::Client), "127.0.0.1:0");
+    let _gate = serve(&endpoint);
+    let address = endpoint.local_address().unwrap();
+    for expect in [Expect::AnyNode, Expect::Server] {
+        let refused = network.dialer(Role::Node).connect(address, expect).await.unwrap_err();
+        assert!(matches!(refused, ConnectError::Refused { .. }), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_denied_holder_loses_its_open_connections() {
+    let network = Network::new();
+    let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
+    let gate = serve(&endpoint);
+    let address = endpoint.local_address().unwrap();
+    let client = network.dialer(Role::Client);
+    let holder = client.credentials().unwrap().identity.holder;
+    let connection = client.connect(address, Expect::AnyNode).await.unwrap();
+    let bystander = network.dialer(Role::Client).connect(address, Expect::AnyNode).await.unwrap();
+    // The list may be there before the other side has taken the connection, or after.
+    gate.set_denied([holder]);
+    tokio::time::timeout(SOON, connection.closed()).await.unwrap();
+    let again = client.connect(address, Expect::AnyNode).await.unwrap();
+    tokio::time::timeout(SOON, again.closed()).await.unwrap();
+    assert!(bystander.close_reason().is_none());
+}
+
+/// A process that is killed tells nobody. What has come back in its place must not leave its peers
+/// waiting for the idle time.
+#[test]
+fn a_restarted_process_resets_the_connections_of_the_one_before() {
+    let network = Network::new();
+    let credentials = network.credentials(Role::Node);
+    // A runtime of its own stands for the process: shut down, it sends nothing more.
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (process, other) = (runtime(), runtime());
+    let address: SocketAddr = process.block_on(async {
+        let endpoint = listen(&credentials, "127.0.0.1:0");
+        let _gate = serve(&endpoint);
+        endpoint.local_address().unwrap()
+    });
+    other.block_on(async {
+        let client = network.dialer(Role::Client);
+        let connection = client.connect(address, Expect::AnyNode).await.unwrap();
+        process.shutdown_background();
+        let restarted = loop {
+            let secret = credentials.secret();
+            match Endpoint::listen(address, credentials.clone(), Admit::Certified, secret) {
+                Ok(endpoint) => break endpoint,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let _gate = serve(&restarted);
+        let (mut stream, _) = connection.open_bi().await.unwrap();
+        let _ = stream.write_all(&[0; 1000]).await;
+        let reason = tokio::time::timeout(SOON, connection.closed()).await.unwrap();
+        assert!(matches!(reason, quinn::ConnectionError::Reset), "{reason}");
+    });
+}
