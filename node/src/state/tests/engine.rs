@@ -484,4 +484,14 @@ fn a_removed_group_is_gone() {
     fill(&mut state, 5, 5);
     checkpoint(&store, &mut state);
     assert_eq!(load(&store).hash(), state.hash());
+
+    // Removed once more, it can be had from another node.
+    let (chunks, meta) = chunks(&store);
+    store.remove().expect("removed");
+    let mut installer = store.install().expect("room");
+    for chunk in &chunks {
+        installer.write_chunk(chunk).expect("a chunk");
+    }
+    installer.finish(&meta).expect("a whole snapshot");
+    assert_eq!(load(&store).hash(), state.hash());
 }
