@@ -19,6 +19,9 @@ use crate::node::Node;
 /// How often the log is looked at.
 const TICK: Duration = Duration::from_millis(200);
 
+/// Bytes of changed rows after which a checkpoint is taken: it is one batch, and all of it is in
+/// memory while it is written.
+const CHANGED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Time in which a write does not end after which the disk is taken to have stalled.
 const STALLED_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The same as a multiple of the longest election time.
@@ -33,6 +36,12 @@ pub(crate) async fn run(node: Arc<Node>) {
         let pending = Duration::from_micros(stats.write_pending_us);
         if pending >= stalled_after(&node) {
             step_aside(&node, pending).await;
+        }
+        for group in node.groups() {
+            if group.machine().changed_bytes() >= CHANGED_BYTES_MAX {
+                debug!(group = %group.id(), "taking a checkpoint of what has changed");
+                group.checkpoint().await;
+            }
         }
         if stats.bytes_on_disk <= node.settings().log_bytes_max / 2 {
             continue;

@@ -149,6 +149,11 @@ impl MachineHandle {
         }
     }
 
+    /// Bytes that the next checkpoint would write.
+    pub(crate) fn changed_bytes(&self) -> usize {
+        self.read().state.changed_bytes()
+    }
+
     /// The leader was heard, and said that this index is committed.
     pub(crate) fn heard_leader(&self, committed: u64) {
         lock(&self.shared.freshness).heard = Some((Instant::now(), committed));

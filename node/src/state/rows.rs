@@ -12,6 +12,7 @@
 //! 's' 115    session id    the session, postcard
 //! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -182,14 +183,13 @@ pub struct Generation(pub u64);
 
 /// What changed since the last checkpoint, and the moment that it leads to.
 ///
-/// Values are shared with the state, not copied; taking them costs time in the number of changed
-/// rows. A checkpoint either takes it as a whole or fails; then it goes back to where it came from.
+/// Keys and values are shared with the state, not copied. A checkpoint either takes it as a whole or fails; then it goes back to where it came from.
 #[derive(Debug)]
 pub struct Changes {
     /// The generation that the state was loaded from: changes of an earlier one are refused.
     pub(super) generation: Generation,
     /// Keys, with nothing for those that were deleted.
-    pub(super) keys: Vec<(Arc<[u8]>, Option<Row>)>,
+    pub(super) keys: HashMap<Arc<[u8]>, Option<Row>>,
     /// Sessions, encoded, with nothing for those that ended.
     pub(super) sessions: Vec<(SessionId, Option<Vec<u8>>)>,
     /// The directory, encoded, if it changed.

@@ -15,7 +15,7 @@
 //! Deliberately missing: any disk, any lock, and the position in the log, which the owner knows and
 //! passes in where it is to be stored.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -38,8 +38,9 @@ pub struct ShardState {
     revision: Revision,
     clock_ms: u64,
     generation: Generation,
-    /// Keys that changed since the changes were last taken. Its order decides nothing.
-    changed: HashSet<Arc<[u8]>>,
+    /// Rows that changed since the changes were last taken, nothing for those that were deleted.
+    /// They are shared with the table, so that taking them is one move. Hash order decides nothing.
+    changed: HashMap<Arc<[u8]>, Option<Row>>,
     changed_bytes: usize,
 }
 
@@ -102,18 +103,13 @@ impl ShardState {
         self.changed_bytes
     }
 
-    /// Takes what changed since the last call. `applied` is the caller's name for the last entry
-    /// that was applied.
+    /// Takes what changed since the last call, at the cost of the changed sessions; keys cost
+    /// nothing. `applied` is the caller's name for the last entry that was applied.
     pub fn take_changes(&mut self, applied: Bytes) -> Changes {
-        let changed = std::mem::take(&mut self.changed);
         self.changed_bytes = 0;
-        let row = |key: Arc<[u8]>| {
-            let row = self.keys.get(&key).cloned();
-            (key, row)
-        };
         Changes {
             generation: self.generation,
-            keys: changed.into_iter().map(row).collect(),
+            keys: std::mem::take(&mut self.changed),
             sessions: self.sessions.take_changed(),
             directory: None,
             meta: Meta {
@@ -126,11 +122,13 @@ impl ShardState {
         }
     }
 
-    /// Takes back changes that could not be written: the next ones will have these rows too, as
-    /// they are then.
+    /// Takes back changes that could not be written: the next ones will have these rows too, unless
+    /// they changed again meanwhile.
     pub fn restore_changes(&mut self, changes: Changes) {
         self.changed_bytes += changes.bytes();
-        self.changed.extend(changes.keys.into_iter().map(|(key, _)| key));
+        for (key, row) in changes.keys {
+            self.changed.entry(key).or_insert(row);
+        }
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
     }
 
@@ -207,7 +205,7 @@ impl ShardState {
                 let key = Arc::clone(key);
                 self.digest.remove_key(&key, row.revision, &row.value);
                 self.keys.remove(&key);
-                self.note_changed(&key, 0);
+                self.note_changed(&key, None);
                 self.revision.0 += 1;
             }
             (Operation::Put(value), found) => {
@@ -218,31 +216,34 @@ impl ShardState {
                 let key = match found {
                     Some((key, row)) => {
                         self.digest.remove_key(key, row.revision, &row.value);
-                        *row = new;
+                        *row = new.clone();
                         Arc::clone(key)
                     }
                     None => {
                         let key: Arc<[u8]> = Arc::from(write.key);
-                        self.keys.insert(Arc::clone(&key), new);
+                        self.keys.insert(Arc::clone(&key), new.clone());
                         key
                     }
                 };
-                self.note_changed(&key, value.len());
+                self.note_changed(&key, Some(new));
             }
         }
         Outcome::Written { revision: self.revision, existed }
     }
 
-    fn note_changed(&mut self, key: &Arc<[u8]>, value_bytes: usize) {
-        self.changed_bytes += key.len() + value_bytes;
-        if !self.changed.contains(key) {
-            self.changed.insert(Arc::clone(key));
+    fn note_changed(&mut self, key: &Arc<[u8]>, row: Option<Row>) {
+        self.changed_bytes += key.len() + row.as_ref().map_or(0, |row| row.value.len());
+        match self.changed.get_mut(key) {
+            Some(changed) => *changed = row,
+            None => {
+                self.changed.insert(Arc::clone(key), row);
+            }
         }
     }
 }
 
-/// The row of a key together with the allocation of the key itself, which the set of changed keys
-/// shares. (`get_mut` gives the row alone.)
+/// The row of a key together with the allocation of the key itself, which the changed rows
+/// share. (`get_mut` gives the row alone.)
 fn find<'a>(
     keys: &'a mut BTreeMap<Arc<[u8]>, Row>,
     key: &[u8],

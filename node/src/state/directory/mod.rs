@@ -19,7 +19,7 @@ mod view;
 pub use command::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult};
 pub use view::Observed;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -182,7 +182,7 @@ impl Directory {
         self.loaded = true;
         Changes {
             generation: self.generation,
-            keys: Vec::new(),
+            keys: HashMap::new(),
             sessions: Vec::new(),
             directory: changed.then_some(encoded),
             meta: Meta {

@@ -11,6 +11,10 @@ use crate::state::directory::Directory;
 use crate::state::limits;
 use crate::state::rows::{Counts, Generation, MalformedRow, Meta, RowSink, Table};
 
+/// Rows that wait until they are written as one table, in bytes. Less in tests, so that small
+/// snapshots have several.
+const TABLE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 8 * 1024 * 1024 };
+
 /// The installation of one snapshot. Dropped before it is finished, it leaves nothing behind; after
 /// a crash the next [`Engine::open`](super::Engine::open) clears up.
 pub struct Installer {
@@ -20,6 +24,9 @@ pub struct Installer {
     /// Where the rows go; taken out once it stands.
     keyspace: Option<Keyspace>,
     sink: Sink,
+    /// Rows that are not in a table yet, by their keys in the keyspace.
+    rows: Vec<(Vec<u8>, Vec<u8>)>,
+    rows_bytes: usize,
     /// Key of the last row, with its table in front. Rows ascend, so none comes twice.
     last: Vec<u8>,
 }
@@ -42,7 +49,16 @@ impl Installer {
         } else {
             Sink::Control(Box::new(Directory::new()))
         };
-        Self { shared, group, generation, keyspace: Some(keyspace), sink, last: Vec::new() }
+        Self {
+            shared,
+            group,
+            generation,
+            keyspace: Some(keyspace),
+            sink,
+            rows: Vec::new(),
+            rows_bytes: 0,
+            last: Vec::new(),
+        }
     }
 
     /// Takes in one chunk. Chunks come in the order in which they were read.
@@ -54,9 +70,6 @@ impl Installer {
         if chunk.len() > limits::SNAPSHOT_CHUNK_BYTES_MAX {
             return Err(MalformedRow("a chunk is over its limit").into());
         }
-        self.shared.require_room(chunk.len())?;
-        let Some(keyspace) = &self.keyspace else { return Err(EngineError::Superseded) };
-        let mut batch = self.shared.database.batch();
         let mut rest = chunk;
         while !rest.is_empty() {
             let (row, after) = chunk::split_row(rest)?;
@@ -66,11 +79,27 @@ impl Installer {
                 return Err(MalformedRow("rows are out of order").into());
             }
             self.sink.row(row.table, row.key, row.value)?;
-            batch.insert(keyspace, joined.as_slice(), row.value);
+            self.rows_bytes += joined.len() + row.value.len();
+            self.rows.push((joined.clone(), row.value.to_vec()));
             self.last = joined;
         }
-        // Not durable yet: the end of the installation is, and with it all that went before.
-        self.shared.guard().call(|| batch.commit())
+        if self.rows_bytes >= TABLE_BYTES { self.write_table() } else { Ok(()) }
+    }
+
+    /// Writes the rows that wait. They go straight into a table, durably: a snapshot needs no
+    /// journal, and memtables would take as much memory as the disk is behind.
+    fn write_table(&mut self) -> Result<(), EngineError> {
+        self.shared.require_room(self.rows_bytes)?;
+        let Some(keyspace) = &self.keyspace else { return Err(EngineError::Superseded) };
+        let rows = std::mem::take(&mut self.rows);
+        self.rows_bytes = 0;
+        self.shared.guard().call(|| {
+            let mut table = keyspace.start_ingestion()?;
+            for (key, value) in rows {
+                table.write(key, value)?;
+            }
+            table.finish()
+        })
     }
 
     /// Makes what came in the state of the group, if it is whole: the rows that `meta` was written
@@ -85,6 +114,7 @@ impl Installer {
             return Err(MalformedRow("the applied position is over its limit").into());
         }
         meta.check(&self.sink)?;
+        self.write_table()?;
         let shared = &*self.shared;
         shared.require_room(meta.applied.len())?;
         let mut current = lock(&self.group.current);
@@ -94,7 +124,6 @@ impl Installer {
         let Some(keyspace) = &self.keyspace else { return Err(EngineError::Superseded) };
         let mut batch = shared.database.batch();
         batch.insert(keyspace, META_KEY, meta.encode());
-        // The rows of all chunks came before in the same journal, and are durable with this.
         shared.commit_durably(batch)?;
         let record = Record { generation: self.generation, stored: true };
         shared.set_record(self.group.id, record)?;

@@ -112,7 +112,7 @@ impl GroupStore {
         };
         // In order of keys, which is how they are found in memory and written to tables.
         let mut keys: Vec<_> = changes.keys.iter().collect();
-        keys.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        keys.sort_unstable_by_key(|(key, _)| *key);
         for (key, row) in keys {
             let key = join_key(Table::Keys, key);
             match row {

@@ -50,6 +50,12 @@ proptest! {
         prop_assert!(Batch::decode(&bytes).is_err());
     }
 
+}
+
+proptest! {
+    // Each opens an engine.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     #[test]
     fn bytes_as_a_snapshot(chunk in proptest::collection::vec(any::<u8>(), 1..200)) {
         let directory = tempfile::tempdir()?;

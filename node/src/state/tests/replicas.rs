@@ -15,11 +15,14 @@ use super::{batch, node, open, session, uuid, write};
 const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0 };
 const SHARD: GroupId = GroupId(1);
 
+/// Session, serial (zero opens it), how far behind it settles, key, and length of the value.
+type LoggedCommand = (u8, u64, u64, u8, Option<u16>);
+
 #[derive(Clone, Debug)]
 enum Event {
     Apply {
         forward_ms: u64,
-        commands: Vec<(u8, u64, u64, u8, Option<u16>)>,
+        commands: Vec<LoggedCommand>,
     },
     /// Stop the second replica without warning, and start it from its checkpoint and the log.
     Restart {
@@ -27,24 +30,28 @@ enum Event {
     },
     /// Send the third replica a snapshot.
     Snapshot,
-    /// A checkpoint of the second replica fails.
-    FailedCheckpoint,
+    /// A checkpoint of the second replica fails, and a batch is applied meanwhile.
+    FailedCheckpoint {
+        commands: Vec<LoggedCommand>,
+    },
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let command = (0..4_u8, 0..10_u64, 0..4_u64, 0..12_u8, any::<Option<u16>>());
+    let commands = proptest::collection::vec(command, 0..20);
     // Long jumps of the clock, so that sessions expire.
     let forward = prop_oneof![Just(0_u64), Just(3), Just(61_000), Just(3_700_000)];
     prop_oneof![
-        6 => (forward, proptest::collection::vec(command, 0..20))
+        6 => (forward, commands.clone())
             .prop_map(|(forward_ms, commands)| Event::Apply { forward_ms, commands }),
         2 => any::<bool>().prop_map(|checkpoint| Event::Restart { checkpoint }),
         1 => Just(Event::Snapshot),
-        1 => Just(Event::FailedCheckpoint),
+        1 => commands
+            .prop_map(|commands| Event::FailedCheckpoint { commands }),
     ]
 }
 
-fn encode(command: &(u8, u64, u64, u8, Option<u16>)) -> Vec<u8> {
+fn encode(command: &LoggedCommand) -> Vec<u8> {
     let (who, serial, behind, key, value) = command;
     let session = session(char::from(b'a' + who));
     if *serial == 0 {
@@ -144,8 +151,12 @@ proptest! {
                     second.restart();
                     second.replay(&log);
                 }
-                Event::FailedCheckpoint => {
+                Event::FailedCheckpoint { commands } => {
                     let changes = second.state.take_changes(second.position());
+                    let commands: Vec<_> = commands.iter().map(encode).collect();
+                    log.push(batch(time_ms, &commands));
+                    first.replay(&log);
+                    second.replay(&log);
                     second.state.restore_changes(changes);
                 }
                 Event::Snapshot => {
