@@ -225,6 +225,13 @@ impl Node {
         if !self.control.leads() {
             return Err(ProposeError::NotLeader(self.control.leader()));
         }
+        let begins = matches!(command, DirectoryCommand::Create { .. });
+        if !begins
+            && !self.control.machine().with_directory(|found| found.exists()).unwrap_or(false)
+        {
+            // A leader applies what there is before it is of use; a founder has to begin first.
+            return Err(ProposeError::Unavailable("the network has not begun yet".into()));
+        }
         let entry = DirectoryEntry { time_ms: unix_ms(), command };
         self.control.propose_directory(&entry).await
     }
