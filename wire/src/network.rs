@@ -33,7 +33,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             replication: 3,
-            shards: 4,
+            shards: 1,
             heartbeat_ms: 30,
             election_min_ms: 100,
             election_max_ms: 150,
