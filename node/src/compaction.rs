@@ -18,6 +18,9 @@ use crate::node::Node;
 
 /// How often the log is looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// How soon again while it is too long. Each time one segment can go at most, and a busy log fills
+/// many of them in a second.
+const TICK_WHILE_LONG: Duration = Duration::from_millis(10);
 
 /// Bytes of changed rows after which a checkpoint is taken: it is one batch, and all of it is in
 /// memory while it is written.
@@ -29,8 +32,9 @@ const STALLED_AFTER_ELECTIONS: u32 = 5;
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
+    let mut tick = TICK;
     loop {
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(tick).await;
         let stats = node.wal().stats();
         node.set_disk_full(stats.short_of_room || stats.waiting_for_room);
         let pending = Duration::from_micros(stats.write_pending_us);
@@ -43,7 +47,9 @@ pub(crate) async fn run(node: Arc<Node>) {
                 group.checkpoint().await;
             }
         }
-        if stats.bytes_on_disk <= node.settings().log_bytes_max / 2 {
+        let is_long = stats.bytes_on_disk > node.settings().log_bytes_max / 2;
+        tick = if is_long { TICK_WHILE_LONG } else { TICK };
+        if !is_long {
             continue;
         }
         for (id, last) in stats.oldest {
