@@ -107,7 +107,8 @@ impl Network {
         let root = tempfile::Builder::new().prefix("dkv-test-").tempdir().unwrap();
         std::fs::create_dir(root.path().join("home")).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut config = json!({ "listen": address, "data_dir": "server" });
+        // More shards than one, whatever the default.
+        let mut config = json!({ "listen": address, "data_dir": "server", "shards": 4 });
         config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
         let replication = config["replication"].as_u64().unwrap_or(3) as usize;
         std::fs::write(root.path().join("config.json"), config.to_string()).unwrap();

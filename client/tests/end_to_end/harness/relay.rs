@@ -5,6 +5,7 @@
 //! clients do not hear of it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -63,17 +64,20 @@ impl Drop for Relay {
 }
 
 async fn forward(shared: Arc<Shared>) {
-    let mut senders: HashMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)> = HashMap::new();
+    let mut senders: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         // A port that is closed for a moment is told of here, and is no reason to stop.
         let Ok((length, sender)) = shared.socket.recv_from(&mut buffer).await else { continue };
-        if !senders.contains_key(&sender) {
-            let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-            let back = tokio::spawn(back(Arc::clone(&shared), Arc::clone(&socket), sender));
-            senders.insert(sender, (socket, back));
-        }
-        let _ = senders[&sender].0.send_to(&buffer[..length], shared.target).await;
+        let socket = match senders.entry(sender) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(new) => {
+                let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                tokio::spawn(back(Arc::clone(&shared), Arc::clone(&socket), sender));
+                Arc::clone(new.insert(socket))
+            }
+        };
+        let _ = socket.send_to(&buffer[..length], shared.target).await;
     }
 }
 
