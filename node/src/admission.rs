@@ -132,12 +132,27 @@ impl Registration {
 }
 
 /// What of a server's answers makes it useless to ask again.
+///
+/// For a node that runs, only the word of its own network's server counts: whoever else answers at
+/// the server's address must not be able to stop it.
+fn fatal_while_running(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
+    match error {
+        ServerError::Connect(ConnectError::Refused { .. }) | ServerError::Resolve(..) => None,
+        other => fatal(other, directory),
+    }
+}
+
+/// What of a server's answers makes it useless to ask again, for a node that is just starting.
 fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
     match error {
+        ServerError::Connect(ConnectError::Removed { why, .. }) => Some(NodeError(format!(
+            "this node was {why}; to join again, start it with an empty data directory (this one \
+             is {})",
+            directory.path().display()
+        ))),
         ServerError::Connect(ConnectError::Refused { address, why }) => Some(NodeError(format!(
-            "the data directory {} belongs to another network than the server at {address}, or \
-             was removed from it ({why}); to join that network, choose another directory with \
-             --data-dir",
+            "the data directory {} belongs to another network than the server at {address} \
+             ({why}); to join that network, choose another directory with --data-dir",
             directory.path().display()
         ))),
         ServerError::Refused(ServerRefusal::Storage(_)) => None,
@@ -174,10 +189,15 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
                 // The network has not begun, or nobody is where it was: the server hears of it first.
                 if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
             }
-            Err(error) => match fatal(&error, node.directory()) {
+            Err(error) => match fatal_while_running(&error, node.directory()) {
                 Some(fatal) => return node.fail(fatal.to_string()),
                 None => {
-                    debug!(%error, "not registered");
+                    match &error {
+                        ServerError::Connect(ConnectError::Refused { .. }) => {
+                            warn!(%error, "the server's address is answered by somebody else");
+                        }
+                        _ => debug!(%error, "not registered"),
+                    }
                     SERVER_RETRY * 2
                 }
             },
