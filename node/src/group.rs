@@ -67,6 +67,17 @@ impl Proposer {
         raft::confirm_leadership(&self.raft).await
     }
 
+    /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last
+    /// confirmed it; of others, since they last heard a leader and had all that it had committed.
+    pub(crate) fn staleness_ms(&self) -> Option<u64> {
+        let metrics = MetricsWatch::of(&self.raft);
+        let metrics = metrics.borrow();
+        match metrics.state {
+            ServerState::Leader => raft::since_quorum_ms(&metrics),
+            _ => self.machine.staleness_ms(),
+        }
+    }
+
     /// The state.
     pub(crate) fn machine(&self) -> &MachineHandle {
         &self.machine

@@ -31,6 +31,7 @@ mod compaction;
 
 mod peers;
 mod registration;
+mod admission;
 mod data_dir;
 mod disk_check;
 mod shell;

@@ -74,7 +74,7 @@ pub(crate) fn eventual(
     key: Bytes,
     reply: ReplyTo,
 ) {
-    let receipt = receipt(group, me, term, Level::Eventual, proposer.machine().staleness_ms());
+    let receipt = receipt(group, me, term, Level::Eventual, proposer.staleness_ms());
     proposer.machine().read_keys(std::iter::once((key, move |revision, stored| {
         reply.send(Ok(Answer::Value(Receipt { revision, ..receipt }, stored)));
     })));

@@ -78,9 +78,9 @@ impl ServerLink {
                 Close::Done.close(&connection, "no answer");
                 // Whom it denies it cuts off without an answer, after a handshake that went well.
                 match lost.map(|lost| ConnectError::from_lost(address, &lost)) {
-                    Some(refused @ ConnectError::Refused { .. }) => {
-                        Err(ServerError::Connect(refused))
-                    }
+                    Some(
+                        refused @ (ConnectError::Refused { .. } | ConnectError::Removed { .. }),
+                    ) => Err(ServerError::Connect(refused)),
                     _ => Err(ServerError::Silent(error.to_string())),
                 }
             }

@@ -1,6 +1,5 @@
 //! From the command line to a running node, and back.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,21 +7,20 @@ use std::time::{Duration, SystemTime};
 
 use dkv_wire::certificate::Credentials;
 use dkv_wire::gate::Gate;
-use dkv_wire::identity::Role;
-use dkv_wire::join::{JoinError, find_token, join, recertify};
-use dkv_wire::limits;
-use dkv_wire::message::{Admission, ServerAnswer, ServerRefusal, ServerRequest};
-use dkv_wire::quic::{ConnectError, Endpoint};
+use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use crate::admission::{
+    Registration, admit, certify_again, keep_certified, keep_registered, learn,
+};
 use crate::args::Args;
 use crate::data_dir::{DataDir, NodeFile};
 use crate::disk::RealDisk;
 use crate::disk_check::{self, Verdict};
 use crate::node::{Me, Node, Parts};
-use crate::registration::{ServerError, ServerLink, resolve};
+use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
 use crate::wal::{Wal, WalOptions};
 use crate::{announce, compaction, coordinator, incoming};
@@ -31,14 +29,6 @@ use crate::{announce, compaction, coordinator, incoming};
 const FIRST_PORT: u16 = 4401;
 /// How many ports after that it tries before it takes any.
 const PORTS_TRIED: u16 = 100;
-/// Time between two attempts to reach a server without which a node cannot go on.
-const SERVER_RETRY: Duration = Duration::from_millis(500);
-/// How often a person is told that the server cannot be reached.
-const SERVER_REMIND: Duration = Duration::from_secs(5);
-/// How often a running node registers again, so that the server has it after it was restarted.
-const REGISTER_EVERY: Duration = Duration::from_secs(10);
-/// How often the age of the certificate is looked at.
-const RENEW_CHECK_EVERY: Duration = Duration::from_secs(600);
 /// Time that a hand-over may take when the node stops.
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
 /// Bytes of entries that stay in memory.
@@ -47,10 +37,10 @@ const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// Why a node did not start, or stopped by itself. Its text is one sentence for a person.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct NodeError(String);
+pub struct NodeError(pub(crate) String);
 
 impl NodeError {
-    fn new(error: impl ToString) -> Self {
+    pub(crate) fn new(error: impl ToString) -> Self {
         Self(error.to_string())
     }
 }
@@ -185,72 +175,6 @@ async fn start(args: Args) -> Result<Started, NodeError> {
     Ok(Started { node, failure: failed })
 }
 
-/// Joins with a token.
-async fn admit(args: &Args, directory: &DataDir) -> Result<Credentials, NodeError> {
-    let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
-    let mut waiting = Waiting::default();
-    loop {
-        let server = resolve(&args.server).await.map_err(NodeError::new)?;
-        // Looked for each time: a server that is just starting may not have left it yet.
-        let token = find_token(server, Role::Node, args.token_file.as_deref());
-        let failed = match token {
-            Ok(token) => match join(&endpoint, server, &token).await {
-                Ok(credentials) => {
-                    directory.save_credentials(&credentials).map_err(NodeError::new)?;
-                    endpoint.close().await;
-                    return Ok(credentials);
-                }
-                Err(JoinError::Connect(error)) => error.to_string(),
-                Err(error @ JoinError::Call(..)) => error.to_string(),
-                Err(error) => return Err(NodeError::new(error)),
-            },
-            Err(error) => return Err(NodeError::new(error)),
-        };
-        waiting.on("the registration server", &failed).await;
-    }
-}
-
-/// Gets a new certificate for a node that was away for longer than its last one lived.
-async fn certify_again(
-    args: &Args,
-    directory: &DataDir,
-    expired: Credentials,
-) -> Result<Credentials, NodeError> {
-    warn!("the certificate of this node has expired: asking the server for a new one");
-    let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
-    let mut waiting = Waiting::default();
-    loop {
-        let server = resolve(&args.server).await.map_err(NodeError::new)?;
-        match recertify(&endpoint, server, &expired).await {
-            Ok(credentials) => {
-                directory.save_credentials(&credentials).map_err(NodeError::new)?;
-                endpoint.close().await;
-                return Ok(credentials);
-            }
-            Err(error @ (JoinError::Connect(_) | JoinError::Call(..))) => {
-                waiting.on("the registration server", &error.to_string()).await;
-            }
-            Err(error) => return Err(NodeError::new(error)),
-        }
-    }
-}
-
-/// Says now and then what a node waits for.
-#[derive(Default)]
-struct Waiting {
-    told: Option<tokio::time::Instant>,
-}
-
-impl Waiting {
-    async fn on(&mut self, what: &str, why: &str) {
-        if self.told.is_none_or(|told| told.elapsed() >= SERVER_REMIND) {
-            warn!("waiting for {what}: {why}");
-            self.told = Some(tokio::time::Instant::now());
-        }
-        tokio::time::sleep(SERVER_RETRY).await;
-    }
-}
-
 async fn listen(
     args: &Args,
     credentials: &Credentials,
@@ -345,70 +269,6 @@ fn segment_bytes(log_bytes_max: u64) -> u64 {
     (log_bytes_max / 16 / STEP * STEP).clamp(1024 * 1024, 16 * 1024 * 1024)
 }
 
-/// What a node says to the server at every start, and now and then.
-struct Registration {
-    server: Arc<ServerLink>,
-    name: Option<String>,
-    address: SocketAddr,
-}
-
-impl Registration {
-    async fn register(&self) -> Result<Admission, ServerError> {
-        let request = ServerRequest::Register { name: self.name.clone(), address: self.address };
-        match self.server.ask(&request).await? {
-            ServerAnswer::Admitted(admission) => Ok(*admission),
-            _ => Err(ServerError::Unexpected),
-        }
-    }
-
-    /// Registers, and waits for the server as long as it takes.
-    async fn insist(&self, directory: &DataDir) -> Result<Admission, NodeError> {
-        let mut waiting = Waiting::default();
-        loop {
-            match self.register().await {
-                Ok(admission) => return Ok(admission),
-                Err(error) => match fatal(&error, directory) {
-                    Some(fatal) => return Err(fatal),
-                    None => waiting.on("the registration server", &error.to_string()).await,
-                },
-            }
-        }
-    }
-}
-
-/// What of a server's answers makes it useless to ask again.
-fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
-    match error {
-        ServerError::Connect(ConnectError::Refused { address, why }) => Some(NodeError(format!(
-            "the data directory {} belongs to another network than the server at {address}, or \
-             was removed from it ({why}); to join that network, choose another directory with \
-             --data-dir",
-            directory.path().display()
-        ))),
-        ServerError::Refused(ServerRefusal::Storage(_)) => None,
-        ServerError::Refused(refusal) => Some(NodeError::new(refusal)),
-        ServerError::Resolve(..) => Some(NodeError::new(error)),
-        ServerError::Connect(_) | ServerError::Silent(_) | ServerError::Unexpected => None,
-    }
-}
-
-/// Learns from the server where the other nodes are.
-///
-/// The directory knows better, as long as it can be followed. When all nodes have moved, nobody is
-/// left at the addresses in it: so of a node to which there is no connection, the address under
-/// which it has registered is tried.
-fn learn(node: &Node, admission: &Admission) {
-    let reported = admission.view.iter().flat_map(|view| &view.nodes);
-    let reported = reported.map(|node| (node.id, node.address));
-    // A node registers under its new address before any coordinator can report it.
-    let known: BTreeMap<_, _> = reported.chain(admission.peers.iter().copied()).collect();
-    for (id, address) in known {
-        if id != node.id() && !node.peers().is_connected(id) {
-            node.peers().learn(id, address);
-        }
-    }
-}
-
 /// Follows the directory for the life of the node.
 async fn follow_directory(node: Arc<Node>) {
     let mut applied = node.control().machine().applied();
@@ -420,62 +280,6 @@ async fn follow_directory(node: Arc<Node>) {
             return;
         }
     }
-}
-
-/// Registers until it succeeded, and again now and then.
-async fn keep_registered(node: Arc<Node>, registration: Registration) {
-    let registration = Registration { name: Some(node.me().name.clone()), ..registration };
-    loop {
-        let pause = match registration.register().await {
-            Ok(admission) => {
-                learn(&node, &admission);
-                // The network has not begun, or nobody is where it was: the server hears of it first.
-                if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
-            }
-            Err(error) => match fatal(&error, node.directory()) {
-                Some(fatal) => return node.fail(fatal.to_string()),
-                None => {
-                    debug!(%error, "not registered");
-                    SERVER_RETRY * 2
-                }
-            },
-        };
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Renews the certificate when it has reached a good part of its life.
-async fn keep_certified(node: Arc<Node>) {
-    loop {
-        if let Err(error) = renew_if_due(&node).await {
-            warn!(%error, "the certificate was not renewed");
-        }
-        tokio::time::sleep(RENEW_CHECK_EVERY).await;
-    }
-}
-
-async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
-    let Some(credentials) = node.endpoint().credentials() else { return Ok(()) };
-    let age = credentials.age(SystemTime::now()).map_err(NodeError::new)?;
-    if age < limits::CERTIFICATE_RENEW {
-        return Ok(());
-    }
-    let renewed = if credentials.expired(SystemTime::now()).map_err(NodeError::new)? {
-        let server = node.server().resolve().await.map_err(NodeError::new)?;
-        let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
-        recertify(&endpoint, server, &credentials).await.map_err(NodeError::new)?
-    } else {
-        let public_key = credentials.public_key().map_err(NodeError::new)?;
-        let answer = node.server().ask(&ServerRequest::Renew { public_key }).await;
-        let ServerAnswer::Certificate(certificate) = answer.map_err(NodeError::new)? else {
-            return Err(NodeError::new(ServerError::Unexpected));
-        };
-        credentials.renewed(&certificate).map_err(NodeError::new)?
-    };
-    node.directory().save_credentials(&renewed).map_err(NodeError::new)?;
-    node.endpoint().set_credentials(renewed, Some(Admit::Certified)).map_err(NodeError::new)?;
-    info!("certificate renewed");
-    Ok(())
 }
 
 fn is_file_name(name: &str) -> bool {

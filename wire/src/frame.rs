@@ -6,7 +6,7 @@
 //!
 //! What is deliberately missing: trust. A length over the limit is an error before a byte is
 //! allocated for it, the buffer grows only as bytes arrive, and a frame that was begun must be
-//! finished within [`FRAME_TIMEOUT`](crate::limits::FRAME_TIMEOUT).
+//! finished within [`FRAME_TIMEOUT`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::Serialize;

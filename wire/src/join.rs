@@ -22,7 +22,7 @@ pub const TOKEN_VARIABLE: &str = "DKV_TOKEN";
 pub enum TokenError {
     /// None was given and none was found.
     #[error(
-        "joining {server} as {role} needs a token: put the text of a {role} token, which the \
+        "joining {server} as {role} needs a token: put the text of the {role} token, which the \
          server keeps in its data directory under tokens/, into a file and name it with \
          --token-file, or into the variable {TOKEN_VARIABLE}"
     )]
@@ -49,7 +49,7 @@ pub enum TokenError {
         source: InvalidToken,
     },
     /// The token is for something else.
-    #[error("{from}: this is a {found} token, and a {wanted} token is needed")]
+    #[error("{from}: this token is for the role {found}, and one for the role {wanted} is needed")]
     Role {
         /// Where it is from.
         from: String,

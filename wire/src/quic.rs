@@ -60,6 +60,14 @@ pub enum ConnectError {
         /// What TLS says.
         why: String,
     },
+    /// The other side is who was expected, and has removed us from the network.
+    #[error("{address}: {why}")]
+    Removed {
+        /// Who was called.
+        address: SocketAddr,
+        /// What it says.
+        why: String,
+    },
     /// Nobody answered, or the way was lost.
     #[error("{address}: {why}")]
     Unreachable {
@@ -74,8 +82,17 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Sorts a lost connection into refused or unreachable.
+    /// Sorts a lost connection into refused, removed or unreachable.
     pub fn from_lost(address: SocketAddr, error: &quinn::ConnectionError) -> Self {
+        // An IPv6 socket calls IPv4 addresses by another name than people do.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        if let quinn::ConnectionError::ApplicationClosed(close) = error
+            && close.error_code == VarInt::from_u32(Close::Denied as u32)
+        {
+            // Sent over a connection on which both sides were proved.
+            let why = String::from_utf8_lossy(&close.reason).into_owned();
+            return Self::Removed { address, why };
+        }
         // Codes from 0x100 on are TLS alerts (RFC 9001, section 4.8).
         let refused = match error {
             quinn::ConnectionError::TransportError(error) => {
@@ -83,9 +100,6 @@ impl ConnectError {
             }
             quinn::ConnectionError::ConnectionClosed(close) => {
                 (0x100..0x200).contains(&u64::from(close.error_code))
-            }
-            quinn::ConnectionError::ApplicationClosed(close) => {
-                close.error_code == VarInt::from_u32(Close::Denied as u32)
             }
             _ => false,
         };
@@ -207,7 +221,7 @@ impl Endpoint {
         match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(ConnectError::from_lost(address, &error)),
-            Err(_) => Err(ConnectError::Unreachable { address, why: "no answer".into() }),
+            Err(_) => Err(ConnectError::from_lost(address, &quinn::ConnectionError::TimedOut)),
         }
     }
 

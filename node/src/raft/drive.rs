@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Term};
@@ -13,11 +14,16 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::raft::ReadPolicy;
 use openraft::{ChangeMembers, EmptyNode, Instant};
 
-use super::{LogStore, Machine, Metrics, Network, Outcome, Proposal, Raft, Types};
+use super::{
+    LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Proposal, Raft, ServerState, Types,
+};
 use crate::group::ProposeError;
 use crate::peers::Peers;
 use crate::state::steward::Step;
 use crate::wal::GroupLog;
+
+/// Longest time that a request waits for the end of a hand-over.
+const HAND_OVER_WAIT: Duration = Duration::from_millis(300);
 
 /// Starts a group from what its log and its state say.
 pub(crate) async fn start(
@@ -47,7 +53,7 @@ pub(crate) async fn propose(raft: &Raft, entry: Bytes) -> Result<(Term, Outcome)
     match raft.client_write(Proposal(entry)).await {
         Ok(response) => Ok((Term(*response.log_id.leader_id), response.data)),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-            Err(not_leader(forward))
+            Err(not_leader(raft, forward).await)
         }
         Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
             Err(ProposeError::Unknown("the primary changed while it was under way".into()))
@@ -64,7 +70,7 @@ pub(crate) async fn confirm_leadership(raft: &Raft) -> Result<Term, ProposeError
     match confirmed {
         Ok(read) => Ok(Term(**read.committed_leader_id())),
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-            Err(not_leader(forward))
+            Err(not_leader(raft, forward).await)
         }
         Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
             Err(ProposeError::Unavailable("no quorum answers".into()))
@@ -73,11 +79,21 @@ pub(crate) async fn confirm_leadership(raft: &Raft) -> Result<Term, ProposeError
     }
 }
 
-fn not_leader(forward: ForwardToLeader<Types>) -> ProposeError {
+async fn not_leader(raft: &Raft, forward: ForwardToLeader<Types>) -> ProposeError {
     match forward.reason {
         ForwardReason::LeaseExpired => ProposeError::Unavailable("no quorum answers".into()),
-        ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
-            ProposeError::NotLeader(forward.leader_id)
+        ForwardReason::NotLeader => ProposeError::NotLeader(forward.leader_id),
+        // Whoever asks is sent on once the successor leads; sent on at once it would be refused
+        // there too, and wait for longer than the hand-over takes.
+        ForwardReason::LeadershipTransfer => {
+            let mut metrics = MetricsWatch::of(raft);
+            let taken_over = metrics.wait_for(|metrics| {
+                metrics.state != ServerState::Leader
+                    && metrics.current_leader.is_some_and(|leader| leader != metrics.id)
+            });
+            let _ = tokio::time::timeout(HAND_OVER_WAIT, taken_over).await;
+            let leader = metrics.borrow().current_leader;
+            ProposeError::NotLeader(leader.or(forward.leader_id))
         }
     }
 }
@@ -111,4 +127,10 @@ pub(crate) fn silence(metrics: &Metrics) -> BTreeMap<NodeId, u64> {
             Some((*node, answered.elapsed().as_millis() as u64))
         })
         .collect()
+}
+
+/// Time since a quorum last confirmed this leader, in milliseconds.
+pub(crate) fn since_quorum_ms(metrics: &Metrics) -> Option<u64> {
+    let confirmed = metrics.last_quorum_acked.as_ref()?;
+    Some(confirmed.elapsed().as_millis() as u64)
 }

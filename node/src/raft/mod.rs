@@ -17,7 +17,9 @@ mod network;
 mod service;
 mod watch;
 
-pub(crate) use drive::{confirm_leadership, initialize, propose, silence, start, take_step};
+pub(crate) use drive::{
+    confirm_leadership, initialize, propose, silence, since_quorum_ms, start, take_step,
+};
 use log::LogStore;
 pub(crate) use machine::{Machine, MachineHandle, SnapshotData};
 use network::Network;

@@ -14,8 +14,8 @@ use crate::network::NetworkView;
 pub struct Request {
     /// Chosen by the client, repeated in the reply; unique among those under way on the stream.
     pub id: u64,
-    /// Time that the client will wait, in milliseconds. The node gives up then, and says whether
-    /// the request may still have an effect.
+    /// Time that the client will wait, in milliseconds. What has not been begun by then is dropped;
+    /// what has been is brought to its end, whether or not anybody still waits for it.
     pub deadline_ms: u32,
     /// What is asked.
     pub body: RequestBody,

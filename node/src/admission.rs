@@ -1,0 +1,241 @@
+//! How a node comes to belong to a network, and stays in the server's books.
+//!
+//! Once in its life a node joins, with a token, and gets its identity. At every start it registers:
+//! it tells the server where it is, and is told where the others are, and, the very first node of
+//! all, that it shall bootstrap the network. After that the server is needed only now and then, for
+//! a new certificate; while it is down a node that has been here before does without it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dkv_wire::certificate::Credentials;
+use dkv_wire::identity::Role;
+use dkv_wire::join::{JoinError, find_token, join, recertify};
+use dkv_wire::limits;
+use dkv_wire::message::{Admission, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::quic::{ConnectError, Endpoint};
+use dkv_wire::tls::Admit;
+use tracing::{debug, info, warn};
+
+use crate::args::Args;
+use crate::data_dir::DataDir;
+use crate::node::Node;
+use crate::registration::{ServerError, ServerLink, resolve};
+use crate::run::NodeError;
+
+/// Time between two attempts to reach a server without which a node cannot go on.
+const SERVER_RETRY: Duration = Duration::from_millis(500);
+/// How often a person is told that the server cannot be reached.
+const SERVER_REMIND: Duration = Duration::from_secs(5);
+/// How often a running node registers again, so that the server has it after it was restarted.
+const REGISTER_EVERY: Duration = Duration::from_secs(10);
+/// How often the age of the certificate is looked at.
+const RENEW_CHECK_EVERY: Duration = Duration::from_secs(600);
+
+/// Joins with a token.
+pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credentials, NodeError> {
+    let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
+    let mut waiting = Waiting::default();
+    loop {
+        let server = resolve(&args.server).await.map_err(NodeError::new)?;
+        // Looked for each time: a server that is just starting may not have left it yet.
+        let token = find_token(server, Role::Node, args.token_file.as_deref());
+        let failed = match token {
+            Ok(token) => match join(&endpoint, server, &token).await {
+                Ok(credentials) => {
+                    directory.save_credentials(&credentials).map_err(NodeError::new)?;
+                    endpoint.close().await;
+                    return Ok(credentials);
+                }
+                Err(JoinError::Connect(error)) => error.to_string(),
+                Err(error @ JoinError::Call(..)) => error.to_string(),
+                Err(error) => return Err(NodeError::new(error)),
+            },
+            Err(error) => return Err(NodeError::new(error)),
+        };
+        waiting.on("the registration server", &failed).await;
+    }
+}
+
+/// Gets a new certificate for a node that was away for longer than its last one lived.
+pub(crate) async fn certify_again(
+    args: &Args,
+    directory: &DataDir,
+    expired: Credentials,
+) -> Result<Credentials, NodeError> {
+    warn!("the certificate of this node has expired: asking the server for a new one");
+    let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
+    let mut waiting = Waiting::default();
+    loop {
+        let server = resolve(&args.server).await.map_err(NodeError::new)?;
+        match recertify(&endpoint, server, &expired).await {
+            Ok(credentials) => {
+                directory.save_credentials(&credentials).map_err(NodeError::new)?;
+                endpoint.close().await;
+                return Ok(credentials);
+            }
+            Err(error @ (JoinError::Connect(_) | JoinError::Call(..))) => {
+                waiting.on("the registration server", &error.to_string()).await;
+            }
+            Err(error) => return Err(NodeError::new(error)),
+        }
+    }
+}
+
+/// Says now and then what a node waits for.
+#[derive(Default)]
+struct Waiting {
+    told: Option<tokio::time::Instant>,
+}
+
+impl Waiting {
+    async fn on(&mut self, what: &str, why: &str) {
+        if self.told.is_none_or(|told| told.elapsed() >= SERVER_REMIND) {
+            warn!("waiting for {what}: {why}");
+            self.told = Some(tokio::time::Instant::now());
+        }
+        tokio::time::sleep(SERVER_RETRY).await;
+    }
+}
+
+/// What a node says to the server at every start, and now and then.
+pub(crate) struct Registration {
+    pub(crate) server: Arc<ServerLink>,
+    pub(crate) name: Option<String>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Registration {
+    async fn register(&self) -> Result<Admission, ServerError> {
+        let request = ServerRequest::Register { name: self.name.clone(), address: self.address };
+        match self.server.ask(&request).await? {
+            ServerAnswer::Admitted(admission) => Ok(*admission),
+            _ => Err(ServerError::Unexpected),
+        }
+    }
+
+    /// Registers, and waits for the server as long as it takes.
+    pub(crate) async fn insist(&self, directory: &DataDir) -> Result<Admission, NodeError> {
+        let mut waiting = Waiting::default();
+        loop {
+            match self.register().await {
+                Ok(admission) => return Ok(admission),
+                Err(error) => match fatal(&error, directory) {
+                    Some(fatal) => return Err(fatal),
+                    None => waiting.on("the registration server", &error.to_string()).await,
+                },
+            }
+        }
+    }
+}
+
+/// What of a server's answers makes it useless to ask again.
+///
+/// For a node that runs, only the word of its own network's server counts: whoever else answers at
+/// the server's address must not be able to stop it.
+fn fatal_while_running(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
+    match error {
+        ServerError::Connect(ConnectError::Refused { .. }) | ServerError::Resolve(..) => None,
+        other => fatal(other, directory),
+    }
+}
+
+/// What of a server's answers makes it useless to ask again, for a node that is just starting.
+fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
+    match error {
+        ServerError::Connect(ConnectError::Removed { why, .. }) => Some(NodeError(format!(
+            "this node was {why}; to join again, start it with an empty data directory (this one \
+             is {})",
+            directory.path().display()
+        ))),
+        ServerError::Connect(ConnectError::Refused { address, why }) => Some(NodeError(format!(
+            "the data directory {} belongs to another network than the server at {address} \
+             ({why}); to join that network, choose another directory with --data-dir",
+            directory.path().display()
+        ))),
+        ServerError::Refused(ServerRefusal::Storage(_)) => None,
+        ServerError::Refused(refusal) => Some(NodeError::new(refusal)),
+        ServerError::Resolve(..) => Some(NodeError::new(error)),
+        ServerError::Connect(_) | ServerError::Silent(_) | ServerError::Unexpected => None,
+    }
+}
+
+/// Learns from the server where the other nodes are.
+///
+/// The directory knows better, as long as it can be followed. When all nodes have moved, nobody is
+/// left at the addresses in it: so of a node to which there is no connection, the address under
+/// which it has registered is tried.
+pub(crate) fn learn(node: &Node, admission: &Admission) {
+    let reported = admission.view.iter().flat_map(|view| &view.nodes);
+    let reported = reported.map(|node| (node.id, node.address));
+    // A node registers under its new address before any coordinator can report it.
+    let known: BTreeMap<_, _> = reported.chain(admission.peers.iter().copied()).collect();
+    for (id, address) in known {
+        if id != node.id() && !node.peers().is_connected(id) {
+            node.peers().learn(id, address);
+        }
+    }
+}
+
+/// Registers until it succeeded, and again now and then.
+pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration) {
+    let registration = Registration { name: Some(node.me().name.clone()), ..registration };
+    loop {
+        let pause = match registration.register().await {
+            Ok(admission) => {
+                learn(&node, &admission);
+                // The network has not begun, or nobody is where it was: the server hears of it first.
+                if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
+            }
+            Err(error) => match fatal_while_running(&error, node.directory()) {
+                Some(fatal) => return node.fail(fatal.to_string()),
+                None => {
+                    match &error {
+                        ServerError::Connect(ConnectError::Refused { .. }) => {
+                            warn!(%error, "the server's address is answered by somebody else");
+                        }
+                        _ => debug!(%error, "not registered"),
+                    }
+                    SERVER_RETRY * 2
+                }
+            },
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Renews the certificate when it has reached a good part of its life.
+pub(crate) async fn keep_certified(node: Arc<Node>) {
+    loop {
+        if let Err(error) = renew_if_due(&node).await {
+            warn!(%error, "the certificate was not renewed");
+        }
+        tokio::time::sleep(RENEW_CHECK_EVERY).await;
+    }
+}
+
+async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
+    let Some(credentials) = node.endpoint().credentials() else { return Ok(()) };
+    let age = credentials.age(SystemTime::now()).map_err(NodeError::new)?;
+    if age < limits::CERTIFICATE_RENEW {
+        return Ok(());
+    }
+    let renewed = if credentials.expired(SystemTime::now()).map_err(NodeError::new)? {
+        let server = node.server().resolve().await.map_err(NodeError::new)?;
+        let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
+        recertify(&endpoint, server, &credentials).await.map_err(NodeError::new)?
+    } else {
+        let public_key = credentials.public_key().map_err(NodeError::new)?;
+        let answer = node.server().ask(&ServerRequest::Renew { public_key }).await;
+        let ServerAnswer::Certificate(certificate) = answer.map_err(NodeError::new)? else {
+            return Err(NodeError::new(ServerError::Unexpected));
+        };
+        credentials.renewed(&certificate).map_err(NodeError::new)?
+    };
+    node.directory().save_credentials(&renewed).map_err(NodeError::new)?;
+    node.endpoint().set_credentials(renewed, Some(Admit::Certified)).map_err(NodeError::new)?;
+    info!("certificate renewed");
+    Ok(())
+}
