@@ -59,7 +59,8 @@ pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> 
     match client.remove_node(found.id).await {
         Ok(()) => {
             screen.line(&format!(
-                "removed node {} ({}); its id never takes part again",
+                "node {} ({}) is leaving: others take its places, and then it is refused for good; \
+                 see status",
                 found.name, found.id
             ))?;
             Ok(true)

@@ -267,7 +267,7 @@ pub(crate) struct Local {
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub(crate) listen: std::net::IpAddr,
 
-    /// Shards of the network, fixed when it is created [default: 4]
+    /// Shards of the network, fixed when it is created [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<u32>,
 

@@ -17,6 +17,7 @@ use dkv_wire::limits;
 use dkv_wire::message::{Admission, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::tls::Admit;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::args::Args;
@@ -29,6 +30,8 @@ use crate::run::NodeError;
 const SERVER_RETRY: Duration = Duration::from_millis(500);
 /// How often a person is told that the server cannot be reached.
 const SERVER_REMIND: Duration = Duration::from_secs(5);
+/// Time in which a name may become free because the node that had it is found to be gone.
+const NAME_PATIENCE: Duration = Duration::from_secs(20);
 /// How often a running node registers again, so that the server has it after it was restarted.
 const REGISTER_EVERY: Duration = Duration::from_secs(10);
 /// How often the age of the certificate is looked at.
@@ -87,14 +90,14 @@ pub(crate) async fn certify_again(
 /// Says now and then what a node waits for.
 #[derive(Default)]
 struct Waiting {
-    told: Option<tokio::time::Instant>,
+    told: Option<Instant>,
 }
 
 impl Waiting {
     async fn on(&mut self, what: &str, why: &str) {
         if self.told.is_none_or(|told| told.elapsed() >= SERVER_REMIND) {
             warn!("waiting for {what}: {why}");
-            self.told = Some(tokio::time::Instant::now());
+            self.told = Some(Instant::now());
         }
         tokio::time::sleep(SERVER_RETRY).await;
     }
@@ -119,9 +122,16 @@ impl Registration {
     /// Registers, and waits for the server as long as it takes.
     pub(crate) async fn insist(&self, directory: &DataDir) -> Result<Admission, NodeError> {
         let mut waiting = Waiting::default();
+        let begun = Instant::now();
         loop {
             match self.register().await {
                 Ok(admission) => return Ok(admission),
+                // The machine that had the name may just have lost its data, and be this one.
+                Err(error @ ServerError::Refused(ServerRefusal::NameTaken(_)))
+                    if begun.elapsed() < NAME_PATIENCE =>
+                {
+                    waiting.on("the name", &error.to_string()).await;
+                }
                 Err(error) => match fatal(&error, directory) {
                     Some(fatal) => return Err(fatal),
                     None => waiting.on("the registration server", &error.to_string()).await,

@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_wire::id::{NodeId, Term};
-use dkv_wire::message::{Confirmation, CoordinatorReport, ServerAnswer, ServerRequest};
+use dkv_wire::message::{Confirmation, CoordinatorReport, Refusal, ServerAnswer, ServerRequest};
 use dkv_wire::network::{NetworkView, NodeState};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::node::Node;
 use crate::raft;
-use crate::state::DirectoryCommand;
 use crate::state::placement::{self, Liveness, Sighting};
+use crate::state::{Announcement, DirectoryCommand};
 
 /// How often the coordinator looks at everything.
 const TICK: Duration = Duration::from_millis(100);
@@ -121,6 +121,36 @@ fn silence(node: &Node, since: Instant) -> BTreeMap<NodeId, u64> {
             None => (id, reign_ms),
         })
         .collect()
+}
+
+/// How a node that announces itself is taken in: as itself, or in the place of one that is gone and
+/// had its name.
+pub(crate) fn welcome(
+    node: &Node,
+    announcement: Announcement,
+) -> Result<DirectoryCommand, Refusal> {
+    let Announcement { id, name, .. } = &announcement;
+    let namesake = node.control().machine().with_directory(|directory| {
+        let mut nodes = directory.nodes().iter();
+        let namesake = nodes.find(|(other, member)| *other != id && member.name == *name);
+        namesake.map(|(other, _)| *other)
+    });
+    let Some(old) = namesake.flatten() else {
+        return Ok(DirectoryCommand::Announce(announcement));
+    };
+    let state = node.view().and_then(|view| Some(view.node(old)?.state));
+    match state {
+        Some(NodeState::Down | NodeState::Left) => {
+            Ok(DirectoryCommand::Supersede { old, new: announcement })
+        }
+        Some(NodeState::Live) => Err(Refusal::Invalid(format!(
+            "the name {name} belongs to another node that is running; choose another with --name"
+        ))),
+        // It is not known yet whether it is gone.
+        _ => Err(Refusal::Unavailable(format!(
+            "the name {name} belongs to a node that was heard of a moment ago"
+        ))),
+    }
 }
 
 /// How the nodes seem to this coordinator, for people.

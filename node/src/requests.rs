@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::coordinator;
 use crate::group::Group;
 use crate::node::Node;
 use crate::reads::PendingRead;
@@ -103,7 +104,10 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Announce { name, address } => {
             let Some(id) = peer.as_node() else { return };
             let announcement = Announcement { id, name, address };
-            direct(node, DirectoryCommand::Announce(announcement), request.deadline_ms, reply);
+            match coordinator::welcome(node, announcement) {
+                Ok(command) => direct(node, command, request.deadline_ms, reply),
+                Err(refusal) => reply.refuse(refusal),
+            }
         }
         RequestBody::Leaving => {
             let Some(id) = peer.as_node() else { return };

@@ -34,6 +34,14 @@ pub enum DirectoryCommand {
     },
     /// Adds a node, or brings its name and address up to date. A node that had left is back.
     Announce(Announcement),
+    /// A node comes in the place of one that is gone and had its name: the old one is to give up
+    /// its places, under another name, and the new one is announced.
+    Supersede {
+        /// The node that is gone.
+        old: NodeId,
+        /// The node that has its name now.
+        new: Announcement,
+    },
     /// A node stops in good order. It keeps its place.
     Leave(NodeId),
     /// The wanted members of a group. Its leader moves toward them, one change at a time.

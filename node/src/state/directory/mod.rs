@@ -241,6 +241,11 @@ impl RowSink for Directory {
     }
 }
 
+/// The name of a node that has given its own up.
+fn placeholder(node: NodeId) -> String {
+    format!("gone-{}", node.short())
+}
+
 /// Makes the reason why a change cannot be.
 macro_rules! reject {
     ($($text:tt)*) => {
@@ -260,6 +265,7 @@ impl Contents {
             // Dealt with above.
             DirectoryCommand::Create { .. } => Ok(()),
             DirectoryCommand::Announce(announcement) => self.announce(announcement),
+            DirectoryCommand::Supersede { old, new } => self.supersede(*old, new),
             DirectoryCommand::Leave(node) => {
                 self.node_mut(*node)?.left = true;
                 Ok(())
@@ -338,6 +344,19 @@ impl Contents {
         let (name, address) = (name.clone(), *address);
         self.nodes.insert(*id, Member { name, address, joined, left: false, retiring: false });
         Ok(())
+    }
+
+    fn supersede(&mut self, old: NodeId, new: &Announcement) -> Result<(), String> {
+        if self.nodes.get(&new.id).is_some_and(|member| member.name == new.name) {
+            return self.announce(new);
+        }
+        if old == new.id || self.node_mut(old)?.name != new.name {
+            reject!("node {} does not have the name {}", old.short(), new.name);
+        }
+        self.announce(&Announcement { name: placeholder(new.id), ..new.clone() })?;
+        self.retire(old)?;
+        self.node_mut(old)?.name = placeholder(old);
+        self.announce(new)
     }
 
     fn set_members(

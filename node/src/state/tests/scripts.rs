@@ -180,6 +180,12 @@ fn directory_script() -> impl FnMut(&str) -> String {
                 founder: announcement(),
             },
             "announce" => DirectoryCommand::Announce(announcement()),
+            "supersede" => DirectoryCommand::Supersede {
+                old: node(
+                    option(&words, "old").map_or('a', |text| text.chars().next().expect("one")),
+                ),
+                new: announcement(),
+            },
             "leave" => DirectoryCommand::Leave(target()),
             "members" => DirectoryCommand::SetMembers {
                 group: group(),
