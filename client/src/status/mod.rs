@@ -1,7 +1,7 @@
 //! How a network is: asked, computed, shown.
 //!
-//! [`report`] turns what the server and the nodes said into one [`Report`]; it is plain code that
-//! takes plain data. [`render`] makes a table of it for people and [`json`] a document for
+//! [`report()`] turns what the server and the nodes said into one [`Report`]; it is plain code that
+//! takes plain data. [`render()`] makes a table of it for people and [`json`] a document for
 //! programs, whose fields are those of the structs in `report.rs` and do not change their meaning.
 //!
 //! The parts of a report were said by different processes at slightly different moments. Where
