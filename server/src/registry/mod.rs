@@ -3,7 +3,7 @@
 //! The [`Registry`] is the whole of the server's judgement: who was told to bootstrap, who the
 //! coordinator is, which nodes there are, which tokens admit whom, who is refused. Its methods
 //! take what somebody says and the time, and give the answer and its [`Effects`]; the caller
-//! ([`keeper`](crate::keeper)) makes the effects happen *before* the answer goes out. So whatever
+//! (`keeper`) makes the effects happen *before* the answer goes out. So whatever
 //! was answered once is answered again after a crash.
 //!
 //! ```text
