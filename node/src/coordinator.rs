@@ -129,6 +129,9 @@ pub(crate) fn welcome(
     node: &Node,
     announcement: Announcement,
 ) -> Result<DirectoryCommand, Refusal> {
+    if !node.control().leads() {
+        return Err(Refusal::NotPrimary { primary: node.control().leader() });
+    }
     let Announcement { id, name, .. } = &announcement;
     let namesake = node.control().machine().with_directory(|directory| {
         let mut nodes = directory.nodes().iter();
@@ -138,7 +141,8 @@ pub(crate) fn welcome(
     let Some(old) = namesake.flatten() else {
         return Ok(DirectoryCommand::Announce(announcement));
     };
-    let state = node.view().and_then(|view| Some(view.node(old)?.state));
+    // Only who has led for a moment knows who lives; everybody else assumes it.
+    let state = node.reign().and_then(|since| states(node, since).get(&old).copied());
     match state {
         Some(NodeState::Down | NodeState::Left) => {
             Ok(DirectoryCommand::Supersede { old, new: announcement })

@@ -208,6 +208,11 @@ impl Node {
         *lock(&self.reign) = since;
     }
 
+    /// Since when this node has been the coordinator, if it is.
+    pub(crate) fn reign(&self) -> Option<Instant> {
+        *lock(&self.reign)
+    }
+
     /// Something has happened after which the process must not go on.
     pub(crate) fn fail(&self, why: String) {
         self.failure.send_if_modified(|failure| {
@@ -361,8 +366,7 @@ impl Node {
         };
         let primaries = self.groups().into_iter().filter(|group| group.id().is_shard());
         let primaries = primaries.filter_map(|group| Some((group.id(), group.leader()?))).collect();
-        let reign = *lock(&self.reign);
-        let states = match reign {
+        let states = match self.reign() {
             Some(since) if coordinator == Some(self.me.id) => coordinator::states(self, since),
             // A replicant knows of the coordinator's and its own life only; the rest it assumes.
             _ => self.peers.known().into_iter().map(|(id, _)| (id, NodeState::Live)).collect(),
