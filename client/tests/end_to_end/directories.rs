@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::network::text;
-use crate::harness::{Network, Process};
+use crate::harness::{Network, Process, eventually};
 
 /// Starts a node on a directory and makes sure that it is refused with one sentence.
 async fn refused(network: &Network, dir: &Path, why: &str) {
@@ -13,10 +13,12 @@ async fn refused(network: &Network, dir: &Path, why: &str) {
     let log = network.path("refused.log");
     let arguments = ["node", &address, "--data-dir", text(dir), "--listen", "127.0.0.1:0"];
     let mut process = Process::spawn(&arguments, &network.home(), &log);
+    let said = match process.ready().await {
+        Ok(_) => panic!("it started, and should have said {why:?}"),
+        Err(said) => said,
+    };
     let status = process.ended().await;
-    let said = process.said();
     let last = said.lines().last().unwrap();
-    assert!(!said.contains("confirmed as coordinator"), "it went on: {said}");
     let errors = said.lines().filter(|line| line.starts_with("error: ")).count();
     assert!(last.starts_with("error: ") && errors == 1, "{said}");
     assert!(last.contains(text(dir)), "it does not name {}: {said}", dir.display());
@@ -49,11 +51,24 @@ async fn a_directory_is_used_by_one_process_of_one_network() {
     refused(&network, &dir, "is in use by another process").await;
     network.assert_alive();
 
+    // Whoever answers at the server's address cannot stop a node: it goes on in its own network,
+    // says what is wrong, and is nothing to the other one.
     let mut other = Network::beside(&network).await;
     other.add_node().await;
     network.stop_node(0).await;
-    // It may start, for it needs no server to, but not stay.
-    refused(&other, &dir, "belongs to another network").await;
+    let (address, log) = (other.address.to_string(), network.path("astray.log"));
+    let arguments = ["node", &address, "--data-dir", text(&dir)];
+    let mut astray = Process::spawn(&arguments, &other.home(), &log);
+    astray.ready().await.unwrap();
+    eventually("it does not say so", async || {
+        let said = astray.said();
+        if said.contains("is answered by somebody else") { Ok(()) } else { Err(said) }
+    })
+    .await;
+    assert!(astray.lives() && !astray.said().contains("confirmed as coordinator"));
+    let known = other.client().await.status().await.nodes;
+    assert_eq!(known.len(), 1, "{known:?}");
+    drop(astray);
     network.start_node(0).await;
     network.settled().await;
 }

@@ -109,9 +109,9 @@ async fn tokens_that_admit_nobody() {
         refused(&network, role, Some(&revoked), "is not one of this network's").await;
     }
     let client = token_of(&network, Role::Client);
-    refused(&network, Role::Node, Some(&client), "a node token is needed").await;
+    refused(&network, Role::Node, Some(&client), "one for the role node is needed").await;
     let node = token_of(&network, Role::Node);
-    refused(&network, Role::Client, Some(&node), "a client token is needed").await;
+    refused(&network, Role::Client, Some(&node), "one for the role client is needed").await;
 
     // One use is one use.
     let once = admin.create_token(Role::Client, None, Some(1)).await.unwrap();

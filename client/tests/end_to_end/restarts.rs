@@ -1,5 +1,9 @@
 //! Processes that end and start again: all at once, the server alone, and nodes without it.
 
+use dkv_wire::certificate::Credentials;
+use dkv_wire::message::{Confirmation, CoordinatorReport, ServerAnswer, ServerRequest};
+
+use crate::harness::direct::{Direct, ask_server};
 use crate::harness::{Load, Network, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,6 +49,7 @@ async fn a_network_goes_on_without_its_server() {
     let load = Load::start(&client);
     load.more(500).await;
     let coordinator = network.coordinator().await;
+    let mut old_view = client.view().await.unwrap();
     network.kill_node(coordinator);
     load.more(500).await;
     network.start_node(coordinator).await;
@@ -73,9 +78,20 @@ async fn a_network_goes_on_without_its_server() {
     assert!(control.term > term || network.nodes[index].id() == node);
     network.same_state().await;
 
-    // It remembers.
+    // It remembers, and hears of no older one again.
     network.kill_server();
     network.start_server().await;
+    let old = &network.nodes[coordinator];
+    let credentials = Credentials::load(&old.dir.join("credentials")).unwrap().unwrap();
+    let connection = Direct::with(credentials).to_server(&network).await.unwrap();
+    (old_view.term, old_view.coordinator) = (before.1, Some(old.id()));
+    let report = CoordinatorReport { term: old_view.term, view: old_view };
+    let answer = ask_server(&connection, &ServerRequest::Report(report)).await;
+    let outdated = matches!(
+        answer,
+        ServerAnswer::Confirmed(Confirmation::Outdated { confirmed }) if confirmed >= term
+    );
+    assert!(outdated, "{answer:?}");
     let said = client.status().await.server.unwrap();
     assert!(said.coordinator.unwrap().1 >= term, "{said:?}");
 }
@@ -114,4 +130,28 @@ async fn a_wiped_node_comes_back_as_another() {
     network.kill_node(0);
     client.write("afterwards", "1").await.unwrap();
     assert_eq!(client.read("key-7").await.unwrap().value, "7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_node_takes_the_place_of_its_name() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    client.write("k", "v").await.unwrap();
+    let index = (network.coordinator().await + 1) % 3;
+    let (old, name) = (network.nodes[index].id(), network.nodes[index].file()["name"].clone());
+    let name = name.as_str().unwrap();
+    network.kill_node(index);
+    std::fs::remove_dir_all(&network.nodes[index].dir).unwrap();
+    network.respawn_node(index, &["--name", name]);
+    network.nodes[index].running().ready().await.unwrap();
+    network.settled().await;
+    let new = network.nodes[index].id();
+    assert_ne!(old, new);
+    for status in network.same_state().await {
+        for group in status.groups {
+            assert!(group.voters.contains(&new) && !group.voters.contains(&old), "{group:?}");
+        }
+    }
+    assert_eq!(client.refresh().await.unwrap().node(new).unwrap().name, name);
+    assert_eq!(client.read("k").await.unwrap().value, "v");
 }
