@@ -77,13 +77,13 @@ impl Settings {
                 ),
             );
         }
-        if self.election_max_ms < self.election_min_ms + self.heartbeat_ms {
+        let election_max_least_ms = self.election_min_ms.saturating_add(self.heartbeat_ms);
+        if self.election_max_ms < election_max_least_ms {
             return fail(
                 "election_max_ms",
                 format!(
-                    "must be at least election_min_ms and one heartbeat, that is {}, so that \
-                     voters do not stand at the same moment",
-                    self.election_min_ms + self.heartbeat_ms
+                    "must be at least election_min_ms and one heartbeat, that is \
+                     {election_max_least_ms}, so that voters do not stand at the same moment"
                 ),
             );
         }
