@@ -216,3 +216,6 @@ pub fn key_hash(key: &[u8]) -> u64 {
 pub fn shard_starts(count: u32) -> impl Iterator<Item = u64> {
     (0..count).map(move |index| ((u128::from(index) << 64) / u128::from(count.max(1))) as u64)
 }
+
+#[cfg(test)]
+mod tests;
