@@ -55,3 +55,6 @@ pub fn decode_prefix<'a, T: Deserialize<'a>>(
 ) -> Result<(T, &'a [u8]), DecodeError> {
     postcard::take_from_bytes(bytes).map_err(DecodeError::Malformed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,3 +95,6 @@ pub fn lock_dir(path: &Path) -> io::Result<File> {
         Err(fs::TryLockError::Error(error)) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

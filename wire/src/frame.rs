@@ -177,3 +177,6 @@ pub fn put_frame<T: Serialize>(buffer: &mut Vec<u8>, message: &T) {
     filled[start..start + FRAME_HEAD_BYTES].copy_from_slice(&length.to_le_bytes());
     *buffer = filled;
 }
+
+#[cfg(test)]
+mod tests;

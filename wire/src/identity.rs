@@ -124,3 +124,6 @@ impl From<NodeId> for HolderId {
 fn simple_uuid(text: &str) -> Result<Uuid, InvalidIdentity> {
     Uuid::try_parse(text).map_err(|_| InvalidIdentity)
 }
+
+#[cfg(test)]
+mod tests;

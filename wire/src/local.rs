@@ -5,6 +5,7 @@
 //! (0700), and a server elsewhere is never tried with these tokens: they are used only for an
 //! address of this machine.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,11 @@ use crate::token::Token;
 /// The directory of this user's dkv state: `$DKV_HOME`, or `$XDG_STATE_HOME/dkv`, or
 /// `$HOME/.local/state/dkv`. `None` if none of these is set.
 pub fn home() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    home_in(|name| std::env::var_os(name))
+}
+
+fn home_in(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("DKV_HOME")
         .or_else(|| set("XDG_STATE_HOME").map(|path| path.join("dkv")))
         .or_else(|| set("HOME").map(|path| path.join(".local/state/dkv")))
@@ -60,3 +65,6 @@ pub fn is_local(address: SocketAddr) -> bool {
 fn token_file(directory: &Path, role: Role) -> PathBuf {
     directory.join(format!("{role}.token"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,13 +77,13 @@ impl Settings {
                 ),
             );
         }
-        if self.election_max_ms < self.election_min_ms + self.heartbeat_ms {
+        let election_max_least_ms = self.election_min_ms.saturating_add(self.heartbeat_ms);
+        if self.election_max_ms < election_max_least_ms {
             return fail(
                 "election_max_ms",
                 format!(
-                    "must be at least election_min_ms and one heartbeat, that is {}, so that \
-                     voters do not stand at the same moment",
-                    self.election_min_ms + self.heartbeat_ms
+                    "must be at least election_min_ms and one heartbeat, that is \
+                     {election_max_least_ms}, so that voters do not stand at the same moment"
                 ),
             );
         }
@@ -216,3 +216,6 @@ pub fn key_hash(key: &[u8]) -> u64 {
 pub fn shard_starts(count: u32) -> impl Iterator<Item = u64> {
     (0..count).map(move |index| ((u128::from(index) << 64) / u128::from(count.max(1))) as u64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,3 +135,6 @@ fn sha256(content: &[u8]) -> [u8; 32] {
     hash.copy_from_slice(digest::digest(&digest::SHA256, content).as_ref());
     hash
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+use super::*;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_file_is_replaced_and_never_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    write(&path, b"the old content").unwrap();
+    // A second name of the old file: it would show whatever is written into that.
+    let before = directory.path().join("before");
+    fs::hard_link(&path, &before).unwrap();
+    write(&path, b"new").unwrap();
+    assert_eq!(read(&path).unwrap().unwrap(), b"new");
+    assert_eq!(read(&before).unwrap().unwrap(), b"the old content");
+    assert_eq!(names(directory.path()), ["before", "file"]);
+}
+
+#[test]
+fn a_file_is_for_its_owner_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    fs::write(&path, "readable by all").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    write(&path, b"secret").unwrap();
+    assert_eq!(mode(&path), 0o600);
+}
+
+#[test]
+fn what_a_crash_left_behind_is_not_in_the_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let left = directory.path().join(format!("file.{}.new", std::process::id()));
+    fs::write(&left, "a longer content that was never finished").unwrap();
+    assert_eq!(read(&path).unwrap(), None, "what was not finished is not there");
+    write(&path, b"short").unwrap();
+    assert_eq!(read(&path).unwrap().unwrap(), b"short");
+    assert_eq!(names(directory.path()), ["file"]);
+}
+
+#[test]
+fn a_failed_write_leaves_nothing_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    // A directory cannot be replaced by a file: the last step fails.
+    let path = directory.path().join("taken");
+    fs::create_dir(&path).unwrap();
+    write(&path, b"content").unwrap_err();
+    assert_eq!(names(directory.path()), ["taken"]);
+    write(&directory.path().join("absent").join("file"), b"content").unwrap_err();
+    write(Path::new("/"), b"content").unwrap_err();
+}
+
+#[test]
+fn a_file_that_is_not_there_is_no_error_and_a_directory_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    assert_eq!(read(&path).unwrap(), None);
+    remove(&path).unwrap();
+    write(&path, b"").unwrap();
+    assert_eq!(read(&path).unwrap().unwrap(), b"");
+    remove(&path).unwrap();
+    assert!(!path.exists());
+    read(directory.path()).unwrap_err();
+    remove(directory.path()).unwrap_err();
+}
+
+#[test]
+fn a_file_that_is_far_too_large_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    // Holes take no room on the disk.
+    let file = File::create(&path).unwrap();
+    file.set_len(FILE_BYTES_MAX + 1).unwrap();
+    assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    file.set_len(FILE_BYTES_MAX).unwrap();
+    assert_eq!(read(&path).unwrap().unwrap().len() as u64, FILE_BYTES_MAX);
+}
+
+#[test]
+fn directories_are_for_their_owner_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let outer = directory.path().join("outer");
+    let inner = outer.join("inner");
+    create_dir(&inner).unwrap();
+    assert_eq!((mode(&outer), mode(&inner)), (0o700, 0o700));
+    fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
+    create_dir(&inner).unwrap();
+    assert_eq!(mode(&inner), 0o700, "narrowed");
+    let file = inner.join("file");
+    write(&file, b"").unwrap();
+    create_dir(&file).unwrap_err();
+}
+
+#[test]
+fn a_locked_directory_is_locked_until_its_lock_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let lock = lock_dir(directory.path()).unwrap();
+    for _ in 0..2 {
+        let refused = lock_dir(directory.path()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+    }
+    drop(lock);
+    lock_dir(directory.path()).unwrap();
+    let absent = lock_dir(&directory.path().join("absent")).unwrap_err();
+    assert_eq!(absent.kind(), io::ErrorKind::NotFound);
+}

@@ -1,0 +1,179 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// The settings with one of them changed, and where the check must stop, if it must.
+type Case = (fn(&mut Settings), Option<&'static str>);
+
+#[test]
+fn each_setting_has_its_bounds() {
+    let cases: &[Case] = &[
+        (|_| {}, None),
+        (|s| s.replication = 0, Some("replication")),
+        (|s| s.replication = 1, None),
+        (|s| s.replication = limits::REPLICATION_MAX, None),
+        (|s| s.replication = limits::REPLICATION_MAX + 1, Some("replication")),
+        (|s| s.shards = 0, Some("shards")),
+        (|s| s.shards = limits::SHARDS_MAX, None),
+        (|s| s.shards = limits::SHARDS_MAX + 1, Some("shards")),
+        (|s| s.heartbeat_ms = 0, Some("heartbeat_ms")),
+        (|s| s.heartbeat_ms = 9, Some("heartbeat_ms")),
+        (|s| s.heartbeat_ms = 10, None),
+        (|s| s.heartbeat_ms = 10_001, Some("heartbeat_ms")),
+        (|s| s.heartbeat_ms = u64::MAX, Some("heartbeat_ms")),
+        (|s| s.election_min_ms = 0, Some("election_min_ms")),
+        (|s| s.election_min_ms = 89, Some("election_min_ms")),
+        (|s| s.election_min_ms = 90, None),
+        (|s| s.election_min_ms = 120, None),
+        (|s| s.election_min_ms = 121, Some("election_max_ms")),
+        (|s| s.election_min_ms = u64::MAX, Some("election_max_ms")),
+        (|s| s.election_max_ms = 129, Some("election_max_ms")),
+        (|s| s.election_max_ms = 130, None),
+        (|s| s.election_max_ms = 30_000, None),
+        (|s| s.election_max_ms = 60_001, Some("election_max_ms")),
+        (|s| s.election_max_ms = u64::MAX, Some("election_max_ms")),
+        (|s| s.value_bytes_max = 1023, Some("value_bytes_max")),
+        (|s| s.value_bytes_max = 1024, None),
+        (|s| s.value_bytes_max = limits::VALUE_BYTES_MAX as u64, None),
+        (|s| s.value_bytes_max = limits::VALUE_BYTES_MAX as u64 + 1, Some("value_bytes_max")),
+        (|s| s.log_bytes_max = (16 << 20) - 1, Some("log_bytes_max")),
+        (|s| s.log_bytes_max = 16 << 20, None),
+        (|s| s.replace_after_ms = 1499, Some("replace_after_ms")),
+        (|s| s.replace_after_ms = 1500, None),
+        (|s| s.replace_after_ms = u64::MAX, None),
+    ];
+    for (number, (change, expected)) in cases.iter().enumerate() {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let stopped = settings.check().err().map(|error| error.setting);
+        assert_eq!(stopped, *expected, "case {number}: {settings:?}");
+    }
+}
+
+#[test]
+fn an_impossible_setting_comes_with_what_would_be_right() {
+    let text = |change: fn(&mut Settings)| {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        settings.check().unwrap_err().to_string()
+    };
+    assert_eq!(text(|s| s.replication = 10), "replication: must be from 1 to 9");
+    assert_eq!(text(|s| s.shards = 0), "shards: must be from 1 to 1024");
+    assert_eq!(text(|s| s.heartbeat_ms = 1), "heartbeat_ms: must be from 10 to 10000");
+    assert_eq!(
+        text(|s| s.heartbeat_ms = 50),
+        "election_min_ms: must be at least three heartbeats, that is 150, so that one lost \
+         heartbeat does not cause an election"
+    );
+    assert_eq!(
+        text(|s| s.election_min_ms = 150),
+        "election_max_ms: must be at least election_min_ms and one heartbeat, that is 180, so \
+         that voters do not stand at the same moment"
+    );
+    assert_eq!(text(|s| s.value_bytes_max = 0), "value_bytes_max: must be from 1024 to 16777216");
+    assert_eq!(
+        text(|s| s.replace_after_ms = 0),
+        "replace_after_ms: must be at least ten elections, that is 1500"
+    );
+}
+
+fn shards(starts: impl IntoIterator<Item = u64>) -> Vec<ShardInfo> {
+    let shard = |(index, first_hash): (usize, u64)| ShardInfo {
+        group: GroupId(index as u32 + 1),
+        first_hash,
+        primary: None,
+        voters: Vec::new(),
+        learners: Vec::new(),
+    };
+    starts.into_iter().enumerate().map(shard).collect()
+}
+
+/// The last shard that does not begin after the hash, found by looking at all of them.
+fn naive_shard_of(shards: &[ShardInfo], hash: u64) -> Option<&ShardInfo> {
+    shards.iter().rev().find(|shard| shard.first_hash <= hash)
+}
+
+proptest! {
+    #[test]
+    fn the_shard_of_a_hash_is_what_a_plain_search_finds(
+        starts in proptest::collection::btree_set(any::<u64>(), 0..20),
+        near in any::<prop::sample::Index>(),
+        anywhere in any::<u64>(),
+    ) {
+        let shards = shards(std::iter::once(0).chain(starts.into_iter().filter(|start| *start > 0)));
+        let start = shards[near.index(shards.len())].first_hash;
+        for hash in [0, start, start.wrapping_add(1), start.wrapping_sub(1), anywhere, u64::MAX] {
+            prop_assert_eq!(shard_of(&shards, hash), naive_shard_of(&shards, hash), "{:x}", hash);
+        }
+    }
+
+    #[test]
+    fn a_key_is_placed_by_its_hash(key: Vec<u8>, count in 1..50_u32) {
+        let shards = shards(shard_starts(count));
+        let expected = naive_shard_of(&shards, xxhash_rust::xxh3::xxh3_64(&key)).cloned();
+        prop_assert_eq!(view(shards).shard_of(&key).cloned(), expected);
+    }
+}
+
+fn view(shards: Vec<ShardInfo>) -> NetworkView {
+    NetworkView {
+        network: NetworkId::random(),
+        term: Term(1),
+        coordinator: None,
+        nodes: Vec::new(),
+        shards,
+        settings: Settings::default(),
+        denied: Vec::new(),
+    }
+}
+
+#[test]
+fn a_view_without_shards_places_nothing() {
+    assert_eq!(view(Vec::new()).shard_of(b"key"), None);
+}
+
+#[test]
+fn shards_begin_at_zero_ascend_and_are_of_equal_size() {
+    for count in (1..=65).chain([100, 255, 256, 257, 1000, limits::SHARDS_MAX]) {
+        let starts: Vec<u64> = shard_starts(count).collect();
+        assert_eq!(starts.len(), count as usize);
+        assert_eq!(starts[0], 0);
+        // Together they cover 2^64 hashes; no two differ in size by more than one.
+        let ends = starts[1..].iter().map(|start| u128::from(*start)).chain([1 << 64]);
+        let sizes: Vec<u128> =
+            starts.iter().zip(ends).map(|(start, end)| end - u128::from(*start)).collect();
+        assert_eq!(sizes.iter().sum::<u128>(), 1 << 64, "{count}");
+        let (small, large) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
+        assert!(large - small <= 1, "{count}: {small} to {large}");
+    }
+    assert_eq!(shard_starts(0).count(), 0);
+    assert_eq!(shard_starts(4).collect::<Vec<_>>(), [0, 1 << 62, 1 << 63, 3 << 62]);
+}
+
+/// The hash places every key of every network, so it can never change. The values are those of
+/// xxHash's own sanity check, one for each way that the algorithm takes by length.
+#[test]
+fn the_hash_is_xxh3_as_its_authors_have_it() {
+    let mut generator = 2_654_435_761_u64;
+    let byte = |_| {
+        let byte = (generator >> 56) as u8;
+        generator = generator.wrapping_mul(11_400_714_785_074_694_797);
+        byte
+    };
+    let content: Vec<u8> = (0..limits::KEY_BYTES_MAX).map(byte).collect();
+    for (length, hash) in [
+        (0, 0x2d06_8005_38d3_94c2),
+        (1, 0xc44b_dff4_074e_ecdb),
+        (6, 0x27b5_6a84_cd2d_7325),
+        (12, 0xa713_daf0_dfbb_77e7),
+        (24, 0xa3fe_70bf_9d35_10eb),
+        (48, 0x397d_a259_ecba_1f11),
+        (80, 0xbcde_fbbb_2c47_c90a),
+        (195, 0xcd94_217e_e362_ec3a),
+        (403, 0xcdeb_804d_65c6_dea4),
+        (512, 0x617e_4959_9013_cb6b),
+        (2048, 0xdd59_e2c3_a5f0_38e0),
+    ] {
+        assert_eq!(key_hash(&content[..length]), hash, "{length} bytes");
+    }
+}
