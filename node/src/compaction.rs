@@ -57,7 +57,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             if group.checkpoint_index() >= last {
                 debug!(group = %id, upto = last, "purging the log");
                 group.purge(last).await;
-            } else {
+            } else if *group.machine().applied().borrow() > group.checkpoint_index() {
                 debug!(group = %id, "taking a checkpoint to purge the log");
                 group.checkpoint().await;
             }
@@ -75,7 +75,10 @@ async fn step_aside(node: &Node, pending: Duration) {
     for group in node.groups() {
         if group.leads() {
             warn!(group = %group.id(), ?pending, "the disk has stalled: handing over");
-            group.hand_over(TICK).await;
+            if !group.hand_over(TICK).await {
+                // Nobody takes over; to ask again at once would not help.
+                tokio::time::sleep(STALLED_AFTER_MIN).await;
+            }
         }
     }
 }

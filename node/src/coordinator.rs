@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::node::Node;
-use crate::raft;
+use crate::raft::{self, ServerState};
 use crate::state::placement::{self, Liveness, Sighting};
-use crate::state::{Announcement, DirectoryCommand};
+use crate::state::{Announcement, DirectoryCommand, DirectoryResult};
 
 /// How often the coordinator looks at everything.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,23 +50,31 @@ pub(crate) async fn run(node: Arc<Node>) {
                 node.set_reign(None);
             }
         }
-        if let Some(reign) = &reign {
-            act(&node, reign).await;
+        if let Some(reign) = &reign
+            && act(&node, reign).await
+        {
+            // Something has changed, and more may be due at once.
+            continue;
         }
-        tokio::select! {
-            () = tokio::time::sleep(TICK) => {}
-            changed = metrics.changed() => if changed.is_err() { break },
+        // openraft speaks up at every turn of its loop; only who leads matters here.
+        let another_reign = metrics.wait_for(|metrics| {
+            let leads = metrics.state == ServerState::Leader;
+            leads.then_some(Term(metrics.current_term)) != term
+        });
+        if let Ok(Err(_)) = tokio::time::timeout(TICK, another_reign).await {
+            break;
         }
     }
     reporter.abort();
 }
 
-async fn act(node: &Arc<Node>, reign: &Reign) {
+/// Takes the next step, if there is one; tells whether it succeeded.
+async fn act(node: &Arc<Node>, reign: &Reign) -> bool {
     if let Some(create) = node.creation() {
         return propose(node, create).await;
     }
     if node.start_founded_shards().await {
-        return;
+        return false;
     }
     let liveness = liveness(node, reign.since);
     let replication = node.settings().replication;
@@ -75,15 +83,24 @@ async fn act(node: &Arc<Node>, reign: &Reign) {
         .machine()
         .with_directory(|directory| placement::plan(directory, &liveness, replication))
         .flatten();
-    if let Some(command) = planned {
-        propose(node, command).await;
+    match planned {
+        Some(command) => propose(node, command).await,
+        None => false,
     }
 }
 
-async fn propose(node: &Arc<Node>, command: DirectoryCommand) {
+async fn propose(node: &Arc<Node>, command: DirectoryCommand) -> bool {
     debug!(?command, "changing the directory");
-    if let Err(error) = node.change_directory(command).await {
-        debug!(%error, "the directory was not changed");
+    match node.change_directory(command).await {
+        Ok(DirectoryResult::Done) => true,
+        Ok(DirectoryResult::Rejected(why)) => {
+            debug!(why, "the directory was not changed");
+            false
+        }
+        Err(error) => {
+            debug!(%error, "the directory was not changed");
+            false
+        }
     }
 }
 

@@ -88,6 +88,8 @@ impl Proposer {
 pub(crate) struct Group {
     id: GroupId,
     me: NodeId,
+    /// Silence after which a member is not taken to be alive, in milliseconds.
+    live_within_ms: u64,
     proposer: Arc<Proposer>,
     writes: mpsc::Sender<PendingWrite>,
     reads: mpsc::Sender<PendingRead>,
@@ -109,6 +111,7 @@ impl Group {
     pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
         let GroupParts { id, me, config, log, machine, peers } = parts;
         let handle = machine.handle();
+        let live_within_ms = config.election_timeout_max;
         let raft = raft::start(id, me, config, log, machine, peers).await?;
         let proposer = Arc::new(Proposer { raft, machine: handle });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
@@ -118,7 +121,7 @@ impl Group {
             tasks.push(tokio::spawn(writes::run(id, me, Arc::clone(&proposer), write_queue)));
             tasks.push(tokio::spawn(reads::run(id, me, Arc::clone(&proposer), read_queue)));
         }
-        Ok(Self { id, me, proposer, writes, reads, tasks })
+        Ok(Self { id, me, live_within_ms, proposer, writes, reads, tasks })
     }
 
     /// Which group.
@@ -209,7 +212,7 @@ impl Group {
     /// Returns whether this replica leads no more.
     pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
         let mut metrics = self.metrics();
-        let Some(successor) = successor(&metrics.borrow(), self.me) else {
+        let Some(successor) = successor(&metrics.borrow(), self.me, self.live_within_ms) else {
             return !self.leads();
         };
         if self.raft().trigger().transfer_leader(successor).await.is_err() {
@@ -284,14 +287,16 @@ fn role(state: ServerState) -> GroupRole {
     }
 }
 
-/// Of the other voters, the one that has most of the log.
-fn successor(metrics: &Metrics, me: NodeId) -> Option<NodeId> {
+/// Of the other voters, one that answers and of these the one that has most of the log.
+fn successor(metrics: &Metrics, me: NodeId, live_within_ms: u64) -> Option<NodeId> {
+    let silence = raft::silence(metrics);
+    let live = |node: &NodeId| silence.get(node).is_some_and(|ms| *ms <= live_within_ms);
     let voters: BTreeSet<NodeId> = metrics.membership_config.membership().voter_ids().collect();
     let replication = metrics.replication.as_ref()?;
     replication
         .iter()
         .filter(|(node, _)| **node != me && voters.contains(node))
-        .max_by_key(|(_, matched)| **matched)
+        .max_by_key(|(node, matched)| (live(node), **matched))
         .map(|(node, _)| *node)
 }
 

@@ -350,8 +350,12 @@ impl Node {
         tokio::spawn(async move {
             let mut metrics = group.metrics();
             let broken = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
-            let why = metrics.borrow().running_state.as_ref().err().map(ToString::to_string);
-            if let (Ok(()), Some(why)) = (broken, why) {
+            let why = match broken {
+                Ok(()) => metrics.borrow().running_state.as_ref().err().map(ToString::to_string),
+                // A stop in good order leaves a last word.
+                Err(_) => Some("it panicked".to_owned()),
+            };
+            if let Some(why) = why {
                 node.fail(format!("group {} has stopped: {why}", group.id()));
             }
         });
@@ -401,9 +405,9 @@ impl Node {
             warn!("not everything that this node led was taken over by another");
         }
         self.say_goodbye(patience).await;
-        for group in &groups {
-            group.stop().await;
-        }
+        // A group whose log waits for its disk cannot stop by itself; closing the log ends it.
+        let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
+        futures::future::join_all(stops).await;
         self.endpoint.close().await;
         self.wal.close();
     }

@@ -135,10 +135,17 @@ impl Peers {
         node: NodeId,
         lane: Lane,
     ) -> Result<quinn::Connection, PeerError> {
-        let link = self.link(node, lane);
-        if let Some(connection) = link.open() {
+        if let Some(connection) = self.link(node, lane).open() {
             return Ok(connection);
         }
+        let peers = self.clone();
+        // In a task of its own: whoever asks may give up sooner than a handshake takes.
+        let connecting = tokio::spawn(async move { peers.connect(node, lane).await });
+        connecting.await.unwrap_or(Err(PeerError::Resting(node)))
+    }
+
+    async fn connect(&self, node: NodeId, lane: Lane) -> Result<quinn::Connection, PeerError> {
+        let link = self.link(node, lane);
         let _connecting = link.connecting.lock().await;
         if let Some(connection) = link.open() {
             return Ok(connection);

@@ -103,6 +103,9 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Status => reply.send(Ok(Answer::Status(Box::new(node.status())))),
         RequestBody::Announce { name, address } => {
             let Some(id) = peer.as_node() else { return };
+            if name.len() > limits::NAME_BYTES_MAX {
+                return reply.refuse(Refusal::Invalid("the name is too long".into()));
+            }
             let announcement = Announcement { id, name, address };
             match coordinator::welcome(node, announcement) {
                 Ok(command) => direct(node, command, request.deadline_ms, reply),

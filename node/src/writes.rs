@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Revision, Term};
@@ -29,6 +30,8 @@ use crate::state::{BatchBuilder, CommandResult};
 pub(crate) const IN_FLIGHT_MAX: usize = 2;
 /// Commands that wait for a batch; more are refused as overload.
 pub(crate) const QUEUE_MAX: usize = 16 * 1024;
+/// How often writes that wait behind stuck batches are looked through.
+const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 /// Commands that are taken from the queue together.
 const TAKE_MAX: usize = 1024;
 
@@ -61,12 +64,31 @@ pub(crate) async fn run(
             Some((outcome, replies)) = in_flight.next(), if !in_flight.is_empty() => {
                 answer(group, me, outcome, replies);
             }
+            () = tokio::time::sleep(EXPIRE_EVERY), if !waiting.is_empty() => {
+                refuse_expired(&mut waiting);
+            }
             count = queue.recv_many(&mut taken, TAKE_MAX), if open && room => {
                 open = count > 0;
                 waiting.extend(taken.drain(..));
             }
         }
     }
+}
+
+/// Tells those that waited too long for a batch that nothing was done.
+fn refuse_expired(waiting: &mut VecDeque<PendingWrite>) {
+    let now = Instant::now();
+    for write in std::mem::take(waiting) {
+        if write.expires <= now {
+            write.reply.refuse(expired());
+        } else {
+            waiting.push_back(write);
+        }
+    }
+}
+
+fn expired() -> Refusal {
+    Refusal::Unavailable("no quorum took it before its deadline".into())
 }
 
 /// Takes what fits into one batch off the front of the queue, and refuses what has waited too long.
@@ -80,9 +102,7 @@ fn next_batch(waiting: &mut VecDeque<PendingWrite>) -> Option<(Bytes, Vec<ReplyT
         }
         let Some(write) = waiting.pop_front() else { break };
         if write.expires <= now {
-            write
-                .reply
-                .refuse(Refusal::Unavailable("no quorum took it before its deadline".into()));
+            write.reply.refuse(expired());
             continue;
         }
         batch.push(&write.command);

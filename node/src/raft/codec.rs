@@ -9,7 +9,7 @@ use std::io;
 use bytes::{Buf, BufMut, Bytes};
 use dkv_wire::codec::{DecodeError, decode, decode_prefix, encode_into};
 use openraft::EntryPayload;
-use openraft::raft::{AppendEntriesRequest, StreamAppendError};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,7 @@ pub(super) type CallResult = Result<CallAnswer, String>;
 /// The answer to a [`Call`].
 #[derive(Serialize, Deserialize)]
 pub(super) enum CallAnswer {
-    Heartbeat(AppendAnswer),
+    Heartbeat(AppendEntriesResponse<Types>),
     Vote(VoteResponse<Types>),
     Transfer(TransferLeaderResponse<Types>),
 }

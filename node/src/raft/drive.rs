@@ -131,6 +131,11 @@ pub(crate) fn silence(metrics: &Metrics) -> BTreeMap<NodeId, u64> {
 
 /// Time since a quorum last confirmed this leader, in milliseconds.
 pub(crate) fn since_quorum_ms(metrics: &Metrics) -> Option<u64> {
+    let mut voters = metrics.membership_config.membership().voter_ids();
+    if voters.next() == Some(metrics.id) && voters.next().is_none() {
+        // It is the quorum.
+        return Some(0);
+    }
     let confirmed = metrics.last_quorum_acked.as_ref()?;
     Some(confirmed.elapsed().as_millis() as u64)
 }

@@ -122,6 +122,8 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         enable_leader_restore: Some(false),
         // An entry is a batch: a few of them fill a frame, and the byte limit in `log` cuts first.
         max_payload_entries: 256,
+        // Merged by count, not by bytes: eight requests stay far below what one append may have.
+        max_append_entries: Some(8),
         // Snapshots and purges follow the bytes of the log, which openraft does not see; the
         // node's `compaction` asks for them.
         snapshot_policy: openraft::SnapshotPolicy::Never,

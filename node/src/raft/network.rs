@@ -6,6 +6,8 @@
 //! that a round trip is not paid for each; QUIC's flow control bounds what is under way. A snapshot
 //! has a stream of its own with a lower priority, so that it never delays entries.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,8 +21,8 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream, StreamExt, unfold};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::StreamAppendResult;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
-use openraft::raft::{StreamAppendError, StreamAppendResult};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, RaftNetworkFactory};
 
@@ -33,6 +35,8 @@ use crate::peers::{Lane, Peers};
 
 /// Priority of a snapshot's stream; entries have the default, zero.
 const SNAPSHOT_PRIORITY: i32 = -10;
+/// Time in which a peer that was sent entries must acknowledge some.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that the receiver of a snapshot has to install it once it has all of it.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -157,13 +161,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let request = Call::Heartbeat(Bytes::from(encode_append(&request)));
         match self.call(request, &option).await? {
-            CallAnswer::Heartbeat(Ok(_)) => Ok(AppendEntriesResponse::Success),
-            CallAnswer::Heartbeat(Err(StreamAppendError::Conflict(_))) => {
-                Ok(AppendEntriesResponse::Conflict)
-            }
-            CallAnswer::Heartbeat(Err(StreamAppendError::HigherVote(vote))) => {
-                Ok(AppendEntriesResponse::HigherVote(vote))
-            }
+            CallAnswer::Heartbeat(answer) => Ok(answer),
             _ => Err(unreachable("an answer to another question")),
         }
     }
@@ -185,10 +183,14 @@ impl RaftNetworkV2<Types> for NetworkClient {
         Box::pin(async move {
             let (send, receive) = self.open_append().await?;
             let opening = Opening::RaftAppend { group: self.network.group, from: self.network.me };
-            let writer = AbortOnDrop(tokio::spawn(write_requests(send, opening, input)));
+            let sent = Arc::new(AtomicU64::new(0));
+            let writing = write_requests(send, opening, input, Arc::clone(&sent));
             let answers = Answers {
                 reader: FrameReader::new(receive, FRAME_BYTES_MAX),
-                _writer: writer,
+                _writer: AbortOnDrop(tokio::spawn(writing)),
+                sent,
+                answered: 0,
+                owed: 0,
                 peers: self.network.peers.clone(),
                 target: self.target,
             };
@@ -253,6 +255,7 @@ async fn write_requests<S>(
     send: quinn::SendStream,
     opening: Opening,
     mut input: S,
+    sent: Arc<AtomicU64>,
 ) -> std::io::Result<()>
 where
     S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin,
@@ -261,6 +264,7 @@ where
     writer.push(&opening);
     while let Some(request) = input.next().await {
         writer.push_bytes(&encode_append(&request));
+        sent.fetch_add(1, Ordering::Relaxed);
         writer.flush().await?;
     }
     writer.into_inner().finish().map_err(std::io::Error::other)
@@ -270,6 +274,12 @@ where
 struct Answers {
     reader: FrameReader<quinn::RecvStream>,
     _writer: AbortOnDrop,
+    /// Requests that were sent.
+    sent: Arc<AtomicU64>,
+    /// Requests that were acknowledged.
+    answered: u64,
+    /// Requests that had been sent when an acknowledgement last took long.
+    owed: u64,
     peers: Peers,
     target: NodeId,
 }
@@ -279,7 +289,19 @@ impl Answers {
         state: Option<Self>,
     ) -> Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Self>)> {
         let mut answers = state?;
-        let frame = match answers.reader.next().await {
+        let frame = loop {
+            match tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, answers.reader.next()).await {
+                Ok(read) => break read,
+                // What was owed a whole limit ago is owed still: the peer's log does not move. With
+                // the session ends what it holds of our own log.
+                Err(_) if answers.owed > answers.answered => {
+                    return Some((Err(lost("no acknowledgement in time")), None));
+                }
+                Err(_) => answers.owed = answers.sent.load(Ordering::Relaxed),
+            }
+        };
+        answers.answered += 1;
+        let frame = match frame {
             Ok(Some(frame)) => frame,
             Ok(None) => return None,
             Err(error) => {

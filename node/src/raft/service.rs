@@ -4,6 +4,8 @@
 //! both were compared by the time a stream gets here. What remains is checked here: that the vote
 //! in every message is the sender's own. Nobody can lead, or stand, in another's name.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
@@ -20,6 +22,9 @@ use super::{MachineHandle, Raft, Snapshot, SnapshotData, Vote};
 type Reader = FrameReader<quinn::RecvStream>;
 type Writer = FrameWriter<quinn::SendStream>;
 
+/// Time that a call may wait for the group, whose disk may have stalled.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Answers calls until the peer ends the stream.
 pub(crate) async fn serve_calls(
     raft: Raft,
@@ -29,7 +34,11 @@ pub(crate) async fn serve_calls(
     mut writer: Writer,
 ) {
     while let Ok(Some(frame)) = reader.next().await {
-        let answer = answer_call(&raft, &machine, from, &frame).await;
+        let answered = answer_call(&raft, &machine, from, &frame);
+        let answer = match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
+            Ok(answer) => answer,
+            Err(_) => Err("no answer in time".to_owned()),
+        };
         if writer.send(&answer).await.is_err() {
             return;
         }
@@ -48,10 +57,8 @@ async fn answer_call(
             let request = decode_append(&request).map_err(|error| error.to_string())?;
             own(&request.vote, from)?;
             let committed = request.leader_commit;
-            let stream = futures::stream::iter([request]);
-            let mut answers = std::pin::pin!(raft.stream_append(stream));
-            let answer = answers.next().await.ok_or("stopped")?.map_err(|e| e.to_string())?;
-            if answer.is_ok() {
+            let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
+            if answer.is_success() {
                 machine.heard_leader(committed.map_or(0, |committed| committed.index));
             }
             Ok(CallAnswer::Heartbeat(answer))
