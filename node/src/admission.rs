@@ -34,6 +34,8 @@ const SERVER_REMIND: Duration = Duration::from_secs(5);
 const NAME_PATIENCE: Duration = Duration::from_secs(20);
 /// How often a running node registers again, so that the server has it after it was restarted.
 const REGISTER_EVERY: Duration = Duration::from_secs(10);
+/// Time after the start in which a server of another network is taken for an operator's mistake.
+const FIRST_MEETING: Duration = Duration::from_secs(10);
 /// How often the age of the certificate is looked at.
 const RENEW_CHECK_EVERY: Duration = Duration::from_secs(600);
 
@@ -192,14 +194,20 @@ pub(crate) fn learn(node: &Node, admission: &Admission) {
 /// Registers until it succeeded, and again now and then.
 pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration) {
     let registration = Registration { name: Some(node.me().name.clone()), ..registration };
+    let begun = Instant::now();
+    let mut met = false;
     loop {
+        // The first meeting shows whether directory and server are of one network.
+        let judge =
+            if met || begun.elapsed() > FIRST_MEETING { fatal_while_running } else { fatal };
         let pause = match registration.register().await {
             Ok(admission) => {
+                met = true;
                 learn(&node, &admission);
                 // The network has not begun, or nobody is where it was: the server hears of it first.
                 if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
             }
-            Err(error) => match fatal_while_running(&error, node.directory()) {
+            Err(error) => match judge(&error, node.directory()) {
                 Some(fatal) => return node.fail(fatal.to_string()),
                 None => {
                     match &error {

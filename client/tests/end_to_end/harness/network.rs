@@ -362,7 +362,12 @@ impl Network {
 
     /// Pauses a node, as a machine that swaps or a debugger does.
     pub(crate) fn pause_node(&mut self, index: usize) {
-        self.nodes[index].running().signal(Signal::SIGSTOP);
+        let process = self.nodes[index].running();
+        process.signal(Signal::SIGSTOP);
+        // Its threads stop one by one, and until the last has, it still acknowledges.
+        while !process.is_stopped() {
+            std::thread::yield_now();
+        }
     }
 
     /// Lets a paused node go on.
