@@ -4,6 +4,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::*;
+use crate::codec::decode_prefix;
 
 const INPUTS: usize = 20_000;
 const INPUT_BYTES_MAX: usize = 64 * 1024;
@@ -14,11 +15,12 @@ fn decode_as_all(bytes: &[u8]) -> usize {
     let mut taken = 0;
     macro_rules! attempt {
         ($type:ty, $samples:expr) => {
-            if let Ok(message) = decode::<$type>(bytes) {
+            if let Ok((message, rest)) = decode_prefix::<$type>(bytes) {
                 taken += 1;
                 let again = encode(&message);
-                assert!(again.len() <= bytes.len(), "{message:?}");
+                assert!(again.len() <= bytes.len() - rest.len(), "{message:?}");
                 assert_eq!(decode::<$type>(&again), Ok(message));
+                assert_eq!(decode::<$type>(bytes).is_ok(), rest.is_empty());
             }
         };
     }
