@@ -42,10 +42,16 @@ fn gate(handshakes: usize, connections: usize) -> Arc<Gate> {
     })
 }
 
+/// Streams that the tests grant to the holders of certificates.
+const STREAMS: u32 = 16;
+
 /// Serves, keeps connections open, and tells who was let in.
 fn serve(gate: &Arc<Gate>, endpoint: &Endpoint) -> tokio::sync::mpsc::UnboundedReceiver<Peer> {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     let handle = move |connection: quinn::Connection, peer| {
+        if matches!(peer, Peer::Certified(_)) {
+            connection.set_max_concurrent_bi_streams(STREAMS.into());
+        }
         let _ = sender.send(peer);
         async move { drop(connection.closed().await) }
     };
@@ -115,8 +121,30 @@ async fn under_pressure_an_address_is_proved_first_and_then_let_in() {
     assert_eq!(gate.handshakes.available_permits(), limits::HANDSHAKES_MAX / 2);
 }
 
+/// Opens streams and fills them until the other side allows no more; how many, and how many bytes.
+async fn take_all(connection: &quinn::Connection, streams_most: usize) -> (usize, usize) {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let mut streams = Vec::new();
+    while streams.len() < streams_most
+        && let Ok(stream) = tokio::time::timeout(PAUSE, connection.open_bi()).await
+    {
+        streams.push(stream.unwrap());
+    }
+    let mut bytes = 0;
+    let chunk = vec![0; 1024 * 1024];
+    for (send, _) in &mut streams {
+        while let Ok(count) = tokio::time::timeout(PAUSE, send.write(&chunk)).await {
+            bytes += count.unwrap();
+            if bytes > 4 * chunk.len() {
+                return (streams.len(), bytes);
+            }
+        }
+    }
+    (streams.len(), bytes)
+}
+
 #[tokio::test]
-async fn a_joiner_is_let_in_as_one_and_gets_one_stream() {
+async fn a_joiner_gets_one_stream_and_little_room() {
     let network = Network::new();
     let endpoint = network.server(Admit::CertifiedAndJoining);
     let mut admitted = serve(&gate(8, 8), &endpoint);
@@ -124,7 +152,23 @@ async fn a_joiner_is_let_in_as_one_and_gets_one_stream() {
     let joiner = Endpoint::dial_only(None).unwrap();
     let connection = joiner.connect_to_join(address, network.0.fingerprint()).await.unwrap();
     assert_eq!(admitted.recv().await, Some(Peer::Joining));
+    let (streams, bytes) = take_all(&connection, 10).await;
+    assert_eq!(streams, limits::JOIN_STREAMS_MAX as usize);
+    assert!((limits::JOIN_FRAME_BYTES_MAX..64 * 1024).contains(&bytes), "{bytes}");
     assert!(connection.close_reason().is_none());
+}
+
+#[tokio::test]
+async fn a_holder_gets_the_streams_that_it_is_granted_and_room() {
+    let network = Network::new();
+    let endpoint = network.server(Admit::CertifiedAndJoining);
+    let mut admitted = serve(&gate(8, 8), &endpoint);
+    let address = endpoint.local_address().unwrap();
+    let connection = network.client().connect(address, Expect::Server).await.unwrap();
+    assert!(matches!(admitted.recv().await, Some(Peer::Certified(_))));
+    let (streams, bytes) = take_all(&connection, 100).await;
+    assert_eq!(streams, STREAMS as usize);
+    assert!(bytes > 4 * 1024 * 1024, "{bytes}");
 }
 
 #[tokio::test]
