@@ -235,3 +235,6 @@ impl DataDir {
 fn has_entries(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }
+
+#[cfg(test)]
+mod tests;

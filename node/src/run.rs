@@ -287,3 +287,6 @@ fn is_file_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         && !name.starts_with('.')
 }
+
+#[cfg(test)]
+mod tests;

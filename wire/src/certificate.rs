@@ -347,3 +347,6 @@ fn at(now: SystemTime, offset: time::Duration) -> OffsetDateTime {
 fn signed(duration: Duration) -> time::Duration {
     time::Duration::seconds(duration.as_secs() as i64)
 }
+
+#[cfg(test)]
+mod tests;

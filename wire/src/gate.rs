@@ -13,7 +13,7 @@ use tracing::debug;
 use crate::id::HolderId;
 use crate::identity::Identity;
 use crate::limits;
-use crate::quic::{Close, Endpoint, is_joining, peer_identity};
+use crate::quic::{Close, Endpoint, is_joining, peer_identity, widen};
 
 /// Who is at the other end of a connection that was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +125,7 @@ impl Gate {
             return Close::Busy.close(&connection, "too many connections");
         };
         let peer = match peer_identity(&connection) {
-            None if is_joining(&connection) => {
-                connection.set_max_concurrent_bi_streams(limits::JOIN_STREAMS_MAX.into());
-                Peer::Joining
-            }
+            None if is_joining(&connection) => Peer::Joining,
             None => return Close::Denied.close(&connection, "a certificate is needed"),
             // A joiner that shows a certificate is confused, but no less proved.
             Some(identity) => Peer::Certified(identity),
@@ -139,6 +136,7 @@ impl Gate {
             if self.is_denied(identity.holder) {
                 return debug!(%identity, "refused");
             }
+            widen(&connection);
             debug!(%identity, address = %connection.remote_address(), "connected");
         }
         handle(connection, peer).await;
@@ -150,3 +148,6 @@ impl Gate {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,3 +170,6 @@ async fn ask(
     Close::Done.close(connection, "joined");
     answer.map_err(JoinError::Refused)
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,10 @@ use crate::token::Fingerprint;
 const SERVER_NAME: &str = "dkv";
 /// Bytes of kernel buffer asked for, each way. The kernel may give less.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that a peer may send on a connection and that nobody has read yet.
+const WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// The same of a joiner, who sends one small frame.
+const JOIN_WINDOW_BYTES: u32 = 4 * limits::JOIN_FRAME_BYTES_MAX as u32;
 
 /// Why a connection is closed, as its peer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,7 +286,10 @@ fn local(error: impl std::fmt::Display) -> ConnectError {
 fn server_config(credentials: &Credentials, admit: Admit) -> io::Result<quinn::ServerConfig> {
     let tls = tls::server(credentials, admit).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(transport());
+    config.transport_config(match admit {
+        Admit::Certified => transport(),
+        Admit::CertifiedAndJoining => join_transport(),
+    });
     config.max_incoming(limits::HANDSHAKES_MAX);
     config.incoming_buffer_size(64 * 1024);
     config.incoming_buffer_size_total(16 * 1024 * 1024);
@@ -301,12 +308,29 @@ fn listening_config(secret: &[u8]) -> EndpointConfig {
 }
 
 fn transport() -> Arc<TransportConfig> {
+    Arc::new(transport_config())
+}
+
+/// Begins with the bounds of a joiner: what was granted once cannot be taken back.
+fn join_transport() -> Arc<TransportConfig> {
+    let mut config = transport_config();
+    config.max_concurrent_bidi_streams(VarInt::from_u32(limits::JOIN_STREAMS_MAX));
+    config.receive_window(VarInt::from_u32(JOIN_WINDOW_BYTES));
+    Arc::new(config)
+}
+
+/// Grants the holder of a certificate the usual room. How many streams, is for whoever serves them.
+pub(crate) fn widen(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
+}
+
+fn transport_config() -> TransportConfig {
     let mut config = TransportConfig::default();
     let window = VarInt::from_u32(8 * 1024 * 1024);
     config.max_concurrent_bidi_streams(VarInt::from_u32(limits::CONNECTION_STREAMS_MAX));
     config.max_concurrent_uni_streams(VarInt::from_u32(0));
     config.stream_receive_window(window);
-    config.receive_window(VarInt::from_u32(32 * 1024 * 1024));
+    config.receive_window(VarInt::from_u32(WINDOW_BYTES));
     config.send_window(32 * 1024 * 1024);
     config.datagram_receive_buffer_size(None);
     config.keep_alive_interval(Some(limits::KEEP_ALIVE));
@@ -319,7 +343,7 @@ fn transport() -> Arc<TransportConfig> {
     // By default a peer may sit on an acknowledgement for 25 ms, which a lost last packet waits for.
     acks.max_ack_delay(Some(Duration::from_millis(2)));
     config.ack_frequency_config(Some(acks));
-    Arc::new(config)
+    config
 }
 
 fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {

@@ -56,7 +56,9 @@ impl Expect {
 pub enum Admit {
     /// Holders of a certificate of the network.
     Certified,
-    /// Also joiners, who have none yet. Only for the registration server.
+    /// Also joiners, who have none yet. Only for the registration server. Every peer begins with
+    /// [`JOIN_STREAMS_MAX`](crate::limits::JOIN_STREAMS_MAX) streams; who has a certificate is to be
+    /// granted more.
     CertifiedAndJoining,
 }
 

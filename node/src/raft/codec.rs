@@ -167,3 +167,6 @@ pub(super) enum SnapshotFrame {
 
 /// What the receiver of a snapshot answers: its vote, or why it did not take it.
 pub(super) type SnapshotAnswer = Result<Vote, String>;
+
+#[cfg(test)]
+mod tests;

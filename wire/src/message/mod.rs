@@ -52,3 +52,6 @@ pub enum Opening {
         from: NodeId,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+use std::time::SystemTime;
+
+use dkv_wire::certificate::{Authority, generate_key};
+use dkv_wire::id::HolderId;
+use dkv_wire::identity::Identity;
+
+use super::*;
+
+fn credentials(role: Role) -> Credentials {
+    let authority = Authority::create(NetworkId::random(), SystemTime::now()).unwrap();
+    let (key, public_key) = generate_key().unwrap();
+    let identity = Identity { network: authority.network(), role, holder: HolderId::random() };
+    let certificate = authority.sign(identity, &public_key, SystemTime::now()).unwrap();
+    Credentials::new(&certificate, authority.certificate(), key).unwrap()
+}
+
+fn file_of(credentials: &Credentials) -> NodeFile {
+    let Identity { network, .. } = credentials.identity;
+    let id = credentials.identity.as_node().unwrap();
+    let listen = ([127, 0, 0, 1], 4401).into();
+    NodeFile::new(network, id, "name".into(), listen, Settings::default(), true)
+}
+
+/// A directory of a node that has run.
+struct Used {
+    _parent: tempfile::TempDir,
+    directory: DataDir,
+    credentials: Credentials,
+}
+
+impl Used {
+    fn new() -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = DataDir::open(&parent.path().join("data")).unwrap();
+        let credentials = credentials(Role::Node);
+        directory.save_credentials(&credentials).unwrap();
+        let file = NodeFile { log_begun: true, ..file_of(&credentials) };
+        directory.save_node_file(&file).unwrap();
+        fs::create_dir(directory.log_path()).unwrap();
+        fs::write(directory.log_path().join("segment"), "entries").unwrap();
+        Self { _parent: parent, directory, credentials }
+    }
+
+    fn read(&self) -> Result<Option<NodeFile>, DataDirError> {
+        self.directory.node_file(&self.credentials)
+    }
+
+    fn damage(&self) -> String {
+        match self.read() {
+            Err(DataDirError::Damaged { problem, path }) => {
+                assert_eq!(path, self.directory.path());
+                problem
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Changes the text of node.json.
+    fn edit(&self, from: &str, to: &str) {
+        let path = self.directory.node_path();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+    }
+}
+
+#[test]
+fn a_second_process_does_not_get_the_directory() {
+    let used = Used::new();
+    let path = used.directory.path().to_owned();
+    assert!(matches!(DataDir::open(&path), Err(DataDirError::InUse(taken)) if taken == path));
+    drop(used.directory);
+    DataDir::open(&path).unwrap();
+}
+
+#[test]
+fn without_a_name_the_first_free_directory_is_taken() {
+    let parent = tempfile::tempdir().unwrap();
+    let open = || DataDir::open_default(parent.path()).unwrap();
+    let name = |directory: &DataDir| directory.path().file_name().unwrap().to_owned();
+    let (one, two, three) = (open(), open(), open());
+    assert_eq!([name(&one), name(&two), name(&three)], ["node-1", "node-2", "node-3"]);
+    drop(two);
+    assert_eq!(name(&open()), "node-2", "the one that nobody uses any more");
+    // What cannot be used for another reason is not passed over: it may be somebody's data.
+    let blocked = tempfile::tempdir().unwrap();
+    fs::write(blocked.path().join("node-1"), "a file").unwrap();
+    assert!(matches!(DataDir::open_default(blocked.path()), Err(DataDirError::Io { .. })));
+}
+
+#[test]
+fn a_fresh_directory_holds_nobody() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = DataDir::open(&parent.path().join("a/b")).unwrap();
+    assert!(directory.credentials().unwrap().is_none());
+    assert!(directory.node_file(&credentials(Role::Node)).unwrap().is_none());
+}
+
+#[test]
+fn a_node_finds_itself_again() {
+    let used = Used::new();
+    let found = used.directory.credentials().unwrap().unwrap();
+    assert_eq!(found.identity, used.credentials.identity);
+    let file = used.read().unwrap().unwrap();
+    assert_eq!(file, NodeFile { log_begun: true, ..file_of(&used.credentials) });
+    assert!(!file_of(&used.credentials).log_begun, "a node without a log has begun none");
+}
+
+#[test]
+fn the_certificate_must_be_one_of_a_node() {
+    let used = Used::new();
+    used.directory.save_credentials(&credentials(Role::Client)).unwrap();
+    let Err(DataDirError::Damaged { problem, .. }) = used.directory.credentials() else { panic!() };
+    assert_eq!(problem, "it holds the certificate of a client");
+    fs::write(used.directory.credentials_path().join("key.der"), "garbage").unwrap();
+    let broken = used.directory.credentials();
+    assert!(matches!(broken, Err(DataDirError::Damaged { .. })), "{broken:?}");
+}
+
+#[test]
+fn a_node_that_lost_its_log_does_not_go_on() {
+    let used = Used::new();
+    fs::remove_file(used.directory.log_path().join("segment")).unwrap();
+    assert_eq!(used.damage(), "its log is gone");
+    fs::remove_dir(used.directory.log_path()).unwrap();
+    assert_eq!(used.damage(), "its log is gone");
+    // One that never had one begins it.
+    used.directory.save_node_file(&file_of(&used.credentials)).unwrap();
+    assert!(used.read().unwrap().is_some());
+}
+
+#[test]
+fn a_node_that_lost_its_node_json_does_not_go_on() {
+    let used = Used::new();
+    fs::remove_file(used.directory.node_path()).unwrap();
+    assert_eq!(used.damage(), "node.json is gone");
+    fs::remove_dir_all(used.directory.log_path()).unwrap();
+    assert!(used.read().unwrap().is_none(), "without a log it never began");
+}
+
+#[test]
+fn node_json_and_certificate_must_be_of_one_node() {
+    let used = Used::new();
+    let file = file_of(&used.credentials);
+    for other in [
+        NodeFile { network: NetworkId::random(), ..file.clone() },
+        NodeFile { id: NodeId::random(), ..file },
+    ] {
+        used.directory.save_node_file(&other).unwrap();
+        assert_eq!(used.damage(), "node.json and the certificate are of different nodes");
+    }
+}
+
+#[test]
+fn a_damaged_node_json_is_told_as_such() {
+    for (from, to) in [
+        ("{", ""),
+        ("\"name\"", "\"nome\""),
+        ("\"log_begun\": true", "\"log_begun\": true, \"more\": 1"),
+        ("\"log_begun\": true", "\"log_begun\": 1"),
+        ("\"version\": 1,", ""),
+        ("\"heartbeat_ms\": 30", "\"heartbeat_ms\": 0"),
+    ] {
+        let used = Used::new();
+        used.edit(from, to);
+        let problem = used.damage();
+        assert!(problem.starts_with("node.json: "), "{problem}");
+    }
+    let used = Used::new();
+    fs::write(used.directory.node_path(), "").unwrap();
+    assert!(used.damage().starts_with("node.json: "));
+}
+
+#[test]
+fn another_version_is_no_damage() {
+    let used = Used::new();
+    // A later one may have fields that we do not know.
+    used.edit("\"version\": 1,", "\"version\": 2, \"more\": [],");
+    let refused = used.read().unwrap_err();
+    assert!(matches!(refused, DataDirError::Version { found: 2, .. }), "{refused}");
+}

@@ -1,0 +1,315 @@
+//! Samples of all messages: each variant of each enum is in one of them.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::super::*;
+use crate::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Serial, SessionId, Term};
+use crate::identity::Role;
+use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
+
+fn uuid(letter: char) -> Uuid {
+    Uuid::from_bytes([letter as u8; 16])
+}
+
+fn node(letter: char) -> NodeId {
+    NodeId(uuid(letter))
+}
+
+fn v4() -> SocketAddr {
+    ([192, 0, 2, 1], 4401).into()
+}
+
+fn v6() -> SocketAddr {
+    "[2001:db8::1]:4402".parse().unwrap()
+}
+
+pub(super) fn openings() -> Vec<Opening> {
+    let (group, from) = (GroupId(300), node('a'));
+    vec![
+        Opening::Requests,
+        Opening::RaftCalls { group, from },
+        Opening::RaftAppend { group, from },
+        Opening::RaftSnapshot { group, from },
+    ]
+}
+
+pub(super) fn levels() -> Vec<Level> {
+    vec![Level::Strong, Level::Eventual]
+}
+
+pub(super) fn request_bodies() -> Vec<RequestBody> {
+    let read = |level| RequestBody::Read { shard: GroupId(1), key: Bytes::from("key"), level };
+    vec![
+        RequestBody::View,
+        RequestBody::Status,
+        read(Level::Strong),
+        read(Level::Eventual),
+        RequestBody::Propose { shard: GroupId(2), command: Bytes::from("command") },
+        RequestBody::Announce { name: "näme".into(), address: v6() },
+        RequestBody::Leaving,
+        RequestBody::RemoveNode(node('b')),
+        RequestBody::Revoke(HolderId(uuid('c'))),
+    ]
+}
+
+pub(super) fn requests() -> Vec<Request> {
+    let request = |body| Request { id: 1 << 40, deadline_ms: 10_000, body };
+    request_bodies().into_iter().map(request).collect()
+}
+
+pub(super) fn conditions() -> Vec<Condition> {
+    let revision = Condition::Revision(Revision(u64::MAX));
+    vec![Condition::Always, Condition::Absent, Condition::Present, revision]
+}
+
+pub(super) fn operations() -> Vec<Operation<'static>> {
+    vec![Operation::Put(b"value"), Operation::Delete]
+}
+
+pub(super) fn commands() -> Vec<Command<'static>> {
+    let write = |(condition, operation)| {
+        Command::Write(Write {
+            session: SessionId(uuid('s')),
+            serial: Serial(7),
+            settled: Serial(5),
+            condition,
+            key: b"\0key\xff",
+            operation,
+        })
+    };
+    let writes = conditions()
+        .into_iter()
+        .flat_map(|condition| operations().into_iter().map(move |operation| (condition, operation)))
+        .map(write);
+    std::iter::once(Command::OpenSession(SessionId(uuid('s')))).chain(writes).collect()
+}
+
+fn receipt(level: Level, staleness_ms: Option<u64>) -> Receipt {
+    let (shard, revision) = (GroupId(1), Revision(1000));
+    Receipt { shard, revision, level, node: node('a'), term: Term(3), staleness_ms }
+}
+
+pub(super) fn node_states() -> Vec<NodeState> {
+    use NodeState::{Down, Joining, Left, Live, Suspect};
+    vec![Joining, Live, Suspect, Down, Left]
+}
+
+fn view() -> NetworkView {
+    let shard = |number: u32| ShardInfo {
+        group: GroupId(number),
+        first_hash: u64::from(number) << 62,
+        primary: (number == 1).then(|| node('a')),
+        voters: vec![node('a'), node('b'), node('c')],
+        learners: vec![node('d')],
+    };
+    let info = |(state, letter)| NodeInfo {
+        id: node(letter),
+        name: letter.to_string(),
+        address: if letter == 'a' { v6() } else { v4() },
+        state,
+    };
+    NetworkView {
+        network: NetworkId(uuid('n')),
+        term: Term(4),
+        coordinator: Some(node('b')),
+        nodes: node_states().into_iter().zip('a'..).map(info).collect(),
+        shards: vec![shard(1), shard(2)],
+        settings: Settings::default(),
+        denied: vec![HolderId(uuid('x'))],
+    }
+}
+
+pub(super) fn group_roles() -> Vec<GroupRole> {
+    vec![GroupRole::Leader, GroupRole::Follower, GroupRole::Candidate, GroupRole::Learner]
+}
+
+fn status() -> NodeStatus {
+    let group = |role| GroupStatus {
+        group: GroupId(0),
+        role,
+        term: Term(4),
+        leader: Some(node('a')),
+        voters: vec![node('a'), node('b')],
+        learners: vec![node('c')],
+        last_index: 100,
+        applied_index: 99,
+        checkpoint_index: 50,
+        purged_index: 40,
+        keys: 10,
+        bytes: 1000,
+        revision: Revision(12),
+        state_hash: u64::MAX,
+        replicas: vec![
+            ReplicaStatus { node: node('b'), matched_index: 98, silent_ms: Some(3) },
+            ReplicaStatus { node: node('c'), matched_index: 0, silent_ms: None },
+        ],
+    };
+    NodeStatus {
+        id: node('a'),
+        name: "a".into(),
+        version: "0.1.0".into(),
+        uptime_ms: 1,
+        server_seen_ms: None,
+        groups: group_roles().into_iter().map(group).collect(),
+        log_bytes: 4096,
+        fsync_us: 300,
+        disk_full: true,
+    }
+}
+
+pub(super) fn answers() -> Vec<Answer> {
+    let stored = Stored { value: Bytes::from("value"), revision: Revision(9) };
+    vec![
+        Answer::View(Box::new(view())),
+        Answer::Status(Box::new(status())),
+        Answer::Value(receipt(Level::Eventual, Some(12)), Some(stored)),
+        Answer::Value(receipt(Level::Eventual, None), None),
+        Answer::Written { receipt: receipt(Level::Strong, Some(0)), existed: true },
+        Answer::Done,
+    ]
+}
+
+pub(super) fn refusals() -> Vec<Refusal> {
+    let conflict =
+        |current| Refusal::Conflict { receipt: receipt(Level::Strong, Some(0)), current };
+    vec![
+        Refusal::NotPrimary { primary: Some(node('a')) },
+        Refusal::NotPrimary { primary: None },
+        conflict(Some(Revision(3))),
+        conflict(None),
+        Refusal::SessionExpired,
+        Refusal::Invalid("empty key".into()),
+        Refusal::TooLarge { what: "value".into(), bytes: 1 << 40, limit: 1 << 20 },
+        Refusal::Overloaded { retry_after_ms: 100 },
+        Refusal::Unavailable("no quorum".into()),
+        Refusal::Unknown("no answer".into()),
+        Refusal::Denied("a client".into()),
+    ]
+}
+
+pub(super) fn replies() -> Vec<Reply> {
+    let answers = answers().into_iter().map(Ok);
+    let refusals = refusals().into_iter().map(Err);
+    answers.chain(refusals).map(|result| Reply { id: 77, result }).collect()
+}
+
+pub(super) fn roles() -> Vec<Role> {
+    vec![Role::Server, Role::Node, Role::Client, Role::Admin]
+}
+
+pub(super) fn server_requests() -> Vec<ServerRequest> {
+    let create = |(role, life_s)| ServerRequest::CreateToken { role, life_s, uses: Some(3) };
+    let mut requests = vec![
+        ServerRequest::Lookup,
+        ServerRequest::Status,
+        ServerRequest::Register { name: Some("a".into()), address: v4() },
+        ServerRequest::Register { name: None, address: v6() },
+        ServerRequest::Report(CoordinatorReport { term: Term(4), view: view() }),
+        ServerRequest::Renew { public_key: Bytes::from("key") },
+        ServerRequest::ListTokens,
+        ServerRequest::RevokeToken(uuid('t')),
+    ];
+    requests.extend(roles().into_iter().zip([None, Some(0), Some(3600), None]).map(create));
+    requests
+}
+
+pub(super) fn confirmations() -> Vec<Confirmation> {
+    vec![Confirmation::Confirmed, Confirmation::Outdated { confirmed: Term(5) }]
+}
+
+pub(super) fn server_refusals() -> Vec<ServerRefusal> {
+    vec![
+        ServerRefusal::Denied("a client".into()),
+        ServerRefusal::Invalid("name".into()),
+        ServerRefusal::NameTaken("a".into()),
+        ServerRefusal::Storage("disk full".into()),
+    ]
+}
+
+pub(super) fn server_answers() -> Vec<ServerAnswer> {
+    let status = ServerStatus {
+        network: NetworkId(uuid('n')),
+        version: "0.1.0".into(),
+        uptime_ms: 5,
+        bootstrap: Some(node('a')),
+        coordinator: Some((node('b'), Term(4))),
+        confirmed_at_ms: Some(1_700_000_000_000),
+        report_age_ms: None,
+        nodes: vec![NodeReport {
+            id: node('a'),
+            name: "a".into(),
+            address: v4(),
+            coordinator: true,
+            state: NodeState::Live,
+            last_report_ms: 1_700_000_000_000,
+        }],
+        view: Some(view()),
+        settings: Settings::default(),
+    };
+    let admission = Admission {
+        network: NetworkId(uuid('n')),
+        name: "a".into(),
+        bootstrap: false,
+        settings: Settings::default(),
+        view: None,
+        peers: vec![(node('b'), v6())],
+    };
+    let token = TokenInfo {
+        id: uuid('t'),
+        role: Role::Node,
+        expires_ms: None,
+        used: 2,
+        uses: Some(3),
+        admitted: vec![HolderId(uuid('h'))],
+    };
+    let mut answers = vec![
+        ServerAnswer::View(Some(Box::new(view()))),
+        ServerAnswer::View(None),
+        ServerAnswer::Status(Box::new(status)),
+        ServerAnswer::Admitted(Box::new(admission)),
+        ServerAnswer::Certificate(Bytes::from("certificate")),
+        ServerAnswer::Token("dkv1.".into()),
+        ServerAnswer::Tokens(vec![token]),
+        ServerAnswer::Done,
+    ];
+    answers.extend(confirmations().into_iter().map(ServerAnswer::Confirmed));
+    answers.extend(server_refusals().into_iter().map(ServerAnswer::Refused));
+    answers
+}
+
+pub(super) fn joinings() -> Vec<Joining> {
+    let public_key = Bytes::from("key");
+    vec![
+        Joining::Join(JoinRequest { token: uuid('t'), secret: [0x5e; 32], public_key }),
+        Joining::Recertify(RecertifyRequest {
+            certificate: Bytes::from("certificate"),
+            proof: Bytes::from("proof"),
+        }),
+    ]
+}
+
+pub(super) fn join_refusals() -> Vec<JoinRefusal> {
+    vec![
+        JoinRefusal::Unknown,
+        JoinRefusal::Expired,
+        JoinRefusal::UsedUp,
+        JoinRefusal::Key,
+        JoinRefusal::Certificate,
+        JoinRefusal::Denied,
+        JoinRefusal::Busy,
+        JoinRefusal::Storage("disk full".into()),
+    ]
+}
+
+pub(super) fn join_results() -> Vec<Result<JoinAnswer, JoinRefusal>> {
+    let answer = JoinAnswer {
+        network: NetworkId(uuid('n')),
+        role: Role::Node,
+        holder: HolderId(uuid('h')),
+        certificate: Bytes::from("certificate"),
+    };
+    std::iter::once(Ok(answer)).chain(join_refusals().into_iter().map(Err)).collect()
+}
