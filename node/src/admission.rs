@@ -257,3 +257,6 @@ async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
     info!("certificate renewed");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,31 +34,3 @@ fn a_server_on_this_machine_is_reached_from_this_machine() {
     let server = ([127, 0, 0, 1], 4400).into();
     assert!(local_ip_towards(server).unwrap().is_loopback());
 }
-
-#[test]
-fn only_a_final_answer_of_the_server_stops_a_node() {
-    let parent = tempfile::tempdir().unwrap();
-    let directory = DataDir::open(parent.path()).unwrap();
-    let address = ([192, 0, 2, 1], 4400).into();
-    let why = || "why".to_owned();
-    let last = [
-        ServerError::Connect(ConnectError::Refused { address, why: why() }),
-        ServerError::Refused(ServerRefusal::NameTaken(why())),
-        ServerError::Refused(ServerRefusal::Denied(why())),
-        ServerError::Refused(ServerRefusal::Invalid(why())),
-        ServerError::Resolve(why(), why()),
-    ];
-    for error in last {
-        assert!(fatal(&error, &directory).is_some(), "{error}");
-    }
-    let passing = [
-        ServerError::Connect(ConnectError::Unreachable { address, why: why() }),
-        ServerError::Connect(ConnectError::Local(why())),
-        ServerError::Refused(ServerRefusal::Storage(why())),
-        ServerError::Silent(why()),
-        ServerError::Unexpected,
-    ];
-    for error in passing {
-        assert!(fatal(&error, &directory).is_none(), "{error}");
-    }
-}
