@@ -13,7 +13,7 @@ const FLUSH_BYTES: usize = 256 * 1024;
 /// Answers that are taken from the queue together at the most.
 const TAKE_MAX: usize = 1024;
 
-type Queued = (Reply, OwnedSemaphorePermit);
+pub(crate) type Queued = (Reply, OwnedSemaphorePermit);
 
 /// The answers of one stream.
 #[derive(Clone)]
@@ -36,6 +36,13 @@ impl Replies {
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self { sender }, write(receiver, writer))
+    }
+
+    /// The answers, for a test to look at.
+    #[cfg(test)]
+    pub(crate) fn collected() -> (Self, mpsc::UnboundedReceiver<Queued>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self { sender }, receiver)
     }
 
     /// The answer of the request with this id.

@@ -157,3 +157,6 @@ fn to_answer(
         CommandResult::Invalid => Err(Refusal::Invalid("the command is malformed".into())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,8 +129,10 @@ fn a_restarted_process_resets_the_connections_of_the_one_before() {
             }
         };
         let _gate = serve(&restarted);
-        let (mut stream, _) = connection.open_bi().await.unwrap();
-        let _ = stream.write_all(&[0; 1000]).await;
+        // An acknowledgement that was on its way may have told the restarted process already.
+        if let Ok((mut stream, _)) = connection.open_bi().await {
+            let _ = stream.write_all(&[0; 1000]).await;
+        }
         let reason = tokio::time::timeout(SOON, connection.closed()).await.unwrap();
         assert!(matches!(reason, quinn::ConnectionError::Reset), "{reason}");
     });

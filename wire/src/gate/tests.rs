@@ -97,7 +97,7 @@ async fn a_connection_too_many_is_closed_and_its_place_is_free_again_later() {
 }
 
 #[tokio::test]
-async fn a_handshake_too_many_is_refused() {
+async fn a_handshake_too_many_is_refused_and_a_later_one_is_not() {
     let network = Network::new();
     let endpoint = network.server(Admit::Certified);
     let gate = gate(0, 8);
@@ -106,6 +106,9 @@ async fn a_handshake_too_many_is_refused() {
     let refused = network.client().connect(address, Expect::Server).await.unwrap_err();
     assert!(matches!(refused, ConnectError::Unreachable { .. }), "{refused}");
     assert!(admitted.try_recv().is_err());
+    gate.handshakes.add_permits(1);
+    let _connection = network.client().connect(address, Expect::Server).await.unwrap();
+    assert!(tokio::time::timeout(SOON, admitted.recv()).await.unwrap().is_some());
 }
 
 #[tokio::test]
