@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -12,6 +13,9 @@ use crate::args::Args;
 /// Environment variable that says what is logged, e.g. `debug` or `dkv_node=debug,info`.
 const LOG_VARIABLE: &str = "DKV_LOG";
 const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=error";
+
+/// Time that tasks have to end before the process does.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs a node as a process does: until Ctrl-C or SIGTERM. Prints `ready <address>` on stdout once
 /// the node serves.
@@ -27,7 +31,10 @@ pub fn main(args: Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start threads: {error}")),
     };
-    match runtime.block_on(crate::run(args, say_ready, stop_signal())) {
+    let ended = runtime.block_on(crate::run(args, say_ready, stop_signal()));
+    // First everything falls silent: the last line says why the process ends.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error.to_string()),
     }
