@@ -18,7 +18,7 @@ mod service;
 mod watch;
 
 pub(crate) use drive::{
-    confirm_leadership, initialize, propose, silence, since_quorum_ms, start, take_step,
+    confirm_leadership, forsake, initialize, propose, silence, since_quorum_ms, start, take_step,
 };
 use log::LogStore;
 pub(crate) use machine::{Machine, MachineHandle, SnapshotData};

@@ -11,6 +11,7 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::id::NodeId;
 use futures::stream::{StreamExt, unfold};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::codec::{
@@ -18,6 +19,7 @@ use super::codec::{
     decode_append,
 };
 use super::{MachineHandle, Raft, Snapshot, SnapshotData, Vote};
+use crate::hearing::Hearing;
 
 type Reader = FrameReader<quinn::RecvStream>;
 type Writer = FrameWriter<quinn::SendStream>;
@@ -30,10 +32,12 @@ pub(crate) async fn serve_calls(
     raft: Raft,
     machine: MachineHandle,
     from: NodeId,
+    hearing: Hearing,
     mut reader: Reader,
     mut writer: Writer,
 ) {
     while let Ok(Some(frame)) = reader.next().await {
+        hearing.heard(Instant::now());
         let answered = answer_call(&raft, &machine, from, &frame);
         let answer = match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
             Ok(answer) => answer,
@@ -80,9 +84,15 @@ async fn answer_call(
 }
 
 /// Takes entries from a leader, pipelined, and acknowledges them in order.
-pub(crate) async fn serve_append(raft: Raft, from: NodeId, reader: Reader, mut writer: Writer) {
+pub(crate) async fn serve_append(
+    raft: Raft,
+    from: NodeId,
+    hearing: Hearing,
+    reader: Reader,
+    mut writer: Writer,
+) {
     // Ends at the first frame that is not a request of the sender's own: so does the stream.
-    let requests = unfold(reader, move |mut reader| async move {
+    let requests = unfold((reader, hearing), move |(mut reader, hearing)| async move {
         let frame = match reader.next().await {
             Ok(frame) => frame?,
             Err(error) => {
@@ -90,6 +100,7 @@ pub(crate) async fn serve_append(raft: Raft, from: NodeId, reader: Reader, mut w
                 return None;
             }
         };
+        hearing.heard(Instant::now());
         let request = match decode_append(&frame) {
             Ok(request) => request,
             Err(error) => {
@@ -101,7 +112,7 @@ pub(crate) async fn serve_append(raft: Raft, from: NodeId, reader: Reader, mut w
             warn!(?from, %error, "entries refused");
             return None;
         }
-        Some((request, reader))
+        Some((request, (reader, hearing)))
     });
     let mut answers = std::pin::pin!(raft.stream_append(requests));
     while let Some(answer) = answers.next().await {
