@@ -89,7 +89,10 @@ async fn serve_stream(
             raft::serve_append(raft, from, reader, writer).await;
         }
         Opening::RaftSnapshot { .. } => {
-            raft::serve_snapshot(raft, group.machine().clone(), from, reader, writer).await;
+            let machine = group.machine().clone();
+            if let Err(why) = raft::serve_snapshot(raft, machine, from, reader, writer).await {
+                node.fail(format!("group {} has stopped: {why}", group.id()));
+            }
         }
     }
 }

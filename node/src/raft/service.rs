@@ -11,12 +11,14 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::id::NodeId;
 use futures::stream::{StreamExt, unfold};
+use tokio::io::AsyncRead;
 use tracing::{debug, warn};
 
 use super::codec::{
     AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
     decode_append,
 };
+use super::snapshot::NotTaken;
 use super::{MachineHandle, Raft, Snapshot, SnapshotData, Vote};
 
 type Reader = FrameReader<quinn::RecvStream>;
@@ -119,45 +121,55 @@ pub(crate) async fn serve_append(raft: Raft, from: NodeId, reader: Reader, mut w
 }
 
 /// Takes a snapshot from a leader and answers when it is installed.
+///
+/// # Errors
+/// If this node must stop, with the reason.
 pub(crate) async fn serve_snapshot(
     raft: Raft,
     machine: MachineHandle,
     from: NodeId,
     mut reader: Reader,
     mut writer: Writer,
-) {
-    let answer: SnapshotAnswer = take_snapshot(&raft, &machine, from, &mut reader).await;
-    if let Err(error) = &answer {
-        warn!(?from, %error, "snapshot not taken");
-    }
+) -> Result<(), String> {
+    let taken = take_snapshot(&raft, &machine, from, &mut reader).await;
+    let answer: SnapshotAnswer = match &taken {
+        Ok(vote) => Ok(*vote),
+        Err(NotTaken::Refused(why) | NotTaken::Unfit(why)) => {
+            warn!(?from, error = why, "snapshot not taken");
+            Err(why.clone())
+        }
+    };
     if writer.send(&answer).await.is_ok() {
         let _ = writer.into_inner().finish();
     }
+    match taken {
+        Err(NotTaken::Unfit(why)) => Err(why),
+        _ => Ok(()),
+    }
 }
 
-async fn take_snapshot(
+async fn take_snapshot<R: AsyncRead + Unpin>(
     raft: &Raft,
     machine: &MachineHandle,
     from: NodeId,
-    reader: &mut Reader,
-) -> SnapshotAnswer {
+    reader: &mut FrameReader<R>,
+) -> Result<Vote, NotTaken> {
     let cut = || "the stream ended inside the snapshot".to_owned();
     let head = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
     let head: SnapshotHead = decode(&head).map_err(|error| error.to_string())?;
     own(&head.vote, from)?;
-    let mut incoming = machine.receive(head.store).await.map_err(|error| error.to_string())?;
+    let mut incoming = machine.receive(head.store).await?;
     loop {
         let frame = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
         match decode(&frame).map_err(|error| error.to_string())? {
-            SnapshotFrame::Rows(rows) => {
-                incoming.rows(rows).await.map_err(|error| error.to_string())?;
-            }
+            SnapshotFrame::Rows(rows) => incoming.rows(rows).await?,
             SnapshotFrame::End => break,
         }
     }
-    let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Incoming(incoming) };
+    let arrived = incoming.complete(&head.meta).await?;
+    let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Arrived(arrived) };
     let answer = raft.install_full_snapshot(head.vote, snapshot).await;
-    answer.map(|answer| answer.vote).map_err(|error| error.to_string())
+    Ok(answer.map_err(|error| error.to_string())?.vote)
 }
 
 /// Whether a vote is the sender's own.
@@ -175,3 +187,6 @@ fn log_broken(from: NodeId, error: &FrameError) {
         _ => debug!(?from, %error, "stream of entries broke"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,9 @@ pub use command::{CommandResult, validate};
 pub use directory::{
     Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed,
 };
-pub use engine::{Engine, EngineError, EngineOptions, GroupStore, Installer, SnapshotReader};
+pub use engine::{
+    Completed, Engine, EngineError, EngineOptions, GroupStore, Installer, SnapshotReader,
+};
 pub use group::{Applied, CorruptEntry, GroupState};
 pub use rows::{Changes, Counts, Generation, Meta, Row};
 pub use shard::ShardState;
