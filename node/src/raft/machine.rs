@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
-use crate::state::{Applied, Changes, Directory, EngineError, GroupState, GroupStore};
+use crate::state::{Applied, Changes, Directory, EngineError, GroupState, GroupStore, LogClock};
 
 /// Time between two attempts to write a checkpoint to a disk that is full.
 const ROOM_RETRY: Duration = Duration::from_millis(500);
@@ -46,6 +46,9 @@ struct Shared {
     store: GroupStore,
     current: RwLock<Current>,
     freshness: Mutex<Freshness>,
+    /// The shard's clock, and the moment from which its readings count.
+    clock: Mutex<LogClock>,
+    began: Instant,
     /// Index of the last applied entry, for those who wait for changes.
     applied: watch::Sender<u64>,
     /// Held by the one snapshot that is complete and not installed yet.
@@ -85,11 +88,14 @@ impl Machine {
             None => Position::default(),
         };
         let (applied, _) = watch::channel(index(position.applied));
+        let clock = LogClock::new(state.clock_ms(), Duration::ZERO);
         let shared = Shared {
             group: store.id(),
             store,
             current: RwLock::new(Current { state, position }),
             freshness: Mutex::default(),
+            clock: Mutex::new(clock),
+            began: Instant::now(),
             applied,
             installing: Arc::default(),
         };
@@ -164,6 +170,15 @@ impl MachineHandle {
         Incoming::begin(self.shared.store.clone(), meta, installing).await
     }
 
+    /// What the shard's clock shows, in milliseconds: the stamp of a batch that is made now.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        lock(&self.shared.clock).now_ms(self.shared.began.elapsed())
+    }
+
+    fn note_clock(&self, clock_ms: u64) {
+        lock(&self.shared.clock).observe(clock_ms, self.shared.began.elapsed());
+    }
+
     fn note_freshness(&self) {
         let applied = *self.shared.applied.borrow();
         let mut freshness = lock(&self.shared.freshness);
@@ -202,6 +217,7 @@ impl MachineHandle {
             }
         };
         current.position.applied = Some(log_id);
+        self.note_clock(current.state.clock_ms());
         Ok(outcome)
     }
 }
@@ -250,6 +266,7 @@ impl RaftStateMachine<Types> for Machine {
         };
         let (state, position) = arrived.switch().await?;
         debug_assert_eq!(position.applied, meta.last_log_id);
+        self.handle.note_clock(state.clock_ms());
         let old = std::mem::replace(&mut *self.handle.write(), Current { state, position });
         drop(OffThread::new(old));
         self.handle.shared.applied.send_replace(index(meta.last_log_id));

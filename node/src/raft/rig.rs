@@ -72,6 +72,7 @@ pub(super) struct Sent {
     pub(super) store: Bytes,
     pub(super) chunks: Vec<Bytes>,
     pub(super) hash: u64,
+    pub(super) clock_ms: u64,
 }
 
 /// A snapshot of a shard that ends at that index, with so many keys.
@@ -97,13 +98,14 @@ pub(super) fn snapshot(index: u64, keys: u64) -> Sent {
         store: Bytes::from(store.encode()),
         chunks,
         hash: state.hash(),
+        clock_ms: state.clock_ms(),
     }
 }
 
 /// A batch that opens a session and puts so many keys.
 pub(super) fn puts(keys: u64) -> Bytes {
     let session = SessionId(uuid::Uuid::from_u128(7));
-    let mut batch = BatchBuilder::new(1);
+    let mut batch = BatchBuilder::new(1_000_000);
     batch.push(&encode_vec(&Command::OpenSession(session)));
     for number in 0..keys {
         let key = format!("key {number}");

@@ -128,7 +128,7 @@ impl GroupState {
         }
     }
 
-    /// The log's clock, in milliseconds since 1970.
+    /// The log's clock, in milliseconds.
     pub fn clock_ms(&self) -> u64 {
         match self {
             Self::Shard(shard) => shard.clock_ms(),

@@ -26,6 +26,7 @@ pub mod command;
 pub mod limits;
 pub mod rows;
 
+mod clock;
 mod digest;
 mod sessions;
 mod shard;
@@ -41,6 +42,7 @@ mod group;
 mod tests;
 
 pub use batch::{Batch, BatchBuilder, CorruptBatch};
+pub use clock::LogClock;
 pub use command::{CommandResult, validate};
 pub use directory::{
     Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed,
