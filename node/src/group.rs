@@ -68,12 +68,17 @@ impl Proposer {
     }
 
     /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last
-    /// confirmed it; of others, since they last heard a leader and had all that it had committed.
+    /// confirmed it; of others, since a quorum confirmed the leader that they heard, provided that
+    /// they have all that it had committed.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
         let metrics = MetricsWatch::of(&self.raft);
         let metrics = metrics.borrow();
+        // A leader may lack the last of what the one before it committed, until it has applied an
+        // entry of its own.
+        let applied_own =
+            metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term);
         match metrics.state {
-            ServerState::Leader => raft::since_quorum_ms(&metrics),
+            ServerState::Leader if applied_own => raft::since_quorum_ms(&metrics),
             _ => self.machine.staleness_ms(),
         }
     }

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::freshness::Freshness;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::state::{Applied, Changes, Directory, EngineError, GroupState, GroupStore, LogClock};
@@ -58,15 +59,6 @@ struct Shared {
 struct Current {
     state: GroupState,
     position: Position,
-}
-
-/// What is needed to say how old the state may be.
-#[derive(Clone, Copy, Default)]
-struct Freshness {
-    /// When the leader was last heard, and what it said was committed then.
-    heard: Option<(Instant, u64)>,
-    /// When the state last held all that was committed.
-    complete: Option<Instant>,
 }
 
 /// A few figures about a state.
@@ -152,16 +144,17 @@ impl MachineHandle {
         self.read().state.changed_bytes()
     }
 
-    /// The leader was heard, and said that this index is committed.
-    pub(crate) fn heard_leader(&self, committed: u64) {
-        lock(&self.shared.freshness).heard = Some((Instant::now(), committed));
+    /// A leader was heard, whom a quorum confirmed that long ago, and which says that this index is
+    /// committed.
+    pub(crate) fn heard_leader(&self, quorum_age: Duration, committed: u64) {
+        lock(&self.shared.freshness).heard(Instant::now(), quorum_age, committed);
         self.note_freshness();
     }
 
     /// How old the state may be, in milliseconds; `None` if no leader was heard since the start.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
-        let complete = lock(&self.shared.freshness).complete?;
-        Some(complete.elapsed().as_millis() as u64)
+        let age = lock(&self.shared.freshness).age(Instant::now())?;
+        Some(age.as_millis() as u64)
     }
 
     /// Begins to take a snapshot from the leader.
@@ -181,12 +174,7 @@ impl MachineHandle {
 
     fn note_freshness(&self) {
         let applied = *self.shared.applied.borrow();
-        let mut freshness = lock(&self.shared.freshness);
-        if let Some((heard, committed)) = freshness.heard
-            && applied >= committed
-        {
-            freshness.complete = Some(heard);
-        }
+        lock(&self.shared.freshness).applied(applied);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Current> {

@@ -11,6 +11,7 @@
 
 mod codec;
 mod drive;
+mod freshness;
 mod log;
 mod machine;
 mod network;

@@ -11,6 +11,7 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::id::NodeId;
 use futures::stream::{StreamExt, unfold};
+use openraft::raft::AppendEntriesRequest;
 use tokio::io::AsyncRead;
 use tracing::{debug, warn};
 
@@ -19,7 +20,7 @@ use super::codec::{
     decode_append,
 };
 use super::snapshot::NotTaken;
-use super::{MachineHandle, Raft, Snapshot, SnapshotData, Vote};
+use super::{MachineHandle, Raft, Snapshot, SnapshotData, Types, Vote};
 
 type Reader = FrameReader<quinn::RecvStream>;
 type Writer = FrameWriter<quinn::SendStream>;
@@ -55,13 +56,15 @@ async fn answer_call(
 ) -> CallResult {
     let call = decode::<Call>(frame).map_err(|error| error.to_string())?;
     match call {
-        Call::Heartbeat(request) => {
-            let request = decode_append(&request).map_err(|error| error.to_string())?;
+        Call::Heartbeat { append, quorum_age_ms } => {
+            let request = decode_append(&append).map_err(|error| error.to_string())?;
             own(&request.vote, from)?;
-            let committed = request.leader_commit;
+            let committed = committed_by_leader(&request);
             let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
-            if answer.is_success() {
-                machine.heard_leader(committed.map_or(0, |committed| committed.index));
+            if let (true, Some(committed), Some(age_ms)) =
+                (answer.is_success(), committed, quorum_age_ms)
+            {
+                machine.heard_leader(Duration::from_millis(age_ms), committed);
             }
             Ok(CallAnswer::Heartbeat(answer))
         }
@@ -79,6 +82,13 @@ async fn answer_call(
             answer.map(CallAnswer::Transfer).map_err(|error| error.to_string())
         }
     }
+}
+
+/// What a leader has committed, if that is all there is: one that has committed nothing of its own
+/// term yet may not know of what the one before it committed last.
+fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
+    let committed = request.leader_commit?;
+    (*committed.leader_id == request.vote.leader_id.term).then_some(committed.index)
 }
 
 /// Takes entries from a leader, pipelined, and acknowledges them in order.
