@@ -8,7 +8,6 @@ use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::{GroupRole, GroupStatus, Refusal, ReplicaStatus};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use crate::peers::Peers;
 use crate::raft::{
@@ -17,6 +16,7 @@ use crate::raft::{
 use crate::reads::{self, PendingRead};
 use crate::state::steward::Step;
 use crate::state::{CommandResult, DirectoryEntry, DirectoryResult};
+use crate::tasks::Tasks;
 use crate::wal::GroupLog;
 use crate::writes::{self, PendingWrite};
 
@@ -98,7 +98,7 @@ pub(crate) struct Group {
     proposer: Arc<Proposer>,
     writes: mpsc::Sender<PendingWrite>,
     reads: mpsc::Sender<PendingRead>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Tasks,
 }
 
 /// What a group is made of.
@@ -121,10 +121,10 @@ impl Group {
         let proposer = Arc::new(Proposer { raft, machine: handle });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
-        let mut tasks = Vec::new();
+        let tasks = Tasks::default();
         if id.is_shard() {
-            tasks.push(tokio::spawn(writes::run(id, me, Arc::clone(&proposer), write_queue)));
-            tasks.push(tokio::spawn(reads::run(id, me, Arc::clone(&proposer), read_queue)));
+            tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue));
+            tasks.spawn(reads::run(id, me, Arc::clone(&proposer), read_queue));
         }
         Ok(Self { id, me, live_within_ms, proposer, writes, reads, tasks })
     }
@@ -272,9 +272,7 @@ impl Group {
 
     /// Stops the group. What was acknowledged is durable already.
     pub(crate) async fn stop(&self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.tasks.end().await;
         let _ = self.raft().shutdown().await;
     }
 }

@@ -42,7 +42,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
             reader,
             writer,
         );
-        tokio::spawn(stream);
+        node.spawn(stream);
     }
 }
 

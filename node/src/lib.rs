@@ -35,6 +35,7 @@ mod admission;
 mod data_dir;
 mod disk_check;
 mod shell;
+mod tasks;
 
 pub mod state;
 pub mod wal;
