@@ -11,22 +11,28 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dkv_wire::network::Settings;
+use tracing::{info, warn};
 
 /// Syncs that are timed.
 const SAMPLES: usize = 9;
 /// Bytes that each writes.
 const SAMPLE_BYTES: usize = 4096;
 
+/// Times that a disk is measured before it is found too slow.
+const ATTEMPTS: usize = 10;
+/// Time between two of them.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// How fast a disk syncs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SyncTime {
-    pub(crate) median: Duration,
-    pub(crate) longest: Duration,
+struct SyncTime {
+    median: Duration,
+    longest: Duration,
 }
 
 /// What to make of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+enum Verdict {
     /// Fast enough.
     Fine,
     /// Fast enough mostly: worth a warning.
@@ -35,8 +41,45 @@ pub(crate) enum Verdict {
     Unfit(String),
 }
 
+/// Measures the disk below a data directory, and says in the log what to make of it.
+///
+/// A disk that is busy for a moment, as after a boot, is measured again. One that stays too slow is
+/// refused to a node that has no data yet; one that has is started all the same, since a slow
+/// replica is worth more than none.
+pub(crate) async fn check(
+    directory: &Path,
+    settings: &Settings,
+    has_data: bool,
+) -> Result<(), String> {
+    for attempt in 1.. {
+        let path = directory.to_owned();
+        let measured = tokio::task::spawn_blocking(move || measure(&path)).await;
+        let verdict = match measured.map_err(|error| error.to_string())? {
+            Ok(time) => judge(time, settings),
+            // A full disk still lets a node start, and serve reads.
+            Err(error) => {
+                warn!(%error, "the speed of the disk could not be measured");
+                return Ok(());
+            }
+        };
+        match verdict {
+            Verdict::Fine => {}
+            Verdict::Slow(warning) => warn!("{warning}"),
+            Verdict::Unfit(problem) if has_data => warn!("{problem}"),
+            Verdict::Unfit(problem) if attempt < ATTEMPTS => {
+                info!(attempt, "the disk is too slow, perhaps busy; measuring again: {problem}");
+                tokio::time::sleep(AGAIN_AFTER).await;
+                continue;
+            }
+            Verdict::Unfit(problem) => return Err(problem),
+        }
+        break;
+    }
+    Ok(())
+}
+
 /// Times a few syncs of a small file in `directory`. Blocks.
-pub(crate) fn measure(directory: &Path) -> io::Result<SyncTime> {
+fn measure(directory: &Path) -> io::Result<SyncTime> {
     let path = directory.join("sync-test");
     let file = File::create(&path)?;
     let mut times = [Duration::ZERO; SAMPLES];
@@ -57,7 +100,7 @@ pub(crate) fn measure(directory: &Path) -> io::Result<SyncTime> {
 }
 
 /// Holds a disk against the election times.
-pub(crate) fn judge(time: SyncTime, settings: &Settings) -> Verdict {
+fn judge(time: SyncTime, settings: &Settings) -> Verdict {
     let heartbeat = Duration::from_millis(settings.heartbeat_ms);
     let election = Duration::from_millis(settings.election_min_ms);
     let ms = |time: Duration| time.as_secs_f64() * 1e3;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::{GroupRole, GroupStatus, Refusal, ReplicaStatus};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::peers::Peers;
 use crate::raft::{
@@ -18,7 +18,7 @@ use crate::state::steward::Step;
 use crate::state::{CommandResult, DirectoryEntry, DirectoryResult};
 use crate::tasks::Tasks;
 use crate::wal::GroupLog;
-use crate::writes::{self, PendingWrite};
+use crate::writes::{self, Hold, PendingWrite};
 
 /// Why something that was proposed to a group did not come to an answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -98,6 +98,7 @@ pub(crate) struct Group {
     proposer: Arc<Proposer>,
     writes: mpsc::Sender<PendingWrite>,
     reads: mpsc::Sender<PendingRead>,
+    holds: mpsc::Sender<Hold>,
     tasks: Tasks,
 }
 
@@ -121,12 +122,13 @@ impl Group {
         let proposer = Arc::new(Proposer { raft, machine: handle });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
+        let (holds, hold_queue) = mpsc::channel(1);
         let tasks = Tasks::default();
         if id.is_shard() {
-            tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue));
+            tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, hold_queue));
             tasks.spawn(reads::run(id, me, Arc::clone(&proposer), read_queue));
         }
-        Ok(Self { id, me, live_within_ms, proposer, writes, reads, tasks })
+        Ok(Self { id, me, live_within_ms, proposer, writes, reads, holds, tasks })
     }
 
     /// Which group.
@@ -195,6 +197,22 @@ impl Group {
         self.metrics().borrow().state == ServerState::Leader
     }
 
+    /// Who votes, by the newest configuration that is known here.
+    pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
+        self.metrics().borrow().membership_config.membership().voter_ids().collect()
+    }
+
+    /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard.
+    pub(crate) async fn forsake(&self, leader: NodeId) {
+        raft::forsake(self.raft(), leader).await;
+    }
+
+    /// Asks the other voters whether they would vote for this node, and stands if they would.
+    pub(crate) async fn stand(&self) {
+        // It fails only if the group has stopped.
+        let _ = self.raft().trigger().elect(true).await;
+    }
+
     /// Makes this node the only member of a group that has none.
     pub(crate) async fn initialize(&self) -> Result<(), String> {
         raft::initialize(self.raft(), self.me).await
@@ -220,6 +238,8 @@ impl Group {
         let Some(successor) = successor(&metrics.borrow(), self.me, self.live_within_ms) else {
             return !self.leads();
         };
+        // Held until the end of this function.
+        let _hold = self.hold(patience / 2).await;
         if self.raft().trigger().transfer_leader(successor).await.is_err() {
             return false;
         }
@@ -227,6 +247,17 @@ impl Group {
             metrics.state != ServerState::Leader && metrics.current_leader != Some(self.me)
         });
         matches!(tokio::time::timeout(patience, gone).await, Ok(Ok(_)))
+    }
+
+    /// Lets no batch begin until what is returned is dropped, and waits, with patience, until those
+    /// under way are done. What is not done by then is in doubt for a moment, as after a crash.
+    async fn hold(&self, patience: Duration) -> Option<oneshot::Sender<()>> {
+        let (drained, when_drained) = oneshot::channel();
+        let (hold, released) = oneshot::channel();
+        // The control group has no such task, and needs none.
+        self.holds.send(Hold { drained, released }).await.ok()?;
+        let _ = tokio::time::timeout(patience, when_drained).await;
+        Some(hold)
     }
 
     /// Asks for a checkpoint of the state.

@@ -80,13 +80,14 @@ async fn serve_stream(
     // Not there yet, or not any more: the peer finds its stream ended and tries again.
     let Some(group) = node.group(group) else { return };
     let raft = group.raft().clone();
+    let hearing = node.peers().hearing(from);
     match opening {
         Opening::Requests => {}
         Opening::RaftCalls { .. } => {
-            raft::serve_calls(raft, group.machine().clone(), from, reader, writer).await;
+            raft::serve_calls(raft, group.machine().clone(), from, hearing, reader, writer).await;
         }
         Opening::RaftAppend { .. } => {
-            raft::serve_append(raft, from, reader, writer).await;
+            raft::serve_append(raft, from, hearing, reader, writer).await;
         }
         Opening::RaftSnapshot { .. } => {
             let machine = group.machine().clone();

@@ -25,11 +25,13 @@ mod writes;
 mod reads;
 
 mod coordinator;
+mod lookout;
 mod stewards;
 mod announce;
 mod compaction;
 
 mod peers;
+mod hearing;
 mod registration;
 mod admission;
 mod data_dir;

@@ -28,6 +28,9 @@ use crate::tasks::Tasks;
 use crate::wal::Wal;
 use crate::{coordinator, stewards};
 
+/// Time in which a node that has handed over tells those who ask it yet where to go.
+const REDIRECT_FOR: Duration = Duration::from_millis(100);
+
 /// Who the node is, and where.
 #[derive(Clone, Debug)]
 pub(crate) struct Me {
@@ -404,10 +407,14 @@ impl Node {
         let groups = self.groups();
         let hand_over = groups.iter().filter(|group| group.leads());
         let handed = futures::future::join_all(hand_over.map(|group| group.hand_over(patience)));
-        if handed.await.contains(&false) {
+        let handed = handed.await;
+        if handed.contains(&false) {
             warn!("not everything that this node led was taken over by another");
         }
         self.say_goodbye(patience).await;
+        if handed.contains(&true) {
+            tokio::time::sleep(REDIRECT_FOR).await;
+        }
         // A group whose log waits for its disk cannot stop by itself; closing the log ends it.
         let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
         futures::future::join_all(stops).await;

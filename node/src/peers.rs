@@ -19,6 +19,8 @@ use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
+use crate::hearing::Hearing;
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Lane {
@@ -63,6 +65,7 @@ struct Shared {
     gate: Arc<Gate>,
     addresses: Mutex<HashMap<NodeId, SocketAddr>>,
     links: Mutex<HashMap<(NodeId, Lane), Arc<Link>>>,
+    hearings: Mutex<HashMap<NodeId, Hearing>>,
 }
 
 /// One connection to be, or that is.
@@ -83,8 +86,13 @@ struct LinkState {
 
 impl Peers {
     pub(crate) fn new(endpoint: Endpoint, gate: Arc<Gate>) -> Self {
-        let shared =
-            Shared { endpoint, gate, addresses: Mutex::default(), links: Mutex::default() };
+        let shared = Shared {
+            endpoint,
+            gate,
+            addresses: Mutex::default(),
+            links: Mutex::default(),
+            hearings: Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -104,6 +112,11 @@ impl Peers {
     /// Whether there is a connection to a node, as far as is known.
     pub(crate) fn is_connected(&self, node: NodeId) -> bool {
         [Lane::Urgent, Lane::Bulk].into_iter().any(|lane| self.link(node, lane).open().is_some())
+    }
+
+    /// When a node was last heard to speak Raft: to be noted, and looked at.
+    pub(crate) fn hearing(&self, node: NodeId) -> Hearing {
+        lock(&self.shared.hearings).entry(node).or_default().clone()
     }
 
     /// All nodes whose address is known.

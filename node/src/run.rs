@@ -10,7 +10,7 @@ use dkv_wire::gate::Gate;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use crate::admission::{
     Registration, admit, certify_again, keep_certified, keep_registered, learn,
@@ -18,12 +18,12 @@ use crate::admission::{
 use crate::args::Args;
 use crate::data_dir::{DataDir, NodeFile};
 use crate::disk::RealDisk;
-use crate::disk_check::{self, Verdict};
+use crate::disk_check;
 use crate::node::{Me, Node, Parts};
 use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
 use crate::wal::{Wal, WalOptions};
-use crate::{announce, compaction, coordinator, incoming};
+use crate::{announce, compaction, coordinator, incoming, lookout};
 
 /// First port that a node tries if it is told none and had none before.
 const FIRST_PORT: u16 = 4401;
@@ -170,6 +170,7 @@ async fn start(args: Args) -> Result<Started, NodeError> {
         incoming::serve(Arc::clone(&serving), connection, peer)
     }));
     node.spawn(coordinator::run(Arc::clone(&node)));
+    node.spawn(lookout::run(Arc::clone(&node)));
     node.spawn(compaction::run(Arc::clone(&node)));
     node.spawn(announce::run(Arc::clone(&node)));
     node.spawn(follow_directory(Arc::clone(&node)));
@@ -229,18 +230,7 @@ async fn open_stores(
     let settings = file.settings.clone();
     let must_exist = file.log_begun;
     let damaged = |problem: String| directory.damaged(problem);
-    let data_path = directory.path().to_owned();
-    let checked = settings.clone();
-    let measured = tokio::task::spawn_blocking(move || disk_check::measure(&data_path));
-    match measured.await.map_err(NodeError::new)? {
-        Ok(time) => match disk_check::judge(time, &checked) {
-            Verdict::Fine => debug!(?time, "the disk is fast enough"),
-            Verdict::Slow(warning) => warn!("{warning}"),
-            Verdict::Unfit(problem) => return Err(NodeError(problem)),
-        },
-        // A full disk still lets a node start, and serve reads.
-        Err(error) => warn!(%error, "the speed of the disk could not be measured"),
-    }
+    disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError)?;
     let opened = tokio::task::spawn_blocking(move || {
         let disk = RealDisk::open(&log_path).map_err(|error| error.to_string())?;
         let options = WalOptions {

@@ -15,7 +15,7 @@ use dkv_wire::id::{GroupId, NodeId, Revision, Term};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::group::{ProposeError, Proposer};
@@ -41,19 +41,33 @@ pub(crate) struct PendingWrite {
     pub(crate) reply: ReplyTo,
 }
 
+/// A wish that no batch begins for a while, so that leadership can change hands with nothing under
+/// way: whatever waits is then sent on to the successor, with its outcome in no doubt.
+pub(crate) struct Hold {
+    /// Told when the last batch is done.
+    pub(crate) drained: oneshot::Sender<()>,
+    /// Batches begin again once its other end is dropped.
+    pub(crate) released: oneshot::Receiver<()>,
+}
+
 /// Runs until the queue closes.
 pub(crate) async fn run(
     group: GroupId,
     me: NodeId,
     proposer: Arc<Proposer>,
     mut queue: mpsc::Receiver<PendingWrite>,
+    mut holds: mpsc::Receiver<Hold>,
 ) {
     let mut waiting: VecDeque<PendingWrite> = VecDeque::new();
     let mut taken = Vec::new();
     let mut in_flight = FuturesUnordered::new();
     let mut open = true;
+    let mut held: Option<Held> = None;
     while open || !waiting.is_empty() || !in_flight.is_empty() {
-        while in_flight.len() < IN_FLIGHT_MAX {
+        if let Some(held) = held.as_mut().filter(|_| in_flight.is_empty()) {
+            held.tell_drained();
+        }
+        while held.is_none() && in_flight.len() < IN_FLIGHT_MAX {
             let time_ms = proposer.machine().clock_ms();
             let Some((batch, replies)) = next_batch(&mut waiting, time_ms) else { break };
             let proposer = Arc::clone(&proposer);
@@ -64,6 +78,8 @@ pub(crate) async fn run(
             Some((outcome, replies)) = in_flight.next(), if !in_flight.is_empty() => {
                 answer(group, me, outcome, replies);
             }
+            Some(hold) = holds.recv(), if held.is_none() => held = Some(Held::from(hold)),
+            () = released(&mut held), if held.is_some() => held = None,
             () = tokio::time::sleep(EXPIRE_EVERY), if !waiting.is_empty() => {
                 refuse_expired(&mut waiting);
             }
@@ -72,6 +88,32 @@ pub(crate) async fn run(
                 waiting.extend(taken.drain(..));
             }
         }
+    }
+}
+
+struct Held {
+    drained: Option<oneshot::Sender<()>>,
+    released: oneshot::Receiver<()>,
+}
+
+impl From<Hold> for Held {
+    fn from(Hold { drained, released }: Hold) -> Self {
+        Self { drained: Some(drained), released }
+    }
+}
+
+impl Held {
+    fn tell_drained(&mut self) {
+        if let Some(drained) = self.drained.take() {
+            // Whoever asked may have lost patience; then it releases too.
+            let _ = drained.send(());
+        }
+    }
+}
+
+async fn released(held: &mut Option<Held>) {
+    if let Some(held) = held {
+        let _ = (&mut held.released).await;
     }
 }
 

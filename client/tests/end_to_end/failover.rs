@@ -66,3 +66,23 @@ async fn five_nodes_outlive_two() {
     network.settled().await;
     network.same_state().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_gone_is_not_waited_for() {
+    // By its silence alone the coordinator would be missed after twenty seconds.
+    let patient = serde_json::json!({
+        "heartbeat_ms": 1000, "election_min_ms": 20000, "election_max_ms": 30000
+    });
+    let mut network = Network::alone(patient, 3).await;
+    let client = network.client().await;
+    let load = Load::start(&client);
+    load.more(500).await;
+    let coordinator = network.coordinator().await;
+    network.kill_node(coordinator);
+    load.more(500).await;
+    let report = load.stop().await;
+    println!("{} requests, the slowest took {:?}", report.done, report.slowest);
+    assert_eq!(report.failures, [""; 0]);
+    assert!(report.slowest < Duration::from_secs(10), "{:?}", report.slowest);
+    report.check(&client).await;
+}

@@ -14,7 +14,7 @@
 //! A request goes to the node that is believed to lead the key's shard. That belief comes from
 //! views and from redirects, and it is not changed while the node serves. It is questioned when a
 //! node redirects, refuses or loses its connection, and when it is silent: QUIC takes seconds to
-//! find out that a process is dead, so after some forty milliseconds without a word the other
+//! find out that a process is dead, so after some twenty milliseconds without a word the other
 //! replicas are asked for their views, and as soon as one names another primary everything under
 //! way goes there as well. The answer that comes first counts. All attempts of a write carry one
 //! stamp, so it is executed once whoever receives it.

@@ -9,11 +9,11 @@ const fn ms(milliseconds: u64) -> Duration {
 /// Silence of a node that nothing is known about yet after which others are asked.
 pub(crate) const PATIENCE_FIRST: Duration = ms(60);
 /// Shortest such silence, however fast the node is otherwise.
-pub(crate) const PATIENCE_MIN: Duration = ms(40);
+pub(crate) const PATIENCE_MIN: Duration = ms(20);
 /// Longest such silence, however slow the node is otherwise.
 pub(crate) const PATIENCE_MAX: Duration = ms(250);
 /// Time between two rounds of asking others.
-pub(crate) const PROBE_EVERY: Duration = ms(25);
+pub(crate) const PROBE_EVERY: Duration = ms(10);
 /// Time after which a question for a view is taken to be lost.
 pub(crate) const PROBE_LOST_AFTER: Duration = ms(250);
 /// Nodes that are asked in one round.

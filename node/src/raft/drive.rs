@@ -11,7 +11,7 @@ use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Term};
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError};
 use openraft::errors::{InitializeError, RaftError};
-use openraft::raft::ReadPolicy;
+use openraft::raft::{ReadPolicy, TransferLeaderRequest};
 use openraft::{ChangeMembers, EmptyNode, Instant};
 
 use super::{
@@ -22,8 +22,8 @@ use crate::peers::Peers;
 use crate::state::steward::Step;
 use crate::wal::GroupLog;
 
-/// Longest time that a request waits for the end of a hand-over.
-const HAND_OVER_WAIT: Duration = Duration::from_millis(300);
+/// Longest time that a request waits while leadership changes hands.
+const TURNOVER_WAIT: Duration = Duration::from_millis(300);
 
 /// Starts a group from what its log and its state say.
 pub(crate) async fn start(
@@ -51,18 +51,42 @@ pub(crate) async fn initialize(raft: &Raft, me: NodeId) -> Result<(), String> {
 
 /// Proposes an entry and waits until it is applied.
 pub(crate) async fn propose(raft: &Raft, entry: Bytes) -> Result<(Term, Outcome), ProposeError> {
-    match raft.client_write(Proposal(entry)).await {
-        Ok(response) => Ok((Term(*response.log_id.leader_id), response.data)),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-            Err(not_leader(raft, forward).await)
+    let patience = tokio::time::Instant::now() + TURNOVER_WAIT;
+    loop {
+        match raft.client_write(Proposal(entry.clone())).await {
+            Ok(response) => return Ok((Term(*response.log_id.leader_id), response.data)),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                // A leader that was just elected takes nothing before a quorum has answered it,
+                // which it does within a round trip.
+                let fresh = forward.reason == ForwardReason::LeaseExpired;
+                if !(fresh && tokio::time::timeout_at(patience, quorum_answers(raft)).await.is_ok())
+                {
+                    return Err(not_leader(raft, forward).await);
+                }
+            }
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                let why = "the primary changed while it was under way";
+                return Err(ProposeError::Unknown(why.into()));
+            }
+            // Neither is an answer to an ordinary entry, and neither says that nothing was appended.
+            Err(RaftError::APIError(error)) => {
+                return Err(ProposeError::Unknown(error.to_string()));
+            }
+            Err(RaftError::Fatal(error)) => return Err(ProposeError::Unknown(error.to_string())),
         }
-        Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
-            Err(ProposeError::Unknown("the primary changed while it was under way".into()))
-        }
-        // Neither is an answer to an ordinary entry, and neither says that nothing was appended.
-        Err(RaftError::APIError(error)) => Err(ProposeError::Unknown(error.to_string())),
-        Err(RaftError::Fatal(error)) => Err(ProposeError::Unknown(error.to_string())),
     }
+}
+
+/// Waits until a quorum has answered this leader within its lease, or it does not lead any more.
+async fn quorum_answers(raft: &Raft) {
+    let lease = Duration::from_millis(raft.config().election_timeout_max);
+    let _ = MetricsWatch::of(raft)
+        .wait_for(|metrics| {
+            let answered = metrics.last_quorum_acked.as_ref();
+            metrics.state != ServerState::Leader
+                || answered.is_some_and(|answered| answered.elapsed() < lease)
+        })
+        .await;
 }
 
 /// One quorum round: this replica leads, and has applied what was committed before the call.
@@ -81,22 +105,27 @@ pub(crate) async fn confirm_leadership(raft: &Raft) -> Result<Term, ProposeError
 }
 
 async fn not_leader(raft: &Raft, forward: ForwardToLeader<Types>) -> ProposeError {
-    match forward.reason {
-        ForwardReason::LeaseExpired => ProposeError::Unavailable("no quorum answers".into()),
-        ForwardReason::NotLeader => ProposeError::NotLeader(forward.leader_id),
-        // Whoever asks is sent on once the successor leads; sent on at once it would be refused
-        // there too, and wait for longer than the hand-over takes.
-        ForwardReason::LeadershipTransfer => {
-            let mut metrics = MetricsWatch::of(raft);
-            let taken_over = metrics.wait_for(|metrics| {
-                metrics.state != ServerState::Leader
-                    && metrics.current_leader.is_some_and(|leader| leader != metrics.id)
-            });
-            let _ = tokio::time::timeout(HAND_OVER_WAIT, taken_over).await;
-            let leader = metrics.borrow().current_leader;
-            ProposeError::NotLeader(leader.or(forward.leader_id))
+    let known = match forward.reason {
+        ForwardReason::LeaseExpired => {
+            return ProposeError::Unavailable("no quorum answers".into());
         }
+        ForwardReason::NotLeader => forward.leader_id,
+        // It does not lead yet.
+        ForwardReason::LeadershipTransfer => None,
+    };
+    if known.is_some() {
+        return ProposeError::NotLeader(known);
     }
+    // Whoever asks is sent on once a successor leads; sent on at once it would not know where to,
+    // and find out later than the turnover takes.
+    let mut metrics = MetricsWatch::of(raft);
+    let taken_over = metrics.wait_for(|metrics| {
+        metrics.state != ServerState::Leader
+            && metrics.current_leader.is_some_and(|leader| leader != metrics.id)
+    });
+    let _ = tokio::time::timeout(TURNOVER_WAIT, taken_over).await;
+    let leader = metrics.borrow().current_leader;
+    ProposeError::NotLeader(leader.or(forward.leader_id))
 }
 
 /// Takes one step toward the wanted members and waits until it is committed.
@@ -116,6 +145,22 @@ pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Takes back the promise to the leader of this term not to vote for anybody else for a while.
+pub(crate) async fn forsake(raft: &Raft, leader: NodeId) {
+    let vote = {
+        let metrics = MetricsWatch::of(raft);
+        let metrics = metrics.borrow();
+        metrics.vote
+    };
+    if vote.leader_id.voted_for != leader {
+        return;
+    }
+    // What a leader sends when it hands over to somebody else: those who are not that somebody only
+    // forget their promise.
+    let request = TransferLeaderRequest::new(vote, leader, None);
+    let _ = raft.handle_transfer_leader(request).await;
 }
 
 /// Time since each other member last answered the leader, in milliseconds. Empty on a follower.

@@ -22,7 +22,7 @@ mod snapshot;
 mod watch;
 
 pub(crate) use drive::{
-    confirm_leadership, initialize, propose, silence, since_quorum_ms, start, take_step,
+    confirm_leadership, forsake, initialize, propose, silence, since_quorum_ms, start, take_step,
 };
 use log::LogStore;
 pub(crate) use machine::{Machine, MachineHandle};

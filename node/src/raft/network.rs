@@ -36,6 +36,8 @@ use crate::peers::{Lane, Peers};
 
 /// Priority of a snapshot's stream; entries have the default, zero.
 const SNAPSHOT_PRIORITY: i32 = -10;
+/// Pause after a session that could not be begun.
+const SESSION_PAUSE: Duration = Duration::from_millis(30);
 /// Time in which a peer that was sent entries must acknowledge some.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that the receiver of a snapshot has to install it once it has all of it.
@@ -197,7 +199,14 @@ impl RaftNetworkV2<Types> for NetworkClient {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            let (send, receive) = self.open_append().await?;
+            let (send, receive) = match self.open_append().await {
+                Ok(streams) => streams,
+                Err(error) => {
+                    // openraft pauses between the requests of a session, not between sessions.
+                    tokio::time::sleep(SESSION_PAUSE).await;
+                    return Err(error);
+                }
+            };
             let opening = Opening::RaftAppend { group: self.network.group, from: self.network.me };
             let sent = Arc::new(AtomicU64::new(0));
             let writing = write_requests(send, opening, input, Arc::clone(&sent));

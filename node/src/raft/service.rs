@@ -13,6 +13,7 @@ use dkv_wire::id::NodeId;
 use futures::stream::{StreamExt, unfold};
 use openraft::raft::AppendEntriesRequest;
 use tokio::io::AsyncRead;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::codec::{
@@ -21,6 +22,7 @@ use super::codec::{
 };
 use super::snapshot::NotTaken;
 use super::{MachineHandle, Raft, Snapshot, SnapshotData, Types, Vote};
+use crate::hearing::Hearing;
 
 type Reader = FrameReader<quinn::RecvStream>;
 type Writer = FrameWriter<quinn::SendStream>;
@@ -33,10 +35,12 @@ pub(crate) async fn serve_calls(
     raft: Raft,
     machine: MachineHandle,
     from: NodeId,
+    hearing: Hearing,
     mut reader: Reader,
     mut writer: Writer,
 ) {
     while let Ok(Some(frame)) = reader.next().await {
+        hearing.heard(Instant::now());
         let answered = answer_call(&raft, &machine, from, &frame);
         let answer = match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
             Ok(answer) => answer,
@@ -92,9 +96,15 @@ fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
 }
 
 /// Takes entries from a leader, pipelined, and acknowledges them in order.
-pub(crate) async fn serve_append(raft: Raft, from: NodeId, reader: Reader, mut writer: Writer) {
+pub(crate) async fn serve_append(
+    raft: Raft,
+    from: NodeId,
+    hearing: Hearing,
+    reader: Reader,
+    mut writer: Writer,
+) {
     // Ends at the first frame that is not a request of the sender's own: so does the stream.
-    let requests = unfold(reader, move |mut reader| async move {
+    let requests = unfold((reader, hearing), move |(mut reader, hearing)| async move {
         let frame = match reader.next().await {
             Ok(frame) => frame?,
             Err(error) => {
@@ -102,6 +112,7 @@ pub(crate) async fn serve_append(raft: Raft, from: NodeId, reader: Reader, mut w
                 return None;
             }
         };
+        hearing.heard(Instant::now());
         let request = match decode_append(&frame) {
             Ok(request) => request,
             Err(error) => {
@@ -113,7 +124,7 @@ pub(crate) async fn serve_append(raft: Raft, from: NodeId, reader: Reader, mut w
             warn!(?from, %error, "entries refused");
             return None;
         }
-        Some((request, reader))
+        Some((request, (reader, hearing)))
     });
     let mut answers = std::pin::pin!(raft.stream_append(requests));
     while let Some(answer) = answers.next().await {

@@ -1,0 +1,163 @@
+//! Looks out for leaders whose process is gone, so that another takes over at once.
+//!
+//! Raft learns of a dead leader by its silence, and must wait long enough not to mistake a slow one
+//! for it. But when a process dies and its machine lives on, the kernel of that machine refuses what
+//! is sent to the process's port, and says so (ICMP port unreachable). A connected UDP socket hands
+//! that on as an error. So a leader that is silent for longer than it usually is, is sent one byte
+//! from such a socket; QUIC drops it where there is somebody, and where there is nobody the answer
+//! is here within a round trip.
+//!
+//! That is a hint, never a proof: it may be forged, or come from a firewall. All it does is to take
+//! back this node's promise to the leader not to vote for anybody else for a while, and to ask the
+//! other voters whether they would vote (pre-vote). They would only if their own promise has ended or
+//! was taken back too, so a leader that a quorum hears is never disturbed; and reads do not rest on
+//! that promise. Safety is Raft's as ever: one vote a term, and only for a log that is long enough.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_wire::id::{GroupId, NodeId, Term};
+use tokio::net::UdpSocket;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::group::Group;
+use crate::node::Node;
+
+/// How often somebody who is silent is tried, and how often it is looked for a leader.
+const TRY_EVERY: Duration = Duration::from_millis(10);
+/// Longest time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Time in which a kernel says that it has nobody at a port.
+const REFUSAL_WAIT: Duration = Duration::from_millis(5);
+/// Time that each voter leaves to those before it, so that two do not split the votes.
+const TURN: Duration = Duration::from_millis(12);
+/// Time between two tries to be elected: the others may not have noticed yet.
+const ASK_EVERY: Duration = Duration::from_millis(8);
+/// Tries after which Raft's own timers are left to it.
+const ASKS_MAX: usize = 10;
+
+/// Runs for the life of the node.
+pub(crate) async fn run(node: Arc<Node>) {
+    let mut probes: BTreeMap<NodeId, Probe> = BTreeMap::new();
+    let mut mourned: BTreeSet<(GroupId, Term)> = BTreeSet::new();
+    loop {
+        let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
+        let led = led_by_others(&node);
+        mourned.retain(|(id, term)| node.group(*id).is_some_and(|group| group.term() <= *term));
+        let mut next = Instant::now() + LOOK_EVERY;
+        for (leader, groups) in led {
+            let silent_at = node.peers().hearing(leader).silent_at(heartbeat);
+            let (Some(silent_at), Some(address)) = (silent_at, node.peers().address(leader)) else {
+                continue;
+            };
+            if silent_at > Instant::now() {
+                next = next.min(silent_at);
+                continue;
+            }
+            next = next.min(Instant::now() + TRY_EVERY);
+            if !refuses(&mut probes, leader, address).await {
+                continue;
+            }
+            for group in groups {
+                let term = group.term();
+                if mourned.insert((group.id(), term)) {
+                    info!(group = %group.id(), %leader, %term, "the leader's process is gone");
+                    node.spawn(succeed(node.id(), group, leader, term));
+                }
+            }
+        }
+        tokio::time::sleep_until(next).await;
+    }
+}
+
+/// The groups in which this node votes and another leads, by who does.
+fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
+    let mut led: BTreeMap<NodeId, Vec<Arc<Group>>> = BTreeMap::new();
+    for group in node.groups() {
+        if let Some(leader) = group.leader().filter(|leader| *leader != node.id())
+            && group.voters().contains(&node.id())
+        {
+            led.entry(leader).or_default().push(group);
+        }
+    }
+    led
+}
+
+/// Stands for election, after those voters whose turn comes first.
+async fn succeed(me: NodeId, group: Arc<Group>, leader: NodeId, term: Term) {
+    group.forsake(leader).await;
+    tokio::time::sleep(TURN * turn(&group.voters(), me, leader)).await;
+    for _ in 0..ASKS_MAX {
+        if group.term() != term || group.leader() != Some(leader) {
+            return;
+        }
+        group.stand().await;
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// How many of the voters that are left come before this one.
+fn turn(voters: &BTreeSet<NodeId>, me: NodeId, gone: NodeId) -> u32 {
+    let before = voters.iter().filter(|voter| **voter != gone && **voter < me).count();
+    u32::try_from(before).unwrap_or(u32::MAX)
+}
+
+/// A socket that is connected to where a node is.
+struct Probe {
+    address: SocketAddr,
+    socket: UdpSocket,
+}
+
+/// Whether the kernel at that address says that nobody is there.
+async fn refuses(probes: &mut BTreeMap<NodeId, Probe>, node: NodeId, address: SocketAddr) -> bool {
+    if probes.get(&node).is_none_or(|probe| probe.address != address) {
+        match connect(address).await {
+            Ok(socket) => drop(probes.insert(node, Probe { address, socket })),
+            Err(error) => {
+                debug!(%address, %error, "cannot look whether the leader is there");
+                return false;
+            }
+        }
+    }
+    let Some(Probe { socket, .. }) = probes.get(&node) else { return false };
+    let refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
+    // What came too late for the last try says nothing about this one.
+    let _ = socket.take_error();
+    if let Err(error) = socket.send(&[0]).await {
+        return refused(error);
+    }
+    match tokio::time::timeout(REFUSAL_WAIT, socket.recv(&mut [0; 1])).await {
+        Ok(Err(error)) => refused(error),
+        // Nothing, or something that nobody was asked for.
+        _ => false,
+    }
+}
+
+async fn connect(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_with_nobody_behind_it_refuses_and_one_that_is_silent_does_not() {
+        let there = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+        let address = there.local_addr().expect("it is bound");
+        let (mut probes, node) = (BTreeMap::new(), NodeId::random());
+        assert!(!refuses(&mut probes, node, address).await);
+        drop(there);
+        assert!(refuses(&mut probes, node, address).await);
+        // The error of one try is not the answer to the next.
+        let _back = UdpSocket::bind(address).await.expect("the port is free again");
+        assert!(!refuses(&mut probes, node, address).await);
+    }
+}
