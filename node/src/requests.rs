@@ -168,7 +168,9 @@ fn write(node: &Node, group: &Group, command: Bytes, deadline_ms: u32, reply: Re
         return reply.refuse(refusal);
     }
     if node.disk_full() {
-        return reply.refuse(Refusal::Unavailable("the disk of the primary is full".into()));
+        return reply.refuse(Refusal::Unavailable(
+            "the disk of the primary is full; writes go on once there is room on it".into(),
+        ));
     }
     let expires = Instant::now() + Duration::from_millis(u64::from(deadline_ms));
     group.write(PendingWrite { command, expires, reply });
