@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use dkv_api::{ConnectError, Level, Role};
+use dkv_wire::join::JoinError;
+use dkv_wire::message::JoinRefusal;
 
 use crate::cli::{Addresses, Cli, Connect, TokenAction, Word};
 use crate::grammar::{self, Command};
@@ -197,15 +199,40 @@ fn usage(screen: &mut Screen, problem: &str) -> ExitCode {
 }
 
 fn not_connected(screen: &mut Screen, error: &ConnectError) -> ExitCode {
+    screen.error(&with_advice(error));
+    ExitCode::FAILURE
+}
+
+/// What is wrong, and what to do next.
+pub(crate) fn with_advice(error: &ConnectError) -> String {
     let advice = match error {
-        ConnectError::Unreachable(_) | ConnectError::Join(_) => {
+        ConnectError::Unreachable(_)
+        | ConnectError::Join(JoinError::Connect(_) | JoinError::Call(..)) => {
             "; see that the server runs there, or start one with dkv server or dkv local"
         }
+        ConnectError::Join(JoinError::OtherNetwork(_)) => {
+            "; give a token of that server's network with --token-file, or another address"
+        }
+        ConnectError::Join(JoinError::Refused(JoinRefusal::Unknown)) => {
+            "; ask an administrator of the network for one, and give it with --token-file"
+        }
         ConnectError::Token(_) => "; a server of yours on this machine would have left you one",
-        _ => "",
+        ConnectError::Denied(_) => {
+            "; an administrator has taken you out: ask for a new token, and join with it under \
+             another DKV_HOME"
+        }
+        ConnectError::Address { .. } | ConnectError::NoAddress => {
+            "; give the address of the server as HOST:PORT"
+        }
+        ConnectError::Socket(_) => "; see that this user may open sockets and files enough",
+        // These say it themselves.
+        ConnectError::Join(_)
+        | ConnectError::Role(_)
+        | ConnectError::NoCredentials { .. }
+        | ConnectError::Expired { .. }
+        | ConnectError::Stored { .. } => "",
     };
-    screen.error(&format!("{error}{advice}"));
-    ExitCode::FAILURE
+    format!("{error}{advice}")
 }
 
 /// The exit status of what was done. A stdout that nobody reads any more is no news to anybody.
@@ -221,3 +248,7 @@ pub(crate) fn finished(screen: &mut Screen, result: io::Result<bool>) -> ExitCod
         }
     }
 }
+
+#[cfg(test)]
+#[path = "dispatch_tests.rs"]
+mod tests;

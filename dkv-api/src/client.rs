@@ -438,6 +438,14 @@ async fn renew(shared: std::sync::Weak<Shared>) {
         else {
             continue;
         };
+        if credentials.expired(SystemTime::now()).unwrap_or_default() {
+            // Nobody was there to renew it for days; its key still proves whose it was.
+            match shared.server.recertify(&credentials).await {
+                Ok(renewed) => connect::take(&shared.endpoint, &renewed, &shared.keep),
+                Err(error) => tracing::warn!(%error, "the certificate has expired"),
+            }
+            continue;
+        }
         let request = ServerRequest::Renew { public_key };
         match shared.server.ask(&shared.endpoint, &request, limits::REQUEST_TIMEOUT).await {
             Ok(ServerAnswer::Certificate(certificate)) => {

@@ -5,8 +5,10 @@
 //! 1. If a certificate is stored for the network that was last met at that address, and has not
 //!    expired, it is shown. A server that does not answer soon is not waited for: the nodes that
 //!    were last seen are asked as well, and whoever answers first is enough.
-//! 2. Without one, or if the handshake shows that the server is another network's by now, the
-//!    client joins with a token, and keeps what it gets.
+//! 2. If the stored certificate has expired, the client proves to the server that it has the key of
+//!    it, and gets another for the same holder.
+//! 3. Without one, or if the server turns out to be another network's by now, the client joins with
+//!    a token, and keeps what it gets.
 //!
 //! A holder that was *denied* does not join again by itself: somebody has revoked it on purpose.
 //! Given nodes come last; they only accept stored credentials, because only the server admits.
@@ -17,11 +19,11 @@ use std::time::{Duration, SystemTime};
 use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::id::NodeId;
-use dkv_wire::join::{JoinError, TOKEN_VARIABLE, TokenError, find_token, join};
+use dkv_wire::join::{JoinError, TOKEN_VARIABLE, TokenError, find_token, join, recertify};
 use dkv_wire::limits::{CERTIFICATE_RENEW, FRAME_BYTES_MAX};
 use dkv_wire::local;
 use dkv_wire::message::{
-    Answer, Opening, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
+    Answer, JoinRefusal, Opening, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
 };
 use dkv_wire::network::NetworkView;
 use dkv_wire::quic::{Close, Endpoint};
@@ -102,7 +104,61 @@ async fn by_server(
     }
     let resolved =
         resolved.map_err(|why| ConnectError::Address { address: address.to_string(), why })?;
+    if let Some(expired) = network.and_then(|network| keep.expired(network, builder.role))
+        && let Some(contact) = by_expired(&expired, &resolved, keep).await?
+    {
+        return Ok(contact);
+    }
     by_token(builder, address, &resolved, keep).await
+}
+
+/// Gets a new certificate for the holder of one that has expired; nothing if the server is of
+/// another network by now.
+async fn by_expired(
+    expired: &Credentials,
+    resolved: &[SocketAddr],
+    keep: &Keep,
+) -> Result<Option<Contact>, ConnectError> {
+    let endpoint = Endpoint::dial_only(None).map_err(ConnectError::Socket)?;
+    let mut failure = "its name has no address".to_owned();
+    for &server in resolved {
+        match recertify(&endpoint, server, expired).await {
+            Ok(credentials) => {
+                keep.save(&credentials);
+                return introduce(endpoint, credentials, server).await.map(Some);
+            }
+            Err(JoinError::OtherNetwork(_) | JoinError::Refused(JoinRefusal::Certificate)) => {
+                debug!(%server, "the expired certificate is not of this network; joining again");
+                return Ok(None);
+            }
+            Err(JoinError::Refused(why @ JoinRefusal::Denied)) => {
+                return Err(ConnectError::Denied(format!(
+                    "the certificate has expired, and the server gives no new one: {why}"
+                )));
+            }
+            Err(error @ (JoinError::Connect(_) | JoinError::Call(..))) => {
+                failure = error.to_string();
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ConnectError::Unreachable(format!(
+        "the stored certificate has expired, and only the registration server gives a new one: \
+         {failure}"
+    )))
+}
+
+/// Shows fresh credentials to the server.
+async fn introduce(
+    endpoint: Endpoint,
+    credentials: Credentials,
+    server: SocketAddr,
+) -> Result<Contact, ConnectError> {
+    endpoint.set_credentials(credentials.clone(), None).map_err(ConnectError::Socket)?;
+    let (connection, view) = ask_server(&endpoint, &[server])
+        .await
+        .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+    Ok(Contact { endpoint, credentials, connection: Some(connection), view })
 }
 
 /// Shows a stored certificate to the server and, if that takes long, to the nodes.
@@ -165,11 +221,7 @@ async fn by_token(
         };
         keep.save(&credentials);
         keep.met(address, credentials.identity.network);
-        endpoint.set_credentials(credentials.clone(), None).map_err(ConnectError::Socket)?;
-        let (connection, view) = ask_server(&endpoint, &[server])
-            .await
-            .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
-        return Ok(Contact { endpoint, credentials, connection: Some(connection), view });
+        return introduce(endpoint, credentials, server).await;
     }
     Err(failure)
 }
@@ -230,6 +282,8 @@ async fn by_nodes(
     }
     if tried {
         Err(ConnectError::Unreachable(failures.join("; ")))
+    } else if met.iter().any(|network| keep.expired(*network, builder.role).is_some()) {
+        Err(ConnectError::Expired { role: builder.role })
     } else {
         Err(ConnectError::NoCredentials { role: builder.role })
     }
@@ -336,6 +390,14 @@ pub(crate) fn take_renewed(
     endpoint.set_credentials(renewed.clone(), None).ok()?;
     keep.save(&renewed);
     Some(renewed)
+}
+
+/// Uses and keeps fresh credentials.
+pub(crate) fn take(endpoint: &Endpoint, credentials: &Credentials, keep: &Keep) {
+    match endpoint.set_credentials(credentials.clone(), None) {
+        Ok(()) => keep.save(credentials),
+        Err(error) => warn!(%error, "the new certificate is not usable"),
+    }
 }
 
 /// The nodes that were last seen, for a router that has no view.

@@ -101,6 +101,15 @@ pub enum ConnectError {
         /// The role that was asked for.
         role: Role,
     },
+    /// Nodes were named and no server, and the certificate for them has expired.
+    #[error(
+        "the stored {role} certificate has expired; connect once by the address of the registration \
+         server, which gives a new one"
+    )]
+    Expired {
+        /// The role that was asked for.
+        role: Role,
+    },
     /// The certificate was revoked.
     #[error("denied: {0}")]
     Denied(String),

@@ -54,6 +54,15 @@ impl Keep {
 
     /// Credentials that are good for a role in a network: an administrator's are good for a client.
     pub(crate) fn credentials(&self, network: NetworkId, role: Role) -> Option<Credentials> {
+        self.stored(network, role, false)
+    }
+
+    /// Credentials that were good for that, and whose certificate has expired.
+    pub(crate) fn expired(&self, network: NetworkId, role: Role) -> Option<Credentials> {
+        self.stored(network, role, true)
+    }
+
+    fn stored(&self, network: NetworkId, role: Role, expired: bool) -> Option<Credentials> {
         let roles: &[Role] =
             if role == Role::Client { &[Role::Client, Role::Admin] } else { &[role] };
         roles.iter().find_map(|&role| {
@@ -65,7 +74,7 @@ impl Keep {
             let fits = identity.network == network && identity.role == role;
             // A certificate that ends during the first handshakes is none to begin with.
             let soon = SystemTime::now() + limits::HANDSHAKE_TIMEOUT;
-            (fits && !credentials.expired(soon).ok()?).then_some(credentials)
+            (fits && credentials.expired(soon).ok()? == expired).then_some(credentials)
         })
     }
 

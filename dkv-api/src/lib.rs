@@ -54,7 +54,7 @@
 //!
 //! To join a network takes a token once (see [`ClientBuilder::token_file`]); from then on the
 //! certificate that is kept below [`ClientBuilder::home`] is enough, and it is renewed before it
-//! ends. A client that was here before also finds the nodes without the server, because it keeps
+//! ends, or afterwards by the server, to whom the client proves its key. A client that was here before also finds the nodes without the server, because it keeps
 //! their addresses. If another network has taken a server's address, the client joins that one.
 //!
 //! # How it is built

@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dkv_wire::call::{CallError, call};
+use dkv_wire::certificate::Credentials;
+use dkv_wire::join::recertify;
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
@@ -97,6 +99,21 @@ impl Server {
             .map_err(|_| ServerError::Unreachable("no answer in time".into()))??;
         *self.connection() = Some(connection.clone());
         ask_on(&connection, request, left()).await
+    }
+
+    /// Gets a new certificate for the holder of an expired one.
+    pub(crate) async fn recertify(&self, expired: &Credentials) -> Result<Credentials, String> {
+        let endpoint = Endpoint::dial_only(None).map_err(|error| error.to_string())?;
+        let mut failure = "no address of the registration server was given".to_owned();
+        for address in &self.addresses {
+            for server in address.resolve().await? {
+                match recertify(&endpoint, server, expired).await {
+                    Ok(credentials) => return Ok(credentials),
+                    Err(error) => failure = error.to_string(),
+                }
+            }
+        }
+        Err(failure)
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<quinn::Connection, ServerError> {

@@ -37,7 +37,7 @@ struct Reign {
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut reign: Option<Reign> = None;
-    let reporter = tokio::spawn(report(Arc::clone(&node)));
+    node.spawn(report(Arc::clone(&node)));
     let mut metrics = node.control().metrics();
     loop {
         let term = node.control().leads().then(|| node.control().term());
@@ -65,7 +65,6 @@ pub(crate) async fn run(node: Arc<Node>) {
             break;
         }
     }
-    reporter.abort();
 }
 
 /// Takes the next step, if there is one; tells whether it succeeded.

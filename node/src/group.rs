@@ -8,7 +8,6 @@ use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::{GroupRole, GroupStatus, Refusal, ReplicaStatus};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 use crate::peers::Peers;
 use crate::raft::{
@@ -17,6 +16,7 @@ use crate::raft::{
 use crate::reads::{self, PendingRead};
 use crate::state::steward::Step;
 use crate::state::{CommandResult, DirectoryEntry, DirectoryResult};
+use crate::tasks::Tasks;
 use crate::wal::GroupLog;
 use crate::writes::{self, Hold, PendingWrite};
 
@@ -68,12 +68,17 @@ impl Proposer {
     }
 
     /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last
-    /// confirmed it; of others, since they last heard a leader and had all that it had committed.
+    /// confirmed it; of others, since a quorum confirmed the leader that they heard, provided that
+    /// they have all that it had committed.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
         let metrics = MetricsWatch::of(&self.raft);
         let metrics = metrics.borrow();
+        // A leader may lack the last of what the one before it committed, until it has applied an
+        // entry of its own.
+        let applied_own =
+            metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term);
         match metrics.state {
-            ServerState::Leader => raft::since_quorum_ms(&metrics),
+            ServerState::Leader if applied_own => raft::since_quorum_ms(&metrics),
             _ => self.machine.staleness_ms(),
         }
     }
@@ -94,7 +99,7 @@ pub(crate) struct Group {
     writes: mpsc::Sender<PendingWrite>,
     reads: mpsc::Sender<PendingRead>,
     holds: mpsc::Sender<Hold>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Tasks,
 }
 
 /// What a group is made of.
@@ -118,11 +123,10 @@ impl Group {
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
-        let mut tasks = Vec::new();
+        let tasks = Tasks::default();
         if id.is_shard() {
-            let writes = writes::run(id, me, Arc::clone(&proposer), write_queue, hold_queue);
-            tasks.push(tokio::spawn(writes));
-            tasks.push(tokio::spawn(reads::run(id, me, Arc::clone(&proposer), read_queue)));
+            tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, hold_queue));
+            tasks.spawn(reads::run(id, me, Arc::clone(&proposer), read_queue));
         }
         Ok(Self { id, me, live_within_ms, proposer, writes, reads, holds, tasks })
     }
@@ -299,9 +303,7 @@ impl Group {
 
     /// Stops the group. What was acknowledged is durable already.
     pub(crate) async fn stop(&self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.tasks.end().await;
         let _ = self.raft().shutdown().await;
     }
 }

@@ -42,7 +42,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
             reader,
             writer,
         );
-        tokio::spawn(stream);
+        node.spawn(stream);
     }
 }
 
@@ -90,7 +90,10 @@ async fn serve_stream(
             raft::serve_append(raft, from, hearing, reader, writer).await;
         }
         Opening::RaftSnapshot { .. } => {
-            raft::serve_snapshot(raft, group.machine().clone(), from, reader, writer).await;
+            let machine = group.machine().clone();
+            if let Err(why) = raft::serve_snapshot(raft, machine, from, reader, writer).await {
+                node.fail(format!("group {} has stopped: {why}", group.id()));
+            }
         }
     }
 }

@@ -37,6 +37,7 @@ mod admission;
 mod data_dir;
 mod disk_check;
 mod shell;
+mod tasks;
 
 pub mod state;
 pub mod wal;

@@ -68,7 +68,7 @@ pub(crate) async fn run(node: Arc<Node>) {
                 let term = group.term();
                 if mourned.insert((group.id(), term)) {
                     info!(group = %group.id(), %leader, %term, "the leader's process is gone");
-                    tokio::spawn(succeed(node.id(), group, leader, term));
+                    node.spawn(succeed(node.id(), group, leader, term));
                 }
             }
         }

@@ -24,6 +24,7 @@ use crate::shell::unix_ms;
 use crate::state::{
     Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Engine, Observed,
 };
+use crate::tasks::Tasks;
 use crate::wal::Wal;
 use crate::{coordinator, stewards};
 
@@ -76,6 +77,7 @@ pub(crate) struct Node {
     started: Instant,
     disk_full: AtomicBool,
     failure: watch::Sender<Option<String>>,
+    tasks: Tasks,
 }
 
 impl Node {
@@ -117,6 +119,7 @@ impl Node {
             started: Instant::now(),
             disk_full: AtomicBool::new(false),
             failure,
+            tasks: Tasks::default(),
         });
         node.attend(&node.control);
         node.follow_directory().await?;
@@ -348,9 +351,9 @@ impl Node {
 
     /// Starts what goes with every group: its steward, and somebody who notices if it breaks.
     fn attend(self: &Arc<Self>, group: &Arc<Group>) {
-        tokio::spawn(stewards::run(Arc::clone(self), Arc::clone(group)));
+        self.spawn(stewards::run(Arc::clone(self), Arc::clone(group)));
         let (node, group) = (Arc::clone(self), Arc::clone(group));
-        tokio::spawn(async move {
+        self.spawn(async move {
             let mut metrics = group.metrics();
             let broken = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
             let why = match broken {
@@ -416,7 +419,18 @@ impl Node {
         let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
         futures::future::join_all(stops).await;
         self.endpoint.close().await;
+        self.end_tasks().await;
         self.wal.close();
+    }
+
+    /// Runs a task that ends with the node at the latest.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Ends every task of the node, whatever it does.
+    pub(crate) async fn end_tasks(&self) {
+        self.tasks.end().await;
     }
 
     async fn say_goodbye(&self, patience: Duration) {

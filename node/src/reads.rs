@@ -6,7 +6,8 @@
 //! share the next. No clock is trusted. A primary that was just elected cannot finish its first
 //! round before it has applied an entry of its own term.
 //!
-//! An eventual read is answered at once, from whatever the replica has.
+//! An eventual read is answered at once, from whatever the replica has. How old that may be counts
+//! from the last time that a quorum confirmed the leader, here as at a replica that follows it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,6 +16,7 @@ use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Level, Refusal, Request, RequestBody};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -43,7 +44,9 @@ pub(crate) async fn serve(
     writer: FrameWriter<quinn::SendStream>,
 ) {
     let (replies, writing) = Replies::new(writer);
-    let writing = tokio::spawn(writing);
+    // A task of its own, which ends with this one at the latest.
+    let mut writer = JoinSet::new();
+    writer.spawn(writing);
     while let Some(frame) = next_frame(&mut reader).await {
         let parts = 1 + frame.len() / BYTES_A_PART;
         let Ok(permit) = Arc::clone(&share).acquire_many_owned(parts as u32).await else { break };
@@ -59,7 +62,7 @@ pub(crate) async fn serve(
         handle(&node, peer, request, reply);
     }
     drop(replies);
-    let _ = writing.await;
+    let _ = writer.join_next().await;
 }
 
 async fn next_frame(reader: &mut FrameReader<quinn::RecvStream>) -> Option<Bytes> {
@@ -165,7 +168,9 @@ fn write(node: &Node, group: &Group, command: Bytes, deadline_ms: u32, reply: Re
         return reply.refuse(refusal);
     }
     if node.disk_full() {
-        return reply.refuse(Refusal::Unavailable("the disk of the primary is full".into()));
+        return reply.refuse(Refusal::Unavailable(
+            "the disk of the primary is full; writes go on once there is room on it".into(),
+        ));
     }
     let expires = Instant::now() + Duration::from_millis(u64::from(deadline_ms));
     group.write(PendingWrite { command, expires, reply });
@@ -173,10 +178,11 @@ fn write(node: &Node, group: &Group, command: Bytes, deadline_ms: u32, reply: Re
 
 /// Proposes a change of the directory. These are few, so each may have a task.
 fn direct(node: &Arc<Node>, command: DirectoryCommand, deadline_ms: u32, reply: ReplyTo) {
-    let node = Arc::clone(node);
-    tokio::spawn(async move {
+    let proposing = Arc::clone(node);
+    node.spawn(async move {
         let patience = Duration::from_millis(u64::from(deadline_ms));
-        let result = match tokio::time::timeout(patience, node.change_directory(command)).await {
+        let result = match tokio::time::timeout(patience, proposing.change_directory(command)).await
+        {
             Ok(Ok(DirectoryResult::Done)) => Ok(Answer::Done),
             Ok(Ok(DirectoryResult::Rejected(why))) => Err(Refusal::Invalid(why)),
             Ok(Err(error)) => Err(error.into()),

@@ -68,7 +68,10 @@ pub async fn run(
     };
     match failed {
         // What is durable is known after a restart; until then nothing is handed over or promised.
-        Some(why) => Err(NodeError(why)),
+        Some(why) => {
+            node.end_tasks().await;
+            Err(NodeError(why))
+        }
         None => {
             info!("stopping");
             node.stop(HAND_OVER_PATIENCE).await;
@@ -163,16 +166,16 @@ async fn start(args: Args) -> Result<Started, NodeError> {
         learn(&node, admission);
     }
     let serving = Arc::clone(&node);
-    tokio::spawn(gate.serve(endpoint, move |connection, peer| {
+    node.spawn(gate.serve(endpoint, move |connection, peer| {
         incoming::serve(Arc::clone(&serving), connection, peer)
     }));
-    tokio::spawn(coordinator::run(Arc::clone(&node)));
-    tokio::spawn(lookout::run(Arc::clone(&node)));
-    tokio::spawn(compaction::run(Arc::clone(&node)));
-    tokio::spawn(announce::run(Arc::clone(&node)));
-    tokio::spawn(follow_directory(Arc::clone(&node)));
-    tokio::spawn(keep_registered(Arc::clone(&node), registration));
-    tokio::spawn(keep_certified(Arc::clone(&node)));
+    node.spawn(coordinator::run(Arc::clone(&node)));
+    node.spawn(lookout::run(Arc::clone(&node)));
+    node.spawn(compaction::run(Arc::clone(&node)));
+    node.spawn(announce::run(Arc::clone(&node)));
+    node.spawn(follow_directory(Arc::clone(&node)));
+    node.spawn(keep_registered(Arc::clone(&node), registration));
+    node.spawn(keep_certified(Arc::clone(&node)));
     Ok(Started { node, failure: failed })
 }
 
@@ -278,5 +281,7 @@ fn is_file_name(name: &str) -> bool {
         && !name.starts_with('.')
 }
 
+#[cfg(test)]
+pub(crate) mod rig;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,6 @@ use tokio::time::Instant;
 
 use crate::group::{ProposeError, Proposer};
 use crate::replies::ReplyTo;
-use crate::shell::unix_ms;
 use crate::state::{BatchBuilder, CommandResult};
 
 /// Batches of one shard that are under way at once.
@@ -69,7 +68,8 @@ pub(crate) async fn run(
             held.tell_drained();
         }
         while held.is_none() && in_flight.len() < IN_FLIGHT_MAX {
-            let Some((batch, replies)) = next_batch(&mut waiting) else { break };
+            let time_ms = proposer.machine().clock_ms();
+            let Some((batch, replies)) = next_batch(&mut waiting, time_ms) else { break };
             let proposer = Arc::clone(&proposer);
             in_flight.push(async move { (proposer.propose_batch(batch).await, replies) });
         }
@@ -134,9 +134,10 @@ fn expired() -> Refusal {
 }
 
 /// Takes what fits into one batch off the front of the queue, and refuses what has waited too long.
-fn next_batch(waiting: &mut VecDeque<PendingWrite>) -> Option<(Bytes, Vec<ReplyTo>)> {
+/// `time_ms` is what the shard's clock shows.
+fn next_batch(waiting: &mut VecDeque<PendingWrite>, time_ms: u64) -> Option<(Bytes, Vec<ReplyTo>)> {
     let now = Instant::now();
-    let mut batch = BatchBuilder::new(unix_ms());
+    let mut batch = BatchBuilder::new(time_ms);
     let mut replies = Vec::new();
     while let Some(write) = waiting.front() {
         if !batch.takes(write.command.len()) {

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::id::HolderId;
@@ -82,14 +83,17 @@ impl Gate {
         });
     }
 
-    /// Takes connections until the endpoint closes; each let in is handed to `handle` in a task of
-    /// its own.
+    /// Takes connections until the endpoint closes and all of them have; each let in is handed to
+    /// `handle` in a task of its own, which ends with this at the latest.
     pub async fn serve<F, Fut>(self: Arc<Self>, endpoint: Endpoint, handle: F)
     where
         F: Fn(quinn::Connection, Peer) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = ()> + Send,
     {
+        let mut tasks = JoinSet::new();
         while let Some(incoming) = endpoint.quinn().accept().await {
+            // Those that have ended are let go of, so no more are kept than there were at once.
+            while tasks.try_join_next().is_some() {}
             let Ok(handshake) = Arc::clone(&self.handshakes).try_acquire_owned() else {
                 incoming.refuse();
                 continue;
@@ -101,7 +105,7 @@ impl Gate {
                 continue;
             }
             let (gate, handle) = (Arc::clone(&self), handle.clone());
-            tokio::spawn(async move {
+            tasks.spawn(async move {
                 let accepted = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, async {
                     incoming.accept()?.await
                 });
@@ -114,6 +118,7 @@ impl Gate {
                 gate.admit(connection, handle).await;
             });
         }
+        while tasks.join_next().await.is_some() {}
     }
 
     async fn admit<F, Fut>(self: Arc<Self>, connection: quinn::Connection, handle: F)

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use dkv_api::{Client, GroupId, Role};
-use dkv_wire::message::Refusal;
+use dkv_api::{Client, GroupId, Level, Role};
+use dkv_wire::message::{Answer, Refusal, RequestBody};
 use serde_json::json;
 
-use crate::harness::direct::{Direct, read};
-use crate::harness::{Network, for_a_while};
+use crate::harness::direct::{Direct, ask, read};
+use crate::harness::{Network, eventually, for_a_while};
 
 /// Keys enough to have some in each shard.
 const KEYS: usize = 24;
@@ -145,4 +145,58 @@ async fn a_coordinator_that_is_alone_takes_no_write() {
     client.write("k", "3").await.unwrap();
     network.settled().await;
     network.same_state().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_of_a_leader_without_a_majority_says_how_old_its_state_is() {
+    let mut network = Network::alone(patient(), 4).await;
+    let client = network.client().await;
+    write_all(&client, "v").await;
+    let shard = client.refresh().await.unwrap().shard_of(b"key-0").unwrap().group;
+    let status = network.status_of(0).await;
+    let group = status.groups.iter().find(|group| group.group == shard).unwrap();
+    let (leader, learner) = (group.leader.unwrap(), *group.learners.first().unwrap());
+    let direct = Direct::join(&network, Role::Client).await;
+    let learner = network.index_of(learner);
+    let connection = direct.to_node(network.nodes[learner].address()).await.unwrap();
+    let staleness = async || {
+        let key = bytes::Bytes::from_static(b"key-0");
+        let body = RequestBody::Read { shard, key, level: Level::Eventual };
+        match ask(&connection, body).await.unwrap().unwrap() {
+            Answer::Value(receipt, Some(stored)) if stored.value == "v" => receipt.staleness_ms,
+            other => panic!("{other:?}"),
+        }
+    };
+    eventually("the learner is not up to date", async || {
+        let age = staleness().await.ok_or("it has heard of no leader")?;
+        if age < 500 { Ok(()) } else { Err(format!("it is {age} ms behind")) }
+    })
+    .await;
+
+    // Only those two are left; the leader goes on sending heartbeats.
+    let isolated = std::time::Instant::now();
+    for index in 0..4 {
+        if index != learner && index != network.index_of(leader) {
+            network.pause_node(index);
+        }
+    }
+    eventually("the learner takes its leader's word", async || {
+        let age = staleness().await.ok_or("it has heard of no leader")?;
+        if age > 3000 { Ok(()) } else { Err(format!("it says {age} ms")) }
+    })
+    .await;
+    // No more than a heartbeat and its way may be missing from what it says.
+    let (before, age) = (isolated.elapsed().as_millis() as u64, staleness().await.unwrap());
+    assert!(age + 500 > before, "{age} ms after {before} ms");
+
+    for index in 0..4 {
+        if index != learner && index != network.index_of(leader) {
+            network.resume_node(index);
+        }
+    }
+    eventually("it does not catch up", async || match staleness().await {
+        Some(age) if age < 500 => Ok(()),
+        age => Err(format!("it is {age:?} ms behind")),
+    })
+    .await;
 }

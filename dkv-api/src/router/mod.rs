@@ -230,11 +230,21 @@ impl<W> Router<W> {
         let Some(pending) = self.requests.get(&id) else { return };
         let waited = pending.deadline.saturating_sub(pending.begun).as_millis();
         let reason = self.obstacle(pending);
-        let last = pending.why.as_ref().map(|why| format!("; before that: {why}"));
+        let last = self.stood_in_the_way(pending).map(|why| format!("; before that: {why}"));
         let text = format!("{reason} within {waited} ms{}", last.unwrap_or_default());
         let error =
             if pending.may_have_effect() { Error::Unknown(text) } else { Error::Unavailable(text) };
         self.finish(now, id, Err(error));
+    }
+
+    /// What stood in a request's way last: in its own, or in that of the session that it waits for.
+    fn stood_in_the_way<'a>(&'a self, pending: &'a Pending<W>) -> Option<&'a String> {
+        let opening =
+            || self.requests.get(&self.groups.get(&pending.group?)?.opening?)?.why.as_ref();
+        match pending.stage {
+            Stage::Queued => opening().or(pending.why.as_ref()),
+            _ => pending.why.as_ref(),
+        }
     }
 
     /// What a request waits for in vain.

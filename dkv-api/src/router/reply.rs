@@ -196,7 +196,8 @@ impl<W> Router<W> {
             // It was sent elsewhere since; that is where news of it comes from.
             return;
         }
-        pending.why = Some(format!("{name} is not the primary"));
+        // A refusal tells more than that somebody else was to be asked.
+        pending.why.get_or_insert_with(|| format!("{name} is not the primary"));
         let group_id = pending.group;
         self.park(now, id, now);
         let Some(group) = group_id.and_then(|group| self.groups.get_mut(&group)) else { return };

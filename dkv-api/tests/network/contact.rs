@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use dkv_wire::certificate::Credentials;
 
 use crate::fake::{Act, Fake, credentials_of};
-use dkv_api::{Client, ConnectError, Error, Role};
+use dkv_api::{Client, ConnectError, Error, Identity, Role};
 
 #[tokio::test]
 async fn a_stored_certificate_is_used_instead_of_a_token() {
@@ -36,23 +36,68 @@ async fn another_network_at_the_same_address_is_joined_anew() {
 }
 
 #[tokio::test]
-async fn an_old_certificate_is_renewed_and_one_that_has_ended_is_replaced() {
+async fn an_old_certificate_is_renewed_also_after_its_end() {
     let fake = Fake::start(1).await;
     let identity = fake.builder().connect().await.unwrap().identity();
     let directory = dkv_wire::local::credentials_dir(&fake.home, fake.network, Role::Client);
-    let age = |days: u64| {
-        let issued = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
-        credentials_of(&fake.authority, identity, issued).save(&directory).unwrap();
-    };
+    let age = |days: u64| age(&fake, identity, days);
     age(5);
     let client = fake.builder().connect().await.unwrap();
     assert_eq!(client.identity(), identity);
     let renewed = Credentials::load(&directory).unwrap().unwrap();
     assert!(renewed.age(SystemTime::now()).unwrap() < Duration::from_secs(60));
     client.write("k", "v").await.unwrap();
+    // The proof of its key is enough: no token is used, and the holder is the same.
     age(15);
     let client = fake.builder().connect().await.unwrap();
-    assert_ne!(client.identity().holder, identity.holder, "joined again");
+    assert_eq!(client.identity(), identity);
+    client.write("k", "v").await.unwrap();
+    assert_eq!(fake.joined.lock().unwrap().len(), 1);
+    let kept = Credentials::load(&directory).unwrap().unwrap();
+    assert!(kept.age(SystemTime::now()).unwrap() < Duration::from_secs(60));
+}
+
+/// As if its certificate had been issued that long ago.
+fn age(fake: &Fake, identity: Identity, days: u64) {
+    let issued = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+    let directory = dkv_wire::local::credentials_dir(&fake.home, fake.network, identity.role);
+    credentials_of(&fake.authority, identity, issued).save(&directory).unwrap();
+}
+
+#[tokio::test]
+async fn an_expired_certificate_that_gets_no_new_one_says_why() {
+    let fake = Fake::start(1).await;
+    let identity = fake.builder().connect().await.unwrap().identity();
+    age(&fake, identity, 15);
+    // Only the server can help, and it is not there.
+    let node = fake.nodes[0].address.to_string();
+    let known = |address: std::net::SocketAddr| {
+        fake.home.join("known").join(format!("127.0.0.1_{}", address.port()))
+    };
+    std::fs::copy(known(fake.address), known(fake.nodes[0].address)).unwrap();
+    let by_node = Client::builder().node(node).home(&fake.home).connect().await;
+    assert!(matches!(by_node, Err(ConnectError::Expired { .. })), "{by_node:?}");
+    let why = by_node.unwrap_err().to_string();
+    assert!(why.contains("has expired; connect once by the address of the registration"), "{why}");
+
+    // The holder was revoked meanwhile, and is not joined under another name either.
+    fake.gate.set_denied([identity.holder]);
+    let revoked = fake.builder().connect().await;
+    let Err(ConnectError::Denied(why)) = revoked else { panic!("{revoked:?}") };
+    assert!(why.contains("expired") && why.contains("was removed from the network"), "{why}");
+    assert_eq!(fake.joined.lock().unwrap().len(), 1);
+    fake.gate.set_denied([]);
+
+    // Another network has taken the server's place: that one is joined.
+    let other = Fake::start_at(1, "127.0.0.1:0".parse().unwrap(), Some(fake.home.clone())).await;
+    std::fs::copy(known(fake.address), known(other.address)).unwrap();
+    let client = other.builder().connect().await.unwrap();
+    assert_eq!(client.identity().network, other.network);
+
+    fake.server.close().await;
+    let down = fake.builder().connect().await;
+    let Err(ConnectError::Unreachable(why)) = down else { panic!("{down:?}") };
+    assert!(why.contains("has expired, and only the registration server"), "{why}");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use dkv_wire::limits::{FRAME_BYTES_MAX, JOIN_FRAME_BYTES_MAX, SERVER_FRAME_BYTES
 use dkv_wire::local;
 use dkv_wire::message::*;
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo, shard_starts};
-use dkv_wire::quic::{Close, Endpoint};
+use dkv_wire::quic::{Close, Endpoint, proof_material};
 use dkv_wire::tls::Admit;
 use dkv_wire::token::Token;
 
@@ -298,6 +298,7 @@ impl Fake {
             tokens: tokens.values().cloned().collect(),
             joined: joined.clone(),
             state: state.clone(),
+            gate: gate.clone(),
         };
         let desk = Arc::new(desk);
         tokio::spawn(gate.clone().serve(endpoint.clone(), move |connection, peer| {
@@ -453,6 +454,7 @@ struct Desk {
     tokens: Vec<Token>,
     joined: Arc<Mutex<Vec<HolderId>>>,
     state: Arc<Mutex<State>>,
+    gate: Arc<Gate>,
 }
 
 impl Desk {
@@ -463,8 +465,11 @@ impl Desk {
                 Peer::Joining => {
                     let mut reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
                     let Ok(Some(frame)) = reader.next().await else { continue };
-                    let Joining::Join(request) = decode(&frame).unwrap() else { return };
-                    let _ = writer.send(&self.join(request)).await;
+                    let answer = match decode(&frame).unwrap() {
+                        Joining::Join(request) => self.join(request),
+                        Joining::Recertify(request) => self.recertify(&connection, request),
+                    };
+                    let _ = writer.send(&answer).await;
                 }
                 Peer::Certified(identity) => {
                     let mut reader = FrameReader::new(receive, SERVER_FRAME_BYTES_MAX);
@@ -487,6 +492,24 @@ impl Desk {
         let certificate =
             self.authority.sign(identity, &request.public_key, SystemTime::now()).unwrap();
         self.joined.lock().unwrap().push(holder);
+        Ok(JoinAnswer { network, role, holder, certificate })
+    }
+
+    fn recertify(
+        &self,
+        connection: &quinn::Connection,
+        request: RecertifyRequest,
+    ) -> Result<JoinAnswer, JoinRefusal> {
+        let material = proof_material(connection).unwrap();
+        let (identity, public_key) = self
+            .authority
+            .recognise(&request.certificate, &material, &request.proof)
+            .map_err(|_| JoinRefusal::Certificate)?;
+        if self.gate.is_denied(identity.holder) {
+            return Err(JoinRefusal::Denied);
+        }
+        let certificate = self.authority.sign(identity, &public_key, SystemTime::now()).unwrap();
+        let Identity { network, role, holder } = identity;
         Ok(JoinAnswer { network, role, holder, certificate })
     }
 

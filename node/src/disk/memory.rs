@@ -21,6 +21,8 @@ pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
 }
 
+type Hook = Box<dyn FnOnce() + Send>;
+
 #[derive(Default)]
 struct State {
     files: Vec<Contents>,
@@ -32,7 +34,9 @@ struct State {
     die_at_operation: Option<u64>,
     syncs: u64,
     fail_at_sync: Option<u64>,
-    before_sync: Option<Box<dyn FnOnce() + Send>>,
+    before_sync: Option<Hook>,
+    before_read: Option<Hook>,
+    bytes_read: u64,
     free_bytes: Option<u64>,
 }
 
@@ -111,6 +115,16 @@ impl MemoryDisk {
     /// Calls `hook` before the next sync of a file: what others do while a write is under way.
     pub fn before_next_sync(&self, hook: impl FnOnce() + Send + 'static) {
         self.lock().before_sync = Some(Box::new(hook));
+    }
+
+    /// Calls `hook` before the next read of a file, on the thread that reads.
+    pub fn before_next_read(&self, hook: impl FnOnce() + Send + 'static) {
+        self.lock().before_read = Some(Box::new(hook));
+    }
+
+    /// How many bytes were read from files.
+    pub fn bytes_read(&self) -> u64 {
+        self.lock().bytes_read
     }
 
     /// Limits the room for further growth of files to `bytes`, or lifts the limit.
@@ -279,7 +293,12 @@ impl DiskFile for MemoryFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let state = self.disk.operate()?;
+        let hook = self.disk.lock().before_read.take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        let mut state = self.disk.operate()?;
+        state.bytes_read += buffer.len() as u64;
         let visible = &state.files[self.file].visible;
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(buffer.len());

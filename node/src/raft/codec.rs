@@ -126,8 +126,14 @@ pub(super) type AppendAnswer = Result<Option<LogId>, StreamAppendError<Types>>;
 /// A call that has one answer.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Call {
-    /// A heartbeat: an encoded request to append without entries.
-    Heartbeat(Bytes),
+    /// The leader lives.
+    Heartbeat {
+        /// An encoded request to append without entries.
+        append: Bytes,
+        /// Time since a quorum last confirmed the leader, in milliseconds; nothing before the first
+        /// time.
+        quorum_age_ms: Option<u64>,
+    },
     /// A request for a vote.
     Vote(VoteRequest<Types>),
     /// Would you vote for me?

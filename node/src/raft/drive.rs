@@ -35,9 +35,10 @@ pub(crate) async fn start(
     peers: Peers,
 ) -> Result<Raft, String> {
     let network = Network::new(group, me, peers);
-    Raft::new(me, config, network, LogStore::new(log), machine)
-        .await
-        .map_err(|error| error.to_string())
+    let raft = Raft::new(me, config, network.clone(), LogStore::new(log), machine).await;
+    let raft = raft.map_err(|error| error.to_string())?;
+    network.told_by(&raft);
+    Ok(raft)
 }
 
 /// Makes `me` the only member of a group that has none; a group that has some stays as it is.

@@ -4,6 +4,9 @@
 //! log; its callbacks are called by the log's writer when the bytes are durable. An append returns
 //! at once and is readable from then on, so that the same entries travel to the other members
 //! while the local disk syncs.
+//!
+//! What is still in memory is read at once. What has left it, because a member or the state is far
+//! behind, is read where waiting for the disk holds nobody up, and a bounded part at a time.
 
 use std::fmt::Debug;
 use std::io;
@@ -11,14 +14,15 @@ use std::ops::RangeBounds;
 
 use bytes::Bytes;
 use dkv_wire::codec::{decode, encode};
+use futures::stream::{Stream, try_unfold};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
 use super::codec::{decode_entry, encode_entry, invalid};
 use super::{Entry, LogId, Types, Vote};
-use crate::wal::GroupLog;
+use crate::wal::{GroupLog, bounds};
 
-/// Bytes of entries that one read for replication returns; one entry may be larger.
+/// Bytes of entries that one read for replication, or for the state, returns; one entry may be larger.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The log of one group.
@@ -45,6 +49,19 @@ impl LogStore {
         write(&self.log, done)?;
         receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log has stopped")))
     }
+
+    /// Entries from `start` up to but without `end`, as far as they exist and their bytes together
+    /// do not exceed `bytes_max`; but at least one, if there is one.
+    async fn entries(&self, start: u64, end: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
+        let reading = self.log.reading(start, end, bytes_max);
+        let entries = if reading.is_in_memory() {
+            reading.entries()?
+        } else {
+            let read = tokio::task::spawn_blocking(move || reading.entries());
+            read.await.map_err(io::Error::other)??
+        };
+        entries.iter().map(|(_, entry)| decode_entry(entry).map_err(invalid)).collect()
+    }
 }
 
 impl RaftLogStorage<Types> for LogStore {
@@ -58,11 +75,8 @@ impl RaftLogStorage<Types> for LogStore {
         };
         let last_log_id = match state.last_index {
             Some(last) => {
-                let entries = self.log.read(last..=last)?;
-                let (_, entry) = entries.first().ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::InvalidData, "the last entry of the log is gone")
-                })?;
-                Some(decode_entry(entry).map_err(invalid)?.log_id)
+                let entries = self.entries(last, last.saturating_add(1), u64::MAX).await?;
+                Some(entries.first().ok_or_else(|| gone(last))?.log_id)
             }
             None => last_purged_log_id,
         };
@@ -118,11 +132,33 @@ impl RaftLogReader<Types> for LogStore {
     where
         R: RangeBounds<u64> + Clone + Debug + Send,
     {
-        decode_all(&self.log.read(range)?)
+        let (start, end) = bounds(&range);
+        self.entries(start, end, u64::MAX).await
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        decode_all(&self.log.read_limited(start, end, READ_BYTES_MAX)?)
+        self.entries(start, end, READ_BYTES_MAX).await
+    }
+
+    async fn entries_stream<R>(&mut self, range: R) -> impl Stream<Item = io::Result<Entry>> + Send
+    where
+        R: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (start, end) = bounds(&range);
+        let begin = (self.clone(), start, Vec::new().into_iter());
+        try_unfold(begin, move |(log, mut next, mut read)| async move {
+            if read.as_slice().is_empty() {
+                let entries = log.entries(next, end, READ_BYTES_MAX).await?;
+                // Only what comes before the first and after the last may be missing.
+                let first = entries.first().map(|entry| entry.log_id.index);
+                if first.is_some_and(|first| first != next && next != start) {
+                    return Err(gone(next));
+                }
+                next = entries.last().map_or(next, |entry| entry.log_id.index + 1);
+                read = entries.into_iter();
+            }
+            Ok(read.next().map(|entry| (entry, (log, next, read))))
+        })
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -133,6 +169,9 @@ impl RaftLogReader<Types> for LogStore {
     }
 }
 
-fn decode_all(entries: &[(u64, Bytes)]) -> io::Result<Vec<Entry>> {
-    entries.iter().map(|(_, entry)| decode_entry(entry).map_err(invalid)).collect()
+fn gone(index: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("entry {index} of the log is gone"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,33 +13,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::codec::{decode, encode};
+use dkv_wire::codec::encode;
 use dkv_wire::id::{GroupId, Revision};
 use dkv_wire::message::Stored;
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::codec::invalid;
-use super::{LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership, Types};
-use crate::state::{
-    Applied, Changes, Directory, EngineError, GroupState, GroupStore, Installer, Meta,
-    SnapshotReader,
-};
+use super::freshness::Freshness;
+use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
+use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
+use crate::state::{Applied, Changes, Directory, EngineError, GroupState, GroupStore, LogClock};
 
 /// Time between two attempts to write a checkpoint to a disk that is full.
 const ROOM_RETRY: Duration = Duration::from_millis(500);
-
-/// The moment that a state is of, as it stands in its checkpoints.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Position {
-    applied: Option<LogId>,
-    membership: StoredMembership,
-}
 
 /// The state machine of one group, as openraft drives it.
 pub(crate) struct Machine {
@@ -57,22 +47,18 @@ struct Shared {
     store: GroupStore,
     current: RwLock<Current>,
     freshness: Mutex<Freshness>,
+    /// The shard's clock, and the moment from which its readings count.
+    clock: Mutex<LogClock>,
+    began: Instant,
     /// Index of the last applied entry, for those who wait for changes.
     applied: watch::Sender<u64>,
+    /// Held by the one snapshot that is complete and not installed yet.
+    installing: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Current {
     state: GroupState,
     position: Position,
-}
-
-/// What is needed to say how old the state may be.
-#[derive(Clone, Copy, Default)]
-struct Freshness {
-    /// When the leader was last heard, and what it said was committed then.
-    heard: Option<(Instant, u64)>,
-    /// When the state last held all that was committed.
-    complete: Option<Instant>,
 }
 
 /// A few figures about a state.
@@ -89,17 +75,21 @@ impl Machine {
     pub(crate) fn load(store: GroupStore) -> Result<Self, EngineError> {
         let (state, meta) = GroupState::load(&store)?;
         let position = match &meta {
-            Some(meta) => decode_position(&meta.applied)
+            Some(meta) => Position::decode(&meta.applied)
                 .map_err(|_| store.damaged("the applied position is malformed"))?,
             None => Position::default(),
         };
         let (applied, _) = watch::channel(index(position.applied));
+        let clock = LogClock::new(state.clock_ms(), Duration::ZERO);
         let shared = Shared {
             group: store.id(),
             store,
             current: RwLock::new(Current { state, position }),
             freshness: Mutex::default(),
+            clock: Mutex::new(clock),
+            began: Instant::now(),
             applied,
+            installing: Arc::default(),
         };
         Ok(Self { handle: MachineHandle { shared: Arc::new(shared) } })
     }
@@ -154,35 +144,37 @@ impl MachineHandle {
         self.read().state.changed_bytes()
     }
 
-    /// The leader was heard, and said that this index is committed.
-    pub(crate) fn heard_leader(&self, committed: u64) {
-        lock(&self.shared.freshness).heard = Some((Instant::now(), committed));
+    /// A leader was heard, whom a quorum confirmed that long ago, and which says that this index is
+    /// committed.
+    pub(crate) fn heard_leader(&self, quorum_age: Duration, committed: u64) {
+        lock(&self.shared.freshness).heard(Instant::now(), quorum_age, committed);
         self.note_freshness();
     }
 
     /// How old the state may be, in milliseconds; `None` if no leader was heard since the start.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
-        let complete = lock(&self.shared.freshness).complete?;
-        Some(complete.elapsed().as_millis() as u64)
+        let age = lock(&self.shared.freshness).age(Instant::now())?;
+        Some(age.as_millis() as u64)
     }
 
     /// Begins to take a snapshot from the leader.
-    pub(crate) async fn receive(&self, meta: Bytes) -> io::Result<Incoming> {
-        let meta: Meta = Meta::decode(&meta)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let store = self.shared.store.clone();
-        let installer = blocking(move || store.install()).await?;
-        Ok(Incoming { installer: Some(installer), meta })
+    pub(crate) async fn receive(&self, meta: Bytes) -> Result<Incoming, NotTaken> {
+        let installing = Arc::clone(&self.shared.installing);
+        Incoming::begin(self.shared.store.clone(), meta, installing).await
+    }
+
+    /// What the shard's clock shows, in milliseconds: the stamp of a batch that is made now.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        lock(&self.shared.clock).now_ms(self.shared.began.elapsed())
+    }
+
+    fn note_clock(&self, clock_ms: u64) {
+        lock(&self.shared.clock).observe(clock_ms, self.shared.began.elapsed());
     }
 
     fn note_freshness(&self) {
         let applied = *self.shared.applied.borrow();
-        let mut freshness = lock(&self.shared.freshness);
-        if let Some((heard, committed)) = freshness.heard
-            && applied >= committed
-        {
-            freshness.complete = Some(heard);
-        }
+        lock(&self.shared.freshness).applied(applied);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Current> {
@@ -213,6 +205,7 @@ impl MachineHandle {
             }
         };
         current.position.applied = Some(log_id);
+        self.note_clock(current.state.clock_ms());
         Ok(outcome)
     }
 }
@@ -255,29 +248,17 @@ impl RaftStateMachine<Types> for Machine {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> io::Result<()> {
-        let SnapshotData::Incoming(incoming) = snapshot else {
+        let SnapshotData::Arrived(arrived) = snapshot else {
             // openraft offers our own checkpoint at a start; the state has been loaded from it.
             return Ok(());
         };
-        let position =
-            Position { applied: meta.last_log_id, membership: meta.last_membership.clone() };
-        if incoming.meta.applied != encode(&position) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the snapshot is of another moment than its head says",
-            ));
-        }
-        let store = self.handle.shared.store.clone();
-        let group = self.handle.shared.group;
-        let state = blocking(move || {
-            if let Some(installer) = incoming.installer {
-                installer.finish(&incoming.meta)?;
-            }
-            GroupState::load(&store)
-        });
-        let (state, _) = state.await?;
-        *self.handle.write() = Current { state, position };
+        let (state, position) = arrived.switch().await?;
+        debug_assert_eq!(position.applied, meta.last_log_id);
+        self.handle.note_clock(state.clock_ms());
+        let old = std::mem::replace(&mut *self.handle.write(), Current { state, position });
+        drop(OffThread::new(old));
         self.handle.shared.applied.send_replace(index(meta.last_log_id));
+        let group = self.handle.shared.group;
         info!(%group, index = index(meta.last_log_id), "snapshot installed");
         Ok(())
     }
@@ -326,83 +307,8 @@ impl RaftSnapshotBuilder<Types> for Checkpoint {
     }
 }
 
-/// What openraft passes around as a snapshot.
-pub(crate) enum SnapshotData {
-    /// Rows of our newest checkpoint, on their way to another node.
-    Outgoing(Outgoing),
-    /// Rows from another node, not installed yet.
-    Incoming(Incoming),
-}
-
-/// Rows of our newest checkpoint.
-pub(crate) struct Outgoing {
-    reader: Option<SnapshotReader>,
-    meta: Bytes,
-}
-
-impl Outgoing {
-    /// What the store says of the rows.
-    pub(crate) fn meta(&self) -> Bytes {
-        self.meta.clone()
-    }
-
-    /// The next rows; `None` after the last.
-    pub(crate) async fn next_rows(&mut self) -> io::Result<Option<Bytes>> {
-        let Some(mut reader) = self.reader.take() else { return Ok(None) };
-        let (reader, rows) = blocking(move || {
-            let rows = reader.next_chunk()?;
-            Ok((reader, rows))
-        })
-        .await?;
-        self.reader = rows.is_some().then_some(reader);
-        Ok(rows)
-    }
-}
-
-/// Rows from another node.
-pub(crate) struct Incoming {
-    installer: Option<Installer>,
-    meta: Meta,
-}
-
-impl Incoming {
-    /// Takes some rows in.
-    pub(crate) async fn rows(&mut self, rows: Bytes) -> io::Result<()> {
-        let Some(mut installer) = self.installer.take() else { return Ok(()) };
-        self.installer = Some(
-            blocking(move || {
-                installer.write_chunk(&rows)?;
-                Ok(installer)
-            })
-            .await?,
-        );
-        Ok(())
-    }
-}
-
-async fn outgoing(store: GroupStore) -> io::Result<Option<Snapshot>> {
-    let Some(reader) = blocking(move || store.snapshot()).await? else { return Ok(None) };
-    let meta = Bytes::from(reader.meta().encode());
-    let position = decode_position(&reader.meta().applied)?;
-    Ok(Some(Snapshot {
-        meta: SnapshotMeta { last_log_id: position.applied, last_membership: position.membership },
-        snapshot: SnapshotData::Outgoing(Outgoing { reader: Some(reader), meta }),
-    }))
-}
-
-fn decode_position(bytes: &[u8]) -> io::Result<Position> {
-    decode(bytes).map_err(invalid)
-}
-
 fn index(log_id: Option<LogId>) -> u64 {
     log_id.map_or(0, |log_id| log_id.index)
-}
-
-/// Runs what may wait for the disk where that holds nobody up.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?.map_err(io::Error::other)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,8 +2,8 @@
 //!
 //! This is the only module that names openraft. A [`Group`](crate::group::Group) drives one
 //! [`Raft`] through the functions here; nobody else needs to know how entries are encoded
-//! ([`codec`]), how they reach the disk ([`log`]) and the state ([`machine`]), or how they reach
-//! the other members ([`network`] sends, [`service`] receives).
+//! ([`codec`]), how they reach the disk ([`log`]) and the state ([`machine`], [`snapshot`]), or how
+//! they reach the other members ([`network`] sends, [`service`] receives).
 //!
 //! A leader is the only one of its term (openraft's standard leader id), stands only after a
 //! pre-vote, and hands over on request. Votes and entries share one write-ahead log, so that they
@@ -11,20 +11,25 @@
 
 mod codec;
 mod drive;
+mod freshness;
 mod log;
 mod machine;
 mod network;
+#[cfg(test)]
+mod rig;
 mod service;
+mod snapshot;
 mod watch;
 
 pub(crate) use drive::{
     confirm_leadership, forsake, initialize, propose, silence, since_quorum_ms, start, take_step,
 };
 use log::LogStore;
-pub(crate) use machine::{Machine, MachineHandle, SnapshotData};
+pub(crate) use machine::{Machine, MachineHandle};
 use network::Network;
 pub(crate) use openraft::{Config, ServerState};
 pub(crate) use service::{serve_append, serve_calls, serve_snapshot};
+pub(crate) use snapshot::SnapshotData;
 pub(crate) use watch::MetricsWatch;
 
 use std::fmt;

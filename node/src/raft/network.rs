@@ -6,8 +6,8 @@
 //! that a round trip is not paid for each; QUIC's flow control bounds what is under way. A snapshot
 //! has a stream of its own with a lower priority, so that it never delays entries.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +30,8 @@ use super::codec::{
     AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
     encode_append,
 };
-use super::{LogId, Snapshot, SnapshotData, Types, Vote};
+use super::drive::since_quorum_ms;
+use super::{LogId, MetricsWatch, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::peers::{Lane, Peers};
 
 /// Priority of a snapshot's stream; entries have the default, zero.
@@ -50,11 +51,24 @@ pub(crate) struct Network {
     group: GroupId,
     me: NodeId,
     peers: Peers,
+    /// What openraft says of the group, once it has begun.
+    metrics: Arc<OnceLock<MetricsWatch>>,
 }
 
 impl Network {
     pub(crate) fn new(group: GroupId, me: NodeId, peers: Peers) -> Self {
-        Self { group, me, peers }
+        Self { group, me, peers, metrics: Arc::default() }
+    }
+
+    /// The same, for whoever starts openraft with it and then tells it what that says.
+    pub(super) fn told_by(&self, raft: &Raft) {
+        // Told once: it is the same openraft from then on.
+        let _ = self.metrics.set(MetricsWatch::of(raft));
+    }
+
+    /// Time since a quorum last confirmed this leader, in milliseconds.
+    fn quorum_age_ms(&self) -> Option<u64> {
+        since_quorum_ms(&self.metrics.get()?.borrow())
     }
 
     fn client(&self, target: NodeId, purpose: Purpose) -> NetworkClient {
@@ -163,7 +177,9 @@ impl RaftNetworkV2<Types> for NetworkClient {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let request = Call::Heartbeat(Bytes::from(encode_append(&request)));
+        let append = Bytes::from(encode_append(&request));
+        let quorum_age_ms = self.network.quorum_age_ms();
+        let request = Call::Heartbeat { append, quorum_age_ms };
         match self.call(request, &option).await? {
             CallAnswer::Heartbeat(answer) => Ok(answer),
             _ => Err(unreachable("an answer to another question")),

@@ -11,6 +11,8 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::id::NodeId;
 use futures::stream::{StreamExt, unfold};
+use openraft::raft::AppendEntriesRequest;
+use tokio::io::AsyncRead;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -18,7 +20,8 @@ use super::codec::{
     AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
     decode_append,
 };
-use super::{MachineHandle, Raft, Snapshot, SnapshotData, Vote};
+use super::snapshot::NotTaken;
+use super::{MachineHandle, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::hearing::Hearing;
 
 type Reader = FrameReader<quinn::RecvStream>;
@@ -57,13 +60,15 @@ async fn answer_call(
 ) -> CallResult {
     let call = decode::<Call>(frame).map_err(|error| error.to_string())?;
     match call {
-        Call::Heartbeat(request) => {
-            let request = decode_append(&request).map_err(|error| error.to_string())?;
+        Call::Heartbeat { append, quorum_age_ms } => {
+            let request = decode_append(&append).map_err(|error| error.to_string())?;
             own(&request.vote, from)?;
-            let committed = request.leader_commit;
+            let committed = committed_by_leader(&request);
             let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
-            if answer.is_success() {
-                machine.heard_leader(committed.map_or(0, |committed| committed.index));
+            if let (true, Some(committed), Some(age_ms)) =
+                (answer.is_success(), committed, quorum_age_ms)
+            {
+                machine.heard_leader(Duration::from_millis(age_ms), committed);
             }
             Ok(CallAnswer::Heartbeat(answer))
         }
@@ -81,6 +86,13 @@ async fn answer_call(
             answer.map(CallAnswer::Transfer).map_err(|error| error.to_string())
         }
     }
+}
+
+/// What a leader has committed, if that is all there is: one that has committed nothing of its own
+/// term yet may not know of what the one before it committed last.
+fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
+    let committed = request.leader_commit?;
+    (*committed.leader_id == request.vote.leader_id.term).then_some(committed.index)
 }
 
 /// Takes entries from a leader, pipelined, and acknowledges them in order.
@@ -130,45 +142,55 @@ pub(crate) async fn serve_append(
 }
 
 /// Takes a snapshot from a leader and answers when it is installed.
+///
+/// # Errors
+/// If this node must stop, with the reason.
 pub(crate) async fn serve_snapshot(
     raft: Raft,
     machine: MachineHandle,
     from: NodeId,
     mut reader: Reader,
     mut writer: Writer,
-) {
-    let answer: SnapshotAnswer = take_snapshot(&raft, &machine, from, &mut reader).await;
-    if let Err(error) = &answer {
-        warn!(?from, %error, "snapshot not taken");
-    }
+) -> Result<(), String> {
+    let taken = take_snapshot(&raft, &machine, from, &mut reader).await;
+    let answer: SnapshotAnswer = match &taken {
+        Ok(vote) => Ok(*vote),
+        Err(NotTaken::Refused(why) | NotTaken::Unfit(why)) => {
+            warn!(?from, error = why, "snapshot not taken");
+            Err(why.clone())
+        }
+    };
     if writer.send(&answer).await.is_ok() {
         let _ = writer.into_inner().finish();
     }
+    match taken {
+        Err(NotTaken::Unfit(why)) => Err(why),
+        _ => Ok(()),
+    }
 }
 
-async fn take_snapshot(
+async fn take_snapshot<R: AsyncRead + Unpin>(
     raft: &Raft,
     machine: &MachineHandle,
     from: NodeId,
-    reader: &mut Reader,
-) -> SnapshotAnswer {
+    reader: &mut FrameReader<R>,
+) -> Result<Vote, NotTaken> {
     let cut = || "the stream ended inside the snapshot".to_owned();
     let head = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
     let head: SnapshotHead = decode(&head).map_err(|error| error.to_string())?;
     own(&head.vote, from)?;
-    let mut incoming = machine.receive(head.store).await.map_err(|error| error.to_string())?;
+    let mut incoming = machine.receive(head.store).await?;
     loop {
         let frame = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
         match decode(&frame).map_err(|error| error.to_string())? {
-            SnapshotFrame::Rows(rows) => {
-                incoming.rows(rows).await.map_err(|error| error.to_string())?;
-            }
+            SnapshotFrame::Rows(rows) => incoming.rows(rows).await?,
             SnapshotFrame::End => break,
         }
     }
-    let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Incoming(incoming) };
+    let arrived = incoming.complete(&head.meta).await?;
+    let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Arrived(arrived) };
     let answer = raft.install_full_snapshot(head.vote, snapshot).await;
-    answer.map(|answer| answer.vote).map_err(|error| error.to_string())
+    Ok(answer.map_err(|error| error.to_string())?.vote)
 }
 
 /// Whether a vote is the sender's own.
@@ -186,3 +208,6 @@ fn log_broken(from: NodeId, error: &FrameError) {
         _ => debug!(?from, %error, "stream of entries broke"),
     }
 }
+
+#[cfg(test)]
+mod tests;

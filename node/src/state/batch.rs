@@ -1,5 +1,5 @@
-//! What one entry of a shard's log carries: commands in order, and the time that the primary read
-//! off its clock when it put them together.
+//! What one entry of a shard's log carries: commands in order, and what the shard's clock showed
+//! when the primary put them together.
 //!
 //! ```text
 //! kind u8 = 1 | time_ms u64 le | count u32 le | count times: length varint, command bytes
@@ -40,7 +40,7 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty batch of a primary whose clock shows `time_ms`, in milliseconds since 1970.
+    /// An empty batch of a shard whose clock shows `time_ms`, in milliseconds.
     pub fn new(time_ms: u64) -> Self {
         let mut encoded = Vec::with_capacity(1024);
         encoded.push(KIND);
@@ -136,7 +136,7 @@ impl<'a> Batch<'a> {
         Ok(Self { time_ms, count, commands })
     }
 
-    /// What the primary's clock showed, in milliseconds since 1970.
+    /// What the shard's clock showed, in milliseconds.
     pub fn time_ms(&self) -> u64 {
         self.time_ms
     }

@@ -8,8 +8,8 @@ use dkv_wire::id::{GroupId, Revision};
 use super::batch::CorruptBatch;
 use super::command::CommandResult;
 use super::directory::{Directory, DirectoryResult};
-use super::engine::{EngineError, GroupStore};
-use super::rows::{Changes, Counts, MalformedRow, Meta};
+use super::engine::{Completed, EngineError, GroupStore, Rows};
+use super::rows::{Changes, Counts, Meta};
 use super::shard::ShardState;
 
 /// The state of one replica of a group.
@@ -54,27 +54,34 @@ impl GroupState {
     /// # Errors
     /// [`EngineError::Damaged`] or [`EngineError::Failed`].
     pub fn load(store: &GroupStore) -> Result<(Self, Option<Meta>), EngineError> {
-        let mut state = Self::new(store.id());
-        let generation = store.generation();
-        let loaded = match &mut state {
-            Self::Shard(shard) => store.load(shard.as_mut())?,
-            Self::Control(directory) => store.load(directory.as_mut())?,
+        Self::load_rows(store)
+    }
+
+    /// The state that a snapshot is of, which does not stand yet.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] or [`EngineError::Failed`].
+    pub fn load_completed(snapshot: &Completed) -> Result<Self, EngineError> {
+        Ok(Self::load_rows(snapshot)?.0)
+    }
+
+    fn load_rows(rows: &impl Rows) -> Result<(Self, Option<Meta>), EngineError> {
+        let mut state = Self::new(rows.group());
+        let (meta, generation) = match &mut state {
+            Self::Shard(shard) => rows.load(shard.as_mut())?,
+            Self::Control(directory) => rows.load(directory.as_mut())?,
         };
-        let Some((meta, generation)) = loaded else {
-            match &mut state {
-                Self::Shard(shard) => shard.set_generation(generation),
-                Self::Control(directory) => directory.set_generation(generation),
+        match (&mut state, &meta) {
+            (Self::Shard(shard), None) => shard.set_generation(generation),
+            (Self::Control(directory), None) => directory.set_generation(generation),
+            (Self::Shard(shard), Some(meta)) => {
+                shard.finish_load(meta, generation).map_err(|error| rows.damaged(error.0))?;
             }
-            return Ok((state, None));
-        };
-        let damaged = |error: MalformedRow| store.damaged(error.0);
-        match &mut state {
-            Self::Shard(shard) => shard.finish_load(&meta, generation).map_err(damaged)?,
-            Self::Control(directory) => {
-                directory.finish_load(&meta, generation).map_err(damaged)?
+            (Self::Control(directory), Some(meta)) => {
+                directory.finish_load(meta, generation).map_err(|error| rows.damaged(error.0))?;
             }
         }
-        Ok((state, Some(meta)))
+        Ok((state, meta))
     }
 
     /// Applies one entry of the log.
@@ -121,7 +128,7 @@ impl GroupState {
         }
     }
 
-    /// The log's clock, in milliseconds since 1970.
+    /// The log's clock, in milliseconds.
     pub fn clock_ms(&self) -> u64 {
         match self {
             Self::Shard(shard) => shard.clock_ms(),

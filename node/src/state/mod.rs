@@ -26,6 +26,7 @@ pub mod command;
 pub mod limits;
 pub mod rows;
 
+mod clock;
 mod digest;
 mod sessions;
 mod shard;
@@ -41,11 +42,14 @@ mod group;
 mod tests;
 
 pub use batch::{Batch, BatchBuilder, CorruptBatch};
+pub use clock::LogClock;
 pub use command::{CommandResult, validate};
 pub use directory::{
     Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed,
 };
-pub use engine::{Engine, EngineError, EngineOptions, GroupStore, Installer, SnapshotReader};
+pub use engine::{
+    Completed, Engine, EngineError, EngineOptions, GroupStore, Installer, SnapshotReader,
+};
 pub use group::{Applied, CorruptEntry, GroupState};
 pub use rows::{Changes, Counts, Generation, Meta, Row};
 pub use shard::ShardState;

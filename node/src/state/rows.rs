@@ -90,7 +90,8 @@ pub struct Meta {
     pub applied: Bytes,
     /// The latest revision.
     pub revision: Revision,
-    /// The log's clock, in milliseconds since 1970.
+    /// The log's clock, in milliseconds: of a shard since its first entry, of the directory since
+    /// 1970.
     pub clock_ms: u64,
     /// The hash of the state.
     pub hash: u64,

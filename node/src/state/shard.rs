@@ -4,9 +4,9 @@
 //! state and the batch: no clock is read, no number drawn, no hash order followed. Replicas that
 //! applied the same entries are therefore equal, and [`ShardState::hash`] shows it.
 //!
-//! Time comes from the log. The primary stamps each batch; the state's clock takes the stamp if it
-//! is later and stays where it is if not, so that a new primary whose clock is behind does not turn
-//! time back.
+//! Time comes from the log. The primary stamps each batch by the shard's clock (`clock`), which it
+//! took over from the state and moves by what it measures; the state's clock takes the stamp if it
+//! is later and stays where it is if not, so that no primary turns time back.
 //!
 //! The state lives in memory and notes which rows changed. Every so often its owner takes these
 //! with [`ShardState::take_changes`] and has the engine write them, without keeping anyone from
@@ -76,7 +76,7 @@ impl ShardState {
         self.revision
     }
 
-    /// The log's clock, in milliseconds since 1970.
+    /// The log's clock, in milliseconds.
     pub fn clock_ms(&self) -> u64 {
         self.clock_ms
     }

@@ -1,5 +1,6 @@
 //! The log as callers see it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,7 @@ use super::format::{Kind, Record, record_bytes};
 use super::groups::{Found, Refused};
 use super::keeper::{Keeper, SegmentMaker};
 use super::options::{APPEND_BYTES_MAX, GroupState, STATE_BYTES_MAX, WalOptions, WalStats};
-use super::read::read_found;
+use super::read::Reading;
 use super::replay::replay;
 use super::shared::Shared;
 use super::writer::Writer;
@@ -316,16 +317,7 @@ impl GroupLog {
     /// # Errors
     /// `InvalidData` if an entry is damaged on disk, or whatever the disk reports.
     pub fn read(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<(u64, Bytes)>> {
-        let start = match range.start_bound() {
-            Bound::Included(start) => *start,
-            Bound::Excluded(before) => before.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(last) => last.saturating_add(1),
-            Bound::Excluded(end) => *end,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (start, end) = bounds(&range);
         self.read_limited(start, end, u64::MAX)
     }
 
@@ -340,21 +332,23 @@ impl GroupLog {
         end: u64,
         bytes_max: u64,
     ) -> io::Result<Vec<(u64, Bytes)>> {
-        let (found, files) = {
-            let core = self.shared().lock();
-            let found = core.groups.find(self.id, start, end, bytes_max);
-            let mut files = std::collections::BTreeMap::new();
-            for (_, place) in &found {
-                if let Found::Stored(location) = place
-                    && let Some(segment) = core.segments.written.get(&location.segment)
-                {
-                    // An open file outlives the deletion of its segment.
-                    files.entry(location.segment).or_insert_with(|| segment.file.clone());
-                }
+        self.reading(start, end, bytes_max).entries()
+    }
+
+    /// As [`Self::read_limited`], but only finds the entries, and says whether the disk is needed to
+    /// read them: for whoever must not wait for it.
+    pub fn reading(&self, start: u64, end: u64, bytes_max: u64) -> Reading {
+        let core = self.shared().lock();
+        let found = core.groups.find(self.id, start, end, bytes_max);
+        let mut files = BTreeMap::new();
+        for (_, place) in &found {
+            if let Found::Stored(location) = place
+                && let Some(segment) = core.segments.written.get(&location.segment)
+            {
+                files.entry(location.segment).or_insert_with(|| segment.file.clone());
             }
-            (found, files)
-        };
-        read_found(self.id, found, &files)
+        }
+        Reading { group: self.id, found, files }
     }
 
     /// What the group has besides its entries, and which entries there are.
@@ -410,6 +404,21 @@ impl GroupLog {
         core.stage(Staged { records, appended: None, frees, done: Some(done) });
         self.shared().wake_writer_locked(core);
     }
+}
+
+/// The first index of a range, and the one after the last.
+pub(crate) fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
 }
 
 fn check_state_bytes(bytes: &Bytes) -> io::Result<()> {

@@ -56,9 +56,11 @@ mod writer;
 use std::io;
 
 pub use error::WalError;
+pub(crate) use handle::bounds;
 pub use handle::{GroupLog, Wal};
 pub use keeper::{Keeper, KeeperStep};
 pub use options::{GroupState, WalOptions, WalStats};
+pub use read::Reading;
 pub use writer::{Writer, WriterStep};
 
 /// Called once what it was given with is durable, or with the reason why that will never be known.

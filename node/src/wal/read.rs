@@ -19,6 +19,31 @@ const RUN_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of other groups that are read along rather than skipped.
 const GAP_BYTES_MAX: u64 = 8 * 1024;
 
+/// Entries that were found, in memory or in files, and are still to be read.
+///
+/// What it names stays readable, even if it is purged meanwhile.
+pub struct Reading {
+    pub(super) group: GroupId,
+    pub(super) found: Vec<(u64, Found)>,
+    /// Every segment that is named. An open file outlives the deletion of its segment.
+    pub(super) files: BTreeMap<u64, Arc<dyn DiskFile>>,
+}
+
+impl Reading {
+    /// Whether all of them are in memory, so that reading them does not wait for the disk.
+    pub fn is_in_memory(&self) -> bool {
+        self.found.iter().all(|(_, place)| matches!(place, Found::Cached(_)))
+    }
+
+    /// The entries, with their indexes. Blocks while it reads from the disk.
+    ///
+    /// # Errors
+    /// `InvalidData` if an entry is damaged on disk, or whatever the disk reports.
+    pub fn entries(self) -> io::Result<Vec<(u64, Bytes)>> {
+        read_found(self.group, self.found, &self.files)
+    }
+}
+
 /// Entries of one segment that are read at once.
 struct Run {
     segment: u64,
@@ -29,7 +54,7 @@ struct Run {
 }
 
 /// Turns places into entries. `files` has every segment that is named.
-pub(super) fn read_found(
+fn read_found(
     group: GroupId,
     found: Vec<(u64, Found)>,
     files: &BTreeMap<u64, Arc<dyn DiskFile>>,

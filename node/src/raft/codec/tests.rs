@@ -134,3 +134,18 @@ fn false_counts_and_lengths_are_refused() {
     decode(&[&head(u32::MAX)]).unwrap_err();
     decode(&[&head(1), &[0; 3]]).unwrap_err();
 }
+
+/// Nodes of two releases speak to each other while a network is brought up to date.
+#[test]
+fn a_heartbeat_is_the_bytes_that_it_was() {
+    let append = Bytes::from_static(b"append");
+    for (quorum_age_ms, end) in [(None, &[0][..]), (Some(300), &[1, 0xac, 0x02])] {
+        let heartbeat = Call::Heartbeat { append: append.clone(), quorum_age_ms };
+        let bytes = encode(&heartbeat);
+        assert_eq!(*bytes, *[&[0, 6][..], b"append", end].concat());
+        let Call::Heartbeat { append: back, quorum_age_ms: age } = decode(&bytes).unwrap() else {
+            panic!("another call")
+        };
+        assert_eq!((back, age), (append.clone(), quorum_age_ms));
+    }
+}

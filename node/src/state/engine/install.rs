@@ -1,10 +1,15 @@
 //! Takes a snapshot in, beside the state that stands, and switches to it once it is whole.
+//!
+//! Everything that can go wrong with a transfer goes wrong before [`Installer::complete`] has
+//! returned: rows that are missing or not what was sent, a disk without room. What it returns is
+//! whole and durable, and all that is left is to name it as the state that stands.
 
 use std::sync::Arc;
 
+use dkv_wire::id::GroupId;
 use fjall::Keyspace;
 
-use super::store::{Group, META_KEY, join_key};
+use super::store::{Group, META_KEY, Rows, join_key};
 use super::{EngineError, Record, Shared, chunk, lock};
 use crate::state::digest::Digest;
 use crate::state::directory::Directory;
@@ -15,8 +20,9 @@ use crate::state::rows::{Counts, Generation, MalformedRow, Meta, RowSink, Table}
 /// snapshots have several.
 const TABLE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 8 * 1024 * 1024 };
 
-/// The installation of one snapshot. Dropped before it is finished, it leaves nothing behind; after
-/// a crash the next [`Engine::open`](super::Engine::open) clears up.
+/// The installation of one snapshot. Dropped before it is complete, it leaves nothing behind, and
+/// waits for the disk meanwhile; after a crash the next [`Engine::open`](super::Engine::open) clears
+/// up.
 pub struct Installer {
     shared: Arc<Shared>,
     group: Arc<Group>,
@@ -102,14 +108,13 @@ impl Installer {
         })
     }
 
-    /// Makes what came in the state of the group, if it is whole: the rows that `meta` was written
-    /// with, no more and no less. When this returns, that is durable.
+    /// Ends the transfer: what came in is whole, that is, the rows that `meta` was written with, no
+    /// more and no less, and durable. The old state stands until [`Completed::switch`].
     ///
     /// # Errors
-    /// [`EngineError::InvalidSnapshot`] if it is not, [`EngineError::Superseded`] if a later
-    /// installation was faster, [`EngineError::NoSpace`], or [`EngineError::Failed`]. The old state
-    /// stands then.
-    pub fn finish(mut self, meta: &Meta) -> Result<(), EngineError> {
+    /// [`EngineError::InvalidSnapshot`] if it is not whole, [`EngineError::Superseded`] if a later
+    /// installation was faster, [`EngineError::NoSpace`], or [`EngineError::Failed`].
+    pub fn complete(mut self, meta: &Meta) -> Result<Completed, EngineError> {
         if meta.applied.len() > limits::APPLIED_BYTES_MAX {
             return Err(MalformedRow("the applied position is over its limit").into());
         }
@@ -117,18 +122,39 @@ impl Installer {
         self.write_table()?;
         let shared = &*self.shared;
         shared.require_room(meta.applied.len())?;
-        let mut current = lock(&self.group.current);
-        if self.generation <= current.generation {
+        if self.generation <= lock(&self.group.current).generation {
             return Err(EngineError::Superseded);
         }
         let Some(keyspace) = &self.keyspace else { return Err(EngineError::Superseded) };
         let mut batch = shared.database.batch();
         batch.insert(keyspace, META_KEY, meta.encode());
         shared.commit_durably(batch)?;
-        let record = Record { generation: self.generation, stored: true };
-        shared.set_record(self.group.id, record)?;
-        current.generation = self.generation;
-        let old = std::mem::replace(&mut current.keyspace, self.keyspace.take());
+        Ok(Completed { installer: self })
+    }
+}
+
+/// A snapshot that is whole and durable, beside the state that stands. Dropped, it leaves nothing
+/// behind.
+pub struct Completed {
+    installer: Installer,
+}
+
+impl Completed {
+    /// Makes it the state of the group. When this returns, that is durable.
+    ///
+    /// # Errors
+    /// [`EngineError::Superseded`] if a later installation was faster, or [`EngineError::Failed`].
+    pub fn switch(self) -> Result<(), EngineError> {
+        let mut installer = self.installer;
+        let shared = &*installer.shared;
+        let mut current = lock(&installer.group.current);
+        if installer.generation <= current.generation {
+            return Err(EngineError::Superseded);
+        }
+        let record = Record { generation: installer.generation, stored: true };
+        shared.set_record(installer.group.id, record)?;
+        current.generation = installer.generation;
+        let old = std::mem::replace(&mut current.keyspace, installer.keyspace.take());
         drop(current);
         if let Some(old) = old {
             // The new state stands whether or not this succeeds; the next start tries again.
@@ -138,6 +164,20 @@ impl Installer {
             }
         }
         Ok(())
+    }
+}
+
+impl Rows for Completed {
+    fn group(&self) -> GroupId {
+        self.installer.group.id
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.installer.shared
+    }
+
+    fn stored(&self) -> (Generation, Option<Keyspace>) {
+        (self.installer.generation, self.installer.keyspace.clone())
     }
 }
 

@@ -31,9 +31,10 @@ mod snapshot;
 mod store;
 
 pub use error::EngineError;
-pub use install::Installer;
+pub use install::{Completed, Installer};
 pub use snapshot::SnapshotReader;
 pub use store::GroupStore;
+pub(super) use store::Rows;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -83,7 +84,7 @@ pub struct Engine {
 }
 
 /// What all stores of an engine share.
-struct Shared {
+pub(in crate::state) struct Shared {
     // Declared before the database, so that a drop lets go of all keyspaces first.
     groups: Mutex<HashMap<GroupId, Arc<Group>>>,
     records: Keyspace,

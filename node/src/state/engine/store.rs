@@ -61,36 +61,9 @@ impl GroupStore {
         self.group.id
     }
 
-    /// The generation that stands. A state that begins empty carries it in its changes.
-    pub fn generation(&self) -> Generation {
-        lock(&self.group.current).generation
-    }
-
-    /// Feeds all rows into `sink` and returns the moment that they are of, with their generation;
-    /// nothing if there is no checkpoint. The rows were compared with the hash and the counts that
-    /// were stored with them.
-    ///
-    /// # Errors
-    /// [`EngineError::Damaged`] if they differ, or [`EngineError::Failed`].
-    pub fn load(&self, sink: &mut impl RowSink) -> Result<Option<(Meta, Generation)>, EngineError> {
-        let (keyspace, snapshot, generation) = {
-            let current = lock(&self.group.current);
-            let Some(keyspace) = current.keyspace.clone() else { return Ok(None) };
-            (keyspace, self.shared.database.snapshot(), current.generation)
-        };
-        let guard = self.shared.guard();
-        let meta = guard.call(|| snapshot.get(&keyspace, META_KEY))?;
-        let meta = self.decode_meta(meta.as_deref())?;
-        for entry in snapshot.iter(&keyspace) {
-            let (key, value) = guard.call(|| entry.into_inner())?;
-            if *key == META_KEY {
-                continue;
-            }
-            let (table, key) = split_key(&key).ok_or_else(|| self.damaged("a row of no table"))?;
-            sink.row(table, key, &value).map_err(|error| self.damaged(error.0))?;
-        }
-        meta.check(sink).map_err(|error| self.damaged(error.0))?;
-        Ok(Some((meta, generation)))
+    /// The error for rows of this group that cannot be.
+    pub(crate) fn damaged(&self, problem: &str) -> EngineError {
+        Rows::damaged(self, problem)
     }
 
     /// Writes the changes in one atomic batch. When this returns, they are durable.
@@ -190,15 +163,69 @@ impl GroupStore {
             None => Ok(()),
         }
     }
+}
 
-    /// The error for rows of this group that cannot be.
-    pub(crate) fn damaged(&self, problem: &str) -> EngineError {
-        self.shared.guard().damaged(&format!("group {}: {problem}", self.id()))
+/// Rows of one group that can be made a state again: those that stand, or those of a snapshot that
+/// is complete.
+pub(in crate::state) trait Rows {
+    /// Which group they are of.
+    fn group(&self) -> GroupId;
+
+    /// The engine that they are in.
+    fn shared(&self) -> &Shared;
+
+    /// Their generation, and where they are; nowhere if nothing is stored yet.
+    fn stored(&self) -> (Generation, Option<Keyspace>);
+
+    /// Feeds all rows into `sink` and returns the moment that they are of, with their generation;
+    /// no moment if there is no checkpoint. The rows were compared with the hash and the counts that
+    /// were stored with them.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] if they differ, or [`EngineError::Failed`].
+    fn load(&self, sink: &mut impl RowSink) -> Result<(Option<Meta>, Generation), EngineError> {
+        let (generation, keyspace) = self.stored();
+        let Some(keyspace) = keyspace else { return Ok((None, generation)) };
+        let snapshot = self.shared().database.snapshot();
+        let guard = self.shared().guard();
+        let meta = guard.call(|| snapshot.get(&keyspace, META_KEY))?;
+        let meta = self.decode_meta(meta.as_deref())?;
+        for entry in snapshot.iter(&keyspace) {
+            let (key, value) = guard.call(|| entry.into_inner())?;
+            if *key == META_KEY {
+                continue;
+            }
+            let (table, key) = split_key(&key).ok_or_else(|| self.damaged("a row of no table"))?;
+            sink.row(table, key, &value).map_err(|error| self.damaged(error.0))?;
+        }
+        meta.check(sink).map_err(|error| self.damaged(error.0))?;
+        Ok((Some(meta), generation))
     }
 
+    /// The error for rows of this group that cannot be.
+    fn damaged(&self, problem: &str) -> EngineError {
+        self.shared().guard().damaged(&format!("group {}: {problem}", self.group()))
+    }
+
+    /// The moment that the row of it says.
     fn decode_meta(&self, encoded: Option<&[u8]>) -> Result<Meta, EngineError> {
         let encoded = encoded.ok_or_else(|| self.damaged("the meta row is gone"))?;
         Meta::decode(encoded).map_err(|error| self.damaged(error.0))
+    }
+}
+
+impl Rows for GroupStore {
+    fn group(&self) -> GroupId {
+        self.group.id
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn stored(&self) -> (Generation, Option<Keyspace>) {
+        let current = lock(&self.group.current);
+        (current.generation, current.keyspace.clone())
     }
 }
 

@@ -9,7 +9,7 @@ use dkv_wire::message::{Condition, Operation};
 
 use super::super::rows::{Counts, Table};
 use super::super::{Engine, EngineError, EngineOptions, GroupState, GroupStore, Meta};
-use super::{batch, open, session, write};
+use super::{batch, install, open, session, write};
 
 const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0 };
 const SHARD: GroupId = GroupId(1);
@@ -348,7 +348,7 @@ fn a_snapshot_is_of_one_moment() {
         }
     }
     assert!(count > 2, "only {count} chunks");
-    installer.finish(reader.meta()).expect("a whole snapshot");
+    install(installer, reader.meta()).expect("a whole snapshot");
     assert_eq!(load(&other).hash(), hash);
 }
 
@@ -398,13 +398,18 @@ fn an_installation_happens_at_once() {
     assert_eq!(survivor(old.hash()), 3);
     assert_eq!(load(&store).hash(), old.hash());
 
-    // The whole: the new state, also right after.
+    // The whole: the old state still stands, until the switch; then the new state, also right after.
     let stale = old.take_changes(Bytes::new());
     let mut installer = store.install().expect("room");
     for chunk in &chunks {
         installer.write_chunk(chunk).expect("a chunk");
     }
-    installer.finish(&meta).expect("a whole snapshot");
+    let completed = installer.complete(&meta).expect("a whole snapshot");
+    assert_eq!(survivor(old.hash()), 3);
+    assert_eq!(load(&store).hash(), old.hash());
+    let loaded = GroupState::load_completed(&completed).expect("what was received is whole");
+    assert_eq!(loaded.hash(), new.hash());
+    completed.switch().expect("nobody was faster");
     assert_eq!(survivor(new.hash()), 3);
     assert_eq!(load(&store).hash(), new.hash());
 
@@ -417,6 +422,41 @@ fn an_installation_happens_at_once() {
     fill(&mut loaded, 10, 10);
     checkpoint(&store, &mut loaded);
     assert_eq!(survivor(loaded.hash()), 3);
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_end_of_a_snapshot_refuses_only_that() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let engine = engine(directory.path());
+    let source = engine.group(SHARD).expect("a store");
+    let store = engine.group(GroupId(2)).expect("a store");
+    let mut new = load(&source);
+    fill(&mut new, 9, 3000);
+    checkpoint(&source, &mut new);
+    let (chunks, meta) = chunks(&source);
+    let mut old = load(&store);
+    fill(&mut old, 1, 5);
+    checkpoint(&store, &mut old);
+    let receive = || {
+        let mut installer = store.install().expect("room");
+        for chunk in &chunks {
+            installer.write_chunk(chunk).expect("a chunk");
+        }
+        installer
+    };
+
+    let installer = receive();
+    engine.set_reserve(u64::MAX / 4);
+    let error = installer.complete(&meta).map(|_| ()).expect_err("no room");
+    assert!(matches!(error, EngineError::NoSpace { .. }) && !error.is_fatal(), "{error}");
+    assert_eq!(load(&store).hash(), old.hash());
+
+    // What was complete while there was room needs no more of it, and the next transfer is taken.
+    engine.set_reserve(0);
+    let completed = receive().complete(&meta).expect("whole");
+    engine.set_reserve(u64::MAX / 4);
+    completed.switch().expect("nothing is in the way");
+    assert_eq!(load(&store).hash(), new.hash());
 }
 
 #[test]
@@ -438,7 +478,7 @@ fn what_is_not_whole_is_not_installed() {
         for chunk in chunks {
             installer.write_chunk(chunk)?;
         }
-        installer.finish(meta)
+        install(installer, meta)
     };
     let all: Vec<_> = chunks.iter().collect();
     let refused = |result: Result<(), EngineError>| {
@@ -465,8 +505,8 @@ fn what_is_not_whole_is_not_installed() {
         early.write_chunk(chunk).expect("a chunk");
         late.write_chunk(chunk).expect("a chunk");
     }
-    late.finish(&meta).expect("whole");
-    assert!(matches!(early.finish(&meta), Err(EngineError::Superseded)));
+    install(late, &meta).expect("whole");
+    assert!(matches!(install(early, &meta), Err(EngineError::Superseded)));
     assert_eq!(load(&store).hash(), new.hash());
 }
 
@@ -500,6 +540,6 @@ fn a_removed_group_is_gone() {
     for chunk in &chunks {
         installer.write_chunk(chunk).expect("a chunk");
     }
-    installer.finish(&meta).expect("a whole snapshot");
+    install(installer, &meta).expect("a whole snapshot");
     assert_eq!(load(&store).hash(), state.hash());
 }

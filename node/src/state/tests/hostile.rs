@@ -71,7 +71,7 @@ proptest! {
                 hash: 1,
                 counts: Counts::default(),
             };
-            prop_assert!(installer.finish(&meta).is_err());
+            prop_assert!(installer.complete(&meta).is_err());
             prop_assert!(GroupState::load(&store)?.1.is_none());
         }
     }

@@ -15,7 +15,7 @@ use dkv_wire::id::{NodeId, Serial, SessionId};
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use uuid::Uuid;
 
-use super::BatchBuilder;
+use super::{BatchBuilder, Completed, EngineError, Installer, Meta};
 
 /// The id whose bytes are all this letter, so that a script can name it and read it back.
 fn uuid(letter: char) -> Uuid {
@@ -57,4 +57,9 @@ fn batch(time_ms: u64, commands: &[Vec<u8>]) -> Bytes {
         batch.push(command);
     }
     batch.finish()
+}
+
+/// Ends an installation in both its steps.
+fn install(installer: Installer, meta: &Meta) -> Result<(), EngineError> {
+    installer.complete(meta).and_then(Completed::switch)
 }

@@ -10,7 +10,7 @@ use super::super::{
     Announcement, Applied, DirectoryCommand, DirectoryEntry, Engine, EngineOptions, GroupState,
     GroupStore,
 };
-use super::{batch, node, open, session, uuid, write};
+use super::{batch, install, node, open, session, uuid, write};
 
 const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0 };
 const SHARD: GroupId = GroupId(1);
@@ -121,7 +121,7 @@ impl Replica {
         while let Some(chunk) = reader.next_chunk().expect("readable") {
             installer.write_chunk(&chunk).expect("a chunk");
         }
-        installer.finish(reader.meta()).expect("a whole snapshot");
+        install(installer, reader.meta()).expect("a whole snapshot");
         self.load();
     }
 }
@@ -219,7 +219,7 @@ fn a_directory_is_stored_and_sent() {
     while let Some(chunk) = reader.next_chunk().expect("readable") {
         installer.write_chunk(&chunk).expect("a chunk");
     }
-    installer.finish(reader.meta()).expect("whole");
+    install(installer, reader.meta()).expect("whole");
     for store in &stores {
         let (loaded, meta) = GroupState::load(store).expect("whole");
         assert_eq!(meta.expect("stored").applied.as_ref(), b"here");

@@ -1,0 +1,123 @@
+//! A replica in memory, for tests of what binds it together: openraft with our log and our state,
+//! without any other member.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_wire::codec::{encode, encode_vec};
+use dkv_wire::gate::Gate;
+use dkv_wire::id::{GroupId, NodeId, Serial, SessionId};
+use dkv_wire::message::{Command, Condition, Operation, Write};
+use dkv_wire::network::Settings;
+use dkv_wire::quic::Endpoint;
+use openraft::{EmptyNode, Membership};
+use tempfile::TempDir;
+
+use super::codec::log_id;
+use super::snapshot::Position;
+use super::{Machine, MachineHandle, MetricsWatch, Raft, SnapshotMeta, StoredMembership, config};
+use crate::disk::MemoryDisk;
+use crate::peers::Peers;
+use crate::state::{BatchBuilder, Engine, EngineOptions, GroupState, GroupStore, Meta};
+use crate::wal::{Wal, WalOptions};
+
+/// The shard that everything here is about.
+pub(super) const SHARD: GroupId = GroupId(1);
+
+/// One replica of a shard.
+pub(super) struct Replica {
+    pub(super) raft: Raft,
+    pub(super) machine: MachineHandle,
+    pub(super) engine: Engine,
+    _directory: TempDir,
+}
+
+impl Replica {
+    /// A replica that is a member of nothing yet.
+    pub(super) async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = open_engine(&directory);
+        let options = WalOptions { segment_bytes: 1024 * 1024, ..WalOptions::default() };
+        let wal = Wal::open(Arc::new(MemoryDisk::new()), options, Box::new(|_| ())).unwrap();
+        let machine = Machine::load(engine.group(SHARD).unwrap()).unwrap();
+        let handle = machine.handle();
+        let endpoint = Endpoint::dial_only(None).unwrap();
+        let peers = Peers::new(endpoint, Arc::new(Gate::default()));
+        let (id, config) = (NodeId::random(), config(&Settings::default()).unwrap());
+        let raft = super::start(SHARD, id, config, wal.group(SHARD), machine, peers).await.unwrap();
+        Self { raft, machine: handle, engine, _directory: directory }
+    }
+
+    /// Its store.
+    pub(super) fn store(&self) -> GroupStore {
+        self.engine.group(SHARD).unwrap()
+    }
+
+    /// Makes sure that openraft has not given up.
+    pub(super) fn assert_runs(&self) {
+        let metrics = MetricsWatch::of(&self.raft);
+        let metrics = metrics.borrow();
+        assert!(metrics.running_state.is_ok(), "{:?}", metrics.running_state);
+    }
+}
+
+fn open_engine(directory: &TempDir) -> Engine {
+    Engine::open(directory.path(), EngineOptions { reserve_bytes: 0 }).unwrap()
+}
+
+/// A whole snapshot, as a leader sends it.
+pub(super) struct Sent {
+    pub(super) meta: SnapshotMeta,
+    pub(super) store: Bytes,
+    pub(super) chunks: Vec<Bytes>,
+    pub(super) hash: u64,
+    pub(super) clock_ms: u64,
+}
+
+/// A snapshot of a shard that ends at that index, with so many keys.
+pub(super) fn snapshot(index: u64, keys: u64) -> Sent {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open_engine(&directory);
+    let store = engine.group(SHARD).unwrap();
+    let (mut state, _) = GroupState::load(&store).unwrap();
+    state.apply(&puts(keys)).unwrap();
+    let members = BTreeMap::from([(NodeId::random(), EmptyNode {})]);
+    let voters: BTreeSet<NodeId> = members.keys().copied().collect();
+    let membership = Membership::new(vec![voters], members).unwrap();
+    let position = Position {
+        applied: Some(log_id(1, index)),
+        membership: StoredMembership::new(Some(log_id(1, 1)), membership),
+    };
+    store.checkpoint(&state.take_changes(encode(&position))).unwrap();
+    let mut reader = store.snapshot().unwrap().unwrap();
+    let chunks = std::iter::from_fn(|| reader.next_chunk().unwrap()).collect();
+    let store: &Meta = reader.meta();
+    Sent {
+        meta: SnapshotMeta { last_log_id: position.applied, last_membership: position.membership },
+        store: Bytes::from(store.encode()),
+        chunks,
+        hash: state.hash(),
+        clock_ms: state.clock_ms(),
+    }
+}
+
+/// A batch that opens a session and puts so many keys.
+pub(super) fn puts(keys: u64) -> Bytes {
+    let session = SessionId(uuid::Uuid::from_u128(7));
+    let mut batch = BatchBuilder::new(1_000_000);
+    batch.push(&encode_vec(&Command::OpenSession(session)));
+    for number in 0..keys {
+        let key = format!("key {number}");
+        let put = Write {
+            session,
+            serial: Serial(number + 1),
+            settled: Serial(1),
+            condition: Condition::Always,
+            key: key.as_bytes(),
+            operation: Operation::Put(b"a value"),
+        };
+        batch.push(&encode_vec(&Command::Write(put)));
+    }
+    batch.finish()
+}

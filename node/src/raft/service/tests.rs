@@ -1,0 +1,147 @@
+use std::time::Duration;
+
+use tokio::io::DuplexStream;
+
+use super::super::rig::{Replica, Sent, snapshot};
+use super::*;
+
+/// Bytes of a snapshot that may be on their way; what was written beyond them has been read.
+const PIPE_BYTES: usize = 64;
+/// Time in which everything here is done, by far.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The sender of snapshots to one replica.
+struct Leader {
+    id: NodeId,
+    vote: Vote,
+}
+
+impl Leader {
+    fn new(term: u64) -> Self {
+        let id = NodeId::random();
+        Self { id, vote: Vote::new_committed(term, id) }
+    }
+
+    fn head(&self, sent: &Sent) -> SnapshotHead {
+        SnapshotHead { vote: self.vote, meta: sent.meta.clone(), store: sent.store.clone() }
+    }
+
+    /// Sends a snapshot whole, but for what `before_end` does when all rows were read.
+    async fn send(
+        &self,
+        to: &Replica,
+        sent: &Sent,
+        chunks: &[Bytes],
+        before_end: impl FnOnce(),
+    ) -> Result<Vote, NotTaken> {
+        let (writing, reading) = tokio::io::duplex(PIPE_BYTES);
+        let mut reader = FrameReader::new(reading, dkv_wire::limits::FRAME_BYTES_MAX);
+        let taking = take_snapshot(&to.raft, &to.machine, self.id, &mut reader);
+        let sending = async {
+            let mut writer = FrameWriter::new(writing);
+            writer.send(&self.head(sent)).await.unwrap();
+            for chunk in chunks {
+                send_rows(&mut writer, chunk).await;
+            }
+            before_end();
+            let _ = writer.send(&SnapshotFrame::End).await;
+        };
+        let both = async { tokio::join!(taking, sending).0 };
+        tokio::time::timeout(PATIENCE, both).await.unwrap()
+    }
+}
+
+async fn send_rows(writer: &mut FrameWriter<DuplexStream>, rows: &Bytes) {
+    assert!(rows.len() > 2 * PIPE_BYTES);
+    // Fails once the replica has refused what came before.
+    let _ = writer.send(&SnapshotFrame::Rows(rows.clone())).await;
+}
+
+fn refused(taken: Result<Vote, NotTaken>) -> String {
+    match taken {
+        Err(NotTaken::Refused(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_bad_snapshot_is_refused_and_the_replica_lives_on() {
+    let replica = Replica::start().await;
+    let leader = Leader::new(1);
+    let sent = snapshot(20, 40);
+    let before = replica.machine.summary().hash;
+
+    let mut damaged = sent.chunks[0].to_vec();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    let taken = leader.send(&replica, &sent, &[damaged.into()], || {}).await;
+    assert_eq!(
+        refused(taken),
+        "invalid snapshot: the hash of the rows is not the one stored with them"
+    );
+    let taken = leader.send(&replica, &sent, &[], || {}).await;
+    assert_eq!(refused(taken), "invalid snapshot: rows are missing or there are too many");
+    let mut other = snapshot(20, 40);
+    other.meta.last_log_id = snapshot(21, 1).meta.last_log_id;
+    let taken = leader.send(&replica, &other, &other.chunks, || {}).await;
+    assert_eq!(refused(taken), "the snapshot is of another moment than its head says");
+    replica.assert_runs();
+    assert_eq!(replica.machine.summary().hash, before);
+
+    // The sender tries again.
+    leader.send(&replica, &sent, &sent.chunks, || {}).await.unwrap();
+    replica.assert_runs();
+    let summary = replica.machine.summary();
+    assert_eq!((summary.applied_index, summary.hash), (20, sent.hash));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_ends_on_a_full_disk_is_refused_until_there_is_room() {
+    let replica = Replica::start().await;
+    let leader = Leader::new(1);
+    let sent = snapshot(20, 40);
+    for _ in 0..2 {
+        let fills = || replica.engine.set_reserve(u64::MAX / 4);
+        let why = refused(leader.send(&replica, &sent, &sent.chunks, fills).await);
+        assert!(why.starts_with("no space left"), "{why}");
+        replica.assert_runs();
+        replica.engine.set_reserve(0);
+    }
+    leader.send(&replica, &sent, &sent.chunks, || {}).await.unwrap();
+    assert_eq!(replica.machine.summary().hash, sent.hash);
+    // It is what a restart would find.
+    // And its clock has gone on from there, whatever the clock on the wall shows.
+    let clock_ms = replica.machine.clock_ms();
+    assert!((sent.clock_ms..sent.clock_ms + 60_000).contains(&clock_ms), "{clock_ms}");
+    let (loaded, _) = crate::state::GroupState::load(&replica.store()).unwrap();
+    assert_eq!(loaded.hash(), sent.hash);
+}
+
+#[tokio::test]
+async fn of_two_snapshots_at_once_the_later_stands_and_the_other_is_refused() {
+    let replica = Replica::start().await;
+    let (old, new) = (Leader::new(1), Leader::new(2));
+    let (early, late) = (snapshot(20, 40), snapshot(30, 50));
+
+    let mut incoming = replica.machine.receive(early.store.clone()).await.unwrap();
+    incoming.rows(early.chunks[0].clone()).await.unwrap();
+    new.send(&replica, &late, &late.chunks, || {}).await.unwrap();
+    let taken = incoming.complete(&old.head(&early).meta).await.map(|_| new.vote);
+    assert_eq!(refused(taken), "superseded by a later snapshot");
+
+    // One that is complete lets no other become so before it is installed or given up.
+    let begin = async |sent: &Sent| {
+        let mut incoming = replica.machine.receive(sent.store.clone()).await.unwrap();
+        incoming.rows(sent.chunks[0].clone()).await.unwrap();
+        incoming
+    };
+    let sent = snapshot(40, 60);
+    let (first, second) = (begin(&sent).await, begin(&sent).await);
+    let first = first.complete(&sent.meta).await.unwrap();
+    let mut waiting = std::pin::pin!(second.complete(&sent.meta));
+    assert!(futures::poll!(waiting.as_mut()).is_pending());
+    drop(first);
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    replica.assert_runs();
+    assert_eq!(replica.machine.summary().hash, late.hash);
+}
