@@ -171,3 +171,48 @@ impl Plan {
         self.value_bytes.iter().map(group).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        plan: Plan,
+    }
+
+    fn groups(args: &[&str]) -> Vec<Vec<Cell>> {
+        Cli::parse_from([&["bench"], args].concat()).plan.groups()
+    }
+
+    #[test]
+    fn every_work_is_measured_with_every_number_of_clients_and_sizes_apart() {
+        let groups = groups(&["--work", "put,get", "--clients", "1,2", "--value-bytes", "10,20"]);
+        let sizes: Vec<Vec<usize>> = groups
+            .iter()
+            .map(|group| group.iter().map(|cell| cell.value_bytes).collect())
+            .collect();
+        assert_eq!(sizes, [[10; 4], [20; 4]]);
+        let loads: Vec<(Work, usize)> =
+            groups[0].iter().map(|cell| (cell.work, cell.load.clients())).collect();
+        assert_eq!(loads, [(Work::Put, 1), (Work::Put, 2), (Work::Get, 1), (Work::Get, 2)]);
+    }
+
+    #[test]
+    fn large_values_have_fewer_keys() {
+        let groups = groups(&["--value-bytes", "100,1048576,1073741824", "--keys", "5000"]);
+        let records: Vec<u64> = groups.iter().map(|group| group[0].records).collect();
+        assert_eq!(records, [5000, 256, 1]);
+    }
+
+    #[test]
+    fn a_rate_makes_an_open_loop() {
+        let groups = groups(&["--rate", "100,200", "--clients", "8"]);
+        let loads: Vec<Load> = groups[0].iter().map(|cell| cell.load).collect();
+        let open = |rate| Load::Open { rate, clients: 8 };
+        assert_eq!(loads, [open(100.0), open(200.0)]);
+    }
+}

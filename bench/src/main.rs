@@ -7,8 +7,8 @@
 //! built with the feature `peers` only.
 //!
 //! Reading order: [`workload`] is what clients ask, [`systems`] whom, [`loops`] how; [`compare`] puts
-//! systems side by side and [`report`] says what was seen. [`failover`], [`steady`], [`idle`], [`memory`],
-//! [`scale`] and [`limit`] each answer one other question.
+//! systems side by side and [`report`] says what was seen. [`failover`], [`steady`],
+//! [`resources`], [`scale`] and [`limit`] each answer another question.
 //!
 //! Nothing here is used by the product. Deliberately missing: several machines, and faults other
 //! than the end of a process.
@@ -23,6 +23,9 @@ mod compare;
 mod report;
 mod failover;
 mod steady;
+mod resources;
+mod scale;
+mod limit;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,6 +62,14 @@ enum Command {
         #[arg(long, default_value_t = 256)]
         clients: usize,
     },
+    /// CPU time of systems that nobody asks anything
+    Idle(resources::IdlePlan),
+    /// Memory of systems that hold many keys
+    Memory(resources::MemoryPlan),
+    /// Figures of dkv with more keys, shards and nodes
+    Scale(scale::Plan),
+    /// What the machine allows: QUIC and file syncs by themselves, and dkv beside them
+    Limit(limit::Plan),
 }
 
 #[tokio::main]
@@ -87,6 +98,10 @@ async fn run(cli: Cli) -> Result<(), String> {
         Command::Steady { seconds, clients } => {
             steady::run(place, Duration::from_secs(seconds), clients).await
         }
+        Command::Idle(plan) => resources::idle(place, &plan).await,
+        Command::Memory(plan) => resources::memory(place, &plan).await,
+        Command::Scale(plan) => scale::run(place, &plan).await,
+        Command::Limit(plan) => limit::run(place, &plan).await,
     }
 }
 
@@ -103,4 +118,14 @@ async fn interrupted() -> String {
         _ = terminate.recv() => {}
     }
     "interrupted".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -10,6 +10,9 @@ mod closed;
 mod open;
 mod sample;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

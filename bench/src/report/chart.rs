@@ -38,6 +38,8 @@ fn chart(report: &Report, title: &str, figure: fn(&Figures) -> Spread) -> ChildC
     chart.title.text = title.to_owned();
     chart.width = (240 + report.cells.len() * systems.len() * BAR_WIDTH).max(640) as f32;
     chart.height = HEIGHT;
+    // The first is what the layout measures with; the others stand in where it is not installed.
+    chart.font_family = "Roboto, Helvetica, Arial, sans-serif".to_owned();
     // Systems differ by orders of magnitude.
     for axis in &mut chart.y_axis_configs {
         axis.scale = AxisScale::Log(10.0);

@@ -4,6 +4,9 @@ mod chart;
 mod machine;
 mod table;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -106,37 +109,31 @@ impl Report {
         errors: Vec<String>,
     ) -> Self {
         let versions = systems.iter().map(|kind| (kind.name(), systems::version(*kind, place)));
-        let cells = cells.into_iter().enumerate().map(|(index, cell)| {
-            let of_cell = || measured.iter().filter(|measured| measured.cell == index);
-            let rounds_of = |kind: Kind| -> BTreeMap<usize, &Sample> {
-                let of_kind = of_cell().filter(|measured| measured.kind == kind);
-                of_kind.map(|measured| (measured.round, &measured.sample)).collect()
-            };
-            let figures = systems.iter().map(|kind| Figures::of(*kind, &rounds_of(*kind)));
-            let base = systems.first().copied();
-            let ratios = base.into_iter().flat_map(|base| {
-                let others = systems.iter().filter(move |kind| **kind != base);
-                let ratio = |to: &Kind| Ratio::of(base, *to, &rounds_of(base), &rounds_of(*to));
-                others.filter_map(ratio).collect::<Vec<_>>()
-            });
-            CellReport {
-                systems: figures.filter(|figures| figures.rounds > 0).collect(),
-                not_offered: systems
-                    .iter()
-                    .copied()
-                    .filter(|kind| !kind.offers(cell.work))
-                    .collect(),
-                ratios: ratios.collect(),
-                cell,
-            }
-        });
-        Self {
-            cells: cells.collect(),
-            machine: Machine::this(),
-            versions: versions.collect(),
-            errors,
-        }
+        let cells = summaries(systems, cells, measured);
+        Self { machine: Machine::this(), versions: versions.collect(), cells, errors }
     }
+}
+
+fn summaries(systems: &[Kind], cells: Vec<Cell>, measured: &[Measured]) -> Vec<CellReport> {
+    let cells = cells.into_iter().enumerate().map(|(index, cell)| {
+        let rounds_of = |kind: Kind| -> BTreeMap<usize, &Sample> {
+            let own = |measured: &&Measured| measured.cell == index && measured.kind == kind;
+            let own = measured.iter().filter(own);
+            own.map(|measured| (measured.round, &measured.sample)).collect()
+        };
+        let figures = systems.iter().map(|kind| Figures::of(*kind, &rounds_of(*kind)));
+        let ratios = systems.split_first().into_iter().flat_map(|(base, others)| {
+            let ratio = |to: &Kind| Ratio::of(*base, *to, &rounds_of(*base), &rounds_of(*to));
+            others.iter().filter_map(ratio).collect::<Vec<_>>()
+        });
+        CellReport {
+            systems: figures.filter(|figures| figures.rounds > 0).collect(),
+            not_offered: systems.iter().copied().filter(|kind| !kind.offers(cell.work)).collect(),
+            ratios: ratios.collect(),
+            cell,
+        }
+    });
+    cells.collect()
 }
 
 impl Figures {

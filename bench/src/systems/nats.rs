@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::jetstream::kv::{Config, Store, UpdateErrorKind};
+use async_nats::jetstream::kv::{Config, Store, UpdateError, UpdateErrorKind};
 use async_nats::jetstream::stream::{ClusterInfo, LastRawMessageErrorKind, StorageType};
 use futures::future::BoxFuture;
 
@@ -211,9 +211,7 @@ impl NatsDriver {
                 let Some(revision) = self.read(&key).await? else { return Ok(Answer::Missing) };
                 match self.direct.update(key, value, revision).await {
                     Ok(_) => {}
-                    Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
-                        return Ok(Answer::Conflict);
-                    }
+                    Err(error) if is_conflict(&error) => return Ok(Answer::Conflict),
                     Err(error) => return Err(error.to_string()),
                 }
             }
@@ -231,6 +229,12 @@ impl NatsDriver {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// The library knows one of the two codes that servers give this refusal.
+fn is_conflict(error: &UpdateError) -> bool {
+    error.kind() == UpdateErrorKind::WrongLastRevision
+        || error.to_string().contains("wrong last sequence")
 }
 
 impl Driver for NatsDriver {

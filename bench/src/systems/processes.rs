@@ -42,6 +42,7 @@ impl Processes {
     }
 
     /// Starts a process whose output goes to a log of its name.
+    #[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "only the peers need it"))]
     pub(crate) fn start(&mut self, name: &str, command: &mut Command) -> Result<(), String> {
         let log = self.open_log(name)?;
         command.stdout(log.try_clone().map_err(|error| error.to_string())?);
@@ -115,6 +116,7 @@ impl Processes {
     }
 
     /// The ends of all logs.
+    #[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "only the peers need it"))]
     pub(crate) fn logs(&self) -> String {
         let each = self.running.iter().map(|process| &process.name);
         each.map(|name| format!("--- {name}\n{}\n", self.log(name))).collect()
@@ -143,6 +145,7 @@ impl Drop for Processes {
 }
 
 /// Ports of loopback that nobody listens on. They stay free only as long as nobody takes them.
+#[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "only the peers need it"))]
 pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N], String> {
     // All are held until all are known, so that none comes twice.
     let mut listeners = Vec::with_capacity(N);
