@@ -2,8 +2,8 @@
 //!
 //! In every round each system is started afresh, loaded, measured and stopped, and only then the
 //! next: none is disturbed by another, and what drifts on the machine meets all of them. Each round
-//! begins with another system. A ratio is taken within a round and its median over the rounds quoted, with the
-//! smallest and largest beside it.
+//! begins with another system. A ratio is taken within a round and its median over the rounds
+//! quoted, with the smallest and largest beside it.
 
 use std::path::PathBuf;
 use std::time::Duration;

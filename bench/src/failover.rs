@@ -1,7 +1,7 @@
 //! The time without acknowledged writes when the leader goes.
 //!
-//! Writers write without pause while the process that leads what they write to is killed, or told to
-//! end. The *gap* is the longest time between two acknowledged writes, whoever's they are; the
+//! Writers write without pause while the process that leads what they write to is killed, or told
+//! to end. The *gap* is the longest time between two acknowledged writes, whoever's they are; the
 //! slowest writer's is the longest that one of them had to wait, which is more if there are several
 //! shards. A writer whose attempt fails, or is not answered for a short time, tries again at once,
 //! so that no library's patience is measured.
@@ -17,17 +17,20 @@ use tokio::task::JoinSet;
 
 use crate::report::{self, Machine};
 use crate::spread::Spread;
-use crate::systems::{self, Driver, Kind, Leader, Place, Purpose, System};
+use crate::systems::{self, Driver, Kind, Place, Purpose, System};
 use crate::workload::{self, Operation};
 
 /// Time without a fault before each.
 const CALM: Duration = Duration::from_secs(1);
-/// Every writer must have been served for so long after the process has ended before the gap is known.
+/// Every writer must have been served for so long after the process has ended before the gap is
+/// known.
 const SERVED: Duration = Duration::from_secs(1);
 /// Time after which a system is taken not to come back.
 const LOST: Duration = Duration::from_secs(60);
 /// Pause after a failed attempt: the machine's processors belong to the election.
 const RETRY: Duration = Duration::from_millis(2);
+/// Different errors that are quoted.
+const ERRORS_MAX: usize = 5;
 
 /// How often, and of what.
 #[derive(Args, Clone, Debug)]
@@ -38,12 +41,15 @@ pub(crate) struct Plan {
     /// How often
     #[arg(long, default_value_t = 20)]
     runs: usize,
+    /// Runs of a system before the next has its turn, on a fresh start
+    #[arg(long, default_value_t = 5)]
+    turn: usize,
     /// Writers
     #[arg(long, default_value_t = 16)]
     clients: usize,
     /// Time after which a writer gives an attempt up and tries again, in milliseconds. Not for dkv,
     /// whose library does that itself
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 100)]
     attempt_ms: u64,
     /// Systems
     #[arg(long, value_enum, value_delimiter = ',', default_value = "dkv")]
@@ -68,12 +74,42 @@ pub(crate) enum How {
 struct Outcome {
     system: Kind,
     how: How,
-    gap_ms: Spread,
-    slowest_writer_ms: Spread,
-    gaps_ms: Vec<f64>,
+    /// In milliseconds, as all that follow.
+    gap: Spread,
+    slowest_writer: Spread,
+    gaps: Vec<f64>,
+    slowest_writers: Vec<f64>,
     acknowledged: u64,
     failed_attempts: u64,
     errors: Vec<String>,
+}
+
+impl Outcome {
+    fn new(system: Kind, how: How) -> Self {
+        Self {
+            system,
+            how,
+            gap: Spread::default(),
+            slowest_writer: Spread::default(),
+            gaps: Vec::new(),
+            slowest_writers: Vec::new(),
+            acknowledged: 0,
+            failed_attempts: 0,
+            errors: Vec::new(),
+        }
+    }
+
+    /// Adds what the writers of one turn saw.
+    fn add(&mut self, watch: &Watch) {
+        self.acknowledged += watch.acknowledged;
+        self.failed_attempts += watch.failed;
+        self.errors.extend(watch.errors.iter().cloned());
+        self.errors.sort();
+        self.errors.dedup();
+        self.errors.truncate(ERRORS_MAX);
+        self.gap = Spread::of(self.gaps.iter().copied());
+        self.slowest_writer = Spread::of(self.slowest_writers.iter().copied());
+    }
 }
 
 #[derive(Serialize)]
@@ -82,77 +118,86 @@ struct Failovers {
     outcomes: Vec<Outcome>,
 }
 
-/// Lets the leader of each system go, again and again.
+/// Lets the leader of each system go, again and again, the systems in turns.
 pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
-    let mut outcomes = Vec::new();
-    for how in &plan.how {
-        for kind in &plan.systems {
-            if !kind.fails_over() {
-                println!("{}: not offered, there is one process", kind.name());
-                continue;
-            }
-            let mut system = systems::start(*kind, place).await?;
-            let outcome = one(&mut *system, *kind, *how, plan).await;
-            outcomes.push(outcome.map_err(|error| format!("{}: {error}", kind.name()))?);
+    let (some, none): (Vec<Kind>, Vec<Kind>) = plan.systems.iter().partition(|k| k.fails_over());
+    for kind in none {
+        println!("{}: not offered, there is one process", kind.name());
+    }
+    let each = plan.how.iter().flat_map(|how| some.iter().map(|kind| Outcome::new(*kind, *how)));
+    let mut outcomes: Vec<Outcome> = each.collect();
+    let mut done = 0;
+    while done < plan.runs {
+        let runs = plan.turn.clamp(1, plan.runs - done);
+        for outcome in &mut outcomes {
+            let kind = outcome.system;
+            let seen = turn(place, plan, runs, outcome).await;
+            seen.map_err(|error| format!("{}: {error}", kind.name()))?;
         }
+        done += runs;
     }
-    for outcome in &outcomes {
-        print(outcome);
-    }
+    outcomes.iter().for_each(print);
     let failovers = Failovers { machine: Machine::this(), outcomes };
     plan.json.as_deref().map_or(Ok(()), |path| report::write_json(path, &failovers))
 }
 
-async fn one(
-    system: &mut dyn System,
-    kind: Kind,
-    how: How,
+/// Starts a system and lets its leader go that many times.
+async fn turn(
+    place: &Place,
     plan: &Plan,
-) -> Result<Outcome, String> {
+    runs: usize,
+    outcome: &mut Outcome,
+) -> Result<(), String> {
+    let mut system = systems::start(outcome.system, place).await?;
     let purpose = Purpose::Survive(Duration::from_millis(plan.attempt_ms));
     let watch = Arc::new(Mutex::new(Watch::new(plan.clients)));
     let mut writers = JoinSet::new();
     for (number, driver) in system.drivers(plan.clients, purpose).await?.into_iter().enumerate() {
         writers.spawn(write(driver, number, Arc::clone(&watch)));
     }
-    let (mut gaps, mut slowest) = (Vec::new(), Vec::new());
-    for run in 1..=plan.runs {
+    for _ in 0..runs {
         tokio::time::sleep(CALM).await;
-        let Leader { name, note } = system.leader().await?;
-        lock(&watch).forget();
-        let signal = if how == How::Kill { Signal::KILL } else { Signal::TERM };
-        system.processes_mut().signal(&name, signal)?;
-        system.processes_mut().reap(&name).await?;
-        let ended = Instant::now();
-        while lock(&watch).served_since().is_none_or(|since| since < ended + SERVED) {
-            if ended.elapsed() > LOST {
-                return Err(format!("a writer was not served for {} s", LOST.as_secs()));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let (gap, writer_gap) = lock(&watch).gaps();
-        let (gap, writer_gap) = (milliseconds(gap), milliseconds(writer_gap));
+        let leader = system.leader().await?;
+        let (gap, slowest) = one(&mut *system, &leader.name, outcome.how, &watch).await?;
+        outcome.gaps.push(gap);
+        outcome.slowest_writers.push(slowest);
         println!(
-            "{} {run:>3}  {how:?} {name} ({note}):  {gap:>8.1} ms, slowest writer {writer_gap:.1} ms",
-            kind.name(),
+            "{} {:>3}  {:?} {} ({}):  {gap:.1} ms, slowest writer {slowest:.1} ms",
+            outcome.system.name(),
+            outcome.gaps.len(),
+            outcome.how,
+            leader.name,
+            leader.note,
         );
-        gaps.push(gap);
-        slowest.push(writer_gap);
-        system.restart(&name)?;
+        system.restart(&leader.name)?;
         system.wait_whole().await?;
     }
     drop(writers);
-    let watch = lock(&watch);
-    Ok(Outcome {
-        system: kind,
-        how,
-        gap_ms: Spread::of(gaps.iter().copied()),
-        slowest_writer_ms: Spread::of(slowest),
-        gaps_ms: gaps,
-        acknowledged: watch.acknowledged,
-        failed_attempts: watch.failed,
-        errors: watch.errors.clone(),
-    })
+    outcome.add(&lock(&watch));
+    Ok(())
+}
+
+/// Ends a process and waits until all writers are served again. Returns the gap and that of the
+/// slowest writer, in milliseconds.
+async fn one(
+    system: &mut dyn System,
+    name: &str,
+    how: How,
+    watch: &Mutex<Watch>,
+) -> Result<(f64, f64), String> {
+    lock(watch).forget();
+    let signal = if how == How::Kill { Signal::KILL } else { Signal::TERM };
+    system.processes_mut().signal(name, signal)?;
+    system.processes_mut().reap(name).await?;
+    let ended = Instant::now();
+    while lock(watch).served_since().is_none_or(|since| since < ended + SERVED) {
+        if ended.elapsed() > LOST {
+            return Err(format!("a writer was not served for {} s", LOST.as_secs()));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (gap, slowest) = lock(watch).gaps();
+    Ok((milliseconds(gap), milliseconds(slowest)))
 }
 
 fn print(outcome: &Outcome) {
@@ -160,8 +205,8 @@ fn print(outcome: &Outcome) {
         format!("min {min:.0} ms, median {median:.0} ms, max {max:.0} ms")
     };
     let (name, how) = (outcome.system.name(), outcome.how);
-    println!("{name}, {how:?}, {} runs: gap {}", outcome.gaps_ms.len(), figure(outcome.gap_ms));
-    println!("  slowest writer {}", figure(outcome.slowest_writer_ms));
+    println!("{name}, {how:?}, {} runs: gap {}", outcome.gaps.len(), figure(outcome.gap));
+    println!("  slowest writer {}", figure(outcome.slowest_writer));
     println!(
         "  {} writes acknowledged, {} attempts failed",
         outcome.acknowledged, outcome.failed_attempts
@@ -196,7 +241,7 @@ struct Watch {
     writer_gap: Duration,
     acknowledged: u64,
     failed: u64,
-    /// The first few different ones.
+    /// The first different ones.
     errors: Vec<String>,
 }
 
@@ -224,7 +269,7 @@ impl Watch {
 
     fn fail(&mut self, error: String) {
         self.failed += 1;
-        if self.errors.len() < 5 && !self.errors.contains(&error) {
+        if self.errors.len() < ERRORS_MAX && !self.errors.contains(&error) {
             self.errors.push(error);
         }
     }

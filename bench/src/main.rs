@@ -2,12 +2,12 @@
 //! outside, as a client sees them.
 //!
 //! Each command starts systems of its own on loopback, of real processes, in a temporary directory;
-//! measures; and stops them. One generator drives all systems, from one process. dkv is the `dkv` binary that lies
-//! beside this one; the others are put in place by `bench/peers/install`, and their drivers are
-//! built with the feature `peers` only.
+//! measures; and stops them. One generator drives all systems, from one process. dkv is the `dkv`
+//! binary that lies beside this one; the others are put in place by `bench/peers/install`, and
+//! their drivers are built with the feature `peers` only.
 //!
-//! Reading order: [`workload`] is what clients ask, [`systems`] whom, [`loops`] how; [`compare`] puts
-//! systems side by side and [`report`] says what was seen. [`failover`], [`steady`],
+//! Reading order: [`workload`] is what clients ask, [`systems`] whom, [`loops`] how; [`compare`]
+//! puts systems side by side and [`report`] says what was seen. [`failover`], [`steady`],
 //! [`resources`], [`scale`] and [`limit`] each answer another question.
 //!
 //! Nothing here is used by the product. Deliberately missing: several machines, and faults other

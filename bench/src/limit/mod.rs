@@ -1,11 +1,13 @@
 //! What the parts allow on this machine, and how much of it dkv makes use of.
 //!
-//! - A bare QUIC echo, as pipelined as can be, between two ends in this process: no store that speaks
-//!   QUIC answers more requests on one connection.
-//! - Syncs of a file per second, of one file and of three at once, as three nodes of one machine do.
+//! - A bare QUIC echo, as pipelined as can be, between two ends in this process: no store can
+//!   be expected to answer more requests on one connection.
+//! - Syncs of a file per second, of one file and of three at once, as three nodes of one machine
+//!   do.
 //!
 //! A put of one client cannot be faster than two round trips, to the primary and from there to a
-//! follower, and one sync; with many clients both are shared, and the echo is the limit that is left.
+//! follower, and one sync; with many clients both are shared, and the echo is the limit that is
+//! left.
 
 mod disk;
 mod echo;

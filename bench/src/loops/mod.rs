@@ -1,9 +1,9 @@
 //! How load is made, and what is seen while it is.
 //!
-//! In a *closed* loop each client sends its next request when the last one is answered: it shows how
-//! much a system can do, but a stall of the system stalls the clients too, so that few requests
-//! meet it. In an *open* loop requests begin at a fixed rate whatever becomes of the earlier
-//! ones, and each one's latency counts from when it should have begun: it shows what a stall does to
+//! In a *closed* loop each client sends its next request when the last one is answered: it shows
+//! how much a system can do, but a stall of the system stalls the clients too, so that few requests
+//! meet it. In an *open* loop requests begin at a fixed rate whatever becomes of the earlier ones,
+//! and each one's latency counts from when it should have begun: it shows what a stall does to
 //! those who come meanwhile.
 
 mod closed;

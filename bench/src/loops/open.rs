@@ -1,6 +1,6 @@
 //! Requests begin at a fixed rate, whether the earlier ones are answered or not, and each one's
-//! latency counts from when it should have begun. A request thus waits in the figures even if it could
-//! not be sent, and a stall is not hidden by requests that were never made.
+//! latency counts from when it should have begun. A request thus waits in the figures even if it
+//! could not be sent, and a stall is not hidden by requests that were never made.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use super::{Client, Tally, Window};
 use crate::systems::Answer;
 
-/// Requests that may be under way. Beyond it they are given up and counted as failed: the rate is more
-/// than the system can do.
+/// Requests that may be under way. Beyond it they are given up and counted as failed: the rate is
+/// more than the system can do.
 const UNDER_WAY_MAX: usize = 65_536;
 
 /// One request's end.
@@ -40,7 +40,8 @@ pub(super) async fn run(clients: Vec<Client>, window: Window, rate: f64) -> Resu
     let stopped = Arc::new(AtomicBool::new(false));
     let _stop = Stop(Arc::clone(&stopped));
     let handle = Handle::current();
-    // A thread of its own: the runtime's timer has steps of a millisecond, and its threads are busy.
+    // A thread of its own: the runtime's timer has steps of a millisecond, and its threads are
+    // busy.
     std::thread::spawn(move || pace(clients, window, rate, &handle, &ends, &stopped));
     let mut tally = Tally::default();
     while let Some(End { late, latency, answer }) = ended.recv().await {

@@ -107,8 +107,8 @@ pub(super) fn name(cell: &Cell) -> String {
 fn bytes(bytes: usize) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
-        1024..1_048_576 if bytes % 1024 == 0 => format!("{} KiB", bytes / 1024),
-        _ if bytes % 1_048_576 == 0 => format!("{} MiB", bytes / 1_048_576),
+        1024..1_048_576 if bytes.is_multiple_of(1024) => format!("{} KiB", bytes / 1024),
+        _ if bytes.is_multiple_of(1_048_576) => format!("{} MiB", bytes / 1_048_576),
         _ => format!("{bytes} B"),
     }
 }

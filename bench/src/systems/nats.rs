@@ -2,9 +2,9 @@
 //! always` makes it sync every write before it answers; its default is to sync every two minutes.
 //!
 //! A few connections are shared by all clients. They lead to the server that leads the bucket's
-//! stream; eventual reads (direct gets) are spread over all servers. A read of the leader does not ask a
-//! majority whether it still leads, so it promises less than a linearizable read; NATS has none that
-//! promises more. No TLS.
+//! stream; eventual reads (direct gets) are spread over all servers. A read of the leader does not
+//! ask a majority whether it still leads, so it promises less than a linearizable read; NATS has
+//! none that promises more. No TLS.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,7 +26,8 @@ const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 const BUCKET: &str = "bench";
 /// Connections that clients share.
 const CONNECTIONS: usize = 4;
-/// Publishes of one connection that may wait for their acknowledgement; more than there are clients.
+/// Publishes of one connection that may wait for their acknowledgement; more than there are
+/// clients.
 const IN_FLIGHT: usize = 65_536;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -49,7 +49,8 @@ impl Processes {
         self.add(name, command, log).map(drop)
     }
 
-    /// Starts a process and waits until it prints a line `ready ADDRESS`, whose address is returned.
+    /// Starts a process and waits until it prints a line `ready ADDRESS`, whose address is
+    /// returned.
     pub(crate) fn start_until_ready(
         &mut self,
         name: &str,

@@ -1,12 +1,13 @@
 //! What clients ask for: plain data, the same again from the same seed.
 //!
-//! A [`Work`] is a [`Mix`] of operations and a way to choose keys. Each client draws its own sequence
-//! from a [`Stream`]. Keys are `key-` and twelve digits; all values of one measurement are the same
-//! incompressible bytes.
+//! A [`Work`] is a [`Mix`] of operations and a way to choose keys. Each client draws its own
+//! sequence from a [`Stream`]. Keys are `key-` and twelve digits; all values of one measurement are
+//! the same incompressible bytes.
 //!
-//! The mixes A to F are those of YCSB (Cooper et al., *Benchmarking cloud serving systems with YCSB*,
-//! SoCC 2010). Two things differ: a record is one value, not ten fields; and the write of F's
-//! read-modify-write is conditional on the read where the system offers it, so that it can conflict.
+//! The mixes A to F are those of YCSB (Cooper et al., *Benchmarking cloud serving systems with
+//! YCSB*, SoCC 2010). Two things differ: a record is one value, not ten fields; and the write of
+//! F's read-modify-write is conditional on the read where the system offers it, so that it can
+//! conflict.
 
 mod zipf;
 
