@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::peers::Peers;
 use crate::raft::{
-    self, Machine, MachineHandle, Metrics, MetricsWatch, Outcome, Raft, ServerState,
+    self, Machine, MachineHandle, Metrics, MetricsWatch, Outcome, Pulses, Raft, ServerState,
 };
 use crate::reads::{self, PendingRead};
 use crate::state::steward::Step;
@@ -110,15 +110,16 @@ pub(crate) struct GroupParts {
     pub(crate) log: GroupLog,
     pub(crate) machine: Machine,
     pub(crate) peers: Peers,
+    pub(crate) pulses: Pulses,
 }
 
 impl Group {
     /// Starts a group from what its log and its state on disk say.
     pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
-        let GroupParts { id, me, config, log, machine, peers } = parts;
+        let GroupParts { id, me, config, log, machine, peers, pulses } = parts;
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
-        let raft = raft::start(id, me, config, log, machine, peers).await?;
+        let raft = raft::start(id, me, config, log, machine, peers, pulses).await?;
         let proposer = Arc::new(Proposer { raft, machine: handle });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);

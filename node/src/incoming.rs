@@ -71,18 +71,26 @@ async fn serve_stream(
         Opening::Requests => return requests::serve(node, identity, share, reader, writer).await,
         Opening::RaftCalls { group, from }
         | Opening::RaftAppend { group, from }
-        | Opening::RaftSnapshot { group, from } => (group, from),
+        | Opening::RaftSnapshot { group, from } => (Some(group), from),
+        Opening::RaftPulse { from } => (None, from),
     };
     if !speaks_for(identity, from) {
         warn!(%identity, claimed = ?from, "refused to speak Raft");
         return Close::Denied.close(&connection, "only a node speaks Raft, and for itself");
     }
+    let hearing = node.peers().hearing(from);
+    let Some(group) = group else {
+        let find = move |id| {
+            let group = node.group(id)?;
+            Some((group.raft().clone(), group.machine().clone()))
+        };
+        return raft::serve_pulse(find, from, hearing, reader, writer).await;
+    };
     // Not there yet, or not any more: the peer finds its stream ended and tries again.
     let Some(group) = node.group(group) else { return };
     let raft = group.raft().clone();
-    let hearing = node.peers().hearing(from);
     match opening {
-        Opening::Requests => {}
+        Opening::Requests | Opening::RaftPulse { .. } => {}
         Opening::RaftCalls { .. } => {
             raft::serve_calls(raft, group.machine().clone(), from, hearing, reader, writer).await;
         }

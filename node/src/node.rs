@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::data_dir::DataDir;
 use crate::group::{Group, GroupParts, ProposeError};
 use crate::peers::Peers;
-use crate::raft::{self, Machine};
+use crate::raft::{self, Machine, Pulses};
 use crate::registration::ServerLink;
 use crate::shell::unix_ms;
 use crate::state::{
@@ -65,6 +65,7 @@ pub(crate) struct Node {
     endpoint: Endpoint,
     gate: Arc<Gate>,
     peers: Peers,
+    pulses: Pulses,
     wal: Wal,
     engine: Engine,
     server: Arc<ServerLink>,
@@ -96,9 +97,16 @@ impl Node {
             failure,
         } = parts;
         let peers = Peers::new(endpoint.clone(), Arc::clone(&gate));
+        let pulses = Pulses::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
-        let opener =
-            Opener { me: me.id, config: &config, wal: &wal, engine: &engine, peers: &peers };
+        let opener = Opener {
+            me: me.id,
+            config: &config,
+            wal: &wal,
+            engine: &engine,
+            peers: &peers,
+            pulses: &pulses,
+        };
         let control = Arc::new(opener.open(GroupId::CONTROL).await?);
         let node = Arc::new(Self {
             groups: RwLock::new(BTreeMap::from([(GroupId::CONTROL, Arc::clone(&control))])),
@@ -109,6 +117,7 @@ impl Node {
             endpoint,
             gate,
             peers,
+            pulses,
             wal,
             engine,
             server,
@@ -342,6 +351,7 @@ impl Node {
             wal: &self.wal,
             engine: &self.engine,
             peers: &self.peers,
+            pulses: &self.pulses,
         };
         let group = Arc::new(opener.open(id).await?);
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&group));
@@ -430,6 +440,7 @@ impl Node {
 
     /// Ends every task of the node, whatever it does.
     pub(crate) async fn end_tasks(&self) {
+        self.pulses.end().await;
         self.tasks.end().await;
     }
 
@@ -456,6 +467,7 @@ struct Opener<'a> {
     wal: &'a Wal,
     engine: &'a Engine,
     peers: &'a Peers,
+    pulses: &'a Pulses,
 }
 
 impl Opener<'_> {
@@ -473,6 +485,7 @@ impl Opener<'_> {
             log,
             machine,
             peers: self.peers.clone(),
+            pulses: self.pulses.clone(),
         })
         .await
     }

@@ -15,7 +15,8 @@ use openraft::raft::{ReadPolicy, TransferLeaderRequest};
 use openraft::{ChangeMembers, EmptyNode, Instant};
 
 use super::{
-    LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Proposal, Raft, ServerState, Types,
+    LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Proposal, Pulses, Raft,
+    ServerState, Types,
 };
 use crate::group::ProposeError;
 use crate::peers::Peers;
@@ -33,8 +34,9 @@ pub(crate) async fn start(
     log: GroupLog,
     machine: Machine,
     peers: Peers,
+    pulses: Pulses,
 ) -> Result<Raft, String> {
-    let network = Network::new(group, me, peers);
+    let network = Network::new(group, me, peers, pulses);
     let raft = Raft::new(me, config, network.clone(), LogStore::new(log), machine).await;
     let raft = raft.map_err(|error| error.to_string())?;
     network.told_by(&raft);

@@ -15,6 +15,7 @@ mod freshness;
 mod log;
 mod machine;
 mod network;
+mod pulse;
 #[cfg(test)]
 mod rig;
 mod service;
@@ -28,7 +29,8 @@ use log::LogStore;
 pub(crate) use machine::{Machine, MachineHandle};
 use network::Network;
 pub(crate) use openraft::{Config, ServerState};
-pub(crate) use service::{serve_append, serve_calls, serve_snapshot};
+pub(crate) use pulse::Pulses;
+pub(crate) use service::{serve_append, serve_calls, serve_pulse, serve_snapshot};
 pub(crate) use snapshot::SnapshotData;
 pub(crate) use watch::MetricsWatch;
 

@@ -31,7 +31,7 @@ use super::codec::{
     encode_append,
 };
 use super::drive::since_quorum_ms;
-use super::{LogId, MetricsWatch, Raft, Snapshot, SnapshotData, Types, Vote};
+use super::{LogId, MetricsWatch, Pulses, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::peers::{Lane, Peers};
 
 /// Priority of a snapshot's stream; entries have the default, zero.
@@ -51,13 +51,14 @@ pub(crate) struct Network {
     group: GroupId,
     me: NodeId,
     peers: Peers,
+    pulses: Pulses,
     /// What openraft says of the group, once it has begun.
     metrics: Arc<OnceLock<MetricsWatch>>,
 }
 
 impl Network {
-    pub(crate) fn new(group: GroupId, me: NodeId, peers: Peers) -> Self {
-        Self { group, me, peers, metrics: Arc::default() }
+    pub(crate) fn new(group: GroupId, me: NodeId, peers: Peers, pulses: Pulses) -> Self {
+        Self { group, me, peers, pulses, metrics: Arc::default() }
     }
 
     /// The same, for whoever starts openraft with it and then tells it what that says.
@@ -180,9 +181,20 @@ impl RaftNetworkV2<Types> for NetworkClient {
         let append = Bytes::from(encode_append(&request));
         let quorum_age_ms = self.network.quorum_age_ms();
         let request = Call::Heartbeat { append, quorum_age_ms };
-        match self.call(request, &option).await? {
-            CallAnswer::Heartbeat(answer) => Ok(answer),
-            _ => Err(unreachable("an answer to another question")),
+        let peers = &self.network.peers;
+        let beat = self.network.pulses.beat(self.target, self.network.group, request);
+        // Openraft's worker gives up at its own limit; this one is a little earlier.
+        match tokio::time::timeout(option.soft_ttl(), beat).await {
+            Ok(Ok(CallAnswer::Heartbeat(answer))) => {
+                peers.answered(self.target, Lane::Urgent);
+                Ok(answer)
+            }
+            Ok(Ok(_)) => Err(unreachable("an answer to another question")),
+            Ok(Err(error)) => Err(unreachable(error)),
+            Err(_) => {
+                peers.failed(self.target, Lane::Urgent);
+                Err(unreachable("no answer in time"))
+            }
         }
     }
 

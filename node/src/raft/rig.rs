@@ -16,7 +16,9 @@ use tempfile::TempDir;
 
 use super::codec::log_id;
 use super::snapshot::Position;
-use super::{Machine, MachineHandle, MetricsWatch, Raft, SnapshotMeta, StoredMembership, config};
+use super::{
+    Machine, MachineHandle, MetricsWatch, Pulses, Raft, SnapshotMeta, StoredMembership, config,
+};
 use crate::disk::MemoryDisk;
 use crate::peers::Peers;
 use crate::state::{BatchBuilder, Engine, EngineOptions, GroupState, GroupStore, Meta};
@@ -45,7 +47,8 @@ impl Replica {
         let endpoint = Endpoint::dial_only(None).unwrap();
         let peers = Peers::new(endpoint, Arc::new(Gate::default()));
         let (id, config) = (NodeId::random(), config(&Settings::default()).unwrap());
-        let raft = super::start(SHARD, id, config, wal.group(SHARD), machine, peers).await.unwrap();
+        let (log, pulses) = (wal.group(SHARD), Pulses::new(id, peers.clone()));
+        let raft = super::start(SHARD, id, config, log, machine, peers, pulses).await.unwrap();
         Self { raft, machine: handle, engine, _directory: directory }
     }
 

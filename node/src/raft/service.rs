@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
-use dkv_wire::id::NodeId;
-use futures::stream::{StreamExt, unfold};
+use dkv_wire::id::{GroupId, NodeId};
+use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt, unfold};
 use openraft::raft::AppendEntriesRequest;
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ use super::codec::{
     AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
     decode_append,
 };
+use super::pulse::{Pulse, PulseAnswer};
 use super::snapshot::NotTaken;
 use super::{MachineHandle, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::hearing::Hearing;
@@ -29,6 +31,9 @@ type Writer = FrameWriter<quinn::SendStream>;
 
 /// Time that a call may wait for the group, whose disk may have stalled.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Pulses that wait for their answers at once; more are left in the stream.
+const PULSES_MAX: usize = 16;
 
 /// Answers calls until the peer ends the stream.
 pub(crate) async fn serve_calls(
@@ -59,6 +64,10 @@ async fn answer_call(
     frame: &Bytes,
 ) -> CallResult {
     let call = decode::<Call>(frame).map_err(|error| error.to_string())?;
+    answer(raft, machine, from, call).await
+}
+
+async fn answer(raft: &Raft, machine: &MachineHandle, from: NodeId, call: Call) -> CallResult {
     match call {
         Call::Heartbeat { append, quorum_age_ms } => {
             let request = decode_append(&append).map_err(|error| error.to_string())?;
@@ -93,6 +102,44 @@ async fn answer_call(
 fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
     let committed = request.leader_commit?;
     (*committed.leader_id == request.vote.leader_id.term).then_some(committed.index)
+}
+
+/// Answers pulses until the peer ends the stream; `group` finds a group of this node.
+pub(crate) async fn serve_pulse(
+    group: impl Fn(GroupId) -> Option<(Raft, MachineHandle)>,
+    from: NodeId,
+    hearing: Hearing,
+    mut reader: Reader,
+    mut writer: Writer,
+) {
+    let mut answering = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            frame = reader.next(), if answering.len() < PULSES_MAX => {
+                let Ok(Some(frame)) = frame else { return };
+                hearing.heard(Instant::now());
+                let Ok(Pulse { number, calls }) = decode::<Pulse>(&frame) else { return };
+                let answers = calls.into_iter().map(|(id, call)| {
+                    let group = group(id);
+                    async move {
+                        let Some((raft, machine)) = group else {
+                            return Err(format!("group {id} is not here"));
+                        };
+                        let answered = answer(&raft, &machine, from, call);
+                        let answered = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
+                        answered.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+                    }
+                });
+                let answers = join_all(answers);
+                answering.push(async move { PulseAnswer { number, answers: answers.await } });
+            }
+            Some(answer) = answering.next() => {
+                if writer.send(&answer).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// Takes entries from a leader, pipelined, and acknowledges them in order.

@@ -28,12 +28,18 @@ use crate::id::{GroupId, NodeId};
 pub enum Opening {
     /// [`Request`] frames, each answered by a [`Reply`] frame in any order.
     Requests,
-    /// Calls of one Raft group that have one answer each: votes, heartbeats, transfer. The frames
+    /// Calls of one Raft group that have one answer each: votes, transfer. The frames
     /// are the node crate's; answers come in the order of the calls.
     RaftCalls {
         /// Which group.
         group: GroupId,
         /// Who calls; must be the certificate's.
+        from: NodeId,
+    },
+    /// Heartbeats of all groups that a node leads, those of one time in one frame. The frames are the
+    /// node crate's; they are numbered, and answered in any order.
+    RaftPulse {
+        /// Who leads; must be the certificate's.
         from: NodeId,
     },
     /// Log entries of one group from its leader, pipelined: requests one way, acknowledgements the

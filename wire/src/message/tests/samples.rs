@@ -31,6 +31,7 @@ pub(super) fn openings() -> Vec<Opening> {
     vec![
         Opening::Requests,
         Opening::RaftCalls { group, from },
+        Opening::RaftPulse { from },
         Opening::RaftAppend { group, from },
         Opening::RaftSnapshot { group, from },
     ]

@@ -1,0 +1,192 @@
+//! Heartbeats of all groups to one node, together.
+//!
+//! A node that leads many groups has a heartbeat for each of them and each of their members. Sent
+//! one by one, each would be a packet, its answer another and two acknowledgements two more; all of
+//! them for a peer at one time are one frame on a stream that stays open. Frames are numbered and
+//! may be answered in any order, so a group that answers late holds up no other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::id::{GroupId, NodeId};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::Opening;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+use super::codec::{Call, CallAnswer, CallResult};
+use crate::peers::{Lane, Peers};
+use crate::tasks::Tasks;
+
+/// Time in which heartbeats are gathered once there is one.
+const GATHER: Duration = Duration::from_millis(4);
+/// Heartbeats that may wait for one peer; there is at most one a group.
+const WAITING_MAX: usize = 4096;
+
+/// One frame of a pulse.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Pulse {
+    pub(super) number: u64,
+    pub(super) calls: Vec<(GroupId, Call)>,
+}
+
+/// Its answer: one for each call, in their order.
+#[derive(Serialize, Deserialize)]
+pub(super) struct PulseAnswer {
+    pub(super) number: u64,
+    pub(super) answers: Vec<CallResult>,
+}
+
+/// The pulses to all peers.
+#[derive(Clone)]
+pub(crate) struct Pulses {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    me: NodeId,
+    peers: Peers,
+    queues: Mutex<HashMap<NodeId, mpsc::Sender<Beat>>>,
+    tasks: Tasks,
+}
+
+/// A heartbeat that waits to be sent.
+struct Beat {
+    group: GroupId,
+    call: Call,
+    waiter: Waiter,
+}
+
+type Waiter = oneshot::Sender<CallResult>;
+/// Those who wait for the answers to frames, by the frames' numbers.
+type Waiting = Arc<Mutex<HashMap<u64, Vec<Waiter>>>>;
+
+impl Pulses {
+    pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
+        let shared = Shared { me, peers, queues: Mutex::default(), tasks: Tasks::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Sends a heartbeat with the next pulse to `target` and waits for its answer.
+    pub(super) async fn beat(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        call: Call,
+    ) -> Result<CallAnswer, String> {
+        let (waiter, answer) = oneshot::channel();
+        let beat = Beat { group, call, waiter };
+        self.queue(target).try_send(beat).map_err(|_| "too many heartbeats wait".to_owned())?;
+        answer.await.unwrap_or_else(|_| Err("no answer".to_owned()))
+    }
+
+    /// Ends all pulses.
+    pub(crate) async fn end(&self) {
+        self.shared.tasks.end().await;
+    }
+
+    fn queue(&self, target: NodeId) -> mpsc::Sender<Beat> {
+        lock(&self.shared.queues)
+            .entry(target)
+            .or_insert_with(|| {
+                let (queue, beats) = mpsc::channel(WAITING_MAX);
+                let (me, peers) = (self.shared.me, self.shared.peers.clone());
+                self.shared.tasks.spawn(run(me, target, peers, beats));
+                queue
+            })
+            .clone()
+    }
+}
+
+/// Sends what waits for one peer, over one stream after another.
+async fn run(me: NodeId, target: NodeId, peers: Peers, mut beats: mpsc::Receiver<Beat>) {
+    let mut number = 0;
+    while let Some(first) = beats.recv().await {
+        if let Err(error) = converse(me, target, &peers, first, &mut beats, &mut number).await {
+            debug!(?target, error, "the stream of heartbeats broke");
+            peers.failed(target, Lane::Urgent);
+        }
+    }
+}
+
+/// Sends heartbeats over one stream until it breaks. Those who wait for answers that cannot come
+/// any more are told by dropping them.
+async fn converse(
+    me: NodeId,
+    target: NodeId,
+    peers: &Peers,
+    first: Beat,
+    beats: &mut mpsc::Receiver<Beat>,
+    number: &mut u64,
+) -> Result<(), String> {
+    let connection =
+        peers.connection(target, Lane::Urgent).await.map_err(|error| error.to_string())?;
+    let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    let mut writer = FrameWriter::new(send);
+    writer.push(&Opening::RaftPulse { from: me });
+    let waiting = Waiting::default();
+    let reading = read_answers(FrameReader::new(receive, FRAME_BYTES_MAX), Arc::clone(&waiting));
+    let writing = async {
+        let mut next = Some(first);
+        while let Some(beat) = next {
+            tokio::time::sleep(GATHER).await;
+            let mut gathered = vec![beat];
+            while let Ok(beat) = beats.try_recv() {
+                gathered.push(beat);
+            }
+            *number += 1;
+            writer.push(&frame(*number, gathered, &waiting));
+            writer.flush().await.map_err(|error| error.to_string())?;
+            next = beats.recv().await;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = writing => ended,
+        error = reading => Err(error),
+    }
+}
+
+/// Makes a frame of heartbeats, and notes who waits for it. Nobody waits any more for a frame that
+/// is older than their patience: those are forgotten.
+fn frame(number: u64, gathered: Vec<Beat>, waiting: &Waiting) -> Pulse {
+    let mut calls = Vec::with_capacity(gathered.len());
+    let mut waiters = Vec::with_capacity(gathered.len());
+    for Beat { group, call, waiter } in gathered.into_iter().filter(|b| !b.waiter.is_closed()) {
+        calls.push((group, call));
+        waiters.push(waiter);
+    }
+    let mut waiting = lock(waiting);
+    waiting.retain(|_, waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
+    waiting.insert(number, waiters);
+    Pulse { number, calls }
+}
+
+/// Hands out answers until the stream breaks; returns why.
+async fn read_answers(mut reader: FrameReader<quinn::RecvStream>, waiting: Waiting) -> String {
+    loop {
+        let frame: Bytes = match reader.next().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return "the peer ended the stream".to_owned(),
+            Err(error) => return error.to_string(),
+        };
+        let PulseAnswer { number, answers } = match decode(&frame) {
+            Ok(answer) => answer,
+            Err(error) => return error.to_string(),
+        };
+        let waiters = lock(&waiting).remove(&number).unwrap_or_default();
+        for (waiter, answer) in waiters.into_iter().zip(answers) {
+            // Who has lost patience needs no answer.
+            let _ = waiter.send(answer);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
