@@ -136,15 +136,20 @@ mod tests {
             median: Duration::from_millis(median_ms),
             longest: Duration::from_millis(longest_ms),
         };
-        judge(time, &Settings::default())
+        let (heartbeat_ms, election_min_ms, election_max_ms) = (50, 150, 250);
+        let times =
+            Settings { heartbeat_ms, election_min_ms, election_max_ms, ..Settings::default() };
+        judge(time, &times)
     }
 
     #[test]
     fn a_disk_is_held_against_the_election_times() {
         assert_eq!(verdict(1, 5), Verdict::Fine);
-        assert!(matches!(verdict(1, 100), Verdict::Slow(_)));
-        assert!(matches!(verdict(15, 20), Verdict::Slow(_)));
-        assert!(matches!(verdict(100, 100), Verdict::Unfit(_)));
+        assert_eq!(verdict(24, 149), Verdict::Fine);
+        assert!(matches!(verdict(1, 150), Verdict::Slow(_)));
+        assert!(matches!(verdict(25, 26), Verdict::Slow(_)));
+        assert!(matches!(verdict(149, 150), Verdict::Slow(_)));
+        assert!(matches!(verdict(150, 150), Verdict::Unfit(_)));
     }
 
     #[test]

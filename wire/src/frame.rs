@@ -168,6 +168,20 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     }
 }
 
+impl FrameWriter<quinn::SendStream> {
+    /// Writes what was pushed, and a frame whose content is these parts. They are not copied.
+    pub async fn send_parts(&mut self, mut parts: Vec<Bytes>) -> std::io::Result<()> {
+        let length: usize = parts.iter().map(Bytes::len).sum();
+        self.buffer.put_u32_le(length as u32);
+        if let [only] = &parts[..] {
+            self.buffer.extend_from_slice(only);
+            return self.flush().await;
+        }
+        self.flush().await?;
+        Ok(self.stream.write_all_chunks(&mut parts).await?)
+    }
+}
+
 /// Appends `message` to `buffer` as one frame.
 pub fn put_frame<T: Serialize>(buffer: &mut Vec<u8>, message: &T) {
     let start = buffer.len();

@@ -10,7 +10,9 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use quinn::{AckFrequencyConfig, ClientConfig, EndpointConfig, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, ClientConfig, EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt,
+};
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -155,7 +157,7 @@ impl Endpoint {
         let socket =
             bind(unspecified).or_else(|_| bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
         let quinn = quinn::Endpoint::new(
-            EndpointConfig::default(),
+            sized(EndpointConfig::default()),
             None,
             socket,
             Arc::new(quinn::TokioRuntime),
@@ -304,6 +306,13 @@ fn listening_config(secret: &[u8]) -> EndpointConfig {
     let ids = u64::from_le_bytes(ids.as_ref().first_chunk().copied().unwrap_or_default());
     let mut config = EndpointConfig::new(Arc::new(reset));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    sized(config)
+}
+
+/// Lets an endpoint receive the longest packets that its peers try.
+fn sized(mut config: EndpointConfig) -> EndpointConfig {
+    // Within bounds: between the least that QUIC allows and the most that UDP carries.
+    let _ = config.max_udp_payload_size(PACKET_BYTES_MAX);
     config
 }
 
@@ -324,6 +333,9 @@ pub(crate) fn widen(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
 }
 
+/// Longest packet that is tried: what a network with jumbo frames carries. Paths that carry less are
+/// found out by probes, as RFC 8899 describes.
+const PACKET_BYTES_MAX: u16 = 8952;
 /// Packets that may wait for one acknowledgement.
 const ACK_PACKETS: u32 = 10;
 
@@ -342,6 +354,9 @@ fn transport_config() -> TransportConfig {
     // The default of 333 ms is for the open internet: it delays the first retransmission of a
     // handshake and the first round trips of a fresh connection.
     config.initial_rtt(Duration::from_millis(20));
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(PACKET_BYTES_MAX);
+    config.mtu_discovery_config(Some(discovery));
     let mut acks = AckFrequencyConfig::default();
     // By default a peer may sit on an acknowledgement for 25 ms, which a lost last packet waits for.
     acks.max_ack_delay(Some(Duration::from_millis(2)));

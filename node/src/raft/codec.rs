@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, LogId, Proposal, SnapshotMeta, Types, Vote};
 
+/// A batch of this many bytes is sent as it lies in memory; a smaller one is copied beside others.
+const SHARED_BYTES: usize = 16 * 1024;
+
 /// What follows an entry's head.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Kind {
@@ -31,19 +34,23 @@ struct EntryHead {
     kind: Kind,
 }
 
+fn encode_head(entry: &Entry, kind: Kind, buffer: Vec<u8>) -> Vec<u8> {
+    let (term, index) = (*entry.log_id.leader_id, entry.log_id.index);
+    encode_into(&EntryHead { term, index, kind }, buffer)
+}
+
 /// Encodes an entry.
 pub(super) fn encode_entry(entry: &Entry) -> Bytes {
-    let head = |kind| EntryHead { term: *entry.log_id.leader_id, index: entry.log_id.index, kind };
     let buffer = match &entry.payload {
-        EntryPayload::Blank => encode_into(&head(Kind::Blank), Vec::with_capacity(16)),
+        EntryPayload::Blank => encode_head(entry, Kind::Blank, Vec::with_capacity(16)),
         EntryPayload::Normal(proposal) => {
             let buffer = Vec::with_capacity(24 + proposal.0.len());
-            let mut buffer = encode_into(&head(Kind::Normal), buffer);
+            let mut buffer = encode_head(entry, Kind::Normal, buffer);
             buffer.extend_from_slice(&proposal.0);
             buffer
         }
         EntryPayload::Membership(membership) => {
-            let buffer = encode_into(&head(Kind::Membership), Vec::with_capacity(256));
+            let buffer = encode_head(entry, Kind::Membership, Vec::with_capacity(256));
             encode_into(membership, buffer)
         }
     };
@@ -79,21 +86,36 @@ struct AppendHead {
     entries: u32,
 }
 
-/// Encodes a request to append: a head, and each entry with its length in front.
-pub(super) fn encode_append(request: &AppendEntriesRequest<Types>) -> Vec<u8> {
+/// Encodes a request to append: a head, and each entry with its length in front. The parts make one
+/// message; a large batch is a part of its own, shared and not copied.
+pub(super) fn encode_append(request: &AppendEntriesRequest<Types>) -> Vec<Bytes> {
     let head = AppendHead {
         vote: request.vote,
         prev_log_id: request.prev_log_id,
         leader_commit: request.leader_commit,
         entries: request.entries.len() as u32,
     };
-    let mut buffer = encode_into(&head, Vec::new());
+    let (mut parts, mut small) = (Vec::new(), encode_into(&head, Vec::with_capacity(256)));
     for entry in &request.entries {
-        let entry = encode_entry(entry);
-        buffer.put_u32_le(entry.len() as u32);
-        buffer.extend_from_slice(&entry);
+        match &entry.payload {
+            EntryPayload::Normal(Proposal(batch)) if batch.len() >= SHARED_BYTES => {
+                let head = encode_head(entry, Kind::Normal, Vec::with_capacity(16));
+                small.put_u32_le((head.len() + batch.len()) as u32);
+                small.extend_from_slice(&head);
+                parts.push(Bytes::from(std::mem::take(&mut small)));
+                parts.push(batch.clone());
+            }
+            _ => {
+                let entry = encode_entry(entry);
+                small.put_u32_le(entry.len() as u32);
+                small.extend_from_slice(&entry);
+            }
+        }
     }
-    buffer
+    if !small.is_empty() {
+        parts.push(Bytes::from(small));
+    }
+    parts
 }
 
 /// Decodes a request to append; its entries share the bytes.

@@ -178,7 +178,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let append = Bytes::from(encode_append(&request));
+        let append = Bytes::from(encode_append(&request).concat());
         let quorum_age_ms = self.network.quorum_age_ms();
         let request = Call::Heartbeat { append, quorum_age_ms };
         let peers = &self.network.peers;
@@ -309,9 +309,8 @@ where
             request = replaced(request, &mut input, last_sent).await;
         }
         last_sent = request.entries.last().map_or(request.prev_log_id, |entry| Some(entry.log_id));
-        writer.push_bytes(&encode_append(&request));
         sent.fetch_add(1, Ordering::Relaxed);
-        writer.flush().await?;
+        writer.send_parts(encode_append(&request)).await?;
     }
     writer.into_inner().finish().map_err(std::io::Error::other)
 }

@@ -5,6 +5,17 @@ use super::*;
 /// The settings with one of them changed, and where the check must stop, if it must.
 type Case = (fn(&mut Settings), Option<&'static str>);
 
+/// Times that leave room for change on both sides; the defaults may be others.
+fn settings() -> Settings {
+    let (heartbeat_ms, election_min_ms, election_max_ms) = (30, 100, 150);
+    Settings { heartbeat_ms, election_min_ms, election_max_ms, ..Settings::default() }
+}
+
+#[test]
+fn the_defaults_are_possible() {
+    Settings::default().check().unwrap();
+}
+
 #[test]
 fn each_setting_has_its_bounds() {
     let cases: &[Case] = &[
@@ -43,7 +54,7 @@ fn each_setting_has_its_bounds() {
         (|s| s.replace_after_ms = u64::MAX, None),
     ];
     for (number, (change, expected)) in cases.iter().enumerate() {
-        let mut settings = Settings::default();
+        let mut settings = settings();
         change(&mut settings);
         let stopped = settings.check().err().map(|error| error.setting);
         assert_eq!(stopped, *expected, "case {number}: {settings:?}");
@@ -53,7 +64,7 @@ fn each_setting_has_its_bounds() {
 #[test]
 fn an_impossible_setting_comes_with_what_would_be_right() {
     let text = |change: fn(&mut Settings)| {
-        let mut settings = Settings::default();
+        let mut settings = settings();
         change(&mut settings);
         settings.check().unwrap_err().to_string()
     };

@@ -30,7 +30,14 @@ fn entries() -> Vec<Entry> {
         normal(3, b"a batch"),
         membership(u64::MAX),
         normal(5, &[0xff; 70_000]),
+        normal(6, &[0xee; SHARED_BYTES]),
+        entry(7, EntryPayload::Blank),
     ]
+}
+
+/// A request as it lies in a frame.
+fn encoded(request: &AppendEntriesRequest<Types>) -> Bytes {
+    Bytes::from(encode_append(request).concat())
 }
 
 fn append(entries: Vec<Entry>) -> AppendEntriesRequest<Types> {
@@ -68,11 +75,21 @@ fn a_batch_is_not_copied_out_of_its_entry_or_request() {
     let EntryPayload::Normal(proposal) = decode_entry(&bytes).unwrap().payload else { panic!() };
     assert!(shares(&proposal.0, &bytes));
 
-    let bytes = Bytes::from(encode_append(&append(vec![normal(1, b"one"), normal(2, b"two")])));
+    let bytes = encoded(&append(vec![normal(1, b"one"), normal(2, b"two")]));
     for entry in decode_append(&bytes).unwrap().entries {
         let EntryPayload::Normal(proposal) = entry.payload else { panic!() };
         assert!(shares(&proposal.0, &bytes));
     }
+}
+
+#[test]
+fn a_large_batch_is_not_copied_into_a_request() {
+    let large = normal(2, &[1; SHARED_BYTES]);
+    let EntryPayload::Normal(Proposal(batch)) = large.payload.clone() else { panic!() };
+    let request = append(vec![normal(1, b"small"), large, normal(3, b"small")]);
+    let parts = encode_append(&request);
+    assert_eq!(parts.len(), 3);
+    assert!(shares(&parts[1], &batch));
 }
 
 #[test]
@@ -94,7 +111,7 @@ fn what_is_no_entry_is_refused() {
 fn a_request_to_append_comes_back() {
     for entries in [vec![], entries()] {
         let request = append(entries);
-        let decoded = decode_append(&Bytes::from(encode_append(&request))).unwrap();
+        let decoded = decode_append(&encoded(&request)).unwrap();
         assert_eq!(decoded.vote, request.vote);
         assert_eq!(decoded.prev_log_id, request.prev_log_id);
         assert_eq!(decoded.leader_commit, request.leader_commit);
@@ -105,7 +122,7 @@ fn a_request_to_append_comes_back() {
 #[test]
 fn a_request_to_append_that_is_cut_or_longer_is_refused() {
     let request = append(vec![entry(1, EntryPayload::Blank), normal(2, b"batch"), membership(3)]);
-    let bytes = Bytes::from(encode_append(&request));
+    let bytes = encoded(&request);
     for length in 0..bytes.len() {
         assert!(decode_append(&bytes.slice(..length)).is_err(), "{length}");
     }

@@ -58,8 +58,9 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 /// Journals that are kept before memtables are made to go to disk, in bytes: fjall's minimum.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Threads that write memtables and merge tables. One alone would do the one before the other.
-const WORKERS: usize = 2;
+/// Threads that write memtables and merge tables. Of several, one hands merges on, and spins while the
+/// others merge.
+const WORKERS: usize = 1;
 /// Files that are kept open.
 const OPEN_FILES_MAX: usize = 128;
 
