@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::peers::Peers;
 use crate::raft::{
-    self, Machine, MachineHandle, Metrics, MetricsWatch, Outcome, Raft, ServerState,
+    self, Machine, MachineHandle, Metrics, MetricsWatch, Network, Outcome, Raft, ServerState,
+    Sessions,
 };
 use crate::reads::{self, PendingRead};
 use crate::state::steward::Step;
@@ -96,6 +97,7 @@ pub(crate) struct Group {
     /// Silence after which a member is not taken to be alive, in milliseconds.
     live_within_ms: u64,
     proposer: Arc<Proposer>,
+    sessions: Sessions,
     writes: mpsc::Sender<PendingWrite>,
     reads: mpsc::Sender<PendingRead>,
     holds: mpsc::Sender<Hold>,
@@ -118,7 +120,9 @@ impl Group {
         let GroupParts { id, me, config, log, machine, peers } = parts;
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
-        let raft = raft::start(id, me, config, log, machine, peers).await?;
+        let sessions = Sessions::default();
+        let network = Network::new(id, me, peers, sessions.clone());
+        let raft = raft::start(me, config, log, machine, network).await?;
         let proposer = Arc::new(Proposer { raft, machine: handle });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
@@ -128,7 +132,7 @@ impl Group {
             tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, hold_queue));
             tasks.spawn(reads::run(id, me, Arc::clone(&proposer), read_queue));
         }
-        Ok(Self { id, me, live_within_ms, proposer, writes, reads, holds, tasks })
+        Ok(Self { id, me, live_within_ms, proposer, sessions, writes, reads, holds, tasks })
     }
 
     /// Which group.
@@ -269,6 +273,17 @@ impl Group {
     /// Asks to purge the log up to an entry that a checkpoint holds.
     pub(crate) async fn purge(&self, upto: u64) {
         let _ = self.raft().trigger().purge_log(upto).await;
+    }
+
+    /// Waits no more for members that lack what was asked to be purged up to that entry: they get a
+    /// snapshot.
+    pub(crate) fn leave_behind(&self, upto: u64) {
+        self.sessions.leave_behind(upto);
+    }
+
+    /// Last entry that was purged.
+    pub(crate) fn purged_index(&self) -> u64 {
+        index(self.metrics().borrow().purged)
     }
 
     /// Last entry that the newest checkpoint holds.
