@@ -1,64 +1,59 @@
-//! `dkv-bench`: figures about networks, from outside, as a client sees them.
+//! `dkv-bench`: figures about dkv networks, and about etcd, NATS and Valkey beside them, from
+//! outside, as a client sees them.
 //!
-//! Each command starts a network of its own on loopback, of real processes of the `dkv` binary that
-//! lies beside this one, in a temporary directory; measures; and stops it. Nothing here is used by
-//! the product.
+//! Each command starts systems of its own on loopback, of real processes, in a temporary directory;
+//! measures; and stops them. One generator drives all systems, from one process. dkv is the `dkv`
+//! binary that lies beside this one; the others are put in place by `bench/peers/install`, and
+//! their drivers are built with the feature `peers` only.
+//!
+//! Reading order: [`workload`] is what clients ask, [`systems`] whom, [`loops`] how; [`compare`]
+//! puts systems side by side and [`report`] says what was seen. [`failover`], [`steady`],
+//! [`resources`], [`scale`] and [`limit`] each answer another question.
+//!
+//! Nothing here is used by the product. Deliberately missing: several machines, and faults other
+//! than the end of a process.
 #![forbid(unsafe_code)]
 
+mod workload;
+mod systems;
+mod loops;
+mod usage;
+mod spread;
+mod compare;
+mod report;
 mod failover;
-mod load;
-mod network;
+mod steady;
+mod resources;
+mod scale;
+mod limit;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::network::{Network, Shape};
+use crate::systems::Place;
 
-/// Measures dkv networks on this machine.
+/// Measures dkv networks, and other stores beside them, on this machine.
 #[derive(Parser)]
 #[command(name = "dkv-bench", version)]
 struct Cli {
     #[command(flatten)]
-    shape: Shape,
+    place: Place,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Throughput and latency under a closed loop of clients
-    Load {
-        /// What the clients do
-        #[arg(long, value_enum, default_value = "put")]
-        work: Work,
-        /// Clients that each have one request under way; several numbers are measured in turn
-        #[arg(long, value_delimiter = ',', default_value = "1,64,256")]
-        clients: Vec<usize>,
-        /// Time that each is measured, in seconds
-        #[arg(long, default_value_t = 5)]
-        seconds: u64,
-        /// Bytes of a value
-        #[arg(long, default_value_t = 100)]
-        value_bytes: usize,
-        /// Keys that the clients choose from
-        #[arg(long, default_value_t = 10_000)]
-        keys: u64,
-    },
-    /// Time without acknowledged writes when the coordinator is killed or stopped
-    Failover {
-        /// How the coordinator goes
-        #[arg(long, value_enum, default_value = "kill")]
-        how: How,
-        /// How often
-        #[arg(long, default_value_t = 20)]
-        runs: usize,
-        /// Writers
-        #[arg(long, default_value_t = 16)]
-        clients: usize,
-    },
-    /// Elections while nothing fails and the network is loaded: there should be none
+    /// Throughput and latency of dkv
+    Load(compare::Plan),
+    /// The same of all systems, in rounds, with ratios
+    Compare(compare::Plan),
+    /// Time without acknowledged writes when the leader is killed or stopped
+    Failover(failover::Plan),
+    /// Elections of dkv while nothing fails and the network is loaded: there should be none
     Steady {
         /// Time, in seconds
         #[arg(long, default_value_t = 60)]
@@ -67,29 +62,25 @@ enum Command {
         #[arg(long, default_value_t = 256)]
         clients: usize,
     },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Work {
-    /// Writes
-    Put,
-    /// Strong reads
-    Get,
-    /// Eventual reads
-    EventualGet,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum How {
-    /// SIGKILL
-    Kill,
-    /// SIGTERM
-    Stop,
+    /// CPU time of systems that nobody asks anything
+    Idle(resources::IdlePlan),
+    /// Memory of systems that hold many keys
+    Memory(resources::MemoryPlan),
+    /// Figures of dkv with more keys, shards and nodes
+    Scale(scale::Plan),
+    /// What the machine allows: QUIC and file syncs by themselves, and dkv beside them
+    Limit(limit::Plan),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
+    let cli = Cli::parse();
+    // Whichever ends first: what is dropped with the other one stops the processes.
+    let ended = tokio::select! {
+        ended = run(cli) => ended,
+        error = interrupted() => Err(error),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -99,24 +90,42 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), String> {
-    let mut network = Network::start(&cli.shape).await?;
-    let client = network.client().await?;
+    let place = &cli.place;
     match cli.command {
-        Command::Load { work, clients, seconds, value_bytes, keys } => {
-            let plan = load::Plan { work, value_bytes, keys, time: Duration::from_secs(seconds) };
-            load::prepare(&client, &plan).await?;
-            println!("{}", load::Figures::HEADER);
-            for clients in clients {
-                println!("{}", load::run(&client, &plan, clients, &network).await?);
-            }
-        }
-        Command::Failover { how, runs, clients } => {
-            failover::run(&mut network, &client, how, runs, clients).await?;
-        }
+        Command::Load(plan) => compare::load(place, plan).await,
+        Command::Compare(plan) => compare::compare(place, plan).await,
+        Command::Failover(plan) => failover::run(place, &plan).await,
         Command::Steady { seconds, clients } => {
-            failover::steady(&client, Duration::from_secs(seconds), clients).await?;
+            steady::run(place, Duration::from_secs(seconds), clients).await
         }
+        Command::Idle(plan) => resources::idle(place, &plan).await,
+        Command::Memory(plan) => resources::memory(place, &plan).await,
+        Command::Scale(plan) => scale::run(place, &plan).await,
+        Command::Limit(plan) => limit::run(place, &plan).await,
     }
-    network.stop();
-    Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn interrupted() -> String {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        // Without handlers the signals end this process the hard way, as they always did.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    "interrupted".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

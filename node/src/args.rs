@@ -1,6 +1,7 @@
 //! What a node is told when it is started.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -37,6 +38,10 @@ pub struct Args {
     /// server on this machine left for its user]
     #[arg(long, value_name = "FILE", env = "DKV_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+
+    /// Threads that serve [default: half of the cores]
+    #[arg(long, value_name = "COUNT", env = "DKV_THREADS")]
+    pub threads: Option<NonZeroUsize>,
 }
 
 /// The port of a server whose address names none.

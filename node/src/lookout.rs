@@ -27,9 +27,9 @@ use tracing::{debug, info};
 use crate::group::Group;
 use crate::node::Node;
 
-/// How often somebody who is silent is tried, and how often it is looked for a leader.
+/// Shortest time between two tries of one who is silent.
 const TRY_EVERY: Duration = Duration::from_millis(10);
-/// Longest time between two looks.
+/// Longest time between two looks at the leaders, and between two tries.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Time in which a kernel says that it has nobody at a port.
 const REFUSAL_WAIT: Duration = Duration::from_millis(5);
@@ -58,7 +58,9 @@ pub(crate) async fn run(node: Arc<Node>) {
                 next = next.min(silent_at);
                 continue;
             }
-            next = next.min(Instant::now() + TRY_EVERY);
+            // Each try doubles the silence that the next one waits for.
+            let silence = silent_at.elapsed().clamp(TRY_EVERY, LOOK_EVERY);
+            next = next.min(Instant::now() + silence);
             if !refuses(&mut probes, leader, address).await {
                 continue;
             }

@@ -34,9 +34,9 @@ impl Default for Settings {
         Self {
             replication: 3,
             shards: 1,
-            heartbeat_ms: 30,
-            election_min_ms: 100,
-            election_max_ms: 150,
+            heartbeat_ms: 50,
+            election_min_ms: 150,
+            election_max_ms: 250,
             value_bytes_max: limits::VALUE_BYTES_DEFAULT as u64,
             log_bytes_max: 256 * 1024 * 1024,
             replace_after_ms: 300_000,

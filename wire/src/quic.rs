@@ -324,6 +324,9 @@ pub(crate) fn widen(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
 }
 
+/// Packets that may wait for one acknowledgement.
+const ACK_PACKETS: u32 = 10;
+
 fn transport_config() -> TransportConfig {
     let mut config = TransportConfig::default();
     let window = VarInt::from_u32(8 * 1024 * 1024);
@@ -342,6 +345,8 @@ fn transport_config() -> TransportConfig {
     let mut acks = AckFrequencyConfig::default();
     // By default a peer may sit on an acknowledgement for 25 ms, which a lost last packet waits for.
     acks.max_ack_delay(Some(Duration::from_millis(2)));
+    // An answer carries an acknowledgement along; one of its own for every second packet is waste.
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS));
     config.ack_frequency_config(Some(acks));
     config
 }

@@ -159,7 +159,7 @@ fn a_damaged_node_json_is_told_as_such() {
         ("\"log_begun\": true", "\"log_begun\": true, \"more\": 1"),
         ("\"log_begun\": true", "\"log_begun\": 1"),
         ("\"version\": 1,", ""),
-        ("\"heartbeat_ms\": 30", "\"heartbeat_ms\": 0"),
+        ("\"heartbeat_ms\": 50", "\"heartbeat_ms\": 0"),
     ] {
         let used = Used::new();
         used.edit(from, to);

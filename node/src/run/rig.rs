@@ -51,6 +51,7 @@ impl Founder {
             listen: Some(([127, 0, 0, 1], 0).into()),
             advertise: None,
             token_file: None,
+            threads: None,
         }
     }
 }

@@ -1,0 +1,134 @@
+//! How dkv's figures change with the number of keys, of shards and of nodes.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::loops::{self, Cell, Load, Times};
+use crate::report::{self, Machine};
+use crate::systems::{self, Kind, Place};
+use crate::usage;
+use crate::workload::Work;
+
+const VALUE_BYTES: usize = 100;
+
+/// What changes. Every combination is measured, each on a network of its own.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Plan {
+    /// Keys
+    #[arg(long, value_delimiter = ',', default_value = "10000")]
+    key_counts: Vec<u64>,
+    /// Shards
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    shard_counts: Vec<u32>,
+    /// Nodes
+    #[arg(long, value_delimiter = ',', default_value = "3")]
+    node_counts: Vec<usize>,
+    /// What the clients do
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "put,get")]
+    work: Vec<Work>,
+    /// Clients
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256")]
+    clients: Vec<usize>,
+    /// Time that each is measured, in seconds
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// A file that the figures are written to, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    nodes: usize,
+    shards: u32,
+    cell: Cell,
+    ops: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    cpu_us: f64,
+    /// The largest resident memory of a node.
+    node_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Rows {
+    machine: Machine,
+    rows: Vec<Row>,
+}
+
+/// Measures all combinations.
+pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
+    let mut rows = Vec::new();
+    println!(
+        "nodes shards      keys  work          clients       ops/s   p50 ms   p99 ms  cpu us/op  node MiB"
+    );
+    for nodes in &plan.node_counts {
+        for shards in &plan.shard_counts {
+            for keys in &plan.key_counts {
+                let mut place = place.clone();
+                place.shape.nodes = *nodes;
+                place.shape.shards = Some(*shards);
+                one(&place, plan, (*nodes, *shards), *keys, &mut rows).await?;
+            }
+        }
+    }
+    let rows = Rows { machine: Machine::this(), rows };
+    plan.json.as_deref().map_or(Ok(()), |path| report::write_json(path, &rows))
+}
+
+async fn one(
+    place: &Place,
+    plan: &Plan,
+    (nodes, shards): (usize, u32),
+    records: u64,
+    rows: &mut Vec<Row>,
+) -> Result<(), String> {
+    let measured = Duration::try_from_secs_f64(plan.seconds).map_err(|error| error.to_string())?;
+    let times = Times { warm_up: Duration::from_secs(1), measured };
+    let system = systems::start(Kind::Dkv, place).await?;
+    let begun = Instant::now();
+    loops::load(&*system, records, VALUE_BYTES).await?;
+    eprintln!("loaded {records} keys in {:.1} s", begun.elapsed().as_secs_f64());
+    for work in &plan.work {
+        for clients in &plan.clients {
+            let load = Load::Closed { clients: *clients };
+            let cell = Cell { work: *work, value_bytes: VALUE_BYTES, records, load };
+            let sample = loops::measure(&*system, &cell, times, 1).await?;
+            let each = system.processes().ids().into_iter();
+            let row = Row {
+                nodes,
+                shards,
+                cell,
+                ops: sample.rate(),
+                p50_ms: sample.tally.latency_ms(0.5),
+                p99_ms: sample.tally.latency_ms(0.99),
+                cpu_us: sample.system_cpu_us(),
+                node_bytes: each.map(|id| usage::memory(id).resident).max().unwrap_or_default(),
+            };
+            println!("{}", text(&row, *clients));
+            if let Some(error) = &sample.tally.error {
+                println!("  {} failed, the first: {error}", sample.tally.failed);
+            }
+            rows.push(row);
+        }
+    }
+    Ok(())
+}
+
+fn text(row: &Row, clients: usize) -> String {
+    format!(
+        "{:>5} {:>6} {:>9}  {:<13} {clients:>7} {:>11.0} {:>8.3} {:>8.3} {:>10.1} {:>9}",
+        row.nodes,
+        row.shards,
+        row.cell.records,
+        row.cell.work.name(),
+        row.ops,
+        row.p50_ms,
+        row.p99_ms,
+        row.cpu_us,
+        row.node_bytes / (1024 * 1024),
+    )
+}

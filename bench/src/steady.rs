@@ -1,0 +1,52 @@
+//! Elections while nothing fails and a network is loaded: there should be none.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dkv_api::Client;
+use tokio::task::JoinSet;
+
+use crate::systems::{Dkv, Place};
+use crate::workload;
+
+/// Loads a healthy dkv network and counts its elections.
+pub(crate) async fn run(place: &Place, time: Duration, clients: usize) -> Result<(), String> {
+    let network = Dkv::start(place).await?;
+    let client = network.client().await?;
+    let before = terms(&client).await;
+    let count = Arc::new(AtomicU64::new(0));
+    let mut writers = JoinSet::new();
+    for number in 0..clients {
+        let (client, count) = (client.clone(), Arc::clone(&count));
+        let value = workload::value(100, 0);
+        writers.spawn(async move {
+            for turn in 0_u64.. {
+                let key = format!("writer-{number}-{}", turn % 1000);
+                if client.write(key, value.clone()).await.is_ok() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+    tokio::time::sleep(time).await;
+    drop(writers);
+    let after = terms(&client).await;
+    println!("{} writes in {} s", count.load(Ordering::Relaxed), time.as_secs());
+    println!("elections: {}", after.saturating_sub(before));
+    Ok(())
+}
+
+/// The sum of the terms of all groups.
+async fn terms(client: &Client) -> u64 {
+    let status = client.status().await;
+    let mut terms = BTreeMap::new();
+    for (_, node) in &status.nodes {
+        for group in node.iter().flat_map(|node| &node.groups) {
+            let term = terms.entry(group.group).or_insert(group.term);
+            *term = (*term).max(group.term);
+        }
+    }
+    terms.values().map(|term| term.0).sum()
+}

@@ -1,0 +1,234 @@
+//! dkv: a registration server and nodes, with TLS on both sides as always. All clients share one
+//! handle of the library, which is how a program is meant to use it.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use dkv_api::{Client, Condition, Error, NodeState, ReadOptions, Role};
+use futures::future::BoxFuture;
+use serde_json::json;
+
+use super::{
+    Answer, Driver, Leader, Place, Processes, Purpose, START_EVERY, START_TIMEOUT, System,
+};
+use crate::workload::Operation;
+
+/// Time that a request may take. The library looks for another primary long before.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What kind of dkv network is measured.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Shape {
+    /// Nodes of dkv
+    #[arg(long, global = true, default_value_t = 3)]
+    pub(crate) nodes: usize,
+    /// Voters of each group of dkv [default: the server's]
+    #[arg(long, global = true)]
+    pub(crate) replication: Option<u32>,
+    /// Shards of dkv [default: the server's]
+    #[arg(long, global = true)]
+    pub(crate) shards: Option<u32>,
+    /// Heartbeat and shortest and longest election time of dkv, in milliseconds [default: the
+    /// server's]
+    #[arg(long, global = true, value_delimiter = ',', num_args = 3)]
+    pub(crate) times: Option<Vec<u64>>,
+    /// The `dkv` binary [default: the one beside this]
+    #[arg(long, global = true)]
+    pub(crate) dkv: Option<PathBuf>,
+}
+
+/// A running network.
+pub(crate) struct Dkv {
+    processes: Processes,
+    program: PathBuf,
+    address: String,
+    nodes: usize,
+    voters: usize,
+}
+
+impl Dkv {
+    /// Starts a network and waits until it is whole.
+    pub(crate) async fn start(place: &Place) -> Result<Self, String> {
+        let shape = &place.shape;
+        let mut config = json!({ "listen": "127.0.0.1:0", "data_dir": "server" });
+        if let Some(shards) = shape.shards {
+            config["shards"] = json!(shards);
+        }
+        if let Some(replication) = shape.replication {
+            config["replication"] = json!(replication);
+        }
+        if let Some([heartbeat, min, max]) = shape.times.as_deref() {
+            config["heartbeat_ms"] = json!(heartbeat);
+            config["election_min_ms"] = json!(min);
+            config["election_max_ms"] = json!(max);
+        }
+        let processes = Processes::new(place.dir.as_deref())?;
+        let path = processes.path("config.json");
+        std::fs::write(&path, config.to_string()).map_err(|error| error.to_string())?;
+        let mut network = Self {
+            processes,
+            program: Self::program(place)?,
+            address: String::new(),
+            nodes: shape.nodes,
+            voters: shape.nodes.min(shape.replication.unwrap_or(3) as usize),
+        };
+        network.address = network.spawn("server", &["server", "-c", &path.to_string_lossy()])?;
+        for number in 1..=shape.nodes {
+            network.restart(&format!("n{number}"))?;
+        }
+        network.wait_whole().await?;
+        Ok(network)
+    }
+
+    /// The program that is measured.
+    pub(crate) fn program(place: &Place) -> Result<PathBuf, String> {
+        match &place.shape.dkv {
+            Some(path) => Ok(path.clone()),
+            None => {
+                let own = std::env::current_exe().map_err(|error| error.to_string())?;
+                Ok(own.with_file_name("dkv"))
+            }
+        }
+    }
+
+    /// A client of the network.
+    pub(crate) async fn client(&self) -> Result<Client, String> {
+        let home = self.processes.path("home");
+        let client = Client::builder().server(&self.address).home(home).role(Role::Client);
+        client.timeout(REQUEST_TIMEOUT).connect().await.map_err(|error| error.to_string())
+    }
+
+    fn spawn(&mut self, name: &str, args: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(&self.program);
+        command.args(args).env("DKV_HOME", self.processes.path("home"));
+        self.processes.start_until_ready(name, &mut command)
+    }
+
+    /// Whether `nodes` nodes are live, vote in everything that they should, and have all data.
+    async fn is_whole(&self, client: &Client) -> bool {
+        let status = client.status().await;
+        let Some(view) = &status.view else { return false };
+        let live = view.nodes.iter().filter(|node| node.state == NodeState::Live).count();
+        let answers: Vec<_> =
+            status.nodes.iter().filter_map(|(_, node)| node.as_ref().ok()).collect();
+        if live < self.nodes || answers.len() < self.nodes {
+            return false;
+        }
+        let groups = || answers.iter().flat_map(|node| &node.groups);
+        let complete = groups().all(|group| {
+            let members = group.voters.len() + group.learners.len();
+            group.voters.len() >= self.voters && members >= self.nodes && group.leader.is_some()
+        });
+        let furthest = |one: &dkv_api::GroupId| {
+            groups().filter(|group| group.group == *one).map(|group| group.applied_index).max()
+        };
+        // Under load a follower is always a few entries behind.
+        let level = groups().all(|group| {
+            furthest(&group.group).is_some_and(|furthest| furthest <= group.applied_index + 64)
+        });
+        complete && level && groups().count() >= self.nodes * (1 + view.shards.len())
+    }
+}
+
+impl System for Dkv {
+    fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    fn processes_mut(&mut self) -> &mut Processes {
+        &mut self.processes
+    }
+
+    fn drivers(
+        &self,
+        clients: usize,
+        // The library is made to survive, and needs no other settings for it.
+        _purpose: Purpose,
+    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Driver>>, String>> {
+        Box::pin(async move {
+            let client = self.client().await?;
+            let driver = || Arc::new(DkvDriver { client: client.clone() }) as Arc<dyn Driver>;
+            Ok((0..clients).map(|_| driver()).collect())
+        })
+    }
+
+    /// The primary of most shards.
+    fn leader(&self) -> BoxFuture<'_, Result<Leader, String>> {
+        Box::pin(async move {
+            let client = self.client().await?;
+            let view = client.refresh().await.map_err(|error| error.to_string())?;
+            let led = |id| view.shards.iter().filter(|shard| shard.primary == Some(id)).count();
+            let leader = view.nodes.iter().max_by_key(|node| led(node.id));
+            let leader = leader.filter(|node| led(node.id) > 0).ok_or("no shard has a primary")?;
+            let also = if view.coordinator == Some(leader.id) { ", coordinator" } else { "" };
+            let (led, shards) = (led(leader.id), view.shards.len());
+            Ok(Leader {
+                name: leader.name.clone(),
+                note: format!("primary of {led} of {shards} shards{also}"),
+            })
+        })
+    }
+
+    fn restart(&mut self, name: &str) -> Result<(), String> {
+        let data = self.processes.path(name).to_string_lossy().into_owned();
+        let address = self.address.clone();
+        self.spawn(name, &["node", &address, "--name", name, "--data-dir", &data]).map(drop)
+    }
+
+    fn wait_whole(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let client = self.client().await?;
+            let deadline = Instant::now() + START_TIMEOUT;
+            while !self.is_whole(&client).await {
+                if Instant::now() > deadline {
+                    return Err("the network did not come up in time".into());
+                }
+                tokio::time::sleep(START_EVERY).await;
+            }
+            Ok(())
+        })
+    }
+}
+
+struct DkvDriver {
+    client: Client,
+}
+
+impl DkvDriver {
+    async fn operate(&self, operation: Operation) -> Result<Answer, Error> {
+        match operation {
+            Operation::Put { key, value } => {
+                self.client.write(key, value).await?;
+            }
+            Operation::Get { key } => {
+                self.client.read(key).await?;
+            }
+            Operation::EventualGet { key } => {
+                self.client.read_with(key, ReadOptions::eventual()).await?;
+            }
+            Operation::ReadModifyWrite { key, value } => {
+                let read = self.client.read(&key).await?;
+                let unchanged = Condition::Revision(read.receipt.revision);
+                self.client.write_with(&key, value, unchanged.into()).await?;
+            }
+            Operation::Scan { .. } => return Err(Error::Invalid("no scans".into())),
+        }
+        Ok(Answer::Done)
+    }
+}
+
+impl Driver for DkvDriver {
+    fn run(&self, operation: Operation) -> BoxFuture<'_, Result<Answer, String>> {
+        Box::pin(async move {
+            match self.operate(operation).await {
+                Ok(answer) => Ok(answer),
+                Err(Error::NotFound { .. }) => Ok(Answer::Missing),
+                Err(Error::Conflict { .. }) => Ok(Answer::Conflict),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+}

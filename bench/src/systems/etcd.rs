@@ -1,0 +1,208 @@
+//! etcd: three members, settings as they come except a quota that the measurements do not fill.
+//!
+//! A few gRPC channels are shared by all clients, as its documentation advises. They lead to the
+//! leader, which answers writes and linearizable reads without a detour; eventual reads
+//! (`serializable`) are spread over all members. No TLS.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{
+    Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, KvClient, Txn, TxnOp,
+};
+use futures::future::BoxFuture;
+
+use super::processes::free_ports;
+use super::{Answer, Driver, Leader, Place, Processes, Purpose, System, program, until};
+use crate::workload::Operation;
+
+const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+/// Connections that clients share.
+const CHANNELS: usize = 4;
+/// Bytes that a member's database may have; the most that etcd's documentation advises.
+const QUOTA_BYTES: u64 = 8 << 30;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running cluster.
+pub(super) struct Etcd {
+    processes: Processes,
+    program: PathBuf,
+    client_ports: [u16; 3],
+    peer_ports: [u16; 3],
+    times: Option<[u64; 2]>,
+}
+
+impl Etcd {
+    /// Starts a cluster and waits until it is whole.
+    pub(super) async fn start(place: &Place) -> Result<Self, String> {
+        let [a, b, c, d, e, f] = free_ports()?;
+        let mut cluster = Self {
+            processes: Processes::new(place.dir.as_deref())?,
+            program: program(place, "etcd"),
+            client_ports: [a, b, c],
+            peer_ports: [d, e, f],
+            times: place.etcd_times.as_deref().and_then(|times| times.try_into().ok()),
+        };
+        for name in NAMES {
+            cluster.restart(name)?;
+        }
+        cluster.wait_whole().await?;
+        Ok(cluster)
+    }
+
+    fn endpoint(&self, index: usize) -> String {
+        format!("http://127.0.0.1:{}", self.client_ports[index])
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        (0..NAMES.len()).map(|index| self.endpoint(index)).collect()
+    }
+
+    /// Which member leads, and how far each has applied.
+    async fn status(&self) -> Result<(usize, Vec<u64>), String> {
+        let (mut leader, mut applied) = (None, Vec::new());
+        for index in 0..NAMES.len() {
+            let options = ConnectOptions::new().with_timeout(Duration::from_millis(500));
+            let status = async {
+                let mut client = Client::connect([self.endpoint(index)], Some(options)).await?;
+                client.status().await
+            };
+            // A member that is down does not keep the others from saying who leads.
+            let Ok(status) = status.await else { continue };
+            let own = status.header().map(|header| header.member_id());
+            if own == Some(status.leader()) && status.leader() != 0 {
+                leader = Some(index);
+            }
+            applied.push(status.raft_applied_index());
+        }
+        Ok((leader.ok_or("no member leads")?, applied))
+    }
+}
+
+impl System for Etcd {
+    fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    fn processes_mut(&mut self) -> &mut Processes {
+        &mut self.processes
+    }
+
+    fn drivers(
+        &self,
+        clients: usize,
+        purpose: Purpose,
+    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Driver>>, String>> {
+        Box::pin(async move {
+            let (leader, _) = self.status().await?;
+            let (direct, timeout) = match purpose {
+                Purpose::Measure => (vec![self.endpoint(leader)], REQUEST_TIMEOUT),
+                Purpose::Survive(attempt) => (self.endpoints(), attempt),
+            };
+            let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
+            for _ in 0..clients.min(CHANNELS) {
+                let options = ConnectOptions::new().with_timeout(timeout);
+                let connect = |endpoints| Client::connect(endpoints, Some(options.clone()));
+                let direct = connect(direct.clone()).await.map_err(|error| error.to_string())?;
+                let any = connect(self.endpoints()).await.map_err(|error| error.to_string())?;
+                let (direct, any) = (direct.kv_client(), any.kv_client());
+                drivers.push(Arc::new(EtcdDriver { direct, any }));
+            }
+            Ok((0..clients).map(|client| Arc::clone(&drivers[client % drivers.len()])).collect())
+        })
+    }
+
+    fn leader(&self) -> BoxFuture<'_, Result<Leader, String>> {
+        Box::pin(async move {
+            let (index, _) = until(&self.processes, || self.status()).await?;
+            Ok(Leader { name: NAMES[index].to_owned(), note: "leader".into() })
+        })
+    }
+
+    fn restart(&mut self, name: &str) -> Result<(), String> {
+        let index = NAMES.iter().position(|known| *known == name).ok_or("no such member")?;
+        let client = self.endpoint(index);
+        let peer = |index: usize| format!("http://127.0.0.1:{}", self.peer_ports[index]);
+        let members: Vec<String> = NAMES
+            .iter()
+            .enumerate()
+            .map(|(index, name)| format!("{name}={}", peer(index)))
+            .collect();
+        let mut command = Command::new(&self.program);
+        command
+            .args(["--name", name, "--data-dir"])
+            .arg(self.processes.path(name))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer(index)])
+            .args(["--initial-advertise-peer-urls", &peer(index)])
+            .args(["--initial-cluster", &members.join(","), "--initial-cluster-state", "new"])
+            .args(["--quota-backend-bytes", &QUOTA_BYTES.to_string()])
+            .args(["--log-level", "warn"]);
+        if let Some([heartbeat, election]) = self.times {
+            command.args(["--heartbeat-interval", &heartbeat.to_string()]);
+            command.args(["--election-timeout", &election.to_string()]);
+        }
+        self.processes.start(name, &mut command)
+    }
+
+    fn wait_whole(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(until(&self.processes, || async {
+            let (_, applied) = self.status().await?;
+            let (min, max) = (applied.iter().min(), applied.iter().max());
+            match (min, max) {
+                // Under load a follower is always a few entries behind.
+                (Some(min), Some(max)) if applied.len() == NAMES.len() && max - min <= 256 => {
+                    Ok(())
+                }
+                _ => Err("not all members are there".into()),
+            }
+        }))
+    }
+}
+
+struct EtcdDriver {
+    direct: KvClient,
+    any: KvClient,
+}
+
+impl EtcdDriver {
+    async fn operate(&self, operation: Operation) -> Result<Answer, Error> {
+        let (mut direct, mut any) = (self.direct.clone(), self.any.clone());
+        let found = match operation {
+            Operation::Put { key, value } => {
+                direct.put(key, value.to_vec(), None).await?;
+                true
+            }
+            Operation::Get { key } => !direct.get(key, None).await?.kvs().is_empty(),
+            Operation::EventualGet { key } => {
+                let options = GetOptions::new().with_serializable();
+                !any.get(key, Some(options)).await?.kvs().is_empty()
+            }
+            Operation::Scan { key, count } => {
+                let options = GetOptions::new().with_from_key().with_limit(i64::from(count));
+                !direct.get(key, Some(options)).await?.kvs().is_empty()
+            }
+            Operation::ReadModifyWrite { key, value } => {
+                let read = direct.get(key.as_str(), None).await?;
+                let Some(stored) = read.kvs().first() else { return Ok(Answer::Missing) };
+                let unchanged =
+                    Compare::mod_revision(key.as_str(), CompareOp::Equal, stored.mod_revision());
+                let put = TxnOp::put(key, value.to_vec(), None);
+                let txn = Txn::new().when([unchanged]).and_then([put]);
+                if !direct.txn(txn).await?.succeeded() {
+                    return Ok(Answer::Conflict);
+                }
+                true
+            }
+        };
+        Ok(if found { Answer::Done } else { Answer::Missing })
+    }
+}
+
+impl Driver for EtcdDriver {
+    fn run(&self, operation: Operation) -> BoxFuture<'_, Result<Answer, String>> {
+        Box::pin(async move { self.operate(operation).await.map_err(|error| error.to_string()) })
+    }
+}
