@@ -8,6 +8,8 @@
 //! grown past three quarters of what it may have and could be purged but for that member. No quorum
 //! needs it: what is purged is committed, and in a checkpoint.
 //!
+//! All of that takes its time, and writes may be faster: then they wait. See `writes`.
+//!
 //! A disk that stalls without failing leaves a primary that still sends heartbeats and never
 //! commits anything of its own. It hands over to a voter whose disk works.
 
@@ -22,7 +24,7 @@ use tracing::{debug, info, warn};
 use crate::node::Node;
 
 /// How often the log is looked at.
-const TICK: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(50);
 /// How soon again while it is too long. Each time one segment can go at most, and a busy log fills
 /// many of them in a second.
 const TICK_WHILE_LONG: Duration = Duration::from_millis(10);

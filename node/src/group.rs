@@ -19,7 +19,7 @@ use crate::state::steward::Step;
 use crate::state::{CommandResult, DirectoryEntry, DirectoryResult};
 use crate::tasks::Tasks;
 use crate::wal::GroupLog;
-use crate::writes::{self, Hold, PendingWrite};
+use crate::writes::{self, Brakes, Hold, PendingWrite};
 
 /// Why something that was proposed to a group did not come to an answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -112,14 +112,17 @@ pub(crate) struct GroupParts {
     pub(crate) log: GroupLog,
     pub(crate) machine: Machine,
     pub(crate) peers: Peers,
+    /// Bytes that the log of the node may have, for all groups together.
+    pub(crate) log_bytes_max: u64,
 }
 
 impl Group {
     /// Starts a group from what its log and its state on disk say.
     pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
-        let GroupParts { id, me, config, log, machine, peers } = parts;
+        let GroupParts { id, me, config, log, machine, peers, log_bytes_max } = parts;
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
+        let brake_log = log.clone();
         let sessions = Sessions::default();
         let network = Network::new(id, me, peers, sessions.clone());
         let raft = raft::start(me, config, log, machine, network).await?;
@@ -129,7 +132,8 @@ impl Group {
         let (holds, hold_queue) = mpsc::channel(1);
         let tasks = Tasks::default();
         if id.is_shard() {
-            tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, hold_queue));
+            let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
+            tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, brakes));
             tasks.spawn(reads::run(id, me, Arc::clone(&proposer), read_queue));
         }
         Ok(Self { id, me, live_within_ms, proposer, sessions, writes, reads, holds, tasks })

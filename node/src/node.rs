@@ -97,8 +97,14 @@ impl Node {
         } = parts;
         let peers = Peers::new(endpoint.clone(), Arc::clone(&gate));
         let config = raft::config(&settings)?;
-        let opener =
-            Opener { me: me.id, config: &config, wal: &wal, engine: &engine, peers: &peers };
+        let opener = Opener {
+            me: me.id,
+            config: &config,
+            wal: &wal,
+            engine: &engine,
+            peers: &peers,
+            log_bytes_max: settings.log_bytes_max,
+        };
         let control = Arc::new(opener.open(GroupId::CONTROL).await?);
         let node = Arc::new(Self {
             groups: RwLock::new(BTreeMap::from([(GroupId::CONTROL, Arc::clone(&control))])),
@@ -207,6 +213,12 @@ impl Node {
                 info!("there is room on the disk again: writes are taken");
             }
         }
+    }
+
+    /// Its checkpoints.
+    #[cfg(test)]
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Notes since when this node has been the coordinator, if it is.
@@ -342,6 +354,7 @@ impl Node {
             wal: &self.wal,
             engine: &self.engine,
             peers: &self.peers,
+            log_bytes_max: self.settings().log_bytes_max,
         };
         let group = Arc::new(opener.open(id).await?);
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&group));
@@ -456,6 +469,7 @@ struct Opener<'a> {
     wal: &'a Wal,
     engine: &'a Engine,
     peers: &'a Peers,
+    log_bytes_max: u64,
 }
 
 impl Opener<'_> {
@@ -473,6 +487,7 @@ impl Opener<'_> {
             log,
             machine,
             peers: self.peers.clone(),
+            log_bytes_max: self.log_bytes_max,
         })
         .await
     }

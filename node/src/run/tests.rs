@@ -1,22 +1,31 @@
 use dkv_wire::call::call;
+use dkv_wire::codec::encode;
 use dkv_wire::id::GroupId;
+use dkv_wire::id::{Serial, SessionId};
 use dkv_wire::identity::Role;
 use dkv_wire::limits::FRAME_BYTES_MAX;
-use dkv_wire::message::{Answer, Opening, Reply, Request, RequestBody};
+use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
+use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;
 use dkv_wire::tls::Expect;
 
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+
 use super::rig::Founder;
 use super::*;
+use crate::replies::{Queued, Replies};
+use crate::writes::PendingWrite;
 
 /// Time in which everything here is done, by far.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until something is so.
 async fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while !so() {
-        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -80,4 +89,101 @@ async fn no_task_outlives_its_node() {
     drop(node);
     let gone = || stopped.strong_count() == 0;
     until("somebody goes on with a node that was stopped", gone).await;
+}
+
+const SHARD: GroupId = GroupId(1);
+
+/// A client that writes large values to the shard of a node, past all connections.
+struct Writer {
+    node: Arc<Node>,
+    serial: u64,
+    replies: Replies,
+    answers: UnboundedReceiver<Queued>,
+    permits: Arc<Semaphore>,
+}
+
+impl Writer {
+    async fn new(node: &Arc<Node>) -> Self {
+        let leads = || node.group(SHARD).is_some_and(|group| group.leads());
+        until("nobody leads the shard", leads).await;
+        let (replies, answers) = Replies::collected();
+        let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let mut writer = Self { node: Arc::clone(node), serial: 0, replies, answers, permits };
+        writer.propose(&Command::OpenSession(Self::session()), PATIENCE);
+        assert_eq!(writer.answer().await, Ok(Answer::Done));
+        writer
+    }
+
+    fn session() -> SessionId {
+        SessionId(uuid::Uuid::from_u128(7))
+    }
+
+    fn propose(&self, command: &Command<'_>, patience: Duration) {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
+        let reply = self.replies.to(self.serial, permit);
+        let expires = Instant::now() + patience;
+        let write = PendingWrite { command: encode(command), expires, reply };
+        self.node.group(SHARD).unwrap().write(write);
+    }
+
+    fn write(&mut self, patience: Duration) {
+        self.serial += 1;
+        let key = format!("key {}", self.serial % 16);
+        let write = Write {
+            session: Self::session(),
+            serial: Serial(self.serial),
+            settled: Serial(self.serial),
+            condition: Condition::Always,
+            key: key.as_bytes(),
+            operation: Operation::Put(&[7; 512 * 1024]),
+        };
+        self.propose(&Command::Write(write), patience);
+    }
+
+    async fn answer(&mut self) -> Result<Answer, Refusal> {
+        let answer = tokio::time::timeout(2 * PATIENCE, self.answers.recv()).await;
+        answer.unwrap().unwrap().0.result
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
+    let log_bytes_max = 16 * MIB;
+    let founder = Founder::new(Settings { log_bytes_max, ..Settings::default() });
+    let Started { node, .. } = start(founder.args()).await.unwrap();
+    let mut writer = Writer::new(&node).await;
+    // No checkpoint is taken any more, so nothing can be purged.
+    node.engine().set_reserve(u64::MAX / 4);
+    let mut longest = 0;
+    let refusal = loop {
+        writer.write(Duration::from_millis(500));
+        match writer.answer().await {
+            Ok(Answer::Written { .. }) => {}
+            Err(refusal) => break refusal,
+            other => panic!("{other:?}"),
+        }
+        longest = longest.max(node.wal().stats().bytes_on_disk);
+        assert!(longest < 2 * log_bytes_max, "a log of {longest} bytes");
+    };
+    assert!(longest > log_bytes_max / 2, "a log of {longest} bytes");
+    assert!(longest <= log_bytes_max + 4 * MIB, "a log of {longest} bytes");
+    let Refusal::Unavailable(why) = refusal else { panic!("{refusal:?}") };
+    assert_eq!(why, "the log of the primary is full and was not shortened in time");
+
+    // Those that wait go on once it is shorter, and many more after them.
+    for _ in 0..8 {
+        writer.write(2 * PATIENCE);
+    }
+    node.engine().set_reserve(0);
+    for _ in 0..8 {
+        assert!(matches!(writer.answer().await, Ok(Answer::Written { .. })));
+    }
+    for _ in 0..64 {
+        writer.write(2 * PATIENCE);
+        assert!(matches!(writer.answer().await, Ok(Answer::Written { .. })));
+        longest = longest.max(node.wal().stats().bytes_on_disk);
+    }
+    assert!(longest <= log_bytes_max + 4 * MIB, "a log of {longest} bytes");
+    drop(writer);
+    node.stop(PATIENCE).await;
 }
