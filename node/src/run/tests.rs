@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use dkv_wire::call::call;
 use dkv_wire::codec::encode;
 use dkv_wire::id::GroupId;
@@ -15,6 +16,8 @@ use tokio::time::Instant;
 
 use super::rig::Founder;
 use super::*;
+use crate::disk::MemoryDisk;
+use crate::reads::PendingRead;
 use crate::replies::{Queued, Replies};
 use crate::writes::PendingWrite;
 
@@ -93,7 +96,7 @@ async fn no_task_outlives_its_node() {
 
 const SHARD: GroupId = GroupId(1);
 
-/// A client that writes large values to the shard of a node, past all connections.
+/// A client of the shard of a node, past all connections.
 struct Writer {
     node: Arc<Node>,
     serial: u64,
@@ -126,18 +129,34 @@ impl Writer {
         self.node.group(SHARD).unwrap().write(write);
     }
 
+    /// Writes a large value over an older one.
     fn write(&mut self, patience: Duration) {
-        self.serial += 1;
         let key = format!("key {}", self.serial % 16);
+        self.put(key.as_bytes(), &[7; 512 * 1024], patience);
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8], patience: Duration) {
+        self.serial += 1;
         let write = Write {
             session: Self::session(),
             serial: Serial(self.serial),
             settled: Serial(self.serial),
             condition: Condition::Always,
-            key: key.as_bytes(),
-            operation: Operation::Put(&[7; 512 * 1024]),
+            key,
+            operation: Operation::Put(value),
         };
         self.propose(&Command::Write(write), patience);
+    }
+
+    async fn read(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
+        let reply = self.replies.to(0, permit);
+        let key = Bytes::copy_from_slice(key);
+        self.node.group(SHARD).unwrap().read(PendingRead { key, reply });
+        match self.answer().await {
+            Ok(Answer::Value(_, stored)) => stored.map(|stored| stored.value.to_vec()),
+            other => panic!("{other:?}"),
+        }
     }
 
     async fn answer(&mut self) -> Result<Answer, Refusal> {
@@ -186,4 +205,62 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
     assert!(longest <= log_bytes_max + 4 * MIB, "a log of {longest} bytes");
     drop(writer);
     node.stop(PATIENCE).await;
+}
+
+/// A value that says which write it was.
+fn value(serial: u64) -> Vec<u8> {
+    format!("value {serial}").into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
+    for seed in 0..4 {
+        let founder = Founder::new(Settings::default());
+        let disk = MemoryDisk::new();
+        let on = |disk: &MemoryDisk| {
+            let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+            move |_: &Path| Ok(disk)
+        };
+        let Started { node, mut failure } = start_on(founder.args(), on(&disk)).await.unwrap();
+        let mut writer = Writer::new(&node).await;
+        // Some syncs from now on, in the middle of writes, one fails; the next would succeed.
+        disk.fail_sync_after(20 + seed);
+        let mut acknowledged = 0;
+        let refusal = loop {
+            let serial = writer.serial + 1;
+            writer.put(format!("key {serial}").as_bytes(), &value(serial), PATIENCE);
+            match writer.answer().await {
+                Ok(Answer::Written { .. }) => acknowledged = serial,
+                other => break other.unwrap_err(),
+            }
+            assert!(acknowledged < 1000, "no sync has failed");
+        };
+        // It may be on the disk, and nobody knows.
+        assert!(matches!(refusal, Refusal::Unknown(_)), "{refusal:?}");
+        assert!(acknowledged > 10, "only {acknowledged} writes were acknowledged");
+        let failed = tokio::time::timeout(PATIENCE, failure.wait_for(Option::is_some)).await;
+        let why = failed.unwrap().unwrap().clone().unwrap();
+        assert!(why.starts_with("the log cannot be written any more: "), "{why}");
+        assert!(why.ends_with("; see to the disk, then start the node again"), "{why}");
+
+        // Nothing is taken any more; then the machine loses its power.
+        writer.put(b"late", b"value", PATIENCE);
+        assert!(writer.answer().await.is_err());
+        drop(writer);
+        let ended = Arc::downgrade(&node);
+        let crashed = disk.crash(seed);
+        node.stop(Duration::from_millis(100)).await;
+        drop(node);
+        until("the node does not end", || ended.strong_count() == 0).await;
+
+        founder.pretend_log();
+        let Started { node, .. } = start_on(founder.args(), on(&crashed)).await.unwrap();
+        let mut reader = Writer::new(&node).await;
+        for serial in 1..=acknowledged {
+            let stored = reader.read(format!("key {serial}").as_bytes()).await;
+            assert_eq!(stored, Some(value(serial)), "of {acknowledged}, seed {seed}");
+        }
+        drop(reader);
+        node.stop(PATIENCE).await;
+    }
 }
