@@ -12,7 +12,7 @@ use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::id::NodeId;
 use futures::stream::{StreamExt, unfold};
 use openraft::raft::AppendEntriesRequest;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -96,13 +96,16 @@ fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
 }
 
 /// Takes entries from a leader, pipelined, and acknowledges them in order.
-pub(crate) async fn serve_append(
+pub(crate) async fn serve_append<R, W>(
     raft: Raft,
     from: NodeId,
     hearing: Hearing,
-    reader: Reader,
-    mut writer: Writer,
-) {
+    reader: FrameReader<R>,
+    mut writer: FrameWriter<W>,
+) where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin,
+{
     // Ends at the first frame that is not a request of the sender's own: so does the stream.
     let requests = unfold((reader, hearing), move |(mut reader, hearing)| async move {
         let frame = match reader.next().await {
@@ -138,7 +141,7 @@ pub(crate) async fn serve_append(
             return;
         }
     }
-    let _ = writer.into_inner().finish();
+    let _ = writer.into_inner().shutdown().await;
 }
 
 /// Takes a snapshot from a leader and answers when it is installed.
