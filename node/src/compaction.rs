@@ -4,20 +4,27 @@
 //! more. So when the log has grown past half of what it may have, the groups that hold on to the
 //! oldest segment are made to let go of it: first a checkpoint, and once that is durable, a purge
 //! up to where the segment ends. What a member that was away still lacks and the log no longer has,
-//! it gets as a snapshot.
+//! it gets as a snapshot; so does a member that is there and slower than the writes, when the log has
+//! grown past three quarters of what it may have and could be purged but for that member. No quorum
+//! needs it: what is purged is committed, and in a checkpoint.
+//!
+//! All of that takes its time, and writes may be faster: then they wait. See `writes`.
 //!
 //! A disk that stalls without failing leaves a primary that still sends heartbeats and never
 //! commits anything of its own. It hands over to a voter whose disk works.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use dkv_wire::id::GroupId;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use crate::node::Node;
 
 /// How often the log is looked at.
-const TICK: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(50);
 /// How soon again while it is too long. Each time one segment can go at most, and a busy log fills
 /// many of them in a second.
 const TICK_WHILE_LONG: Duration = Duration::from_millis(10);
@@ -25,6 +32,8 @@ const TICK_WHILE_LONG: Duration = Duration::from_millis(10);
 /// Bytes of changed rows after which a checkpoint is taken: it is one batch, and all of it is in
 /// memory while it is written.
 const CHANGED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Time that a purge may wait for a member that is still sent what is to be purged.
+const PURGE_PATIENCE: Duration = Duration::from_millis(500);
 /// Time in which a write does not end after which the disk is taken to have stalled.
 const STALLED_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The same as a multiple of the longest election time.
@@ -33,6 +42,7 @@ const STALLED_AFTER_ELECTIONS: u32 = 5;
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut tick = TICK;
+    let mut asked = Asked::default();
     loop {
         tokio::time::sleep(tick).await;
         let stats = node.wal().stats();
@@ -47,7 +57,8 @@ pub(crate) async fn run(node: Arc<Node>) {
                 group.checkpoint().await;
             }
         }
-        let is_long = stats.bytes_on_disk > node.settings().log_bytes_max / 2;
+        let log_bytes_max = node.settings().log_bytes_max;
+        let is_long = stats.bytes_on_disk > log_bytes_max / 2;
         tick = if is_long { TICK_WHILE_LONG } else { TICK };
         if !is_long {
             continue;
@@ -57,11 +68,37 @@ pub(crate) async fn run(node: Arc<Node>) {
             if group.checkpoint_index() >= last {
                 debug!(group = %id, upto = last, "purging the log");
                 group.purge(last).await;
+                // What a leader still streams to a slow member stays until that has it.
+                let too_long = stats.bytes_on_disk > log_bytes_max / 4 * 3;
+                let stays = group.purged_index() < last && group.leads();
+                if too_long && stays && asked.in_vain(id, last, Instant::now()) {
+                    info!(group = %id, upto = last, "leaving slow members behind: they get a snapshot");
+                    group.leave_behind(last);
+                }
             } else if *group.machine().applied().borrow() > group.checkpoint_index() {
                 debug!(group = %id, "taking a checkpoint to purge the log");
                 group.checkpoint().await;
             }
         }
+    }
+}
+
+/// Which purges were asked for, and since when in vain.
+#[derive(Default)]
+struct Asked {
+    first: BTreeMap<GroupId, (u64, Instant)>,
+}
+
+impl Asked {
+    /// The log of a group should have been purged up to that entry, and is not. Whether that has been
+    /// so for too long; if it goes on, it is so again after as long.
+    fn in_vain(&mut self, group: GroupId, upto: u64, now: Instant) -> bool {
+        let (asked, since) = *self.first.entry(group).or_insert((upto, now));
+        let in_vain = asked == upto && now.saturating_duration_since(since) >= PURGE_PATIENCE;
+        if in_vain || asked != upto {
+            self.first.insert(group, (upto, now));
+        }
+        in_vain
     }
 }
 
@@ -80,5 +117,27 @@ async fn step_aside(node: &Node, pending: Duration) {
                 tokio::time::sleep(STALLED_AFTER_MIN).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_is_in_vain_when_it_was_asked_for_long_ago() {
+        let (mut asked, start) = (Asked::default(), Instant::now());
+        let ms = |ms| start + Duration::from_millis(ms);
+        assert!(!asked.in_vain(GroupId(1), 10, ms(0)));
+        assert!(!asked.in_vain(GroupId(1), 10, ms(499)));
+        assert!(!asked.in_vain(GroupId(2), 10, ms(500)), "another group's");
+        assert!(asked.in_vain(GroupId(1), 10, ms(500)));
+        // Those who were left behind have as long again.
+        assert!(!asked.in_vain(GroupId(1), 10, ms(510)));
+        assert!(asked.in_vain(GroupId(1), 10, ms(1000)));
+        // It went on, and stops at another place.
+        assert!(!asked.in_vain(GroupId(1), 20, ms(1600)));
+        assert!(!asked.in_vain(GroupId(1), 20, ms(2000)));
+        assert!(asked.in_vain(GroupId(1), 20, ms(2100)));
     }
 }

@@ -11,14 +11,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::peers::Peers;
 use crate::raft::{
-    self, Machine, MachineHandle, Metrics, MetricsWatch, Outcome, Pulses, Raft, ServerState,
+    self, Machine, MachineHandle, Metrics, MetricsWatch, Network, Outcome, Pulses, Raft,
+    ServerState, Sessions,
 };
 use crate::reads::{self, PendingRead};
 use crate::state::steward::Step;
 use crate::state::{CommandResult, DirectoryEntry, DirectoryResult};
 use crate::tasks::Tasks;
 use crate::wal::GroupLog;
-use crate::writes::{self, Hold, PendingWrite};
+use crate::writes::{self, Brakes, Hold, PendingWrite};
 
 /// Why something that was proposed to a group did not come to an answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -96,6 +97,7 @@ pub(crate) struct Group {
     /// Silence after which a member is not taken to be alive, in milliseconds.
     live_within_ms: u64,
     proposer: Arc<Proposer>,
+    sessions: Sessions,
     writes: mpsc::Sender<PendingWrite>,
     reads: mpsc::Sender<PendingRead>,
     holds: mpsc::Sender<Hold>,
@@ -111,25 +113,31 @@ pub(crate) struct GroupParts {
     pub(crate) machine: Machine,
     pub(crate) peers: Peers,
     pub(crate) pulses: Pulses,
+    /// Bytes that the log of the node may have, for all groups together.
+    pub(crate) log_bytes_max: u64,
 }
 
 impl Group {
     /// Starts a group from what its log and its state on disk say.
     pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
-        let GroupParts { id, me, config, log, machine, peers, pulses } = parts;
+        let GroupParts { id, me, config, log, machine, peers, pulses, log_bytes_max } = parts;
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
-        let raft = raft::start(id, me, config, log, machine, peers, pulses).await?;
+        let brake_log = log.clone();
+        let sessions = Sessions::default();
+        let network = Network::new(id, me, peers, pulses, sessions.clone());
+        let raft = raft::start(me, config, log, machine, network).await?;
         let proposer = Arc::new(Proposer { raft, machine: handle });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
         let tasks = Tasks::default();
         if id.is_shard() {
-            tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, hold_queue));
+            let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
+            tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, brakes));
             tasks.spawn(reads::run(id, me, Arc::clone(&proposer), read_queue));
         }
-        Ok(Self { id, me, live_within_ms, proposer, writes, reads, holds, tasks })
+        Ok(Self { id, me, live_within_ms, proposer, sessions, writes, reads, holds, tasks })
     }
 
     /// Which group.
@@ -270,6 +278,17 @@ impl Group {
     /// Asks to purge the log up to an entry that a checkpoint holds.
     pub(crate) async fn purge(&self, upto: u64) {
         let _ = self.raft().trigger().purge_log(upto).await;
+    }
+
+    /// Waits no more for members that lack what was asked to be purged up to that entry: they get a
+    /// snapshot.
+    pub(crate) fn leave_behind(&self, upto: u64) {
+        self.sessions.leave_behind(upto);
+    }
+
+    /// Last entry that was purged.
+    pub(crate) fn purged_index(&self) -> u64 {
+        index(self.metrics().borrow().purged)
     }
 
     /// Last entry that the newest checkpoint holds.

@@ -106,6 +106,7 @@ impl Node {
             engine: &engine,
             peers: &peers,
             pulses: &pulses,
+            log_bytes_max: settings.log_bytes_max,
         };
         let control = Arc::new(opener.open(GroupId::CONTROL).await?);
         let node = Arc::new(Self {
@@ -216,6 +217,12 @@ impl Node {
                 info!("there is room on the disk again: writes are taken");
             }
         }
+    }
+
+    /// Its checkpoints.
+    #[cfg(test)]
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Notes since when this node has been the coordinator, if it is.
@@ -352,6 +359,7 @@ impl Node {
             engine: &self.engine,
             peers: &self.peers,
             pulses: &self.pulses,
+            log_bytes_max: self.settings().log_bytes_max,
         };
         let group = Arc::new(opener.open(id).await?);
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&group));
@@ -468,6 +476,7 @@ struct Opener<'a> {
     engine: &'a Engine,
     peers: &'a Peers,
     pulses: &'a Pulses,
+    log_bytes_max: u64,
 }
 
 impl Opener<'_> {
@@ -486,6 +495,7 @@ impl Opener<'_> {
             machine,
             peers: self.peers.clone(),
             pulses: self.pulses.clone(),
+            log_bytes_max: self.log_bytes_max,
         })
         .await
     }

@@ -17,7 +17,7 @@ use crate::admission::{
 };
 use crate::args::Args;
 use crate::data_dir::{DataDir, NodeFile};
-use crate::disk::RealDisk;
+use crate::disk::{Disk, RealDisk};
 use crate::disk_check;
 use crate::node::{Me, Node, Parts};
 use crate::registration::{ServerLink, resolve};
@@ -86,6 +86,15 @@ struct Started {
 }
 
 async fn start(args: Args) -> Result<Started, NodeError> {
+    let open_disk = |path: &Path| Ok(Arc::new(RealDisk::open(path)?) as Arc<dyn Disk>);
+    start_on(args, open_disk).await
+}
+
+/// As [`start`], with the log on a disk of the caller's choice.
+async fn start_on(
+    args: Args,
+    open_disk: impl FnOnce(&Path) -> std::io::Result<Arc<dyn Disk>> + Send + 'static,
+) -> Result<Started, NodeError> {
     let directory = match &args.data_dir {
         Some(path) => DataDir::open(path),
         None => match &args.name {
@@ -143,7 +152,7 @@ async fn start(args: Args) -> Result<Started, NodeError> {
         }
     };
     let (failure, failed) = watch::channel(None);
-    let (wal, engine) = open_stores(&directory, &file, failure.clone()).await?;
+    let (wal, engine) = open_stores(&directory, &file, open_disk, failure.clone()).await?;
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;
     let me = Me { network: identity.network, id, name: file.name.clone(), address };
@@ -224,6 +233,7 @@ fn local_ip_towards(server: SocketAddr) -> std::io::Result<IpAddr> {
 async fn open_stores(
     directory: &DataDir,
     file: &NodeFile,
+    open_disk: impl FnOnce(&Path) -> std::io::Result<Arc<dyn Disk>> + Send + 'static,
     failure: watch::Sender<Option<String>>,
 ) -> Result<(Wal, Engine), NodeError> {
     let (log_path, state_path) = (directory.log_path(), directory.state_path());
@@ -232,7 +242,7 @@ async fn open_stores(
     let damaged = |problem: String| directory.damaged(problem);
     disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError)?;
     let opened = tokio::task::spawn_blocking(move || {
-        let disk = RealDisk::open(&log_path).map_err(|error| error.to_string())?;
+        let disk = open_disk(&log_path).map_err(|error| error.to_string())?;
         let options = WalOptions {
             segment_bytes: segment_bytes(settings.log_bytes_max),
             cache_bytes: CACHE_BYTES,
@@ -242,12 +252,17 @@ async fn open_stores(
         let on_fatal = move |why: &str| {
             failure.send_if_modified(|failure| {
                 let first = failure.is_none();
-                failure.get_or_insert_with(|| format!("the log cannot be written any more: {why}"));
+                failure.get_or_insert_with(|| {
+                    format!(
+                        "the log cannot be written any more: {why}; see to the disk, then start \
+                         the node again"
+                    )
+                });
                 first
             });
         };
-        let wal = Wal::open(Arc::new(disk), options, Box::new(on_fatal))
-            .map_err(|error| error.to_string())?;
+        let wal =
+            Wal::open(disk, options, Box::new(on_fatal)).map_err(|error| error.to_string())?;
         let engine = Engine::open(&state_path, EngineOptions::default())
             .map_err(|error| error.to_string())?;
         Ok::<_, String>((wal, engine))

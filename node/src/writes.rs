@@ -5,6 +5,10 @@
 //! it; commands that come while that many are under way wait and leave together. So an idle
 //! primary answers in one round trip and a busy one spends its fsyncs and its messages on hundreds
 //! of commands each.
+//!
+//! The log of the node is shortened in the background, by checkpoints and purges (`compaction`). When
+//! writes are faster, no batch begins until there is room: they wait, each no longer than its deadline.
+//! What is under way goes on, and nothing that shortens the log needs a batch that is held back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +25,7 @@ use tokio::time::Instant;
 use crate::group::{ProposeError, Proposer};
 use crate::replies::ReplyTo;
 use crate::state::{BatchBuilder, CommandResult};
+use crate::wal::GroupLog;
 
 /// Batches of one shard that are under way at once.
 ///
@@ -31,6 +36,8 @@ pub(crate) const IN_FLIGHT_MAX: usize = 2;
 pub(crate) const QUEUE_MAX: usize = 16 * 1024;
 /// How often writes that wait behind stuck batches are looked through.
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked whether a log that was full has been shortened.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Commands that are taken from the queue together.
 const TAKE_MAX: usize = 1024;
 
@@ -50,13 +57,31 @@ pub(crate) struct Hold {
     pub(crate) released: oneshot::Receiver<()>,
 }
 
+/// What keeps batches from beginning. Commands wait meanwhile, each until its deadline.
+pub(crate) struct Brakes {
+    /// Leadership is to change hands.
+    pub(crate) holds: mpsc::Receiver<Hold>,
+    /// The log of the node, which all its groups share.
+    pub(crate) log: GroupLog,
+    /// Bytes that it may have.
+    pub(crate) log_bytes_max: u64,
+}
+
+impl Brakes {
+    /// Whether the log is so long that it has to be shortened first. The segment in use and the next
+    /// one do not count: nothing can make them go, and there is room left for them.
+    fn log_is_full(&self) -> bool {
+        self.log.bytes_held() >= self.log_bytes_max / 8 * 7
+    }
+}
+
 /// Runs until the queue closes.
 pub(crate) async fn run(
     group: GroupId,
     me: NodeId,
     proposer: Arc<Proposer>,
     mut queue: mpsc::Receiver<PendingWrite>,
-    mut holds: mpsc::Receiver<Hold>,
+    mut brakes: Brakes,
 ) {
     let mut waiting: VecDeque<PendingWrite> = VecDeque::new();
     let mut taken = Vec::new();
@@ -67,7 +92,12 @@ pub(crate) async fn run(
         if let Some(held) = held.as_mut().filter(|_| in_flight.is_empty()) {
             held.tell_drained();
         }
-        while held.is_none() && in_flight.len() < IN_FLIGHT_MAX {
+        let mut log_full = false;
+        while held.is_none() && !waiting.is_empty() && in_flight.len() < IN_FLIGHT_MAX {
+            log_full = brakes.log_is_full();
+            if log_full {
+                break;
+            }
             let time_ms = proposer.machine().clock_ms();
             let Some((batch, replies)) = next_batch(&mut waiting, time_ms) else { break };
             let proposer = Arc::clone(&proposer);
@@ -78,10 +108,12 @@ pub(crate) async fn run(
             Some((outcome, replies)) = in_flight.next(), if !in_flight.is_empty() => {
                 answer(group, me, outcome, replies);
             }
-            Some(hold) = holds.recv(), if held.is_none() => held = Some(Held::from(hold)),
+            Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(Held::from(hold)),
             () = released(&mut held), if held.is_some() => held = None,
-            () = tokio::time::sleep(EXPIRE_EVERY), if !waiting.is_empty() => {
-                refuse_expired(&mut waiting);
+            () = tokio::time::sleep(if log_full { LOOK_AGAIN } else { EXPIRE_EVERY }),
+                if !waiting.is_empty() =>
+            {
+                refuse_expired(&mut waiting, log_full);
             }
             count = queue.recv_many(&mut taken, TAKE_MAX), if open && room => {
                 open = count > 0;
@@ -118,15 +150,19 @@ async fn released(held: &mut Option<Held>) {
 }
 
 /// Tells those that waited too long for a batch that nothing was done.
-fn refuse_expired(waiting: &mut VecDeque<PendingWrite>) {
+fn refuse_expired(waiting: &mut VecDeque<PendingWrite>, log_full: bool) {
     let now = Instant::now();
     for write in std::mem::take(waiting) {
         if write.expires <= now {
-            write.reply.refuse(expired());
+            write.reply.refuse(if log_full { not_shortened() } else { expired() });
         } else {
             waiting.push_back(write);
         }
     }
+}
+
+fn not_shortened() -> Refusal {
+    Refusal::Unavailable("the log of the primary is full and was not shortened in time".into())
 }
 
 fn expired() -> Refusal {

@@ -8,18 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_wire::id::{NodeId, Term};
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError};
 use openraft::errors::{InitializeError, RaftError};
 use openraft::raft::{ReadPolicy, TransferLeaderRequest};
 use openraft::{ChangeMembers, EmptyNode, Instant};
 
 use super::{
-    LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Proposal, Pulses, Raft,
-    ServerState, Types,
+    LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Proposal, Raft, ServerState, Types,
 };
 use crate::group::ProposeError;
-use crate::peers::Peers;
 use crate::state::steward::Step;
 use crate::wal::GroupLog;
 
@@ -28,15 +26,12 @@ const TURNOVER_WAIT: Duration = Duration::from_millis(300);
 
 /// Starts a group from what its log and its state say.
 pub(crate) async fn start(
-    group: GroupId,
     me: NodeId,
     config: Arc<openraft::Config>,
     log: GroupLog,
     machine: Machine,
-    peers: Peers,
-    pulses: Pulses,
+    network: Network,
 ) -> Result<Raft, String> {
-    let network = Network::new(group, me, peers, pulses);
     let raft = Raft::new(me, config, network.clone(), LogStore::new(log), machine).await;
     let raft = raft.map_err(|error| error.to_string())?;
     network.told_by(&raft);

@@ -27,7 +27,7 @@ pub(crate) use drive::{
 };
 use log::LogStore;
 pub(crate) use machine::{Machine, MachineHandle};
-use network::Network;
+pub(crate) use network::{Network, Sessions};
 pub(crate) use openraft::{Config, ServerState};
 pub(crate) use pulse::Pulses;
 pub(crate) use service::{serve_append, serve_calls, serve_pulse, serve_snapshot};

@@ -25,6 +25,7 @@ use openraft::raft::StreamAppendResult;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, RaftNetworkFactory};
+use tokio::sync::watch;
 
 use super::codec::{
     AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
@@ -45,6 +46,24 @@ const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that the receiver of a snapshot has to install it once it has all of it.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// What the sessions of one group's members hear from the rest of the node.
+///
+/// openraft keeps its log from being purged as long as a session streams what is to be purged. A
+/// member that is alive and slower than the writes would hold on to it for good. So a session can be
+/// ended from outside: openraft finds then that the member is to be sent a snapshot.
+#[derive(Clone, Default)]
+pub(crate) struct Sessions {
+    left_behind: Arc<watch::Sender<u64>>,
+}
+
+impl Sessions {
+    /// Ends those whose member has not acknowledged this index. What is before it must have been
+    /// asked to be purged.
+    pub(crate) fn leave_behind(&self, index: u64) {
+        self.left_behind.send_replace(index);
+    }
+}
+
 /// Makes the clients of one group.
 #[derive(Clone)]
 pub(crate) struct Network {
@@ -52,13 +71,20 @@ pub(crate) struct Network {
     me: NodeId,
     peers: Peers,
     pulses: Pulses,
+    sessions: Sessions,
     /// What openraft says of the group, once it has begun.
     metrics: Arc<OnceLock<MetricsWatch>>,
 }
 
 impl Network {
-    pub(crate) fn new(group: GroupId, me: NodeId, peers: Peers, pulses: Pulses) -> Self {
-        Self { group, me, peers, pulses, metrics: Arc::default() }
+    pub(crate) fn new(
+        group: GroupId,
+        me: NodeId,
+        peers: Peers,
+        pulses: Pulses,
+        sessions: Sessions,
+    ) -> Self {
+        Self { group, me, peers, pulses, sessions, metrics: Arc::default() }
     }
 
     /// The same, for whoever starts openraft with it and then tells it what that says.
@@ -230,6 +256,8 @@ impl RaftNetworkV2<Types> for NetworkClient {
                 sent,
                 answered: 0,
                 owed: 0,
+                acknowledged: 0,
+                left_behind: self.network.sessions.left_behind.subscribe(),
                 peers: self.network.peers.clone(),
                 target: self.target,
             };
@@ -352,6 +380,10 @@ struct Answers {
     answered: u64,
     /// Requests that had been sent when an acknowledgement last took long.
     owed: u64,
+    /// The last index that was acknowledged.
+    acknowledged: u64,
+    /// Members that lack this index are not waited for.
+    left_behind: watch::Receiver<u64>,
     peers: Peers,
     target: NodeId,
 }
@@ -362,7 +394,17 @@ impl Answers {
     ) -> Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Self>)> {
         let mut answers = state?;
         let frame = loop {
-            match tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, answers.reader.next()).await {
+            let read = tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, answers.reader.next());
+            let read = tokio::select! {
+                read = read => read,
+                Ok(()) = answers.left_behind.changed() => {
+                    if *answers.left_behind.borrow_and_update() > answers.acknowledged {
+                        return Some((Err(lost("it is behind the log: a snapshot is next")), None));
+                    }
+                    continue;
+                }
+            };
+            match read {
                 Ok(read) => break read,
                 // What was owed a whole limit ago is owed still: the peer's log does not move. With
                 // the session ends what it holds of our own log.
@@ -383,7 +425,10 @@ impl Answers {
         };
         answers.peers.answered(answers.target, Lane::Bulk);
         match decode::<AppendAnswer>(&frame) {
-            Ok(Ok(acknowledged)) => Some((Ok(Ok(acknowledged)), Some(answers))),
+            Ok(Ok(acknowledged)) => {
+                answers.acknowledged = acknowledged.map_or(0, |acknowledged| acknowledged.index);
+                Some((Ok(Ok(acknowledged)), Some(answers)))
+            }
             // After a conflict or a higher vote nothing that is queued can succeed.
             Ok(Err(refused)) => Some((Ok(Err(refused)), None)),
             Err(error) => Some((Err(lost(error)), None)),
@@ -408,3 +453,6 @@ fn unreachable(error: impl ToString) -> RPCError<Types> {
 fn lost(error: impl ToString) -> RPCError<Types> {
     RPCError::Network(NetworkError::from_string(error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::codec::{encode, encode_vec};
 use dkv_wire::gate::Gate;
-use dkv_wire::id::{GroupId, NodeId, Serial, SessionId};
+use dkv_wire::id::{GroupId, NetworkId, NodeId, Serial, SessionId};
+use dkv_wire::identity::Identity;
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;
 use dkv_wire::quic::Endpoint;
@@ -17,7 +20,8 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    Machine, MachineHandle, MetricsWatch, Pulses, Raft, SnapshotMeta, StoredMembership, config,
+    Machine, MachineHandle, MetricsWatch, Network, Pulses, Raft, Sessions, SnapshotMeta,
+    StoredMembership, config,
 };
 use crate::disk::MemoryDisk;
 use crate::peers::Peers;
@@ -32,24 +36,35 @@ pub(super) struct Replica {
     pub(super) raft: Raft,
     pub(super) machine: MachineHandle,
     pub(super) engine: Engine,
+    pub(super) peers: Peers,
+    pub(super) sessions: Sessions,
+    pub(super) id: NodeId,
     _directory: TempDir,
 }
 
 impl Replica {
     /// A replica that is a member of nothing yet.
     pub(super) async fn start() -> Self {
+        Self::start_as(&credentials(&new_authority())).await
+    }
+
+    /// The same, as the holder of credentials.
+    pub(super) async fn start_as(credentials: &Credentials) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let engine = open_engine(&directory);
         let options = WalOptions { segment_bytes: 1024 * 1024, ..WalOptions::default() };
         let wal = Wal::open(Arc::new(MemoryDisk::new()), options, Box::new(|_| ())).unwrap();
         let machine = Machine::load(engine.group(SHARD).unwrap()).unwrap();
         let handle = machine.handle();
-        let endpoint = Endpoint::dial_only(None).unwrap();
+        let endpoint = Endpoint::dial_only(Some(credentials.clone())).unwrap();
         let peers = Peers::new(endpoint, Arc::new(Gate::default()));
-        let (id, config) = (NodeId::random(), config(&Settings::default()).unwrap());
-        let (log, pulses) = (wal.group(SHARD), Pulses::new(id, peers.clone()));
-        let raft = super::start(SHARD, id, config, log, machine, peers, pulses).await.unwrap();
-        Self { raft, machine: handle, engine, _directory: directory }
+        let id = credentials.identity.as_node().unwrap();
+        let config = config(&Settings::default()).unwrap();
+        let pulses = Pulses::new(id, peers.clone());
+        let sessions = Sessions::default();
+        let network = Network::new(SHARD, id, peers.clone(), pulses, sessions.clone());
+        let raft = super::start(id, config, wal.group(SHARD), machine, network).await.unwrap();
+        Self { raft, machine: handle, engine, peers, sessions, id, _directory: directory }
     }
 
     /// Its store.
@@ -63,6 +78,19 @@ impl Replica {
         let metrics = metrics.borrow();
         assert!(metrics.running_state.is_ok(), "{:?}", metrics.running_state);
     }
+}
+
+/// The authority of a new network.
+pub(super) fn new_authority() -> Authority {
+    Authority::create(NetworkId::random(), SystemTime::now()).unwrap()
+}
+
+/// Credentials of a new node.
+pub(super) fn credentials(authority: &Authority) -> Credentials {
+    let (key, public_key) = generate_key().unwrap();
+    let identity = Identity::node(authority.network(), NodeId::random());
+    let certificate = authority.sign(identity, &public_key, SystemTime::now()).unwrap();
+    Credentials::new(&certificate, authority.certificate(), key).unwrap()
 }
 
 fn open_engine(directory: &TempDir) -> Engine {

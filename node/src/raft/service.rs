@@ -13,7 +13,7 @@ use dkv_wire::id::{GroupId, NodeId};
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt, unfold};
 use openraft::raft::AppendEntriesRequest;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -143,13 +143,16 @@ pub(crate) async fn serve_pulse(
 }
 
 /// Takes entries from a leader, pipelined, and acknowledges them in order.
-pub(crate) async fn serve_append(
+pub(crate) async fn serve_append<R, W>(
     raft: Raft,
     from: NodeId,
     hearing: Hearing,
-    reader: Reader,
-    mut writer: Writer,
-) {
+    reader: FrameReader<R>,
+    mut writer: FrameWriter<W>,
+) where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin,
+{
     // Ends at the first frame that is not a request of the sender's own: so does the stream.
     let requests = unfold((reader, hearing), move |(mut reader, hearing)| async move {
         let frame = match reader.next().await {
@@ -185,7 +188,7 @@ pub(crate) async fn serve_append(
             return;
         }
     }
-    let _ = writer.into_inner().finish();
+    let _ = writer.into_inner().shutdown().await;
 }
 
 /// Takes a snapshot from a leader and answers when it is installed.

@@ -42,6 +42,13 @@ impl Founder {
         Credentials::new(&certificate, self.authority.certificate(), key).unwrap()
     }
 
+    /// As if the log, which a test may keep elsewhere, were where it belongs.
+    pub(crate) fn pretend_log(&self) {
+        let path = DataDir::open(self.directory.path()).unwrap().log_path();
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("elsewhere"), "").unwrap();
+    }
+
     /// What the node is called with. At its server's address nobody answers.
     pub(crate) fn args(&self) -> Args {
         Args {

@@ -1,22 +1,34 @@
+use bytes::Bytes;
 use dkv_wire::call::call;
+use dkv_wire::codec::encode;
 use dkv_wire::id::GroupId;
+use dkv_wire::id::{Serial, SessionId};
 use dkv_wire::identity::Role;
 use dkv_wire::limits::FRAME_BYTES_MAX;
-use dkv_wire::message::{Answer, Opening, Reply, Request, RequestBody};
+use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
+use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;
 use dkv_wire::tls::Expect;
 
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+
 use super::rig::Founder;
 use super::*;
+use crate::disk::MemoryDisk;
+use crate::reads::PendingRead;
+use crate::replies::{Queued, Replies};
+use crate::writes::PendingWrite;
 
 /// Time in which everything here is done, by far.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until something is so.
 async fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while !so() {
-        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -80,4 +92,175 @@ async fn no_task_outlives_its_node() {
     drop(node);
     let gone = || stopped.strong_count() == 0;
     until("somebody goes on with a node that was stopped", gone).await;
+}
+
+const SHARD: GroupId = GroupId(1);
+
+/// A client of the shard of a node, past all connections.
+struct Writer {
+    node: Arc<Node>,
+    serial: u64,
+    replies: Replies,
+    answers: UnboundedReceiver<Queued>,
+    permits: Arc<Semaphore>,
+}
+
+impl Writer {
+    async fn new(node: &Arc<Node>) -> Self {
+        let leads = || node.group(SHARD).is_some_and(|group| group.leads());
+        until("nobody leads the shard", leads).await;
+        let (replies, answers) = Replies::collected();
+        let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let mut writer = Self { node: Arc::clone(node), serial: 0, replies, answers, permits };
+        writer.propose(&Command::OpenSession(Self::session()), PATIENCE);
+        assert_eq!(writer.answer().await, Ok(Answer::Done));
+        writer
+    }
+
+    fn session() -> SessionId {
+        SessionId(uuid::Uuid::from_u128(7))
+    }
+
+    fn propose(&self, command: &Command<'_>, patience: Duration) {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
+        let reply = self.replies.to(self.serial, permit);
+        let expires = Instant::now() + patience;
+        let write = PendingWrite { command: encode(command), expires, reply };
+        self.node.group(SHARD).unwrap().write(write);
+    }
+
+    /// Writes a large value over an older one.
+    fn write(&mut self, patience: Duration) {
+        let key = format!("key {}", self.serial % 16);
+        self.put(key.as_bytes(), &[7; 512 * 1024], patience);
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8], patience: Duration) {
+        self.serial += 1;
+        let write = Write {
+            session: Self::session(),
+            serial: Serial(self.serial),
+            settled: Serial(self.serial),
+            condition: Condition::Always,
+            key,
+            operation: Operation::Put(value),
+        };
+        self.propose(&Command::Write(write), patience);
+    }
+
+    async fn read(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
+        let reply = self.replies.to(0, permit);
+        let key = Bytes::copy_from_slice(key);
+        self.node.group(SHARD).unwrap().read(PendingRead { key, reply });
+        match self.answer().await {
+            Ok(Answer::Value(_, stored)) => stored.map(|stored| stored.value.to_vec()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Answer, Refusal> {
+        let answer = tokio::time::timeout(2 * PATIENCE, self.answers.recv()).await;
+        answer.unwrap().unwrap().0.result
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
+    let log_bytes_max = 16 * MIB;
+    let founder = Founder::new(Settings { log_bytes_max, ..Settings::default() });
+    let Started { node, .. } = start(founder.args()).await.unwrap();
+    let mut writer = Writer::new(&node).await;
+    // No checkpoint is taken any more, so nothing can be purged.
+    node.engine().set_reserve(u64::MAX / 4);
+    let mut longest = 0;
+    let refusal = loop {
+        writer.write(Duration::from_millis(500));
+        match writer.answer().await {
+            Ok(Answer::Written { .. }) => {}
+            Err(refusal) => break refusal,
+            other => panic!("{other:?}"),
+        }
+        longest = longest.max(node.wal().stats().bytes_on_disk);
+        assert!(longest < 2 * log_bytes_max, "a log of {longest} bytes");
+    };
+    assert!(longest > log_bytes_max / 2, "a log of {longest} bytes");
+    assert!(longest <= log_bytes_max + 4 * MIB, "a log of {longest} bytes");
+    let Refusal::Unavailable(why) = refusal else { panic!("{refusal:?}") };
+    assert_eq!(why, "the log of the primary is full and was not shortened in time");
+
+    // Those that wait go on once it is shorter, and many more after them.
+    for _ in 0..8 {
+        writer.write(2 * PATIENCE);
+    }
+    node.engine().set_reserve(0);
+    for _ in 0..8 {
+        assert!(matches!(writer.answer().await, Ok(Answer::Written { .. })));
+    }
+    for _ in 0..64 {
+        writer.write(2 * PATIENCE);
+        assert!(matches!(writer.answer().await, Ok(Answer::Written { .. })));
+        longest = longest.max(node.wal().stats().bytes_on_disk);
+    }
+    assert!(longest <= log_bytes_max + 4 * MIB, "a log of {longest} bytes");
+    drop(writer);
+    node.stop(PATIENCE).await;
+}
+
+/// A value that says which write it was.
+fn value(serial: u64) -> Vec<u8> {
+    format!("value {serial}").into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
+    for seed in 0..4 {
+        let founder = Founder::new(Settings::default());
+        let disk = MemoryDisk::new();
+        let on = |disk: &MemoryDisk| {
+            let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+            move |_: &Path| Ok(disk)
+        };
+        let Started { node, mut failure } = start_on(founder.args(), on(&disk)).await.unwrap();
+        let mut writer = Writer::new(&node).await;
+        // Some syncs from now on, in the middle of writes, one fails; the next would succeed.
+        disk.fail_sync_after(20 + seed);
+        let mut acknowledged = 0;
+        let refusal = loop {
+            let serial = writer.serial + 1;
+            writer.put(format!("key {serial}").as_bytes(), &value(serial), PATIENCE);
+            match writer.answer().await {
+                Ok(Answer::Written { .. }) => acknowledged = serial,
+                other => break other.unwrap_err(),
+            }
+            assert!(acknowledged < 1000, "no sync has failed");
+        };
+        // It may be on the disk, and nobody knows.
+        assert!(matches!(refusal, Refusal::Unknown(_)), "{refusal:?}");
+        assert!(acknowledged > 10, "only {acknowledged} writes were acknowledged");
+        let failed = tokio::time::timeout(PATIENCE, failure.wait_for(Option::is_some)).await;
+        let why = failed.unwrap().unwrap().clone().unwrap();
+        assert!(why.starts_with("the log cannot be written any more: "), "{why}");
+        assert!(why.ends_with("; see to the disk, then start the node again"), "{why}");
+
+        // Nothing is taken any more; then the machine loses its power.
+        writer.put(b"late", b"value", PATIENCE);
+        assert!(writer.answer().await.is_err());
+        drop(writer);
+        let ended = Arc::downgrade(&node);
+        let crashed = disk.crash(seed);
+        node.stop(Duration::from_millis(100)).await;
+        drop(node);
+        until("the node does not end", || ended.strong_count() == 0).await;
+
+        founder.pretend_log();
+        let Started { node, .. } = start_on(founder.args(), on(&crashed)).await.unwrap();
+        let mut reader = Writer::new(&node).await;
+        for serial in 1..=acknowledged {
+            let stored = reader.read(format!("key {serial}").as_bytes()).await;
+            assert_eq!(stored, Some(value(serial)), "of {acknowledged}, seed {seed}");
+        }
+        drop(reader);
+        node.stop(PATIENCE).await;
+    }
 }

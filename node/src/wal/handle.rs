@@ -351,6 +351,12 @@ impl GroupLog {
         Reading { group: self.id, found, files }
     }
 
+    /// Bytes of the segment files that hold what could be purged, of whatever group: all but the one
+    /// in use and the spare.
+    pub fn bytes_held(&self) -> u64 {
+        self.shared().lock().segments.bytes_held()
+    }
+
     /// What the group has besides its entries, and which entries there are.
     pub fn state(&self) -> GroupState {
         self.shared().lock().groups.state(self.id)

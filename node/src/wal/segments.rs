@@ -129,6 +129,11 @@ impl Segments {
         self.written.len() + usize::from(self.spare.is_some())
     }
 
+    /// Bytes of all segments before the one in use.
+    pub(super) fn bytes_held(&self) -> u64 {
+        self.written.values().rev().skip(1).map(|segment| segment.header.bytes).sum()
+    }
+
     pub(super) fn bytes_on_disk(&self) -> u64 {
         self.written.values().chain(&self.spare).map(|segment| segment.header.bytes).sum()
     }

@@ -1,8 +1,14 @@
 use std::time::Duration;
 
+use dkv_wire::codec::encode;
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tokio::io::DuplexStream;
 
+use super::super::codec::{encode_append, log_id};
+use super::super::drive::initialize;
 use super::super::rig::{Replica, Sent, snapshot};
+use super::super::{LogId, MetricsWatch, ServerState};
 use super::*;
 
 /// Bytes of a snapshot that may be on their way; what was written beyond them has been read.
@@ -35,7 +41,7 @@ impl Leader {
         before_end: impl FnOnce(),
     ) -> Result<Vote, NotTaken> {
         let (writing, reading) = tokio::io::duplex(PIPE_BYTES);
-        let mut reader = FrameReader::new(reading, dkv_wire::limits::FRAME_BYTES_MAX);
+        let mut reader = FrameReader::new(reading, FRAME_BYTES_MAX);
         let taking = take_snapshot(&to.raft, &to.machine, self.id, &mut reader);
         let sending = async {
             let mut writer = FrameWriter::new(writing);
@@ -144,4 +150,104 @@ async fn of_two_snapshots_at_once_the_later_stands_and_the_other_is_refused() {
     tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap();
     replica.assert_runs();
     assert_eq!(replica.machine.summary().hash, late.hash);
+}
+
+fn append(vote: Vote, leader_commit: Option<LogId>) -> AppendEntriesRequest<Types> {
+    AppendEntriesRequest { vote, prev_log_id: None, leader_commit, entries: Vec::new() }
+}
+
+/// Every call that carries a vote.
+fn calls(vote: Vote, last: Option<LogId>) -> Vec<Call> {
+    let append = Bytes::from(encode_append(&append(vote, last)).concat());
+    vec![
+        Call::Heartbeat { append, quorum_age_ms: Some(0) },
+        Call::Vote(VoteRequest::new(vote, last)),
+        Call::PreVote(VoteRequest::new(vote, last)),
+        Call::Transfer(TransferLeaderRequest::new(vote, NodeId::random(), last)),
+    ]
+}
+
+fn term(replica: &Replica) -> u64 {
+    MetricsWatch::of(&replica.raft).borrow().current_term
+}
+
+/// Its certificate is good and says who it is; what it sends says that it is another.
+#[tokio::test]
+async fn nobody_leads_or_stands_in_anothers_name() {
+    let replica = Replica::start().await;
+    let (sender, other) = (NodeId::random(), Leader::new(7));
+    for vote in [other.vote, Vote::new(7, other.id)] {
+        for call in calls(vote, Some(log_id(7, 100))) {
+            let answer = answer_call(&replica.raft, &replica.machine, sender, &encode(&call)).await;
+            let why = answer.map(|_| ()).unwrap_err();
+            assert!(why.starts_with("denied: a vote for"), "{why}");
+        }
+    }
+    let sent = snapshot(20, 40);
+    let (writing, reading) = tokio::io::duplex(1024 * 1024);
+    let mut reader = FrameReader::new(reading, FRAME_BYTES_MAX);
+    FrameWriter::new(writing).send(&other.head(&sent)).await.unwrap();
+    let taken = take_snapshot(&replica.raft, &replica.machine, sender, &mut reader).await;
+    assert!(refused(taken).starts_with("denied: a vote for"));
+
+    // Entries are not even answered: the stream ends.
+    let answered = async |from| {
+        let (ours, theirs) = tokio::io::duplex(1024 * 1024);
+        let (reading, writing) = tokio::io::split(theirs);
+        let reader = FrameReader::new(reading, FRAME_BYTES_MAX);
+        let serving = serve_append(
+            replica.raft.clone(),
+            from,
+            Hearing::default(),
+            reader,
+            FrameWriter::new(writing),
+        );
+        let (reading, writing) = tokio::io::split(ours);
+        let asking = async {
+            let mut writer = FrameWriter::new(writing);
+            writer.push_bytes(&encode_append(&append(other.vote, None)).concat());
+            writer.flush().await.unwrap();
+            let answer = FrameReader::new(reading, FRAME_BYTES_MAX).next().await.unwrap();
+            drop(writer);
+            answer
+        };
+        tokio::select! {
+            answer = asking => answer,
+            () = serving => None,
+        }
+    };
+    assert_eq!(answered(sender).await, None);
+    assert_eq!(term(&replica), 0);
+    assert_eq!(replica.machine.summary().applied_index, 0);
+
+    // In its own name it may.
+    assert!(answered(other.id).await.is_some());
+    assert_eq!(term(&replica), 7);
+    replica.assert_runs();
+}
+
+/// Such as one that was taken out and has not heard of it.
+#[tokio::test]
+async fn a_node_that_is_no_member_and_asks_for_votes_disturbs_nobody() {
+    let replica = Replica::start().await;
+    initialize(&replica.raft, replica.id).await.unwrap();
+    let mut metrics = MetricsWatch::of(&replica.raft);
+    let leads = metrics.wait_for(|metrics| metrics.state == ServerState::Leader);
+    tokio::time::timeout(PATIENCE, leads).await.unwrap().unwrap();
+    let before = term(&replica);
+    let outsider = NodeId::random();
+    for round in 1..200 {
+        let vote = Vote::new(before + round, outsider);
+        let last = Some(log_id(before + round, 1_000_000));
+        for call in
+            [Call::PreVote(VoteRequest::new(vote, last)), Call::Vote(VoteRequest::new(vote, last))]
+        {
+            let call = encode(&call);
+            let answer = answer_call(&replica.raft, &replica.machine, outsider, &call).await;
+            let Ok(CallAnswer::Vote(answer)) = answer else { panic!("no answer") };
+            assert!(!answer.vote_granted);
+        }
+    }
+    assert_eq!(term(&replica), before);
+    assert!(metrics.borrow().state == ServerState::Leader);
 }
