@@ -49,6 +49,7 @@ impl From<ProposeError> for Refusal {
 pub(crate) struct Proposer {
     raft: Raft,
     machine: MachineHandle,
+    pulses: Pulses,
 }
 
 impl Proposer {
@@ -65,6 +66,7 @@ impl Proposer {
 
     /// Makes sure that this replica leads and has applied what was committed before the call.
     pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
+        let _hurry = self.pulses.hurry();
         raft::confirm_leadership(&self.raft).await
     }
 
@@ -125,9 +127,9 @@ impl Group {
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
         let sessions = Sessions::default();
-        let network = Network::new(id, me, peers, pulses, sessions.clone());
+        let network = Network::new(id, me, peers, pulses.clone(), sessions.clone());
         let raft = raft::start(me, config, log, machine, network).await?;
-        let proposer = Arc::new(Proposer { raft, machine: handle });
+        let proposer = Arc::new(Proposer { raft, machine: handle, pulses });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);

@@ -3,9 +3,11 @@
 //! A node that leads many groups has a heartbeat for each of them and each of their members. Sent
 //! one by one, each would be a packet, its answer another and two acknowledgements two more; all of
 //! them for a peer at one time are one frame on a stream that stays open. Frames are numbered and
-//! may be answered in any order, so a group that answers late holds up no other.
+//! may be answered in any order, so a group that answers late holds up no other. Heartbeats that a
+//! strong read waits for are sent at once.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,13 +19,14 @@ use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::codec::{Call, CallAnswer, CallResult};
 use crate::peers::{Lane, Peers};
 use crate::tasks::Tasks;
 
-/// Time in which heartbeats are gathered once there is one.
+/// Time in which heartbeats that nobody waits for are gathered once there is one.
 const GATHER: Duration = Duration::from_millis(4);
 /// Heartbeats that may wait for one peer; there is at most one a group.
 const WAITING_MAX: usize = 4096;
@@ -52,13 +55,28 @@ struct Shared {
     me: NodeId,
     peers: Peers,
     queues: Mutex<HashMap<NodeId, mpsc::Sender<Beat>>>,
+    /// Rounds to a quorum that somebody waits for.
+    rounds: AtomicUsize,
     tasks: Tasks,
+}
+
+/// While it lives, heartbeats are sent at once.
+pub(crate) struct Hurry<'a> {
+    rounds: &'a AtomicUsize,
+}
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.rounds.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A heartbeat that waits to be sent.
 struct Beat {
     group: GroupId,
     call: Call,
+    /// Whether somebody waits for what it confirms.
+    urgent: bool,
     waiter: Waiter,
 }
 
@@ -68,8 +86,15 @@ type Waiting = Arc<Mutex<HashMap<u64, Vec<Waiter>>>>;
 
 impl Pulses {
     pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
-        let shared = Shared { me, peers, queues: Mutex::default(), tasks: Tasks::default() };
-        Self { shared: Arc::new(shared) }
+        let (queues, rounds, tasks) = Default::default();
+        Self { shared: Arc::new(Shared { me, peers, queues, rounds, tasks }) }
+    }
+
+    /// Has heartbeats sent at once while a round to a quorum is waited for.
+    pub(crate) fn hurry(&self) -> Hurry<'_> {
+        let rounds = &self.shared.rounds;
+        rounds.fetch_add(1, Ordering::Relaxed);
+        Hurry { rounds }
     }
 
     /// Sends a heartbeat with the next pulse to `target` and waits for its answer.
@@ -80,7 +105,8 @@ impl Pulses {
         call: Call,
     ) -> Result<CallAnswer, String> {
         let (waiter, answer) = oneshot::channel();
-        let beat = Beat { group, call, waiter };
+        let urgent = self.shared.rounds.load(Ordering::Relaxed) > 0;
+        let beat = Beat { group, call, urgent, waiter };
         self.queue(target).try_send(beat).map_err(|_| "too many heartbeats wait".to_owned())?;
         answer.await.unwrap_or_else(|_| Err("no answer".to_owned()))
     }
@@ -134,13 +160,8 @@ async fn converse(
     let writing = async {
         let mut next = Some(first);
         while let Some(beat) = next {
-            tokio::time::sleep(GATHER).await;
-            let mut gathered = vec![beat];
-            while let Ok(beat) = beats.try_recv() {
-                gathered.push(beat);
-            }
             *number += 1;
-            writer.push(&frame(*number, gathered, &waiting));
+            writer.push(&frame(*number, gather(beat, beats).await, &waiting));
             writer.flush().await.map_err(|error| error.to_string())?;
             next = beats.recv().await;
         }
@@ -152,12 +173,27 @@ async fn converse(
     }
 }
 
+/// Gathers what else is to be sent, until somebody waits for a part of it.
+async fn gather(first: Beat, beats: &mut mpsc::Receiver<Beat>) -> Vec<Beat> {
+    let (mut urgent, mut gathered) = (first.urgent, vec![first]);
+    let deadline = Instant::now() + GATHER;
+    while !urgent {
+        let Ok(Some(beat)) = timeout_at(deadline, beats.recv()).await else { break };
+        urgent = beat.urgent;
+        gathered.push(beat);
+    }
+    while let Ok(beat) = beats.try_recv() {
+        gathered.push(beat);
+    }
+    gathered
+}
+
 /// Makes a frame of heartbeats, and notes who waits for it. Nobody waits any more for a frame that
 /// is older than their patience: those are forgotten.
 fn frame(number: u64, gathered: Vec<Beat>, waiting: &Waiting) -> Pulse {
     let mut calls = Vec::with_capacity(gathered.len());
     let mut waiters = Vec::with_capacity(gathered.len());
-    for Beat { group, call, waiter } in gathered.into_iter().filter(|b| !b.waiter.is_closed()) {
+    for Beat { group, call, waiter, .. } in gathered.into_iter().filter(|b| !b.waiter.is_closed()) {
         calls.push((group, call));
         waiters.push(waiter);
     }
@@ -190,3 +226,6 @@ async fn read_answers(mut reader: FrameReader<quinn::RecvStream>, waiting: Waiti
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
