@@ -224,6 +224,12 @@ impl Group {
         let _ = self.raft().trigger().elect(true).await;
     }
 
+    /// Sends a heartbeat to each other member, if this replica leads.
+    pub(crate) async fn send_heartbeats(&self) {
+        // It fails only if the group has stopped.
+        let _ = self.raft().trigger().heartbeat().await;
+    }
+
     /// Makes this node the only member of a group that has none.
     pub(crate) async fn initialize(&self) -> Result<(), String> {
         raft::initialize(self.raft(), self.me).await

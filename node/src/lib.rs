@@ -26,6 +26,7 @@ mod reads;
 
 mod coordinator;
 mod lookout;
+mod metronome;
 mod stewards;
 mod announce;
 mod compaction;

@@ -23,7 +23,7 @@ use crate::node::{Me, Node, Parts};
 use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
 use crate::wal::{Wal, WalOptions};
-use crate::{announce, compaction, coordinator, incoming, lookout};
+use crate::{announce, compaction, coordinator, incoming, lookout, metronome};
 
 /// First port that a node tries if it is told none and had none before.
 const FIRST_PORT: u16 = 4401;
@@ -180,6 +180,7 @@ async fn start_on(
     }));
     node.spawn(coordinator::run(Arc::clone(&node)));
     node.spawn(lookout::run(Arc::clone(&node)));
+    node.spawn(metronome::run(Arc::clone(&node)));
     node.spawn(compaction::run(Arc::clone(&node)));
     node.spawn(announce::run(Arc::clone(&node)));
     node.spawn(follow_directory(Arc::clone(&node)));
