@@ -10,7 +10,7 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::gate::Peer;
 use dkv_wire::id::NodeId;
-use dkv_wire::identity::Identity;
+use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
@@ -31,7 +31,15 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
         node.peers().redial(peer);
     }
     let share = Arc::new(Semaphore::new(requests::CONNECTION_PARTS));
-    while let Ok((send, receive)) = connection.accept_bi().await {
+    loop {
+        if identity.role == Role::Node {
+            // As many as its groups need. There are the more of them the longer it is connected.
+            let groups = u32::try_from(node.groups().len()).unwrap_or(u32::MAX);
+            let streams = groups.saturating_mul(limits::GROUP_STREAMS_MAX);
+            let streams = streams.saturating_add(limits::CONNECTION_STREAMS_MAX);
+            connection.set_max_concurrent_bi_streams(streams.into());
+        }
+        let Ok((send, receive)) = connection.accept_bi().await else { return };
         let reader = FrameReader::new(receive, limits::FRAME_BYTES_MAX);
         let writer = FrameWriter::new(send);
         let stream = serve_stream(

@@ -28,8 +28,10 @@ pub const BATCH_COMMANDS_MAX: usize = 4096;
 pub const BATCH_BYTES_TARGET: usize = MIB;
 /// Requests that one node accepts from one connection before it stops reading from it.
 pub const CONNECTION_REQUESTS_MAX: usize = 4096;
-/// Streams that one authenticated peer may have open at once.
-pub const CONNECTION_STREAMS_MAX: u32 = 1024;
+/// Streams that one authenticated peer may have open at once. Each takes room before it is opened.
+pub const CONNECTION_STREAMS_MAX: u32 = 64;
+/// Streams that a node may have open besides, for each group of the node that it calls.
+pub const GROUP_STREAMS_MAX: u32 = 4;
 /// Streams that an unauthenticated peer may have open at once.
 pub const JOIN_STREAMS_MAX: u32 = 1;
 /// Connections that one process accepts at once.

@@ -221,7 +221,7 @@ impl Endpoint {
         tls: quinn::crypto::rustls::QuicClientConfig,
     ) -> Result<quinn::Connection, ConnectError> {
         let mut config = ClientConfig::new(Arc::new(tls));
-        config.transport_config(transport());
+        config.transport_config(dialing_transport());
         let address = self.reachable(address);
         let connecting = self.quinn.connect_with(config, address, SERVER_NAME).map_err(local)?;
         match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
@@ -318,6 +318,13 @@ fn sized(mut config: EndpointConfig) -> EndpointConfig {
 
 fn transport() -> Arc<TransportConfig> {
     Arc::new(transport_config())
+}
+
+/// Whoever is called opens no streams; room for them would be taken all the same.
+fn dialing_transport() -> Arc<TransportConfig> {
+    let mut config = transport_config();
+    config.max_concurrent_bidi_streams(VarInt::from_u32(0));
+    Arc::new(config)
 }
 
 /// Begins with the bounds of a joiner: what was granted once cannot be taken back.

@@ -256,7 +256,7 @@ async fn thousands_of_connections() {
     // Connections that are good, and many.
     let address = besieged.network.nodes[0].address();
     let mut open = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..40 {
         let mut some = tokio::task::JoinSet::new();
         for _ in 0..50 {
             let endpoint = direct.endpoint.clone();
