@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use dkv_wire::id::{NodeId, SessionId};
 use dkv_wire::message::{ServerAnswer, ServerRequest};
+use dkv_wire::platform;
 use dkv_wire::quic::{Close, Endpoint};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -169,7 +170,7 @@ impl Shared {
                         (self.itself.upgrade(), self.endpoint.credentials())
                     {
                         let identity = credentials.identity;
-                        self.runtime.spawn_blocking(move || {
+                        platform::spawn_blocking(move || {
                             shared.keep.save_nodes(identity.network, identity.role, &nodes);
                         });
                     }

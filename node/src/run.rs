@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dkv_wire::certificate::Credentials;
 use dkv_wire::gate::Gate;
+use dkv_wire::platform;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
 use tokio::sync::watch;
@@ -105,7 +106,9 @@ async fn start_on(
     .map_err(NodeError::new)?;
     info!(directory = %directory.path().display(), "data directory");
     let credentials = match directory.credentials().map_err(NodeError::new)? {
-        Some(credentials) if credentials.expired(SystemTime::now()).map_err(NodeError::new)? => {
+        Some(credentials)
+            if credentials.expired(platform::wall_clock()).map_err(NodeError::new)? =>
+        {
             certify_again(&args, &directory, credentials).await?
         }
         Some(credentials) => credentials,
@@ -241,7 +244,7 @@ async fn open_stores(
     let must_exist = file.log_begun;
     let damaged = |problem: String| directory.damaged(problem);
     disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError)?;
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = platform::run_blocking(move || {
         let disk = open_disk(&log_path).map_err(|error| error.to_string())?;
         let options = WalOptions {
             segment_bytes: segment_bytes(settings.log_bytes_max),
