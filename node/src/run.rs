@@ -18,11 +18,11 @@ use crate::admission::{
 };
 use crate::args::Args;
 use crate::data_dir::{DataDir, NodeFile};
-use crate::disk::{Disk, RealDisk};
 use crate::disk_check;
 use crate::node::{Me, Node, Parts};
 use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
+use crate::storage::{RealStorage, Storage};
 use crate::wal::{Wal, WalOptions};
 use crate::{announce, compaction, coordinator, incoming, lookout};
 
@@ -56,9 +56,22 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    run_on(RealStorage, args, ready, stop).await
+}
+
+/// As [`run`], with the data in a place of the caller's choice.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn run_on(
+    storage: impl Storage,
+    args: Args,
+    ready: impl FnOnce(SocketAddr),
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
     let mut stop = std::pin::pin!(stop);
     let started = tokio::select! {
-        started = start(args) => started?,
+        started = start(storage, args) => started?,
         () = &mut stop => return Ok(()),
     };
     let Started { node, mut failure } = started;
@@ -86,16 +99,7 @@ struct Started {
     failure: watch::Receiver<Option<String>>,
 }
 
-async fn start(args: Args) -> Result<Started, NodeError> {
-    let open_disk = |path: &Path| Ok(Arc::new(RealDisk::open(path)?) as Arc<dyn Disk>);
-    start_on(args, open_disk).await
-}
-
-/// As [`start`], with the log on a disk of the caller's choice.
-async fn start_on(
-    args: Args,
-    open_disk: impl FnOnce(&Path) -> std::io::Result<Arc<dyn Disk>> + Send + 'static,
-) -> Result<Started, NodeError> {
+async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> {
     let directory = match &args.data_dir {
         Some(path) => DataDir::open(path),
         None => match &args.name {
@@ -155,7 +159,7 @@ async fn start_on(
         }
     };
     let (failure, failed) = watch::channel(None);
-    let (wal, engine) = open_stores(&directory, &file, open_disk, failure.clone()).await?;
+    let (wal, engine) = open_stores(&directory, &file, storage, failure.clone()).await?;
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;
     let me = Me { network: identity.network, id, name: file.name.clone(), address };
@@ -236,7 +240,7 @@ fn local_ip_towards(server: SocketAddr) -> std::io::Result<IpAddr> {
 async fn open_stores(
     directory: &DataDir,
     file: &NodeFile,
-    open_disk: impl FnOnce(&Path) -> std::io::Result<Arc<dyn Disk>> + Send + 'static,
+    storage: impl Storage,
     failure: watch::Sender<Option<String>>,
 ) -> Result<(Wal, Engine), NodeError> {
     let (log_path, state_path) = (directory.log_path(), directory.state_path());
@@ -245,7 +249,6 @@ async fn open_stores(
     let damaged = |problem: String| directory.damaged(problem);
     disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError)?;
     let opened = platform::run_blocking(move || {
-        let disk = open_disk(&log_path).map_err(|error| error.to_string())?;
         let options = WalOptions {
             segment_bytes: segment_bytes(settings.log_bytes_max),
             cache_bytes: CACHE_BYTES,
@@ -264,10 +267,8 @@ async fn open_stores(
                 first
             });
         };
-        let wal =
-            Wal::open(disk, options, Box::new(on_fatal)).map_err(|error| error.to_string())?;
-        let engine = Engine::open(&state_path, EngineOptions::default())
-            .map_err(|error| error.to_string())?;
+        let wal = storage.open_log(&log_path, options, Box::new(on_fatal))?;
+        let engine = storage.open_engine(&state_path, EngineOptions::default())?;
         Ok::<_, String>((wal, engine))
     });
     let opened = opened.await.map_err(NodeError::new)?;
