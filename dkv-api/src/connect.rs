@@ -185,6 +185,7 @@ async fn by_stored(
         view,
     };
     tokio::select! {
+        biased;
         answer = &mut server => match answer {
             Ok((connection, view)) => {
                 let mut contact = contact(Some(connection), view);

@@ -4,7 +4,7 @@
 //! one go: there is no task between a caller and the stream to its node. Nothing is awaited under
 //! the lock, and nothing large is copied.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
 
 struct Core {
     router: Router<Waiter>,
-    links: HashMap<NodeId, Link>,
+    links: BTreeMap<NodeId, Link>,
     closed: bool,
     ticking: bool,
 }
@@ -63,7 +63,7 @@ impl Shared {
             busy: Notify::new(),
             core: Mutex::new(Core {
                 router: Router::new(SessionId::random()),
-                links: HashMap::new(),
+                links: BTreeMap::new(),
                 closed: false,
                 ticking: false,
             }),

@@ -71,12 +71,14 @@ pub async fn run_on(
 ) -> Result<(), NodeError> {
     let mut stop = std::pin::pin!(stop);
     let started = tokio::select! {
+        biased;
         started = start(storage, args) => started?,
         () = &mut stop => return Ok(()),
     };
     let Started { node, mut failure } = started;
     ready(node.me().address);
     let failed = tokio::select! {
+        biased;
         failed = failure.wait_for(Option::is_some) => failed.ok().and_then(|why| why.clone()),
         () = &mut stop => None,
     };

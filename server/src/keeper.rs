@@ -136,6 +136,7 @@ impl Task {
         let mut group = Vec::new();
         loop {
             tokio::select! {
+                biased;
                 _ = &mut stopped, if !stopping => {
                     stopping = true;
                     waiting.close();

@@ -32,6 +32,7 @@ pub mod observer;
 pub mod machine;
 pub mod network;
 pub mod disk;
+mod cryptography;
 
 pub mod log;
 pub mod random;

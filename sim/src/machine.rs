@@ -12,8 +12,10 @@ use std::time::{Duration, SystemTime};
 
 use dkv_wire::platform::{self, Platform};
 use quinn::AsyncUdpSocket;
+use rustls::crypto::CryptoProvider;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::cryptography;
 use crate::network::{self, Network};
 use crate::random::Random;
 
@@ -157,6 +159,10 @@ impl Platform for Simulated {
         let now = self.epoch + Duration::from_millis(self.now.get());
         let offset = Duration::from_millis(offset_ms.unsigned_abs());
         if offset_ms < 0 { now - offset } else { now + offset }
+    }
+
+    fn cryptography(&self) -> Arc<CryptoProvider> {
+        cryptography::provider()
     }
 
     fn random(&self) -> u64 {

@@ -24,6 +24,9 @@ struct Args {
     /// Print what the processes log, e.g. `info` or `dkv_node=debug`
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+    /// Run each seed twice and compare, datagram by datagram
+    #[arg(long)]
+    twice: bool,
     /// Go on after a seed that fails
     #[arg(long)]
     keep_going: bool,
@@ -34,7 +37,11 @@ fn main() -> ExitCode {
     if let Some(filter) = &args.log {
         sim::log::print(filter);
     }
-    let options = Options { faults_for: args.faults_for * 1000, echo: args.trace };
+    let options = Options {
+        faults_for: args.faults_for * 1000,
+        echo: args.trace,
+        every_datagram: args.twice,
+    };
     let begun = Instant::now();
     let mut failed = 0;
     let (mut simulated_ms, mut operations) = (0, 0);
@@ -47,6 +54,11 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
+        if args.twice
+            && let Ok(again) = run(seed, options)
+        {
+            compare(&outcome.trace, &again.trace);
+        }
         simulated_ms += outcome.simulated_ms;
         operations += outcome.operations.0;
         tell(seed, &outcome, at.elapsed().as_secs_f64());
@@ -70,6 +82,21 @@ fn main() -> ExitCode {
         begun.elapsed().as_secs_f64(),
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Shows where two traces part.
+fn compare(one: &[String], other: &[String]) {
+    match one.iter().zip(other).position(|(one, other)| one != other) {
+        None => println!("the same twice: {} and {} lines", one.len(), other.len()),
+        Some(place) => {
+            println!("the runs part after {place} lines");
+            for line in &one[place.saturating_sub(5)..place] {
+                println!("    {line}");
+            }
+            println!("  1 {}", one[place]);
+            println!("  2 {}", other[place]);
+        }
+    }
 }
 
 fn tell(seed: u64, outcome: &Outcome, seconds: f64) {

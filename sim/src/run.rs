@@ -29,11 +29,13 @@ pub struct Options {
     pub faults_for: u64,
     /// Whether the trace goes to standard error too.
     pub echo: bool,
+    /// Whether each datagram has a line in it.
+    pub every_datagram: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { faults_for: 15_000, echo: false }
+        Self { faults_for: 15_000, echo: false, every_datagram: false }
     }
 }
 
@@ -66,7 +68,7 @@ pub struct Outcome {
 /// If the run could not be made at all.
 pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let mut random = Random::new(seed);
-    let trace = Trace::new(options.echo);
+    let trace = Trace::new(options.echo, options.every_datagram);
     PANICKED.store(false, Ordering::Relaxed);
     watch_for_panics();
     let (settings, load, nodes) = network(&mut random);

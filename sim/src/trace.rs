@@ -21,14 +21,16 @@ struct State {
     datagrams: u64,
     lines: Vec<String>,
     echo: bool,
+    every_datagram: bool,
     now: u64,
 }
 
 impl Trace {
-    /// An empty trace; with `echo` its lines go to standard error too.
-    pub fn new(echo: bool) -> Self {
+    /// An empty trace. With `echo` its lines go to standard error too; with `every_datagram` each of
+    /// those has a line of its own.
+    pub fn new(echo: bool, every_datagram: bool) -> Self {
         let trace = Self::default();
-        trace.lock().echo = echo;
+        *trace.lock() = State { echo, every_datagram, ..State::default() };
         trace
     }
 
@@ -51,6 +53,9 @@ impl Trace {
             state.hash = (state.hash ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
         }
         state.datagrams += 1;
+        if state.every_datagram {
+            state.add(format!("{from} sends {bytes} bytes to {to}"), false);
+        }
         if state.datagrams % DATAGRAMS_A_LINE == 0 {
             let line = format!("{} datagrams, hash {:016x}", state.datagrams, state.hash);
             state.add(line, false);

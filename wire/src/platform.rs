@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use quinn::AsyncUdpSocket;
+use rustls::crypto::CryptoProvider;
 use uuid::{Builder, Uuid};
 
 /// The operating system of a simulated machine.
@@ -36,7 +37,15 @@ pub trait Platform {
 
     /// The next random number.
     fn random(&self) -> u64;
+
+    /// The cryptography of TLS. Its signatures must be of [`SIGNATURE_BYTES`] to make runs that can be
+    /// repeated; what is in them does not matter.
+    fn cryptography(&self) -> Arc<CryptoProvider>;
 }
+
+/// Length of every ECDSA signature on a simulated machine, in DER. By itself it varies by a few bytes,
+/// and what comes after it in a stream is cut into packets elsewhere each time.
+pub const SIGNATURE_BYTES: usize = 71;
 
 thread_local! {
     static SIMULATED: RefCell<Option<Rc<dyn Platform>>> = const { RefCell::new(None) };
@@ -101,6 +110,19 @@ pub fn random_u64() -> u64 {
 /// network can tell.
 pub fn refuses(address: SocketAddr) -> Option<bool> {
     simulated().map(|platform| platform.refuses(address))
+}
+
+/// The cryptography of TLS.
+pub(crate) fn cryptography() -> Arc<CryptoProvider> {
+    match simulated() {
+        None => Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+        Some(platform) => platform.cryptography(),
+    }
+}
+
+/// Whether a signature may have that length.
+pub(crate) fn accepts_signature(bytes: usize) -> bool {
+    bytes == SIGNATURE_BYTES || !is_simulated()
 }
 
 /// Runs what may wait for the disk where that holds nobody up: on a thread of its own. On a simulated

@@ -22,6 +22,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use crate::certificate::{Credentials, identity_of};
 use crate::id::{NetworkId, NodeId};
 use crate::identity::{Identity, Role};
+use crate::platform;
 use crate::token::Fingerprint;
 
 /// ALPN of everything but joining.
@@ -67,7 +68,7 @@ pub fn client(
     credentials: &Credentials,
     expect: Expect,
 ) -> Result<QuicClientConfig, rustls::Error> {
-    let provider = provider();
+    let provider = platform::cryptography();
     let verifier = NetworkVerifier {
         expect,
         network: credentials.identity.network,
@@ -85,7 +86,7 @@ pub fn client(
 
 /// TLS of a joiner that knows nothing but its token.
 pub fn joiner(authority: Fingerprint) -> Result<QuicClientConfig, rustls::Error> {
-    let provider = provider();
+    let provider = platform::cryptography();
     let verifier = JoinVerifier { authority, provider: provider.clone() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -99,7 +100,7 @@ pub fn joiner(authority: Fingerprint) -> Result<QuicClientConfig, rustls::Error>
 
 /// TLS of a process that is connected to.
 pub fn server(credentials: &Credentials, admit: Admit) -> Result<QuicServerConfig, rustls::Error> {
-    let provider = provider();
+    let provider = platform::cryptography();
     let roots = roots(&credentials.authority)?;
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
     let (verifier, protocols) = match admit {
@@ -122,10 +123,6 @@ pub fn server(credentials: &Credentials, admit: Admit) -> Result<QuicServerConfi
 
 fn quic_client(config: ClientConfig) -> Result<QuicClientConfig, rustls::Error> {
     QuicClientConfig::try_from(config).map_err(|error| rustls::Error::General(error.to_string()))
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, rustls::Error> {

@@ -5,7 +5,7 @@
 //! them for a peer at one time are one frame on a stream that stays open. Frames are numbered and
 //! may be answered in any order, so a group that answers late holds up no other.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub(crate) struct Pulses {
 struct Shared {
     me: NodeId,
     peers: Peers,
-    queues: Mutex<HashMap<NodeId, mpsc::Sender<Beat>>>,
+    queues: Mutex<BTreeMap<NodeId, mpsc::Sender<Beat>>>,
     tasks: Tasks,
 }
 
@@ -64,7 +64,7 @@ struct Beat {
 
 type Waiter = oneshot::Sender<CallResult>;
 /// Those who wait for the answers to frames, by the frames' numbers.
-type Waiting = Arc<Mutex<HashMap<u64, Vec<Waiter>>>>;
+type Waiting = Arc<Mutex<BTreeMap<u64, Vec<Waiter>>>>;
 
 impl Pulses {
     pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
@@ -147,6 +147,7 @@ async fn converse(
         Ok(())
     };
     tokio::select! {
+        biased;
         ended = writing => ended,
         error = reading => Err(error),
     }
