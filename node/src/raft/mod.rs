@@ -18,6 +18,7 @@ mod network;
 mod pulse;
 #[cfg(test)]
 mod rig;
+mod ordered_watch;
 mod runtime;
 mod service;
 mod snapshot;

@@ -1,4 +1,5 @@
-//! The runtime that openraft runs on: tokio, with random numbers that a simulation can repeat.
+//! The runtime that openraft runs on: tokio, with nothing in it that is left to chance but by the
+//! platform.
 
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use openraft::async_runtime::AsyncRuntime;
 use openraft::impls::TokioRuntime;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+
+use super::ordered_watch::OrderedWatch;
 
 /// Tokio; random numbers follow from what the platform draws.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + Send> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = SmallRng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = OrderedWatch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: Send + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 
