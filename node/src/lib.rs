@@ -47,4 +47,4 @@ mod storage;
 pub use args::Args;
 pub use main_loop::main;
 pub use run::{NodeError, run, run_on};
-pub use storage::Storage;
+pub use storage::{Storage, StorageError};

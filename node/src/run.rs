@@ -22,7 +22,7 @@ use crate::disk_check;
 use crate::node::{Me, Node, Parts};
 use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
-use crate::storage::{RealStorage, Storage};
+use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
 use crate::{announce, compaction, coordinator, incoming, lookout};
 
@@ -248,7 +248,6 @@ async fn open_stores(
     let (log_path, state_path) = (directory.log_path(), directory.state_path());
     let settings = file.settings.clone();
     let must_exist = file.log_begun;
-    let damaged = |problem: String| directory.damaged(problem);
     disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError)?;
     let opened = platform::run_blocking(move || {
         let options = WalOptions {
@@ -271,10 +270,16 @@ async fn open_stores(
         };
         let wal = storage.open_log(&log_path, options, Box::new(on_fatal))?;
         let engine = storage.open_engine(&state_path, EngineOptions::default())?;
-        Ok::<_, String>((wal, engine))
+        Ok::<_, StorageError>((wal, engine))
     });
     let opened = opened.await.map_err(NodeError::new)?;
-    opened.map_err(|problem| NodeError::new(damaged(problem)))
+    opened.map_err(|error| match error {
+        StorageError::Damaged(problem) => NodeError::new(directory.damaged(problem)),
+        StorageError::Unusable(why) => {
+            let path = directory.path().display();
+            NodeError(format!("the data directory {path} cannot be used: {why}"))
+        }
+    })
 }
 
 /// A sixteenth of the log, so that it is purged in small steps; a multiple of 64 KiB.

@@ -212,12 +212,16 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
 struct OnDisk(MemoryDisk);
 
 impl Storage for OnDisk {
-    fn open_log(&self, _: &Path, options: WalOptions, on_fatal: FatalHook) -> Result<Wal, String> {
-        let disk = Arc::new(self.0.clone());
-        Wal::open(disk, options, on_fatal).map_err(|error| error.to_string())
+    fn open_log(
+        &self,
+        _: &Path,
+        options: WalOptions,
+        on_fatal: FatalHook,
+    ) -> Result<Wal, StorageError> {
+        Ok(Wal::open(Arc::new(self.0.clone()), options, on_fatal)?)
     }
 
-    fn open_engine(&self, path: &Path, options: EngineOptions) -> Result<Engine, String> {
+    fn open_engine(&self, path: &Path, options: EngineOptions) -> Result<Engine, StorageError> {
         RealStorage.open_engine(path, options)
     }
 }
