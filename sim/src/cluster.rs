@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dkv_node::Args;
 use dkv_server::{Config, Server};
@@ -23,6 +23,8 @@ const FIRST_NODE: u8 = 11;
 const FIRST_CLIENT: u8 = 101;
 const SERVER_PORT: u16 = 4400;
 const NODE_PORT: u16 = 4401;
+/// Time since 1970 at the first tick: the beginning of 2026.
+const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
 /// The machines of one network, and what is between them.
 pub struct Cluster {
@@ -85,7 +87,7 @@ impl Cluster {
         trace: Trace,
     ) -> std::io::Result<Self> {
         let network = Network::new(random.fork(), trace.clone());
-        let epoch = SystemTime::now();
+        let epoch = UNIX_EPOCH + EPOCH;
         let mut machine = |number| Machine::new(number, network.clone(), random.fork(), epoch);
         let server = machine(SERVER);
         let clients = (0..clients).map(|number| machine(FIRST_CLIENT + number)).collect();
@@ -191,6 +193,7 @@ impl Cluster {
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = Arc::new(Mutex::new(None));
         node.process = Process { stop: Some(stop), ended: Arc::clone(&ended) };
+        let place = self.directory.path().to_string_lossy().into_owned();
         let (storage, trace, name) = (node.disk.clone(), self.trace.clone(), node.name.clone());
         self.network.set_dark(node.machine.address(), false);
         self.trace.line(format!("{name} starts"));
@@ -198,7 +201,8 @@ impl Cluster {
             let ready = |_| trace.line(format!("{name} serves"));
             let stopped = async { drop(stopped.await) };
             let result = dkv_node::run_on(storage, args, ready, stopped).await;
-            let result = result.map_err(|error| error.to_string());
+            // Where the directories are is another place each time.
+            let result = result.map_err(|error| error.to_string().replace(&*place, "…"));
             *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         });
     }

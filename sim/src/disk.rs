@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dkv_node::Storage;
 use dkv_node::disk::MemoryDisk;
 use dkv_node::state::{Engine, EngineOptions, MemoryStore};
 use dkv_node::wal::{FatalHook, Wal, WalOptions};
+use dkv_node::{Storage, StorageError};
 
 use crate::random::Random;
 
@@ -86,11 +86,11 @@ impl Storage for Disk {
         path: &Path,
         options: WalOptions,
         on_fatal: FatalHook,
-    ) -> Result<Wal, String> {
+    ) -> Result<Wal, StorageError> {
         // The node looks there whether it lost its log; what is durable is in memory.
         std::fs::create_dir_all(path)
             .and_then(|()| std::fs::write(path.join("in-memory"), ""))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| StorageError::Unusable(error.to_string()))?;
         let pace = Arc::clone(&self.pace);
         let pace = move || {
             let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,11 +106,10 @@ impl Storage for Disk {
         let salt_seed = self.pace.lock().unwrap_or_else(PoisonError::into_inner).1.next();
         let options = WalOptions { salt_seed, ..options };
         let disk = Arc::new(self.log.clone());
-        Wal::open_with_tasks(disk, options, on_fatal, Box::new(pace))
-            .map_err(|error| error.to_string())
+        Ok(Wal::open_with_tasks(disk, options, on_fatal, Box::new(pace))?)
     }
 
-    fn open_engine(&self, _: &Path, options: EngineOptions) -> Result<Engine, String> {
-        Engine::in_memory(&self.checkpoints, options).map_err(|error| error.to_string())
+    fn open_engine(&self, _: &Path, options: EngineOptions) -> Result<Engine, StorageError> {
+        Ok(Engine::in_memory(&self.checkpoints, options)?)
     }
 }
