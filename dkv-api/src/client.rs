@@ -1,7 +1,7 @@
 //! The handle that callers hold.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::{HolderId, NodeId};
@@ -9,6 +9,7 @@ use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Condition, RequestBody, ServerAnswer, ServerRequest, TokenInfo};
 use dkv_wire::network::NetworkView;
+use dkv_wire::platform;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -433,12 +434,12 @@ async fn renew(shared: std::sync::Weak<Shared>) {
         tokio::time::sleep(RENEW_EVERY).await;
         let Some(shared) = shared.upgrade() else { return };
         let Some(credentials) = shared.endpoint.credentials() else { return };
-        let age = credentials.age(SystemTime::now()).unwrap_or_default();
+        let age = credentials.age(platform::wall_clock()).unwrap_or_default();
         let (true, Ok(public_key)) = (age > limits::CERTIFICATE_RENEW, credentials.public_key())
         else {
             continue;
         };
-        if credentials.expired(SystemTime::now()).unwrap_or_default() {
+        if credentials.expired(platform::wall_clock()).unwrap_or_default() {
             // Nobody was there to renew it for days; its key still proves whose it was.
             match shared.server.recertify(&credentials).await {
                 Ok(renewed) => connect::take(&shared.endpoint, &renewed, &shared.keep),

@@ -14,7 +14,7 @@
 //! Given nodes come last; they only accept stored credentials, because only the server admits.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
@@ -26,6 +26,7 @@ use dkv_wire::message::{
     Answer, JoinRefusal, Opening, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
 };
 use dkv_wire::network::NetworkView;
+use dkv_wire::platform;
 use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
@@ -184,6 +185,7 @@ async fn by_stored(
         view,
     };
     tokio::select! {
+        biased;
         answer = &mut server => match answer {
             Ok((connection, view)) => {
                 let mut contact = contact(Some(connection), view);
@@ -363,7 +365,8 @@ async fn ask_node(
 
 /// A client that runs for a moment only, again and again, has no background to renew in.
 async fn renew_if_old(contact: &mut Contact, keep: &Keep) {
-    let old = contact.credentials.age(SystemTime::now()).is_ok_and(|age| age > CERTIFICATE_RENEW);
+    let old =
+        contact.credentials.age(platform::wall_clock()).is_ok_and(|age| age > CERTIFICATE_RENEW);
     let (true, Some(connection)) = (old, &contact.connection) else { return };
     let Ok(public_key) = contact.credentials.public_key() else { return };
     let request = ServerRequest::Renew { public_key };

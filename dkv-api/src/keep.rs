@@ -15,12 +15,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dkv_wire::certificate::Credentials;
 use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::identity::Role;
-use dkv_wire::{durable, limits, local};
+use dkv_wire::{durable, limits, local, platform};
 use tracing::{debug, warn};
 
 use crate::address::HostPort;
@@ -73,7 +73,7 @@ impl Keep {
             let identity = credentials.identity;
             let fits = identity.network == network && identity.role == role;
             // A certificate that ends during the first handshakes is none to begin with.
-            let soon = SystemTime::now() + limits::HANDSHAKE_TIMEOUT;
+            let soon = platform::wall_clock() + limits::HANDSHAKE_TIMEOUT;
             (fits && credentials.expired(soon).ok()? == expired).then_some(credentials)
         })
     }

@@ -68,6 +68,7 @@ pub(crate) async fn run(shared: Arc<Shared>, node: NodeId, generation: u64, addr
     }
     let way = Way { shared: &shared, connection: &connection, node, generation };
     let why = tokio::select! {
+        biased;
         _ = connection.closed() => String::new(),
         why = way.serve(small_queue) => why,
         why = way.serve(bulk_queue) => why,
@@ -106,6 +107,7 @@ impl Way<'_> {
         let mut writer = FrameWriter::new(send);
         writer.push(&Opening::Requests);
         tokio::select! {
+            biased;
             why = self.write(writer, queue, batch) => why,
             why = self.read(FrameReader::new(receive, FRAME_BYTES_MAX)) => why,
         }

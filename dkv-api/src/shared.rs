@@ -4,13 +4,14 @@
 //! one go: there is no task between a caller and the stream to its node. Nothing is awaited under
 //! the lock, and nothing large is copied.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dkv_wire::id::{NodeId, SessionId};
 use dkv_wire::message::{ServerAnswer, ServerRequest};
+use dkv_wire::platform;
 use dkv_wire::quic::{Close, Endpoint};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -44,7 +45,7 @@ pub(crate) struct Shared {
 
 struct Core {
     router: Router<Waiter>,
-    links: HashMap<NodeId, Link>,
+    links: BTreeMap<NodeId, Link>,
     closed: bool,
     ticking: bool,
 }
@@ -62,7 +63,7 @@ impl Shared {
             busy: Notify::new(),
             core: Mutex::new(Core {
                 router: Router::new(SessionId::random()),
-                links: HashMap::new(),
+                links: BTreeMap::new(),
                 closed: false,
                 ticking: false,
             }),
@@ -169,7 +170,7 @@ impl Shared {
                         (self.itself.upgrade(), self.endpoint.credentials())
                     {
                         let identity = credentials.identity;
-                        self.runtime.spawn_blocking(move || {
+                        platform::spawn_blocking(move || {
                             shared.keep.save_nodes(identity.network, identity.role, &nodes);
                         });
                     }

@@ -8,13 +8,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dkv_wire::certificate::Credentials;
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, find_token, join, recertify};
 use dkv_wire::limits;
 use dkv_wire::message::{Admission, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::platform;
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::tls::Admit;
 use tokio::time::Instant;
@@ -236,11 +237,11 @@ pub(crate) async fn keep_certified(node: Arc<Node>) {
 
 async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
     let Some(credentials) = node.endpoint().credentials() else { return Ok(()) };
-    let age = credentials.age(SystemTime::now()).map_err(NodeError::new)?;
+    let age = credentials.age(platform::wall_clock()).map_err(NodeError::new)?;
     if age < limits::CERTIFICATE_RENEW {
         return Ok(());
     }
-    let renewed = if credentials.expired(SystemTime::now()).map_err(NodeError::new)? {
+    let renewed = if credentials.expired(platform::wall_clock()).map_err(NodeError::new)? {
         let server = node.server().resolve().await.map_err(NodeError::new)?;
         let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
         recertify(&endpoint, server, &credentials).await.map_err(NodeError::new)?

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dkv_wire::network::Settings;
+use dkv_wire::platform::run_blocking;
 use tracing::{info, warn};
 
 /// Syncs that are timed.
@@ -53,7 +54,7 @@ pub(crate) async fn check(
 ) -> Result<(), String> {
     for attempt in 1.. {
         let path = directory.to_owned();
-        let measured = tokio::task::spawn_blocking(move || measure(&path)).await;
+        let measured = run_blocking(move || measure(&path)).await;
         let verdict = match measured.map_err(|error| error.to_string())? {
             Ok(time) => judge(time, settings),
             // A full disk still lets a node start, and serve reads.

@@ -43,7 +43,9 @@ mod tasks;
 pub mod state;
 pub mod wal;
 pub mod disk;
+mod storage;
 
 pub use args::Args;
 pub use main_loop::main;
-pub use run::{NodeError, run};
+pub use run::{NodeError, run, run_on};
+pub use storage::{Storage, StorageError};

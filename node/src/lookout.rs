@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_wire::platform;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -116,6 +117,9 @@ struct Probe {
 
 /// Whether the kernel at that address says that nobody is there.
 async fn refuses(probes: &mut BTreeMap<NodeId, Probe>, node: NodeId, address: SocketAddr) -> bool {
+    if let Some(known) = platform::refuses(address) {
+        return known;
+    }
     if probes.get(&node).is_none_or(|probe| probe.address != address) {
         match connect(address).await {
             Ok(socket) => drop(probes.insert(node, Probe { address, socket })),

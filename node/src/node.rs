@@ -10,6 +10,7 @@ use dkv_wire::gate::Gate;
 use dkv_wire::id::{GroupId, NetworkId, NodeId};
 use dkv_wire::message::NodeStatus;
 use dkv_wire::network::{NetworkView, NodeState, Settings};
+use dkv_wire::platform::run_blocking;
 use dkv_wire::quic::Endpoint;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -482,7 +483,7 @@ struct Opener<'a> {
 impl Opener<'_> {
     async fn open(&self, id: GroupId) -> Result<Group, String> {
         let engine = self.engine.clone();
-        let loaded = tokio::task::spawn_blocking(move || Machine::load(engine.group(id)?));
+        let loaded = run_blocking(move || Machine::load(engine.group(id)?));
         let machine =
             loaded.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let log = self.wal.group(id);

@@ -8,7 +8,7 @@
 //! a peer does not answer says so ([`Peers::failed`]), and after a while of nothing but failures
 //! the connection is dropped and made anew.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::hearing::Hearing;
 
 /// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
     /// Small and urgent.
     Urgent,
@@ -63,9 +63,9 @@ pub(crate) struct Peers {
 struct Shared {
     endpoint: Endpoint,
     gate: Arc<Gate>,
-    addresses: Mutex<HashMap<NodeId, SocketAddr>>,
-    links: Mutex<HashMap<(NodeId, Lane), Arc<Link>>>,
-    hearings: Mutex<HashMap<NodeId, Hearing>>,
+    addresses: Mutex<BTreeMap<NodeId, SocketAddr>>,
+    links: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
+    hearings: Mutex<BTreeMap<NodeId, Hearing>>,
 }
 
 /// One connection to be, or that is.

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dkv_wire::certificate::Credentials;
 use dkv_wire::gate::Gate;
+use dkv_wire::platform;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
 use tokio::sync::watch;
@@ -17,11 +18,11 @@ use crate::admission::{
 };
 use crate::args::Args;
 use crate::data_dir::{DataDir, NodeFile};
-use crate::disk::{Disk, RealDisk};
 use crate::disk_check;
 use crate::node::{Me, Node, Parts};
 use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
+use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
 use crate::{announce, compaction, coordinator, incoming, lookout, metronome};
 
@@ -55,14 +56,29 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    run_on(RealStorage, args, ready, stop).await
+}
+
+/// As [`run`], with the data in a place of the caller's choice.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn run_on(
+    storage: impl Storage,
+    args: Args,
+    ready: impl FnOnce(SocketAddr),
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
     let mut stop = std::pin::pin!(stop);
     let started = tokio::select! {
-        started = start(args) => started?,
+        biased;
+        started = start(storage, args) => started?,
         () = &mut stop => return Ok(()),
     };
     let Started { node, mut failure } = started;
     ready(node.me().address);
     let failed = tokio::select! {
+        biased;
         failed = failure.wait_for(Option::is_some) => failed.ok().and_then(|why| why.clone()),
         () = &mut stop => None,
     };
@@ -85,16 +101,7 @@ struct Started {
     failure: watch::Receiver<Option<String>>,
 }
 
-async fn start(args: Args) -> Result<Started, NodeError> {
-    let open_disk = |path: &Path| Ok(Arc::new(RealDisk::open(path)?) as Arc<dyn Disk>);
-    start_on(args, open_disk).await
-}
-
-/// As [`start`], with the log on a disk of the caller's choice.
-async fn start_on(
-    args: Args,
-    open_disk: impl FnOnce(&Path) -> std::io::Result<Arc<dyn Disk>> + Send + 'static,
-) -> Result<Started, NodeError> {
+async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> {
     let directory = match &args.data_dir {
         Some(path) => DataDir::open(path),
         None => match &args.name {
@@ -105,7 +112,9 @@ async fn start_on(
     .map_err(NodeError::new)?;
     info!(directory = %directory.path().display(), "data directory");
     let credentials = match directory.credentials().map_err(NodeError::new)? {
-        Some(credentials) if credentials.expired(SystemTime::now()).map_err(NodeError::new)? => {
+        Some(credentials)
+            if credentials.expired(platform::wall_clock()).map_err(NodeError::new)? =>
+        {
             certify_again(&args, &directory, credentials).await?
         }
         Some(credentials) => credentials,
@@ -152,7 +161,7 @@ async fn start_on(
         }
     };
     let (failure, failed) = watch::channel(None);
-    let (wal, engine) = open_stores(&directory, &file, open_disk, failure.clone()).await?;
+    let (wal, engine) = open_stores(&directory, &file, storage, failure.clone()).await?;
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;
     let me = Me { network: identity.network, id, name: file.name.clone(), address };
@@ -234,16 +243,14 @@ fn local_ip_towards(server: SocketAddr) -> std::io::Result<IpAddr> {
 async fn open_stores(
     directory: &DataDir,
     file: &NodeFile,
-    open_disk: impl FnOnce(&Path) -> std::io::Result<Arc<dyn Disk>> + Send + 'static,
+    storage: impl Storage,
     failure: watch::Sender<Option<String>>,
 ) -> Result<(Wal, Engine), NodeError> {
     let (log_path, state_path) = (directory.log_path(), directory.state_path());
     let settings = file.settings.clone();
     let must_exist = file.log_begun;
-    let damaged = |problem: String| directory.damaged(problem);
     disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError)?;
-    let opened = tokio::task::spawn_blocking(move || {
-        let disk = open_disk(&log_path).map_err(|error| error.to_string())?;
+    let opened = platform::run_blocking(move || {
         let options = WalOptions {
             segment_bytes: segment_bytes(settings.log_bytes_max),
             cache_bytes: CACHE_BYTES,
@@ -262,14 +269,18 @@ async fn open_stores(
                 first
             });
         };
-        let wal =
-            Wal::open(disk, options, Box::new(on_fatal)).map_err(|error| error.to_string())?;
-        let engine = Engine::open(&state_path, EngineOptions::default())
-            .map_err(|error| error.to_string())?;
-        Ok::<_, String>((wal, engine))
+        let wal = storage.open_log(&log_path, options, Box::new(on_fatal))?;
+        let engine = storage.open_engine(&state_path, EngineOptions::default())?;
+        Ok::<_, StorageError>((wal, engine))
     });
     let opened = opened.await.map_err(NodeError::new)?;
-    opened.map_err(|problem| NodeError::new(damaged(problem)))
+    opened.map_err(|error| match error {
+        StorageError::Damaged(problem) => NodeError::new(directory.damaged(problem)),
+        StorageError::Unusable(why) => {
+            let path = directory.path().display();
+            NodeError(format!("the data directory {path} cannot be used: {why}"))
+        }
+    })
 }
 
 /// A sixteenth of the log, so that it is purged in small steps; a multiple of 64 KiB.

@@ -105,6 +105,12 @@ pub(crate) async fn run(
         }
         let room = waiting.len() < TAKE_MAX;
         tokio::select! {
+            // First whatever has come: the next batch takes all of it. It is bounded by the room.
+            biased;
+            count = queue.recv_many(&mut taken, TAKE_MAX), if open && room => {
+                open = count > 0;
+                waiting.extend(taken.drain(..));
+            }
             Some((outcome, replies)) = in_flight.next(), if !in_flight.is_empty() => {
                 answer(group, me, outcome, replies);
             }
@@ -114,10 +120,6 @@ pub(crate) async fn run(
                 if !waiting.is_empty() =>
             {
                 refuse_expired(&mut waiting, log_full);
-            }
-            count = queue.recv_many(&mut taken, TAKE_MAX), if open && room => {
-                open = count > 0;
-                waiting.extend(taken.drain(..));
             }
         }
     }

@@ -2,8 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dkv_wire::platform;
+
 pub(crate) fn now() -> SystemTime {
-    SystemTime::now()
+    platform::wall_clock()
 }
 
 /// Milliseconds since 1970.

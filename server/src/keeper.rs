@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dkv_wire::gate::Gate;
+use dkv_wire::platform;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -135,6 +136,7 @@ impl Task {
         let mut group = Vec::new();
         loop {
             tokio::select! {
+                biased;
                 _ = &mut stopped, if !stopping => {
                     stopping = true;
                     waiting.close();
@@ -189,7 +191,7 @@ impl Task {
 
     async fn write(&self, next: &Arc<Registry>) -> Result<(), NotKept> {
         let (next, file, lock) = (Arc::clone(next), self.file.clone(), Arc::clone(&self.lock));
-        let written = tokio::task::spawn_blocking(move || {
+        let written = platform::run_blocking(move || {
             let written = books::save(&file, &next);
             drop(lock);
             written

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use dkv_wire::certificate::Authority;
 use dkv_wire::codec::decode;
@@ -21,6 +20,7 @@ use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::{Close, proof_material};
 use dkv_wire::token::Token;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio::time::timeout;
 use tracing::{debug, info};
 use uuid::Uuid;

@@ -18,7 +18,6 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
-use uuid::Uuid;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -26,6 +25,7 @@ use crate::durable;
 use crate::id::NetworkId;
 use crate::identity::{Identity, InvalidIdentity, Role};
 use crate::limits::{CERTIFICATE_LIFE, CLOCK_SKEW};
+use crate::platform;
 use crate::token::Fingerprint;
 
 /// Life of the authority itself.
@@ -81,13 +81,13 @@ impl Authority {
     pub fn create(network: NetworkId, now: SystemTime) -> Result<Self, CertificateError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        params.not_before = at(now, -signed(CLOCK_SKEW));
-        params.not_after = at(now, signed(AUTHORITY_LIFE));
+        params.not_before = at(now, -seconds(CLOCK_SKEW));
+        params.not_after = at(now, seconds(AUTHORITY_LIFE));
         params.distinguished_name = name(&format!("dkv {network}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.serial_number = Some(serial());
-        let certificate = params.self_signed(&key)?.der().clone();
+        let certificate = signed(|| params.self_signed(&key))?;
         Ok(Self { network, certificate, issuer: Issuer::new(params, key) })
     }
 
@@ -145,8 +145,8 @@ impl Authority {
             return Err(CertificateError::Unusable("only ECDSA P-256 keys are accepted".into()));
         }
         let mut params = CertificateParams::new(vec![identity.dns_name()])?;
-        params.not_before = at(now, -signed(CLOCK_SKEW));
-        params.not_after = at(now, signed(CERTIFICATE_LIFE));
+        params.not_before = at(now, -seconds(CLOCK_SKEW));
+        params.not_after = at(now, seconds(CERTIFICATE_LIFE));
         params.distinguished_name = name(&identity.to_string());
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -156,8 +156,8 @@ impl Authority {
         }
         params.serial_number = Some(serial());
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&public_key, &self.issuer)?;
-        Ok(Bytes::copy_from_slice(certificate.der()))
+        let certificate = signed(|| params.signed_by(&public_key, &self.issuer))?;
+        Ok(Bytes::copy_from_slice(&certificate))
     }
 }
 
@@ -328,6 +328,18 @@ fn unusable(error: impl std::fmt::Display) -> CertificateError {
     CertificateError::Unusable(error.to_string())
 }
 
+/// Has a certificate signed, again and again until the platform likes the length of the signature.
+fn signed(
+    sign: impl Fn() -> Result<rcgen::Certificate, rcgen::Error>,
+) -> Result<CertificateDer<'static>, CertificateError> {
+    loop {
+        let certificate = sign()?.der().clone();
+        if platform::accepts_signature(parse(&certificate)?.signature_value.data.len()) {
+            return Ok(certificate);
+        }
+    }
+}
+
 fn name(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
@@ -335,7 +347,7 @@ fn name(common_name: &str) -> DistinguishedName {
 }
 
 fn serial() -> SerialNumber {
-    SerialNumber::from_slice(Uuid::new_v4().as_bytes())
+    SerialNumber::from_slice(platform::random_uuid().as_bytes())
 }
 
 fn at(now: SystemTime, offset: time::Duration) -> OffsetDateTime {
@@ -344,7 +356,7 @@ fn at(now: SystemTime, offset: time::Duration) -> OffsetDateTime {
     moment.replace_nanosecond(0).unwrap_or(moment)
 }
 
-fn signed(duration: Duration) -> time::Duration {
+fn seconds(duration: Duration) -> time::Duration {
     time::Duration::seconds(duration.as_secs() as i64)
 }
 

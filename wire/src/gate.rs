@@ -4,7 +4,8 @@
 //! identity, refuses whom the deny list names, and remembers every connection, made or taken, so
 //! that a new entry of the deny list closes what is open already.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::Semaphore;
@@ -28,7 +29,9 @@ pub enum Peer {
 /// Lets connections in.
 pub struct Gate {
     denied: RwLock<HashSet<HolderId>>,
-    open: Mutex<HashMap<usize, (HolderId, quinn::Connection)>>,
+    open: Mutex<BTreeMap<u64, (HolderId, quinn::Connection)>>,
+    /// Connections so far: each is remembered under its number.
+    numbered: AtomicU64,
     handshakes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
 }
@@ -38,6 +41,7 @@ impl Default for Gate {
         Self {
             denied: RwLock::default(),
             open: Mutex::default(),
+            numbered: AtomicU64::new(0),
             handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES_MAX)),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
         }
@@ -70,7 +74,7 @@ impl Gate {
     /// For connections that this process made; those that it took are remembered already.
     pub fn watch(self: &Arc<Self>, connection: &quinn::Connection) {
         let Some(identity) = peer_identity(connection) else { return };
-        let key = connection.stable_id();
+        let key = self.numbered.fetch_add(1, Ordering::Relaxed);
         self.connections().insert(key, (identity.holder, connection.clone()));
         // Asked after the insertion: a list that changes in between sees the connection.
         if self.is_denied(identity.holder) {
@@ -149,7 +153,7 @@ impl Gate {
 
     fn connections(
         &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<usize, (HolderId, quinn::Connection)>> {
+    ) -> std::sync::MutexGuard<'_, BTreeMap<u64, (HolderId, quinn::Connection)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

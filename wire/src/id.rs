@@ -10,6 +10,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::platform;
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -19,7 +21,7 @@ macro_rules! uuid_id {
         impl $name {
             /// A fresh random id.
             pub fn random() -> Self {
-                Self(Uuid::new_v4())
+                Self(platform::random_uuid())
             }
 
             /// The first eight hexadecimal digits, enough for a person to tell ids apart.

@@ -19,6 +19,7 @@ pub mod call;
 pub mod identity;
 pub mod token;
 pub mod certificate;
+pub mod platform;
 pub mod tls;
 pub mod quic;
 pub mod gate;

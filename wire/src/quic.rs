@@ -20,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::certificate::{Credentials, identity_of};
 use crate::identity::Identity;
 use crate::limits;
+use crate::platform;
 use crate::tls::{self, Admit, Expect};
 use crate::token::Fingerprint;
 
@@ -139,14 +140,8 @@ impl Endpoint {
         admit: Admit,
         secret: &[u8],
     ) -> io::Result<Self> {
-        let socket = bind(address)?;
         let server = server_config(&credentials, admit)?;
-        let quinn = quinn::Endpoint::new(
-            listening_config(secret),
-            Some(server),
-            socket,
-            Arc::new(quinn::TokioRuntime),
-        )?;
+        let quinn = open(listening_config(secret), Some(server), address)?;
         Ok(Self { quinn, credentials: Arc::new(RwLock::new(Some(credentials))) })
     }
 
@@ -154,14 +149,9 @@ impl Endpoint {
     /// [`join`](Self::connect_to_join).
     pub fn dial_only(credentials: Option<Credentials>) -> io::Result<Self> {
         let unspecified = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        let socket =
-            bind(unspecified).or_else(|_| bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
-        let quinn = quinn::Endpoint::new(
-            sized(EndpointConfig::default()),
-            None,
-            socket,
-            Arc::new(quinn::TokioRuntime),
-        )?;
+        let any = || sized(EndpointConfig::default());
+        let quinn = open(any(), None, unspecified)
+            .or_else(|_| open(any(), None, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
         Ok(Self { quinn, credentials: Arc::new(RwLock::new(credentials)) })
     }
 
@@ -371,6 +361,22 @@ fn transport_config() -> TransportConfig {
     acks.ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS));
     config.ack_frequency_config(Some(acks));
     config
+}
+
+/// Opens the socket of an endpoint, and the endpoint on it.
+fn open(
+    mut config: EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+    address: SocketAddr,
+) -> io::Result<quinn::Endpoint> {
+    let runtime = Arc::new(quinn::TokioRuntime);
+    match platform::bind(address)? {
+        None => quinn::Endpoint::new(config, server, bind(address)?, runtime),
+        Some(socket) => {
+            config.rng_seed(platform::endpoint_seed());
+            quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
+        }
+    }
 }
 
 fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {

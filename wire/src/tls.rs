@@ -9,6 +9,7 @@
 //! authority itself proved by the fingerprint in the joiner's token.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::WebPkiServerVerifier;
@@ -16,12 +17,14 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError as TlsCertificateError, DigitallySignedStruct, SignatureScheme};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::certificate::{Credentials, identity_of};
 use crate::id::{NetworkId, NodeId};
 use crate::identity::{Identity, Role};
+use crate::platform;
 use crate::token::Fingerprint;
 
 /// ALPN of everything but joining.
@@ -67,13 +70,13 @@ pub fn client(
     credentials: &Credentials,
     expect: Expect,
 ) -> Result<QuicClientConfig, rustls::Error> {
-    let provider = provider();
+    let provider = platform::cryptography();
     let verifier = NetworkVerifier {
         expect,
         network: credentials.identity.network,
         inner: web_pki(&provider, roots(&credentials.authority)?)?,
     };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_details(provider, Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -85,9 +88,9 @@ pub fn client(
 
 /// TLS of a joiner that knows nothing but its token.
 pub fn joiner(authority: Fingerprint) -> Result<QuicClientConfig, rustls::Error> {
-    let provider = provider();
+    let provider = platform::cryptography();
     let verifier = JoinVerifier { authority, provider: provider.clone() };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_details(provider, Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -99,7 +102,7 @@ pub fn joiner(authority: Fingerprint) -> Result<QuicClientConfig, rustls::Error>
 
 /// TLS of a process that is connected to.
 pub fn server(credentials: &Credentials, admit: Admit) -> Result<QuicServerConfig, rustls::Error> {
-    let provider = provider();
+    let provider = platform::cryptography();
     let roots = roots(&credentials.authority)?;
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
     let (verifier, protocols) = match admit {
@@ -111,7 +114,7 @@ pub fn server(credentials: &Credentials, admit: Admit) -> Result<QuicServerConfi
     let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
     // The authority's certificate goes along: a joiner compares it with its fingerprint.
     let chain = vec![credentials.certificate.clone(), credentials.authority.clone()];
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, credentials.key())?;
@@ -122,10 +125,6 @@ pub fn server(credentials: &Credentials, admit: Admit) -> Result<QuicServerConfi
 
 fn quic_client(config: ClientConfig) -> Result<QuicClientConfig, rustls::Error> {
     QuicClientConfig::try_from(config).map_err(|error| rustls::Error::General(error.to_string()))
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, rustls::Error> {
@@ -252,6 +251,17 @@ impl ServerCertVerifier for JoinVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The clock by which certificates are valid.
+#[derive(Debug)]
+struct WallClock;
+
+impl TimeProvider for WallClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = platform::wall_clock().duration_since(UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
     }
 }
 

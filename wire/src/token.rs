@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::identity::Role;
 use crate::limits::TOKEN_BYTES_MAX;
+use crate::platform;
 
 const PREFIX: &str = "dkv1";
 
@@ -50,7 +51,7 @@ impl Token {
         if aws_lc_rs::rand::fill(&mut secret).is_err() {
             unreachable!("the system has no randomness");
         }
-        Self { role, id: Uuid::new_v4(), secret, authority }
+        Self { role, id: platform::random_uuid(), secret, authority }
     }
 
     /// What the server stores of the secret.

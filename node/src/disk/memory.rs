@@ -73,6 +73,7 @@ impl MemoryDisk {
                 names.insert(name.clone(), file);
             }
         }
+        forget_unnamed(&mut files, [&names]);
         let next = State {
             files,
             names_durable: names.clone(),
@@ -89,8 +90,10 @@ impl MemoryDisk {
     pub fn restart(&self) -> Self {
         let mut state = self.lock();
         state.dead = true;
+        let mut files = state.files.clone();
+        forget_unnamed(&mut files, [&state.names, &state.names_durable]);
         let next = State {
-            files: state.files.clone(),
+            files,
             names: state.names.clone(),
             names_durable: state.names_durable.clone(),
             free_bytes: state.free_bytes,
@@ -120,6 +123,11 @@ impl MemoryDisk {
     /// Calls `hook` before the next read of a file, on the thread that reads.
     pub fn before_next_read(&self, hook: impl FnOnce() + Send + 'static) {
         self.lock().before_read = Some(Box::new(hook));
+    }
+
+    /// Whether the power is gone: every call fails.
+    pub fn is_dead(&self) -> bool {
+        self.lock().dead
     }
 
     /// How many bytes were read from files.
@@ -210,6 +218,19 @@ impl Contents {
             }
         }
         self.visible = self.durable.clone();
+    }
+}
+
+/// Lets go of the bytes of files that no name leads to.
+fn forget_unnamed<'a>(
+    files: &mut [Contents],
+    names: impl IntoIterator<Item = &'a BTreeMap<String, usize>>,
+) {
+    let named: BTreeSet<usize> = names.into_iter().flat_map(BTreeMap::values).copied().collect();
+    for (file, contents) in files.iter_mut().enumerate() {
+        if !named.contains(&file) {
+            *contents = Contents::default();
+        }
     }
 }
 

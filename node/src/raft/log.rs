@@ -14,6 +14,7 @@ use std::ops::RangeBounds;
 
 use bytes::Bytes;
 use dkv_wire::codec::{decode, encode};
+use dkv_wire::platform::run_blocking;
 use futures::stream::{Stream, try_unfold};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
@@ -57,8 +58,7 @@ impl LogStore {
         let entries = if reading.is_in_memory() {
             reading.entries()?
         } else {
-            let read = tokio::task::spawn_blocking(move || reading.entries());
-            read.await.map_err(io::Error::other)??
+            run_blocking(move || reading.entries()).await??
         };
         entries.iter().map(|(_, entry)| decode_entry(entry).map_err(invalid)).collect()
     }

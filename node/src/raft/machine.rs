@@ -16,6 +16,7 @@ use bytes::Bytes;
 use dkv_wire::codec::encode;
 use dkv_wire::id::{GroupId, Revision};
 use dkv_wire::message::Stored;
+use dkv_wire::platform::run_blocking;
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -282,11 +283,11 @@ impl RaftSnapshotBuilder<Types> for Checkpoint {
         if let Some((position, mut changes)) = self.work.take() {
             loop {
                 let writer = store.clone();
-                let written = tokio::task::spawn_blocking(move || {
+                let written = run_blocking(move || {
                     let result = writer.checkpoint(&changes);
                     (result, changes)
                 });
-                let (result, kept) = written.await.map_err(io::Error::other)?;
+                let (result, kept) = written.await?;
                 match result {
                     Ok(()) => break,
                     // An installed snapshot has overtaken this checkpoint.

@@ -18,6 +18,8 @@ mod network;
 mod pulse;
 #[cfg(test)]
 mod rig;
+mod ordered_watch;
+mod runtime;
 mod service;
 mod snapshot;
 mod watch;
@@ -71,6 +73,7 @@ openraft::declare_raft_types!(
         Node = openraft::EmptyNode,
         Term = u64,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = runtime::Runtime,
 );
 
 /// What applying an entry came to, for whoever proposed it.

@@ -295,6 +295,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),
@@ -396,6 +397,7 @@ impl Answers {
         let frame = loop {
             let read = tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, answers.reader.next());
             let read = tokio::select! {
+                biased;
                 read = read => read,
                 Ok(()) = answers.left_behind.changed() => {
                     if *answers.left_behind.borrow_and_update() > answers.acknowledged {

@@ -6,7 +6,7 @@
 //! may be answered in any order, so a group that answers late holds up no other. Heartbeats that a
 //! strong read waits for are sent at once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,7 +54,7 @@ pub(crate) struct Pulses {
 struct Shared {
     me: NodeId,
     peers: Peers,
-    queues: Mutex<HashMap<NodeId, mpsc::Sender<Beat>>>,
+    queues: Mutex<BTreeMap<NodeId, mpsc::Sender<Beat>>>,
     /// Rounds to a quorum that somebody waits for.
     rounds: AtomicUsize,
     tasks: Tasks,
@@ -82,7 +82,7 @@ struct Beat {
 
 type Waiter = oneshot::Sender<CallResult>;
 /// Those who wait for the answers to frames, by the frames' numbers.
-type Waiting = Arc<Mutex<HashMap<u64, Vec<Waiter>>>>;
+type Waiting = Arc<Mutex<BTreeMap<u64, Vec<Waiter>>>>;
 
 impl Pulses {
     pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
@@ -168,6 +168,7 @@ async fn converse(
         Ok(())
     };
     tokio::select! {
+        biased;
         ended = writing => ended,
         error = reading => Err(error),
     }

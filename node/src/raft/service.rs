@@ -115,6 +115,7 @@ pub(crate) async fn serve_pulse(
     let mut answering = FuturesUnordered::new();
     loop {
         tokio::select! {
+            biased;
             frame = reader.next(), if answering.len() < PULSES_MAX => {
                 let Ok(Some(frame)) = frame else { return };
                 hearing.heard(Instant::now());

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_wire::codec::{decode, encode};
+use dkv_wire::platform::{self, run_blocking};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -59,7 +60,7 @@ impl Outgoing {
     /// The next rows; `None` after the last.
     pub(crate) async fn next_rows(&mut self) -> io::Result<Option<Bytes>> {
         let Some(mut reader) = self.reader.take() else { return Ok(None) };
-        let read = blocking(move || {
+        let read = run_blocking(move || {
             let rows = reader.next_chunk()?;
             Ok::<_, EngineError>((rows.is_some().then(|| OffThread::new(reader)), rows))
         });
@@ -71,7 +72,7 @@ impl Outgoing {
 
 /// Our newest checkpoint, if there is one.
 pub(super) async fn outgoing(store: GroupStore) -> io::Result<Option<Snapshot>> {
-    let opened = blocking(move || Ok::<_, EngineError>(store.snapshot()?.map(open))).await?;
+    let opened = run_blocking(move || Ok::<_, EngineError>(store.snapshot()?.map(open))).await?;
     let Some((reader, meta)) = opened.map_err(io::Error::other)? else { return Ok(None) };
     let position = Position::decode(&meta.applied)?;
     let outgoing = Outgoing { reader, meta: Bytes::from(meta.encode()) };
@@ -134,14 +135,14 @@ impl Incoming {
         installing: Arc<Mutex<()>>,
     ) -> Result<Self, NotTaken> {
         let meta = Meta::decode(&meta).map_err(|error| error.to_string())?;
-        let begun = blocking(move || store.install().map(OffThread::new));
+        let begun = run_blocking(move || store.install().map(OffThread::new));
         Ok(Self { installer: begun.await??, meta, installing })
     }
 
     /// Takes some rows in.
     pub(crate) async fn rows(&mut self, rows: Bytes) -> Result<(), NotTaken> {
         let mut installer = self.take_installer()?;
-        let taken = blocking(move || {
+        let taken = run_blocking(move || {
             installer.write_chunk(&rows)?;
             Ok::<_, EngineError>(OffThread::new(installer))
         });
@@ -161,7 +162,7 @@ impl Incoming {
         let turn = Arc::clone(&self.installing).lock_owned().await;
         let installer = self.take_installer()?;
         let meta = self.meta.clone();
-        let completed = blocking(move || {
+        let completed = run_blocking(move || {
             let completed = installer.complete(&meta)?;
             let state = GroupState::load_completed(&completed)?;
             Ok::<_, EngineError>(OffThread::new((completed, state)))
@@ -188,7 +189,7 @@ impl Arrived {
     pub(super) async fn switch(mut self) -> io::Result<(GroupState, Position)> {
         let gone = || io::Error::other("a snapshot is installed once");
         let (completed, state) = self.rows.take().ok_or_else(gone)?;
-        blocking(move || completed.switch()).await?.map_err(io::Error::other)?;
+        run_blocking(move || completed.switch()).await?.map_err(io::Error::other)?;
         Ok((state, self.position.clone()))
     }
 }
@@ -215,16 +216,10 @@ impl<T: Send + 'static> Default for OffThread<T> {
 
 impl<T: Send + 'static> Drop for OffThread<T> {
     fn drop(&mut self) {
-        // Without a runtime there is nobody to hold up.
-        if let (Some(value), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn_blocking(move || drop(value));
+        if let Some(value) = self.0.take() {
+            platform::spawn_blocking(move || drop(value));
         }
     }
-}
-
-/// Runs what may wait for the disk where that holds nobody up.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::*;
 use crate::disk::MemoryDisk;
 use crate::reads::PendingRead;
 use crate::replies::{Queued, Replies};
+use crate::wal::FatalHook;
 use crate::writes::PendingWrite;
 
 /// Time in which everything here is done, by far.
@@ -71,7 +72,7 @@ fn a_server_on_this_machine_is_reached_from_this_machine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_task_outlives_its_node() {
     let founder = Founder::new(Settings::default());
-    let Started { node, .. } = start(founder.args()).await.unwrap();
+    let Started { node, .. } = start(RealStorage, founder.args()).await.unwrap();
     until("the network does not begin", || node.view().is_some()).await;
     let shard = GroupId(1);
     until("nobody leads the shard", || node.group(shard).is_some_and(|group| group.leads())).await;
@@ -169,7 +170,7 @@ impl Writer {
 async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
     let log_bytes_max = 16 * MIB;
     let founder = Founder::new(Settings { log_bytes_max, ..Settings::default() });
-    let Started { node, .. } = start(founder.args()).await.unwrap();
+    let Started { node, .. } = start(RealStorage, founder.args()).await.unwrap();
     let mut writer = Writer::new(&node).await;
     // No checkpoint is taken any more, so nothing can be purged.
     node.engine().set_reserve(u64::MAX / 4);
@@ -207,6 +208,24 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
     node.stop(PATIENCE).await;
 }
 
+/// The log on that disk, the checkpoints in a real directory.
+struct OnDisk(MemoryDisk);
+
+impl Storage for OnDisk {
+    fn open_log(
+        &self,
+        _: &Path,
+        options: WalOptions,
+        on_fatal: FatalHook,
+    ) -> Result<Wal, StorageError> {
+        Ok(Wal::open(Arc::new(self.0.clone()), options, on_fatal)?)
+    }
+
+    fn open_engine(&self, path: &Path, options: EngineOptions) -> Result<Engine, StorageError> {
+        RealStorage.open_engine(path, options)
+    }
+}
+
 /// A value that says which write it was.
 fn value(serial: u64) -> Vec<u8> {
     format!("value {serial}").into_bytes()
@@ -217,11 +236,8 @@ async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
     for seed in 0..4 {
         let founder = Founder::new(Settings::default());
         let disk = MemoryDisk::new();
-        let on = |disk: &MemoryDisk| {
-            let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-            move |_: &Path| Ok(disk)
-        };
-        let Started { node, mut failure } = start_on(founder.args(), on(&disk)).await.unwrap();
+        let Started { node, mut failure } =
+            start(OnDisk(disk.clone()), founder.args()).await.unwrap();
         let mut writer = Writer::new(&node).await;
         // Some syncs from now on, in the middle of writes, one fails; the next would succeed.
         disk.fail_sync_after(20 + seed);
@@ -254,7 +270,7 @@ async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
         until("the node does not end", || ended.strong_count() == 0).await;
 
         founder.pretend_log();
-        let Started { node, .. } = start_on(founder.args(), on(&crashed)).await.unwrap();
+        let Started { node, .. } = start(OnDisk(crashed), founder.args()).await.unwrap();
         let mut reader = Writer::new(&node).await;
         for serial in 1..=acknowledged {
             let stored = reader.read(format!("key {serial}").as_bytes()).await;

@@ -48,7 +48,8 @@ pub use directory::{
     Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed,
 };
 pub use engine::{
-    Completed, Engine, EngineError, EngineOptions, GroupStore, Installer, SnapshotReader,
+    Completed, Engine, EngineError, EngineOptions, GroupStore, Installer, MemoryStore,
+    SnapshotReader,
 };
 pub use group::{Applied, CorruptEntry, GroupState};
 pub use rows::{Changes, Counts, Generation, Meta, Row};

@@ -19,7 +19,7 @@ use super::read::Reading;
 use super::replay::replay;
 use super::shared::Shared;
 use super::writer::Writer;
-use super::{Done, FatalHook};
+use super::{Done, FatalHook, Pace};
 use crate::disk::Disk;
 
 /// The write-ahead log of a node. Clones are the same log.
@@ -67,6 +67,27 @@ impl Wal {
             start("wal-keeper", Box::new(move || keeper.run()))?,
         ];
         wal.handle.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(threads);
+        Ok(wal)
+    }
+
+    /// As [`Self::open`], but with two tasks of the runtime instead of threads, as a simulation
+    /// does: each write takes as long as `pace` says, on the runtime's clock. [`Self::close`] then only
+    /// begins to close.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn open_with_tasks(
+        disk: Arc<dyn Disk>,
+        options: WalOptions,
+        on_fatal: FatalHook,
+        pace: Pace,
+    ) -> Result<Self, WalError> {
+        let (wal, writer, keeper) = Self::open_by_hand(disk, options, on_fatal)?;
+        tokio::spawn(writer.run_as_task(pace));
+        tokio::spawn(keeper.run_as_task());
         Ok(wal)
     }
 

@@ -104,6 +104,19 @@ impl Keeper {
             }
         }
     }
+
+    /// As [`Self::run`], as a task.
+    pub(super) async fn run_as_task(mut self) {
+        loop {
+            match self.step() {
+                // Others may go on between two steps, as they do between two threads.
+                KeeperStep::Worked => tokio::task::yield_now().await,
+                KeeperStep::Idle => self.shared.job().await,
+                KeeperStep::NoRoom => self.shared.room().await,
+                KeeperStep::Stopped => break,
+            }
+        }
+    }
 }
 
 /// Makes new segment files.

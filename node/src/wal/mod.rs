@@ -54,6 +54,7 @@ mod timing;
 mod writer;
 
 use std::io;
+use std::time::Duration;
 
 pub use error::WalError;
 pub(crate) use handle::bounds;
@@ -68,6 +69,9 @@ pub use writer::{Writer, WriterStep};
 /// It runs on the writer's thread, so it must be short and must not wait for the log. It may call
 /// the log, and it may drop the last handle.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Says how long the next write takes, where time is simulated.
+pub type Pace = Box<dyn FnMut() -> Duration + Send>;
 
 /// Called at most once, with the reason, when the log stops for good: the process is unfit to go on.
 pub type FatalHook = Box<dyn FnOnce(&str) + Send>;

@@ -14,6 +14,9 @@ pub(super) struct Shared {
     for_writer: Condvar,
     for_keeper: Condvar,
     for_appenders: Notify,
+    /// Of writer and keeper when they are tasks and not threads.
+    writer_task: Notify,
+    keeper_task: Notify,
 }
 
 impl Shared {
@@ -24,6 +27,8 @@ impl Shared {
             for_writer: Condvar::new(),
             for_keeper: Condvar::new(),
             for_appenders: Notify::new(),
+            writer_task: Notify::new(),
+            keeper_task: Notify::new(),
         }
     }
 
@@ -40,6 +45,7 @@ impl Shared {
     pub(super) fn wake_writer_locked(&self, core: &mut Core) {
         if std::mem::take(&mut core.writer_sleeps) {
             self.for_writer.notify_one();
+            self.writer_task.notify_one();
         }
     }
 
@@ -50,7 +56,12 @@ impl Shared {
     pub(super) fn wake_keeper(&self) {
         // Under the lock, or a keeper that is about to sleep would miss it.
         let _core = self.lock();
+        self.notify_keeper();
+    }
+
+    fn notify_keeper(&self) {
         self.for_keeper.notify_one();
+        self.keeper_task.notify_one();
     }
 
     pub(super) fn wake_appenders(&self) {
@@ -70,7 +81,7 @@ impl Shared {
             self.wake_writer_locked(&mut core);
             hook
         };
-        self.for_keeper.notify_one();
+        self.notify_keeper();
         self.wake_appenders();
         if let Some((hook, reason)) = hook {
             hook(&reason);
@@ -84,7 +95,7 @@ impl Shared {
             core.closing = true;
             self.wake_writer_locked(&mut core);
         }
-        self.for_keeper.notify_one();
+        self.notify_keeper();
         self.wake_appenders();
     }
 
@@ -134,6 +145,54 @@ impl Shared {
             !may_delete && !core.stopped && core.dead.is_none()
         };
         drop(self.for_keeper.wait_timeout_while(self.lock(), ROOM_RETRY, nothing_changed));
+    }
+}
+
+/// The same for writer and keeper when they are tasks. What has changed shows under the lock, so to be
+/// woken once too often does no harm.
+impl Shared {
+    /// Waits until something is staged. Returns false if a seal has become due instead.
+    pub(super) async fn work(&self) -> bool {
+        loop {
+            let needs_seal = {
+                let mut core = self.lock();
+                if core.has_work() {
+                    return true;
+                }
+                core.writer_sleeps = true;
+                core.needs_seal()
+            };
+            let woken = self.writer_task.notified();
+            if !needs_seal {
+                woken.await;
+            } else if tokio::time::timeout(self.options.idle_seal, woken).await.is_err() {
+                return self.lock().has_work();
+            }
+        }
+    }
+
+    /// Waits until there is a segment to write to, or none is needed any more.
+    pub(super) async fn segment(&self) {
+        loop {
+            {
+                let mut core = self.lock();
+                if core.may_have_segment() {
+                    return;
+                }
+                core.writer_sleeps = true;
+            }
+            self.writer_task.notified().await;
+        }
+    }
+
+    /// Waits until the keeper may have something to do.
+    pub(super) async fn job(&self) {
+        self.keeper_task.notified().await;
+    }
+
+    /// Waits for as long as the keeper should before it looks for room again.
+    pub(super) async fn room(&self) {
+        let _ = tokio::time::timeout(ROOM_RETRY, self.keeper_task.notified()).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! How long writes take. Nothing is decided by it; it is for people and for the node's judgement of
 //! its disk.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 const SAMPLES_MAX: usize = 256;
 
@@ -49,7 +49,6 @@ impl Timing {
 }
 
 /// The clock is read here and nowhere else in the log.
-#[allow(clippy::disallowed_methods, reason = "measures, and decides nothing")]
 fn now() -> Instant {
     Instant::now()
 }

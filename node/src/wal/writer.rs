@@ -7,10 +7,10 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::Done;
 use super::core::{Frame, Plan};
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, checksum, frame_bytes};
 use super::shared::Shared;
+use super::{Done, Pace};
 
 /// A buffer that grew beyond this for one large frame is given back, in bytes.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
@@ -51,14 +51,21 @@ impl Writer {
     }
 
     fn step_with(&mut self, idle: bool) -> WriterStep {
-        let plan = {
-            let mut core = self.shared.lock();
-            let plan = core.plan(idle);
-            if matches!(plan, Plan::Write(_)) {
-                core.timing.begin();
-            }
-            plan
-        };
+        let plan = self.plan(idle);
+        self.carry_out(plan)
+    }
+
+    /// Takes everything that is staged.
+    fn plan(&self, idle: bool) -> Plan {
+        let mut core = self.shared.lock();
+        let plan = core.plan(idle);
+        if matches!(plan, Plan::Write(_)) {
+            core.timing.begin();
+        }
+        plan
+    }
+
+    fn carry_out(&mut self, plan: Plan) -> WriterStep {
         match plan {
             Plan::Nothing => WriterStep::Idle,
             Plan::NeedsSegment => {
@@ -158,6 +165,26 @@ impl Writer {
                     }
                 }
                 WriterStep::NeedsSegment => self.shared.wait_for_segment(),
+                WriterStep::Stopped => break,
+            }
+        }
+    }
+
+    /// As [`Self::run`], as a task: a write lands when as much time has passed as `pace` says.
+    pub(super) async fn run_as_task(mut self, mut pace: Pace) {
+        let mut idle = false;
+        loop {
+            let plan = self.plan(idle);
+            idle = false;
+            if matches!(plan, Plan::Write(_)) {
+                // What is staged meanwhile is for the next frame.
+                self.shared.wake_appenders();
+                tokio::time::sleep(pace()).await;
+            }
+            match self.carry_out(plan) {
+                WriterStep::Worked => {}
+                WriterStep::Idle => idle = !self.shared.work().await,
+                WriterStep::NeedsSegment => self.shared.segment().await,
                 WriterStep::Stopped => break,
             }
         }

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use dkv_wire::id::GroupId;
-use fjall::Keyspace;
 
 use super::store::{Group, META_KEY, Rows, join_key};
+use super::tables;
 use super::{EngineError, Record, Shared, chunk, lock};
 use crate::state::digest::Digest;
 use crate::state::directory::Directory;
@@ -28,9 +28,9 @@ pub struct Installer {
     group: Arc<Group>,
     generation: Generation,
     /// Where the rows go; taken out once it stands.
-    keyspace: Option<Keyspace>,
+    table: Option<tables::Table>,
     sink: Sink,
-    /// Rows that are not in a table yet, by their keys in the keyspace.
+    /// Rows that are not in a table yet, by their keys in the table.
     rows: Vec<(Vec<u8>, Vec<u8>)>,
     rows_bytes: usize,
     /// Key of the last row, with its table in front. Rows ascend, so none comes twice.
@@ -48,7 +48,7 @@ impl Installer {
         shared: Arc<Shared>,
         group: Arc<Group>,
         generation: Generation,
-        keyspace: Keyspace,
+        table: tables::Table,
     ) -> Self {
         let sink = if group.id.is_shard() {
             Sink::Shard(Digest::default())
@@ -59,7 +59,7 @@ impl Installer {
             shared,
             group,
             generation,
-            keyspace: Some(keyspace),
+            table: Some(table),
             sink,
             rows: Vec::new(),
             rows_bytes: 0,
@@ -96,16 +96,10 @@ impl Installer {
     /// journal, and memtables would take as much memory as the disk is behind.
     fn write_table(&mut self) -> Result<(), EngineError> {
         self.shared.require_room(self.rows_bytes)?;
-        let Some(keyspace) = &self.keyspace else { return Err(EngineError::Superseded) };
+        let Some(table) = &self.table else { return Err(EngineError::Superseded) };
         let rows = std::mem::take(&mut self.rows);
         self.rows_bytes = 0;
-        self.shared.guard().call(|| {
-            let mut table = keyspace.start_ingestion()?;
-            for (key, value) in rows {
-                table.write(key, value)?;
-            }
-            table.finish()
-        })
+        self.shared.guard().call(|| self.shared.tables.ingest(table, rows))
     }
 
     /// Ends the transfer: what came in is whole, that is, the rows that `meta` was written with, no
@@ -125,9 +119,9 @@ impl Installer {
         if self.generation <= lock(&self.group.current).generation {
             return Err(EngineError::Superseded);
         }
-        let Some(keyspace) = &self.keyspace else { return Err(EngineError::Superseded) };
-        let mut batch = shared.database.batch();
-        batch.insert(keyspace, META_KEY, meta.encode());
+        let Some(table) = &self.table else { return Err(EngineError::Superseded) };
+        let mut batch = shared.tables.batch();
+        batch.insert(table, META_KEY, meta.encode());
         shared.commit_durably(batch)?;
         Ok(Completed { installer: self })
     }
@@ -154,12 +148,11 @@ impl Completed {
         let record = Record { generation: installer.generation, stored: true };
         shared.set_record(installer.group.id, record)?;
         current.generation = installer.generation;
-        let old = std::mem::replace(&mut current.keyspace, installer.keyspace.take());
+        let old = std::mem::replace(&mut current.table, installer.table.take());
         drop(current);
         if let Some(old) = old {
             // The new state stands whether or not this succeeds; the next start tries again.
-            if let Err(error) = shared.guard().call(|| shared.database.delete_keyspace(old.clone()))
-            {
+            if let Err(error) = shared.guard().call(|| shared.tables.delete(old.clone())) {
                 tracing::warn!(%error, "the state before the snapshot could not be deleted");
             }
         }
@@ -176,16 +169,16 @@ impl Rows for Completed {
         &self.installer.shared
     }
 
-    fn stored(&self) -> (Generation, Option<Keyspace>) {
-        (self.installer.generation, self.installer.keyspace.clone())
+    fn stored(&self) -> (Generation, Option<tables::Table>) {
+        (self.installer.generation, self.installer.table.clone())
     }
 }
 
 impl Drop for Installer {
     fn drop(&mut self) {
-        if let Some(keyspace) = self.keyspace.take() {
-            let database = &self.shared.database;
-            let deleted = self.shared.guard().call(|| database.delete_keyspace(keyspace.clone()));
+        if let Some(table) = self.table.take() {
+            let tables = &self.shared.tables;
+            let deleted = self.shared.guard().call(|| tables.delete(table.clone()));
             if let Err(error) = deleted {
                 tracing::warn!(%error, "an unfinished snapshot could not be deleted");
             }

@@ -6,13 +6,13 @@
 //! is durable when the call returns, and only then may the log up to that moment be purged.
 //!
 //! ```text
-//! keyspace "groups"               group u32 be -> generation u64 le, stored u8
-//! keyspace "g<group>-<generation>"  table u8, key -> value; 'm' -> meta
+//! table "groups"               group u32 be -> generation u64 le, stored u8
+//! table "g<group>-<generation>"  kind u8, key -> value; 'm' -> meta
 //! ```
 //!
-//! A snapshot from the leader goes into a keyspace of the next generation, beside the one that
+//! A snapshot from the leader goes into a table of the next generation, beside the one that
 //! stands. The record in "groups" is what switches, once all of the rows are durable: before it the
-//! old state stands, after it the new one, whatever happens in between. A keyspace that no record
+//! old state stands, after it the new one, whatever happens in between. A table that no record
 //! names is a leftover, and is deleted when the engine is opened.
 //!
 //! The journal of fjall is cut off where it is torn or malformed, without a word, which takes a state
@@ -29,12 +29,14 @@ mod error;
 mod install;
 mod snapshot;
 mod store;
+mod tables;
 
 pub use error::EngineError;
 pub use install::{Completed, Installer};
 pub use snapshot::SnapshotReader;
 pub use store::GroupStore;
 pub(super) use store::Rows;
+pub use tables::MemoryStore;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -45,25 +47,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkv_wire::id::GroupId;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 
 use super::rows::Generation;
 use store::Group;
+use tables::{Batch, Table, Tables};
 
-/// Name of the keyspace of records.
+/// Name of the table of records.
 const RECORDS: &str = "groups";
-/// Blocks of tables that are kept in memory, in bytes. Nothing is read twice while a node runs.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// A memtable larger than this goes to disk, in bytes. Each group has at least one.
-const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
-/// Journals that are kept before memtables are made to go to disk, in bytes: fjall's minimum.
-const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Threads that write memtables and merge tables. Of several, one hands merges on, and spins while the
-/// others merge.
-const WORKERS: usize = 1;
-/// Files that are kept open.
-const OPEN_FILES_MAX: usize = 128;
-
 /// How an engine is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
@@ -86,10 +76,10 @@ pub struct Engine {
 
 /// What all stores of an engine share.
 pub(in crate::state) struct Shared {
-    // Declared before the database, so that a drop lets go of all keyspaces first.
+    // Declared before the database, so that a drop lets go of all tables first.
     groups: Mutex<HashMap<GroupId, Arc<Group>>>,
-    records: Keyspace,
-    database: Database,
+    records: Table,
+    tables: Tables,
     path: PathBuf,
     reserve_bytes: AtomicU64,
 }
@@ -118,20 +108,31 @@ impl Engine {
                 .and_then(|parent| parent.sync_all())
                 .map_err(|error| guard.io(error))?;
         }
-        guard.room(options.reserve_bytes, 0)?;
-        let database = guard.call(|| {
-            Database::builder(path)
-                .manual_journal_persist(true)
-                .cache_size(CACHE_BYTES)
-                .max_journaling_size(JOURNAL_BYTES_MAX)
-                .max_cached_files(Some(OPEN_FILES_MAX))
-                .worker_threads(WORKERS)
-                .open()
-        })?;
-        let records = guard.call(|| database.keyspace(RECORDS, keyspace_options))?;
+        guard.room(tables::free_bytes(path), options.reserve_bytes)?;
+        let tables = guard.call(|| Tables::open(path))?;
+        Self::with_tables(path, tables, options)
+    }
+
+    /// As [`Self::open`], on a store in memory, as a simulation does.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn in_memory(store: &MemoryStore, options: EngineOptions) -> Result<Self, EngineError> {
+        let path = Path::new("memory");
+        let tables = Tables::in_memory(store);
+        Guard { path }.room(tables.free_bytes(path), options.reserve_bytes)?;
+        Self::with_tables(path, tables, options)
+    }
+
+    fn with_tables(
+        path: &Path,
+        tables: Tables,
+        options: EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let records = Guard { path }.call(|| tables.table(RECORDS))?;
         let reserve_bytes = AtomicU64::new(options.reserve_bytes);
         let path = path.to_owned();
-        let shared = Shared { groups: Mutex::default(), records, database, path, reserve_bytes };
+        let shared = Shared { groups: Mutex::default(), records, tables, path, reserve_bytes };
         let engine = Self { shared: Arc::new(shared) };
         engine.recover()?;
         Ok(engine)
@@ -156,8 +157,7 @@ impl Engine {
 
     /// Bytes on disk, journals included.
     pub fn disk_bytes(&self) -> u64 {
-        // The size of a file that is just being deleted cannot be read; the next call gets it.
-        self.shared.database.disk_space().unwrap_or(0)
+        self.shared.tables.bytes()
     }
 
     /// Changes how much room is left on the disk, in bytes.
@@ -165,28 +165,26 @@ impl Engine {
         self.shared.reserve_bytes.store(reserve_bytes, Ordering::Relaxed);
     }
 
-    /// Deletes keyspaces that no record names, and checks that those which one names are there.
+    /// Deletes tables that no record names, and checks that those which one names are there.
     fn recover(&self) -> Result<(), EngineError> {
         let shared = &self.shared;
         let mut expected = HashMap::new();
-        for entry in shared.records.iter() {
-            let (key, value) = shared.guard().call(|| entry.into_inner())?;
+        let mut records = shared.records.rows();
+        while let Some((key, value)) = shared.guard().call(|| records.next_row())? {
             let group = key.as_ref().try_into().map(u32::from_be_bytes).map(GroupId);
             let (Ok(group), Some(record)) = (group, Record::decode(&value)) else {
                 return Err(shared.guard().damaged("the record of a group is malformed"));
             };
             if record.stored {
-                expected.insert(keyspace_name(group, record.generation), group);
+                expected.insert(table_name(group, record.generation), group);
             }
         }
-        for name in shared.database.list_keyspace_names() {
-            if expected.remove(&*name).is_some() || &*name == RECORDS {
+        for name in shared.tables.names() {
+            if expected.remove(&name).is_some() || name == RECORDS {
                 continue;
             }
-            tracing::info!(keyspace = &*name, "deleting what an interrupted installation left");
-            let keyspace =
-                shared.guard().call(|| shared.database.keyspace(&name, keyspace_options))?;
-            shared.guard().call(|| shared.database.delete_keyspace(keyspace.clone()))?;
+            tracing::info!(name, "deleting what an interrupted installation left");
+            shared.guard().call(|| shared.tables.delete(shared.tables.table(&name)?))?;
         }
         match expected.into_values().next() {
             None => Ok(()),
@@ -216,30 +214,26 @@ impl Shared {
     /// It goes straight into a table, not through the journal, so that no damage to the journal can
     /// make a state look as if it had never been.
     fn set_record(&self, group: GroupId, record: Record) -> Result<(), EngineError> {
-        self.guard().call(|| {
-            let mut table = self.records.start_ingestion()?;
-            table.write(group.0.to_be_bytes(), record.encode())?;
-            table.finish()
-        })
+        let row = (group.0.to_be_bytes().to_vec(), record.encode());
+        self.guard().call(|| self.tables.ingest(&self.records, [row]))
     }
 
-    fn keyspace(&self, group: GroupId, generation: Generation) -> Result<Keyspace, EngineError> {
-        let name = keyspace_name(group, generation);
-        self.guard().call(|| self.database.keyspace(&name, keyspace_options))
+    fn table(&self, group: GroupId, generation: Generation) -> Result<Table, EngineError> {
+        let name = table_name(group, generation);
+        self.guard().call(|| self.tables.table(&name))
     }
 
     /// Refuses what would leave too little room, before anything is written.
     fn require_room(&self, bytes: usize) -> Result<(), EngineError> {
         // Once in the journal and once in a table.
-        self.guard().room(self.reserve_bytes.load(Ordering::Relaxed), 2 * bytes as u64)
+        let needed_bytes =
+            self.reserve_bytes.load(Ordering::Relaxed).saturating_add(2 * bytes as u64);
+        self.guard().room(self.tables.free_bytes(&self.path), needed_bytes)
     }
 
     /// Writes a batch, all of it or nothing, and returns once it is durable.
-    fn commit_durably(&self, batch: OwnedWriteBatch) -> Result<(), EngineError> {
-        self.guard().call(|| {
-            batch.commit()?;
-            self.database.persist(PersistMode::SyncAll)
-        })
+    fn commit_durably(&self, batch: Batch) -> Result<(), EngineError> {
+        self.guard().call(|| self.tables.commit(batch))
     }
 }
 
@@ -287,10 +281,8 @@ impl Guard<'_> {
         EngineError::Damaged { path: self.path.to_owned(), problem: problem.to_owned() }
     }
 
-    fn room(&self, reserve_bytes: u64, bytes: u64) -> Result<(), EngineError> {
-        let disk = rustix::fs::statvfs(self.path).map_err(|error| self.failed(error.into()))?;
-        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let needed_bytes = reserve_bytes.saturating_add(bytes);
+    fn room(&self, free_bytes: io::Result<u64>, needed_bytes: u64) -> Result<(), EngineError> {
+        let free_bytes = free_bytes.map_err(|error| self.failed(error))?;
         if free_bytes >= needed_bytes {
             return Ok(());
         }
@@ -316,16 +308,8 @@ impl Record {
     }
 }
 
-fn keyspace_name(group: GroupId, generation: Generation) -> String {
+fn table_name(group: GroupId, generation: Generation) -> String {
     format!("g{group}-{}", generation.0)
-}
-
-fn keyspace_options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default()
-        .manual_journal_persist(true)
-        .max_memtable_size(MEMTABLE_BYTES)
-        // Keys are looked up in memory: filters for those that are not there would lie idle.
-        .expect_point_read_hits(true)
 }
 
 /// Locks a mutex whose data cannot be left half-changed by a panic.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fjall::{Iter, Keyspace};
 
 use super::store::{META_KEY, split_key};
+use super::tables::{Rows, Table};
 use super::{EngineError, Shared, chunk};
 use crate::state::limits;
 use crate::state::rows::Meta;
@@ -14,16 +14,16 @@ use crate::state::rows::Meta;
 /// it should not be kept for long.
 pub struct SnapshotReader {
     // Let go of in this order: the rows before what they are read from.
-    rows: Iter,
-    _keyspace: Keyspace,
+    rows: Rows,
+    _table: Table,
     shared: Arc<Shared>,
     meta: Meta,
     done: bool,
 }
 
 impl SnapshotReader {
-    pub(super) fn new(shared: Arc<Shared>, keyspace: Keyspace, rows: Iter, meta: Meta) -> Self {
-        Self { rows, _keyspace: keyspace, shared, meta, done: false }
+    pub(super) fn new(shared: Arc<Shared>, table: Table, rows: Rows, meta: Meta) -> Self {
+        Self { rows, _table: table, shared, meta, done: false }
     }
 
     /// The moment that the rows are of; the receiver needs it last.
@@ -39,11 +39,10 @@ impl SnapshotReader {
         let guard = self.shared.guard();
         let mut rows = Vec::new();
         while !self.done && rows.len() < limits::SNAPSHOT_CHUNK_BYTES {
-            let Some(entry) = guard.call(|| Ok(self.rows.next()))? else {
+            let Some((key, value)) = guard.call(|| self.rows.next_row())? else {
                 self.done = true;
                 break;
             };
-            let (key, value) = guard.call(|| entry.into_inner())?;
             if *key == META_KEY {
                 continue;
             }

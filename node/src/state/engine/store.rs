@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use dkv_wire::id::GroupId;
-use fjall::{Keyspace, Readable};
 
 use super::install::Installer;
 use super::snapshot::SnapshotReader;
+use super::tables;
 use super::{EngineError, Record, Shared, lock};
 use crate::state::rows::{Changes, Generation, Meta, RowSink, Table};
 
@@ -32,7 +32,7 @@ pub(super) struct Group {
 pub(super) struct Current {
     pub(super) generation: Generation,
     /// Its rows; none if nothing is stored yet.
-    pub(super) keyspace: Option<Keyspace>,
+    pub(super) table: Option<tables::Table>,
     /// The generation that the next installation gets. Each gets its own, even one that is begun
     /// while another has not ended.
     pub(super) next: Generation,
@@ -42,12 +42,12 @@ impl Group {
     pub(super) fn open(shared: &Shared, id: GroupId) -> Result<Self, EngineError> {
         let record = shared.record(id)?;
         let generation = record.map_or(Generation(0), |record| record.generation);
-        let keyspace = match record {
-            Some(Record { stored: true, .. }) => Some(shared.keyspace(id, generation)?),
+        let table = match record {
+            Some(Record { stored: true, .. }) => Some(shared.table(id, generation)?),
             _ => None,
         };
         let next = Generation(generation.0 + 1);
-        Ok(Self { id, current: Mutex::new(Current { generation, keyspace, next }) })
+        Ok(Self { id, current: Mutex::new(Current { generation, table, next }) })
     }
 }
 
@@ -78,10 +78,10 @@ impl GroupStore {
             return Err(EngineError::Superseded);
         }
         shared.require_room(changes.bytes())?;
-        let mut batch = shared.database.batch();
-        let keyspace = match &current.keyspace {
-            Some(keyspace) => keyspace.clone(),
-            None => shared.keyspace(self.id(), current.generation)?,
+        let mut batch = shared.tables.batch();
+        let table = match &current.table {
+            Some(table) => table.clone(),
+            None => shared.table(self.id(), current.generation)?,
         };
         // In order of keys, which is how they are found in memory and written to tables.
         let mut keys: Vec<_> = changes.keys.iter().collect();
@@ -89,26 +89,26 @@ impl GroupStore {
         for (key, row) in keys {
             let key = join_key(Table::Keys, key);
             match row {
-                Some(row) => batch.insert(&keyspace, key, row.encode()),
-                None => batch.remove(&keyspace, key),
+                Some(row) => batch.insert(&table, key, row.encode()),
+                None => batch.remove(&table, key),
             }
         }
         for (id, row) in &changes.sessions {
             let key = join_key(Table::Sessions, id.0.as_bytes());
             match row {
-                Some(row) => batch.insert(&keyspace, key, row.as_slice()),
-                None => batch.remove(&keyspace, key),
+                Some(row) => batch.insert(&table, key, row.as_slice()),
+                None => batch.remove(&table, key),
             }
         }
         if let Some(row) = &changes.directory {
-            batch.insert(&keyspace, join_key(Table::Directory, &[]), row.as_slice());
+            batch.insert(&table, join_key(Table::Directory, &[]), row.as_slice());
         }
-        batch.insert(&keyspace, META_KEY, changes.meta.encode());
+        batch.insert(&table, META_KEY, changes.meta.encode());
         shared.commit_durably(batch)?;
-        if current.keyspace.is_none() {
+        if current.table.is_none() {
             let record = Record { generation: current.generation, stored: true };
             shared.set_record(self.id(), record)?;
-            current.keyspace = Some(keyspace);
+            current.table = Some(table);
         }
         Ok(())
     }
@@ -120,14 +120,12 @@ impl GroupStore {
     /// [`EngineError::Damaged`] or [`EngineError::Failed`].
     pub fn snapshot(&self) -> Result<Option<SnapshotReader>, EngineError> {
         let current = lock(&self.group.current);
-        let Some(keyspace) = current.keyspace.clone() else { return Ok(None) };
-        let snapshot = self.shared.database.snapshot();
+        let Some(table) = current.table.clone() else { return Ok(None) };
+        let snapshot = self.shared.guard().call(|| self.shared.tables.snapshot(&table, &META_KEY));
         drop(current);
-        let guard = self.shared.guard();
-        let meta = guard.call(|| snapshot.get(&keyspace, META_KEY))?;
+        let (meta, rows) = snapshot?;
         let meta = self.decode_meta(meta.as_deref())?;
-        let rows = snapshot.iter(&keyspace);
-        Ok(Some(SnapshotReader::new(Arc::clone(&self.shared), keyspace, rows, meta)))
+        Ok(Some(SnapshotReader::new(Arc::clone(&self.shared), table, rows, meta)))
     }
 
     /// Begins the installation of a snapshot. The state stands until that is finished.
@@ -142,8 +140,8 @@ impl GroupStore {
             current.next.0 += 1;
             generation
         };
-        let keyspace = self.shared.keyspace(self.id(), generation)?;
-        Ok(Installer::new(Arc::clone(&self.shared), Arc::clone(&self.group), generation, keyspace))
+        let table = self.shared.table(self.id(), generation)?;
+        Ok(Installer::new(Arc::clone(&self.shared), Arc::clone(&self.group), generation, table))
     }
 
     /// Deletes all rows of the group, durably. Changes that were taken before are refused from then
@@ -158,8 +156,8 @@ impl GroupStore {
         shared.set_record(self.id(), Record { generation, stored: false })?;
         current.next.0 += 1;
         current.generation = generation;
-        match current.keyspace.take() {
-            Some(old) => shared.guard().call(|| shared.database.delete_keyspace(old.clone())),
+        match current.table.take() {
+            Some(old) => shared.guard().call(|| shared.tables.delete(old.clone())),
             None => Ok(()),
         }
     }
@@ -175,7 +173,7 @@ pub(in crate::state) trait Rows {
     fn shared(&self) -> &Shared;
 
     /// Their generation, and where they are; nowhere if nothing is stored yet.
-    fn stored(&self) -> (Generation, Option<Keyspace>);
+    fn stored(&self) -> (Generation, Option<tables::Table>);
 
     /// Feeds all rows into `sink` and returns the moment that they are of, with their generation;
     /// no moment if there is no checkpoint. The rows were compared with the hash and the counts that
@@ -184,14 +182,12 @@ pub(in crate::state) trait Rows {
     /// # Errors
     /// [`EngineError::Damaged`] if they differ, or [`EngineError::Failed`].
     fn load(&self, sink: &mut impl RowSink) -> Result<(Option<Meta>, Generation), EngineError> {
-        let (generation, keyspace) = self.stored();
-        let Some(keyspace) = keyspace else { return Ok((None, generation)) };
-        let snapshot = self.shared().database.snapshot();
+        let (generation, table) = self.stored();
+        let Some(table) = table else { return Ok((None, generation)) };
         let guard = self.shared().guard();
-        let meta = guard.call(|| snapshot.get(&keyspace, META_KEY))?;
+        let (meta, mut rows) = guard.call(|| self.shared().tables.snapshot(&table, &META_KEY))?;
         let meta = self.decode_meta(meta.as_deref())?;
-        for entry in snapshot.iter(&keyspace) {
-            let (key, value) = guard.call(|| entry.into_inner())?;
+        while let Some((key, value)) = guard.call(|| rows.next_row())? {
             if *key == META_KEY {
                 continue;
             }
@@ -223,9 +219,9 @@ impl Rows for GroupStore {
         &self.shared
     }
 
-    fn stored(&self) -> (Generation, Option<Keyspace>) {
+    fn stored(&self) -> (Generation, Option<tables::Table>) {
         let current = lock(&self.group.current);
-        (current.generation, current.keyspace.clone())
+        (current.generation, current.table.clone())
     }
 }
 
@@ -234,23 +230,19 @@ impl GroupStore {
     /// Writes or removes a row behind the back of the state.
     pub(in crate::state) fn tamper(&self, table: Table, key: &[u8], value: Option<&[u8]>) {
         let current = lock(&self.group.current);
-        let keyspace = current.keyspace.as_ref().expect("something is stored");
-        let key = join_key(table, key);
-        match value {
-            Some(value) => keyspace.insert(key, value).expect("written"),
-            None => keyspace.remove(key).expect("removed"),
-        }
+        let stored = current.table.as_ref().expect("something is stored");
+        self.shared.tables.tamper(stored, join_key(table, key), value);
     }
 
     /// Has all rows written to tables.
     pub(in crate::state) fn flush(&self) {
         let current = lock(&self.group.current);
-        let keyspace = current.keyspace.as_ref().expect("something is stored");
-        keyspace.rotate_memtable_and_wait().expect("flushed");
+        let table = current.table.as_ref().expect("something is stored");
+        table.flush();
     }
 }
 
-/// The key of a row in its keyspace.
+/// The key of a row in its table.
 pub(super) fn join_key(table: Table, key: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(1 + key.len());
     joined.push(table.byte());
@@ -258,7 +250,7 @@ pub(super) fn join_key(table: Table, key: &[u8]) -> Vec<u8> {
     joined
 }
 
-/// The table and the key of a row in its keyspace.
+/// The table and the key of a row in its table.
 pub(super) fn split_key(joined: &[u8]) -> Option<(Table, &[u8])> {
     let (table, key) = joined.split_first()?;
     Some((Table::from_byte(*table)?, key))

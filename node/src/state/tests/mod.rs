@@ -8,6 +8,7 @@ mod placement;
 mod replicas;
 mod scripts;
 mod steward;
+mod twins;
 
 use bytes::Bytes;
 use dkv_wire::codec;

@@ -1,0 +1,260 @@
+//! A network of dkv on simulated machines: the server, nodes and clients, each the product's own code.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dkv_node::Args;
+use dkv_server::{Config, Server};
+use dkv_wire::network::Settings;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use crate::disk::Disk;
+use crate::log;
+use crate::machine::Machine;
+use crate::network::{self, Network};
+use crate::random::Random;
+use crate::trace::Trace;
+
+const SERVER: u8 = 1;
+const FIRST_NODE: u8 = 11;
+const FIRST_CLIENT: u8 = 101;
+const SERVER_PORT: u16 = 4400;
+const NODE_PORT: u16 = 4401;
+/// Time since 1970 at the first tick: the beginning of 2026.
+const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+
+/// The machines of one network, and what is between them.
+pub struct Cluster {
+    /// The tick that passes.
+    pub now: u64,
+    /// What is between the machines.
+    pub network: Network,
+    /// What happened.
+    pub trace: Trace,
+    /// The registration server's machine.
+    pub server: Machine,
+    /// The nodes' machines, those of removed nodes included.
+    pub nodes: Vec<Node>,
+    /// The clients' machines.
+    pub clients: Vec<Machine>,
+    settings: Settings,
+    directory: TempDir,
+    random: Random,
+    epoch: SystemTime,
+}
+
+/// A machine with a disk, for a node.
+pub struct Node {
+    /// What people call the node.
+    pub name: String,
+    /// The machine.
+    pub machine: Machine,
+    /// Its disk.
+    pub disk: Disk,
+    /// Whether it is to be part of the network at the end.
+    pub wanted: bool,
+    process: Process,
+}
+
+/// What is known of a node's process from outside.
+#[derive(Default)]
+struct Process {
+    stop: Option<oneshot::Sender<()>>,
+    ended: Arc<Mutex<Option<Result<(), String>>>>,
+}
+
+/// How a process ends from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// It is killed; the machine lives.
+    Process,
+    /// The machine loses its power.
+    Power,
+}
+
+impl Cluster {
+    /// A network without a process. `clients` machines are there for clients.
+    ///
+    /// # Errors
+    /// If no directory can be made for what is kept in files.
+    pub fn new(
+        mut random: Random,
+        settings: Settings,
+        clients: u8,
+        trace: Trace,
+    ) -> std::io::Result<Self> {
+        let network = Network::new(random.fork(), trace.clone());
+        let epoch = UNIX_EPOCH + EPOCH;
+        let mut machine = |number| Machine::new(number, network.clone(), random.fork(), epoch);
+        let server = machine(SERVER);
+        let clients = (0..clients).map(|number| machine(FIRST_CLIENT + number)).collect();
+        // Files of which each write is durable at once; in memory, where there is such a place.
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
+        let nodes = Vec::new();
+        Ok(Self {
+            now: 0,
+            network,
+            trace,
+            server,
+            nodes,
+            clients,
+            settings,
+            directory,
+            random,
+            epoch,
+        })
+    }
+
+    /// Lets one tick pass.
+    pub fn tick(&mut self) {
+        self.now += 1;
+        self.trace.tick(self.now);
+        self.network.tick(self.now);
+        log::at(self.now, "server");
+        self.server.tick(self.now);
+        for index in 0..self.nodes.len() {
+            let node = &mut self.nodes[index];
+            log::at(self.now, &node.name);
+            node.machine.tick(self.now);
+            if node.machine.is_up() && node.disk.is_dead() {
+                self.kill_node(index, Death::Power);
+            } else if let Some(ended) = self.nodes[index].take_ended() {
+                let name = self.nodes[index].name.clone();
+                self.trace.line(format!("{name} ended: {ended:?}"));
+                self.bury(index, Death::Process);
+            }
+        }
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            log::at(self.now, &format!("client {number}"));
+            client.tick(self.now);
+        }
+        log::at(self.now, "");
+    }
+
+    /// Starts the server's process.
+    pub fn start_server(&mut self) {
+        let config = Config {
+            listen: SocketAddr::new(self.server.address(), SERVER_PORT),
+            data_dir: self.path("server"),
+            settings: self.settings.clone(),
+            tokens_home: None,
+        };
+        let trace = self.trace.clone();
+        self.server.start(async move {
+            match Server::start(config).await {
+                Ok(server) => {
+                    trace.line("the server serves");
+                    std::future::pending::<()>().await;
+                    drop(server);
+                }
+                Err(error) => trace.line(format!("the server does not start: {error}")),
+            }
+        });
+    }
+
+    /// Kills the server's process.
+    pub fn kill_server(&mut self) {
+        self.trace.line("the server is killed");
+        self.server.kill();
+    }
+
+    /// Adds a machine for a node, and starts it.
+    pub fn add_node(&mut self) -> usize {
+        let index = self.nodes.len();
+        let number = FIRST_NODE + index as u8; // far fewer than machines have numbers
+        let random = self.random.fork();
+        let machine = Machine::new(number, self.network.clone(), random, self.epoch);
+        let disk = Disk::new(self.random.fork());
+        let name = format!("n{}", index + 1);
+        let process = Process::default();
+        self.nodes.push(Node { name, machine, disk, wanted: true, process });
+        self.start_node(index);
+        index
+    }
+
+    /// Starts the process of a node.
+    pub fn start_node(&mut self, index: usize) {
+        let server = SocketAddr::new(self.server.address(), SERVER_PORT);
+        let data_dir = self.path(&self.nodes[index].name);
+        let token_file = self.token_file("node");
+        let node = &mut self.nodes[index];
+        let args = Args {
+            server: server.to_string(),
+            name: Some(node.name.clone()),
+            data_dir: Some(data_dir),
+            listen: Some(SocketAddr::new(node.machine.address(), NODE_PORT)),
+            advertise: None,
+            token_file: Some(token_file),
+            threads: None,
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let ended = Arc::new(Mutex::new(None));
+        node.process = Process { stop: Some(stop), ended: Arc::clone(&ended) };
+        let place = self.directory.path().to_string_lossy().into_owned();
+        let (storage, trace, name) = (node.disk.clone(), self.trace.clone(), node.name.clone());
+        self.network.set_dark(node.machine.address(), false);
+        self.trace.line(format!("{name} starts"));
+        node.machine.start(async move {
+            let ready = |_| trace.line(format!("{name} serves"));
+            let stopped = async { drop(stopped.await) };
+            let result = dkv_node::run_on(storage, args, ready, stopped).await;
+            // Where the directories are is another place each time.
+            let result = result.map_err(|error| error.to_string().replace(&*place, "…"));
+            *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        });
+    }
+
+    /// Kills the process of a node.
+    pub fn kill_node(&mut self, index: usize, death: Death) {
+        let name = &self.nodes[index].name;
+        self.trace.line(format!("{name} dies: {death:?}"));
+        self.bury(index, death);
+    }
+
+    /// Asks the process of a node to stop.
+    pub fn stop_node(&mut self, index: usize) {
+        if let Some(stop) = self.nodes[index].process.stop.take() {
+            self.trace.line(format!("{} is asked to stop", self.nodes[index].name));
+            // It may have ended by itself.
+            let _ = stop.send(());
+        }
+    }
+
+    fn bury(&mut self, index: usize, death: Death) {
+        let seed = self.random.next();
+        let node = &mut self.nodes[index];
+        node.machine.kill();
+        node.process = Process::default();
+        match death {
+            Death::Process => node.disk.restart(),
+            Death::Power => {
+                node.disk.lose_power(seed);
+                self.network.set_dark(node.machine.address(), true);
+            }
+        }
+    }
+
+    /// Where clients find the server.
+    pub fn server_address(&self) -> String {
+        SocketAddr::new(network::address(SERVER), SERVER_PORT).to_string()
+    }
+
+    /// The file with the join token of a role.
+    pub fn token_file(&self, role: &str) -> PathBuf {
+        self.path("server").join("tokens").join(format!("{role}.token"))
+    }
+
+    /// A directory of that name.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+impl Node {
+    fn take_ended(&self) -> Option<Result<(), String>> {
+        self.process.ended.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

@@ -1,0 +1,68 @@
+//! The cryptography of TLS, with signatures that are all of one length.
+//!
+//! Keys and signatures are as random as ever; what they contain decides nothing. Their length would:
+//! an ECDSA signature in DER varies by a few bytes, and with it where packets end. So a message is
+//! signed again until the signature has the usual length, which every second one has.
+
+use std::sync::{Arc, OnceLock};
+
+use dkv_wire::platform::SIGNATURE_BYTES;
+use rustls::crypto::{CryptoProvider, KeyProvider};
+use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
+use rustls::sign::{Signer, SigningKey};
+use rustls::{Error, SignatureAlgorithm, SignatureScheme};
+
+/// The provider of all simulated machines.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    let make = || {
+        let usual = rustls::crypto::aws_lc_rs::default_provider();
+        Arc::new(CryptoProvider { key_provider: &EvenKeys, ..usual })
+    };
+    Arc::clone(PROVIDER.get_or_init(make))
+}
+
+#[derive(Debug)]
+struct EvenKeys;
+
+impl KeyProvider for EvenKeys {
+    fn load_private_key(&self, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        let usual = rustls::crypto::aws_lc_rs::default_provider().key_provider;
+        Ok(Arc::new(EvenKey(usual.load_private_key(key)?)))
+    }
+}
+
+#[derive(Debug)]
+struct EvenKey(Arc<dyn SigningKey>);
+
+impl SigningKey for EvenKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        Some(Box::new(EvenSigner(self.0.choose_scheme(offered)?)))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        self.0.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+#[derive(Debug)]
+struct EvenSigner(Box<dyn Signer>);
+
+impl Signer for EvenSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        loop {
+            let signature = self.0.sign(message)?;
+            if signature.len() == SIGNATURE_BYTES {
+                return Ok(signature);
+            }
+        }
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.0.scheme()
+    }
+}

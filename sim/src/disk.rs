@@ -1,0 +1,115 @@
+//! The disk of a simulated machine: what it holds outlives its processes, and of what was not synced
+//! a loss of power takes what the seed says.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dkv_node::disk::MemoryDisk;
+use dkv_node::state::{Engine, EngineOptions, MemoryStore};
+use dkv_node::wal::{FatalHook, Wal, WalOptions};
+use dkv_node::{Storage, StorageError};
+
+use crate::random::Random;
+
+/// How long writes take.
+#[derive(Clone, Copy, Debug)]
+pub enum Speed {
+    /// Between so many milliseconds.
+    Between(u64, u64),
+    /// The next one takes so many milliseconds, then all are fast again.
+    Stalled(u64),
+}
+
+/// A machine's disk. Clones are the same one.
+#[derive(Clone)]
+pub struct Disk {
+    log: MemoryDisk,
+    checkpoints: MemoryStore,
+    pace: Arc<Mutex<(Speed, Random)>>,
+}
+
+impl Disk {
+    /// An empty disk.
+    pub fn new(random: Random) -> Self {
+        let pace = Arc::new(Mutex::new((Speed::Between(0, 1), random)));
+        Self { log: MemoryDisk::new(), checkpoints: MemoryStore::new(), pace }
+    }
+
+    /// What the next process finds after a loss of power.
+    pub fn lose_power(&mut self, seed: u64) {
+        self.log = self.log.crash(seed);
+        self.checkpoints = self.checkpoints.restart();
+    }
+
+    /// What the next process finds if only the last one has died.
+    pub fn restart(&mut self) {
+        self.log = self.log.restart();
+        self.checkpoints = self.checkpoints.restart();
+    }
+
+    /// Has the power fail in the middle of a write to the log, so many operations from now.
+    pub fn die_in_log(&self, operations: u64) {
+        self.log.die_after(operations);
+    }
+
+    /// Has the power fail in the middle of a checkpoint or an installation.
+    pub fn die_in_checkpoints(&self, calls: u64, happens: bool) {
+        self.checkpoints.die_after(calls, happens);
+    }
+
+    /// Whether the power has failed so.
+    pub fn is_dead(&self) -> bool {
+        self.log.is_dead() || self.checkpoints.is_dead()
+    }
+
+    /// Lets so many syncs succeed, then fails one.
+    pub fn fail_sync_after(&self, syncs: u64) {
+        self.log.fail_sync_after(syncs);
+    }
+
+    /// Limits the room, or lifts the limit.
+    pub fn set_free_bytes(&self, bytes: Option<u64>) {
+        self.log.set_free_bytes(bytes);
+        self.checkpoints.set_free_bytes(bytes);
+    }
+
+    /// How long writes take from now on.
+    pub fn set_speed(&self, speed: Speed) {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).0 = speed;
+    }
+}
+
+impl Storage for Disk {
+    fn open_log(
+        &self,
+        path: &Path,
+        options: WalOptions,
+        on_fatal: FatalHook,
+    ) -> Result<Wal, StorageError> {
+        // The node looks there whether it lost its log; what is durable is in memory.
+        std::fs::create_dir_all(path)
+            .and_then(|()| std::fs::write(path.join("in-memory"), ""))
+            .map_err(|error| StorageError::Unusable(error.to_string()))?;
+        let pace = Arc::clone(&self.pace);
+        let pace = move || {
+            let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let (speed, random) = &mut *pace;
+            match *speed {
+                Speed::Between(low, high) => Duration::from_millis(random.between(low, high)),
+                Speed::Stalled(length) => {
+                    *speed = Speed::Between(0, 1);
+                    Duration::from_millis(length)
+                }
+            }
+        };
+        let salt_seed = self.pace.lock().unwrap_or_else(PoisonError::into_inner).1.next();
+        let options = WalOptions { salt_seed, ..options };
+        let disk = Arc::new(self.log.clone());
+        Ok(Wal::open_with_tasks(disk, options, on_fatal, Box::new(pace))?)
+    }
+
+    fn open_engine(&self, _: &Path, options: EngineOptions) -> Result<Engine, StorageError> {
+        Ok(Engine::in_memory(&self.checkpoints, options)?)
+    }
+}

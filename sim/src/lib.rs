@@ -1,0 +1,39 @@
+//! Whole networks of dkv in one process, on simulated machines, from a seed.
+//!
+//! A run is a registration server, three to seven nodes and some clients. All of it is the product's
+//! own code, from the frames to the state: QUIC and TLS included. What is simulated are the machines:
+//!
+//! | seam | real | here |
+//! |---|---|---|
+//! | datagrams | a UDP socket | [`network`]: late, lost, doubled, out of order, cut |
+//! | the log's disk | a directory | [`disk`]: syncs that fail or stall, writes torn by a loss of power |
+//! | checkpoints | fjall | tables in memory, which die in the middle of a call |
+//! | clocks | the kernel's | [`machine`]: fast, slow, standing still, jumping |
+//! | random numbers | the kernel's | [`random`]: from the seed |
+//! | threads | the kernel's | none: one machine after the other, a millisecond at a time |
+//!
+//! What goes wrong is drawn from the seed ([`faults`]), and so is what the clients do ([`workload`]).
+//! At the end everything heals. Then the network has to serve within a bound, all replicas must be
+//! equal, and the history of the clients must be one that the promises allow ([`run`]).
+//!
+//! The same seed gives the same run, up to the last datagram ([`trace`]).
+//!
+//! Deliberately missing: the small files of the server and the nodes (certificates, books), which
+//! are real ones in a directory in memory, each written in one step.
+#![forbid(unsafe_code)]
+
+pub mod run;
+
+pub mod cluster;
+pub mod faults;
+pub mod workload;
+pub mod observer;
+
+pub mod machine;
+pub mod network;
+pub mod disk;
+mod cryptography;
+
+pub mod log;
+pub mod random;
+pub mod trace;

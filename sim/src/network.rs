@@ -1,0 +1,329 @@
+//! The network between the machines: datagrams that are late, lost, doubled and out of order, links
+//! that are cut in one direction or both.
+//!
+//! QUIC runs over it as it is: [`Socket`] is what quinn sends and receives with. Time is counted in
+//! ticks of a millisecond; what is sent in one tick arrives in a later one, so the order in which
+//! machines run within a tick decides nothing.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+
+use crate::random::Random;
+use crate::trace::Trace;
+
+/// Datagrams that wait at a socket; more are dropped, as a kernel does.
+const INBOX_MAX: usize = 8192;
+/// First of the ports that are given to whoever asks for any.
+const EPHEMERAL: u16 = 40_000;
+
+/// How the network treats datagrams, for all links alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// Least time on the way, in ticks.
+    pub delay_min: u64,
+    /// Most time on the way, in ticks, but for those that are held up.
+    pub delay_max: u64,
+    /// Of a thousand, how many are held up, and for how many ticks at most.
+    pub held_up: (u64, u64),
+    /// Of a thousand, how many are lost.
+    pub lost: u64,
+    /// Of a thousand, how many arrive twice.
+    pub doubled: u64,
+    /// Longest datagram that gets through, in bytes.
+    pub mtu: usize,
+}
+
+impl Weather {
+    /// A good local network.
+    pub const CALM: Self =
+        Self { delay_min: 1, delay_max: 1, held_up: (0, 0), lost: 0, doubled: 0, mtu: 9000 };
+}
+
+/// The network. Clones are the same one.
+#[derive(Clone)]
+pub struct Network {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    now: u64,
+    random: Random,
+    weather: Weather,
+    cut: BTreeSet<(IpAddr, IpAddr)>,
+    /// Machines without power: not even their kernels answer.
+    dark: BTreeSet<IpAddr>,
+    under_way: BinaryHeap<Reverse<Datagram>>,
+    sent: u64,
+    sockets: BTreeMap<SocketAddr, Inbox>,
+    next_socket: u64,
+    trace: Trace,
+    /// What became of datagrams.
+    pub counts: Counts,
+}
+
+/// How many datagrams met which fate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Sent in all.
+    pub sent: u64,
+    /// Lost by chance.
+    pub lost: u64,
+    /// Sent into a link that was cut.
+    pub cut: u64,
+    /// Arrived twice.
+    pub doubled: u64,
+    /// Held up.
+    pub held_up: u64,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Datagram {
+    at: u64,
+    number: u64,
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+struct Inbox {
+    id: u64,
+    waiting: VecDeque<(SocketAddr, Vec<u8>)>,
+    waker: Option<Waker>,
+}
+
+impl Network {
+    /// A calm network without machines.
+    pub fn new(random: Random, trace: Trace) -> Self {
+        let state = State {
+            now: 0,
+            random,
+            weather: Weather::CALM,
+            cut: BTreeSet::new(),
+            dark: BTreeSet::new(),
+            under_way: BinaryHeap::new(),
+            sent: 0,
+            sockets: BTreeMap::new(),
+            next_socket: 0,
+            trace,
+            counts: Counts::default(),
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Changes the weather.
+    pub fn set_weather(&self, weather: Weather) {
+        self.lock().weather = weather;
+    }
+
+    /// Cuts a link in one direction.
+    pub fn cut(&self, from: IpAddr, to: IpAddr) {
+        self.lock().cut.insert((from, to));
+    }
+
+    /// Mends all links.
+    pub fn mend(&self) {
+        self.lock().cut.clear();
+    }
+
+    /// Whether a machine has power.
+    pub fn set_dark(&self, machine: IpAddr, dark: bool) {
+        let mut state = self.lock();
+        if dark {
+            state.dark.insert(machine)
+        } else {
+            state.dark.remove(&machine)
+        };
+    }
+
+    /// Closes all sockets of a machine, whoever holds them.
+    pub fn close_all(&self, machine: IpAddr) {
+        self.lock().sockets.retain(|address, _| address.ip() != machine);
+    }
+
+    /// What became of datagrams so far.
+    pub fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
+    /// Lets a tick begin, and delivers what arrives in it.
+    pub fn tick(&self, now: u64) {
+        let mut state = self.lock();
+        state.now = now;
+        let mut wake = Vec::new();
+        while state.under_way.peek().is_some_and(|Reverse(next)| next.at <= now) {
+            let Some(Reverse(datagram)) = state.under_way.pop() else { break };
+            let Some(inbox) = state.sockets.get_mut(&datagram.to) else { continue };
+            if inbox.waiting.len() < INBOX_MAX {
+                inbox.waiting.push_back((datagram.from, datagram.bytes));
+                wake.extend(inbox.waker.take());
+            }
+        }
+        drop(state);
+        wake.into_iter().for_each(Waker::wake);
+    }
+
+    /// Opens a socket of a machine.
+    ///
+    /// # Errors
+    /// `AddrInUse`.
+    pub fn bind(&self, machine: IpAddr, address: SocketAddr) -> io::Result<Arc<Socket>> {
+        let mut state = self.lock();
+        let port = match address.port() {
+            0 => (EPHEMERAL..)
+                .find(|port| !state.sockets.contains_key(&SocketAddr::new(machine, *port)))
+                .ok_or(io::ErrorKind::AddrInUse)?,
+            port => port,
+        };
+        let address = SocketAddr::new(machine, port);
+        if state.sockets.contains_key(&address) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let id = state.next_socket;
+        state.next_socket += 1;
+        state.sockets.insert(address, Inbox { id, waiting: VecDeque::new(), waker: None });
+        drop(state);
+        Ok(Arc::new(Socket { network: self.clone(), id, address }))
+    }
+
+    /// Whether a machine learns from the kernel at an address that nobody listens there.
+    pub fn refuses(&self, from: IpAddr, to: SocketAddr) -> bool {
+        let state = self.lock();
+        !state.sockets.contains_key(&to)
+            && !state.dark.contains(&to.ip())
+            && !state.cut.contains(&(from, to.ip()))
+            && !state.cut.contains(&(to.ip(), from))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        self.counts.sent += 1;
+        let weather = self.weather;
+        // All numbers are drawn whatever comes of them: a cut link must not move the others.
+        let delay = self.random.between(weather.delay_min, weather.delay_max);
+        let held_up = self.random.per_mille(weather.held_up.0);
+        let hold = if held_up { self.random.below(weather.held_up.1 + 1) } else { 0 };
+        let lost = self.random.per_mille(weather.lost);
+        let doubled = self.random.per_mille(weather.doubled);
+        self.trace.datagram(self.now, from, to, bytes.len());
+        if self.cut.contains(&(from.ip(), to.ip())) {
+            self.counts.cut += 1;
+            return;
+        }
+        if bytes.len() > weather.mtu {
+            return;
+        }
+        if lost {
+            self.counts.lost += 1;
+            return;
+        }
+        self.counts.held_up += u64::from(held_up);
+        self.counts.doubled += u64::from(doubled);
+        for copy in 0..=u64::from(doubled) {
+            let at = self.now + (delay + hold + copy * 3).max(1);
+            let number = self.sent;
+            self.sent += 1;
+            let datagram = Datagram { at, number, from, to, bytes: bytes.to_vec() };
+            self.under_way.push(Reverse(datagram));
+        }
+    }
+}
+
+/// A UDP socket of a simulated machine.
+pub struct Socket {
+    network: Network,
+    id: u64,
+    address: SocketAddr,
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Socket").field(&self.address).finish()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let mut state = self.network.lock();
+        if state.sockets.get(&self.address).is_some_and(|inbox| inbox.id == self.id) {
+            state.sockets.remove(&self.address);
+        }
+    }
+}
+
+/// An IPv4 address that an IPv6 socket names in its own way.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.network.lock().send(self.address, plain(transmit.destination), transmit.contents);
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.network.lock();
+        let Some(inbox) = state.sockets.get_mut(&self.address).filter(|inbox| inbox.id == self.id)
+        else {
+            // The machine has no power any more; nobody runs who could wait.
+            return Poll::Pending;
+        };
+        let mut count = 0;
+        for (buffer, meta) in buffers.iter_mut().zip(metas) {
+            let Some((from, bytes)) = inbox.waiting.pop_front() else { break };
+            let length = bytes.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&bytes[..length]);
+            *meta = RecvMeta { addr: from, len: length, stride: length, ecn: None, dst_ip: None };
+            count += 1;
+        }
+        if count > 0 {
+            return Poll::Ready(Ok(count));
+        }
+        inbox.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The address of a machine, by its number.
+pub fn address(machine: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, machine))
+}

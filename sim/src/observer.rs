@@ -1,0 +1,190 @@
+//! An administrator who looks at everything while it runs.
+//!
+//! What must hold at any moment is checked as it is seen: replicas have the same state at the same
+//! index, whenever each of them got there; the server never goes back to an older coordinator, and
+//! never names two of one term.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dkv_api::{Client, Error, NetworkStatus, NodeStatus, Role};
+use dkv_wire::id::{GroupId, NodeId};
+use dkv_wire::message::GroupRole;
+
+use crate::trace::Trace;
+
+/// Time between two looks.
+const EVERY: Duration = Duration::from_millis(300);
+
+/// What an administrator is asked to do.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// To remove the node of that name.
+    Remove(String),
+}
+
+/// What was seen. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Observations {
+    state: Arc<Mutex<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    orders: VecDeque<Order>,
+    /// The hash of a group's state at an index, and who had it first.
+    hashes: BTreeMap<(GroupId, u64), (u64, String)>,
+    coordinator: Option<(u64, NodeId)>,
+    latest: BTreeMap<String, NodeStatus>,
+    looks: u64,
+    wrong: Vec<String>,
+}
+
+impl Observations {
+    /// Asks the administrator to do something.
+    pub fn order(&self, order: Order) {
+        self.lock().orders.push_back(order);
+    }
+
+    /// What was seen and must not be.
+    pub fn wrong(&self) -> Vec<String> {
+        self.lock().wrong.clone()
+    }
+
+    /// The node that led a group when it was looked at last.
+    pub fn leader(&self, group: GroupId) -> Option<String> {
+        let state = self.lock();
+        let leads = |status: &NodeStatus| {
+            let mut groups = status.groups.iter();
+            groups.any(|seen| seen.group == group && seen.role == GroupRole::Leader)
+        };
+        state.latest.iter().find(|(_, status)| leads(status)).map(|(name, _)| name.clone())
+    }
+
+    /// Comparisons of states that could be made.
+    pub fn states_seen(&self) -> usize {
+        self.lock().hashes.len()
+    }
+
+    /// Why the network is not whole: every one of these nodes must have every group, all at the same
+    /// index. Nothing if it is whole.
+    pub fn not_whole(&self, names: &[String], groups: u32) -> Option<String> {
+        let state = self.lock();
+        for group in 0..=groups {
+            let group = GroupId(group);
+            let mut position = None;
+            let mut leaders = 0;
+            for name in names {
+                let Some(status) = state.latest.get(name) else {
+                    return Some(format!("{name} does not answer"));
+                };
+                let Some(seen) = status.groups.iter().find(|seen| seen.group == group) else {
+                    return Some(format!("{name} has no group {group}"));
+                };
+                leaders += usize::from(seen.role == GroupRole::Leader);
+                let here = (seen.applied_index, seen.last_index, seen.state_hash);
+                if seen.applied_index != seen.last_index {
+                    return Some(format!("{name} lags in group {group}: {here:?}"));
+                }
+                if *position.get_or_insert(here) != here {
+                    return Some(format!(
+                        "{name} is at {here:?} in group {group}, not {position:?}"
+                    ));
+                }
+            }
+            if leaders != 1 {
+                return Some(format!("group {group} has {leaders} leaders"));
+            }
+        }
+        None
+    }
+
+    fn take(&self, status: &NetworkStatus) {
+        let mut state = self.lock();
+        state.looks += 1;
+        state.latest.clear();
+        if let Ok(server) = &status.server
+            && let Some((node, term)) = server.coordinator
+        {
+            let now = (term.0, node);
+            let before = state.coordinator.replace(now);
+            if let Some(before) = before
+                && (now.0 < before.0 || now.0 == before.0 && now.1 != before.1)
+            {
+                let wrong = format!("the server went from coordinator {before:?} to {now:?}");
+                state.wrong.push(wrong);
+            }
+        }
+        for (node, status) in &status.nodes {
+            let Ok(status) = status else { continue };
+            for group in &status.groups {
+                let place = (group.group, group.applied_index);
+                let here = (group.state_hash, node.name.clone());
+                let (hash, who) = state.hashes.entry(place).or_insert(here);
+                if *hash != group.state_hash {
+                    let wrong = format!(
+                        "group {} at index {}: {who} has the state {hash:016x}, and {} has {:016x}",
+                        place.0, place.1, node.name, group.state_hash
+                    );
+                    state.wrong.push(wrong);
+                }
+            }
+            state.latest.insert(node.name.clone(), status.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks, and does what it is asked to.
+pub async fn run(
+    server: String,
+    token_file: PathBuf,
+    home: PathBuf,
+    observations: Observations,
+    trace: Trace,
+) {
+    let client = loop {
+        let builder = Client::builder().role(Role::Admin).server(&server).home(&home);
+        let builder = builder.token_file(&token_file).timeout(Duration::from_secs(5));
+        match builder.connect().await {
+            Ok(client) => break client,
+            Err(_) => tokio::time::sleep(EVERY).await,
+        }
+    };
+    tokio::spawn(obey(client.clone(), observations.clone(), trace));
+    loop {
+        tokio::time::sleep(EVERY).await;
+        observations.take(&client.status().await);
+    }
+}
+
+async fn obey(client: Client, observations: Observations, trace: Trace) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let Some(order) = observations.lock().orders.front().cloned() else { continue };
+        let Order::Remove(name) = &order;
+        let nodes = client.refresh().await.map(|view| view.nodes).unwrap_or_default();
+        let done = match nodes.iter().find(|node| node.name == *name) {
+            Some(node) => client.remove_node(node.id).await,
+            // Only a view that has others in it says that this one is gone.
+            None if !nodes.is_empty() => Ok(()),
+            None => continue,
+        };
+        match done {
+            Ok(()) => {
+                trace.line(format!("{order:?} was obeyed"));
+                observations.lock().orders.pop_front();
+            }
+            Err(Error::Unavailable(_) | Error::Unknown(_)) => {}
+            Err(error) => {
+                trace.line(format!("{order:?} was refused: {error}"));
+                observations.lock().orders.pop_front();
+            }
+        }
+    }
+}

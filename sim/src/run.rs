@@ -1,0 +1,257 @@
+//! One run: a network comes to be, faults befall it under load, it heals, and is judged.
+
+use std::collections::BTreeMap;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dkv_check::{Options as CheckOptions, check};
+use dkv_wire::network::Settings;
+
+use crate::cluster::Cluster;
+use crate::faults::{Fault, Faults};
+use crate::network::Counts;
+use crate::observer::{self, Observations};
+use crate::random::Random;
+use crate::trace::Trace;
+use crate::workload::{self, ClientMachine, Load, Phase, Shared};
+
+/// Ticks in which a fresh network must serve.
+const BEGIN_MAX: u64 = 20_000;
+/// Ticks after the last fault in which it must serve and be whole again.
+const HEAL_MAX: u64 = 60_000;
+/// Machines of clients.
+const CLIENTS: u8 = 3;
+
+/// How to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Ticks in which faults begin.
+    pub faults_for: u64,
+    /// Whether the trace goes to standard error too.
+    pub echo: bool,
+    /// Whether each datagram has a line in it.
+    pub every_datagram: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { faults_for: 15_000, echo: false, every_datagram: false }
+    }
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What is wrong; nothing if every promise was kept.
+    pub wrong: Vec<String>,
+    /// Everything that happened, in order.
+    pub trace: Vec<String>,
+    /// A hash of that, datagrams included.
+    pub trace_hash: u64,
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+    /// Operations of clients, those with an unknown outcome, and those that failed.
+    pub operations: (usize, usize, usize),
+    /// Ticks from the last fault until everything worked again.
+    pub healed_after_ms: u64,
+    /// Faults by kind.
+    pub faults: BTreeMap<Fault, u64>,
+    /// What became of datagrams.
+    pub datagrams: Counts,
+    /// States of replicas that were compared.
+    pub states: usize,
+}
+
+/// Runs a seed.
+///
+/// # Errors
+/// If the run could not be made at all.
+pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
+    let mut random = Random::new(seed);
+    let trace = Trace::new(options.echo, options.every_datagram);
+    PANICKED.store(false, Ordering::Relaxed);
+    watch_for_panics();
+    let (settings, load, nodes) = network(&mut random);
+    trace.line(format!("seed {seed}: {nodes} nodes, {settings:?}, {load:?}"));
+    let groups = settings.shards;
+    let mut cluster = Cluster::new(random.fork(), settings, CLIENTS, trace.clone())?;
+    let (shared, observations) = (Shared::new(load, trace.clone()), Observations::default());
+    cluster.start_server();
+    for _ in 0..nodes {
+        // One after the other, some of them at almost the same moment.
+        pass(&mut cluster, &shared, random.below(300) + 1);
+        cluster.add_node();
+    }
+    start_clients(&mut cluster, &shared, &observations, &mut random);
+    let mut wrong = Vec::new();
+    if let Some(why) = until(&mut cluster, &shared, BEGIN_MAX, || {
+        if shared.recorder().is_empty() { Some("no client was served".to_owned()) } else { None }
+    }) {
+        wrong.push(format!("the network did not begin: {why}"));
+    }
+
+    let mut faults = Faults::new(random.fork(), cluster.now + random.below(1000));
+    let end = cluster.now + options.faults_for;
+    while cluster.now < end && wrong.is_empty() && observations.wrong().is_empty() {
+        faults.tick(&mut cluster, &observations);
+        pass(&mut cluster, &shared, 1);
+    }
+    faults.heal(&mut cluster);
+    let healed = cluster.now;
+    shared.set_phase(Phase::Probe);
+    if wrong.is_empty() {
+        let mut last = None;
+        let whole =
+            until_with(&mut cluster, &shared, HEAL_MAX, &mut faults, &observations, |names| {
+                let (probed, callers) = shared.probed();
+                if probed < callers || callers == 0 {
+                    return Some(format!(
+                        "{probed} of {callers} callers could read and write everything"
+                    ));
+                }
+                last = observations.not_whole(names, groups);
+                last.clone()
+            });
+        if let Some(why) = whole {
+            wrong.push(format!("not healed {HEAL_MAX} ms after the last fault: {why}"));
+        }
+    }
+    let healed_after_ms = cluster.now - healed;
+    shared.set_phase(Phase::Rest);
+    wrong.extend(observations.wrong());
+    if PANICKED.load(Ordering::Relaxed) {
+        wrong.push("something panicked".to_owned());
+    }
+    let history = shared.recorder().history();
+    let report = check(&history, CheckOptions::default());
+    if !report.holds() {
+        wrong.push(report.to_string());
+    }
+    Ok(Outcome {
+        wrong,
+        trace_hash: trace.hash(),
+        trace: trace.lines(),
+        simulated_ms: cluster.now,
+        operations: (report.operations, report.unknown, report.failed),
+        healed_after_ms,
+        faults: faults.counts().clone(),
+        datagrams: cluster.network.counts(),
+        states: observations.states_seen(),
+    })
+}
+
+/// What kind of network a seed has, and how it is used.
+fn network(random: &mut Random) -> (Settings, Load, u64) {
+    let nodes = *random.pick(&[3, 3, 3, 4, 5, 5, 7]).unwrap_or(&3);
+    let replication = if nodes >= 5 && random.per_mille(600) { 5 } else { 3 };
+    let shards = *random.pick(&[1, 1, 2, 3]).unwrap_or(&1);
+    let replace_after_ms = *random.pick(&[4000, 300_000]).unwrap_or(&300_000);
+    let settings = Settings {
+        replication,
+        shards,
+        replace_after_ms,
+        log_bytes_max: 16 * 1024 * 1024,
+        ..Settings::default()
+    };
+    let load = Load {
+        callers: random.between(1, 3),
+        pause_ms: *random.pick(&[20, 60, 150]).unwrap_or(&60),
+        keys: random.between(2, 8),
+        large: *random.pick(&[(0, 100), (50, 10_000), (300, 200_000)]).unwrap_or(&(0, 100)),
+        shards,
+    };
+    (settings, load, nodes)
+}
+
+fn start_clients(
+    cluster: &mut Cluster,
+    shared: &Shared,
+    observations: &Observations,
+    random: &mut Random,
+) {
+    for number in 0..cluster.clients.len() {
+        let machine = ClientMachine {
+            number: number as u64 + 1,
+            server: cluster.server_address(),
+            token_file: cluster.token_file("client"),
+            home: cluster.path(&format!("client-{number}")),
+            random: random.fork(),
+        };
+        let clients = workload::run(machine, shared.clone());
+        if number > 0 {
+            cluster.clients[number].start(clients);
+            continue;
+        }
+        let administrator = observer::run(
+            cluster.server_address(),
+            cluster.token_file("admin"),
+            cluster.path("administrator"),
+            observations.clone(),
+            cluster.trace.clone(),
+        );
+        cluster.clients[number].start(async move {
+            tokio::spawn(administrator);
+            clients.await;
+        });
+    }
+}
+
+fn pass(cluster: &mut Cluster, shared: &Shared, ticks: u64) {
+    for _ in 0..ticks {
+        shared.set_now(cluster.now + 1);
+        cluster.tick();
+    }
+}
+
+/// Lets ticks pass until nothing is missing any more, and returns what still is after so many.
+fn until(
+    cluster: &mut Cluster,
+    shared: &Shared,
+    ticks: u64,
+    mut missing: impl FnMut() -> Option<String>,
+) -> Option<String> {
+    let end = cluster.now + ticks;
+    loop {
+        let why = missing()?;
+        if cluster.now >= end {
+            return Some(why);
+        }
+        pass(cluster, shared, 20);
+    }
+}
+
+/// As [`until`], while processes that end are started again.
+fn until_with(
+    cluster: &mut Cluster,
+    shared: &Shared,
+    ticks: u64,
+    faults: &mut Faults,
+    observations: &Observations,
+    mut missing: impl FnMut(&[String]) -> Option<String>,
+) -> Option<String> {
+    let end = cluster.now + ticks;
+    loop {
+        let wanted = cluster.nodes.iter().filter(|node| node.wanted);
+        let names: Vec<String> = wanted.map(|node| node.name.clone()).collect();
+        let why = missing(&names)?;
+        if cluster.now >= end || !observations.wrong().is_empty() {
+            return Some(why);
+        }
+        faults.restart(cluster);
+        pass(cluster, shared, 20);
+    }
+}
+
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// A task that panics is one that is gone, and nobody else notices.
+fn watch_for_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICKED.store(true, Ordering::Relaxed);
+            usual(panic);
+        }));
+    });
+}

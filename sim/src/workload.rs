@@ -1,0 +1,334 @@
+//! The clients: what they ask of the network, and what they remember of it.
+//!
+//! Each client machine has one client of the product's library, and several callers on it. Every call
+//! is an operation of the history: when it began, what it came to. A call whose outcome nobody knows
+//! is remembered as unknown.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dkv_api::{Client, Condition, Error, Level, ReadOptions, Receipt, WriteOptions};
+use dkv_check as check;
+use dkv_check::{Action, Operation, Outcome, Recorder};
+use dkv_wire::network::key_hash;
+
+use crate::random::Random;
+use crate::trace::Trace;
+
+/// Nanoseconds of a tick.
+const TICK_NS: u64 = 1_000_000;
+/// Least and most time that a call may take, in milliseconds.
+const PATIENCE_MS: (u64, u64) = (300, 4000);
+/// Time that each attempt of the last reads and writes may take.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the callers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Read and write.
+    Load,
+    /// Read every key and write to every shard until it succeeds: the network is whole again.
+    Probe,
+    /// Nothing.
+    Rest,
+}
+
+/// How heavy the load is.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Callers of each client.
+    pub callers: u64,
+    /// Longest pause between two calls of a caller, in milliseconds.
+    pub pause_ms: u64,
+    /// Keys that are read and written.
+    pub keys: u64,
+    /// Of a thousand values, how many are large, and how many bytes those have at most.
+    pub large: (u64, u64),
+    /// Shards of the network.
+    pub shards: u32,
+}
+
+/// What all clients share with whoever runs the simulation. Clones are the same.
+#[derive(Clone)]
+pub struct Shared {
+    state: Arc<State>,
+}
+
+struct State {
+    phase: AtomicU8,
+    now: AtomicU64,
+    callers: AtomicU64,
+    probed: AtomicU64,
+    recorder: Recorder,
+    trace: Trace,
+    load: Load,
+}
+
+impl Shared {
+    /// For a run with that load.
+    pub fn new(load: Load, trace: Trace) -> Self {
+        let state = State {
+            phase: AtomicU8::new(Phase::Load as u8),
+            now: AtomicU64::new(0),
+            callers: AtomicU64::new(0),
+            probed: AtomicU64::new(0),
+            recorder: Recorder::default(),
+            trace,
+            load,
+        };
+        Self { state: Arc::new(state) }
+    }
+
+    /// Says which tick passes.
+    pub fn set_now(&self, now: u64) {
+        self.state.now.store(now, Ordering::Relaxed);
+    }
+
+    /// The tick that passes.
+    pub fn now(&self) -> u64 {
+        self.state.now.load(Ordering::Relaxed)
+    }
+
+    /// Says what to do from now on.
+    pub fn set_phase(&self, phase: Phase) {
+        self.state.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Whether that is what is to be done.
+    pub fn is(&self, phase: Phase) -> bool {
+        self.state.phase.load(Ordering::Relaxed) == phase as u8
+    }
+
+    /// Callers that have finished their last reads and writes, and callers in all.
+    pub fn probed(&self) -> (u64, u64) {
+        (self.state.probed.load(Ordering::Relaxed), self.state.callers.load(Ordering::Relaxed))
+    }
+
+    /// Everything that was asked.
+    pub fn recorder(&self) -> &Recorder {
+        &self.state.recorder
+    }
+}
+
+/// One client machine.
+pub struct ClientMachine {
+    /// Which one.
+    pub number: u64,
+    /// Where the registration server is.
+    pub server: String,
+    /// The file with the token to join with.
+    pub token_file: PathBuf,
+    /// Where the client keeps its files.
+    pub home: PathBuf,
+    /// What it draws from.
+    pub random: Random,
+}
+
+/// Runs the callers of one client machine.
+pub async fn run(machine: ClientMachine, shared: Shared) {
+    let ClientMachine { number, server, token_file, home, mut random } = machine;
+    let callers = shared.state.load.callers;
+    shared.state.callers.fetch_add(callers, Ordering::Relaxed);
+    let client = connect(&server, &token_file, &home).await;
+    shared.state.trace.line(format!("client {number} is connected"));
+    for caller in 0..callers {
+        let caller = Caller {
+            id: number * 100 + caller,
+            client: client.clone(),
+            random: random.fork(),
+            shared: shared.clone(),
+            calls: 0,
+            seen: None,
+        };
+        tokio::spawn(caller.run());
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn connect(server: &str, token_file: &PathBuf, home: &PathBuf) -> Client {
+    loop {
+        let builder = Client::builder().server(server).token_file(token_file).home(home);
+        match builder.timeout(Duration::from_secs(5)).connect().await {
+            Ok(client) => return client,
+            Err(error) => tracing::debug!(%error, "not connected"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+struct Caller {
+    id: u64,
+    client: Client,
+    random: Random,
+    shared: Shared,
+    calls: u64,
+    /// The key and revision that were read last.
+    seen: Option<(u64, u64)>,
+}
+
+impl Caller {
+    async fn run(mut self) {
+        while self.shared.is(Phase::Load) {
+            let pause_ms = self.random.below(self.shared.state.load.pause_ms + 1);
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            self.call().await;
+        }
+        while !self.shared.is(Phase::Probe) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for key in 0..self.shared.state.load.keys {
+            self.until_it_succeeds(key, false).await;
+            if self.id.is_multiple_of(2) {
+                self.until_it_succeeds(key, true).await;
+            }
+        }
+        self.shared.state.probed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One call, of any kind.
+    async fn call(&mut self) {
+        let load = self.shared.state.load;
+        let key = self.random.below(load.keys);
+        let (low, high) = PATIENCE_MS;
+        let patience = Duration::from_millis(self.random.between(low, high));
+        match self.random.below(100) {
+            0..35 => drop(self.get(key, Level::Strong, patience).await),
+            35..42 => drop(self.get(key, Level::Eventual, patience).await),
+            42..78 => drop(self.put(key, Condition::Always, patience).await),
+            78..90 => {
+                let condition = match (self.random.below(4), self.seen) {
+                    (0, _) => Condition::Absent,
+                    (1, _) => Condition::Present,
+                    (_, Some((seen, revision))) if seen == key => {
+                        Condition::Revision(dkv_api::Revision(revision))
+                    }
+                    _ => Condition::Always,
+                };
+                drop(self.put(key, condition, patience).await);
+            }
+            _ => drop(self.delete(key, patience).await),
+        }
+    }
+
+    async fn until_it_succeeds(&mut self, key: u64, write: bool) {
+        loop {
+            let outcome = if write {
+                self.put(key, Condition::Always, LAST_PATIENCE).await
+            } else {
+                self.get(key, Level::Strong, LAST_PATIENCE).await
+            };
+            if !matches!(outcome, Outcome::Failed | Outcome::Unknown) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn get(&mut self, key: u64, level: Level, patience: Duration) -> Outcome {
+        let begun = self.begin(key);
+        let options = ReadOptions { level, timeout: Some(patience) };
+        let read = self.client.read_with(&begun.key, options).await;
+        let outcome = match read {
+            Ok(value) => {
+                let revision = value.receipt.revision.0;
+                self.seen = Some((key, revision));
+                let length = value.value.iter().position(|b| *b == b' ').unwrap_or(0);
+                let name = String::from_utf8_lossy(&value.value[..length]);
+                Outcome::Value { value: name.into(), revision: Some(revision) }
+            }
+            Err(error) => failed(error),
+        };
+        let level = match level {
+            Level::Strong => check::Level::Strong,
+            Level::Eventual => check::Level::Eventual,
+        };
+        self.end(begun, Action::Get(level), outcome)
+    }
+
+    async fn put(&mut self, key: u64, condition: Condition, patience: Duration) -> Outcome {
+        let begun = self.begin(key);
+        let value = format!("{}-{}", self.id, self.calls);
+        let (often, bytes) = self.shared.state.load.large;
+        let large = self.random.per_mille(often);
+        let length = self.random.below(if large { bytes } else { 100 }) as usize;
+        // The name of the value, and what only makes it longer.
+        let mut bytes = format!("{value} ").into_bytes();
+        bytes.resize(bytes.len() + length, b'.');
+        let options = WriteOptions { condition, timeout: Some(patience) };
+        let written = self.client.write_with(&begun.key, bytes, options).await;
+        let outcome = match written {
+            Ok(written) => done(written.receipt, written.existed),
+            Err(error) => failed(error),
+        };
+        let condition = match condition {
+            Condition::Always => check::Condition::Always,
+            Condition::Absent => check::Condition::Absent,
+            Condition::Present => check::Condition::Present,
+            Condition::Revision(revision) => check::Condition::Revision(revision.0),
+        };
+        self.end(begun, Action::Put { value: value.into(), condition }, outcome)
+    }
+
+    async fn delete(&mut self, key: u64, patience: Duration) -> Outcome {
+        let begun = self.begin(key);
+        let options = WriteOptions { condition: Condition::Always, timeout: Some(patience) };
+        let outcome = match self.client.delete_with(&begun.key, options).await {
+            Ok(written) => done(written.receipt, written.existed),
+            Err(error) => failed(error),
+        };
+        self.end(begun, Action::Delete(check::Condition::Always), outcome)
+    }
+
+    fn begin(&mut self, key: u64) -> Begun {
+        self.calls += 1;
+        Begun { key: format!("k{key}"), start_ns: self.shared.now() * TICK_NS }
+    }
+
+    fn end(&self, begun: Begun, action: Action, outcome: Outcome) -> Outcome {
+        let Begun { key, start_ns } = begun;
+        let shards = u128::from(self.shared.state.load.shards);
+        let shard = ((u128::from(key_hash(key.as_bytes())) * shards) >> 64) as u32 + 1;
+        // Within a tick nobody knows what came first: what ended in it, ended with it.
+        let end_ns = self.shared.now() * TICK_NS + TICK_NS - 1;
+        let line = format!("{} {key} {action:?} -> {outcome:?}", self.id);
+        self.shared.state.trace.line(line);
+        let operation = Operation {
+            client: self.id,
+            shard,
+            key: key.into(),
+            start_ns,
+            end_ns,
+            action,
+            outcome: outcome.clone(),
+        };
+        self.shared.state.recorder.add(operation);
+        outcome
+    }
+}
+
+struct Begun {
+    key: String,
+    start_ns: u64,
+}
+
+fn done(receipt: Receipt, existed: bool) -> Outcome {
+    Outcome::Written { revision: Some(receipt.revision.0), existed: Some(existed) }
+}
+
+fn failed(error: Error) -> Outcome {
+    match error {
+        Error::NotFound { receipt } => Outcome::Absent { revision: Some(receipt.revision.0) },
+        Error::Conflict { current, .. } => {
+            let absent = check::Current::Absent;
+            let current = current.map_or(absent, |revision| check::Current::Revision(revision.0));
+            Outcome::Conflict { current: Some(current) }
+        }
+        Error::Unknown(_) => Outcome::Unknown,
+        Error::Unavailable(_) | Error::Invalid(_) | Error::TooLarge { .. } | Error::Denied(_) => {
+            Outcome::Failed
+        }
+    }
+}

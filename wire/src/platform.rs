@@ -1,0 +1,163 @@
+//! What a process gets from its operating system beside files: sockets, the clock on the wall,
+//! random numbers, and threads for what blocks.
+//!
+//! A simulation runs whole networks in one thread, and runs them again exactly as before. It puts a
+//! [`Platform`] of its own in the place of the real one, for the thread that calls [`simulate`];
+//! everybody else pays one look at a variable of their thread. Time that passes needs no place here:
+//! it is tokio's, whose clock can be driven by hand.
+//!
+//! Deliberately missing: anything that a release could be told to simulate. No message, file,
+//! variable or argument leads here.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use quinn::AsyncUdpSocket;
+use rustls::crypto::CryptoProvider;
+use uuid::{Builder, Uuid};
+
+/// The operating system of a simulated machine.
+pub trait Platform {
+    /// Opens a UDP socket. Port 0 asks for any; an unspecified address is the machine's own.
+    ///
+    /// # Errors
+    /// `AddrInUse`, or whatever is to be tried.
+    fn bind(&self, address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>>;
+
+    /// Whether the machine at that address answers that nobody listens there.
+    fn refuses(&self, address: SocketAddr) -> bool;
+
+    /// What the clock on the wall shows.
+    fn wall_clock(&self) -> SystemTime;
+
+    /// The next random number.
+    fn random(&self) -> u64;
+
+    /// The cryptography of TLS. Its signatures must be of [`SIGNATURE_BYTES`] to make runs that can be
+    /// repeated; what is in them does not matter.
+    fn cryptography(&self) -> Arc<CryptoProvider>;
+}
+
+/// Length of every ECDSA signature on a simulated machine, in DER. By itself it varies by a few bytes,
+/// and what comes after it in a stream is cut into packets elsewhere each time.
+pub const SIGNATURE_BYTES: usize = 71;
+
+thread_local! {
+    static SIMULATED: RefCell<Option<Rc<dyn Platform>>> = const { RefCell::new(None) };
+}
+
+/// Has this thread run on a simulated machine until what is returned is dropped.
+pub fn simulate(platform: Rc<dyn Platform>) -> Simulated {
+    Simulated { before: SIMULATED.replace(Some(platform)) }
+}
+
+/// This thread runs on a simulated machine. Dropped, it runs on what it ran on before.
+#[must_use = "dropped, it ends the simulation"]
+pub struct Simulated {
+    before: Option<Rc<dyn Platform>>,
+}
+
+impl Drop for Simulated {
+    fn drop(&mut self) {
+        SIMULATED.set(self.before.take());
+    }
+}
+
+impl fmt::Debug for Simulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Simulated")
+    }
+}
+
+fn is_simulated() -> bool {
+    SIMULATED.with_borrow(Option::is_some)
+}
+
+fn simulated() -> Option<Rc<dyn Platform>> {
+    SIMULATED.with_borrow(Clone::clone)
+}
+
+/// What the clock on the wall shows.
+pub fn wall_clock() -> SystemTime {
+    simulated().map_or_else(SystemTime::now, |platform| platform.wall_clock())
+}
+
+/// A random UUID (version 4).
+pub fn random_uuid() -> Uuid {
+    match simulated() {
+        None => Uuid::new_v4(),
+        Some(platform) => {
+            let bits = u128::from(platform.random()) << 64 | u128::from(platform.random());
+            Builder::from_random_bytes(bits.to_ne_bytes()).into_uuid()
+        }
+    }
+}
+
+/// A random number. Not for secrets: it may come from a generator that can be foreseen.
+pub fn random_u64() -> u64 {
+    match simulated() {
+        None => Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1.rotate_left(32),
+        Some(platform) => platform.random(),
+    }
+}
+
+/// Whether the machine at that address answers that nobody listens there; nothing if only the real
+/// network can tell.
+pub fn refuses(address: SocketAddr) -> Option<bool> {
+    simulated().map(|platform| platform.refuses(address))
+}
+
+/// The cryptography of TLS.
+pub(crate) fn cryptography() -> Arc<CryptoProvider> {
+    match simulated() {
+        None => Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+        Some(platform) => platform.cryptography(),
+    }
+}
+
+/// Whether a signature may have that length.
+pub(crate) fn accepts_signature(bytes: usize) -> bool {
+    bytes == SIGNATURE_BYTES || !is_simulated()
+}
+
+/// Runs what may wait for the disk where that holds nobody up: on a thread of its own. On a simulated
+/// machine it runs at once, and waits for nothing.
+///
+/// # Errors
+/// If it panicked, or the runtime is shutting down.
+pub async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    if is_simulated() {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+/// As [`run_blocking`], for whoever does not wait for it. Outside of a runtime it runs at once.
+pub fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) if !is_simulated() => drop(runtime.spawn_blocking(work)),
+        _ => work(),
+    }
+}
+
+/// A socket of the simulated machine; nothing on a real one.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<Option<Arc<dyn AsyncUdpSocket>>> {
+    simulated().map(|platform| platform.bind(address)).transpose()
+}
+
+/// What an endpoint's random numbers follow from; nothing on a real machine, where they are secret.
+pub(crate) fn endpoint_seed() -> Option<[u8; 32]> {
+    let platform = simulated()?;
+    let mut seed = [0; 32];
+    for part in seed.chunks_exact_mut(8) {
+        part.copy_from_slice(&platform.random().to_le_bytes());
+    }
+    Some(seed)
+}
