@@ -368,11 +368,11 @@ fn an_installation_happens_at_once() {
     let mut old = load(&store);
     fill(&mut old, 1, 50);
     checkpoint(&store, &mut old);
-    // Keyspaces: fjall's own, the records, and one generation. Threads of the engine may still have
-    // in hand what is given up.
-    let come_to_three = |path: &Path| {
+    // Keyspaces: fjall's own, its sequence, the records, and one generation. Threads of the engine may
+    // still have in hand what is given up.
+    let come_to_four = |path: &Path| {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while fs::read_dir(path.join("keyspaces")).expect("readable").count() != 3 {
+        while fs::read_dir(path.join("keyspaces")).expect("readable").count() != 4 {
             assert!(std::time::Instant::now() < deadline, "what was given up stays");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
@@ -381,7 +381,7 @@ fn an_installation_happens_at_once() {
         let image = image(directory.path());
         let engine = engine(image.path());
         assert_eq!(load(&engine.group(SHARD).expect("a store")).hash(), expected);
-        come_to_three(image.path());
+        come_to_four(image.path());
     };
     assert_survives(old.hash());
 
@@ -393,7 +393,7 @@ fn an_installation_happens_at_once() {
     }
     // Given up: the same, and its files are gone without a restart.
     drop(installer);
-    come_to_three(directory.path());
+    come_to_four(directory.path());
     assert_survives(old.hash());
     assert_eq!(load(&store).hash(), old.hash());
 

@@ -31,11 +31,26 @@ const OPEN_FILES_MAX: usize = 128;
 /// A key and its value.
 pub(super) type Pair = (Slice, Slice);
 
+/// Name of the table that only moves fjall's sequence numbers on.
+const SEQUENCE: &str = "sequence";
+/// Sequence numbers that tables which were made or deleted may have taken just before a crash.
+const SEQUENCE_GAP: usize = 4096;
+
 /// A database.
 pub(super) enum Tables {
-    Fjall(Database),
+    Fjall(Database, Sequence),
     Memory(MemoryTables),
 }
+
+/// Keeps what fjall knows of its tables ahead of what it knew before.
+///
+/// Names of tables are rows with sequence numbers of their own, and fjall 3.1 does not take these into
+/// account when it opens a database and goes on counting. The name of a new table could then have a
+/// number below that of the deletion of another, whose place it takes, and be taken for deleted at the
+/// next start, rows and all. So each table that is made or deleted is followed by a durable row of a
+/// later number, and each start skips what may lack that.
+#[derive(Clone)]
+pub(super) struct Sequence(Keyspace);
 
 /// One table. Clones are the same table; it can be read for as long as one is kept, deleted or not.
 #[derive(Clone)]
@@ -66,7 +81,9 @@ impl Tables {
             .max_cached_files(Some(OPEN_FILES_MAX))
             .worker_threads(WORKERS)
             .open()?;
-        Ok(Self::Fjall(database))
+        let sequence = Sequence(database.keyspace(SEQUENCE, table_options)?);
+        sequence.advance(&database, SEQUENCE_GAP)?;
+        Ok(Self::Fjall(database, sequence))
     }
 
     /// Opens a database in memory.
@@ -77,7 +94,14 @@ impl Tables {
     /// The table of that name, which is made if there is none.
     pub(super) fn table(&self, name: &str) -> fjall::Result<Table> {
         match self {
-            Self::Fjall(database) => Ok(Table::Fjall(database.keyspace(name, table_options)?)),
+            Self::Fjall(database, sequence) => {
+                let is_new = !database.keyspace_exists(name);
+                let keyspace = database.keyspace(name, table_options)?;
+                if is_new {
+                    sequence.advance(database, 1)?;
+                }
+                Ok(Table::Fjall(keyspace))
+            }
             Self::Memory(tables) => Ok(Table::Memory(tables.table(name)?)),
         }
     }
@@ -85,8 +109,10 @@ impl Tables {
     /// The names of all tables.
     pub(super) fn names(&self) -> Vec<String> {
         match self {
-            Self::Fjall(database) => {
-                database.list_keyspace_names().iter().map(|name| name.to_string()).collect()
+            Self::Fjall(database, _) => {
+                let names = database.list_keyspace_names();
+                let names = names.iter().map(|name| name.to_string());
+                names.filter(|name| name != SEQUENCE).collect()
             }
             Self::Memory(tables) => tables.names(),
         }
@@ -95,7 +121,10 @@ impl Tables {
     /// Deletes a table.
     pub(super) fn delete(&self, table: Table) -> fjall::Result<()> {
         match (self, table) {
-            (Self::Fjall(database), Table::Fjall(keyspace)) => database.delete_keyspace(keyspace),
+            (Self::Fjall(database, sequence), Table::Fjall(keyspace)) => {
+                database.delete_keyspace(keyspace)?;
+                sequence.advance(database, 1)
+            }
             (Self::Memory(tables), Table::Memory(table)) => tables.delete(&table),
             _ => unreachable!("{OTHER}"),
         }
@@ -104,7 +133,7 @@ impl Tables {
     /// A batch without changes.
     pub(super) fn batch(&self) -> Batch {
         match self {
-            Self::Fjall(database) => Batch::Fjall(database.batch()),
+            Self::Fjall(database, _) => Batch::Fjall(database.batch()),
             Self::Memory(_) => Batch::Memory(Vec::new()),
         }
     }
@@ -112,7 +141,7 @@ impl Tables {
     /// Makes the changes of a batch, durably.
     pub(super) fn commit(&self, batch: Batch) -> fjall::Result<()> {
         match (self, batch) {
-            (Self::Fjall(database), Batch::Fjall(batch)) => {
+            (Self::Fjall(database, _), Batch::Fjall(batch)) => {
                 batch.commit()?;
                 database.persist(PersistMode::SyncAll)
             }
@@ -128,7 +157,7 @@ impl Tables {
         rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
     ) -> fjall::Result<()> {
         match (self, table) {
-            (Self::Fjall(_), Table::Fjall(keyspace)) => {
+            (Self::Fjall(..), Table::Fjall(keyspace)) => {
                 let mut ingestion = keyspace.start_ingestion()?;
                 for (key, value) in rows {
                     ingestion.write(key, value)?;
@@ -152,7 +181,7 @@ impl Tables {
         key: &[u8],
     ) -> fjall::Result<(Option<Slice>, Rows)> {
         match (self, table) {
-            (Self::Fjall(database), Table::Fjall(keyspace)) => {
+            (Self::Fjall(database, _), Table::Fjall(keyspace)) => {
                 let snapshot = database.snapshot();
                 Ok((snapshot.get(keyspace, key)?, Rows::Fjall(snapshot.iter(keyspace))))
             }
@@ -167,7 +196,7 @@ impl Tables {
     pub(super) fn bytes(&self) -> u64 {
         match self {
             // The size of a file that is just being deleted cannot be read; the next call gets it.
-            Self::Fjall(database) => database.disk_space().unwrap_or(0),
+            Self::Fjall(database, _) => database.disk_space().unwrap_or(0),
             Self::Memory(tables) => tables.bytes(),
         }
     }
@@ -175,7 +204,7 @@ impl Tables {
     /// Bytes that are free where the database is.
     pub(super) fn free_bytes(&self, path: &Path) -> std::io::Result<u64> {
         match self {
-            Self::Fjall(_) => free_bytes(path),
+            Self::Fjall(..) => free_bytes(path),
             Self::Memory(tables) => Ok(tables.free_bytes()),
         }
     }
@@ -188,6 +217,16 @@ const OTHER: &str = "a table of another kind of database";
 pub(super) fn free_bytes(path: &Path) -> std::io::Result<u64> {
     let disk = rustix::fs::statvfs(path)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+impl Sequence {
+    /// Takes that many numbers, durably.
+    fn advance(&self, database: &Database, count: usize) -> fjall::Result<()> {
+        for _ in 0..count {
+            self.0.insert(b"last", b"")?;
+        }
+        database.persist(PersistMode::SyncAll)
+    }
 }
 
 impl Table {
