@@ -42,6 +42,11 @@ pub struct Args {
     /// Threads that serve [default: half of the cores]
     #[arg(long, value_name = "COUNT", env = "DKV_THREADS")]
     pub threads: Option<NonZeroUsize>,
+
+    /// Values that it keeps in memory, in MiB; others are read from disk. Keys stay in memory
+    /// [default: half of the memory of this machine or control group]
+    #[arg(long, value_name = "MIB", env = "DKV_VALUE_MEMORY")]
+    pub value_memory: Option<u32>,
 }
 
 /// The port of a server whose address names none.

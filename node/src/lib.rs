@@ -37,6 +37,7 @@ mod registration;
 mod admission;
 mod data_dir;
 mod disk_check;
+mod memory;
 mod shell;
 mod tasks;
 

@@ -18,6 +18,7 @@ use dkv_wire::message::{Answer, Level, Receipt, Refusal};
 use tokio::sync::mpsc;
 
 use crate::group::Proposer;
+use crate::raft::Looked;
 use crate::replies::ReplyTo;
 
 /// Reads that wait for a round; more are refused as overload.
@@ -47,9 +48,7 @@ pub(crate) async fn run(
                 let receipt = receipt(group, me, term, Level::Strong, Some(0));
                 proposer.machine().read_keys(taken.drain(..).map(|read| {
                     let PendingRead { key, reply } = read;
-                    (key, move |revision, stored| {
-                        reply.send(Ok(Answer::Value(Receipt { revision, ..receipt }, stored)));
-                    })
+                    (key, move |looked| answer(reply, receipt, looked))
                 }));
             }
             Ok(Err(error)) => {
@@ -76,9 +75,17 @@ pub(crate) fn eventual(
     reply: ReplyTo,
 ) {
     let receipt = receipt(group, me, term, Level::Eventual, proposer.staleness_ms());
-    proposer.machine().read_keys(std::iter::once((key, move |revision, stored| {
-        reply.send(Ok(Answer::Value(Receipt { revision, ..receipt }, stored)));
-    })));
+    let looked = move |looked| answer(reply, receipt, looked);
+    proposer.machine().read_keys(std::iter::once((key, looked)));
+}
+
+fn answer(reply: ReplyTo, receipt: Receipt, looked: Looked) {
+    match looked {
+        Ok((revision, stored)) => {
+            reply.send(Ok(Answer::Value(Receipt { revision, ..receipt }, stored)));
+        }
+        Err(why) => reply.refuse(Refusal::Unavailable(why)),
+    }
 }
 
 fn receipt(

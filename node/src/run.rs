@@ -24,7 +24,7 @@ use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
 use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
-use crate::{announce, compaction, coordinator, incoming, lookout, metronome};
+use crate::{announce, compaction, coordinator, incoming, lookout, memory, metronome};
 
 /// First port that a node tries if it is told none and had none before.
 const FIRST_PORT: u16 = 4401;
@@ -161,7 +161,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         }
     };
     let (failure, failed) = watch::channel(None);
-    let (wal, engine) = open_stores(&directory, &file, storage, failure.clone()).await?;
+    let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;
     let me = Me { network: identity.network, id, name: file.name.clone(), address };
@@ -241,6 +241,7 @@ fn local_ip_towards(server: SocketAddr) -> std::io::Result<IpAddr> {
 }
 
 async fn open_stores(
+    args: &Args,
     directory: &DataDir,
     file: &NodeFile,
     storage: impl Storage,
@@ -249,6 +250,8 @@ async fn open_stores(
     let (log_path, state_path) = (directory.log_path(), directory.state_path());
     let settings = file.settings.clone();
     let must_exist = file.log_begun;
+    let mib = |count: u32| u64::from(count) * 1024 * 1024;
+    let value_bytes = args.value_memory.map_or_else(memory::default_value_bytes, mib);
     disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError)?;
     let opened = platform::run_blocking(move || {
         let options = WalOptions {
@@ -270,7 +273,8 @@ async fn open_stores(
             });
         };
         let wal = storage.open_log(&log_path, options, Box::new(on_fatal))?;
-        let engine = storage.open_engine(&state_path, EngineOptions::default())?;
+        let engine_options = EngineOptions { value_bytes, ..EngineOptions::default() };
+        let engine = storage.open_engine(&state_path, engine_options)?;
         Ok::<_, StorageError>((wal, engine))
     });
     let opened = opened.await.map_err(NodeError::new)?;

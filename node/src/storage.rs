@@ -86,7 +86,7 @@ mod tests {
     fn a_full_disk_and_a_directory_in_use_are_no_damage() {
         let directory = tempfile::tempdir().unwrap();
         let (log, state) = (directory.path().join("wal"), directory.path().join("state"));
-        let full = EngineOptions { reserve_bytes: u64::MAX / 4 };
+        let full = EngineOptions { reserve_bytes: u64::MAX / 4, ..EngineOptions::default() };
         let error = RealStorage.open_engine(&state, full).map(drop).unwrap_err();
         assert!(matches!(error, StorageError::Unusable(_)), "{error}");
 

@@ -189,6 +189,7 @@ impl Cluster {
             advertise: None,
             token_file: Some(token_file),
             threads: None,
+            value_memory: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = Arc::new(Mutex::new(None));

@@ -16,21 +16,36 @@ use bytes::Bytes;
 use dkv_wire::codec::encode;
 use dkv_wire::id::{GroupId, Revision};
 use dkv_wire::message::Stored;
-use dkv_wire::platform::run_blocking;
+use dkv_wire::platform::{self, run_blocking};
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::freshness::Freshness;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
-use crate::state::{Applied, Changes, Directory, EngineError, GroupState, GroupStore, LogClock};
+use crate::state::{
+    Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, LogClock,
+};
 
 /// Time between two attempts to write a checkpoint to a disk that is full.
 const ROOM_RETRY: Duration = Duration::from_millis(500);
+
+/// Keys that are looked up in the checkpoint one after the other by one thread.
+const LOOK_UPS_TOGETHER: usize = 16;
+/// Times that a key is looked up whose value was just removed.
+const LOOK_UPS_MAX: usize = 8;
+/// Keys that are looked at with the state locked when values are to leave memory.
+const EVICT_KEYS: usize = 256;
+/// How many times that, at most, after values were read back.
+const EVICT_STEPS: usize = 64;
+
+/// What a look at a key comes to: the value or nothing, with its revision or the shard's; or why there
+/// is no answer.
+pub(crate) type Looked = Result<(Revision, Option<Stored>), String>;
 
 /// The state machine of one group, as openraft drives it.
 pub(crate) struct Machine {
@@ -102,17 +117,99 @@ impl Machine {
 }
 
 impl MachineHandle {
-    /// Looks keys up; each is answered with the value, or with the latest revision and nothing.
+    /// Looks keys up; each is answered with the value, or with the latest revision and nothing. Those
+    /// whose values are in memory are answered before this returns.
     pub(crate) fn read_keys<F>(&self, keys: impl Iterator<Item = (Bytes, F)>)
     where
-        F: FnOnce(Revision, Option<Stored>),
+        F: FnOnce(Looked) + Send + 'static,
     {
-        let current = self.read();
-        let Some(shard) = current.state.as_shard() else { return };
-        for (key, answer) in keys {
-            match shard.get(&key) {
-                Some(row) => answer(row.revision, Some(row.to_stored())),
-                None => answer(shard.revision(), None),
+        let mut stored = Vec::new();
+        {
+            let current = self.read();
+            let Some(shard) = current.state.as_shard() else { return };
+            for (key, answer) in keys {
+                match shard.get(&key) {
+                    Some(Found::Row(row)) => answer(Ok((row.revision, Some(row.to_stored())))),
+                    None => answer(Ok((shard.revision(), None))),
+                    Some(Found::Stored(_)) => stored.push((key, answer)),
+                }
+            }
+        }
+        let mut stored = stored.into_iter();
+        while stored.len() > 0 {
+            let some: Vec<_> = stored.by_ref().take(LOOK_UPS_TOGETHER).collect();
+            let handle = self.clone();
+            platform::spawn_blocking(move || {
+                for (key, answer) in some {
+                    answer(handle.look_up(&key));
+                }
+                handle.evict(EVICT_STEPS);
+            });
+        }
+    }
+
+    /// Looks up a key whose value may be in the checkpoint only. Waits for the disk.
+    fn look_up(&self, key: &[u8]) -> Looked {
+        let shared = &*self.shared;
+        let damaged = |problem: &str| {
+            error!(group = %shared.group, problem, "a value cannot be read back");
+            Err("a value of this node's checkpoint cannot be read".to_owned())
+        };
+        for _ in 0..LOOK_UPS_MAX {
+            let least = {
+                let current = self.read();
+                let Some(shard) = current.state.as_shard() else { break };
+                match shard.get(key) {
+                    Some(Found::Row(row)) => return Ok((row.revision, Some(row.to_stored()))),
+                    None => return Ok((shard.revision(), None)),
+                    Some(Found::Stored(revision)) => revision,
+                }
+            };
+            let row = match shared.store.get(key) {
+                // A later one is of a write that this reader need not see, and may.
+                Ok(Some(row)) if row.revision >= least => row,
+                // It was removed meanwhile, by a delete or with all of the group.
+                Ok(_) => continue,
+                Err(error) => return damaged(&error.to_string()),
+            };
+            let mut current = self.write();
+            if !current.state.as_shard_mut().is_none_or(|shard| shard.promote(key, &row)) {
+                return damaged("it is not what was written");
+            }
+            return Ok((row.revision, Some(row.to_stored())));
+        }
+        Err("the shard is leaving this node".to_owned())
+    }
+
+    /// These changes are durable.
+    async fn checkpointed(&self, changes: &Changes) -> io::Result<()> {
+        let exceeded = match self.write().state.as_shard_mut() {
+            Some(shard) => {
+                shard.checkpointed(changes.generation(), changes.meta().revision);
+                shard.memory_is_exceeded()
+            }
+            None => false,
+        };
+        if exceeded {
+            let handle = self.clone();
+            run_blocking(move || handle.evict(usize::MAX)).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets values go from memory if there are more than may be.
+    fn evict(&self, steps_max: usize) {
+        let mut ends = 0;
+        for _ in 0..steps_max {
+            let mut current = self.write();
+            let Some(shard) = current.state.as_shard_mut() else { return };
+            if !shard.memory_is_exceeded() {
+                return;
+            }
+            ends += usize::from(shard.evict(EVICT_KEYS));
+            // Twice, since the first time may have found all of them in use.
+            if ends > 2 {
+                return;
             }
         }
     }
@@ -289,7 +386,10 @@ impl RaftSnapshotBuilder<Types> for Checkpoint {
                 });
                 let (result, kept) = written.await?;
                 match result {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        self.handle.checkpointed(&kept).await?;
+                        break;
+                    }
                     // An installed snapshot has overtaken this checkpoint.
                     Err(EngineError::Superseded) => break,
                     Err(error @ EngineError::NoSpace { .. }) => {

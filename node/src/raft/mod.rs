@@ -28,7 +28,7 @@ pub(crate) use drive::{
     confirm_leadership, forsake, initialize, propose, silence, since_quorum_ms, start, take_step,
 };
 use log::LogStore;
-pub(crate) use machine::{Machine, MachineHandle};
+pub(crate) use machine::{Looked, Machine, MachineHandle};
 pub(crate) use network::{Network, Sessions};
 pub(crate) use openraft::{Config, ServerState};
 pub(crate) use pulse::Pulses;

@@ -94,7 +94,8 @@ pub(super) fn credentials(authority: &Authority) -> Credentials {
 }
 
 fn open_engine(directory: &TempDir) -> Engine {
-    Engine::open(directory.path(), EngineOptions { reserve_bytes: 0 }).unwrap()
+    Engine::open(directory.path(), EngineOptions { reserve_bytes: 0, ..EngineOptions::default() })
+        .unwrap()
 }
 
 /// A whole snapshot, as a leader sends it.

@@ -59,6 +59,7 @@ impl Founder {
             advertise: None,
             token_file: None,
             threads: None,
+            value_memory: None,
         }
     }
 }

@@ -8,6 +8,7 @@
 use dkv_wire::id::{Revision, Serial, SessionId};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::residence::{Place, Slot};
 use super::rows::{Counts, MalformedRow, Meta, Row, RowSink, Table};
 use super::sessions::{Outcome, Session};
 
@@ -56,10 +57,14 @@ impl Digest {
         self.counts.bytes += (key.len() + value.len()) as u64;
     }
 
-    pub(super) fn remove_key(&mut self, key: &[u8], revision: Revision, value: &[u8]) {
-        self.keys_sum = self.keys_sum.wrapping_sub(key_hash(key, revision, value));
+    pub(super) fn remove_key(&mut self, key: &[u8], slot: &Slot) {
+        let (hash, bytes) = match &slot.value {
+            Place::Here { value, .. } => (key_hash(key, slot.revision, value), value.len()),
+            Place::Stored { bytes, hash } => (*hash, *bytes as usize),
+        };
+        self.keys_sum = self.keys_sum.wrapping_sub(hash);
         self.counts.keys -= 1;
-        self.counts.bytes -= (key.len() + value.len()) as u64;
+        self.counts.bytes -= (key.len() + bytes) as u64;
     }
 
     /// The session itself, without its results.
@@ -125,7 +130,7 @@ impl RowSink for Digest {
 }
 
 /// The value is hashed once, in one piece; key and revision go in through the seeds.
-fn key_hash(key: &[u8], revision: Revision, value: &[u8]) -> u64 {
+pub(super) fn key_hash(key: &[u8], revision: Revision, value: &[u8]) -> u64 {
     xxh3_64_with_seed(value, xxh3_64_with_seed(key, revision.0))
 }
 

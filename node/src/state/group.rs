@@ -67,6 +67,9 @@ impl GroupState {
 
     fn load_rows(rows: &impl Rows) -> Result<(Self, Option<Meta>), EngineError> {
         let mut state = Self::new(rows.group());
+        if let Self::Shard(shard) = &mut state {
+            shard.set_memory(rows.value_memory());
+        }
         let (meta, generation) = match &mut state {
             Self::Shard(shard) => rows.load(shard.as_mut())?,
             Self::Control(directory) => rows.load(directory.as_mut())?,
@@ -154,6 +157,14 @@ impl GroupState {
 
     /// The state of a shard, if this is one.
     pub fn as_shard(&self) -> Option<&ShardState> {
+        match self {
+            Self::Shard(shard) => Some(shard),
+            Self::Control(_) => None,
+        }
+    }
+
+    /// The same, to be changed in what is nobody else's business: which values are in memory.
+    pub(crate) fn as_shard_mut(&mut self) -> Option<&mut ShardState> {
         match self {
             Self::Shard(shard) => Some(shard),
             Self::Control(_) => None,

@@ -28,6 +28,7 @@ pub mod rows;
 
 mod clock;
 mod digest;
+mod residence;
 mod sessions;
 mod shard;
 
@@ -52,5 +53,6 @@ pub use engine::{
     SnapshotReader,
 };
 pub use group::{Applied, CorruptEntry, GroupState};
+pub use residence::Found;
 pub use rows::{Changes, Counts, Generation, Meta, Row};
 pub use shard::ShardState;

@@ -200,6 +200,11 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// The state that they belong to.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
     /// The moment that a checkpoint of these changes leads to.
     pub fn meta(&self) -> &Meta {
         &self.meta

@@ -8,9 +8,11 @@
 //! took over from the state and moves by what it measures; the state's clock takes the stamp if it
 //! is later and stays where it is if not, so that no primary turns time back.
 //!
-//! The state lives in memory and notes which rows changed. Every so often its owner takes these
+//! The state is in memory and notes which rows changed. Every so often its owner takes these
 //! with [`ShardState::take_changes`] and has the engine write them, without keeping anyone from
 //! applying or reading meanwhile.
+//!
+//! Values that are in a checkpoint may leave memory, and are read from there; see `residence`.
 //!
 //! Deliberately missing: any disk, any lock, and the position in the log, which the owner knows and
 //! passes in where it is to be stored.
@@ -25,14 +27,20 @@ use dkv_wire::message::{Command, Condition, Operation, Write};
 
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
-use super::digest::Digest;
+use super::digest::{Digest, key_hash};
+use super::residence::{Found, Place, Residents, Slot, ValueMemory};
 use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table};
 use super::sessions::{Admission, Outcome, Session, SessionTable};
 
 /// The state of one replica of a shard.
 #[derive(Debug, Default)]
 pub struct ShardState {
-    keys: BTreeMap<Arc<[u8]>, Row>,
+    keys: BTreeMap<Arc<[u8]>, Slot>,
+    residents: Residents,
+    /// What is of this revision or an earlier one is in a checkpoint.
+    stored: Revision,
+    /// The key that the hand of the eviction has come to.
+    hand: Option<Arc<[u8]>>,
     sessions: SessionTable,
     digest: Digest,
     revision: Revision,
@@ -61,14 +69,14 @@ impl ShardState {
         Ok(batch.commands().map(|command| self.execute(command)).collect())
     }
 
-    /// The value of a key. Cloning the row shares the value.
-    pub fn get(&self, key: &[u8]) -> Option<&Row> {
-        self.keys.get(key)
+    /// What there is for a key. It shares the value.
+    pub fn get(&self, key: &[u8]) -> Option<Found> {
+        self.keys.get(key).map(Slot::find)
     }
 
     /// All keys, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Row)> {
-        self.keys.iter().map(|(key, row)| (key.as_ref(), row))
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Found)> {
+        self.keys.iter().map(|(key, slot)| (key.as_ref(), slot.find()))
     }
 
     /// The latest revision; zero before the first write.
@@ -142,6 +150,7 @@ impl ShardState {
         generation: Generation,
     ) -> Result<(), MalformedRow> {
         meta.check(self)?;
+        self.stored = meta.revision;
         self.revision = meta.revision;
         self.clock_ms = meta.clock_ms;
         self.generation = generation;
@@ -151,6 +160,61 @@ impl ShardState {
     /// Has the changes of an empty state belong to that generation of its store.
     pub(super) fn set_generation(&mut self, generation: Generation) {
         self.generation = generation;
+    }
+
+    /// Has its values count in that memory, and be bounded by it. To be called before there are any.
+    pub(super) fn set_memory(&mut self, memory: ValueMemory) {
+        self.residents = Residents::of(memory);
+    }
+
+    /// A checkpoint of changes of that generation, up to that revision, is durable: what is in it need
+    /// not stay in memory.
+    pub fn checkpointed(&mut self, generation: Generation, revision: Revision) {
+        if generation == self.generation {
+            self.stored = self.stored.max(revision);
+        }
+    }
+
+    /// Whether the node has more values in memory than it may.
+    pub fn memory_is_exceeded(&self) -> bool {
+        self.residents.memory().is_exceeded()
+    }
+
+    /// Lets values go that are in a checkpoint, while there are more in memory than may be. The hand
+    /// passes that many keys at most. Whether it came to the end of the table.
+    pub fn evict(&mut self, keys_max: usize) -> bool {
+        let from = self.hand.take().map_or(Bound::Unbounded, Bound::Included);
+        for (passed, (key, slot)) in self.keys.range_mut((from, Bound::Unbounded)).enumerate() {
+            if passed == keys_max || !self.residents.memory().is_exceeded() {
+                self.hand = Some(Arc::clone(key));
+                return false;
+            }
+            let Place::Here { value, used } = &mut slot.value else { continue };
+            if slot.revision > self.stored || std::mem::take(used.get_mut()) {
+                continue;
+            }
+            let Ok(bytes) = u32::try_from(value.len()) else { continue };
+            let hash = key_hash(key, slot.revision, value);
+            self.residents.went(value);
+            slot.value = Place::Stored { bytes, hash };
+        }
+        true
+    }
+
+    /// A value that was read from the checkpoint is in memory from now on, unless it was overwritten
+    /// meanwhile. Whether it is what was once stored there.
+    pub fn promote(&mut self, key: &[u8], row: &Row) -> bool {
+        let Some(slot) = self.keys.get_mut(key) else { return true };
+        let Place::Stored { hash, .. } = slot.value else { return true };
+        if slot.revision != row.revision {
+            return true;
+        }
+        if key_hash(key, row.revision, &row.value) != hash {
+            return false;
+        }
+        self.residents.came(&row.value);
+        *slot = Slot::new(row.revision, Arc::clone(&row.value));
+        true
     }
 
     fn execute(&mut self, encoded: &[u8]) -> CommandResult {
@@ -203,7 +267,8 @@ impl ShardState {
             }
             (Operation::Delete, Some((key, row))) => {
                 let key = Arc::clone(key);
-                self.digest.remove_key(&key, row.revision, &row.value);
+                self.digest.remove_key(&key, row);
+                forget(&mut self.residents, row);
                 self.keys.remove(&key);
                 self.note_changed(&key, None);
                 self.revision.0 += 1;
@@ -213,15 +278,18 @@ impl ShardState {
                 // A copy, so that a small value does not keep the whole batch in memory.
                 let new = Row { revision: self.revision, value: Arc::from(value) };
                 self.digest.add_key(write.key, new.revision, value);
+                self.residents.came(value);
+                let slot = Slot::new(new.revision, Arc::clone(&new.value));
                 let key = match found {
                     Some((key, row)) => {
-                        self.digest.remove_key(key, row.revision, &row.value);
-                        *row = new.clone();
+                        self.digest.remove_key(key, row);
+                        forget(&mut self.residents, row);
+                        *row = slot;
                         Arc::clone(key)
                     }
                     None => {
                         let key: Arc<[u8]> = Arc::from(write.key);
-                        self.keys.insert(Arc::clone(&key), new.clone());
+                        self.keys.insert(Arc::clone(&key), slot);
                         key
                     }
                 };
@@ -245,10 +313,17 @@ impl ShardState {
 /// The row of a key together with the allocation of the key itself, which the changed rows
 /// share. (`get_mut` gives the row alone.)
 fn find<'a>(
-    keys: &'a mut BTreeMap<Arc<[u8]>, Row>,
+    keys: &'a mut BTreeMap<Arc<[u8]>, Slot>,
     key: &[u8],
-) -> Option<(&'a Arc<[u8]>, &'a mut Row)> {
+) -> Option<(&'a Arc<[u8]>, &'a mut Slot)> {
     keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
+}
+
+/// The value of a slot goes.
+fn forget(residents: &mut Residents, slot: &Slot) {
+    if let Place::Here { value, .. } = &slot.value {
+        residents.went(value);
+    }
 }
 
 /// Rows read back from the engine. They are not counted as changed.
@@ -258,7 +333,17 @@ impl RowSink for ShardState {
             Table::Keys => {
                 let (revision, value) = Row::decode(value)?;
                 self.digest.add_key(key, revision, value);
-                self.keys.insert(Arc::from(key), Row { revision, value: Arc::from(value) });
+                let slot = match u32::try_from(value.len()) {
+                    Ok(bytes) if self.residents.memory().is_exceeded() => {
+                        let hash = key_hash(key, revision, value);
+                        Slot { revision, value: Place::Stored { bytes, hash } }
+                    }
+                    _ => {
+                        self.residents.came(value);
+                        Slot::new(revision, Arc::from(value))
+                    }
+                };
+                self.keys.insert(Arc::from(key), slot);
             }
             Table::Sessions => {
                 let (id, session) = Session::decode(key, value)?;
@@ -283,5 +368,13 @@ impl ShardState {
     /// A state whose session table has other bounds than in production.
     pub(super) fn with_bounds(bounds: super::sessions::Bounds) -> Self {
         Self { sessions: SessionTable::new(bounds), ..Self::default() }
+    }
+
+    /// A row that is in memory.
+    pub(super) fn row(&self, key: &[u8]) -> Option<Row> {
+        self.get(key).map(|found| match found {
+            Found::Row(row) => row,
+            Found::Stored(_) => panic!("it is in the checkpoint only"),
+        })
     }
 }

@@ -148,6 +148,7 @@ impl Completed {
         let record = Record { generation: installer.generation, stored: true };
         shared.set_record(installer.group.id, record)?;
         current.generation = installer.generation;
+        installer.group.set_readable(installer.table.clone());
         let old = std::mem::replace(&mut current.table, installer.table.take());
         drop(current);
         if let Some(old) = old {

@@ -48,6 +48,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkv_wire::id::GroupId;
 
+use super::residence::ValueMemory;
 use super::rows::Generation;
 use store::Group;
 use tables::{Batch, Table, Tables};
@@ -60,11 +61,14 @@ pub struct EngineOptions {
     /// Room that is left on the disk for merging tables and for the log, in bytes. What would go
     /// below it is refused.
     pub reserve_bytes: u64,
+    /// Bytes of values that the states of all groups may keep in memory, besides those that no
+    /// checkpoint has yet.
+    pub value_bytes: u64,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { reserve_bytes: 128 * 1024 * 1024 }
+        Self { reserve_bytes: 128 * 1024 * 1024, value_bytes: u64::MAX }
     }
 }
 
@@ -82,6 +86,7 @@ pub(in crate::state) struct Shared {
     tables: Tables,
     path: PathBuf,
     reserve_bytes: AtomicU64,
+    value_memory: ValueMemory,
 }
 
 /// What "groups" says of a group.
@@ -132,7 +137,8 @@ impl Engine {
         let records = Guard { path }.call(|| tables.table(RECORDS))?;
         let reserve_bytes = AtomicU64::new(options.reserve_bytes);
         let path = path.to_owned();
-        let shared = Shared { groups: Mutex::default(), records, tables, path, reserve_bytes };
+        let (groups, value_memory) = (Mutex::default(), ValueMemory::new(options.value_bytes));
+        let shared = Shared { groups, records, tables, path, reserve_bytes, value_memory };
         let engine = Self { shared: Arc::new(shared) };
         engine.recover()?;
         Ok(engine)

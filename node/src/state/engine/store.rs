@@ -1,6 +1,6 @@
 //! The rows of one group: loaded once at start, then written by checkpoints.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use dkv_wire::id::GroupId;
 
@@ -8,7 +8,8 @@ use super::install::Installer;
 use super::snapshot::SnapshotReader;
 use super::tables;
 use super::{EngineError, Record, Shared, lock};
-use crate::state::rows::{Changes, Generation, Meta, RowSink, Table};
+use crate::state::residence::ValueMemory;
+use crate::state::rows::{Changes, Generation, Meta, Row, RowSink, Table};
 
 /// Key of the meta row; no table has this byte.
 pub(super) const META_KEY: [u8; 1] = *b"m";
@@ -26,6 +27,8 @@ pub(super) struct Group {
     /// Locked while a checkpoint is written and while generations switch, so that a snapshot sees
     /// one or the other and a checkpoint never meets the wrong one.
     pub(super) current: Mutex<Current>,
+    /// The rows that stand, for those who look one up.
+    pub(super) readable: RwLock<Option<tables::Table>>,
 }
 
 /// The generation that stands.
@@ -47,7 +50,13 @@ impl Group {
             _ => None,
         };
         let next = Generation(generation.0 + 1);
-        Ok(Self { id, current: Mutex::new(Current { generation, table, next }) })
+        let readable = RwLock::new(table.clone());
+        Ok(Self { id, current: Mutex::new(Current { generation, table, next }), readable })
+    }
+
+    /// From now on these rows stand.
+    pub(super) fn set_readable(&self, table: Option<tables::Table>) {
+        *self.readable.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 }
 
@@ -108,9 +117,25 @@ impl GroupStore {
         if current.table.is_none() {
             let record = Record { generation: current.generation, stored: true };
             shared.set_record(self.id(), record)?;
+            self.group.set_readable(Some(table.clone()));
             current.table = Some(table);
         }
         Ok(())
+    }
+
+    /// Looks a key up in the last checkpoint. Waits for the disk, and for no checkpoint.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] or [`EngineError::Failed`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Row>, EngineError> {
+        let readable = self.group.readable.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(table) = readable else { return Ok(None) };
+        let stored = self.shared.guard().call(|| table.get(join_key(Table::Keys, key)))?;
+        let row = stored.map(|value| {
+            let (revision, value) = Row::decode(&value).map_err(|error| self.damaged(error.0))?;
+            Ok(Row { revision, value: Arc::from(value) })
+        });
+        row.transpose()
     }
 
     /// The rows of the last checkpoint, to be sent to another node; none if there is no checkpoint.
@@ -156,6 +181,7 @@ impl GroupStore {
         shared.set_record(self.id(), Record { generation, stored: false })?;
         current.next.0 += 1;
         current.generation = generation;
+        self.group.set_readable(None);
         match current.table.take() {
             Some(old) => shared.guard().call(|| shared.tables.delete(old.clone())),
             None => Ok(()),
@@ -174,6 +200,11 @@ pub(in crate::state) trait Rows {
 
     /// Their generation, and where they are; nowhere if nothing is stored yet.
     fn stored(&self) -> (Generation, Option<tables::Table>);
+
+    /// The memory that their values count in.
+    fn value_memory(&self) -> ValueMemory {
+        self.shared().value_memory.clone()
+    }
 
     /// Feeds all rows into `sink` and returns the moment that they are of, with their generation;
     /// no moment if there is no checkpoint. The rows were compared with the hash and the counts that

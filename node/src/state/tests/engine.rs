@@ -11,7 +11,7 @@ use super::super::rows::{Counts, Table};
 use super::super::{Engine, EngineError, EngineOptions, GroupState, GroupStore, Meta};
 use super::{batch, install, open, session, write};
 
-const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0 };
+const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0, value_bytes: u64::MAX };
 const SHARD: GroupId = GroupId(1);
 
 fn engine(path: &Path) -> Engine {
@@ -142,7 +142,7 @@ fn a_directory_is_open_once() {
 #[test]
 fn a_full_disk_refuses_and_recovers() {
     let directory = tempfile::tempdir().expect("a directory");
-    let full = EngineOptions { reserve_bytes: u64::MAX / 4 };
+    let full = EngineOptions { reserve_bytes: u64::MAX / 4, ..EngineOptions::default() };
     let error = Engine::open(directory.path(), full).map(|_| ()).expect_err("no room");
     assert!(matches!(error, EngineError::NoSpace { .. }), "{error}");
 

@@ -59,7 +59,7 @@ proptest! {
     #[test]
     fn bytes_as_a_snapshot(chunk in proptest::collection::vec(any::<u8>(), 1..200)) {
         let directory = tempfile::tempdir()?;
-        let engine = Engine::open(directory.path(), EngineOptions { reserve_bytes: 0 })?;
+        let engine = Engine::open(directory.path(), EngineOptions { reserve_bytes: 0, ..EngineOptions::default() })?;
         for group in [GroupId::CONTROL, GroupId(1)] {
             let store = engine.group(group)?;
             let mut installer = store.install()?;

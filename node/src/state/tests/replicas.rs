@@ -1,5 +1,6 @@
 //! Replicas that lived differently are equal: one that only applied, one that was stopped and loaded
-//! again and again, one that got snapshots from the first instead of entries.
+//! again and again and has little memory for values, one that got snapshots from the first instead of
+//! entries and has even less.
 
 use bytes::Bytes;
 use dkv_wire::id::GroupId;
@@ -7,12 +8,12 @@ use dkv_wire::message::{Condition, Operation};
 use proptest::prelude::*;
 
 use super::super::{
-    Announcement, Applied, DirectoryCommand, DirectoryEntry, Engine, EngineOptions, GroupState,
-    GroupStore,
+    Announcement, Applied, DirectoryCommand, DirectoryEntry, Engine, EngineOptions, Found,
+    GroupState, GroupStore, Row,
 };
 use super::{batch, install, node, open, session, uuid, write};
 
-const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0 };
+const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0, value_bytes: u64::MAX };
 const SHARD: GroupId = GroupId(1);
 
 /// Session, serial (zero opens it), how far behind it settles, key, and length of the value.
@@ -67,18 +68,20 @@ fn encode(command: &LoggedCommand) -> Vec<u8> {
 struct Replica {
     directory: tempfile::TempDir,
     engine: Option<Engine>,
+    options: EngineOptions,
     state: GroupState,
     applied: usize,
 }
 
 impl Replica {
-    fn new() -> Self {
+    fn new(value_bytes: u64) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let engine = Engine::open(directory.path(), OPTIONS).expect("a new engine");
+        let options = EngineOptions { value_bytes, ..OPTIONS };
+        let engine = Engine::open(directory.path(), options).expect("a new engine");
         let (state, meta) =
             GroupState::load(&engine.group(SHARD).expect("a store")).expect("empty");
         assert!(meta.is_none());
-        Self { directory, engine: Some(engine), state, applied: 0 }
+        Self { directory, engine: Some(engine), options, state, applied: 0 }
     }
 
     fn store(&self) -> GroupStore {
@@ -92,6 +95,37 @@ impl Replica {
     fn checkpoint(&mut self) {
         let changes = self.state.take_changes(self.position());
         self.store().checkpoint(&changes).expect("room and no error");
+        let shard = self.state.as_shard_mut().expect("a shard");
+        shard.checkpointed(changes.generation(), changes.meta().revision);
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        let shard = self.state.as_shard_mut().expect("a shard");
+        let mut ends = 0;
+        while shard.memory_is_exceeded() && ends < 3 {
+            ends += usize::from(shard.evict(2));
+        }
+        // All is durable, or was read back from what is: it could all go.
+        assert!(self.options.value_bytes == u64::MAX || ends < 3 || shard.changed_rows() > 0);
+    }
+
+    /// All rows, wherever they are. Some of those that were away come back.
+    fn rows(&mut self) -> Vec<(Vec<u8>, Row)> {
+        let (store, shard) = (self.store(), self.state.as_shard_mut().expect("a shard"));
+        let found: Vec<_> = shard.iter().map(|(key, found)| (key.to_vec(), found)).collect();
+        let rows = found.into_iter().map(|(key, found)| match found {
+            Found::Row(row) => (key, row),
+            Found::Stored(revision) => {
+                let row = store.get(&key).expect("readable").expect("stored");
+                assert_eq!(row.revision, revision);
+                if key[0] % 3 == 0 {
+                    assert!(shard.promote(&key, &row));
+                }
+                (key, row)
+            }
+        });
+        rows.collect()
     }
 
     fn load(&mut self) {
@@ -104,7 +138,8 @@ impl Replica {
 
     fn restart(&mut self) {
         self.engine = None;
-        self.engine = Some(Engine::open(self.directory.path(), OPTIONS).expect("it opens again"));
+        self.engine =
+            Some(Engine::open(self.directory.path(), self.options).expect("it opens again"));
         self.load();
     }
 
@@ -133,7 +168,8 @@ proptest! {
     fn replicas_are_equal(events in proptest::collection::vec(event(), 1..30)) {
         let mut time_ms = 1_000_000;
         let mut log = Vec::new();
-        let (mut first, mut second, mut third) = (Replica::new(), Replica::new(), Replica::new());
+        let (mut first, mut second, mut third) =
+            (Replica::new(u64::MAX), Replica::new(6000), Replica::new(1000));
         for event in events {
             match event {
                 Event::Apply { forward_ms, commands } => {
@@ -142,6 +178,7 @@ proptest! {
                     log.push(batch(time_ms, &commands));
                     first.replay(&log);
                     second.replay(&log);
+                    second.evict();
                     continue;
                 }
                 Event::Restart { checkpoint } => {
@@ -167,6 +204,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(first.state.hash(), second.state.hash());
+            prop_assert_eq!(first.rows(), second.rows());
         }
         // What each says to the next write is the same too, sessions included.
         third.replay(&log);
@@ -180,10 +218,7 @@ proptest! {
         prop_assert_eq!(&answers[0], &answers[1]);
         prop_assert_eq!(&answers[0], &answers[2]);
         prop_assert!(matches!(&answers[0], Applied::Shard(results) if results.len() == 40));
-        let rows = [&first, &second, &third].map(|replica| {
-            let shard = replica.state.as_shard().expect("a shard");
-            shard.iter().map(|(key, row)| (key.to_vec(), row.clone())).collect::<Vec<_>>()
-        });
+        let rows = [&mut first, &mut second, &mut third].map(Replica::rows);
         prop_assert_eq!(&rows[0], &rows[1]);
         prop_assert_eq!(&rows[0], &rows[2]);
         prop_assert_eq!(first.state.hash(), second.state.hash());

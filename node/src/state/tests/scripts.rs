@@ -86,7 +86,7 @@ fn shard_script() -> impl FnMut(&str) -> String {
                 let results = state.apply(&batch(time_ms, &commands)).expect("a batch");
                 results.iter().map(|result| show_result(result) + "\n").collect()
             }
-            "get" => match state.get(words[1].as_bytes()) {
+            "get" => match state.row(words[1].as_bytes()) {
                 Some(row) => {
                     format!("{} at {}", String::from_utf8_lossy(&row.value), row.revision)
                 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::super::{Engine, EngineOptions, GroupState, GroupStore, MemoryStore, Meta};
 use super::{batch, install, open, session, write};
 
-const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0 };
+const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0, value_bytes: u64::MAX };
 const SHARD: GroupId = GroupId(1);
 
 #[derive(Clone, Debug)]
