@@ -31,7 +31,7 @@ pub struct Installer {
     table: Option<tables::Table>,
     sink: Sink,
     /// Rows that are not in a table yet, by their keys in the table.
-    rows: Vec<(Vec<u8>, Vec<u8>)>,
+    rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     rows_bytes: usize,
     /// Key of the last row, with its table in front. Rows ascend, so none comes twice.
     last: Vec<u8>,
@@ -86,7 +86,7 @@ impl Installer {
             }
             self.sink.row(row.table, row.key, row.value)?;
             self.rows_bytes += joined.len() + row.value.len();
-            self.rows.push((joined.clone(), row.value.to_vec()));
+            self.rows.push((joined.clone(), Some(row.value.to_vec())));
             self.last = joined;
         }
         if self.rows_bytes >= TABLE_BYTES { self.write_table() } else { Ok(()) }

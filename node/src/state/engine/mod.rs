@@ -221,7 +221,7 @@ impl Shared {
     /// make a state look as if it had never been.
     fn set_record(&self, group: GroupId, record: Record) -> Result<(), EngineError> {
         let row = (group.0.to_be_bytes().to_vec(), record.encode());
-        self.guard().call(|| self.tables.ingest(&self.records, [row]))
+        self.guard().call(|| self.tables.ingest(&self.records, [(row.0, Some(row.1))]))
     }
 
     fn table(&self, group: GroupId, generation: Generation) -> Result<Table, EngineError> {

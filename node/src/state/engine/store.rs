@@ -11,6 +11,10 @@ use super::{EngineError, Record, Shared, lock};
 use crate::state::residence::ValueMemory;
 use crate::state::rows::{Changes, Generation, Meta, Row, RowSink, Table};
 
+/// A checkpoint of this many bytes is written as a table of its own, in one pass; a smaller one goes
+/// through the journal, which then becomes a table together with others.
+const INGESTED_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
+
 /// Key of the meta row; no table has this byte.
 pub(super) const META_KEY: [u8; 1] = *b"m";
 
@@ -87,33 +91,22 @@ impl GroupStore {
             return Err(EngineError::Superseded);
         }
         shared.require_room(changes.bytes())?;
-        let mut batch = shared.tables.batch();
         let table = match &current.table {
             Some(table) => table.clone(),
             None => shared.table(self.id(), current.generation)?,
         };
-        // In order of keys, which is how they are found in memory and written to tables.
-        let mut keys: Vec<_> = changes.keys.iter().collect();
-        keys.sort_unstable_by_key(|(key, _)| *key);
-        for (key, row) in keys {
-            let key = join_key(Table::Keys, key);
-            match row {
-                Some(row) => batch.insert(&table, key, row.encode()),
-                None => batch.remove(&table, key),
+        if changes.bytes() >= INGESTED_BYTES {
+            shared.guard().call(|| shared.tables.ingest(&table, rows(changes)))?;
+        } else {
+            let mut batch = shared.tables.batch();
+            for (key, value) in rows(changes) {
+                match value {
+                    Some(value) => batch.insert(&table, key, value),
+                    None => batch.remove(&table, key),
+                }
             }
+            shared.commit_durably(batch)?;
         }
-        for (id, row) in &changes.sessions {
-            let key = join_key(Table::Sessions, id.0.as_bytes());
-            match row {
-                Some(row) => batch.insert(&table, key, row.as_slice()),
-                None => batch.remove(&table, key),
-            }
-        }
-        if let Some(row) = &changes.directory {
-            batch.insert(&table, join_key(Table::Directory, &[]), row.as_slice());
-        }
-        batch.insert(&table, META_KEY, changes.meta.encode());
-        shared.commit_durably(batch)?;
         if current.table.is_none() {
             let record = Record { generation: current.generation, stored: true };
             shared.set_record(self.id(), record)?;
@@ -271,6 +264,23 @@ impl GroupStore {
         let table = current.table.as_ref().expect("something is stored");
         table.flush();
     }
+}
+
+/// The rows of a checkpoint in the order of their keys, nothing for those that go.
+fn rows(changes: &Changes) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
+    let directory = changes.directory.iter();
+    let directory = directory.map(|row| (join_key(Table::Directory, &[]), Some(row.clone())));
+    let mut keys: Vec<_> = changes.keys.iter().collect();
+    keys.sort_unstable_by_key(|(key, _)| *key);
+    let keys = keys.into_iter();
+    let keys = keys.map(|(key, row)| (join_key(Table::Keys, key), row.as_ref().map(Row::encode)));
+    let meta = std::iter::once_with(|| (META_KEY.to_vec(), Some(changes.meta.encode())));
+    let mut sessions: Vec<_> = changes.sessions.iter().collect();
+    sessions.sort_unstable_by_key(|(id, _)| *id);
+    let sessions = sessions.into_iter();
+    let sessions =
+        sessions.map(|(id, row)| (join_key(Table::Sessions, id.0.as_bytes()), row.clone()));
+    directory.chain(keys).chain(meta).chain(sessions)
 }
 
 /// The key of a row in its table.

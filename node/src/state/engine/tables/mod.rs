@@ -150,24 +150,28 @@ impl Tables {
         }
     }
 
-    /// Adds rows, which ascend, to a table, durably and without the journal.
+    /// Writes rows, which ascend, to a table and removes those that have no value, together, durably,
+    /// and without the journal.
     pub(super) fn ingest(
         &self,
         table: &Table,
-        rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+        rows: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
     ) -> fjall::Result<()> {
         match (self, table) {
             (Self::Fjall(..), Table::Fjall(keyspace)) => {
                 let mut ingestion = keyspace.start_ingestion()?;
                 for (key, value) in rows {
-                    ingestion.write(key, value)?;
+                    match value {
+                        Some(value) => ingestion.write(key, value)?,
+                        None => ingestion.write_tombstone(key)?,
+                    }
                 }
                 ingestion.finish()
             }
             (Self::Memory(tables), Table::Memory(table)) => {
                 let changes = rows.into_iter();
                 let changes =
-                    changes.map(|(key, value)| (table.clone(), key.into(), Some(value.into())));
+                    changes.map(|(key, value)| (table.clone(), key.into(), value.map(Slice::from)));
                 tables.commit(changes.collect())
             }
             _ => unreachable!("{OTHER}"),
