@@ -231,7 +231,7 @@ fn until_with(
 ) -> Option<String> {
     let end = cluster.now + ticks;
     loop {
-        let wanted = cluster.nodes.iter().filter(|node| node.wanted);
+        let wanted = cluster.nodes.iter().filter(|node| !node.leaving);
         let names: Vec<String> = wanted.map(|node| node.name.clone()).collect();
         let why = missing(&names)?;
         if cluster.now >= end || !observations.wrong().is_empty() {
