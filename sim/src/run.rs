@@ -1,10 +1,11 @@
 //! One run: a network comes to be, faults befall it under load, it heals, and is judged.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use dkv_check::{Options as CheckOptions, check};
+use dkv_wire::mutants::Mutant;
 use dkv_wire::network::Settings;
 
 use crate::cluster::Cluster;
@@ -31,11 +32,13 @@ pub struct Options {
     pub echo: bool,
     /// Whether each datagram has a line in it.
     pub every_datagram: bool,
+    /// The bug that is planted, with the feature `mutants`.
+    pub mutant: Option<Mutant>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { faults_for: 15_000, echo: false, every_datagram: false }
+        Self { faults_for: 15_000, echo: false, every_datagram: false, mutant: None }
     }
 }
 
@@ -67,9 +70,11 @@ pub struct Outcome {
 /// # Errors
 /// If the run could not be made at all.
 pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
+    #[cfg(feature = "mutants")]
+    dkv_wire::mutants::plant(options.mutant);
     let mut random = Random::new(seed);
     let trace = Trace::new(options.echo, options.every_datagram);
-    PANICKED.store(false, Ordering::Relaxed);
+    PANICKED.set(false);
     watch_for_panics();
     let (settings, load, nodes) = network(&mut random);
     trace.line(format!("seed {seed}: {nodes} nodes, {settings:?}, {load:?}"));
@@ -114,12 +119,13 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
             });
         if let Some(why) = whole {
             wrong.push(format!("not healed {HEAL_MAX} ms after the last fault: {why}"));
+            observations.picture().into_iter().for_each(|line| trace.line(line));
         }
     }
     let healed_after_ms = cluster.now - healed;
     shared.set_phase(Phase::Rest);
     wrong.extend(observations.wrong());
-    if PANICKED.load(Ordering::Relaxed) {
+    if PANICKED.get() {
         wrong.push("something panicked".to_owned());
     }
     let history = shared.recorder().history();
@@ -242,7 +248,9 @@ fn until_with(
     }
 }
 
-static PANICKED: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A task that panics is one that is gone, and nobody else notices.
 fn watch_for_panics() {
@@ -250,7 +258,7 @@ fn watch_for_panics() {
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            PANICKED.store(true, Ordering::Relaxed);
+            PANICKED.set(true);
             usual(panic);
         }));
     });
