@@ -229,7 +229,7 @@ impl Cluster {
     }
 
     fn bury(&mut self, index: usize, death: Death) {
-        let seed = self.random.next();
+        let seed = self.random.draw();
         let node = &mut self.nodes[index];
         node.machine.kill();
         node.process = Process::default();

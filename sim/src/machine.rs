@@ -176,6 +176,6 @@ impl Platform for Simulated {
     }
 
     fn random(&self) -> u64 {
-        self.random.borrow_mut().next()
+        self.random.borrow_mut().draw()
     }
 }
