@@ -19,6 +19,9 @@ struct Args {
     /// Simulated time in which faults begin
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     faults_for: u64,
+    /// Simulated time after the last fault in which everything must work again
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    heal_within: u64,
     /// Seeds that run at the same time [default: as many as there are cores]
     #[arg(long)]
     jobs: Option<usize>,
@@ -58,6 +61,7 @@ fn start(args: &Args) -> std::io::Result<bool> {
     }
     let options = Options {
         faults_for: args.faults_for * 1000,
+        heal_within: args.heal_within * 1000,
         echo: args.trace,
         every_datagram: args.twice,
         mutant: None,

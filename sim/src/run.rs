@@ -18,8 +18,6 @@ use crate::workload::{self, ClientMachine, Load, Phase, Shared};
 
 /// Ticks in which a fresh network must serve.
 const BEGIN_MAX: u64 = 20_000;
-/// Ticks after the last fault in which it must serve and be whole again.
-const HEAL_MAX: u64 = 60_000;
 /// Machines of clients.
 const CLIENTS: u8 = 3;
 
@@ -28,6 +26,8 @@ const CLIENTS: u8 = 3;
 pub struct Options {
     /// Ticks in which faults begin.
     pub faults_for: u64,
+    /// Ticks after the last fault in which everything must work again.
+    pub heal_within: u64,
     /// Whether the trace goes to standard error too.
     pub echo: bool,
     /// Whether each datagram has a line in it.
@@ -38,7 +38,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { faults_for: 15_000, echo: false, every_datagram: false, mutant: None }
+        Self {
+            faults_for: 15_000,
+            heal_within: 60_000,
+            echo: false,
+            every_datagram: false,
+            mutant: None,
+        }
     }
 }
 
@@ -103,11 +109,12 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     }
     faults.heal(&mut cluster);
     let healed = cluster.now;
+    let heal_within = options.heal_within;
     shared.set_phase(Phase::Probe);
     if wrong.is_empty() {
         let mut last = None;
         let whole =
-            until_with(&mut cluster, &shared, HEAL_MAX, &mut faults, &observations, |names| {
+            until_with(&mut cluster, &shared, heal_within, &mut faults, &observations, |names| {
                 let (probed, callers) = shared.probed();
                 if probed < callers || callers == 0 {
                     return Some(format!(
@@ -118,7 +125,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
                 last.clone()
             });
         if let Some(why) = whole {
-            wrong.push(format!("not healed {HEAL_MAX} ms after the last fault: {why}"));
+            wrong.push(format!("not healed {heal_within} ms after the last fault: {why}"));
             observations.picture().into_iter().for_each(|line| trace.line(line));
         }
     }

@@ -4,7 +4,7 @@ use sim::explore::explore;
 use sim::run::{Options, run};
 
 /// Seeds that every change must survive.
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 12;
 
 #[test]
 fn every_promise_holds_under_every_seed() {
