@@ -68,12 +68,19 @@ pub(crate) async fn run(node: Arc<Node>) {
             if group.checkpoint_index() >= last {
                 debug!(group = %id, upto = last, "purging the log");
                 group.purge(last).await;
-                // What a leader still streams to a slow member stays until that has it.
                 let too_long = stats.bytes_on_disk > log_bytes_max / 4 * 3;
-                let stays = group.purged_index() < last && group.leads();
-                if too_long && stays && asked.in_vain(id, last, Instant::now()) {
-                    info!(group = %id, upto = last, "leaving slow members behind: they get a snapshot");
-                    group.leave_behind(last);
+                let (stays, leads) = (group.purged_index() < last, group.leads());
+                if stays && (too_long || !leads) && asked.in_vain(id, last, Instant::now()) {
+                    if leads {
+                        // What a leader still streams to a slow member stays until that has it.
+                        info!(group = %id, upto = last, "leaving slow members behind: they get a snapshot");
+                        group.leave_behind(last);
+                    } else {
+                        // openraft put it off while it led and streamed these entries, and as a
+                        // follower it does not come back to it before the next checkpoint.
+                        debug!(group = %id, upto = last, "asking again, with another checkpoint");
+                        group.checkpoint().await;
+                    }
                 }
             } else if *group.machine().applied().borrow() > group.checkpoint_index() {
                 debug!(group = %id, "taking a checkpoint to purge the log");

@@ -54,8 +54,10 @@ pub struct Node {
     pub machine: Machine,
     /// Its disk.
     pub disk: Disk,
-    /// Whether it is to be part of the network at the end.
+    /// Whether it runs, or is to run again: not any more once it was removed.
     pub wanted: bool,
+    /// Whether somebody has asked for its removal.
+    pub leaving: bool,
     process: Process,
 }
 
@@ -124,6 +126,9 @@ impl Cluster {
             } else if let Some(ended) = self.nodes[index].take_ended() {
                 let name = self.nodes[index].name.clone();
                 self.trace.line(format!("{name} ended: {ended:?}"));
+                if ended.is_err_and(|why| why.contains("removed from the network")) {
+                    self.nodes[index].wanted = false;
+                }
                 self.bury(index, Death::Process);
             }
         }
@@ -170,7 +175,7 @@ impl Cluster {
         let disk = Disk::new(self.random.fork());
         let name = format!("n{}", index + 1);
         let process = Process::default();
-        self.nodes.push(Node { name, machine, disk, wanted: true, process });
+        self.nodes.push(Node { name, machine, disk, wanted: true, leaving: false, process });
         self.start_node(index);
         index
     }
@@ -225,7 +230,7 @@ impl Cluster {
     }
 
     fn bury(&mut self, index: usize, death: Death) {
-        let seed = self.random.next();
+        let seed = self.random.draw();
         let node = &mut self.nodes[index];
         node.machine.kill();
         node.process = Process::default();

@@ -103,7 +103,7 @@ impl Storage for Disk {
                 }
             }
         };
-        let salt_seed = self.pace.lock().unwrap_or_else(PoisonError::into_inner).1.next();
+        let salt_seed = self.pace.lock().unwrap_or_else(PoisonError::into_inner).1.draw();
         let options = WalOptions { salt_seed, ..options };
         let disk = Arc::new(self.log.clone());
         Ok(Wal::open_with_tasks(disk, options, on_fatal, Box::new(pace))?)

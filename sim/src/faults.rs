@@ -277,9 +277,10 @@ impl Faults {
             }
             Fault::Join if cluster.nodes.len() < NODES_MAX => drop(cluster.add_node()),
             Fault::Remove => {
-                let wanted = cluster.nodes.iter().filter(|node| node.wanted).count();
-                if wanted > NODES_MIN {
-                    cluster.nodes[victim].wanted = false;
+                let stays = |node: &&crate::cluster::Node| !node.leaving;
+                let staying = cluster.nodes.iter().filter(stays).count();
+                if staying > NODES_MIN && !cluster.nodes[victim].leaving {
+                    cluster.nodes[victim].leaving = true;
                     observations.order(Order::Remove(name));
                 }
             }

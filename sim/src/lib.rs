@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod run;
+pub mod explore;
 
 pub mod cluster;
 pub mod faults;

@@ -19,6 +19,9 @@ use crate::cryptography;
 use crate::network::{self, Network};
 use crate::random::Random;
 
+/// Times that all tasks which are ready are polled before a tick ends.
+const SETTLE: usize = 16;
+
 /// How a machine's monotonic clock runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -77,7 +80,10 @@ impl Machine {
 
     /// Starts a process that does this.
     pub fn start(&mut self, process: impl Future<Output = ()> + Send + 'static) {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+        let mut builder = Builder::new_current_thread();
+        // What comes from outside is always first, however many tasks were polled before.
+        builder.enable_time().start_paused(true).global_queue_interval(1);
+        let runtime = builder.build();
         // Only a process that may start no thread at all cannot have a runtime.
         let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
         runtime.spawn(process);
@@ -135,6 +141,10 @@ impl Machine {
             if passes > 0 {
                 tokio::time::sleep(Duration::from_millis(passes)).await;
             }
+            // Whatever is due at this very moment is done in this tick.
+            for _ in 0..SETTLE {
+                tokio::task::yield_now().await;
+            }
         });
     }
 }
@@ -166,6 +176,6 @@ impl Platform for Simulated {
     }
 
     fn random(&self) -> u64 {
-        self.random.borrow_mut().next()
+        self.random.borrow_mut().draw()
     }
 }

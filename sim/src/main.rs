@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use sim::explore::{Summary, explore};
 use sim::run::{Options, Outcome, run};
 
 /// Runs whole networks of dkv on simulated machines, and looks for a broken promise.
@@ -18,6 +19,12 @@ struct Args {
     /// Simulated time in which faults begin
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     faults_for: u64,
+    /// Simulated time after the last fault in which everything must work again
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    heal_within: u64,
+    /// Seeds that run at the same time [default: as many as there are cores]
+    #[arg(long)]
+    jobs: Option<usize>,
     /// Print what happens
     #[arg(long)]
     trace: bool,
@@ -27,88 +34,146 @@ struct Args {
     /// Run each seed twice and compare, datagram by datagram
     #[arg(long)]
     twice: bool,
+    /// Plant known bugs, one after the other, and run seeds until each is found
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    mutants: bool,
     /// Go on after a seed that fails
     #[arg(long)]
     keep_going: bool,
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    match start(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all promises held.
+fn start(args: &Args) -> std::io::Result<bool> {
     if let Some(filter) = &args.log {
         sim::log::print(filter);
     }
     let options = Options {
         faults_for: args.faults_for * 1000,
+        heal_within: args.heal_within * 1000,
         echo: args.trace,
         every_datagram: args.twice,
+        mutant: None,
     };
+    #[cfg(feature = "mutants")]
+    if args.mutants {
+        return plant_all(args, options);
+    }
+    if args.twice {
+        for seed in args.from..args.from + args.seeds {
+            if !compare(seed, &run(seed, options)?, &run(seed, options)?) {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = args.jobs.unwrap_or(cores);
     let begun = Instant::now();
-    let mut failed = 0;
-    let (mut simulated_ms, mut operations) = (0, 0);
-    for seed in args.from..args.from + args.seeds {
-        let at = Instant::now();
-        let outcome = match run(seed, options) {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                eprintln!("error: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
-        if args.twice
-            && let Ok(again) = run(seed, options)
-        {
-            compare(&outcome.trace, &again.trace);
-        }
-        simulated_ms += outcome.simulated_ms;
-        operations += outcome.operations.0;
-        tell(seed, &outcome, at.elapsed().as_secs_f64());
-        if !outcome.wrong.is_empty() {
-            failed += 1;
-            println!(
-                "seed {seed} FAILED; again: cargo run -p sim -- --seeds 1 --from {seed} --faults-for {} --trace",
-                args.faults_for
-            );
-            for wrong in &outcome.wrong {
-                println!("  {wrong}");
-            }
-            if !args.keep_going {
-                break;
-            }
-        }
-    }
-    println!(
-        "{:.1} simulated hours, {operations} operations, {:.0} s, {failed} seeds failed",
-        simulated_ms as f64 / 3_600_000.0,
-        begun.elapsed().as_secs_f64(),
-    );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let summary = explore(args.from, args.seeds, jobs, options, |seed, outcome| {
+        tell(args, seed, outcome);
+        outcome.wrong.is_empty() || args.keep_going
+    })?;
+    conclude(&summary, begun.elapsed().as_secs_f64());
+    Ok(summary.failed.is_empty())
 }
 
-/// Shows where two traces part.
-fn compare(one: &[String], other: &[String]) {
-    match one.iter().zip(other).position(|(one, other)| one != other) {
-        None => println!("the same twice: {} and {} lines", one.len(), other.len()),
-        Some(place) => {
-            println!("the runs part after {place} lines");
-            for line in &one[place.saturating_sub(5)..place] {
-                println!("    {line}");
+/// Runs seeds with each of the known bugs until one shows it; whether all were found.
+#[cfg(feature = "mutants")]
+fn plant_all(args: &Args, options: Options) -> std::io::Result<bool> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut all = true;
+    for mutant in dkv_wire::mutants::Mutant::ALL {
+        let options = Options { mutant: Some(mutant), ..options };
+        let mut found = None;
+        let jobs = args.jobs.unwrap_or(cores);
+        let summary = explore(args.from, args.seeds, jobs, options, |seed, outcome| {
+            if found.is_none() && !outcome.wrong.is_empty() {
+                found = Some((seed, outcome.wrong.join("; ")));
             }
-            println!("  1 {}", one[place]);
-            println!("  2 {}", other[place]);
+            found.is_none()
+        })?;
+        let seeds = summary.seeds;
+        match &found {
+            Some((seed, why)) => {
+                let why: String = why.chars().take(160).collect();
+                println!("{mutant:?} found in seed {seed}, after {seeds} seeds: {why}");
+            }
+            None => println!("{mutant:?} NOT found in {seeds} seeds"),
         }
+        all &= found.is_some();
     }
+    Ok(all)
 }
 
-fn tell(seed: u64, outcome: &Outcome, seconds: f64) {
+fn tell(args: &Args, seed: u64, outcome: &Outcome) {
     let (all, unknown, failed) = outcome.operations;
     println!(
-        "seed {seed}: {:.1} s simulated in {seconds:.1} s, {all} operations ({unknown} unknown, \
-         {failed} failed), healed after {} ms, {} states compared, {} faults, {} datagrams, trace {:016x}",
+        "seed {seed}: {:.1} s, {} faults, {all} operations ({unknown} unknown, {failed} failed), \
+         healed after {} ms, {} states compared, trace {:016x}",
         outcome.simulated_ms as f64 / 1000.0,
+        outcome.faults.values().sum::<u64>(),
         outcome.healed_after_ms,
         outcome.states,
-        outcome.faults.values().sum::<u64>(),
-        outcome.datagrams.sent,
         outcome.trace_hash,
     );
+    if outcome.wrong.is_empty() {
+        return;
+    }
+    for wrong in &outcome.wrong {
+        println!("  {wrong}");
+    }
+    println!(
+        "seed {seed} FAILED; again: cargo run -p sim -- --seeds 1 --from {seed} --faults-for {} \
+         --trace",
+        args.faults_for
+    );
+}
+
+fn conclude(summary: &Summary, seconds: f64) {
+    let (all, unknown, failed) = summary.operations;
+    let healed = &summary.healed_after_ms;
+    let quantile = |part: usize| healed.get(healed.len() * part / 100).copied().unwrap_or(0);
+    println!(
+        "{} seeds, {:.2} simulated hours in {seconds:.0} s, {all} operations ({unknown} unknown, \
+         {failed} failed), {} datagrams, {} states compared",
+        summary.seeds,
+        summary.simulated_ms as f64 / 3_600_000.0,
+        summary.datagrams,
+        summary.states,
+    );
+    println!("faults {:?}", summary.faults);
+    println!(
+        "healed after (ms) median {}, 99 % {}, longest {}",
+        quantile(50),
+        quantile(99),
+        healed.last().copied().unwrap_or(0)
+    );
+    println!("failed: {:?}", summary.failed);
+}
+
+/// Shows where two runs of a seed part; whether they do not.
+fn compare(seed: u64, one: &Outcome, other: &Outcome) -> bool {
+    let (one, other) = (&one.trace, &other.trace);
+    let Some(place) = one.iter().zip(other).position(|(one, other)| one != other) else {
+        println!("seed {seed}: the same twice, {} lines", one.len());
+        return one.len() == other.len();
+    };
+    println!("seed {seed}: the runs part after {place} lines");
+    for line in &one[place.saturating_sub(5)..place] {
+        println!("    {line}");
+    }
+    println!("  1 {}\n  2 {}", one[place], other[place]);
+    false
 }

@@ -101,6 +101,29 @@ impl Observations {
         None
     }
 
+    /// How every replica was when it was looked at last, a line each.
+    pub fn picture(&self) -> Vec<String> {
+        let state = self.lock();
+        let mut lines = Vec::new();
+        for (name, status) in &state.latest {
+            let NodeStatus { log_bytes, disk_full, .. } = status;
+            lines.push(format!("{name}: log {log_bytes} bytes, disk full: {disk_full}"));
+            for group in &status.groups {
+                lines.push(format!(
+                    "{name} group {}: {:?} in term {}, last {}, applied {}, checkpoint {}, purged {}",
+                    group.group,
+                    group.role,
+                    group.term,
+                    group.last_index,
+                    group.applied_index,
+                    group.checkpoint_index,
+                    group.purged_index,
+                ));
+            }
+        }
+        lines
+    }
+
     fn take(&self, status: &NetworkStatus) {
         let mut state = self.lock();
         state.looks += 1;

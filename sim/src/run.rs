@@ -1,10 +1,11 @@
 //! One run: a network comes to be, faults befall it under load, it heals, and is judged.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use dkv_check::{Options as CheckOptions, check};
+use dkv_wire::mutants::Mutant;
 use dkv_wire::network::Settings;
 
 use crate::cluster::Cluster;
@@ -17,8 +18,6 @@ use crate::workload::{self, ClientMachine, Load, Phase, Shared};
 
 /// Ticks in which a fresh network must serve.
 const BEGIN_MAX: u64 = 20_000;
-/// Ticks after the last fault in which it must serve and be whole again.
-const HEAL_MAX: u64 = 60_000;
 /// Machines of clients.
 const CLIENTS: u8 = 3;
 
@@ -27,15 +26,25 @@ const CLIENTS: u8 = 3;
 pub struct Options {
     /// Ticks in which faults begin.
     pub faults_for: u64,
+    /// Ticks after the last fault in which everything must work again.
+    pub heal_within: u64,
     /// Whether the trace goes to standard error too.
     pub echo: bool,
     /// Whether each datagram has a line in it.
     pub every_datagram: bool,
+    /// The bug that is planted, with the feature `mutants`.
+    pub mutant: Option<Mutant>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { faults_for: 15_000, echo: false, every_datagram: false }
+        Self {
+            faults_for: 15_000,
+            heal_within: 60_000,
+            echo: false,
+            every_datagram: false,
+            mutant: None,
+        }
     }
 }
 
@@ -67,9 +76,11 @@ pub struct Outcome {
 /// # Errors
 /// If the run could not be made at all.
 pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
+    #[cfg(feature = "mutants")]
+    dkv_wire::mutants::plant(options.mutant);
     let mut random = Random::new(seed);
     let trace = Trace::new(options.echo, options.every_datagram);
-    PANICKED.store(false, Ordering::Relaxed);
+    PANICKED.set(false);
     watch_for_panics();
     let (settings, load, nodes) = network(&mut random);
     trace.line(format!("seed {seed}: {nodes} nodes, {settings:?}, {load:?}"));
@@ -98,11 +109,12 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     }
     faults.heal(&mut cluster);
     let healed = cluster.now;
+    let heal_within = options.heal_within;
     shared.set_phase(Phase::Probe);
     if wrong.is_empty() {
         let mut last = None;
         let whole =
-            until_with(&mut cluster, &shared, HEAL_MAX, &mut faults, &observations, |names| {
+            until_with(&mut cluster, &shared, heal_within, &mut faults, &observations, |names| {
                 let (probed, callers) = shared.probed();
                 if probed < callers || callers == 0 {
                     return Some(format!(
@@ -113,13 +125,14 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
                 last.clone()
             });
         if let Some(why) = whole {
-            wrong.push(format!("not healed {HEAL_MAX} ms after the last fault: {why}"));
+            wrong.push(format!("not healed {heal_within} ms after the last fault: {why}"));
+            observations.picture().into_iter().for_each(|line| trace.line(line));
         }
     }
     let healed_after_ms = cluster.now - healed;
     shared.set_phase(Phase::Rest);
     wrong.extend(observations.wrong());
-    if PANICKED.load(Ordering::Relaxed) {
+    if PANICKED.get() {
         wrong.push("something panicked".to_owned());
     }
     let history = shared.recorder().history();
@@ -231,7 +244,7 @@ fn until_with(
 ) -> Option<String> {
     let end = cluster.now + ticks;
     loop {
-        let wanted = cluster.nodes.iter().filter(|node| node.wanted);
+        let wanted = cluster.nodes.iter().filter(|node| !node.leaving);
         let names: Vec<String> = wanted.map(|node| node.name.clone()).collect();
         let why = missing(&names)?;
         if cluster.now >= end || !observations.wrong().is_empty() {
@@ -242,7 +255,9 @@ fn until_with(
     }
 }
 
-static PANICKED: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A task that panics is one that is gone, and nobody else notices.
 fn watch_for_panics() {
@@ -250,7 +265,7 @@ fn watch_for_panics() {
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            PANICKED.store(true, Ordering::Relaxed);
+            PANICKED.set(true);
             usual(panic);
         }));
     });

@@ -56,7 +56,7 @@ impl Trace {
         if state.every_datagram {
             state.add(format!("{from} sends {bytes} bytes to {to}"), false);
         }
-        if state.datagrams % DATAGRAMS_A_LINE == 0 {
+        if state.datagrams.is_multiple_of(DATAGRAMS_A_LINE) {
             let line = format!("{} datagrams, hash {:016x}", state.datagrams, state.hash);
             state.add(line, false);
         }

@@ -20,6 +20,7 @@ pub mod identity;
 pub mod token;
 pub mod certificate;
 pub mod platform;
+pub mod mutants;
 pub mod tls;
 pub mod quic;
 pub mod gate;

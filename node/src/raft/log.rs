@@ -14,6 +14,7 @@ use std::ops::RangeBounds;
 
 use bytes::Bytes;
 use dkv_wire::codec::{decode, encode};
+use dkv_wire::mutants::{Mutant, planted};
 use dkv_wire::platform::run_blocking;
 use futures::stream::{Stream, try_unfold};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -88,6 +89,9 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if planted(Mutant::ForgetVote) {
+            return Ok(());
+        }
         let vote = encode(vote);
         self.durably(|log, done| log.save_vote(vote, done)).await
     }
@@ -110,6 +114,10 @@ impl RaftLogStorage<Types> for LogStore {
     {
         let entries: Vec<(u64, Bytes)> =
             entries.into_iter().map(|entry| (entry.log_id.index, encode_entry(&entry))).collect();
+        if planted(Mutant::AnswerBeforeSync) {
+            callback.io_completed(Ok(()));
+            return self.log.append_when_ready(entries, Box::new(|_| ())).await;
+        }
         // Waits while the disk is far behind: whoever proposes must not outrun it for long.
         let done = Box::new(move |result| callback.io_completed(result));
         self.log.append_when_ready(entries, done).await

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_wire::id::Revision;
 use dkv_wire::message::{Command, Condition, Operation, Write};
+use dkv_wire::mutants::{Mutant, planted};
 
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
@@ -222,6 +223,9 @@ impl ShardState {
             None => CommandResult::Invalid,
             Some(Command::OpenSession(session)) => {
                 self.sessions.open(session, self.clock_ms, &mut self.digest)
+            }
+            Some(Command::Write(write)) if planted(Mutant::SkipSessions) => {
+                self.write(&write).into()
             }
             Some(Command::Write(write)) => {
                 let admission = self.sessions.admit(

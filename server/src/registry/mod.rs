@@ -36,6 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::limits;
 use dkv_wire::message::{Confirmation, CoordinatorReport, NodeReport, ServerRefusal, ServerStatus};
+use dkv_wire::mutants::{Mutant, planted};
 use dkv_wire::network::{NetworkView, NodeState, Settings};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -158,7 +159,8 @@ impl Registry {
         match self.coordinator {
             // Equal terms of two nodes cannot be, by Raft; the one that came first stands.
             Some(Confirmed { node: other, term, .. })
-                if term > report.term || (term == report.term && other != node) =>
+                if (term > report.term || (term == report.term && other != node))
+                    && !planted(Mutant::OlderCoordinator) =>
             {
                 return (Ok(Confirmation::Outdated { confirmed: term }), Effects::NONE);
             }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use dkv_wire::id::GroupId;
+use dkv_wire::mutants::{Mutant, planted};
 
 use super::store::{Group, META_KEY, Rows, join_key};
 use super::tables;
@@ -113,6 +114,9 @@ impl Installer {
             return Err(MalformedRow("the applied position is over its limit").into());
         }
         meta.check(&self.sink)?;
+        if planted(Mutant::HalfSnapshot) {
+            self.rows.truncate(self.rows.len() / 2);
+        }
         self.write_table()?;
         let shared = &*self.shared;
         shared.require_room(meta.applied.len())?;

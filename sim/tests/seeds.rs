@@ -1,0 +1,40 @@
+//! A fixed number of seeds, and the same seed twice.
+
+use sim::explore::explore;
+use sim::run::{Options, run};
+
+/// Seeds that every change must survive.
+const SEEDS: u64 = 12;
+
+#[test]
+fn every_promise_holds_under_every_seed() {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let summary = explore(1, SEEDS, jobs, Options::default(), |seed, outcome| {
+        for wrong in &outcome.wrong {
+            println!("seed {seed}: {wrong}");
+        }
+        if !outcome.wrong.is_empty() {
+            println!("again: cargo run -p sim -- --seeds 1 --from {seed} --trace");
+        }
+        true
+    });
+    let summary = summary.unwrap();
+    println!("{summary:?}");
+    assert!(summary.failed.is_empty(), "seeds {:?} failed", summary.failed);
+    assert_eq!(summary.seeds, SEEDS);
+    // A network that does nothing keeps every promise.
+    assert!(summary.operations.0 > 200 * SEEDS as usize, "{summary:?}");
+    assert!(summary.faults.len() > 15, "{:?}", summary.faults);
+    assert!(summary.states > 10 * SEEDS as usize);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [2, 8] {
+        let options = Options { faults_for: 8000, every_datagram: true, ..Options::default() };
+        let (one, other) = (run(seed, options).unwrap(), run(seed, options).unwrap());
+        let parted = one.trace.iter().zip(&other.trace).find(|(one, other)| one != other);
+        assert_eq!(parted, None, "seed {seed}");
+        assert_eq!(one.trace_hash, other.trace_hash, "seed {seed}");
+    }
+}
