@@ -1,0 +1,59 @@
+//! `dkv-check HISTORY`: whether what clients saw can be.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use dkv_check::{History, Options, check};
+
+/// Exit status for a history that contradicts what a linearizable store may show.
+const VIOLATED: u8 = 1;
+/// Exit status for what is no history.
+const UNREADABLE: u8 = 2;
+/// Exit status if the search for an explanation was given up.
+const UNDECIDED: u8 = 3;
+
+/// Checks a recorded history: is it linearizable, and do its revisions agree?
+///
+/// Exit status: 0 if so, 1 if not, 2 if the file is no history, 3 if it could not be decided.
+#[derive(Debug, Parser)]
+#[command(name = "dkv-check", version)]
+struct Args {
+    /// File of operations, one JSON object a line; - for standard input
+    history: PathBuf,
+
+    /// Keys may have had values before the history began
+    #[arg(long)]
+    any_start: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let name = args.history.display();
+    let history = if args.history.as_os_str() == "-" {
+        History::read(std::io::stdin().lock())
+    } else {
+        match File::open(&args.history) {
+            Ok(file) => History::read(BufReader::new(file)),
+            Err(error) => Err(dkv_check::HistoryError::Io(error)),
+        }
+    };
+    let history = match history {
+        Ok(history) => history,
+        Err(error) => {
+            eprintln!("error: {name}: {error}");
+            return ExitCode::from(UNREADABLE);
+        }
+    };
+    let report = check(&history, Options { any_start: args.any_start });
+    // Whoever reads only the beginning wants no more of it.
+    let _ = write!(std::io::stdout(), "{report}");
+    match (report.findings.is_empty(), report.undecided.is_empty()) {
+        (false, _) => ExitCode::from(VIOLATED),
+        (true, false) => ExitCode::from(UNDECIDED),
+        (true, true) => ExitCode::SUCCESS,
+    }
+}

@@ -1,0 +1,255 @@
+//! What the checkers came to, in words.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::explain;
+use crate::history::{Action, Condition, Current, History, Level, Operation, Outcome};
+use crate::linear::{Call, Verdict, search};
+use crate::register::{Register, Step};
+use crate::revisions;
+
+/// Operations of a finding that are shown.
+const SHOWN_MAX: usize = 24;
+
+/// How to check.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Whether keys may have had values before the history began.
+    pub any_start: bool,
+}
+
+/// What contradicts the promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// No order of a key's operations explains what was seen.
+    NotLinearizable,
+    /// A revision was given to two writes.
+    Reused,
+    /// What was read at a revision is not what was written at it.
+    Mismatch,
+    /// What was read was not written by anybody.
+    NeverWritten,
+    /// A later write has an earlier revision.
+    OutOfOrder,
+    /// A read does not show what was known before it began.
+    Stale,
+    /// The same, and its own client knew.
+    WentBack,
+    /// An acknowledged write is not shown by the last read of its key.
+    Lost,
+}
+
+/// One contradiction, with the operations that make it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is wrong.
+    pub kind: Kind,
+    /// The key.
+    pub key: Arc<str>,
+    /// What is wrong, in words.
+    pub text: String,
+    /// The operations, by their beginning.
+    pub operations: Vec<Operation>,
+}
+
+impl Finding {
+    pub(crate) fn new(kind: Kind, text: String, all: &[Operation], places: &[usize]) -> Self {
+        let mut operations: Vec<Operation> =
+            places.iter().map(|place| all[*place].clone()).collect();
+        operations.sort_by_key(|operation| operation.start_ns);
+        let key = operations.last().map_or_else(|| "".into(), |last| Arc::clone(&last.key));
+        Self { kind, key, text, operations }
+    }
+}
+
+/// What became of a history.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Operations that were looked at.
+    pub operations: usize,
+    /// Those with an unknown outcome.
+    pub unknown: usize,
+    /// Those that failed without an effect.
+    pub failed: usize,
+    /// Keys that were looked at.
+    pub keys: usize,
+    /// All contradictions.
+    pub findings: Vec<Finding>,
+    /// Keys whose search was given up.
+    pub undecided: Vec<Arc<str>>,
+}
+
+impl Report {
+    /// Whether there is no contradiction, and no key without a verdict.
+    pub fn holds(&self) -> bool {
+        self.findings.is_empty() && self.undecided.is_empty()
+    }
+
+    /// Number of findings of a kind.
+    pub fn count(&self, kind: Kind) -> usize {
+        self.findings.iter().filter(|finding| finding.kind == kind).count()
+    }
+}
+
+/// Runs both checkers over a history.
+pub fn check(history: &History, options: Options) -> Report {
+    let findings = revisions::check(history, options);
+    let unknown = |operation: &&Operation| operation.outcome == Outcome::Unknown;
+    let failed = |operation: &&Operation| operation.outcome == Outcome::Failed;
+    let mut report = Report {
+        operations: history.operations.len(),
+        unknown: history.operations.iter().filter(unknown).count(),
+        failed: history.operations.iter().filter(failed).count(),
+        findings,
+        ..Report::default()
+    };
+    let mut keys: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (place, operation) in history.operations.iter().enumerate() {
+        keys.entry(&operation.key).or_default().push(place);
+    }
+    report.keys = keys.len();
+    let first = if options.any_start { Register::ANY } else { Register::ABSENT };
+    for places in keys.into_values() {
+        let (places, calls) = calls(&history.operations, &places);
+        match search(&calls, first) {
+            Verdict::Explained => {}
+            Verdict::Undecided => {
+                let key = places.first().map(|place| &history.operations[*place].key);
+                report.undecided.extend(key.map(Arc::clone));
+            }
+            Verdict::Unexplained => {
+                let core = explain::contradiction(&calls, first);
+                let core: Vec<usize> = core.into_iter().map(|place| places[place]).collect();
+                let text = "no order explains these operations, whatever happened before".into();
+                report.findings.push(Finding::new(
+                    Kind::NotLinearizable,
+                    text,
+                    &history.operations,
+                    &core,
+                ));
+            }
+        }
+    }
+    report
+}
+
+/// The operations of one key that tell or do something, and where they are in the history.
+fn calls(operations: &[Operation], places: &[usize]) -> (Vec<usize>, Vec<Call>) {
+    let mut values: HashMap<&str, u32> = HashMap::new();
+    let mut number = |value| {
+        let next = values.len() as u32;
+        *values.entry(value).or_insert(next)
+    };
+    let mut found = (Vec::new(), Vec::new());
+    for place in places {
+        let operation = &operations[*place];
+        if !operation.counts() || operation.action == Action::Get(Level::Eventual) {
+            continue;
+        }
+        let (value, condition) = match &operation.action {
+            Action::Get(_) => (None, Default::default()),
+            Action::Put { value, condition } => (Some(number(value)), *condition),
+            Action::Delete(condition) => (None, *condition),
+        };
+        let step = match &operation.outcome {
+            Outcome::Written { revision, existed } => {
+                Step::Wrote { value, condition, revision: *revision, existed: *existed }
+            }
+            Outcome::Value { value, revision } => Step::Found(number(value), *revision),
+            Outcome::Absent { revision } => match operation.action {
+                Action::Delete(condition) => Step::MissingOn(condition, *revision),
+                _ => Step::Missing(*revision),
+            },
+            Outcome::Conflict { current } => Step::Conflicted(condition, *current),
+            Outcome::Unknown | Outcome::Failed => Step::Open { value, condition },
+        };
+        let end_ns = Some(operation.end_ns).filter(|_| !operation.is_open());
+        found.0.push(*place);
+        found.1.push(Call { start_ns: operation.start_ns, end_ns, step });
+    }
+    found
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operations, unknown, failed, keys, .. } = self;
+        writeln!(f, "{operations} operations on {keys} keys, {unknown} unknown, {failed} failed")?;
+        for finding in &self.findings {
+            write!(f, "{finding}")?;
+        }
+        for key in &self.undecided {
+            writeln!(f, "key {key:?}: undecided; too many operations on it overlap")?;
+        }
+        let verdict = match (self.findings.len(), self.undecided.is_empty()) {
+            (0, true) => "linearizable, and all revisions agree".to_owned(),
+            (0, false) => "undecided".to_owned(),
+            (1, _) => "VIOLATED: 1 contradiction".to_owned(),
+            (count, _) => format!("VIOLATED: {count} contradictions"),
+        };
+        writeln!(f, "{verdict}")
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "key {:?}: {}", self.key, self.text)?;
+        for operation in self.operations.iter().take(SHOWN_MAX) {
+            writeln!(f, "  {operation}")?;
+        }
+        match self.operations.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => writeln!(f, "  and {more} more"),
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |ns: u64| ns as f64 / 1e6;
+        let revision = |revision: &Option<u64>| {
+            revision.map_or_else(String::new, |revision| format!(" at revision {revision}"))
+        };
+        write!(f, "{:.3} ms", ms(self.start_ns))?;
+        match self.end_ns {
+            u64::MAX => write!(f, " to ?")?,
+            end_ns => write!(f, " to {:.3} ms", ms(end_ns))?,
+        }
+        write!(f, "  client {}  ", self.client)?;
+        match &self.action {
+            Action::Get(Level::Strong) => write!(f, "get")?,
+            Action::Get(Level::Eventual) => write!(f, "get eventual")?,
+            Action::Put { value, condition } => write!(f, "put {value:?}{}", suffix(*condition))?,
+            Action::Delete(condition) => write!(f, "delete{}", suffix(*condition))?,
+        }
+        match &self.outcome {
+            Outcome::Written { revision: at, .. } => write!(f, " -> done{}", revision(at)),
+            Outcome::Value { value, revision: at } => write!(f, " -> {value:?}{}", revision(at)),
+            Outcome::Absent { revision: None } => write!(f, " -> absent"),
+            Outcome::Absent { revision: Some(at) } => {
+                write!(f, " -> absent, the shard at revision {at}")
+            }
+            Outcome::Conflict { current: None } => write!(f, " -> conflict"),
+            Outcome::Conflict { current: Some(Current::Absent) } => {
+                write!(f, " -> conflict, the key is absent")
+            }
+            Outcome::Conflict { current: Some(Current::Revision(at)) } => {
+                write!(f, " -> conflict, the key is at revision {at}")
+            }
+            Outcome::Failed => write!(f, " -> failed"),
+            Outcome::Unknown => write!(f, " -> unknown"),
+        }
+    }
+}
+
+/// A condition behind the word that it belongs to.
+fn suffix(condition: Condition) -> String {
+    match condition {
+        Condition::Always => String::new(),
+        Condition::Absent => " if-absent".to_owned(),
+        Condition::Present => " if-present".to_owned(),
+        Condition::Revision(revision) => format!(" if-revision {revision}"),
+    }
+}
