@@ -11,6 +11,7 @@
 //! At the end every key that was ever touched is read once more. What it all means is for the
 //! checkers to say.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -313,19 +314,21 @@ fn noted(value: &[u8]) -> Arc<str> {
     format!("{beginning}#{}#{:016x}", value.len(), xxhash_rust::xxh3::xxh3_64(value)).into()
 }
 
-/// The longest time within a history, from one moment to another, in which no write was
-/// acknowledged, and when it began.
+/// The longest time within a history, from one moment to another, in which a shard acknowledged no
+/// write, and when it began.
 pub(crate) fn longest_wait(history: &History, from_ns: u64, to_ns: u64) -> (u64, u64) {
-    let is_write = |operation: &&Operation| {
-        matches!(operation.outcome, Outcome::Written { .. })
-            && (from_ns..to_ns).contains(&operation.end_ns)
+    let mut shards: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    for operation in &history.operations {
+        if matches!(operation.outcome, Outcome::Written { .. }) {
+            let moments = shards.entry(operation.shard).or_insert_with(|| vec![from_ns, to_ns]);
+            moments.extend(Some(operation.end_ns).filter(|it| (from_ns..to_ns).contains(it)));
+        }
+    }
+    let longest = |mut moments: Vec<u64>| {
+        moments.sort_unstable();
+        moments.windows(2).map(|pair| (pair[1] - pair[0], pair[0])).max()
     };
-    let mut moments: Vec<u64> =
-        history.operations.iter().filter(is_write).map(|operation| operation.end_ns).collect();
-    moments.extend([from_ns, to_ns]);
-    moments.sort_unstable();
-    let gaps = moments.windows(2).map(|pair| (pair[1] - pair[0], pair[0]));
-    gaps.max().unwrap_or_default()
+    shards.into_values().filter_map(longest).max().unwrap_or((to_ns - from_ns, from_ns))
 }
 
 /// Numbers that look random, and are the same for the same seed (splitmix64).

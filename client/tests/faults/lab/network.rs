@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use dkv_api::{Client, NodeId, NodeStatus, Role};
@@ -23,8 +24,8 @@ const CONNECTIONS: usize = 3;
 /// Time that an operation may take.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// One network at a time: what is measured is not to be another test.
-static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+/// Networks at the same time: each is several busy processes.
+static SLOTS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
 
 /// How a process is started.
 #[derive(Clone, Debug, Default)]
@@ -100,7 +101,7 @@ pub(crate) struct Lab {
 
 /// Runs a test on a network of so many nodes.
 pub(crate) fn on_network(settings: Value, nodes: usize, test: impl AsyncFnOnce(&mut Lab)) {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _slot = slot();
     let hosts = Hosts::new();
     let name = hosts.name(CLIENT);
     let _visit = Visit::begin(&name);
@@ -117,6 +118,21 @@ pub(crate) fn on_network(settings: Value, nodes: usize, test: impl AsyncFnOnce(&
         test(&mut lab).await;
         lab.assert_alive();
     });
+}
+
+/// Waits until there may be one network more.
+fn slot() -> MutexGuard<'static, ()> {
+    loop {
+        for slot in &SLOTS {
+            match slot.try_lock() {
+                Ok(slot) => return slot,
+                // A test that failed has left it as good as it was.
+                Err(TryLockError::Poisoned(slot)) => return slot.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 impl Lab {
@@ -350,7 +366,8 @@ impl Lab {
         let report = check(&history, Options::default());
         let (waited_ns, _) = longest_wait(&history, 0, now_ns);
         println!(
-            "{} operations, {} unknown, {} failed; the longest time without a write was {} ms",
+            "{}: {} operations, {} unknown, {} failed; a shard was without writes for {} ms",
+            std::thread::current().name().unwrap_or_default(),
             report.operations,
             report.unknown,
             report.failed,

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Where the library that bends clocks may be.
 const FAKETIME: [&str; 3] = [
@@ -47,10 +48,14 @@ fn lacks(tool: &str) -> Option<String> {
             Some("network namespaces need root".to_owned())
         }
         "namespaces" => {
-            let name = format!("dkv{}xprobe", std::process::id());
-            let made = attempt("ip", &["netns", "add", &name]);
-            let _ = attempt("ip", &["netns", "del", &name]);
-            made.err().map(|why| format!("no network namespace can be made: {why}"))
+            static MADE: OnceLock<Result<(), String>> = OnceLock::new();
+            let made = MADE.get_or_init(|| {
+                let name = format!("dkv{}xprobe", std::process::id());
+                let made = attempt("ip", &["netns", "add", &name]).map(drop);
+                let _ = attempt("ip", &["netns", "del", &name]);
+                made
+            });
+            made.clone().err().map(|why| format!("no network namespace can be made: {why}"))
         }
         "iptables" => {
             found("iptables", "--version").err().map(|_| "iptables is missing".to_owned())
