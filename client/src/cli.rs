@@ -1,7 +1,7 @@
 //! The command line: what may be written, and its help.
 //!
 //! The first argument is the address of a network's server or, for what needs no network yet, a
-//! word (`local`, `server`, `node`, `completions`). After an address come commands, or one of the
+//! word (`local`, `drill`, `server`, `node`, `completions`). After an address come commands, or one of the
 //! words that do more than one request (`status`, `load`, `token` and so on).
 
 use std::ffi::OsString;
@@ -40,7 +40,7 @@ Exit status: 0 if everything succeeded, 1 if something failed, 2 if the command 
     version,
     after_help = EXAMPLES,
     override_usage = "dkv [OPTIONS] <ADDRESS> [COMMAND]...\n       dkv [OPTIONS] <ADDRESS> \
-        status|load|verify|token|remove|revoke ...\n       dkv local|server|node|completions ...",
+        status|load|verify|token|remove|revoke ...\n       dkv local|drill|server|node|completions ...",
     subcommand_value_name = "WORD",
     subcommand_help_heading = "Words",
     disable_help_subcommand = true
@@ -129,6 +129,8 @@ pub(crate) enum Word {
     },
     /// Run a server and nodes on this machine, and a prompt to play with them
     Local(Local),
+    /// Break a network on purpose, and see whether it keeps its promises
+    Drill(Drill),
     /// Run a registration server (the same as dkv-server)
     Server(dkv_server::Args),
     /// Run a node (the same as dkv-node)
@@ -150,7 +152,11 @@ impl Word {
             Self::Token(_) => Some("token list"),
             Self::Remove { .. } => Some("remove NODE"),
             Self::Revoke { .. } => Some("revoke ID"),
-            Self::Local(_) | Self::Server(_) | Self::Node(_) | Self::Completions { .. } => None,
+            Self::Local(_)
+            | Self::Drill(_)
+            | Self::Server(_)
+            | Self::Node(_)
+            | Self::Completions { .. } => None,
         }
     }
 }
@@ -279,12 +285,89 @@ pub(crate) struct Local {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     pub(crate) start_timeout: Duration,
 
+    /// Log that a node of a new network keeps, in bytes; the default if there is none
+    #[arg(skip)]
+    pub(crate) log_bytes_max: Option<u64>,
+
     #[command(flatten)]
     pub(crate) connect: Connect,
 
     /// Commands to run instead of the prompt, each in one argument, as in W,a,1 "kill coordinator"
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) commands: Vec<OsString>,
+}
+
+impl Local {
+    /// A network of so many nodes in a temporary directory.
+    pub(crate) fn temporary(nodes: u16, connect: Connect) -> Self {
+        Self {
+            nodes: Some(nodes),
+            dir: None,
+            port: Some(0),
+            listen: std::net::Ipv4Addr::LOCALHOST.into(),
+            shards: None,
+            replication: None,
+            start_timeout: Duration::from_secs(60),
+            log_bytes_max: None,
+            connect,
+            commands: Vec::new(),
+        }
+    }
+}
+
+/// Arguments of `drill`.
+///
+/// Clients read and write, something is done to the network meanwhile, all that they saw is
+/// recorded, and two checkers judge it. Without an address it happens to a network of its own on
+/// this machine, which is gone afterwards. With the address of a network, do to it what you want to
+/// try while `dkv ADDRESS drill by-hand` runs; the keys that it writes begin with dkv-drill/ and are
+/// removed at the end.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Drill {
+    /// What is done
+    #[arg(value_enum)]
+    pub(crate) fault: Fault,
+
+    /// Time from the first request to the last; the fault takes up the middle of it
+    #[arg(long, value_name = "TIME", default_value = "12s", value_parser = parse_time)]
+    pub(crate) time: Duration,
+
+    /// Nodes of the network
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) nodes: u16,
+
+    /// Directory for the report: a page, pictures and what the clients saw
+    #[arg(long, value_name = "DIR", default_value = "dkv-drill")]
+    pub(crate) out: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+}
+
+/// What a drill does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fault {
+    /// The coordinator's process is killed, and started again later
+    CoordinatorKill,
+    /// The coordinator stands still for longer than an election takes, and goes on
+    Pause,
+    /// The coordinator does not reach the other nodes, nor they it; clients reach all
+    Partition,
+    /// The coordinator's disk does not come back from a sync for a while
+    DiskStall,
+    /// The coordinator's disk is full for a while
+    DiskFull,
+    /// The clocks of the nodes jump apart by an hour and a half, and the coordinator is killed
+    ClockJump,
+    /// All processes are killed at once, the server's too, and started again
+    RestartAll,
+    /// Nodes are added, and the first ones removed for good
+    Churn,
+    /// Nothing is done: you do it, to a network that you name
+    ByHand,
+    /// All that can be done to a network of its own, one after the other
+    All,
 }
 
 /// Addresses of the server, in the order to try them in.

@@ -17,7 +17,7 @@ use crate::load::{self, Task};
 use crate::screen::Screen;
 use crate::signals::Signals;
 use crate::store::{Connection, Session, Store};
-use crate::{admin, local, pipe, prompt, roles, run};
+use crate::{admin, drill, local, pipe, prompt, roles, run};
 
 /// Exit status for a command line that is wrong.
 const USAGE: u8 = 2;
@@ -65,6 +65,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
         (None, Some(word)) => match word {
             Word::Server(args) => roles::server(args).await,
             Word::Local(args) => local::run(args, connect, &mut screen).await,
+            Word::Drill(args) => drill::run(args, None, connect, &mut screen).await,
             Word::Completions { shell } => completions(shell),
             other => {
                 let form = other.needs_address().unwrap_or_default();
@@ -77,6 +78,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
             }
         },
         (Some(address), None) => on_network(address, commands, connect, &mut screen).await,
+        (Some(address), Some(Word::Drill(args))) => {
+            drill::run(args, Some(address), connect, &mut screen).await
+        }
         (Some(address), Some(word)) => word_on_network(address, word, connect, &mut screen).await,
     }
 }
@@ -139,7 +143,11 @@ async fn word_on_network(
             (&inner.clone().or(args.connect.clone()), Role::Admin)
         }
         Word::Remove { connect, .. } | Word::Revoke { connect, .. } => (connect, Role::Admin),
-        Word::Local(_) | Word::Server(_) | Word::Node(_) | Word::Completions { .. } => {
+        Word::Local(_)
+        | Word::Drill(_)
+        | Word::Server(_)
+        | Word::Node(_)
+        | Word::Completions { .. } => {
             return usage(screen, "this word stands alone; leave the address before it out");
         }
     };
@@ -170,11 +178,15 @@ async fn on_session(word: &Word, session: &Session, screen: &mut Screen) -> io::
         Word::Remove { node, .. } => admin::remove(node, &session.client, screen).await,
         Word::Revoke { id, .. } => admin::revoke(*id, &session.client, screen).await,
         // They were refused before anything was connected.
-        Word::Local(_) | Word::Server(_) | Word::Node(_) | Word::Completions { .. } => Ok(false),
+        Word::Local(_)
+        | Word::Drill(_)
+        | Word::Server(_)
+        | Word::Node(_)
+        | Word::Completions { .. } => Ok(false),
     }
 }
 
-fn connection(address: Addresses, connect: Connect, role: Role) -> Connection {
+pub(crate) fn connection(address: Addresses, connect: Connect, role: Role) -> Connection {
     Connection {
         servers: address.0,
         role,

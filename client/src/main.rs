@@ -3,8 +3,8 @@
 //! Reading order: `cli` (what may be written), `grammar` (commands as plain data), `store` (what
 //! they are run on), `run` (what each does and prints), `screen` (where that goes). On these stand
 //! the ways to give commands: arguments, `pipe`, `prompt`; and what is more than a command:
-//! `status`, `load`, `admin`, `local` (a network of child processes on this machine) and `roles`
-//! (the server and the nodes themselves).
+//! `status`, `load`, `admin`, `local` (a network of child processes on this machine), `drill` (breaks
+//! one on purpose) and `roles` (the server and the nodes themselves).
 //!
 //! Deliberately missing: anything that speaks to the network by itself. That is the client
 //! library's.
@@ -31,6 +31,8 @@ mod load;
 mod admin;
 
 mod local;
+
+mod drill;
 
 mod roles;
 

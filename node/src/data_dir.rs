@@ -23,6 +23,7 @@ use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::identity::Role;
 use dkv_wire::network::Settings;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Version of node.json.
 const VERSION: u32 = 1;
@@ -86,6 +87,9 @@ pub(crate) struct NodeFile {
     pub(crate) bootstrap: bool,
     /// Whether the log was begun.
     pub(crate) log_begun: bool,
+    /// Of all the rest, in the file; files of the first versions had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
 }
 
 impl NodeFile {
@@ -97,7 +101,22 @@ impl NodeFile {
         settings: Settings,
         bootstrap: bool,
     ) -> Self {
-        Self { version: VERSION, network, id, name, listen, settings, bootstrap, log_begun: false }
+        Self {
+            version: VERSION,
+            network,
+            id,
+            name,
+            listen,
+            settings,
+            bootstrap,
+            log_begun: false,
+            checksum: None,
+        }
+    }
+
+    /// The file's content, with its checksum if there is one.
+    fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec_pretty(self)
     }
 }
 
@@ -194,12 +213,17 @@ impl DataDir {
         if version != VERSION {
             return Err(DataDirError::Version { path: self.path.clone(), found: version });
         }
-        let file: NodeFile = serde_json::from_slice(&content).map_err(malformed)?;
+        let mut file: NodeFile = serde_json::from_slice(&content).map_err(malformed)?;
+        let checksum = file.checksum.take();
         let identity = credentials.identity;
         if file.network != identity.network || Some(file.id) != identity.as_node() {
             return Err(self.damaged("node.json and the certificate are of different nodes".into()));
         }
         file.settings.check().map_err(|error| self.damaged(format!("node.json: {error}")))?;
+        if checksum.is_some() && checksum != Some(checksum_of(&file.encode().map_err(malformed)?)) {
+            // A name or an address of which a bit has changed reads like any other.
+            return Err(self.damaged("node.json: its content does not match its checksum".into()));
+        }
         if file.log_begun && !has_entries(&self.log_path()) {
             return Err(self.damaged("its log is gone".into()));
         }
@@ -208,8 +232,11 @@ impl DataDir {
 
     /// Replaces node.json.
     pub(crate) fn save_node_file(&self, file: &NodeFile) -> Result<(), DataDirError> {
-        let content = serde_json::to_vec_pretty(file).map_err(io::Error::other);
+        let content = file.encode().and_then(|content| {
+            NodeFile { checksum: Some(checksum_of(&content)), ..file.clone() }.encode()
+        });
         content
+            .map_err(io::Error::other)
             .and_then(|content| durable::write(&self.node_path(), &content))
             .map_err(|error| self.io(error))
     }
@@ -230,6 +257,10 @@ impl DataDir {
     fn node_path(&self) -> PathBuf {
         self.path.join("node.json")
     }
+}
+
+fn checksum_of(content: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(content))
 }
 
 fn has_entries(path: &Path) -> bool {

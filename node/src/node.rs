@@ -23,7 +23,7 @@ use crate::raft::{self, Machine, Pulses};
 use crate::registration::ServerLink;
 use crate::shell::unix_ms;
 use crate::state::{
-    Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Engine, Observed,
+    Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Engine, EngineError, Observed,
 };
 use crate::tasks::Tasks;
 use crate::wal::Wal;
@@ -102,6 +102,7 @@ impl Node {
         let config = raft::config(&settings)?;
         let opener = Opener {
             me: me.id,
+            directory: &directory,
             config: &config,
             wal: &wal,
             engine: &engine,
@@ -355,6 +356,7 @@ impl Node {
     async fn open_group(self: &Arc<Self>, id: GroupId) -> Result<(), String> {
         let opener = Opener {
             me: self.me.id,
+            directory: &self.directory,
             config: &self.config,
             wal: &self.wal,
             engine: &self.engine,
@@ -472,6 +474,7 @@ impl Node {
 /// Opens groups.
 struct Opener<'a> {
     me: NodeId,
+    directory: &'a DataDir,
     config: &'a Arc<raft::Config>,
     wal: &'a Wal,
     engine: &'a Engine,
@@ -484,10 +487,14 @@ impl Opener<'_> {
     async fn open(&self, id: GroupId) -> Result<Group, String> {
         let engine = self.engine.clone();
         let loaded = run_blocking(move || Machine::load(engine.group(id)?));
+        let damaged = |problem: String| self.directory.damaged(problem).to_string();
         let machine =
-            loaded.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            loaded.await.map_err(|error| error.to_string())?.map_err(|error| match error {
+                EngineError::Damaged { .. } => damaged(error.to_string()),
+                error => error.to_string(),
+            })?;
         let log = self.wal.group(id);
-        check_fit(id, &machine, &log)?;
+        check_fit(id, &machine, &log).map_err(damaged)?;
         Group::start(GroupParts {
             id,
             me: self.me,
@@ -507,8 +514,8 @@ fn check_fit(id: GroupId, machine: &Machine, log: &crate::wal::GroupLog) -> Resu
     let applied = machine.handle().summary().applied_index;
     match log.state().purged {
         Some((purged, _)) if purged > applied => Err(format!(
-            "group {id} is damaged: its checkpoint ends at entry {applied}, and its log begins \
-             after entry {purged}"
+            "the checkpoint of group {id} in state ends at entry {applied}, and its log begins after \
+             entry {purged}"
         )),
         _ => Ok(()),
     }

@@ -41,6 +41,14 @@ pub enum CertificateError {
     /// A certificate that is valid X.509 and none of ours.
     #[error("certificate does not name a dkv identity")]
     NotOurs,
+    /// A file that is not what it was when it was written, or does not belong to the others.
+    #[error("{path}: {problem}")]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -94,7 +102,7 @@ impl Authority {
     /// The authority from its certificate and its private key, both in DER.
     ///
     /// # Errors
-    /// If either cannot be read, or the certificate is for another key.
+    /// If either cannot be read, or the certificate is for another key or not what was signed.
     pub fn from_der(
         network: NetworkId,
         certificate: &[u8],
@@ -105,6 +113,7 @@ impl Authority {
         if parse(&certificate)?.public_key().raw != key.subject_public_key_info() {
             return Err(unusable("the authority's certificate is for another key"));
         }
+        signed_by(&certificate, &certificate)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
         Ok(Self { network, certificate, issuer })
     }
@@ -175,8 +184,7 @@ impl Authority {
         let certificate = CertificateDer::from(certificate);
         let identity = identity_of(&certificate)?;
         let parsed = parse(&certificate)?;
-        let own = parse(&self.certificate)?;
-        parsed.verify_signature(Some(own.public_key())).map_err(unusable)?;
+        signed_by(&certificate, &self.certificate)?;
         let key = parsed.public_key();
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &*key.subject_public_key.data)
             .verify(material, proof)
@@ -237,6 +245,10 @@ impl Credentials {
     }
 
     /// Reads credentials from a directory; `None` if there are none.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or a bit of one is not what it was: the authority must have signed
+    /// itself and the certificate, and the key must fit.
     pub fn load(directory: &Path) -> Result<Option<Self>, CertificateError> {
         let read = |name: &str| {
             let path = directory.join(name);
@@ -248,7 +260,19 @@ impl Credentials {
         let missing = || CertificateError::Unusable("a file of the credentials is missing".into());
         let authority = read(AUTHORITY_FILE)?.ok_or_else(missing)?;
         let key = read(KEY_FILE)?.ok_or_else(missing)?;
-        Self::new(&certificate, &authority, key).map(Some)
+        let named = |name: &str| {
+            let path = directory.join(name).display().to_string();
+            move |error: CertificateError| CertificateError::Damaged {
+                path,
+                problem: error.to_string(),
+            }
+        };
+        // Who connects finds out too, but says that the network is another one.
+        let authority_der = CertificateDer::from(authority.as_slice());
+        signed_by(&authority_der, &authority_der).map_err(named(AUTHORITY_FILE))?;
+        signed_by(&CertificateDer::from(certificate.as_slice()), &authority_der)
+            .map_err(named(CERTIFICATE_FILE))?;
+        Self::new(&certificate, &authority, key).map(Some).map_err(named(KEY_FILE))
     }
 
     /// Writes credentials to a directory that is made if need be.
@@ -322,6 +346,26 @@ fn private_key(der: &[u8]) -> Result<KeyPair, CertificateError> {
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {
     let (rest, parsed) = X509Certificate::from_der(certificate).map_err(unusable)?;
     if rest.is_empty() { Ok(parsed) } else { Err(unusable("bytes after the certificate")) }
+}
+
+/// Whether the authority signed a certificate, expired or not.
+fn signed_by(
+    certificate: &CertificateDer<'_>,
+    authority: &CertificateDer<'_>,
+) -> Result<(), CertificateError> {
+    // Stricter about the encoding, and what will read it in the end.
+    rustls::server::ParsedCertificate::try_from(certificate).map_err(unusable)?;
+    let authority = parse(authority)?;
+    let parsed = parse(certificate)?;
+    // RFC 5280, section 4.1.1.2: the two must be the same; only one of them is signed. And the
+    // signature is whole bytes.
+    if parsed.signature_algorithm != parsed.tbs_certificate.signature
+        || parsed.signature_value.unused_bits != 0
+    {
+        return Err(unusable("the signature is of another kind than it should be"));
+    }
+    let fits = parsed.verify_signature(Some(authority.public_key()));
+    fits.map_err(|_| unusable("the signature does not fit"))
 }
 
 fn unusable(error: impl std::fmt::Display) -> CertificateError {

@@ -23,26 +23,28 @@ const LOG_LINES_SHOWN: usize = 6;
 
 /// What a child is started as.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// This binary.
-    pub(super) program: PathBuf,
+    pub(crate) program: PathBuf,
     /// `server` or `node`, and what follows.
-    pub(super) arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<OsString>,
     /// Its `DKV_HOME`.
-    pub(super) home: PathBuf,
+    pub(crate) home: PathBuf,
     /// Where what it says goes.
-    pub(super) log: PathBuf,
+    pub(crate) log: PathBuf,
+    /// Variables that it has besides.
+    pub(crate) variables: Vec<(OsString, OsString)>,
 }
 
 /// A child that was started.
-pub(super) struct Child {
+pub(crate) struct Child {
     process: Process,
     /// The child takes the end of this pipe for the end of its parent.
     _tie: Option<ChildStdin>,
     ready: Option<oneshot::Receiver<SocketAddr>>,
     log: PathBuf,
     /// Whether it stands still.
-    pub(super) paused: bool,
+    pub(crate) paused: bool,
 }
 
 impl Child {
@@ -50,7 +52,7 @@ impl Child {
     ///
     /// It must be called from the main thread: on Linux a child that is tied to its parent dies
     /// with the *thread* that started it.
-    pub(super) fn start(plan: &Plan) -> io::Result<Self> {
+    pub(crate) fn start(plan: &Plan) -> io::Result<Self> {
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&plan.log)?;
         let mut command = Command::new(&plan.program);
         // What is set for the user's own servers and nodes is not meant for these.
@@ -61,6 +63,7 @@ impl Child {
         }
         let mut process = command
             .args(&plan.arguments)
+            .envs(plan.variables.iter().map(|(name, value)| (name, value)))
             .env("DKV_HOME", &plan.home)
             .env(PARENT, std::process::id().to_string())
             .stdin(Stdio::piped())
@@ -82,7 +85,7 @@ impl Child {
     ///
     /// # Errors
     /// That it died or takes too long; [`end_of_log`](Self::end_of_log) may tell why.
-    pub(super) async fn ready(&mut self, patience: Duration) -> Result<SocketAddr, String> {
+    pub(crate) async fn ready(&mut self, patience: Duration) -> Result<SocketAddr, String> {
         let Some(ready) = self.ready.take() else {
             return Err("it was waited for already".into());
         };
@@ -100,13 +103,13 @@ impl Child {
     }
 
     /// How it ended, if it did.
-    pub(super) fn ended(&mut self) -> Option<String> {
+    pub(crate) fn ended(&mut self) -> Option<String> {
         let status = self.process.try_wait().ok()??;
         Some(ended(&status))
     }
 
     /// The last lines of its log.
-    pub(super) fn end_of_log(&self) -> Vec<String> {
+    pub(crate) fn end_of_log(&self) -> Vec<String> {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
@@ -114,20 +117,25 @@ impl Child {
         last.iter().map(|line| shown(line.as_bytes())).collect()
     }
 
+    /// Its process id, while it has not been waited for.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Sends a signal. The process has not been waited for, so its id is still its own.
-    pub(super) fn signal(&mut self, signal: Signal) -> Result<(), String> {
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<(), String> {
         let id = self.process.id().and_then(|id| i32::try_from(id).ok());
         let Some(id) = id else { return Err("it does not run".into()) };
         kill(Pid::from_raw(id), signal).map_err(|error| error.to_string())
     }
 
     /// Ends it at once and waits until it is gone.
-    pub(super) async fn kill(&mut self) -> Result<(), String> {
+    pub(crate) async fn kill(&mut self) -> Result<(), String> {
         self.process.kill().await.map_err(|error| error.to_string())
     }
 
     /// Asks it to stop in good order; true if it did in time, otherwise it was killed.
-    pub(super) async fn stop(&mut self, patience: Duration) -> bool {
+    pub(crate) async fn stop(&mut self, patience: Duration) -> bool {
         // One that has ended already takes no signal and needs none.
         let _ = self.signal(Signal::SIGTERM);
         if self.paused {

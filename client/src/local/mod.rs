@@ -22,9 +22,9 @@
 //! asked for.
 
 mod actions;
-mod child;
-mod network;
-mod place;
+pub(crate) mod child;
+pub(crate) mod network;
+pub(crate) mod place;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

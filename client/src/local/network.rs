@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkv_api::{Condition, Error, Level, NetworkStatus, NodeState, Role, Value, Written};
+use dkv_api::{Client, Condition, Error, Level, NetworkStatus, NodeState, Role, Value, Written};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::child::{Child, Plan};
@@ -19,7 +19,7 @@ use crate::status::{self, Report};
 use crate::store::{Connection, Session, Store};
 
 /// What the server's process is called.
-pub(super) const SERVER: &str = "server";
+pub(crate) const SERVER: &str = "server";
 /// Nodes of a new network.
 const NODES_DEFAULT: u16 = 3;
 /// Time between two looks at a network that is coming up.
@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A local network.
 pub(crate) struct LocalNetwork {
-    pub(super) place: Place,
+    pub(crate) place: Place,
     program: PathBuf,
     nodes: u16,
     connection: Connection,
@@ -35,14 +35,19 @@ pub(crate) struct LocalNetwork {
     /// Where the server listens.
     address: OnceCell<String>,
     /// The processes that are meant to run.
-    pub(super) children: Mutex<BTreeMap<String, Child>>,
+    pub(crate) children: Mutex<BTreeMap<String, Child>>,
     shared: Mutex<Option<Shared>>,
     begun: Instant,
+    /// Changes how a node is started.
+    outfit: Option<Outfit>,
 }
+
+/// Changes how the node of a name is started.
+pub(crate) type Outfit = Box<dyn Fn(&str, &mut Plan) + Send + Sync>;
 
 impl LocalNetwork {
     /// A network of which nothing runs yet.
-    pub(super) fn new(place: Place, args: &Local) -> Result<Self, String> {
+    pub(crate) fn new(place: Place, args: &Local) -> Result<Self, String> {
         let program = std::env::current_exe()
             .map_err(|error| format!("cannot tell which program this is: {error}"))?;
         let connection = Connection {
@@ -66,7 +71,13 @@ impl LocalNetwork {
             children: Mutex::default(),
             shared: Mutex::default(),
             begun: Instant::now(),
+            outfit: None,
         })
+    }
+
+    /// Starts nodes in another way from now on.
+    pub(crate) fn dress(&mut self, outfit: Outfit) {
+        self.outfit = Some(outfit);
     }
 
     /// Starts everything and waits until all nodes are live and every group has its voters.
@@ -74,6 +85,20 @@ impl LocalNetwork {
     /// # Errors
     /// What went wrong, in one line.
     pub(super) async fn start(&self, args: &Local, screen: &mut Screen) -> Result<(), String> {
+        let (server, report) = self.bring_up(args, screen).await?;
+        self.introduce(server, &report, screen).await;
+        Ok(())
+    }
+
+    /// The same, for nobody but this process.
+    ///
+    /// # Errors
+    /// What went wrong, in one line.
+    pub(crate) async fn bring_up(
+        &self,
+        args: &Local,
+        screen: &mut Screen,
+    ) -> Result<(SocketAddr, Report), String> {
         let server = self.launch(SERVER, args.start_timeout, screen).await?;
         self.progress(screen, SERVER, &server.to_string());
         let _ = self.address.set(server.to_string());
@@ -94,12 +119,22 @@ impl LocalNetwork {
         let _ = self.session.set(session);
         let report = self.settled(&names, args.start_timeout).await?;
         self.progress(screen, "network", &greeting(&report));
-        self.introduce(server, &report, screen).await;
-        Ok(())
+        Ok((server, report))
+    }
+
+    /// Another client of this network.
+    ///
+    /// # Errors
+    /// What went wrong, in one line.
+    pub(crate) async fn connect(&self, role: Role) -> Result<Client, String> {
+        let servers = vec![self.address().to_owned()];
+        let connection = Connection { servers, role, ..self.connection.clone() };
+        let session = Session::connect(&connection).await.map_err(|error| error.to_string())?;
+        Ok(session.client)
     }
 
     /// Starts one process and waits until it is ready.
-    pub(super) async fn launch(
+    pub(crate) async fn launch(
         &self,
         name: &str,
         patience: Duration,
@@ -154,12 +189,16 @@ impl LocalNetwork {
             arguments.extend(["node".into(), server.into(), "--name".into(), name.into()]);
             arguments.extend(["--data-dir".into(), self.place.data(name).into()]);
         }
-        let plan = Plan {
+        let mut plan = Plan {
+            variables: Vec::new(),
             program: self.program.clone(),
             arguments,
             home: self.place.home(),
             log: self.place.log(name),
         };
+        if let Some(outfit) = self.outfit.as_ref().filter(|_| name != SERVER) {
+            outfit(name, &mut plan);
+        }
         Child::start(&plan).map_err(|error| format!("cannot start {name}: {error}"))
     }
 
@@ -187,7 +226,7 @@ impl LocalNetwork {
     }
 
     /// Waits until one node is live again.
-    pub(super) async fn live(&self, name: &str, patience: Duration) -> bool {
+    pub(crate) async fn live(&self, name: &str, patience: Duration) -> bool {
         let started = Instant::now();
         while started.elapsed() < patience {
             let report = self.report().await;
@@ -204,7 +243,7 @@ impl LocalNetwork {
     }
 
     /// How the network is now.
-    pub(super) async fn report(&self) -> Report {
+    pub(crate) async fn report(&self) -> Report {
         status::report(&self.status().await, self.address())
     }
 
@@ -236,7 +275,7 @@ impl LocalNetwork {
     }
 
     /// Stops everything, the server last.
-    pub(super) async fn stop(&self, screen: &mut Screen) {
+    pub(crate) async fn stop(&self, screen: &mut Screen) {
         if let Some(session) = self.session.get() {
             session.client.clone().close().await;
         }

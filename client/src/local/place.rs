@@ -19,7 +19,7 @@ const MARK: &str = "local-network";
 const PORTS_AFTER: u16 = 16;
 
 /// The directory.
-pub(super) struct Place {
+pub(crate) struct Place {
     path: PathBuf,
     /// Removes the directory when it is dropped.
     temporary: Option<TempDir>,
@@ -40,7 +40,7 @@ impl Place {
     ///
     /// # Errors
     /// What is wrong and what to do, in one line.
-    pub(super) fn open(args: &Local) -> Result<Self, String> {
+    pub(crate) fn open(args: &Local) -> Result<Self, String> {
         let (path, temporary) = match &args.dir {
             Some(path) => {
                 let tell = |error| format!("cannot make the directory {}: {error}", path.display());
@@ -101,13 +101,16 @@ impl Place {
         fields.entry("data_dir").or_insert_with(|| "server".into());
         fields.insert("shards".into(), shards.into());
         fields.insert("replication".into(), replication.into());
+        if let Some(bytes) = args.log_bytes_max {
+            fields.insert("log_bytes_max".into(), bytes.into());
+        }
         let text = serde_json::to_vec_pretty(&fields).unwrap_or_default();
         durable::write(&config, &text)
             .map_err(|error| format!("cannot write {}: {error}", config.display()))?;
         Ok(Self { path, temporary, _lock: lock, server, is_new, replication, shards })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -128,7 +131,7 @@ impl Place {
         self.path.join(format!("{name}.log"))
     }
 
-    pub(super) fn data(&self, name: &str) -> PathBuf {
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
@@ -193,7 +196,7 @@ impl Drop for Shared {
 }
 
 /// What the node of that number is called.
-pub(super) fn node_name(number: u16) -> String {
+pub(crate) fn node_name(number: u16) -> String {
     format!("n{number}")
 }
 

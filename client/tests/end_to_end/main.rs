@@ -9,8 +9,8 @@
 //! Nothing here waits for luck: a test waits for a condition, with a deadline. When it fails, what
 //! its processes logged is printed.
 //!
-//! Deliberately missing: faults of disks and of the network between processes, which are simulated
-//! elsewhere, and anything that one crate's own tests can show.
+//! Deliberately missing: faults of disks and of the network between processes, which `faults` makes,
+//! and anything that one crate's own tests can show.
 
 #![allow(clippy::unwrap_used)]
 
@@ -35,3 +35,5 @@ mod restarts;
 mod catching_up;
 
 mod hostile;
+
+mod drill;

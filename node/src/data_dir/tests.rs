@@ -172,6 +172,32 @@ fn a_damaged_node_json_is_told_as_such() {
 }
 
 #[test]
+fn a_changed_bit_of_node_json_is_refused_or_changes_nothing() {
+    let used = Used::new();
+    let path = used.directory.node_path();
+    let whole = fs::read(&path).unwrap();
+    let file = used.read().unwrap();
+    for place in 0..whole.len() {
+        let mut content = whole.clone();
+        content[place] ^= 1 << (place % 8);
+        fs::write(&path, content).unwrap();
+        // Blanks between the fields say nothing.
+        if let Ok(read) = used.read() {
+            assert_eq!(read, file, "at {place}");
+        }
+    }
+}
+
+#[test]
+fn a_node_json_without_a_checksum_is_read() {
+    let used = Used::new();
+    let text = fs::read_to_string(used.directory.node_path()).unwrap();
+    let (kept, _) = text.rsplit_once(",\n  \"checksum\"").unwrap();
+    fs::write(used.directory.node_path(), format!("{kept}\n}}")).unwrap();
+    assert!(used.read().unwrap().is_some());
+}
+
+#[test]
 fn another_version_is_no_damage() {
     let used = Used::new();
     // A later one may have fields that we do not know.

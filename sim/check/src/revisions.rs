@@ -48,9 +48,9 @@ struct Deletes {
 #[derive(Clone, Copy, Default)]
 struct Known {
     /// The latest revision, and who was told.
-    latest: (u64, Option<usize>),
+    latest: Latest,
     /// The same of values only.
-    put: (u64, Option<usize>),
+    put: Latest,
 }
 
 impl<'a> Pass<'a> {
@@ -63,13 +63,8 @@ impl<'a> Pass<'a> {
                     Entry::Vacant(entry) => _ = entry.insert(place),
                     Entry::Occupied(entry) => {
                         let text = format!("revision {revision} was given to two writes");
-                        let places = vec![*entry.get(), place];
-                        self.findings.push(Finding::new(
-                            Kind::Reused,
-                            text,
-                            self.operations,
-                            &places,
-                        ));
+                        let places = [*entry.get(), place];
+                        self.find(Kind::Reused, &text, &places);
                     }
                 }
             }
@@ -114,7 +109,7 @@ impl<'a> Pass<'a> {
                 None => (Kind::NeverWritten, "a value was read that nobody wrote there", None),
             };
             let places: Vec<usize> = other.into_iter().chain([place]).collect();
-            self.findings.push(Finding::new(kind, text.to_owned(), self.operations, &places));
+            self.find(kind, text, &places);
         }
     }
 
@@ -129,87 +124,73 @@ impl<'a> Pass<'a> {
             }
         }
         events.sort_unstable();
-        let mut keys: HashMap<&str, Known> = HashMap::new();
-        let mut shards: HashMap<u32, (u64, Option<usize>)> = HashMap::new();
-        let mut own: HashMap<(u64, &str), (u64, Option<usize>)> = HashMap::new();
-        let mut at_start: HashMap<usize, AtStart> = HashMap::new();
-        // The last read of a key that shows too little, and whether a later one does not.
-        let mut last_read: HashMap<&str, usize> = HashMap::new();
-        let mut stale: Vec<(usize, usize, bool)> = Vec::new();
+        let mut sweep = Sweep::default();
         for (_, answered, place) in events {
             let operation = &self.operations[place];
-            let key = operation.key.as_ref();
-            if !answered {
-                let start = AtStart {
-                    key: keys.get(key).copied().unwrap_or_default(),
-                    shard: shards.get(&operation.shard).copied().unwrap_or_default(),
-                    own: own.get(&(operation.client, key)).copied().unwrap_or_default(),
-                };
-                at_start.insert(place, start);
-                continue;
-            }
-            let start = at_start.remove(&place).unwrap_or_default();
-            if let Some(revision) = told_revision(operation) {
-                if revision <= start.shard.0 {
-                    let text = "a write has an earlier revision than one that was answered before \
-                                it began"
-                        .to_owned();
-                    let places: Vec<usize> = start.shard.1.into_iter().chain([place]).collect();
-                    self.findings.push(Finding::new(
-                        Kind::OutOfOrder,
-                        text,
-                        self.operations,
-                        &places,
-                    ));
-                }
-                raise(shards.entry(operation.shard).or_default(), revision, place);
-                let known = keys.entry(key).or_default();
-                raise(&mut known.latest, revision, place);
-                if matches!(operation.action, Action::Put { .. }) {
-                    raise(&mut known.put, revision, place);
-                }
-                raise(own.entry((operation.client, key)).or_default(), revision, place);
-            }
-            if operation.action != Action::Get(Level::Strong) {
-                continue;
-            }
-            last_read.insert(key, place);
-            match &operation.outcome {
-                Outcome::Value { revision: Some(revision), .. } => {
-                    if *revision < start.key.latest.0 {
-                        let is_own = *revision < start.own.0;
-                        let newer = if is_own { start.own.1 } else { start.key.latest.1 };
-                        stale.push((place, newer.unwrap_or(place), is_own));
-                    }
-                    let known = keys.entry(key).or_default();
-                    raise(&mut known.latest, *revision, place);
-                    raise(&mut known.put, *revision, place);
-                    raise(own.entry((operation.client, key)).or_default(), *revision, place);
-                }
-                Outcome::Absent { revision } => {
-                    let is_behind = revision.is_some_and(|revision| revision < start.key.latest.0);
-                    let put = start.key.put;
-                    let is_gone = put.1.is_some() && !self.may_be_deleted(operation, put.0);
-                    if is_behind || is_gone {
-                        let newer = if is_gone { put.1 } else { start.key.latest.1 };
-                        let is_own = start.own.0 >= put.0 && start.own.1.is_some();
-                        stale.push((place, newer.unwrap_or(place), is_own));
-                    }
-                }
-                _ => {}
+            if answered {
+                let before = sweep.begun.remove(&place).unwrap_or_default();
+                self.check_write(operation, place, &before);
+                self.check_read(operation, place, &before, &mut sweep);
+                sweep.learn(operation, place);
+            } else {
+                sweep.begin(operation, place);
             }
         }
-        for (place, newer, is_own) in stale {
-            let is_last = last_read.get(self.operations[place].key.as_ref()) == Some(&place);
+        for Behind { read, newer, is_own } in std::mem::take(&mut sweep.behind) {
+            let is_last = sweep.last_read.get(&*self.operations[read].key) == Some(&read);
             let is_write = !matches!(self.operations[newer].action, Action::Get(_));
             let (kind, text) = match (is_last && is_write, is_own) {
                 (true, _) => (Kind::Lost, "an acknowledged write is not there any more"),
                 (false, true) => (Kind::WentBack, "a client read what is older than it knew"),
                 (false, false) => (Kind::Stale, "a read is older than what was known before it"),
             };
-            let places = [newer, place];
-            self.findings.push(Finding::new(kind, text.to_owned(), self.operations, &places));
+            self.find(kind, text, &[newer, read]);
         }
+    }
+
+    /// Whether a write has a later revision than all that was answered before it began.
+    fn check_write(&mut self, operation: &Operation, place: usize, before: &Before) {
+        let (latest, who) = before.shard;
+        if told_revision(operation).is_some_and(|revision| revision <= latest) {
+            let text = "a write has an earlier revision than one that was answered before it began";
+            let places: Vec<usize> = who.into_iter().chain([place]).collect();
+            self.find(Kind::OutOfOrder, text, &places);
+        }
+    }
+
+    /// Whether a strong read shows what was known before it began.
+    fn check_read(
+        &self,
+        operation: &'a Operation,
+        place: usize,
+        before: &Before,
+        sweep: &mut Sweep<'a>,
+    ) {
+        if operation.action != Action::Get(Level::Strong) {
+            return;
+        }
+        sweep.last_read.insert(&operation.key, place);
+        let (latest, put) = (before.key.latest, before.key.put);
+        let (newer, is_own) = match operation.outcome {
+            Outcome::Value { revision: Some(revision), .. } if revision < latest.0 => {
+                let is_own = revision < before.own.0;
+                (if is_own { before.own.1 } else { latest.1 }, is_own)
+            }
+            Outcome::Absent { revision } => {
+                let is_gone = put.1.is_some() && !self.may_be_deleted(operation, put.0);
+                if !is_gone && revision.is_none_or(|revision| revision >= latest.0) {
+                    return;
+                }
+                let is_own = before.own.1.is_some() && before.own.0 >= put.0;
+                (if is_gone { put.1 } else { latest.1 }, is_own)
+            }
+            _ => return,
+        };
+        sweep.behind.push(Behind { read: place, newer: newer.unwrap_or(place), is_own });
+    }
+
+    fn find(&mut self, kind: Kind, text: &str, places: &[usize]) {
+        self.findings.push(Finding::new(kind, text.to_owned(), self.operations, places));
     }
 
     /// Whether a value of that revision may have been deleted before the read was answered.
@@ -227,14 +208,73 @@ impl<'a> Pass<'a> {
     }
 }
 
-#[derive(Default)]
-struct AtStart {
+/// A revision, and the operation that told it.
+type Latest = (u64, Option<usize>);
+
+/// What was known at the moment at which an operation began.
+#[derive(Clone, Copy, Default)]
+struct Before {
     key: Known,
-    shard: (u64, Option<usize>),
-    own: (u64, Option<usize>),
+    shard: Latest,
+    /// To its own client, of its key.
+    own: Latest,
 }
 
-fn raise(latest: &mut (u64, Option<usize>), revision: u64, place: usize) {
+/// A read that does not show what was known before it began.
+struct Behind {
+    read: usize,
+    /// What told of something newer.
+    newer: usize,
+    /// Whether its own client knew.
+    is_own: bool,
+}
+
+/// What is known at a moment of the history.
+#[derive(Default)]
+struct Sweep<'a> {
+    keys: HashMap<&'a str, Known>,
+    shards: HashMap<u32, Latest>,
+    own: HashMap<(u64, &'a str), Latest>,
+    /// What was known when those began that are not answered yet.
+    begun: HashMap<usize, Before>,
+    last_read: HashMap<&'a str, usize>,
+    behind: Vec<Behind>,
+}
+
+impl<'a> Sweep<'a> {
+    fn begin(&mut self, operation: &'a Operation, place: usize) {
+        let key = operation.key.as_ref();
+        let before = Before {
+            key: self.keys.get(key).copied().unwrap_or_default(),
+            shard: self.shards.get(&operation.shard).copied().unwrap_or_default(),
+            own: self.own.get(&(operation.client, key)).copied().unwrap_or_default(),
+        };
+        self.begun.insert(place, before);
+    }
+
+    /// Takes in what an answer tells.
+    fn learn(&mut self, operation: &'a Operation, place: usize) {
+        let (written, read) = match &operation.outcome {
+            Outcome::Value { revision, .. } if operation.action == Action::Get(Level::Strong) => {
+                (None, *revision)
+            }
+            _ => (told_revision(operation), None),
+        };
+        let Some(revision) = written.or(read) else { return };
+        let key = operation.key.as_ref();
+        let known = self.keys.entry(key).or_default();
+        raise(&mut known.latest, revision, place);
+        if !matches!(operation.action, Action::Delete(_)) {
+            raise(&mut known.put, revision, place);
+        }
+        raise(self.own.entry((operation.client, key)).or_default(), revision, place);
+        if written.is_some() {
+            raise(self.shards.entry(operation.shard).or_default(), revision, place);
+        }
+    }
+}
+
+fn raise(latest: &mut Latest, revision: u64, place: usize) {
     if latest.1.is_none() || revision > latest.0 {
         *latest = (revision, Some(place));
     }

@@ -2,6 +2,7 @@
 //! client library.
 
 pub(crate) mod direct;
+pub(crate) mod judge;
 pub(crate) mod load;
 pub(crate) mod network;
 pub(crate) mod process;

@@ -6,14 +6,14 @@ use std::process::Output;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use dkv_api::{Client, GroupId, NetworkStatus, NodeId, NodeState, NodeStatus, Role};
+use dkv_api::{Client, NetworkStatus, NodeId, NodeStatus, Role};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::process::{command, show_log};
-use super::{PATIENCE, Process, eventually};
+use super::{PATIENCE, Process, eventually, judge};
 
 /// Networks at the same time: each is several busy processes.
 const NETWORKS: u32 = 2;
@@ -206,6 +206,10 @@ impl Network {
         (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_some()).collect()
     }
 
+    fn running_ids(&self) -> Vec<NodeId> {
+        self.running().into_iter().map(|index| self.nodes[index].id()).collect()
+    }
+
     /// Index of a node.
     pub(crate) fn index_of(&self, id: NodeId) -> usize {
         self.nodes.iter().position(|node| node.id() == id).unwrap()
@@ -259,47 +263,15 @@ impl Network {
     }
 
     fn check_settled(&self, status: &NetworkStatus) -> Result<(), String> {
-        let all = self.nodes.len();
-        let view = status.view.as_ref().ok_or("nobody knows the network")?;
-        for node in &self.nodes {
-            let state = view.node(node.id()).map(|info| info.state);
-            if state != Some(NodeState::Live) {
-                return Err(format!("{:?} is {state:?}", node.id()));
-            }
-        }
-        let statuses = statuses(status)?;
-        let voters = all.min(self.replication);
-        for group in groups(&statuses) {
-            let replicas: Vec<_> = statuses
-                .iter()
-                .filter_map(|node| node.groups.iter().find(|replica| replica.group == group))
-                .collect();
-            if replicas.len() != all {
-                return Err(format!("group {group} is held by {} of {all} nodes", replicas.len()));
-            }
-            let leader = replicas[0].leader.ok_or(format!("group {group} has no leader"))?;
-            for replica in replicas {
-                if replica.leader != Some(leader)
-                    || replica.voters.len() != voters
-                    || replica.learners.len() != all - voters
-                {
-                    return Err(format!("group {group} is {replica:?}"));
-                }
-            }
-        }
-        Ok(())
+        let all: Vec<NodeId> = self.nodes.iter().map(Member::id).collect();
+        judge::settled(status, &all, self.replication)
     }
 
     /// The coordinator that the nodes themselves agree on, by its index.
     pub(crate) async fn coordinator(&self) -> usize {
         let client = self.client().await;
         let coordinator = eventually("nobody coordinates", async || {
-            let statuses = statuses_of(&client.status().await, self)?;
-            let mut leaders = statuses.iter().map(|node| node.groups[0].leader);
-            let first = leaders.next().flatten().ok_or("no leader is known")?;
-            if !leaders.all(|leader| leader == Some(first)) {
-                return Err("the nodes do not agree".to_owned());
-            }
+            let first = judge::coordinator(&client.status().await, &self.running_ids())?;
             let index = self.index_of(first);
             self.nodes[index].process.as_ref().map(|_| index).ok_or("it is dead".to_owned())
         })
@@ -313,21 +285,7 @@ impl Network {
     pub(crate) async fn same_state(&self) -> Vec<NodeStatus> {
         let client = self.client().await;
         let statuses = eventually("the replicas do not become equal", async || {
-            let statuses = statuses_of(&client.status().await, self)?;
-            for group in groups(&statuses) {
-                let mut seen: Option<(u64, u64)> = None;
-                for node in &statuses {
-                    let replica = node.groups.iter().find(|replica| replica.group == group);
-                    let replica = replica.ok_or(format!("{} lacks group {group}", node.name))?;
-                    let (index, hash) =
-                        *seen.get_or_insert((replica.applied_index, replica.state_hash));
-                    if index != replica.applied_index {
-                        return Err(format!("{} is at another entry of {group}", node.name));
-                    }
-                    assert_eq!(hash, replica.state_hash, "{} differs in {group}", node.name);
-                }
-            }
-            Ok(statuses)
+            judge::same_state(&client.status().await, &self.running_ids())
         })
         .await;
         client.close().await;
@@ -385,27 +343,6 @@ impl Drop for Network {
             }
         }
     }
-}
-
-/// What the nodes say, if all that are known say something.
-fn statuses(status: &NetworkStatus) -> Result<Vec<NodeStatus>, String> {
-    let said = |(_, said): &(_, Result<NodeStatus, String>)| said.clone();
-    status.nodes.iter().map(said).collect()
-}
-
-/// What the nodes that run say, if all of them say something.
-fn statuses_of(status: &NetworkStatus, network: &Network) -> Result<Vec<NodeStatus>, String> {
-    let running = network.running();
-    let running = running.iter().map(|&index| network.nodes[index].id());
-    let said = |id: NodeId| {
-        let found = status.nodes.iter().find(|(info, _)| info.id == id);
-        found.ok_or(format!("{id:?} is not known"))?.1.clone()
-    };
-    running.map(said).collect()
-}
-
-fn groups(statuses: &[NodeStatus]) -> Vec<GroupId> {
-    statuses.iter().flat_map(|node| &node.groups).map(|replica| replica.group).collect()
 }
 
 /// A port that nobody uses and that the system gives to nobody who asks for any.

@@ -52,7 +52,19 @@ pub(crate) fn program() -> &'static Path {
 
 /// A command in the environment of a network: its home, and nothing of ours.
 pub(crate) fn command(arguments: &[&str], home: &Path) -> Command {
-    let mut command = Command::new(program());
+    command_under(&[], arguments, home)
+}
+
+/// The same, run by other programs: each is given the next, with its arguments, as its own.
+pub(crate) fn command_under(wrapper: &[&str], arguments: &[&str], home: &Path) -> Command {
+    let mut command = match wrapper.split_first() {
+        None => Command::new(program()),
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program());
+            command
+        }
+    };
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DKV_") {
             command.env_remove(name);
@@ -65,10 +77,15 @@ pub(crate) fn command(arguments: &[&str], home: &Path) -> Command {
 impl Process {
     /// Starts a process whose output is added to `log`.
     pub(crate) fn spawn(arguments: &[&str], home: &Path, log: &Path) -> Self {
+        Self::run(command(arguments, home), log)
+    }
+
+    /// Starts a process of a command that becomes `dkv`.
+    pub(crate) fn run(mut command: Command, log: &Path) -> Self {
         let output = OpenOptions::new().create(true).append(true).open(log).unwrap();
         let log_start = output.metadata().unwrap().len() as usize;
         let copy = |file: &File| Stdio::from(file.try_clone().unwrap());
-        let child = command(arguments, home)
+        let child = command
             .env("DKV_LOCAL_PARENT", std::process::id().to_string())
             .stdin(Stdio::piped())
             .stdout(copy(&output))

@@ -74,6 +74,34 @@ fn damaged_credentials_are_refused() {
 }
 
 #[test]
+fn a_changed_bit_is_refused_or_changes_nothing() {
+    let (authority, home) = (authority(), tempfile::tempdir().unwrap());
+    credentials(&authority, Role::Node).save(home.path()).unwrap();
+    for name in [KEY_FILE, AUTHORITY_FILE, CERTIFICATE_FILE] {
+        let file = home.path().join(name);
+        let whole = fs::read(&file).unwrap();
+        for place in 0..whole.len() {
+            let mut content = whole.clone();
+            content[place] ^= 1 << (place % 8);
+            fs::write(&file, content).unwrap();
+            match Credentials::load(home.path()) {
+                Err(error) => {
+                    assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+                }
+                // Some bits of the key's file say what the others say too.
+                Ok(loaded) if name == KEY_FILE => {
+                    let loaded = loaded.unwrap();
+                    let proof = loaded.prove(b"material").unwrap();
+                    authority.recognise(&loaded.certificate, b"material", &proof).unwrap();
+                }
+                Ok(_) => panic!("{name} with another bit at {place} is taken"),
+            }
+        }
+        fs::write(&file, whole).unwrap();
+    }
+}
+
+#[test]
 fn a_certificate_of_another_key_is_refused() {
     let authority = authority();
     let own = credentials(&authority, Role::Node);

@@ -1,0 +1,131 @@
+//! How the nodes of a drill are started, where a fault needs it: behind relays, with a disk or a
+//! clock of their own.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+use tempfile::TempDir;
+
+use super::relay::Relays;
+use crate::cli::Fault;
+use crate::local::child::Plan;
+use crate::local::network::Outfit;
+use crate::local::place::node_name;
+
+/// Size of a small disk: a node leaves 128 MiB free, and its log takes 16.
+const DISK: &str = "size=260m";
+/// Where the library that bends clocks may be.
+const FAKETIME: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib64/faketime/libfaketime.so.1",
+    "/usr/lib/faketime/libfaketime.so.1",
+];
+
+/// What was prepared.
+#[derive(Default)]
+pub(super) struct Outfits {
+    /// Relays in front of all nodes.
+    pub(super) relays: Option<Relays>,
+    clocks: Option<TempDir>,
+    small_disks: bool,
+}
+
+impl Outfits {
+    /// Prepares what a fault needs.
+    ///
+    /// # Errors
+    /// What is missing on this machine, in one line.
+    pub(super) async fn prepare(fault: Fault, nodes: u16) -> Result<Self, String> {
+        let mut outfits = Self::default();
+        match fault {
+            Fault::Partition => {
+                let names: Vec<String> = (1..=nodes).map(node_name).collect();
+                let relays = Relays::start(&names).await;
+                outfits.relays = Some(relays.map_err(|error| format!("no relay: {error}"))?);
+            }
+            Fault::DiskFull => outfits.small_disks = true,
+            Fault::ClockJump => {
+                library().ok_or(
+                    "clock-jump needs libfaketime, which is not there; apt-get install faketime",
+                )?;
+                let clocks = tempfile::Builder::new().prefix("dkv-clocks-").tempdir();
+                outfits.clocks = Some(clocks.map_err(|error| error.to_string())?);
+                (1..=nodes).try_for_each(|number| outfits.set_clock(&node_name(number), 0))?;
+            }
+            _ => {}
+        }
+        Ok(outfits)
+    }
+
+    /// How nodes are to be started.
+    pub(super) fn outfit(&self, place: &Path) -> Option<Outfit> {
+        if let Some(relays) = &self.relays {
+            let addresses = relays.addresses();
+            return Some(Box::new(move |name, plan| {
+                if let Some((node, relay)) = addresses.get(name) {
+                    plan.arguments.extend(["--listen".into(), node.to_string().into()]);
+                    plan.arguments.extend(["--advertise".into(), relay.to_string().into()]);
+                }
+            }));
+        }
+        if self.small_disks {
+            let place = place.to_owned();
+            return Some(Box::new(move |name, plan| on_small_disk(&place.join(name), plan)));
+        }
+        let clocks = self.clocks.as_ref()?.path().to_owned();
+        Some(Box::new(move |name, plan| {
+            let variables: [(&str, OsString); 5] = [
+                ("LD_PRELOAD", library().unwrap_or_default().into()),
+                ("FAKETIME_TIMESTAMP_FILE", clocks.join(name).into()),
+                ("FAKETIME_NO_CACHE", "1".into()),
+                // No machine counts seconds of another length.
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+                ("DONT_FAKE_MONOTONIC", "1".into()),
+            ];
+            plan.variables.extend(variables.map(|(name, value)| (name.into(), value)));
+        }))
+    }
+
+    /// Sets a node's clock that many minutes ahead.
+    pub(super) fn set_clock(&self, name: &str, minutes: i64) -> Result<(), String> {
+        let Some(clocks) = &self.clocks else { return Ok(()) };
+        let (file, new) = (clocks.path().join(name), clocks.path().join("new"));
+        // Replaced as a whole: it is read at any moment.
+        std::fs::write(&new, format!("{:+}\n", minutes * 60))
+            .and_then(|()| std::fs::rename(&new, &file))
+            .map_err(|error| format!("{}: {error}", file.display()))
+    }
+
+    /// Why the network did not come up, if that is because of the outfit.
+    pub(super) fn explained(&self, problem: String) -> String {
+        if self.small_disks {
+            return format!(
+                "disk-full needs small disks, that is, unshare and mount with root or with user \
+                 namespaces; without them: {problem}"
+            );
+        }
+        problem
+    }
+}
+
+/// Starts the node with a small disk in place of its directory, which only it and what looks through
+/// its eyes can see, and which goes with it.
+fn on_small_disk(directory: &Path, plan: &mut Plan) {
+    let script = format!(
+        "mkdir -p \"$0\" && chmod 700 \"$0\" && mount -t tmpfs -o {DISK},mode=700 tmpfs \"$0\" && exec \"$@\""
+    );
+    let mut arguments: Vec<OsString> = vec!["-m".into()];
+    if !geteuid().is_root() {
+        arguments.push("-r".into());
+    }
+    arguments.extend(["sh".into(), "-c".into(), script.into(), directory.into()]);
+    arguments.push(std::mem::replace(&mut plan.program, PathBuf::from("unshare")).into());
+    arguments.append(&mut plan.arguments);
+    plan.arguments = arguments;
+}
+
+fn library() -> Option<&'static str> {
+    FAKETIME.into_iter().find(|path| Path::new(path).exists())
+}

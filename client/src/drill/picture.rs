@@ -1,0 +1,237 @@
+//! What a drill looked like from its clients: latency and success over time, as SVG.
+//!
+//! The upper half has the latencies, on a logarithmic scale: the median of each moment as a line, and
+//! above it a bar to the worst. The lower half has how many requests came to an end: those that were
+//! answered, and on top those that failed or whose outcome is unknown. The time of the fault is
+//! shaded, and what was done is marked with numbers. Colours follow the reader's light or dark
+//! preference.
+
+use std::fmt::Write;
+
+use dkv_check::{Action, Level, Outcome as Result_};
+
+use super::outcome::Outcome;
+
+const WIDTH: f64 = 960.0;
+const LEFT: f64 = 64.0;
+const RIGHT: f64 = 944.0;
+/// Top and bottom of the latencies.
+const UPPER: (f64, f64) = (52.0, 232.0);
+/// Top and bottom of the requests.
+const LOWER: (f64, f64) = (272.0, 372.0);
+const HEIGHT: f64 = 410.0;
+/// Moments across the picture.
+const MOMENTS: usize = 220;
+/// Shortest and longest latency that is drawn, in milliseconds.
+const LATENCY_MS: (f64, f64) = (0.1, 10_000.0);
+
+const STYLE: &str = "\
+.d{--ink:#1d2733;--soft:#5d6b7a;--grid:#e1e6ec;--paper:#ffffff;--line:#1f6feb;--worst:#9cc3ff;\
+--good:#7fb28a;--bad:#d1242f;--fault:#f2b84b}\
+@media (prefers-color-scheme:dark){.d{--ink:#e3e9f0;--soft:#9aa7b5;--grid:#2b333d;--paper:#14191f;\
+--line:#6cb0ff;--worst:#2f568a;--good:#4d8a5c;--bad:#ff6b6b;--fault:#a9761a}}\
+.d text{font:12px system-ui,sans-serif;fill:var(--soft)}.d .t{font-weight:600;font-size:14px;fill:var(--ink)}\
+.d .n{font-weight:600;fill:var(--ink)}";
+
+/// Requests that came to an end within one moment.
+#[derive(Default)]
+struct Moment {
+    latencies_ms: Vec<f64>,
+    failed: usize,
+}
+
+/// Draws it.
+pub(super) fn svg(outcome: &Outcome) -> String {
+    let total_ns = outcome.end_ns.max(1);
+    let moments = moments(outcome, total_ns);
+    let x = |at_ns: u64| LEFT + (RIGHT - LEFT) * at_ns.min(total_ns) as f64 / total_ns as f64;
+    let mut svg = format!(
+        "<svg class=\"d\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+         role=\"img\" aria-label=\"{name}: latency and success over time\"><style>{STYLE}</style>\
+         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"var(--paper)\"/>\
+         <text class=\"t\" x=\"{LEFT}\" y=\"22\">{name}</text>",
+        name = outcome.name(),
+    );
+    if let (Some(first), Some(last)) = (outcome.events.first(), outcome.events.last()) {
+        let (from, to) = (x(first.at_ns), x(last.at_ns).max(x(first.at_ns) + 2.0));
+        push(
+            &mut svg,
+            format_args!(
+                "<rect x=\"{from:.1}\" y=\"{}\" width=\"{:.1}\" height=\"{}\" fill=\"var(--fault)\" opacity=\".22\"/>",
+                UPPER.0,
+                to - from,
+                LOWER.1 - UPPER.0
+            ),
+        );
+    }
+    axes(&mut svg, total_ns);
+    latencies(&mut svg, &moments);
+    requests(&mut svg, &moments, total_ns);
+    let mut last_x = f64::MIN;
+    for (number, event) in outcome.events.iter().enumerate() {
+        let at = x(event.at_ns);
+        // Marks that would lie upon each other are set apart; their lines stay.
+        let mark = at.max(last_x + 14.0).min(RIGHT);
+        last_x = mark;
+        push(
+            &mut svg,
+            format_args!(
+                "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{}\" y2=\"{}\" stroke=\"var(--fault)\" stroke-width=\"1.5\"/>\
+             <text class=\"n\" x=\"{mark:.1}\" y=\"{}\" text-anchor=\"middle\">{}<title>{:.2} s: {}</title></text>",
+                UPPER.0,
+                LOWER.1,
+                UPPER.0 - 6.0,
+                number + 1,
+                event.at_ns as f64 / 1e9,
+                escaped(&event.text)
+            ),
+        );
+    }
+    svg + "</svg>\n"
+}
+
+fn moments(outcome: &Outcome, total_ns: u64) -> Vec<Moment> {
+    let mut moments: Vec<Moment> = (0..MOMENTS).map(|_| Moment::default()).collect();
+    for operation in &outcome.history.operations {
+        // What is read back afterwards is no part of the picture.
+        if operation.end_ns > total_ns || operation.action == Action::Get(Level::Eventual) {
+            continue;
+        }
+        let place =
+            (u128::from(operation.end_ns) * MOMENTS as u128 / u128::from(total_ns)) as usize;
+        let moment = &mut moments[place.min(MOMENTS - 1)];
+        match operation.outcome {
+            Result_::Failed | Result_::Unknown => moment.failed += 1,
+            _ => moment.latencies_ms.push((operation.end_ns - operation.start_ns) as f64 / 1e6),
+        }
+    }
+    moments.iter_mut().for_each(|moment| moment.latencies_ms.sort_by(f64::total_cmp));
+    moments
+}
+
+fn axes(svg: &mut String, total_ns: u64) {
+    for ms in [0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0] {
+        let label = if ms < 1000.0 { format!("{ms} ms") } else { format!("{} s", ms / 1000.0) };
+        grid(svg, level(ms), &label);
+    }
+    push(
+        svg,
+        format_args!(
+            "<text x=\"{RIGHT}\" y=\"22\" text-anchor=\"end\">latency of requests: median (line) and worst (bar)</text>"
+        ),
+    );
+    let (y, from) = (LOWER.1, LOWER.0 - 8.0);
+    push(
+        svg,
+        format_args!(
+            "<text x=\"{RIGHT}\" y=\"{from}\" text-anchor=\"end\">requests a second: answered (green), failed or unknown (red)</text>"
+        ),
+    );
+    let seconds = total_ns as f64 / 1e9;
+    let step = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 3600.0];
+    let step = step.into_iter().find(|step| seconds / step <= 14.0).unwrap_or(3600.0);
+    for tick in 0..=(seconds / step) as usize {
+        let at = tick as f64 * step;
+        let x = LEFT + (RIGHT - LEFT) * at / seconds;
+        let label = if step < 1.0 { format!("{at:.1} s") } else { format!("{at:.0} s") };
+        push(
+            svg,
+            format_args!(
+                "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{y}\" y2=\"{}\" stroke=\"var(--soft)\"/>\
+             <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
+                y + 4.0,
+                y + 20.0
+            ),
+        );
+    }
+}
+
+fn grid(svg: &mut String, y: f64, label: &str) {
+    push(
+        svg,
+        format_args!(
+            "<line x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"var(--grid)\"/>\
+         <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
+            LEFT - 8.0,
+            y + 4.0
+        ),
+    );
+}
+
+/// Height of a latency.
+fn level(ms: f64) -> f64 {
+    let (least, most) = (LATENCY_MS.0.log10(), LATENCY_MS.1.log10());
+    let share = (ms.clamp(LATENCY_MS.0, LATENCY_MS.1).log10() - least) / (most - least);
+    UPPER.1 - share * (UPPER.1 - UPPER.0)
+}
+
+fn latencies(svg: &mut String, moments: &[Moment]) {
+    let width = (RIGHT - LEFT) / MOMENTS as f64;
+    let (mut bars, mut path, mut is_open) = (String::new(), String::new(), false);
+    for (place, moment) in moments.iter().enumerate() {
+        let x = LEFT + width * place as f64;
+        let Some(worst) = moment.latencies_ms.last() else {
+            is_open = false;
+            continue;
+        };
+        let median = moment.latencies_ms[moment.latencies_ms.len() / 2];
+        let (top, bottom) = (level(*worst), level(median));
+        push(
+            &mut bars,
+            format_args!("M{x:.1} {bottom:.1}V{top:.1}h{:.1}V{bottom:.1}z", width * 0.8),
+        );
+        let verb = if is_open { 'L' } else { 'M' };
+        push(&mut path, format_args!("{verb}{:.1} {bottom:.1}", x + width * 0.4));
+        is_open = true;
+    }
+    push(
+        svg,
+        format_args!(
+            "<path d=\"{bars}\" fill=\"var(--worst)\"/>\
+         <path d=\"{path}\" fill=\"none\" stroke=\"var(--line)\" stroke-width=\"1.8\" stroke-linejoin=\"round\" stroke-linecap=\"round\"/>"
+        ),
+    );
+}
+
+fn requests(svg: &mut String, moments: &[Moment], total_ns: u64) {
+    let most = moments.iter().map(|it| it.latencies_ms.len() + it.failed).max().unwrap_or(0).max(1);
+    let width = (RIGHT - LEFT) / MOMENTS as f64;
+    let height = |count: usize| (LOWER.1 - LOWER.0) * count as f64 / most as f64;
+    let a_second = most as f64 * MOMENTS as f64 / (total_ns as f64 / 1e9);
+    grid(svg, LOWER.0, &format!("{a_second:.0}"));
+    grid(svg, LOWER.1, "0");
+    let (mut good, mut bad) = (String::new(), String::new());
+    for (place, moment) in moments.iter().enumerate() {
+        let x = LEFT + width * place as f64;
+        let answered = height(moment.latencies_ms.len());
+        let top = LOWER.1 - answered;
+        push(
+            &mut good,
+            format_args!("M{x:.1} {}V{top:.1}h{:.1}V{}z", LOWER.1, width * 0.8, LOWER.1),
+        );
+        if moment.failed > 0 {
+            // So that a single one can be seen.
+            let above = top - height(moment.failed).max(3.0);
+            push(
+                &mut bad,
+                format_args!("M{x:.1} {top:.1}V{above:.1}h{:.1}V{top:.1}z", width * 0.8),
+            );
+        }
+    }
+    push(
+        svg,
+        format_args!(
+            "<path d=\"{good}\" fill=\"var(--good)\"/><path d=\"{bad}\" fill=\"var(--bad)\"/>"
+        ),
+    );
+}
+
+/// A text as it may stand in SVG and HTML.
+pub(super) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
+    // A string takes everything.
+    let _ = text.write_fmt(more);
+}

@@ -1,0 +1,132 @@
+use dkv_check::{Action, Condition, Operation, Outcome as Result_};
+
+use super::stage::Event;
+use super::workload::longest_wait;
+use super::*;
+use crate::screen::Shared;
+
+const MS: u64 = 1_000_000;
+
+fn operation(start_ms: u64, action: Action, outcome: Result_) -> Operation {
+    let (start_ns, end_ns) = (start_ms * MS, (start_ms + 4) * MS);
+    Operation { client: 1, shard: 1, key: "k".into(), start_ns, end_ns, action, outcome }
+}
+
+fn put(start_ms: u64, value: &str, revision: u64) -> Operation {
+    let action = Action::Put { value: value.into(), condition: Condition::Always };
+    operation(start_ms, action, Result_::Written { revision: Some(revision), existed: None })
+}
+
+fn get(start_ms: u64, value: &str, revision: u64) -> Operation {
+    let outcome = Result_::Value { value: value.into(), revision: Some(revision) };
+    operation(start_ms, Action::Get(dkv_check::Level::Strong), outcome)
+}
+
+fn judged(operations: Vec<Operation>, failure: Option<&str>) -> Outcome {
+    let event = |at_ms: u64, text: &str| Event { at_ns: at_ms * MS, text: text.to_owned() };
+    let mut finished = Finished {
+        history: dkv_check::History { operations },
+        events: vec![event(30, "killed <n1>"), event(60, "started n1 again")],
+        end_ns: 100 * MS,
+        problems: Vec::new(),
+        local: None,
+        clients: Vec::new(),
+        _outfits: outfit::Outfits::default(),
+    };
+    Outcome::judge(Fault::CoordinatorKill, &mut finished, failure.map(str::to_owned))
+}
+
+fn told(outcome: &Outcome) -> String {
+    let out = Shared::default();
+    tell(outcome, &mut Screen::of(out.clone(), std::io::sink())).unwrap();
+    out.text()
+}
+
+#[test]
+fn what_holds_is_told_in_figures() {
+    let failed = operation(
+        40,
+        Action::Put { value: "x".into(), condition: Condition::Always },
+        Result_::Unknown,
+    );
+    let outcome = judged(vec![put(10, "a", 1), failed, put(70, "b", 2), get(80, "b", 2)], None);
+    assert!(outcome.holds());
+    let expected = "\
+coordinator-kill: all promises held
+  time without service  44.0 ms
+  operations            4 on 1 keys
+  errors                0 failed without effect, 1 of unknown outcome
+  writes acknowledged   2
+  of these lost         0
+  stale reads           0
+  checkers              linearizable, and all revisions agree
+";
+    assert_eq!(told(&outcome), expected);
+}
+
+#[test]
+fn a_broken_promise_is_told_with_its_evidence() {
+    let stale = vec![put(10, "a", 1), put(20, "b", 2), get(50, "a", 1), get(70, "b", 2)];
+    let outcome = judged(stale, None);
+    assert!(!outcome.holds());
+    let told = told(&outcome);
+    for part in ["NOT all promises held", "stale reads           1", "VIOLATED", "-> \"a\""] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let lost = judged(vec![put(10, "a", 1), put(20, "b", 2), get(50, "a", 1)], None);
+    assert!(lost.facts().contains(&("of these lost", "1".to_owned())));
+    assert!(!judged(vec![put(10, "a", 1)], Some("n1 is not live")).holds());
+    // What never served has kept no promise.
+    assert!(!judged(Vec::new(), None).holds());
+}
+
+#[test]
+fn a_wait_is_counted_for_each_shard() {
+    let other = |mut operation: Operation| {
+        operation.shard = 2;
+        operation
+    };
+    let operations = vec![put(0, "a", 1), other(put(5, "b", 1)), put(50, "c", 2), put(90, "d", 3)];
+    let history = dkv_check::History { operations };
+    // The second shard wrote nothing after 9 ms.
+    assert_eq!(longest_wait(&history, 0, 100 * MS), (91 * MS, 9 * MS));
+    assert_eq!(longest_wait(&history, 60 * MS, 100 * MS), (40 * MS, 60 * MS));
+    assert_eq!(longest_wait(&dkv_check::History::default(), 0, 5), (5, 0));
+}
+
+#[test]
+fn the_page_needs_nothing_else() {
+    let outcome = judged(vec![put(10, "a", 1), put(70, "b", 2)], None);
+    let page = page::html(&[outcome], &[("clock-jump".into(), "no <library>".into())], "today");
+    let without_names = page.replace("http://www.w3.org/2000/svg", "");
+    for outside in ["http:", "https:", "src=", "@import", "url("] {
+        assert!(!without_names.contains(outside), "{outside}");
+    }
+    for part in ["killed &lt;n1&gt;", "prefers-color-scheme:dark", "no &lt;library&gt;", "<svg"] {
+        assert!(page.contains(part), "{part}");
+    }
+    for tag in ["svg", "table", "tr", "td", "th", "div", "ol", "li", "p", "h2", "text", "figure"] {
+        let opened = page.matches(&format!("<{tag}>")).count();
+        let opened = opened + page.matches(&format!("<{tag} ")).count();
+        assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+    }
+}
+
+#[test]
+fn a_picture_of_nothing_is_a_picture() {
+    let empty = judged(Vec::new(), None);
+    let picture = picture::svg(&empty);
+    assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
+    assert!(!picture.contains("NaN") && !picture.contains("inf"), "{picture}");
+}
+
+#[test]
+fn what_only_happens_to_a_network_of_its_own_is_not_done_to_another() {
+    let address = Addresses(vec!["127.0.0.1:4400".into()]);
+    for fault in faults::LOCAL.into_iter().chain([Fault::All]) {
+        assert!(fits(fault, None).is_ok());
+        assert!(fits(fault, Some(&address)).unwrap_err().contains("by-hand"));
+    }
+    assert!(fits(Fault::ByHand, Some(&address)).is_ok());
+    assert!(fits(Fault::ByHand, None).is_err());
+}

@@ -1,0 +1,48 @@
+//! `dkv drill`, on a network of its own and on one that is there.
+
+use dkv_api::Error;
+
+use crate::harness::Network;
+use crate::harness::network::{output, text};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_on_a_network_of_its_own_holds() {
+    // For its home, and so that not all networks run at once.
+    let network = Network::server_only(serde_json::json!({})).await;
+    let out = network.path("report");
+    for fault in ["coordinator-kill", "disk-stall"] {
+        let arguments = ["drill", fault, "--time", "3s", "--out", text(&out)];
+        let drill = network.dkv_as(&arguments, &network.home()).await;
+        let (said, errors) = (output(&drill.stdout), output(&drill.stderr));
+        if errors.contains("does not let a process be traced") {
+            eprintln!("SKIPPED {fault}: {errors}");
+            continue;
+        }
+        assert!(drill.status.success(), "{said}{errors}");
+        assert!(said.starts_with(&format!("{fault}: all promises held\n")), "{said}");
+        assert!(said.contains("  of these lost         0\n"), "{said}");
+        assert!(errors.contains(", the coordinator\n"), "{errors}");
+        let history = std::fs::File::open(out.join(format!("{fault}.jsonl"))).unwrap();
+        let history = dkv_check::History::read(std::io::BufReader::new(history)).unwrap();
+        assert!(history.operations.len() > 100);
+        let page = std::fs::read_to_string(out.join("index.html")).unwrap();
+        assert!(page.contains(&format!("id=\"{fault}\"")), "{page}");
+        assert!(out.join(format!("{fault}.svg")).exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_by_hand_leaves_a_network_as_it_was() {
+    let network = Network::start(1).await;
+    let out = network.path("report");
+    let drill = network.dkv(&["drill", "by-hand", "--time", "3s", "--out", text(&out)]).await;
+    assert!(drill.status.success(), "{}{}", output(&drill.stdout), output(&drill.stderr));
+    let keys: u64 = network.status_of(0).await.groups.iter().map(|group| group.keys).sum();
+    assert_eq!(keys, 0, "its keys are left");
+    let client = network.client().await;
+    assert!(matches!(client.read("k").await, Err(Error::NotFound { .. })));
+
+    let refused = network.dkv(&["drill", "pause"]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(output(&refused.stderr).contains("a client cannot do this to a network"));
+}

@@ -1,0 +1,90 @@
+//! What to make of what the nodes say about themselves.
+
+use dkv_api::{GroupId, NetworkStatus, NodeId, NodeState, NodeStatus};
+
+/// Whether these nodes are all that there are, live, every group has all the members that it should
+/// have, and everybody agrees on that and on who leads.
+pub(crate) fn settled(
+    status: &NetworkStatus,
+    nodes: &[NodeId],
+    replication: usize,
+) -> Result<(), String> {
+    let all = nodes.len();
+    let view = status.view.as_ref().ok_or("nobody knows the network")?;
+    if view.nodes.len() != all {
+        return Err(format!("{} of {all} nodes are known", view.nodes.len()));
+    }
+    for node in nodes {
+        let state = view.node(*node).map(|info| info.state);
+        if state != Some(NodeState::Live) {
+            return Err(format!("{node:?} is {state:?}"));
+        }
+    }
+    let statuses = said(status, nodes)?;
+    let voters = all.min(replication);
+    for group in groups(&statuses) {
+        let replicas: Vec<_> = statuses
+            .iter()
+            .filter_map(|node| node.groups.iter().find(|replica| replica.group == group))
+            .collect();
+        if replicas.len() != all {
+            return Err(format!("group {group} is held by {} of {all} nodes", replicas.len()));
+        }
+        let leader = replicas[0].leader.ok_or(format!("group {group} has no leader"))?;
+        for replica in replicas {
+            if replica.leader != Some(leader)
+                || replica.voters.len() != voters
+                || replica.learners.len() != all - voters
+            {
+                return Err(format!("group {group} is {replica:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The coordinator that these nodes agree on.
+pub(crate) fn coordinator(status: &NetworkStatus, nodes: &[NodeId]) -> Result<NodeId, String> {
+    let statuses = said(status, nodes)?;
+    let mut leaders = statuses.iter().map(|node| node.groups[0].leader);
+    let first = leaders.next().flatten().ok_or("no leader is known")?;
+    if !leaders.all(|leader| leader == Some(first)) {
+        return Err("the nodes do not agree".to_owned());
+    }
+    Ok(first)
+}
+
+/// What these nodes say once they have applied the same entries. These must have made the same
+/// state of them.
+pub(crate) fn same_state(
+    status: &NetworkStatus,
+    nodes: &[NodeId],
+) -> Result<Vec<NodeStatus>, String> {
+    let statuses = said(status, nodes)?;
+    for group in groups(&statuses) {
+        let mut seen: Option<(u64, u64)> = None;
+        for node in &statuses {
+            let replica = node.groups.iter().find(|replica| replica.group == group);
+            let replica = replica.ok_or(format!("{} lacks group {group}", node.name))?;
+            let (index, hash) = *seen.get_or_insert((replica.applied_index, replica.state_hash));
+            if index != replica.applied_index {
+                return Err(format!("{} is at another entry of {group}", node.name));
+            }
+            assert_eq!(hash, replica.state_hash, "{} differs in {group}", node.name);
+        }
+    }
+    Ok(statuses)
+}
+
+/// What these nodes say, if all of them say something.
+fn said(status: &NetworkStatus, nodes: &[NodeId]) -> Result<Vec<NodeStatus>, String> {
+    let of = |id: &NodeId| {
+        let found = status.nodes.iter().find(|(info, _)| info.id == *id);
+        found.ok_or(format!("{id:?} is not known"))?.1.clone()
+    };
+    nodes.iter().map(of).collect()
+}
+
+fn groups(statuses: &[NodeStatus]) -> Vec<GroupId> {
+    statuses.iter().flat_map(|node| &node.groups).map(|replica| replica.group).collect()
+}

@@ -1,0 +1,154 @@
+//! A byte that is not what it was, in every file of a node.
+//!
+//! Started on such a directory a node may do one of two things: refuse, with a sentence that names
+//! what is damaged; or start, because nothing of worth was hit or because what was is the end of a
+//! log that others have too, and then it must come to the state that the others are in.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::lab::network::{Lab, on_network, text};
+use crate::lab::{Under, tools};
+
+/// Times at which nobody is elected because the machine is busy: an entry that a new leader appends
+/// would be acknowledged, and then be missing in the copy that the next damage is done to.
+fn settings() -> Value {
+    json!({
+        "log_bytes_max": 16 * 1024 * 1024,
+        "shards": 1,
+        "heartbeat_ms": 500,
+        "election_min_ms": 20_000,
+        "election_max_ms": 30_000,
+    })
+}
+
+/// What was done to a file.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    /// A bit of the byte at this place is turned over.
+    Flip(u64),
+    /// The file ends here.
+    Cut(u64),
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}
+
+/// Damages of a file at so many places, all of them where it holds something but zeros.
+fn damages(file: &Path, places: usize) -> Vec<Damage> {
+    let content = fs::read(file).unwrap();
+    let Some(end) = content.iter().rposition(|byte| *byte != 0) else { return Vec::new() };
+    let mut damages = Vec::new();
+    for place in 0..places {
+        // A single one is in the middle.
+        let wanted = (end * place).checked_div(places - 1).unwrap_or(end / 2);
+        let at = (wanted..=end).find(|at| content[*at] != 0).unwrap_or(end);
+        damages.push(Damage::Flip(at as u64));
+    }
+    damages.push(Damage::Cut(end as u64 / 2));
+    damages
+}
+
+fn apply(file: &Path, damage: Damage) {
+    let mut content = fs::read(file).unwrap();
+    match damage {
+        Damage::Flip(at) => content[at as usize] ^= 1 << (at % 8),
+        Damage::Cut(at) => content.truncate(at as usize),
+    }
+    fs::write(file, content).unwrap();
+}
+
+/// The last entry of each group, and its term, once all replicas have it.
+async fn last_entries(lab: &Lab) -> Vec<(u64, u64)> {
+    let statuses = lab.same_state().await;
+    statuses[0].groups.iter().map(|group| (group.term.0, group.last_index)).collect()
+}
+
+/// Damages each file of a node at so many places, one at a time.
+async fn damage_everything(lab: &mut Lab, places: usize) {
+    // Enough for checkpoints and several segments of the log.
+    let work = lab.work_with(20_000).await;
+    work.more(900).await;
+    lab.judge(work).await;
+    let index = (lab.coordinator().await + 1) % 3;
+    let entries = last_entries(lab).await;
+    lab.kill_node(index);
+    let dir = lab.nodes[index].dir.clone();
+    let whole = lab.path("whole");
+    assert!(Command::new("cp").arg("-a").args([&dir, &whole]).status().unwrap().success());
+    let mut outcomes: BTreeMap<String, [u32; 2]> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for file in files_below(&whole) {
+        let name = file.strip_prefix(&whole).unwrap();
+        if name == Path::new("lock") {
+            continue;
+        }
+        for damage in damages(&file, places) {
+            fs::remove_dir_all(&dir).unwrap();
+            assert!(Command::new("cp").arg("-a").args([&whole, &dir]).status().unwrap().success());
+            apply(&dir.join(name), damage);
+            lab.spawn_node(index, &Under::default());
+            let ready = lab.nodes[index].running().ready().await;
+            let folder = name.components().next().unwrap().as_os_str().to_string_lossy();
+            let count = outcomes.entry(folder.into_owned()).or_default();
+            match ready {
+                Ok(_) => {
+                    count[0] += 1;
+                    let now = last_entries(lab).await;
+                    assert_eq!(now, entries, "the copy is older than what was acknowledged");
+                    lab.kill_node(index);
+                }
+                Err(said) => {
+                    count[1] += 1;
+                    let last = said.lines().last().unwrap_or_default();
+                    let names_it = last.contains(text(&dir)) || last.contains(text(name));
+                    if !last.starts_with("error: ") || !names_it {
+                        wrong.push(format!("{} {damage:?}: {last}", name.display()));
+                    }
+                    lab.nodes[index].process = None;
+                }
+            }
+        }
+    }
+    for (folder, [started, refused]) in outcomes {
+        println!("{folder}: {started} times it started and was right, {refused} times it refused");
+    }
+    assert!(wrong.is_empty(), "refused without naming what is damaged:\n{}", wrong.join("\n"));
+    fs::remove_dir_all(&dir).unwrap();
+    assert!(Command::new("cp").arg("-a").args([&whole, &dir]).status().unwrap().success());
+    lab.start_node(index).await;
+    lab.settled().await;
+    lab.same_state().await;
+}
+
+#[test]
+fn a_damaged_file_is_refused_or_recovered_from() {
+    if !tools::has("a_damaged_file_is_refused_or_recovered_from", &["namespaces"]) {
+        return;
+    }
+    on_network(settings(), 3, async |lab| {
+        damage_everything(lab, 1).await;
+    });
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn every_file_is_damaged_in_many_places() {
+    if !tools::has("every_file_is_damaged_in_many_places", &["namespaces"]) {
+        return;
+    }
+    on_network(settings(), 3, async |lab| {
+        damage_everything(lab, 25).await;
+    });
+}

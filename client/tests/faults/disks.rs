@@ -1,0 +1,229 @@
+//! Disks that fail, stall, lose power in the midst of a sync, and are full.
+
+use std::fs::File;
+use std::io::Write;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::lab::network::{Lab, Work, on_network, text};
+use crate::lab::{Under, eventually, for_a_while, tools};
+
+fn can_be_run(test: &str) -> bool {
+    tools::has(test, &["namespaces", "strace"])
+}
+
+/// A tracer that does something to the system calls of a process that runs.
+struct Injection(Child);
+
+impl Injection {
+    fn begin(process: u32, inject: &str) -> Self {
+        let (process, trace) = (process.to_string(), "trace=fdatasync");
+        let inject = format!("inject=fdatasync:{inject}");
+        let arguments =
+            ["-f", "-qq", "-p", &process, "-o", "/dev/null", "-e", trace, "-e", &inject];
+        Self(Command::new("strace").args(arguments).spawn().unwrap())
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        // Asked in good order it lets go of the process and leaves it whole.
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until a node has ended by itself, and tells what it said.
+async fn ended(lab: &mut Lab, index: usize) -> String {
+    let mut process = lab.nodes[index].process.take().unwrap();
+    let status = process.ended().await;
+    assert!(!status.success(), "{status}: {}", process.said());
+    process.said()
+}
+
+#[test]
+fn a_sync_fails() {
+    if !can_be_run("a_sync_fails") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        for turn in 0..2 {
+            // Once that of the leader, once that of a follower.
+            let index = (lab.coordinator().await + turn) % 3;
+            let process = lab.nodes[index].running().id();
+            let injection = Injection::begin(process, "error=EIO:when=1");
+            let said = ended(lab, index).await;
+            assert!(said.lines().last().unwrap().starts_with("error: "), "{said}");
+            drop(injection);
+            work.more(200).await;
+            lab.start_node(index).await;
+            lab.settled().await;
+        }
+        lab.judge(work).await;
+    });
+}
+
+async fn killed_at(lab: &mut Lab, work: &Work, turn: usize, sync: u64) {
+    let index = (lab.coordinator().await + turn) % 3;
+    let process = lab.nodes[index].running().id();
+    let injection = Injection::begin(process, &format!("signal=SIGKILL:when={sync}"));
+    ended(lab, index).await;
+    drop(injection);
+    work.more(50).await;
+    lab.start_node(index).await;
+    lab.settled().await;
+}
+
+#[test]
+fn a_node_dies_as_it_syncs() {
+    if !can_be_run("a_node_dies_as_it_syncs") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        for turn in 0..6 {
+            killed_at(lab, &work, turn % 2, 1 + 3 * turn as u64).await;
+        }
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_node_dies_at_each_of_many_syncs() {
+    if !can_be_run("a_node_dies_at_each_of_many_syncs") {
+        return;
+    }
+    on_network(json!({ "log_bytes_max": 16 * 1024 * 1024 }), 3, async |lab| {
+        let work = lab.work_with(20_000).await;
+        for turn in 0..60 {
+            killed_at(lab, &work, turn % 3, 1 + turn as u64 / 2).await;
+        }
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn the_leaders_disk_stalls() {
+    if !can_be_run("the_leaders_disk_stalls") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        let leader = lab.coordinator().await;
+        let others = lab.others(leader);
+        let process = lab.nodes[leader].running().id();
+        let injection = Injection::begin(process, "delay_enter=8000000");
+        // It sends heartbeats and commits nothing, and must not stay.
+        let next = lab.coordinator_among(&others).await;
+        assert_ne!(next, leader);
+        work.more(200).await;
+        drop(injection);
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn a_followers_disk_is_slow() {
+    if !can_be_run("a_followers_disk_is_slow") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        let follower = (lab.coordinator().await + 1) % 3;
+        lab.stop_node(follower).await;
+        let slow = Under::strace("fdatasync:delay_enter=60000");
+        lab.start_node_under(follower, slow).await;
+        work.more(500).await;
+        // The others do not wait for it, unless one of them is lost.
+        let other = lab.others(follower)[0];
+        lab.kill_node(other);
+        work.more(50).await;
+        lab.start_node(other).await;
+        lab.settled().await;
+        lab.judge(work).await;
+    });
+}
+
+/// Bytes of the small disk: a node leaves 128 MiB free.
+const DISK: &str = "size=240m";
+
+#[test]
+fn the_leaders_disk_is_full() {
+    if !tools::has("the_leaders_disk_is_full", &["namespaces"]) {
+        return;
+    }
+    on_network(json!({ "log_bytes_max": 16 * 1024 * 1024, "shards": 1 }), 0, async |lab| {
+        let disk = lab.path("node-1");
+        std::fs::create_dir(&disk).unwrap();
+        tools::run("mount", &["-t", "tmpfs", "-o", DISK, "tmpfs", text(&disk)]);
+        for _ in 0..3 {
+            lab.add_node(Under::default()).await;
+        }
+        lab.settled().await;
+        let leader = lab.coordinator().await;
+        assert_eq!(leader, 0, "the first node leads");
+        let work = lab.work().await;
+        let client = lab.client().await;
+
+        let filling = disk.join("filling");
+        let mut file = File::create(&filling).unwrap();
+        while file.write_all(&[1; 64 * 1024]).is_ok() {}
+        let id = lab.nodes[leader].id();
+        let is_full = async || -> Result<bool, String> {
+            let status = client.status().await;
+            let node = status.nodes.into_iter().find(|(info, _)| info.id == id).ok_or("gone")?;
+            Ok(node.1?.disk_full)
+        };
+        eventually("it does not notice", async || {
+            if is_full().await? { Ok(()) } else { Err("it says that it has room".to_owned()) }
+        })
+        .await;
+        let (done, written) = (work.workload.done(), work.workload.written());
+        // Refused writes are answered, and reads go on.
+        eventually("nothing is served any more", async || {
+            if work.workload.done() > done + 300 { Ok(()) } else { Err("too little".to_owned()) }
+        })
+        .await;
+        println!("{} writes while it was full", work.workload.written() - written);
+        drop(file);
+        std::fs::remove_file(&filling).unwrap();
+        eventually("it stays full", async || {
+            if is_full().await? { Err("it says that it is full".to_owned()) } else { Ok(()) }
+        })
+        .await;
+        client.close().await;
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn a_followers_disk_is_full() {
+    if !tools::has("a_followers_disk_is_full", &["namespaces"]) {
+        return;
+    }
+    on_network(json!({ "log_bytes_max": 16 * 1024 * 1024, "shards": 1 }), 0, async |lab| {
+        let disk = lab.path("node-3");
+        std::fs::create_dir(&disk).unwrap();
+        tools::run("mount", &["-t", "tmpfs", "-o", DISK, "tmpfs", text(&disk)]);
+        for _ in 0..3 {
+            lab.add_node(Under::default()).await;
+        }
+        lab.settled().await;
+        let work = lab.work_with(20_000).await;
+        let filling = disk.join("filling");
+        let mut file = File::create(&filling).unwrap();
+        while file.write_all(&[1; 64 * 1024]).is_ok() {}
+        // More than the log may hold, so that it must do without a part of it.
+        work.more(1200).await;
+        for_a_while(Duration::from_secs(1).as_millis() as u64).await;
+        drop(file);
+        std::fs::remove_file(&filling).unwrap();
+        lab.judge(work).await;
+    });
+}

@@ -1,0 +1,429 @@
+//! A network of processes on hosts of its own, with clients at work on it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use dkv_api::{Client, NodeId, NodeStatus, Role};
+use dkv_check::{History, Options, check};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::host::{self, CLIENT, Hosts, SERVER, Visit};
+use super::process::{command_under, show_log};
+use super::tools::attempt;
+use super::workload::{Plan, Workload, longest_wait};
+use super::{Process, eventually, judge};
+
+const SERVER_PORT: u16 = 4400;
+const NODE_PORT: u16 = 4401;
+/// Connections that clients work over.
+const CONNECTIONS: usize = 3;
+/// Time that an operation may take.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Networks at the same time: each is several busy processes.
+static SLOTS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+
+/// How a process is started.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Under {
+    /// Programs that run it, each with its arguments.
+    pub(crate) wrapper: Vec<String>,
+    /// Variables that it has.
+    pub(crate) variables: Vec<(String, String)>,
+    /// More arguments.
+    pub(crate) arguments: Vec<String>,
+}
+
+impl Under {
+    /// Has strace do something to a system call.
+    pub(crate) fn strace(inject: &str) -> Self {
+        // The traced process stays our child; the tracer is a process beside it.
+        let call = inject.split(':').next().unwrap_or_default();
+        let trace = format!("trace={call}");
+        let inject = format!("inject={inject}");
+        let wrapper = [
+            "strace",
+            "-D",
+            "-f",
+            "-qq",
+            "--seccomp-bpf",
+            "-o",
+            "/dev/null",
+            "-e",
+            &trace,
+            "-e",
+            &inject,
+        ];
+        Self { wrapper: wrapper.map(str::to_owned).to_vec(), ..Self::default() }
+    }
+}
+
+/// A node, running or not.
+pub(crate) struct Member {
+    /// Its data directory.
+    pub(crate) dir: PathBuf,
+    /// Its process while there is one.
+    pub(crate) process: Option<Process>,
+    /// Where it is.
+    pub(crate) host: usize,
+    log: PathBuf,
+}
+
+impl Member {
+    /// Its identity, from its directory.
+    pub(crate) fn id(&self) -> NodeId {
+        let file = std::fs::read(self.dir.join("node.json")).unwrap();
+        let file: Value = serde_json::from_slice(&file).unwrap();
+        file["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Its process, which is there.
+    pub(crate) fn running(&mut self) -> &mut Process {
+        self.process.as_mut().unwrap()
+    }
+}
+
+/// The network.
+pub(crate) struct Lab {
+    /// The nodes in the order in which they were added.
+    pub(crate) nodes: Vec<Member>,
+    server: Option<Process>,
+    replication: usize,
+    // Dropped in this order: processes, then hosts, then files.
+    /// The hosts.
+    pub(crate) hosts: Hosts,
+    root: TempDir,
+}
+
+/// Runs a test on a network of so many nodes.
+pub(crate) fn on_network(settings: Value, nodes: usize, test: impl AsyncFnOnce(&mut Lab)) {
+    let _slot = slot();
+    let hosts = Hosts::new();
+    let name = hosts.name(CLIENT);
+    let _visit = Visit::begin(&name);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().on_thread_start(move || host::enter(&name)).build().unwrap();
+    runtime.block_on(async {
+        let mut lab = Lab::start(settings, hosts).await;
+        for _ in 0..nodes {
+            lab.add_node(Under::default()).await;
+        }
+        if nodes > 0 {
+            lab.settled().await;
+        }
+        test(&mut lab).await;
+        lab.assert_alive();
+    });
+}
+
+/// Waits until there may be one network more.
+fn slot() -> MutexGuard<'static, ()> {
+    loop {
+        for slot in &SLOTS {
+            match slot.try_lock() {
+                Ok(slot) => return slot,
+                // A test that failed has left it as good as it was.
+                Err(TryLockError::Poisoned(slot)) => return slot.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Lab {
+    async fn start(settings: Value, mut hosts: Hosts) -> Self {
+        let prefix = format!("dkv-faults-{}-", std::process::id());
+        let root = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
+        std::fs::create_dir(root.path().join("home")).unwrap();
+        assert_eq!(hosts.add(), SERVER);
+        let listen = SocketAddr::from((host::address(SERVER), SERVER_PORT));
+        let mut config = json!({ "listen": listen, "data_dir": "server", "shards": 2 });
+        config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let replication = config["replication"].as_u64().unwrap_or(3) as usize;
+        std::fs::write(root.path().join("config.json"), config.to_string()).unwrap();
+        let mut lab = Self { server: None, nodes: Vec::new(), replication, root, hosts };
+        lab.start_server().await;
+        lab
+    }
+
+    /// A place below the temporary directory of this network.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Starts the server, again or for the first time.
+    pub(crate) async fn start_server(&mut self) {
+        let config = self.path("config.json");
+        let arguments = ["server", "--config", text(&config)];
+        let mut server = self.run(SERVER, &Under::default(), &arguments, &self.path("server.log"));
+        server.ready().await.unwrap();
+        self.server = Some(server);
+    }
+
+    /// Kills the server.
+    pub(crate) fn kill_server(&mut self) {
+        self.server.take().unwrap().kill();
+    }
+
+    fn run(&self, host: usize, under: &Under, arguments: &[&str], log: &Path) -> Process {
+        let name = self.hosts.name(host);
+        let mut wrapper = vec!["ip", "netns", "exec", &name];
+        // Variables are for the process, not for what starts it.
+        let variables: Vec<String> =
+            under.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if !variables.is_empty() {
+            wrapper.push("env");
+            wrapper.extend(variables.iter().map(String::as_str));
+        }
+        wrapper.extend(under.wrapper.iter().map(String::as_str));
+        Process::run(command_under(&wrapper, arguments, &self.path("home")), log)
+    }
+
+    /// Adds a node on a host of its own and waits until it serves.
+    pub(crate) async fn add_node(&mut self, under: Under) -> usize {
+        let number = self.nodes.len() + 1;
+        let host = self.hosts.add();
+        let dir = self.path(&format!("node-{number}"));
+        let log = self.path(&format!("node-{number}.log"));
+        self.nodes.push(Member { dir, process: None, host, log });
+        self.start_node_under(number - 1, under).await;
+        number - 1
+    }
+
+    /// Starts a node again and waits until it serves.
+    pub(crate) async fn start_node(&mut self, index: usize) {
+        self.start_node_under(index, Under::default()).await;
+    }
+
+    /// The same, in a way of its own.
+    pub(crate) async fn start_node_under(&mut self, index: usize, under: Under) {
+        self.spawn_node(index, &under);
+        self.nodes[index].running().ready().await.unwrap();
+    }
+
+    /// Starts a node and waits for nothing.
+    pub(crate) fn spawn_node(&mut self, index: usize, under: &Under) {
+        let server = SocketAddr::from((host::address(SERVER), SERVER_PORT)).to_string();
+        let member = &self.nodes[index];
+        let listen = SocketAddr::from((host::address(member.host), NODE_PORT)).to_string();
+        let token = self.path("server/tokens/node.token");
+        let mut arguments = vec!["node", &server, "--data-dir", text(&member.dir)];
+        arguments.extend(["--listen", &listen, "--token-file", text(&token)]);
+        arguments.extend(under.arguments.iter().map(String::as_str));
+        let process = self.run(member.host, under, &arguments, &member.log);
+        self.nodes[index].process = Some(process);
+    }
+
+    /// Kills a node.
+    pub(crate) fn kill_node(&mut self, index: usize) {
+        self.nodes[index].process.take().unwrap().kill();
+    }
+
+    /// Stops a node in good order.
+    pub(crate) async fn stop_node(&mut self, index: usize) {
+        let mut process = self.nodes[index].process.take().unwrap();
+        let status = process.stop().await;
+        assert!(status.success(), "{status}: {}", process.said());
+    }
+
+    /// Pauses a node.
+    pub(crate) fn pause_node(&mut self, index: usize) {
+        let process = self.nodes[index].running();
+        process.signal(Signal::SIGSTOP);
+        while !process.is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Lets a paused node go on.
+    pub(crate) fn resume_node(&mut self, index: usize) {
+        self.nodes[index].running().signal(Signal::SIGCONT);
+    }
+
+    /// Indices of the nodes that run.
+    pub(crate) fn running(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_some()).collect()
+    }
+
+    /// The other nodes that run.
+    pub(crate) fn others(&self, index: usize) -> Vec<usize> {
+        self.running().into_iter().filter(|other| *other != index).collect()
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.running().into_iter().map(|index| self.nodes[index].id()).collect()
+    }
+
+    /// A client with a connection of its own.
+    pub(crate) async fn client(&self) -> Client {
+        self.client_as(Role::Client).await
+    }
+
+    /// A client of a role.
+    pub(crate) async fn client_as(&self, role: Role) -> Client {
+        let client = Client::builder()
+            .server(SocketAddr::from((host::address(SERVER), SERVER_PORT)).to_string())
+            .role(role)
+            .token_file(self.path("server/tokens").join(format!("{role}.token")))
+            .home(self.path("home"))
+            .connect();
+        client.await.unwrap()
+    }
+
+    /// Waits until all nodes that run are live and agree on everything.
+    pub(crate) async fn settled(&self) {
+        let client = self.client().await;
+        eventually("the network does not settle", async || {
+            judge::settled(&client.status().await, &self.ids(), self.replication)
+        })
+        .await;
+        client.close().await;
+    }
+
+    /// The coordinator that the nodes agree on, by its index.
+    pub(crate) async fn coordinator(&self) -> usize {
+        self.coordinator_among(&self.running()).await
+    }
+
+    /// The coordinator that these agree on, by its index.
+    pub(crate) async fn coordinator_among(&self, nodes: &[usize]) -> usize {
+        let client = self.client().await;
+        let ids: Vec<NodeId> = nodes.iter().map(|index| self.nodes[*index].id()).collect();
+        let coordinator = eventually("nobody coordinates", async || {
+            let id = judge::coordinator(&client.status().await, &ids)?;
+            let place = ids.iter().position(|it| *it == id).ok_or("it is another one")?;
+            Ok(nodes[place])
+        })
+        .await;
+        client.close().await;
+        coordinator
+    }
+
+    /// Waits until every node that runs has the same state.
+    pub(crate) async fn same_state(&self) -> Vec<NodeStatus> {
+        let client = self.client().await;
+        let statuses = eventually("the replicas do not become equal", async || {
+            judge::same_state(&client.status().await, &self.ids())
+        })
+        .await;
+        client.close().await;
+        statuses
+    }
+
+    /// Makes sure that no process has ended by itself.
+    pub(crate) fn assert_alive(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(process) = &mut node.process {
+                assert!(process.lives(), "a node has ended: {}", process.said());
+            }
+        }
+        if let Some(server) = &mut self.server {
+            assert!(server.lives(), "the server has ended: {}", server.said());
+        }
+    }
+
+    /// Puts clients to work.
+    pub(crate) async fn work(&self) -> Work {
+        self.work_with(40).await
+    }
+
+    /// The same, with values of a length.
+    pub(crate) async fn work_with(&self, value_bytes: usize) -> Work {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            clients.push(self.client().await);
+        }
+        let plan = Plan {
+            prefix: String::new(),
+            keys: 5,
+            value_bytes,
+            pause: Duration::from_millis(3),
+            timeout: TIMEOUT,
+            seed: u64::from(std::process::id()),
+        };
+        let work = Work { workload: Workload::start(&clients, plan), clients };
+        work.more(100).await;
+        work
+    }
+
+    /// Mends everything, sees that the network is whole again, and checks all that the clients saw.
+    pub(crate) async fn judge(&mut self, work: Work) -> History {
+        self.hosts.heal();
+        // It serves again, and not only what was asked before.
+        work.more(100).await;
+        self.settled().await;
+        let now_ns = work.workload.now_ns();
+        let history = work.workload.finish(&work.clients[0]).await;
+        for client in work.clients {
+            client.close().await;
+        }
+        self.same_state().await;
+        let report = check(&history, Options::default());
+        let (waited_ns, _) = longest_wait(&history, 0, now_ns);
+        println!(
+            "{}: {} operations, {} unknown, {} failed; a shard was without writes for {} ms",
+            std::thread::current().name().unwrap_or_default(),
+            report.operations,
+            report.unknown,
+            report.failed,
+            waited_ns / 1_000_000
+        );
+        if !report.holds() {
+            let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
+                .join(format!("history-{}.jsonl", std::process::id()));
+            let kept = std::fs::File::create(&file).and_then(|file| history.write(file));
+            panic!("{report}kept in {}: {kept:?}", file.display());
+        }
+        history
+    }
+}
+
+/// Clients at work.
+pub(crate) struct Work {
+    /// What they do.
+    pub(crate) workload: Workload,
+    clients: Vec<Client>,
+}
+
+impl Work {
+    /// Waits until so many more writes were acknowledged.
+    pub(crate) async fn more(&self, count: u64) {
+        let target = self.workload.written() + count;
+        eventually("the clients make no progress", async || {
+            let written = self.workload.written();
+            if written >= target { Ok(()) } else { Err(format!("{written} of {target} writes")) }
+        })
+        .await;
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            show_log(&self.path("server.log"));
+            for node in &self.nodes {
+                show_log(&node.log);
+            }
+        }
+        // Before what they stand on is taken away.
+        self.nodes.iter_mut().for_each(|node| node.process = None);
+        self.server = None;
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let root = self.root.path();
+        for path in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+            if Path::new(path).starts_with(root) {
+                let _ = attempt("umount", &["-l", path]);
+            }
+        }
+    }
+}
+
+/// A path as an argument.
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

@@ -1,0 +1,170 @@
+//! Hosts that do not reach each other.
+
+use serde_json::json;
+
+use crate::lab::network::on_network;
+use crate::lab::{Lab, for_a_while, tools};
+
+/// Longer than an election takes.
+const LONG_MS: u64 = 1500;
+
+fn can_be_run(test: &str) -> bool {
+    tools::has(test, &["namespaces", "iptables"])
+}
+
+/// Hosts of nodes.
+fn hosts(lab: &Lab, nodes: &[usize]) -> Vec<usize> {
+    nodes.iter().map(|index| lab.nodes[*index].host).collect()
+}
+
+#[test]
+fn the_leader_is_cut_off_from_the_other_nodes() {
+    if !can_be_run("the_leader_is_cut_off_from_the_other_nodes") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        for _ in 0..2 {
+            // Clients reach it all the time, and so does the server.
+            let leader = lab.coordinator().await;
+            let others = lab.others(leader);
+            for other in hosts(lab, &others) {
+                lab.hosts.cut(lab.nodes[leader].host, other);
+            }
+            let next = lab.coordinator_among(&others).await;
+            assert_ne!(next, leader);
+            work.more(300).await;
+            for_a_while(LONG_MS).await;
+            lab.hosts.heal();
+            lab.settled().await;
+        }
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn the_leader_is_cut_off_from_everybody() {
+    if !can_be_run("the_leader_is_cut_off_from_everybody") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        let leader = lab.coordinator().await;
+        let others = lab.others(leader);
+        let all = [&[crate::lab::host::CLIENT, crate::lab::host::SERVER], &hosts(lab, &others)[..]];
+        for other in all.concat() {
+            lab.hosts.cut(lab.nodes[leader].host, other);
+        }
+        work.more(300).await;
+        for_a_while(LONG_MS).await;
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn the_leader_hears_nobody_and_is_heard() {
+    if !can_be_run("the_leader_hears_nobody_and_is_heard") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        let leader = lab.coordinator().await;
+        for other in hosts(lab, &lab.others(leader)) {
+            lab.hosts.block(other, lab.nodes[leader].host);
+        }
+        work.more(300).await;
+        for_a_while(LONG_MS).await;
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn the_leader_is_not_heard_and_hears() {
+    if !can_be_run("the_leader_is_not_heard_and_hears") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        let leader = lab.coordinator().await;
+        for other in hosts(lab, &lab.others(leader)) {
+            lab.hosts.block(lab.nodes[leader].host, other);
+        }
+        work.more(300).await;
+        for_a_while(LONG_MS).await;
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn a_follower_that_hears_nobody_disturbs_nobody() {
+    if !can_be_run("a_follower_that_hears_nobody_disturbs_nobody") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        let leader = lab.coordinator().await;
+        let follower = lab.others(leader)[0];
+        for other in hosts(lab, &lab.others(follower)) {
+            lab.hosts.block(other, lab.nodes[follower].host);
+        }
+        work.more(500).await;
+        for_a_while(LONG_MS).await;
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn two_sides_meet_in_one_node() {
+    if !can_be_run("two_sides_meet_in_one_node") {
+        return;
+    }
+    on_network(json!({ "replication": 5 }), 5, async |lab| {
+        let work = lab.work().await;
+        let leader = lab.coordinator().await;
+        let others = hosts(lab, &lab.others(leader));
+        // The leader is on one side: it has itself, a neighbour, and the bridge, which is second.
+        let (near, far) = (others[0], &others[2..]);
+        for other in far {
+            lab.hosts.cut(lab.nodes[leader].host, *other);
+            lab.hosts.cut(near, *other);
+        }
+        work.more(300).await;
+        for_a_while(LONG_MS).await;
+        work.more(100).await;
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn each_sees_only_its_neighbours() {
+    if !can_be_run("each_sees_only_its_neighbours") {
+        return;
+    }
+    on_network(json!({ "replication": 5 }), 5, async |lab| {
+        let work = lab.work().await;
+        for (one, other) in [(0, 2), (0, 3), (1, 3), (1, 4), (2, 4)] {
+            lab.hosts.cut(lab.nodes[one].host, lab.nodes[other].host);
+        }
+        work.more(300).await;
+        for_a_while(LONG_MS).await;
+        work.more(100).await;
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn no_side_has_a_majority() {
+    if !can_be_run("no_side_has_a_majority") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        let all = hosts(lab, &[0, 1, 2]);
+        for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+            lab.hosts.cut(all[one], all[other]);
+        }
+        // Longer than an operation may take: some will have an outcome that nobody knows.
+        for_a_while(5000).await;
+        lab.judge(work).await;
+    });
+}
