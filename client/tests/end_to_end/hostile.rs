@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dkv_api::{Client, Role};
 use dkv_wire::frame::FrameWriter;
-use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::limits::{CONNECTION_STREAMS_MAX, FRAME_BYTES_MAX};
 use dkv_wire::message::{Opening, Request, RequestBody};
 use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Expect;
@@ -151,10 +151,14 @@ async fn frames_that_are_announced_and_never_sent() {
     let direct = Direct::join(&besieged.network, Role::Client).await;
     let mut held = Vec::new();
     for node in &besieged.network.nodes {
-        let connection = direct.to_node(node.address()).await.unwrap();
+        let mut connection = direct.to_node(node.address()).await.unwrap();
         // Streams with an opening and then a frame that is too long, as long as can be, or slow;
         // and some without anything.
         for number in 0..1000_u32 {
+            // As many as one connection may have.
+            if number % CONNECTION_STREAMS_MAX == CONNECTION_STREAMS_MAX - 1 {
+                connection = direct.to_node(node.address()).await.unwrap();
+            }
             let (mut send, receive) = connection.open_bi().await.unwrap();
             if number % 4 != 3 {
                 let mut content = Vec::new();
