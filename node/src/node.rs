@@ -134,6 +134,11 @@ impl Node {
             tasks: Tasks::default(),
         });
         node.attend(&node.control);
+        // Whatever the directory wishes by now: as long as a group has this node among its voters, it may
+        // need the vote, and nobody else has its log.
+        for id in node.wal.groups().into_iter().filter(|id| id.is_shard()) {
+            node.open_group(id).await?;
+        }
         node.follow_directory().await?;
         if founder {
             node.control.initialize().await?;

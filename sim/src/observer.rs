@@ -107,10 +107,12 @@ impl Observations {
         let mut lines = Vec::new();
         for (name, status) in &state.latest {
             let NodeStatus { log_bytes, disk_full, .. } = status;
-            lines.push(format!("{name}: log {log_bytes} bytes, disk full: {disk_full}"));
+            let id = status.id;
+            lines.push(format!("{name} ({id:?}): log {log_bytes} bytes, disk full: {disk_full}"));
             for group in &status.groups {
                 lines.push(format!(
-                    "{name} group {}: {:?} in term {}, last {}, applied {}, checkpoint {}, purged {}",
+                    "{name} group {}: {:?} in term {}, last {}, applied {}, checkpoint {}, purged {}, \
+                     voters {:?}, learners {:?}",
                     group.group,
                     group.role,
                     group.term,
@@ -118,6 +120,8 @@ impl Observations {
                     group.applied_index,
                     group.checkpoint_index,
                     group.purged_index,
+                    group.voters,
+                    group.learners,
                 ));
             }
         }
