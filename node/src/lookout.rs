@@ -36,10 +36,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const REFUSAL_WAIT: Duration = Duration::from_millis(5);
 /// Time that each voter leaves to those before it, so that two do not split the votes.
 const TURN: Duration = Duration::from_millis(12);
-/// Time between two tries to be elected: the others may not have noticed yet.
-const ASK_EVERY: Duration = Duration::from_millis(8);
-/// Tries after which Raft's own timers are left to it.
-const ASKS_MAX: usize = 10;
+/// Time after the first try to be elected, as the others may not have noticed yet; after each further
+/// one it is as much longer.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(8);
+/// Tries after which Raft's own timers are left to it: within 1.7 s, for a machine that is very busy.
+const ASKS_MAX: u32 = 20;
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
@@ -94,12 +95,12 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
 async fn succeed(me: NodeId, group: Arc<Group>, leader: NodeId, term: Term) {
     group.forsake(leader).await;
     tokio::time::sleep(TURN * turn(&group.voters(), me, leader)).await;
-    for _ in 0..ASKS_MAX {
+    for ask in 1..=ASKS_MAX {
         if group.term() != term || group.leader() != Some(leader) {
             return;
         }
         group.stand().await;
-        tokio::time::sleep(ASK_EVERY).await;
+        tokio::time::sleep(ASK_AGAIN_AFTER * ask).await;
     }
 }
 

@@ -194,8 +194,7 @@ impl Cluster {
             advertise: None,
             token_file: Some(token_file),
             threads: None,
-            // Every other node has no room for values: it reads them back from its checkpoints.
-            value_memory: (index % 2 == 1).then_some(0),
+            value_memory: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = Arc::new(Mutex::new(None));
