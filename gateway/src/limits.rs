@@ -1,0 +1,46 @@
+//! Every bound of the gateway, in one place.
+
+use std::time::Duration;
+
+/// Connections at the same time; more wait in the listener's queue.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// Requests at the same time on one HTTP/2 connection.
+pub(crate) const STREAMS_MAX: u32 = 256;
+/// Longest head of a request: request line and header fields.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Header fields of an HTTP/1 request.
+pub(crate) const HEADERS_MAX: usize = 100;
+/// Time in which the head of an HTTP/1 request must be complete. A connection without a request is
+/// kept for as long.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time after which a connection on which nothing moves is closed.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Silence after which an HTTP/2 peer is pinged, and time that it has to answer.
+pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
+/// See [`PING_EVERY`].
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which a body must be complete.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time that requests under way have when the gateway stops.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest body of a value. The network's own limit is lower as a rule, and is what it answers.
+pub(crate) const VALUE_BYTES_MAX: usize = dkv_wire::limits::VALUE_BYTES_MAX;
+/// Bytes of bodies, of requests and of answers, that are in memory at the same time.
+pub(crate) const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes that are read and thrown away of a body that is too long, so that its sender gets to read
+/// the answer.
+pub(crate) const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Time that this may take.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest query of a request's target.
+pub(crate) const QUERY_BYTES_MAX: usize = 1024;
+/// What `Retry-After` says, in seconds.
+pub(crate) const RETRY_AFTER_S: u32 = 1;
+/// Time in which a network must answer to be called ready.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+const _: () = {
+    assert!(VALUE_BYTES_MAX * 8 <= BODIES_BYTES_MAX);
+    assert!(3 * dkv_wire::limits::KEY_BYTES_MAX + QUERY_BYTES_MAX < HEAD_BYTES_MAX);
+    assert!(BODIES_BYTES_MAX <= u32::MAX as usize);
+};
