@@ -377,6 +377,10 @@ pub(crate) enum Fault {
 ///
 /// Serves HTTP/1.1 and HTTP/2 without TLS and without authentication: whoever reaches it reads and
 /// writes with the rights of a client. It stops on Ctrl-C and SIGTERM.
+///
+/// Without SERVER and --http, the variables IP and PORT say where it listens, and there is a network
+/// of one node behind it, in a temporary directory; with MAINIP=IP:PORT it forwards /kvs to the
+/// instance there.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Gateway {
     /// Where the registration server is
@@ -386,6 +390,10 @@ pub(crate) struct Gateway {
     /// Where HTTP is served; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "IP:PORT", env = "DKV_HTTP")]
     pub(crate) http: Option<std::net::SocketAddr>,
+
+    /// Directory of its own network, kept at the end [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dir: Option<PathBuf>,
 
     /// Let anybody who reaches an address that is not of loopback read and write
     #[arg(long)]

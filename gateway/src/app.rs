@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use crate::body::Budget;
 use crate::problem::Problem;
 use crate::store::Store;
-use crate::v1;
+use crate::{kvs, v1};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -24,6 +24,7 @@ pub fn router<S: Store>(store: S, network: &str) -> Router {
     let gateway = Gateway { store, network: network.into(), budget: Budget::default() };
     Router::new()
         .merge(v1::routes())
+        .merge(kvs::routes())
         .fallback(async || Problem::no_such_path().into_response())
         .with_state(gateway)
 }

@@ -12,6 +12,9 @@
 //! | `GET /v1/status` | the status of the network, as JSON |
 //! | `GET /livez`, `GET /readyz` | whether the process serves; whether the network does |
 //!
+//! An older way to ask, `/kvs`, has a module of its own, with the
+//! words of the document that it is from. The rest of this is about `/v1`.
+//!
 //! A key is the rest of the path, percent-decoded: any bytes, slashes too. The entity tag of a value
 //! is its revision, so `If-Match` and `If-None-Match` make writes conditional ([`conditions`]).
 //! Every answer of the network has its receipt in `Dkv-*` fields ([`receipt`]); what goes wrong is a
@@ -53,6 +56,7 @@ pub mod status;
 mod store;
 mod body;
 mod v1;
+mod kvs;
 mod app;
 
 #[cfg(test)]
@@ -62,5 +66,6 @@ mod idle;
 mod server;
 
 pub use app::router;
+pub use kvs::forwarder;
 pub use server::{ListenError, Listener};
 pub use store::Store;

@@ -39,8 +39,25 @@ pub(crate) const RETRY_AFTER_S: u32 = 1;
 /// Time in which a network must answer to be called ready.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Longest key of `/kvs`.
+pub(crate) const KVS_KEY_BYTES_MAX: usize = 250;
+/// Longest value of `/kvs`. Its document says 1.5 MB; this is what that may mean at most.
+pub(crate) const KVS_VALUE_BYTES_MAX: usize = 1536 * 1024;
+/// Longest form of `/kvs`: each byte of a value may take three, and there may be other fields.
+pub(crate) const KVS_FORM_BYTES_MAX: usize = 3 * KVS_VALUE_BYTES_MAX + 4096;
+/// Longest answer that is forwarded: each byte of a value may take six in JSON.
+pub(crate) const FORWARD_ANSWER_BYTES_MAX: usize = 6 * KVS_VALUE_BYTES_MAX + 4096;
+/// Time that the main instance has to take a connection.
+pub(crate) const FORWARD_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time that the main instance has to answer; longer than a request may take there.
+pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(12);
+/// Time that a connection to the main instance is kept; less than it keeps one itself.
+pub(crate) const FORWARD_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
 const _: () = {
     assert!(VALUE_BYTES_MAX * 8 <= BODIES_BYTES_MAX);
     assert!(3 * dkv_wire::limits::KEY_BYTES_MAX + QUERY_BYTES_MAX < HEAD_BYTES_MAX);
+    assert!(KVS_VALUE_BYTES_MAX <= dkv_wire::limits::VALUE_BYTES_DEFAULT);
+    assert!(FORWARD_IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
     assert!(BODIES_BYTES_MAX <= u32::MAX as usize);
 };

@@ -1,4 +1,7 @@
-//! `dkv gateway`: HTTP in front of a network, in a process without data.
+//! `dkv gateway`: HTTP in front of a network, in a process without data; or, without a network, an
+//! instance of `/kvs` that the environment describes.
+
+mod instance;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -6,6 +9,7 @@ use std::process::ExitCode;
 use dkv_api::Role;
 use dkv_gateway::Listener;
 
+use self::instance::Instance;
 use crate::cli::{Addresses, Connect, Gateway};
 use crate::dispatch::{connection, not_connected};
 use crate::screen::Screen;
@@ -41,12 +45,21 @@ async fn serve(
     let mut signals =
         Signals::take().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let Some(server) = args.server.or(before) else {
+        if args.http.is_none()
+            && let Some(instance) = Instance::from(|name| std::env::var(name).ok())?
+        {
+            return instance.serve(args.dir, args.connect, &mut signals, screen).await;
+        }
         screen.error(
             "the address of the server is missing; write dkv gateway 127.0.0.1:4400 --http \
-             127.0.0.1:8080",
+             127.0.0.1:8080, or set IP and PORT for a store of its own",
         );
         return Ok(ExitCode::from(2));
     };
+    if args.dir.is_some() {
+        screen.error("--dir is for a store of its own; leave it out, or the address of the server");
+        return Ok(ExitCode::from(2));
+    }
     let address = args.http.unwrap_or(HTTP_DEFAULT);
     // First, so that what is wrong with it is said at once.
     let listener = Listener::bind(address, args.without_authentication).await;

@@ -2,6 +2,7 @@
 //! be too well-behaved.
 
 mod http;
+mod kvs;
 mod v1;
 
 use std::net::SocketAddr;
