@@ -6,7 +6,7 @@
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY_AFTER};
-use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use dkv_api::{Error, Receipt, Revision};
 use serde_json::json;
@@ -25,16 +25,27 @@ pub struct Problem {
     pub detail: String,
     /// Whether it may have had an effect.
     pub effect_unknown: bool,
-    receipt: Option<Receipt>,
+    receipt: Option<Box<Receipt>>,
     current: Option<Revision>,
-    field: Option<(HeaderName, HeaderValue)>,
+    /// `Allow`.
+    allowed: Option<&'static str>,
+    /// `Retry-After`.
+    again: bool,
 }
 
 impl Problem {
     /// A problem without an effect.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        let (receipt, current, field) = (None, None, None);
-        Self { status, code, detail: detail.into(), effect_unknown: false, receipt, current, field }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            effect_unknown: false,
+            receipt: None,
+            current: None,
+            allowed: None,
+            again: false,
+        }
     }
 
     /// 400: it cannot be understood.
@@ -51,7 +62,7 @@ impl Problem {
     pub fn method(allowed: &'static str) -> Self {
         let status = StatusCode::METHOD_NOT_ALLOWED;
         let mut problem = Self::new(status, "method", format!("this path knows {allowed}"));
-        problem.field = Some((ALLOW, HeaderValue::from_static(allowed)));
+        problem.allowed = Some(allowed);
         problem
     }
 
@@ -59,13 +70,17 @@ impl Problem {
     pub fn precondition(current: Option<Revision>, receipt: Option<Receipt>) -> Self {
         let status = StatusCode::PRECONDITION_FAILED;
         let detail = conflict_text(current);
-        Self { current, receipt, ..Self::new(status, "precondition-failed", detail) }
+        Self {
+            current,
+            receipt: receipt.map(Box::new),
+            ..Self::new(status, "precondition-failed", detail)
+        }
     }
 
     /// 503: not now, and nothing was changed.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
-        problem.field = Some((RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S)));
+        problem.again = true;
         problem
     }
 
@@ -76,14 +91,14 @@ impl Problem {
             Error::NotFound { receipt } => {
                 let problem =
                     Self::new(StatusCode::NOT_FOUND, "key-not-found", "the key does not exist");
-                Self { receipt: Some(receipt), ..problem }
+                Self { receipt: Some(Box::new(receipt)), ..problem }
             }
             Error::Conflict { current, receipt } if conditional => {
                 Self::precondition(current, Some(receipt))
             }
             Error::Conflict { current, receipt } => {
                 let problem = Self::new(StatusCode::CONFLICT, "conflict", conflict_text(current));
-                Self { current, receipt: Some(receipt), ..problem }
+                Self { current, receipt: Some(Box::new(receipt)), ..problem }
             }
             Error::Invalid(why) => Self::invalid(why),
             Error::TooLarge { ref what, .. } if what == "key" => {
@@ -143,8 +158,11 @@ impl IntoResponse for Problem {
         {
             headers.insert(ETAG, tag);
         }
-        if let Some((name, value)) = self.field {
-            headers.insert(name, value);
+        if let Some(allowed) = self.allowed {
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        if self.again {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
         response
     }
