@@ -12,8 +12,8 @@
 //! | `GET /v1/status` | the status of the network, as JSON |
 //! | `GET /livez`, `GET /readyz` | whether the process serves; whether the network does |
 //!
-//! An older way to ask, `/kvs`, has a module of its own, with the
-//! words of the document that it is from. The rest of this is about `/v1`.
+//! Two older ways to ask, `/kvs` and `/set`, `/fetch`, `/query`, have modules of their own, with the
+//! words of the documents that they are from. The rest of this is about `/v1`.
 //!
 //! A key is the rest of the path, percent-decoded: any bytes, slashes too. The entity tag of a value
 //! is its revision, so `If-Match` and `If-None-Match` make writes conditional ([`conditions`]).
@@ -57,6 +57,7 @@ mod store;
 mod body;
 mod v1;
 mod kvs;
+mod pairs;
 mod app;
 
 #[cfg(test)]

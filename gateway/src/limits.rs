@@ -54,10 +54,28 @@ pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(12);
 /// Time that a connection to the main instance is kept; less than it keeps one itself.
 pub(crate) const FORWARD_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Longest body of `/set`, `/fetch` and `/query`.
+pub(crate) const PAIRS_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Keys of one such request.
+pub(crate) const PAIRS_KEYS_MAX: usize = 10_000;
+/// Keys and values in the answer to `POST /fetch`, in bytes.
+pub(crate) const PAIRS_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Keys of one such request that are read or written at the same time.
+pub(crate) const PAIRS_AT_ONCE: usize = 32;
+/// Lists of the index of pairs. It cannot be changed once there are pairs.
+pub(crate) const INDEX_LISTS: usize = 256;
+/// Attempts to change a list that others change too.
+pub(crate) const INDEX_ATTEMPTS_MAX: usize = 64;
+/// Pairs that `GET /fetch` reads ahead of those that were sent.
+pub(crate) const FETCH_ALL_AT_ONCE: usize = 8;
+/// Room that each `GET /fetch` takes of that for bodies: what it reads ahead, and a list.
+pub(crate) const FETCH_ALL_BYTES: usize = 24 * 1024 * 1024;
+
 const _: () = {
     assert!(VALUE_BYTES_MAX * 8 <= BODIES_BYTES_MAX);
     assert!(3 * dkv_wire::limits::KEY_BYTES_MAX + QUERY_BYTES_MAX < HEAD_BYTES_MAX);
     assert!(KVS_VALUE_BYTES_MAX <= dkv_wire::limits::VALUE_BYTES_DEFAULT);
     assert!(FORWARD_IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
+    assert!((FETCH_ALL_AT_ONCE + 1) * dkv_wire::limits::VALUE_BYTES_DEFAULT < FETCH_ALL_BYTES);
     assert!(BODIES_BYTES_MAX <= u32::MAX as usize);
 };

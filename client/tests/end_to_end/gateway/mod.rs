@@ -3,6 +3,7 @@
 
 mod http;
 mod kvs;
+mod pairs;
 mod v1;
 
 use std::net::SocketAddr;
