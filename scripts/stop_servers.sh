@@ -15,7 +15,9 @@ for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
     [[ $(ps -o args= -p "$pid" 2>/dev/null) == *dkv* ]] || continue
     kill "$pid" 2>/dev/null || continue
     for _ in {1..150}; do
-        kill -0 "$pid" 2>/dev/null || break
+        # One that nobody has waited for yet has ended all the same.
+        state=$(ps -o stat= -p "$pid" || true)
+        [[ -n $state && $state != Z* ]] || break
         sleep 0.1
     done
 done
