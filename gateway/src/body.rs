@@ -104,12 +104,11 @@ impl Budget {
             return Err(BodyError::TooLong(limit));
         }
         let mut held: Option<OwnedSemaphorePermit> = None;
-        let mut parts: Vec<Bytes> = Vec::new();
-        let mut length = 0;
+        // Copied, because a part may be a byte that keeps a whole buffer of the connection alive.
+        let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-            length += data.len();
-            if length > limit {
+            if whole.len() + data.len() > limit {
                 return Err(BodyError::TooLong(limit));
             }
             if data.is_empty() {
@@ -120,17 +119,9 @@ impl Budget {
                 (Some(held), Some(more)) => held.merge(more),
                 (held, more) => *held = more,
             }
-            parts.push(data);
+            whole.extend_from_slice(&data);
         }
-        let whole = match parts.len() {
-            1 => parts.pop().unwrap_or_default(),
-            _ => {
-                let mut whole = BytesMut::with_capacity(length);
-                parts.iter().for_each(|part| whole.extend_from_slice(part));
-                whole.freeze()
-            }
-        };
-        Ok((whole, Held { _permit: held }))
+        Ok((whole.freeze(), Held { _permit: held }))
     }
 
     /// A body of an answer, which holds its room until it was sent.
@@ -182,5 +173,41 @@ impl hyper::body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bodies_have_a_limit_and_a_budget() {
+        let budget = Budget::default();
+        let (head, ()) = Request::new(()).into_parts();
+        let chunks = |count: usize| {
+            let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(b"x"));
+            Body::from_stream(stream::iter(std::iter::repeat_with(chunk).take(count)))
+        };
+        let (whole, held) = budget.read(&head, chunks(10_000), 10_000).await.unwrap();
+        assert_eq!(
+            (whole.len(), budget.bytes.available_permits()),
+            (10_000, BODIES_BYTES_MAX - 10_000)
+        );
+        drop(held);
+        assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
+        let over = budget.read(&head, chunks(10_001), 10_000).await;
+        assert_eq!(over.unwrap_err(), BodyError::TooLong(10_000));
+        let all = budget.take(BODIES_BYTES_MAX).unwrap();
+        let refused = budget.read(&head, chunks(1), 10).await;
+        assert_eq!(refused.unwrap_err(), BodyError::NoRoom);
+        drop(all);
+        let broken =
+            stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("gone"))]);
+        let broken = budget.read(&head, Body::from_stream(broken), 10).await;
+        assert_eq!(broken.unwrap_err(), BodyError::Broken);
+        assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
     }
 }
