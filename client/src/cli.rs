@@ -1,7 +1,7 @@
 //! The command line: what may be written, and its help.
 //!
 //! The first argument is the address of a network's server or, for what needs no network yet, a
-//! word (`local`, `drill`, `server`, `node`, `completions`). After an address come commands, or one of the
+//! word (`local`, `drill`, `server`, `node`, `gateway`, `completions`). After an address come commands, or one of the
 //! words that do more than one request (`status`, `load`, `token` and so on).
 
 use std::ffi::OsString;
@@ -135,6 +135,8 @@ pub(crate) enum Word {
     Server(dkv_server::Args),
     /// Run a node (the same as dkv-node)
     Node(dkv_node::Args),
+    /// Put HTTP in front of a network
+    Gateway(Gateway),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -156,6 +158,7 @@ impl Word {
             | Self::Drill(_)
             | Self::Server(_)
             | Self::Node(_)
+            | Self::Gateway(_)
             | Self::Completions { .. } => None,
         }
     }
@@ -368,6 +371,36 @@ pub(crate) enum Fault {
     ByHand,
     /// All that can be done to a network of its own, one after the other
     All,
+}
+
+/// Arguments of `gateway`.
+///
+/// Serves HTTP/1.1 and HTTP/2 without TLS and without authentication: whoever reaches it reads and
+/// writes with the rights of a client. It stops on Ctrl-C and SIGTERM.
+///
+/// Without SERVER and --http, the variables IP and PORT say where it listens, and there is a network
+/// of one node behind it, in a temporary directory; with MAINIP=IP:PORT it forwards /kvs to the
+/// instance there.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Gateway {
+    /// Where the registration server is
+    #[arg(value_name = "SERVER", value_parser = addresses)]
+    pub(crate) server: Option<Addresses>,
+
+    /// Where HTTP is served; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "IP:PORT", env = "DKV_HTTP")]
+    pub(crate) http: Option<std::net::SocketAddr>,
+
+    /// Directory of its own network, kept at the end [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// Let anybody who reaches an address that is not of loopback read and write
+    #[arg(long)]
+    pub(crate) without_authentication: bool,
+
+    #[command(flatten)]
+    pub(crate) connect: Connect,
 }
 
 /// Addresses of the server, in the order to try them in.

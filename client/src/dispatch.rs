@@ -17,7 +17,7 @@ use crate::load::{self, Task};
 use crate::screen::Screen;
 use crate::signals::Signals;
 use crate::store::{Connection, Session, Store};
-use crate::{admin, drill, local, pipe, prompt, roles, run};
+use crate::{admin, drill, gateway, local, pipe, prompt, roles, run};
 
 /// Exit status for a command line that is wrong.
 const USAGE: u8 = 2;
@@ -32,7 +32,9 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
-    if cli.address.is_none() && matches!(cli.word, Some(Word::Server(_) | Word::Node(_))) {
+    if cli.address.is_none()
+        && matches!(cli.word, Some(Word::Server(_) | Word::Node(_) | Word::Gateway(_)))
+    {
         roles::die_with_parent();
     }
     let cli = match cli {
@@ -66,6 +68,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
             Word::Server(args) => roles::server(args).await,
             Word::Local(args) => local::run(args, connect, &mut screen).await,
             Word::Drill(args) => drill::run(args, None, connect, &mut screen).await,
+            Word::Gateway(args) => gateway::run(args, None, connect, &mut screen).await,
             Word::Completions { shell } => completions(shell),
             other => {
                 let form = other.needs_address().unwrap_or_default();
@@ -80,6 +83,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
         (Some(address), None) => on_network(address, commands, connect, &mut screen).await,
         (Some(address), Some(Word::Drill(args))) => {
             drill::run(args, Some(address), connect, &mut screen).await
+        }
+        (Some(address), Some(Word::Gateway(args))) => {
+            gateway::run(args, Some(address), connect, &mut screen).await
         }
         (Some(address), Some(word)) => word_on_network(address, word, connect, &mut screen).await,
     }
@@ -147,6 +153,7 @@ async fn word_on_network(
         | Word::Drill(_)
         | Word::Server(_)
         | Word::Node(_)
+        | Word::Gateway(_)
         | Word::Completions { .. } => {
             return usage(screen, "this word stands alone; leave the address before it out");
         }
@@ -182,6 +189,7 @@ async fn on_session(word: &Word, session: &Session, screen: &mut Screen) -> io::
         | Word::Drill(_)
         | Word::Server(_)
         | Word::Node(_)
+        | Word::Gateway(_)
         | Word::Completions { .. } => Ok(false),
     }
 }
@@ -210,7 +218,7 @@ fn usage(screen: &mut Screen, problem: &str) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-fn not_connected(screen: &mut Screen, error: &ConnectError) -> ExitCode {
+pub(crate) fn not_connected(screen: &mut Screen, error: &ConnectError) -> ExitCode {
     screen.error(&with_advice(error));
     ExitCode::FAILURE
 }

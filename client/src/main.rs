@@ -4,7 +4,7 @@
 //! they are run on), `run` (what each does and prints), `screen` (where that goes). On these stand
 //! the ways to give commands: arguments, `pipe`, `prompt`; and what is more than a command:
 //! `status`, `load`, `admin`, `local` (a network of child processes on this machine), `drill` (breaks
-//! one on purpose) and `roles` (the server and the nodes themselves).
+//! one on purpose), `gateway` (HTTP in front of a network) and `roles` (the server and the nodes themselves).
 //!
 //! Deliberately missing: anything that speaks to the network by itself. That is the client
 //! library's.
@@ -33,6 +33,8 @@ mod admin;
 mod local;
 
 mod drill;
+
+mod gateway;
 
 mod roles;
 

@@ -2,10 +2,10 @@
 
 use dkv_wire::network::NodeState;
 
-use super::report::{Group, Node, Replica, Report, Role};
 use super::table::{self, Cell, column};
 use crate::human::{bytes, moment, number, plural, time_ms};
 use crate::screen::{Tone, paint};
+use dkv_gateway::status::{Group, Node, Replica, Report, Role};
 
 type Paint<'a> = &'a dyn Fn(Tone, &str) -> String;
 
@@ -103,7 +103,7 @@ fn failures(report: &Report, paint: Paint<'_>) -> String {
         Some(_) if !report.available => {
             let lost = report.groups.iter().filter(|group| group.spare.is_some_and(|it| it < 0));
             let names: Vec<String> =
-                lost.map(|group| super::build::group_name(group.group)).collect();
+                lost.map(|group| dkv_gateway::status::group_name(group.group)).collect();
             paint(Tone::Bad, &format!("too many have failed: no majority in {}", shorten(&names)))
         }
         Some(0) => paint(Tone::Warning, "no further node may fail"),

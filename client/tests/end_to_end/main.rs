@@ -37,3 +37,5 @@ mod catching_up;
 mod hostile;
 
 mod drill;
+
+mod gateway;

@@ -8,7 +8,7 @@ use dkv_wire::message::{GroupRole, GroupStatus};
 use super::report::{Coordinator, Group, Node, Replica, Report, Role, Server};
 
 /// Computes the report of a status. `address` is where the server was asked.
-pub(crate) fn report(status: &NetworkStatus, address: &str) -> Report {
+pub fn report(status: &NetworkStatus, address: &str) -> Report {
     let said = Said { status };
     let groups: Vec<Group> = said.groups().into_iter().map(|group| said.group(group)).collect();
     let coordinator = said.coordinator();
@@ -286,7 +286,7 @@ impl<'a> Said<'a> {
 }
 
 /// What people call a group.
-pub(super) fn group_name(group: u32) -> String {
+pub fn group_name(group: u32) -> String {
     if group == GroupId::CONTROL.0 { "control group".into() } else { format!("shard {group}") }
 }
 
@@ -305,7 +305,7 @@ fn warnings(report: &Report, said: &Said<'_>) -> Vec<String> {
                 "{name}: {live} of {} voters answer, {} more {} needed",
                 group.voters.len(),
                 -spare,
-                crate::human::plural(spare.unsigned_abs(), "is", "are"),
+                if spare == -1 { "is" } else { "are" },
             ));
         } else if group.primary.is_none() {
             warnings.push(format!("{name}: no leader answers; an election may be under way"));

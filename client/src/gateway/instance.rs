@@ -1,0 +1,133 @@
+//! The instances of `/kvs`, whose place is in the environment: `IP` and `PORT`, and `MAINIP` if
+//! another instance is the main one.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use dkv_api::Role;
+use dkv_gateway::Listener;
+
+use super::ready;
+use crate::cli::{Connect, Local};
+use crate::local::network::LocalNetwork;
+use crate::local::place::Place;
+use crate::screen::Screen;
+use crate::signals::Signals;
+
+/// The port where there is no other.
+const PORT_DEFAULT: u16 = 8080;
+
+/// An instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Instance {
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    /// Whom it forwards to; nobody if it is the main one.
+    pub(super) main: Option<SocketAddr>,
+}
+
+impl Instance {
+    /// The instance that the environment describes, if it describes any.
+    ///
+    /// # Errors
+    /// What is wrong with a variable, in one line.
+    pub(super) fn from(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+        let set = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
+        let (ip, port, main) = (set("IP"), set("PORT"), set("MAINIP"));
+        if ip.is_none() && port.is_none() && main.is_none() {
+            return Ok(None);
+        }
+        let ip = match ip {
+            Some(text) => text.trim().parse().map_err(|_| "IP must be an IP address")?,
+            None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let port = match port {
+            Some(text) => text.trim().parse().map_err(|_| "PORT must be a number to 65535")?,
+            None => PORT_DEFAULT,
+        };
+        let address = SocketAddr::new(ip, port);
+        let main: Option<SocketAddr> = match main {
+            Some(text) => Some(text.trim().parse().map_err(|_| "MAINIP must be IP:PORT")?),
+            None => None,
+        };
+        Ok(Some(Self { address, main: main.filter(|main| *main != address) }))
+    }
+
+    /// Serves until a signal comes. The main instance has its network in a directory, or in a
+    /// temporary one that is removed at the end.
+    pub(super) async fn serve(
+        self,
+        dir: Option<PathBuf>,
+        connect: Connect,
+        signals: &mut Signals,
+        screen: &mut Screen,
+    ) -> Result<ExitCode, String> {
+        // Whoever sets IP says where to listen, and that is all that the document knows of rights.
+        let listener =
+            Listener::bind(self.address, true).await.map_err(|error| error.to_string())?;
+        if let Some(main) = self.main {
+            ready(&listener, screen)?;
+            let app = dkv_gateway::forwarder(main);
+            listener.serve(app, async { _ = signals.next().await }).await;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let local = Local { dir, ..Local::temporary(1, connect) };
+        let network = LocalNetwork::new(Place::open(&local)?, &local)?;
+        let served = on_network(&network, &local, listener, signals, screen).await;
+        network.stop(screen).await;
+        served
+    }
+}
+
+async fn on_network(
+    network: &LocalNetwork,
+    local: &Local,
+    listener: Listener,
+    signals: &mut Signals,
+    screen: &mut Screen,
+) -> Result<ExitCode, String> {
+    let server = tokio::select! {
+        started = network.bring_up(local, screen) => started?.0,
+        ending = signals.next() => return Ok(ExitCode::from(ending.status())),
+    };
+    let client = network.connect(Role::Client).await?;
+    ready(&listener, screen)?;
+    let app = dkv_gateway::router(client.clone(), &server.to_string());
+    listener.serve(app, async { _ = signals.next().await }).await;
+    client.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(set: &[(&str, &str)]) -> Result<Option<(String, Option<String>)>, String> {
+        let variable = |name: &str| {
+            set.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
+        };
+        let shown = |it: Instance| (it.address.to_string(), it.main.map(|main| main.to_string()));
+        Instance::from(variable).map(|instance| instance.map(shown))
+    }
+
+    #[test]
+    fn the_role_follows_from_mainip() {
+        let main = |text: &str| Ok(Some((text.to_owned(), None)));
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&[("IP", "10.0.0.20"), ("PORT", "8080")]), main("10.0.0.20:8080"));
+        assert_eq!(read(&[("IP", "10.0.0.20"), ("MAINIP", "")]), main("10.0.0.20:8080"));
+        assert_eq!(read(&[("PORT", "9"), ("MAINIP", "127.0.0.1:9")]), main("127.0.0.1:9"));
+        let forwards = read(&[
+            ("IP", "10.0.0.21"),
+            ("PORT", "8080"),
+            ("ISMAIN", "False"),
+            ("MAINIP", "10.0.0.20:8080"),
+        ]);
+        let (own, other) = ("10.0.0.21:8080".to_owned(), "10.0.0.20:8080".to_owned());
+        assert_eq!(forwards, Ok(Some((own, Some(other)))));
+        for wrong in [("IP", "here"), ("PORT", "70000"), ("MAINIP", "10.0.0.20")] {
+            assert!(read(&[wrong]).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `dkv gateway`: HTTP in front of a network, in a process without data; or, without a network, an
+//! instance of `/kvs` that the environment describes.
+
+mod instance;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use dkv_api::Role;
+use dkv_gateway::Listener;
+
+use self::instance::Instance;
+use crate::cli::{Addresses, Connect, Gateway};
+use crate::dispatch::{connection, not_connected};
+use crate::screen::Screen;
+use crate::signals::Signals;
+use crate::store::{Session, Store};
+
+/// Where HTTP is served unless something else is said.
+const HTTP_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+/// Serves HTTP until it is told to stop.
+pub(crate) async fn run(
+    mut args: Gateway,
+    before: Option<Addresses>,
+    outer: Connect,
+    screen: &mut Screen,
+) -> ExitCode {
+    args.connect = args.connect.clone().or(outer);
+    match serve(args, before, screen).await {
+        Ok(status) => status,
+        Err(problem) => {
+            screen.error(&problem);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(
+    args: Gateway,
+    before: Option<Addresses>,
+    screen: &mut Screen,
+) -> Result<ExitCode, String> {
+    if args.connect.level.is_some() {
+        screen.error("--level is not for a gateway: each read says ?consistency=eventual or not");
+        return Ok(ExitCode::from(2));
+    }
+    log();
+    let mut signals =
+        Signals::take().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let Some(server) = args.server.or(before) else {
+        if args.http.is_none()
+            && let Some(instance) = Instance::from(|name| std::env::var(name).ok())?
+        {
+            return instance.serve(args.dir, args.connect, &mut signals, screen).await;
+        }
+        screen.error(
+            "the address of the server is missing; write dkv gateway 127.0.0.1:4400 --http \
+             127.0.0.1:8080, or set IP and PORT for a store of its own",
+        );
+        return Ok(ExitCode::from(2));
+    };
+    if args.dir.is_some() {
+        screen.error("--dir is for a store of its own; leave it out, or the address of the server");
+        return Ok(ExitCode::from(2));
+    }
+    let address = args.http.unwrap_or(HTTP_DEFAULT);
+    // First, so that what is wrong with it is said at once.
+    let listener = Listener::bind(address, args.without_authentication).await;
+    let listener = listener.map_err(|error| error.to_string())?;
+    let connection = connection(server, args.connect, Role::Client);
+    let session = match Session::connect(&connection).await {
+        Ok(session) => session,
+        Err(error) => return Ok(not_connected(screen, &error)),
+    };
+    let app = dkv_gateway::router(session.client.clone(), session.address());
+    ready(&listener, screen)?;
+    listener.serve(app, async { _ = signals.next().await }).await;
+    session.client.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Logs to standard error, as far as `DKV_LOG` asks for it.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DKV_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi);
+    // Nobody has set another one in this process.
+    let _ = logger.with_writer(std::io::stderr).try_init();
+}
+
+/// Says where HTTP is served, for people and for programs.
+fn ready(listener: &Listener, screen: &mut Screen) -> Result<(), String> {
+    let address = listener.address();
+    if !address.ip().is_loopback() {
+        screen.note(&format!("anybody who reaches {address} may read and write"));
+    }
+    screen.line(&format!("ready {address}")).map_err(|error| format!("stopped: {error}"))
+}

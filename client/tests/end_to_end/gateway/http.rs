@@ -1,0 +1,104 @@
+//! A client of HTTP.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{HeaderMap, Request};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::PATIENCE;
+
+/// A client that keeps its connections.
+#[derive(Clone)]
+pub(crate) struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// An answer, as a whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// A header field; empty if it is not there.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl Http {
+    /// A client of HTTP/1.1, or of HTTP/2 alone.
+    pub(crate) fn new(http2: bool) -> Self {
+        let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http();
+        Self { client }
+    }
+
+    /// Sends a request; what cannot be sent is told.
+    pub(crate) async fn try_send(
+        &self,
+        method: &str,
+        url: &str,
+        fields: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, String> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
+        let asking = async {
+            let (head, body) = self.client.request(request).await.map_err(text)?.into_parts();
+            let body = body.collect().await.map_err(text)?.to_bytes().to_vec();
+            Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+        };
+        tokio::time::timeout(PATIENCE, asking).await.map_err(text)?
+    }
+
+    /// Sends a request.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        url: &str,
+        fields: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        self.try_send(method, url, fields, body).await.unwrap()
+    }
+}
+
+fn text(error: impl std::fmt::Debug) -> String {
+    format!("{error:?}")
+}
+
+/// Sends bytes as they are, and reads until so many answers have begun or the connection ends.
+pub(crate) async fn raw(address: SocketAddr, parts: &[&[u8]], answers: usize) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for part in parts {
+        stream.write_all(part).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut said = Vec::new();
+    let reading = async {
+        while String::from_utf8_lossy(&said).matches("HTTP/1.1 ").count() < answers {
+            if stream.read_buf(&mut said).await.unwrap_or(0) == 0 {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, reading).await.expect("no answer");
+    String::from_utf8_lossy(&said).into_owned()
+}

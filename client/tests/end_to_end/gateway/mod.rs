@@ -1,0 +1,33 @@
+//! HTTP in front of real networks, asked by a real client of HTTP, and by hand where a client would
+//! be too well-behaved.
+
+mod http;
+mod kvs;
+mod pairs;
+mod v1;
+
+use std::net::SocketAddr;
+
+use super::harness::{Network, Process};
+
+/// A `dkv gateway`.
+pub(crate) struct Gateway {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+}
+
+impl Gateway {
+    /// A gateway of a network.
+    pub(crate) async fn start(network: &Network) -> Self {
+        let (server, home) = (network.address.to_string(), network.home());
+        let arguments = ["gateway", &server, "--http", "127.0.0.1:0"];
+        let mut process = Process::spawn(&arguments, &home, &network.path("gateway.log"));
+        let address = process.ready().await.unwrap();
+        Self { process, address }
+    }
+
+    /// The URL of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}

@@ -1,0 +1,213 @@
+//! Bodies, within bounds.
+//!
+//! A body is read as it comes, with or without a length, up to a limit of its own and in a time of
+//! its own; and all bodies in memory together, those of answers included, have one budget. What is
+//! over the budget is refused at once: a body that waited for room would hold what it has.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::EXPECT;
+use axum::http::request::Parts;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::limits::{BODIES_BYTES_MAX, BODY_TIMEOUT, DRAIN_BYTES_MAX, DRAIN_TIMEOUT};
+
+/// Room for bodies.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget {
+    bytes: Arc<Semaphore>,
+}
+
+/// Room that is taken, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a body could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It is longer than this.
+    #[error("the body is over the limit of {0} bytes")]
+    TooLong(usize),
+    /// It did not end in time.
+    #[error("the body was not complete within {} s", BODY_TIMEOUT.as_secs())]
+    TooSlow,
+    /// There is no room for it now.
+    #[error("too many bodies are under way")]
+    NoRoom,
+    /// The connection ended before it, or it is not HTTP.
+    #[error("the body is not complete")]
+    Broken,
+}
+
+impl BodyError {
+    /// The status that says so.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Broken => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { bytes: Arc::new(Semaphore::new(BODIES_BYTES_MAX)) }
+    }
+}
+
+impl Budget {
+    /// Takes room for so many bytes, if there is any.
+    ///
+    /// # Errors
+    /// [`BodyError::NoRoom`].
+    pub(crate) fn take(&self, bytes: usize) -> Result<Held, BodyError> {
+        let bytes = u32::try_from(bytes).map_err(|_| BodyError::NoRoom)?;
+        match self.bytes.clone().try_acquire_many_owned(bytes) {
+            Ok(permit) => Ok(Held { _permit: Some(permit) }),
+            Err(_) => Err(BodyError::NoRoom),
+        }
+    }
+
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub(crate) async fn read(
+        &self,
+        head: &Parts,
+        mut body: Body,
+        limit: usize,
+    ) -> Result<(Bytes, Held), BodyError> {
+        let waits = head.headers.contains_key(EXPECT);
+        let reading = tokio::time::timeout(BODY_TIMEOUT, self.collect(&mut body, limit));
+        let read = reading.await.unwrap_or(Err(BodyError::TooSlow));
+        // Whoever waits for a word before sending is told by the answer.
+        if matches!(read, Err(BodyError::TooLong(_) | BodyError::NoRoom)) && !waits {
+            drain(body).await;
+        }
+        read
+    }
+
+    async fn collect(&self, body: &mut Body, limit: usize) -> Result<(Bytes, Held), BodyError> {
+        if body.size_hint().lower() > limit as u64 {
+            return Err(BodyError::TooLong(limit));
+        }
+        let mut held: Option<OwnedSemaphorePermit> = None;
+        // Copied, because a part may be a byte that keeps a whole buffer of the connection alive.
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+            if whole.len() + data.len() > limit {
+                return Err(BodyError::TooLong(limit));
+            }
+            if data.is_empty() {
+                continue;
+            }
+            let Held { _permit: more } = self.take(data.len())?;
+            match (&mut held, more) {
+                (Some(held), Some(more)) => held.merge(more),
+                (held, more) => *held = more,
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok((whole.freeze(), Held { _permit: held }))
+    }
+
+    /// A body of an answer, which holds its room until it was sent.
+    ///
+    /// # Errors
+    /// [`BodyError::NoRoom`].
+    pub(crate) fn answer(&self, bytes: Bytes) -> Result<Body, BodyError> {
+        let _held = self.take(bytes.len())?;
+        Ok(Body::new(Answer { bytes: Some(bytes), _held }))
+    }
+}
+
+/// Reads what is still coming, so that whoever sends it gets to read the answer.
+async fn drain(mut body: Body) {
+    let reading = async {
+        let mut left = DRAIN_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            left = left.saturating_sub(bytes);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whoever sends longer than that is cut off.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
+}
+
+/// See [`Budget::answer`].
+struct Answer {
+    bytes: Option<Bytes>,
+    _held: Held,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bodies_have_a_limit_and_a_budget() {
+        let budget = Budget::default();
+        let (head, ()) = Request::new(()).into_parts();
+        let chunks = |count: usize| {
+            let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(b"x"));
+            Body::from_stream(stream::iter(std::iter::repeat_with(chunk).take(count)))
+        };
+        let (whole, held) = budget.read(&head, chunks(10_000), 10_000).await.unwrap();
+        assert_eq!(
+            (whole.len(), budget.bytes.available_permits()),
+            (10_000, BODIES_BYTES_MAX - 10_000)
+        );
+        drop(held);
+        assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
+        let over = budget.read(&head, chunks(10_001), 10_000).await;
+        assert_eq!(over.unwrap_err(), BodyError::TooLong(10_000));
+        let all = budget.take(BODIES_BYTES_MAX).unwrap();
+        let refused = budget.read(&head, chunks(1), 10).await;
+        assert_eq!(refused.unwrap_err(), BodyError::NoRoom);
+        drop(all);
+        let broken =
+            stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("gone"))]);
+        let broken = budget.read(&head, Body::from_stream(broken), 10).await;
+        assert_eq!(broken.unwrap_err(), BodyError::Broken);
+        assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
+    }
+}

@@ -1,0 +1,72 @@
+//! HTTP in front of a dkv network, for every language and for `curl`.
+//!
+//! The gateway is a client of the network like any other: it joins as one, keeps nothing, and has
+//! no more rights than that. What it does is translate. A request becomes one call of the client
+//! library; its answer becomes a status, header fields and a body:
+//!
+//! | request | call |
+//! |---|---|
+//! | `GET`, `HEAD /v1/kv/{key}` | a read, strong unless `?consistency=eventual` |
+//! | `PUT /v1/kv/{key}` | a write of the body |
+//! | `DELETE /v1/kv/{key}` | a delete |
+//! | `GET /v1/status` | the status of the network, as JSON |
+//! | `GET /livez`, `GET /readyz` | whether the process serves; whether the network does |
+//!
+//! Two older ways to ask, `/kvs` and `/set`, `/fetch`, `/query`, have modules of their own, with the
+//! words of the documents that they are from. The rest of this is about `/v1`.
+//!
+//! A key is the rest of the path, percent-decoded: any bytes, slashes too. The entity tag of a value
+//! is its revision, so `If-Match` and `If-None-Match` make writes conditional ([`conditions`]).
+//! Every answer of the network has its receipt in `Dkv-*` fields ([`receipt`]); what goes wrong is a
+//! problem document of RFC 9457 ([`problem`]).
+//!
+//! | status | when |
+//! |---|---|
+//! | 200, 304 | read; not modified |
+//! | 201, 204 | written, the key is new; written over, or deleted |
+//! | 400, 404, 405 | not understood; no such key or path; no such method |
+//! | 408 | the body took too long |
+//! | 409, 412 | a condition does not hold; 412 if it was in the header |
+//! | 413, 414 | value or key over the limit |
+//! | 503 | not now; nothing was changed, so `Retry-After` |
+//! | 504 | the outcome of a write is not known |
+//!
+//! Reading order: plain data in, plain data out ([`percent`], [`query`], [`conditions`], [`receipt`],
+//! [`problem`]); then the handlers, over any [`Store`]; last the shell that listens ([`Listener`]).
+//!
+//! Deliberately missing: TLS and authentication, which is why a gateway listens on loopback unless
+//! it is told in so many words that anybody may read and write; ranges, compression, cookies and
+//! CORS: no page of another origin is meant to reach a store.
+#![forbid(unsafe_code)]
+
+mod limits;
+
+pub mod percent;
+
+pub mod query;
+
+pub mod conditions;
+
+pub mod receipt;
+
+pub mod problem;
+
+pub mod status;
+
+mod store;
+mod body;
+mod v1;
+mod kvs;
+mod pairs;
+mod app;
+
+#[cfg(test)]
+mod memory;
+
+mod idle;
+mod server;
+
+pub use app::router;
+pub use kvs::forwarder;
+pub use server::{ListenError, Listener};
+pub use store::Store;

@@ -1,0 +1,81 @@
+//! Every bound of the gateway, in one place.
+
+use std::time::Duration;
+
+/// Connections at the same time; more wait in the listener's queue.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// Requests at the same time on one HTTP/2 connection.
+pub(crate) const STREAMS_MAX: u32 = 256;
+/// Longest head of a request: request line and header fields.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Header fields of an HTTP/1 request.
+pub(crate) const HEADERS_MAX: usize = 100;
+/// Time in which the head of an HTTP/1 request must be complete. A connection without a request is
+/// kept for as long.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time after which a connection on which nothing moves is closed.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Silence after which an HTTP/2 peer is pinged, and time that it has to answer.
+pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
+/// See [`PING_EVERY`].
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which a body must be complete.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time that requests under way have when the gateway stops.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest body of a value. The network's own limit is lower as a rule, and is what it answers.
+pub(crate) const VALUE_BYTES_MAX: usize = dkv_wire::limits::VALUE_BYTES_MAX;
+/// Bytes of bodies, of requests and of answers, that are in memory at the same time.
+pub(crate) const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes that are read and thrown away of a body that is too long, so that its sender gets to read
+/// the answer.
+pub(crate) const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Time that this may take.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest query of a request's target.
+pub(crate) const QUERY_BYTES_MAX: usize = 1024;
+/// What `Retry-After` says, in seconds.
+pub(crate) const RETRY_AFTER_S: u32 = 1;
+/// Time in which a network must answer to be called ready.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest key of `/kvs`.
+pub(crate) const KVS_KEY_BYTES_MAX: usize = 250;
+/// Longest value of `/kvs`. Its document says 1.5 MB; this is what that may mean at most.
+pub(crate) const KVS_VALUE_BYTES_MAX: usize = 1536 * 1024;
+/// Longest form of `/kvs`: each byte of a value may take three, and there may be other fields.
+pub(crate) const KVS_FORM_BYTES_MAX: usize = 3 * KVS_VALUE_BYTES_MAX + 4096;
+/// Longest answer that is forwarded: each byte of a value may take six in JSON.
+pub(crate) const FORWARD_ANSWER_BYTES_MAX: usize = 6 * KVS_VALUE_BYTES_MAX + 4096;
+/// Time that the main instance has to take a connection.
+pub(crate) const FORWARD_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time that the main instance has to answer; longer than a request may take there.
+pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(12);
+/// Time that a connection to the main instance is kept; less than it keeps one itself.
+pub(crate) const FORWARD_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longest body of `/set`, `/fetch` and `/query`.
+pub(crate) const PAIRS_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Keys of one such request.
+pub(crate) const PAIRS_KEYS_MAX: usize = 10_000;
+/// Keys and values in the answer to `POST /fetch`, in bytes.
+pub(crate) const PAIRS_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Keys of one such request that are read or written at the same time.
+pub(crate) const PAIRS_AT_ONCE: usize = 32;
+/// Lists of the index of pairs. It cannot be changed once there are pairs.
+pub(crate) const INDEX_LISTS: usize = 256;
+/// Attempts to change a list that others change too.
+pub(crate) const INDEX_ATTEMPTS_MAX: usize = 64;
+/// Pairs that `GET /fetch` reads ahead of those that were sent.
+pub(crate) const FETCH_ALL_AT_ONCE: usize = 8;
+/// Room that each `GET /fetch` takes of that for bodies: what it reads ahead, and a list.
+pub(crate) const FETCH_ALL_BYTES: usize = 24 * 1024 * 1024;
+
+const _: () = {
+    assert!(VALUE_BYTES_MAX * 8 <= BODIES_BYTES_MAX);
+    assert!(3 * dkv_wire::limits::KEY_BYTES_MAX + QUERY_BYTES_MAX < HEAD_BYTES_MAX);
+    assert!(KVS_VALUE_BYTES_MAX <= dkv_wire::limits::VALUE_BYTES_DEFAULT);
+    assert!(FORWARD_IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
+    assert!((FETCH_ALL_AT_ONCE + 1) * dkv_wire::limits::VALUE_BYTES_DEFAULT < FETCH_ALL_BYTES);
+    assert!(BODIES_BYTES_MAX <= u32::MAX as usize);
+};

@@ -1,0 +1,151 @@
+//! A store in memory, for tests.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use bytes::Bytes;
+use dkv_api::{
+    Condition, Error, GroupId, Level, NetworkStatus, NodeId, ReadOptions, Receipt, Revision, Term,
+    Uuid, Value, WriteOptions, Written,
+};
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use crate::store::Store;
+
+/// The store. Its clones are the same one.
+#[derive(Clone, Default)]
+pub(crate) struct Memory {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    revision: u64,
+    values: BTreeMap<Vec<u8>, (Bytes, u64)>,
+    failure: Option<Error>,
+}
+
+/// An answer, as a whole.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answered {
+    /// A header field; empty if it is not there.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// Asks the gateway of a store.
+pub(crate) async fn ask(store: &Memory, request: Request<Body>) -> Answered {
+    let answer = crate::router(store.clone(), "here").oneshot(request).await.unwrap();
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    Answered { status: parts.status, headers: parts.headers, body }
+}
+
+impl Memory {
+    /// Makes every request come to this from now on.
+    pub(crate) fn fail_with(&self, error: Error) {
+        self.inner.lock().unwrap().failure = Some(error);
+    }
+
+    /// Makes requests come to what they should again.
+    pub(crate) fn recover(&self) {
+        self.inner.lock().unwrap().failure = None;
+    }
+
+    /// A receipt of the latest revision.
+    pub(crate) fn receipt(&self, _: Condition) -> Receipt {
+        receipt(self.inner.lock().unwrap().revision, Level::Strong)
+    }
+
+    fn change(
+        &self,
+        key: &[u8],
+        value: Option<Bytes>,
+        options: WriteOptions,
+    ) -> Result<Written, Error> {
+        let inner = &mut *self.inner.lock().unwrap();
+        check(inner, key)?;
+        let current = inner.values.get(key).map(|(_, revision)| Revision(*revision));
+        let holds = match options.condition {
+            Condition::Always => true,
+            Condition::Absent => current.is_none(),
+            Condition::Present => current.is_some(),
+            Condition::Revision(revision) => current == Some(revision),
+        };
+        if !holds {
+            let receipt = receipt(inner.revision, Level::Strong);
+            return Err(Error::Conflict { current, receipt });
+        }
+        if value.is_none() && current.is_none() {
+            return Err(Error::NotFound { receipt: receipt(inner.revision, Level::Strong) });
+        }
+        inner.revision += 1;
+        match value {
+            Some(value) => drop(inner.values.insert(key.to_vec(), (value, inner.revision))),
+            None => drop(inner.values.remove(key)),
+        }
+        let receipt = receipt(inner.revision, Level::Strong);
+        Ok(Written { receipt, existed: current.is_some() })
+    }
+}
+
+impl Store for Memory {
+    async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
+        let inner = self.inner.lock().unwrap();
+        check(&inner, key)?;
+        match inner.values.get(key) {
+            Some((value, revision)) => {
+                Ok(Value { value: value.clone(), receipt: receipt(*revision, options.level) })
+            }
+            None => Err(Error::NotFound { receipt: receipt(inner.revision, options.level) }),
+        }
+    }
+
+    async fn write(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        options: WriteOptions,
+    ) -> Result<Written, Error> {
+        self.change(key, Some(value), options)
+    }
+
+    async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
+        self.change(key, None, options)
+    }
+
+    async fn status(&self) -> NetworkStatus {
+        NetworkStatus { server: Err("there is none".into()), nodes: Vec::new(), view: None }
+    }
+}
+
+fn check(inner: &Inner, key: &[u8]) -> Result<(), Error> {
+    let limit = dkv_wire::limits::KEY_BYTES_MAX;
+    if key.len() > limit {
+        let (bytes, limit) = (key.len() as u64, limit as u64);
+        return Err(Error::TooLarge { what: "key".into(), bytes, limit });
+    }
+    inner.failure.clone().map_or(Ok(()), Err)
+}
+
+fn receipt(revision: u64, level: Level) -> Receipt {
+    let staleness_ms = Some(if level == Level::Strong { 0 } else { 40 });
+    Receipt {
+        shard: GroupId(1),
+        revision: Revision(revision),
+        level,
+        node: NodeId(Uuid::from_u128(1)),
+        term: Term(2),
+        staleness_ms,
+    }
+}

@@ -1,0 +1,65 @@
+//! Keys and values as `/set`, `/fetch` and `/query` write them, and as the network stores them.
+
+use serde::{Deserialize, Serialize};
+
+/// A key or a value: characters, and what they are. Both are part of a key's identity, so the
+/// string `01` and the binary `01` are two keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Item {
+    /// `string`, or `binary` for characters 0 and 1.
+    pub(super) encoding: String,
+    /// The characters.
+    pub(super) data: String,
+}
+
+/// A key and its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pair {
+    pub(super) key: Item,
+    pub(super) value: Item,
+}
+
+impl Item {
+    /// A letter for the encoding, and the characters; `None` if that is no good item.
+    pub(super) fn stored(&self) -> Option<Vec<u8>> {
+        let letter = match self.encoding.as_str() {
+            "string" => b's',
+            "binary" if self.data.bytes().all(|byte| matches!(byte, b'0' | b'1')) => b'b',
+            _ => return None,
+        };
+        Some([&[letter], self.data.as_bytes()].concat())
+    }
+
+    /// The item that was stored; `None` if that was not done here.
+    pub(super) fn from_stored(stored: &[u8]) -> Option<Self> {
+        let (letter, data) = stored.split_first()?;
+        let encoding = match letter {
+            b's' => "string",
+            b'b' => "binary",
+            _ => return None,
+        };
+        let data = std::str::from_utf8(data).ok()?;
+        Some(Self { encoding: encoding.to_owned(), data: data.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_come_back_as_they_were() {
+        let item =
+            |encoding: &str, data: &str| Item { encoding: encoding.into(), data: data.into() };
+        for good in [item("string", ""), item("string", "01é"), item("binary", "0110")] {
+            assert_eq!(Item::from_stored(&good.stored().unwrap()), Some(good));
+        }
+        assert_ne!(item("string", "01").stored(), item("binary", "01").stored());
+        for bad in [item("binary", "012"), item("String", "a"), item("", "a")] {
+            assert_eq!(bad.stored(), None);
+        }
+        for bad in [&b""[..], b"x", b"s\xff"] {
+            assert_eq!(Item::from_stored(bad), None);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What asks for the keys that it names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use dkv_api::{Condition, Error, ReadOptions};
+use futures::stream::{self, StreamExt};
+use serde_json::{Value, json};
+
+use super::format::{Item, Pair};
+use super::index::list_of;
+use super::{answer, partial, refuse};
+use crate::app::Gateway;
+use crate::limits::{PAIRS_ANSWER_BYTES_MAX, PAIRS_AT_ONCE};
+use crate::store::Store;
+
+type Answered = Result<Response<Body>, Response<Body>>;
+
+/// The key in the network.
+pub(super) fn stored_key(key: &[u8]) -> Vec<u8> {
+    [b"pairs/", key].concat()
+}
+
+/// Stores pairs. Of pairs with the same key the last one counts.
+pub(super) async fn set<S: Store>(gateway: &Gateway<S>, pairs: Vec<Pair>) -> Answered {
+    let count = pairs.len();
+    let mut wanted: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut keys = Vec::with_capacity(count);
+    for pair in pairs {
+        let stored = pair.key.stored().zip(pair.value.stored());
+        keys.push((pair.key, stored.as_ref().map(|(key, _)| key.clone())));
+        wanted.extend(stored);
+    }
+    let failed = store_all(gateway, &wanted).await;
+    let failed: Vec<Item> = keys
+        .into_iter()
+        .filter(|(_, stored)| stored.as_ref().is_none_or(|stored| failed.contains(stored)))
+        .map(|(key, _)| key)
+        .collect();
+    let added = count - failed.len();
+    let whole = failed.is_empty();
+    let (status, text) = partial(whole, json!([{ "keys_added": added, "keys_failed": failed }]));
+    Ok(answer(status, Body::from(text)))
+}
+
+/// Stores pairs, and tells which keys failed. What is new is put into the index before.
+async fn store_all<S: Store>(
+    gateway: &Gateway<S>,
+    wanted: &BTreeMap<Vec<u8>, Vec<u8>>,
+) -> BTreeSet<Vec<u8>> {
+    let mut failed = BTreeSet::new();
+    let mut new: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
+    let pairs = wanted.iter().map(|(key, value)| (key.clone(), value.clone()));
+    for (key, done) in write_all(gateway, pairs, Condition::Present).await {
+        match done {
+            Ok(()) => {}
+            Err(Error::Conflict { .. }) => new.entry(list_of(&key)).or_default().push(key),
+            Err(_) => drop(failed.insert(key)),
+        }
+    }
+    let listed = stream::iter(new).map(|(list, keys)| {
+        let gateway = gateway.clone();
+        async move {
+            let added = gateway.index.add(&gateway.store, list, &keys).await;
+            (keys, added.is_ok())
+        }
+    });
+    let listed: Vec<(Vec<Vec<u8>>, bool)> = listed.buffer_unordered(PAIRS_AT_ONCE).collect().await;
+    let (listed, unlisted): (Vec<_>, Vec<_>) = listed.into_iter().partition(|(_, added)| *added);
+    failed.extend(unlisted.into_iter().flat_map(|(keys, _)| keys));
+    let pairs = listed
+        .into_iter()
+        .flat_map(|(keys, _)| keys)
+        .filter_map(|key| wanted.get(&key).cloned().map(|value| (key, value)));
+    for (key, done) in write_all(gateway, pairs, Condition::Always).await {
+        if done.is_err() {
+            failed.insert(key);
+        }
+    }
+    failed
+}
+
+async fn write_all<S: Store>(
+    gateway: &Gateway<S>,
+    pairs: impl Iterator<Item = (Vec<u8>, Vec<u8>)> + Send,
+    condition: Condition,
+) -> Vec<(Vec<u8>, Result<(), Error>)> {
+    let writes: Vec<_> = pairs
+        .map(|(key, value)| {
+            let store = gateway.store.clone();
+            async move {
+                let name = stored_key(&key);
+                let written = store.write(&name, value.into(), condition.into()).await;
+                (key, written.map(|_| ()))
+            }
+        })
+        .collect();
+    stream::iter(writes).buffer_unordered(PAIRS_AT_ONCE).collect().await
+}
+
+/// What came of one key.
+enum Found {
+    Value(Item),
+    Missing,
+    /// It is no key.
+    Invalid,
+    Unread(String),
+}
+
+/// Reads keys: the value of each, or `null`.
+pub(super) async fn fetch<S: Store>(gateway: &Gateway<S>, keys: Vec<Item>) -> Answered {
+    let element = |key: Item, found: Found| match found {
+        Found::Value(value) => (true, json!({ "key": key, "value": value })),
+        Found::Missing | Found::Invalid => (false, json!({ "key": key, "value": null })),
+        Found::Unread(why) => (false, json!({ "key": key, "value": null, "error": why })),
+    };
+    look_up(gateway, keys, element).await
+}
+
+/// Tells of each key whether it is there.
+pub(super) async fn query<S: Store>(gateway: &Gateway<S>, keys: Vec<Item>) -> Answered {
+    let element = |key: Item, found: Found| match found {
+        Found::Value(_) => (true, json!({ "key": key, "value": true })),
+        Found::Missing => (true, json!({ "key": key, "value": false })),
+        Found::Invalid => (false, json!({ "key": key, "value": false })),
+        Found::Unread(why) => (false, json!({ "key": key, "value": null, "error": why })),
+    };
+    look_up(gateway, keys, element).await
+}
+
+async fn look_up<S: Store>(
+    gateway: &Gateway<S>,
+    keys: Vec<Item>,
+    element: impl Fn(Item, Found) -> (bool, Value),
+) -> Answered {
+    let reads: Vec<_> = keys
+        .into_iter()
+        .map(|key| {
+            let store = gateway.store.clone();
+            async move {
+                let found = find(&store, &key).await;
+                (key, found)
+            }
+        })
+        .collect();
+    let mut reads = stream::iter(reads).buffered(PAIRS_AT_ONCE);
+    let (mut elements, mut whole, mut bytes, mut held) = (Vec::new(), true, 0_usize, Vec::new());
+    let (mut unread, mut why_unread) = (0, String::new());
+    while let Some((key, found)) = reads.next().await {
+        let size =
+            key.data.len() + if let Found::Value(item) = &found { item.data.len() } else { 0 };
+        bytes += size;
+        if bytes > PAIRS_ANSWER_BYTES_MAX {
+            let why = "the answer would be too long: ask for fewer keys";
+            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, why));
+        }
+        let room = gateway.budget.take(size);
+        held.push(room.map_err(|error| refuse(error.status(), &error.to_string()))?);
+        if let Found::Unread(why) = &found {
+            unread += 1;
+            why_unread.clone_from(why);
+        }
+        let (good, element) = element(key, found);
+        whole &= good;
+        elements.push(element);
+    }
+    if unread > 0 && unread == elements.len() {
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, &why_unread));
+    }
+    let (status, text) = partial(whole, Value::Array(elements));
+    drop(held);
+    let body = gateway.budget.answer(text.into());
+    Ok(answer(status, body.map_err(|error| refuse(error.status(), &error.to_string()))?))
+}
+
+async fn find<S: Store>(store: &S, key: &Item) -> Found {
+    let Some(stored) = key.stored() else { return Found::Invalid };
+    match store.read(&stored_key(&stored), ReadOptions::default()).await {
+        Ok(read) => match Item::from_stored(&read.value) {
+            Some(item) => Found::Value(item),
+            None => Found::Unread("the value was not stored by /set".into()),
+        },
+        Err(Error::NotFound { .. }) => Found::Missing,
+        // Such a key was never stored.
+        Err(Error::TooLarge { .. }) => Found::Missing,
+        Err(error) => Found::Unread(error.to_string()),
+    }
+}

@@ -1,0 +1,169 @@
+//! What goes wrong, as problem details (RFC 9457).
+//!
+//! A problem has no type of its own (`about:blank`), so its title is that of the status. Beside the
+//! members of the standard it has `code`, a word for programs, and `effect`: `none`, or `unknown`
+//! where the request may have had one, or may yet.
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY_AFTER};
+use axum::http::{HeaderValue, Response, StatusCode};
+use axum::response::IntoResponse;
+use dkv_api::{Error, Receipt, Revision};
+use serde_json::json;
+
+use crate::limits::RETRY_AFTER_S;
+use crate::{conditions, receipt};
+
+/// What went wrong with one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// A word for programs.
+    pub code: &'static str,
+    /// A line for people.
+    pub detail: String,
+    /// Whether it may have had an effect.
+    pub effect_unknown: bool,
+    receipt: Option<Box<Receipt>>,
+    current: Option<Revision>,
+    /// `Allow`.
+    allowed: Option<&'static str>,
+    /// `Retry-After`.
+    again: bool,
+}
+
+impl Problem {
+    /// A problem without an effect.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            effect_unknown: false,
+            receipt: None,
+            current: None,
+            allowed: None,
+            again: false,
+        }
+    }
+
+    /// 400: it cannot be understood.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", detail)
+    }
+
+    /// 404: nothing is served at this path.
+    pub fn no_such_path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no-such-path", "nothing is served at this path")
+    }
+
+    /// 405, with the methods that there are.
+    pub fn method(allowed: &'static str) -> Self {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let mut problem = Self::new(status, "method", format!("this path knows {allowed}"));
+        problem.allowed = Some(allowed);
+        problem
+    }
+
+    /// 412: a condition in the header does not hold.
+    pub fn precondition(current: Option<Revision>, receipt: Option<Receipt>) -> Self {
+        let status = StatusCode::PRECONDITION_FAILED;
+        let detail = conflict_text(current);
+        Self {
+            current,
+            receipt: receipt.map(Box::new),
+            ..Self::new(status, "precondition-failed", detail)
+        }
+    }
+
+    /// 503: not now, and nothing was changed.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
+        problem.again = true;
+        problem
+    }
+
+    /// What an error of the network means. `conditional` is whether the header had a condition.
+    pub fn from_error(error: Error, conditional: bool) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::NotFound { receipt } => {
+                let problem =
+                    Self::new(StatusCode::NOT_FOUND, "key-not-found", "the key does not exist");
+                Self { receipt: Some(Box::new(receipt)), ..problem }
+            }
+            Error::Conflict { current, receipt } if conditional => {
+                Self::precondition(current, Some(receipt))
+            }
+            Error::Conflict { current, receipt } => {
+                let problem = Self::new(StatusCode::CONFLICT, "conflict", conflict_text(current));
+                Self { current, receipt: Some(Box::new(receipt)), ..problem }
+            }
+            Error::Invalid(why) => Self::invalid(why),
+            Error::TooLarge { ref what, .. } if what == "key" => {
+                Self::new(StatusCode::URI_TOO_LONG, "key-too-long", text)
+            }
+            Error::TooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "value-too-large", text)
+            }
+            Error::Unavailable(why) => Self::unavailable(why),
+            Error::Unknown(why) => {
+                let detail = format!(
+                    "it is not known whether the write was done, or will be: {why}; read the key to see"
+                );
+                let problem = Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", detail);
+                Self { effect_unknown: true, ..problem }
+            }
+            Error::Denied(why) => Self::new(StatusCode::FORBIDDEN, "denied", why),
+        }
+    }
+
+    /// The document.
+    pub fn document(&self) -> serde_json::Value {
+        let mut document = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "code": self.code,
+            "effect": if self.effect_unknown { "unknown" } else { "none" },
+        });
+        if let Some(current) = self.current {
+            document["current_revision"] = current.0.into();
+        }
+        document
+    }
+}
+
+fn conflict_text(current: Option<Revision>) -> String {
+    match current {
+        Some(revision) => format!("the key is at revision {revision}"),
+        None => "the condition does not hold: no value of the key has this entity tag".to_owned(),
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.document().to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(receipt) = &self.receipt {
+            receipt::insert(headers, receipt);
+        }
+        if let Some(current) = self.current
+            && let Ok(tag) = HeaderValue::from_str(&conditions::entity_tag(current))
+        {
+            headers.insert(ETAG, tag);
+        }
+        if let Some(allowed) = self.allowed {
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        if self.again {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
+}

@@ -1,0 +1,34 @@
+//! What an answer says about itself, in header fields.
+//!
+//! | field | |
+//! |---|---|
+//! | `Dkv-Revision` | of a write its number, of a read that of the write which stored the value, or for a key that does not exist the shard's latest |
+//! | `Dkv-Shard` | number of the shard |
+//! | `Dkv-Term` | the shard's term |
+//! | `Dkv-Node` | id of the node that answered |
+//! | `Dkv-Level` | `strong` or `eventual` |
+//! | `Dkv-Staleness-Ms` | how old the answer may be; left out if the node cannot know |
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use dkv_api::{Level, Receipt};
+
+/// Puts a receipt into header fields.
+pub fn insert(headers: &mut HeaderMap, receipt: &Receipt) {
+    let mut put = |name: &'static str, text: String| {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    put("dkv-revision", receipt.revision.to_string());
+    put("dkv-shard", receipt.shard.to_string());
+    put("dkv-term", receipt.term.to_string());
+    put("dkv-node", receipt.node.to_string());
+    let level = match receipt.level {
+        Level::Strong => "strong",
+        Level::Eventual => "eventual",
+    };
+    put("dkv-level", level.to_owned());
+    if let Some(staleness_ms) = receipt.staleness_ms {
+        put("dkv-staleness-ms", staleness_ms.to_string());
+    }
+}

@@ -1,0 +1,56 @@
+//! What HTTP is put in front of.
+
+use bytes::Bytes;
+use dkv_api::{Client, Error, NetworkStatus, ReadOptions, Value, WriteOptions, Written};
+
+/// A store of keys and values, and its network. [`Client`] is one, with the rights of whom it has
+/// joined as; tests put another in its place.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// As [`Client::read_with`].
+    fn read(
+        &self,
+        key: &[u8],
+        options: ReadOptions,
+    ) -> impl Future<Output = Result<Value, Error>> + Send;
+
+    /// As [`Client::write_with`].
+    fn write(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        options: WriteOptions,
+    ) -> impl Future<Output = Result<Written, Error>> + Send;
+
+    /// As [`Client::delete_with`].
+    fn delete(
+        &self,
+        key: &[u8],
+        options: WriteOptions,
+    ) -> impl Future<Output = Result<Written, Error>> + Send;
+
+    /// As [`Client::status`].
+    fn status(&self) -> impl Future<Output = NetworkStatus> + Send;
+}
+
+impl Store for Client {
+    async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
+        self.read_with(key, options).await
+    }
+
+    async fn write(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        options: WriteOptions,
+    ) -> Result<Written, Error> {
+        self.write_with(key, value, options).await
+    }
+
+    async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
+        self.delete_with(key, options).await
+    }
+
+    async fn status(&self) -> NetworkStatus {
+        Client::status(self).await
+    }
+}

@@ -1,0 +1,165 @@
+//! `/v1/kv/{key}`: one key.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
+use axum::response::IntoResponse;
+use dkv_api::{Condition, Error, Level, ReadOptions, Receipt, Value, Written};
+
+use crate::app::Gateway;
+use crate::conditions::{self, ReadConditions, ReadOutcome, WriteCondition};
+use crate::limits::{QUERY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::percent;
+use crate::problem::Problem;
+use crate::query::{self, ReadQuery};
+use crate::receipt;
+use crate::store::Store;
+
+/// What comes before a key in a path.
+pub(super) const PREFIX: &str = "/v1/kv/";
+
+/// Answers a request for a key.
+pub(super) async fn serve<S: Store>(
+    State(gateway): State<Gateway<S>>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let answered = match head.method {
+        Method::GET | Method::HEAD => get(&gateway, &head).await,
+        Method::PUT => put(&gateway, &head, body).await,
+        Method::DELETE => delete(&gateway, &head).await,
+        _ => Err(Problem::method("GET, HEAD, PUT, DELETE")),
+    };
+    answered.unwrap_or_else(Problem::into_response)
+}
+
+fn key_of(head: &Parts) -> Result<Vec<u8>, Problem> {
+    if head.uri.query().is_some_and(|query| query.len() > QUERY_BYTES_MAX) {
+        return Err(Problem::invalid("the query is too long"));
+    }
+    let raw = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
+    let key = percent::decode(raw.as_bytes());
+    let key = key.map_err(|error| Problem::invalid(error.to_string()))?;
+    if key.is_empty() {
+        return Err(Problem::invalid("a key has at least one byte"));
+    }
+    Ok(key.into_owned())
+}
+
+async fn get<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Body>, Problem> {
+    let key = key_of(head)?;
+    let query = ReadQuery::parse(head.uri.query()).map_err(Problem::invalid)?;
+    let conditions = ReadConditions::parse(&head.headers).map_err(Problem::invalid)?;
+    let read = read(gateway, &key, &query).await;
+    let current = read.as_ref().ok().map(|value| value.receipt.revision);
+    let value = match (read, conditions.judge(current)) {
+        (Err(Error::NotFound { receipt }), ReadOutcome::Failed) => {
+            return Err(Problem::precondition(None, Some(receipt)));
+        }
+        (Err(error), _) => return Err(Problem::from_error(error, false)),
+        (Ok(value), ReadOutcome::Failed) => {
+            return Err(Problem::precondition(current, Some(value.receipt)));
+        }
+        (Ok(value), ReadOutcome::NotModified) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            about(&mut response, &value.receipt);
+            return Ok(response);
+        }
+        (Ok(value), ReadOutcome::Serve) => value,
+    };
+    let body = gateway.budget.answer(value.value);
+    let mut response =
+        Response::new(body.map_err(|error| Problem::unavailable(error.to_string()))?);
+    let octets = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(CONTENT_TYPE, octets);
+    // A value may be anything, a page with scripts too; nobody is to take it for one.
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    about(&mut response, &value.receipt);
+    Ok(response)
+}
+
+/// Reads at the level that was asked for; strong where an eventual answer is not good enough.
+async fn read<S: Store>(
+    gateway: &Gateway<S>,
+    key: &[u8],
+    query: &ReadQuery,
+) -> Result<Value, Error> {
+    if query.level == Level::Eventual {
+        let read = gateway.store.read(key, ReadOptions::eventual()).await;
+        let receipt = match &read {
+            Ok(value) => Some(&value.receipt),
+            Err(Error::NotFound { receipt }) => Some(receipt),
+            Err(_) => None,
+        };
+        if receipt.is_none_or(|receipt| query.is_content_with(receipt)) {
+            return read;
+        }
+    }
+    gateway.store.read(key, ReadOptions::default()).await
+}
+
+async fn put<S: Store>(
+    gateway: &Gateway<S>,
+    head: &Parts,
+    body: Body,
+) -> Result<Response<Body>, Problem> {
+    let key = key_of(head)?;
+    query::expect_none(head.uri.query()).map_err(Problem::invalid)?;
+    if key.len() > dkv_wire::limits::KEY_BYTES_MAX {
+        let (bytes, limit) = (key.len() as u64, dkv_wire::limits::KEY_BYTES_MAX as u64);
+        let error = Error::TooLarge { what: "key".into(), bytes, limit };
+        return Err(Problem::from_error(error, false));
+    }
+    if head.headers.contains_key(axum::http::header::CONTENT_RANGE) {
+        return Err(Problem::invalid("a value is written as a whole, without Content-Range"));
+    }
+    let condition = condition_of(head)?;
+    let read = gateway.budget.read(head, body, VALUE_BYTES_MAX).await;
+    let (value, _held) = read.map_err(|error| match error.status() {
+        StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable(error.to_string()),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(error.status(), "value-too-large", error.to_string())
+        }
+        status => Problem::new(status, "body", error.to_string()),
+    })?;
+    let written = gateway.store.write(&key, value, condition.into()).await;
+    let Written { receipt, existed } =
+        written.map_err(|error| Problem::from_error(error, condition != Condition::Always))?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = if existed { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
+    about(&mut response, &receipt);
+    Ok(response)
+}
+
+async fn delete<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Body>, Problem> {
+    let key = key_of(head)?;
+    query::expect_none(head.uri.query()).map_err(Problem::invalid)?;
+    let condition = condition_of(head)?;
+    let deleted = gateway.store.delete(&key, condition.into()).await;
+    let Written { receipt, .. } =
+        deleted.map_err(|error| Problem::from_error(error, condition != Condition::Always))?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    receipt::insert(response.headers_mut(), &receipt);
+    Ok(response)
+}
+
+fn condition_of(head: &Parts) -> Result<Condition, Problem> {
+    match conditions::for_write(&head.headers).map_err(Problem::invalid)? {
+        WriteCondition::If(condition) => Ok(condition),
+        WriteCondition::Never => Err(Problem::precondition(None, None)),
+    }
+}
+
+/// The receipt, the entity tag, and that a cache has to ask each time.
+fn about(response: &mut Response<Body>, receipt: &Receipt) {
+    let headers = response.headers_mut();
+    receipt::insert(headers, receipt);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Ok(tag) = HeaderValue::from_str(&conditions::entity_tag(receipt.revision)) {
+        headers.insert(ETAG, tag);
+    }
+}

@@ -1,0 +1,146 @@
+//! `/v1` over a store in memory that fails when it is told to.
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use dkv_api::{Condition, Error};
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+use crate::memory::{Answered, Memory, ask};
+
+async fn send(store: &Memory, method: Method, path: &str, fields: &[(&str, &str)]) -> Answered {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    ask(store, request.body(Body::from("value")).unwrap()).await
+}
+
+fn problem(answered: &Answered, status: u16, code: &str) {
+    assert_eq!(answered.status, StatusCode::from_u16(status).unwrap(), "{answered:?}");
+    assert_eq!(answered.field("content-type"), "application/problem+json");
+    let document: Json = serde_json::from_slice(&answered.body).unwrap();
+    assert_eq!(
+        (document["status"].as_u64(), &document["code"]),
+        (Some(status.into()), &code.into())
+    );
+}
+
+#[tokio::test]
+async fn a_key_from_its_first_write_to_its_end() {
+    let store = Memory::default();
+    problem(&send(&store, Method::GET, "/v1/kv/a%2Fb", &[]).await, 404, "key-not-found");
+    let written = send(&store, Method::PUT, "/v1/kv/a%2Fb", &[]).await;
+    assert_eq!((written.status, written.field("etag")), (StatusCode::CREATED, "\"1\""));
+    assert_eq!(written.field("dkv-revision"), "1");
+    let again = send(&store, Method::PUT, "/v1/kv/a/b", &[]).await;
+    assert_eq!((again.status, again.field("etag")), (StatusCode::NO_CONTENT, "\"2\""));
+    let read = send(&store, Method::GET, "/v1/kv/a/b", &[]).await;
+    assert_eq!((read.status, read.body.as_slice()), (StatusCode::OK, &b"value"[..]));
+    assert_eq!((read.field("etag"), read.field("dkv-level")), ("\"2\"", "strong"));
+    assert_eq!(read.field("content-type"), "application/octet-stream");
+    let near = send(&store, Method::GET, "/v1/kv/a/b?consistency=eventual", &[]).await;
+    assert_eq!((near.field("dkv-level"), near.field("dkv-staleness-ms")), ("eventual", "40"));
+    for stricter in ["max_staleness=39", "at_least=3"] {
+        let path = format!("/v1/kv/a/b?consistency=eventual&{stricter}");
+        assert_eq!(send(&store, Method::GET, &path, &[]).await.field("dkv-level"), "strong");
+    }
+    let same = send(&store, Method::GET, "/v1/kv/a/b", &[("if-none-match", "\"2\"")]).await;
+    assert_eq!((same.status, same.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    problem(
+        &send(&store, Method::GET, "/v1/kv/a/b", &[("if-match", "\"1\"")]).await,
+        412,
+        "precondition-failed",
+    );
+    let deleted = send(&store, Method::DELETE, "/v1/kv/a/b", &[("if-match", "\"2\"")]).await;
+    assert_eq!((deleted.status, deleted.field("dkv-revision")), (StatusCode::NO_CONTENT, "3"));
+    problem(&send(&store, Method::DELETE, "/v1/kv/a/b", &[]).await, 404, "key-not-found");
+}
+
+#[tokio::test]
+async fn conditional_writes() {
+    let store = Memory::default();
+    let put = async |fields: &[_]| send(&store, Method::PUT, "/v1/kv/k", fields).await;
+    let absent = &[("if-none-match", "*")];
+    problem(&put(&[("if-match", "*")]).await, 412, "precondition-failed");
+    assert_eq!(put(absent).await.status, StatusCode::CREATED);
+    let refused = put(absent).await;
+    problem(&refused, 412, "precondition-failed");
+    assert_eq!(refused.field("etag"), "\"1\"");
+    assert_eq!(put(&[("if-match", "\"1\"")]).await.status, StatusCode::NO_CONTENT);
+    problem(&put(&[("if-match", "\"1\"")]).await, 412, "precondition-failed");
+    problem(&put(&[("if-match", "\"other\"")]).await, 412, "precondition-failed");
+    problem(&put(&[("if-match", "1")]).await, 400, "invalid");
+    problem(&put(&[("if-none-match", "\"1\"")]).await, 400, "invalid");
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood() {
+    let store = Memory::default();
+    for (method, path, status, code) in [
+        (Method::GET, "/v1/kv/", 400, "invalid"),
+        (Method::GET, "/v1/kv/%zz", 400, "invalid"),
+        (Method::GET, "/v1/kv/k?consistency=some", 400, "invalid"),
+        (Method::PUT, "/v1/kv/k?consistency=strong", 400, "invalid"),
+        (Method::POST, "/v1/kv/k", 405, "method"),
+        (Method::PUT, "/v1/status", 405, "method"),
+        (Method::GET, "/v1/kv", 404, "no-such-path"),
+        (Method::GET, "/v2", 404, "no-such-path"),
+    ] {
+        problem(&send(&store, method, path, &[]).await, status, code);
+    }
+    let long = format!("/v1/kv/{}", "k".repeat(4097));
+    for method in [Method::GET, Method::PUT, Method::DELETE] {
+        problem(&send(&store, method, &long, &[]).await, 414, "key-too-long");
+    }
+    let request = Request::put("/v1/kv/k").body(Body::from(vec![0; (16 << 20) + 1])).unwrap();
+    problem(&ask(&store, request).await, 413, "value-too-large");
+    let any_bytes = send(&store, Method::PUT, "/v1/kv/%00%ff", &[]).await;
+    assert_eq!(any_bytes.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn what_the_network_says() {
+    let store = Memory::default();
+    let put = async |error: Error| {
+        store.fail_with(error);
+        send(&store, Method::PUT, "/v1/kv/k", &[]).await
+    };
+    let unavailable = put(Error::Unavailable("no majority".into())).await;
+    problem(&unavailable, 503, "unavailable");
+    assert_eq!(unavailable.field("retry-after"), "1");
+    let unknown = put(Error::Unknown("no answer".into())).await;
+    problem(&unknown, 504, "outcome-unknown");
+    let document: Json = serde_json::from_slice(&unknown.body).unwrap();
+    assert_eq!(document["effect"], "unknown");
+    problem(&put(Error::Denied("revoked".into())).await, 403, "denied");
+    let (what, bytes, limit) = ("value".to_owned(), 3, 2);
+    problem(&put(Error::TooLarge { what, bytes, limit }).await, 413, "value-too-large");
+    let receipt = store.receipt(Condition::Always);
+    problem(&put(Error::Conflict { current: None, receipt }).await, 409, "conflict");
+    problem(&put(Error::Invalid("x".into())).await, 400, "invalid");
+    store.fail_with(Error::Unavailable("no majority".into()));
+    problem(&send(&store, Method::GET, "/readyz", &[]).await, 503, "unavailable");
+    assert_eq!(send(&store, Method::GET, "/livez", &[]).await.status, StatusCode::OK);
+    store.recover();
+    assert_eq!(send(&store, Method::GET, "/readyz", &[]).await.status, StatusCode::OK);
+    let status = send(&store, Method::GET, "/v1/status", &[]).await;
+    let document: Json = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(document["server"]["reachable"], false);
+}
+
+proptest! {
+    #[test]
+    fn no_request_is_the_gateways_fault(
+        method in "GET|PUT|DELETE|HEAD|POST",
+        path in "/(v1/kv/)?[a-z%/?=&0-9]{0,20}",
+        field in "if-match|if-none-match|x",
+        value in "[ -~]{0,12}",
+    ) {
+        let request = Request::builder().method(method.as_str()).uri(path).header(field, value);
+        let request = request.body(Body::from("v")).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let answered = runtime.block_on(ask(&Memory::default(), request));
+        prop_assert!(answered.status.as_u16() < 500);
+    }
+}
