@@ -87,11 +87,7 @@ pub(crate) fn eventual(
 }
 
 /// Answers reads from the state, with that receipt.
-fn serve(
-    machine: &MachineHandle,
-    reads: impl Iterator<Item = PendingRead>,
-    receipt: Receipt,
-) {
+fn serve(machine: &MachineHandle, reads: impl Iterator<Item = PendingRead>, receipt: Receipt) {
     let mut scans = Vec::new();
     machine.read_keys(reads.filter_map(|PendingRead { wanted, reply }| match wanted {
         Wanted::Key(key) => Some((key, move |looked| answer(reply, receipt, looked))),

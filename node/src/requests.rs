@@ -51,7 +51,9 @@ pub(crate) async fn serve(
     writer.spawn(writing);
     while let Some(frame) = next_frame(&mut reader).await {
         let parts = 1 + frame.len() / BYTES_A_PART;
-        let Ok(mut permit) = Arc::clone(&share).acquire_many_owned(parts as u32).await else { break };
+        let Ok(mut permit) = Arc::clone(&share).acquire_many_owned(parts as u32).await else {
+            break;
+        };
         let request: Request = match decode(&frame) {
             Ok(request) => request,
             Err(error) => {

@@ -85,7 +85,9 @@ const _: () = {
     // A batch below its target may still take one command of the largest size.
     assert!(BATCH_BYTES_TARGET + KEY_BYTES_MAX + VALUE_BYTES_MAX + 64 * KIB < FRAME_BYTES_MAX);
     // So may a page.
-    assert!(SCAN_BYTES_MAX + KEY_BYTES_MAX + VALUE_BYTES_MAX + SCAN_KEYS_MAX * 32 < FRAME_BYTES_MAX);
+    assert!(
+        SCAN_BYTES_MAX + KEY_BYTES_MAX + VALUE_BYTES_MAX + SCAN_KEYS_MAX * 32 < FRAME_BYTES_MAX
+    );
     assert!(TOKEN_BYTES_MAX < JOIN_FRAME_BYTES_MAX);
     assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
     assert!(CERTIFICATE_RENEW.as_secs() * 3 < CERTIFICATE_LIFE.as_secs());

@@ -215,9 +215,8 @@ fn any_scan() -> impl Strategy<Value = Scan> {
             Just(b"--".to_vec()),
         ]
     };
-    (bytes(), bytes(), any::<Option<u64>>(), any::<bool>()).prop_map(
-        |(prefix, after, limit, keys_only)| Scan { prefix, after, limit, keys_only },
-    )
+    (bytes(), bytes(), any::<Option<u64>>(), any::<bool>())
+        .prop_map(|(prefix, after, limit, keys_only)| Scan { prefix, after, limit, keys_only })
 }
 
 fn any_command() -> impl Strategy<Value = Command> {

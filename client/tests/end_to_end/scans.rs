@@ -112,7 +112,7 @@ async fn every_key_comes_once_whatever_happens() {
     std::fs::write(&file, &listed.stdout).unwrap();
     let verified = network.dkv(&["verify", file.to_str().unwrap()]).await;
     assert!(verified.status.success(), "{}", output(&verified.stderr));
-    assert!(output(&verified.stdout).starts_with("compared 200 records"), "{verified:?}");
+    assert!(output(&verified.stdout).starts_with("verified 200 records"), "{verified:?}");
     let keys = network.dkv(&["scan", "--keys", "--limit", "2"]).await;
     assert_eq!(output(&keys.stdout), "another\nkey/0000\n");
 }

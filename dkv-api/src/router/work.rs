@@ -79,7 +79,9 @@ impl Work {
             Self::Control(body) => {
                 matches!(body, RequestBody::RemoveNode(_) | RequestBody::Revoke(_))
             }
-            Self::Read { .. } | Self::Scan { .. } | Self::Open { .. } | Self::Direct { .. } => false,
+            Self::Read { .. } | Self::Scan { .. } | Self::Open { .. } | Self::Direct { .. } => {
+                false
+            }
         }
     }
 

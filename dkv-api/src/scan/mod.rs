@@ -112,11 +112,12 @@ impl Scan {
                 return Ok(merge.pop());
             }
             let (client, options) = (&self.client, &self.options);
-            let mut asked = stream::iter(wanted)
-                .map(|(shard, span)| async move {
-                    (shard, page(client, options, shard, span).await)
-                })
-                .buffer_unordered(SHARDS_AT_ONCE);
+            let mut asked =
+                stream::iter(wanted)
+                    .map(|(shard, span)| async move {
+                        (shard, page(client, options, shard, span).await)
+                    })
+                    .buffer_unordered(SHARDS_AT_ONCE);
             // All are waited for: what came is kept, whatever became of the others.
             let mut failed = None;
             while let Some((shard, asked)) = asked.next().await {

@@ -73,7 +73,8 @@ fn pages_that_are_none_are_refused() {
     let options = ScanOptions { after: "b".into(), ..ScanOptions::prefix("") };
     let mut merge = Merge::new(&options, std::iter::once(GroupId(1)));
     let pair = |key: &'static str| Pair { key: key.into(), revision: Revision(1), value: None };
-    for (keys, more) in [(&["a"][..], false), (&["c", "c"], false), (&["d", "c"], true), (&[], true)]
+    for (keys, more) in
+        [(&["a"][..], false), (&["c", "c"], false), (&["d", "c"], true), (&[], true)]
     {
         let pairs = keys.iter().map(|key| pair(key)).collect();
         assert!(merge.take(GroupId(1), None, Page { pairs, more }).is_err(), "{keys:?}");
