@@ -12,6 +12,7 @@ use dkv_wire::message::NodeStatus;
 use dkv_wire::network::{NetworkView, NodeState, Settings};
 use dkv_wire::platform::run_blocking;
 use dkv_wire::quic::Endpoint;
+use dkv_wire::region::Region;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -40,6 +41,8 @@ pub(crate) struct Me {
     pub(crate) name: String,
     /// Where others reach it.
     pub(crate) address: SocketAddr,
+    /// The region that it is in, if it was told.
+    pub(crate) region: Option<Region>,
 }
 
 /// What a node is made of.
@@ -286,7 +289,8 @@ impl Node {
 
     /// What this node says of itself.
     pub(crate) fn announcement(&self) -> Announcement {
-        Announcement { id: self.me.id, name: self.me.name.clone(), address: self.me.address }
+        let Me { id, name, address, region, network: _ } = self.me.clone();
+        Announcement { id, name, address, region }
     }
 
     /// Initialises the shards of a network that this node founds. Returns whether there are any
