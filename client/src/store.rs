@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Condition, ConnectError, Error, Level, NetworkStatus, ReadOptions, Role, Value,
+    Client, Condition, ConnectError, Error, Level, NetworkStatus, ReadOptions, Region, Role, Value,
     WriteOptions, Written,
 };
 
@@ -75,6 +75,8 @@ pub(crate) struct Connection {
     pub(crate) level: Level,
     /// Time that a request may take; `None` is the library's.
     pub(crate) timeout: Option<Duration>,
+    /// The region to be in.
+    pub(crate) region: Option<Region>,
     /// Where the join token is, if not where the library looks.
     pub(crate) token_file: Option<PathBuf>,
     /// Where credentials are kept, if not in the user's place.
@@ -96,6 +98,9 @@ impl Session {
             Client::builder().servers(connection.servers.clone()).role(connection.role);
         if let Some(timeout) = connection.timeout {
             builder = builder.timeout(timeout);
+        }
+        if let Some(region) = &connection.region {
+            builder = builder.region(region.clone());
         }
         if let Some(file) = &connection.token_file {
             builder = builder.token_file(file);

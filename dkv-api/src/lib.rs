@@ -91,4 +91,5 @@ pub use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
 pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::message::{Condition, Level, NodeStatus, Receipt, ServerStatus, TokenInfo};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
+pub use dkv_wire::region::{Region, RegionError};
 pub use uuid::Uuid;
