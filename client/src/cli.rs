@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dkv_api::{HolderId, Level, Role, Uuid};
+use dkv_api::{HolderId, Level, Region, Role, Uuid};
 
 use crate::human::parse_time;
 
@@ -75,6 +75,11 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) timeout: Option<Duration>,
 
+    /// Region that you are in: eventual reads are answered there if they can be [default: whoever is
+    /// reached soonest]
+    #[arg(long, env = "DKV_REGION")]
+    pub(crate) region: Option<Region>,
+
     /// File with a join token [default: what a server of this machine has left for you]
     #[arg(long, value_name = "FILE", env = "DKV_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -86,6 +91,7 @@ impl Connect {
         Self {
             level: self.level.or(other.level),
             timeout: self.timeout.or(other.timeout),
+            region: self.region.or(other.region),
             token_file: self.token_file.or(other.token_file),
         }
     }

@@ -206,6 +206,7 @@ pub(crate) fn connection(address: Addresses, connect: Connect, role: Role) -> Co
         role,
         level: connect.level.unwrap_or(Level::Strong),
         timeout: connect.timeout,
+        region: connect.region,
         token_file: connect.token_file,
         home: None,
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Condition, ConnectError, Error, Level, NetworkStatus, Pair, ReadOptions, Role,
+    Client, Condition, ConnectError, Error, Level, NetworkStatus, Pair, ReadOptions, Region, Role,
     ScanOptions, Value, WriteOptions, Written,
 };
 
@@ -85,6 +85,8 @@ pub(crate) struct Connection {
     pub(crate) level: Level,
     /// Time that a request may take; `None` is the library's.
     pub(crate) timeout: Option<Duration>,
+    /// The region to be in.
+    pub(crate) region: Option<Region>,
     /// Where the join token is, if not where the library looks.
     pub(crate) token_file: Option<PathBuf>,
     /// Where credentials are kept, if not in the user's place.
@@ -106,6 +108,9 @@ impl Session {
             Client::builder().servers(connection.servers.clone()).role(connection.role);
         if let Some(timeout) = connection.timeout {
             builder = builder.timeout(timeout);
+        }
+        if let Some(region) = &connection.region {
+            builder = builder.region(region.clone());
         }
         if let Some(file) = &connection.token_file {
             builder = builder.token_file(file);

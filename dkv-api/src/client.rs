@@ -110,7 +110,8 @@ impl Client {
             })?;
         let has_server = !servers.is_empty();
         let known = connect::known_nodes(&keep, &credentials);
-        let shared = Shared::new(endpoint, Server::new(servers, connection), keep);
+        let server = Server::new(servers, connection);
+        let shared = Shared::new(endpoint, server, keep, builder.region.clone());
         shared.with(|router, now| match view {
             Some(view) => router.handle_view(now, view),
             None => {

@@ -95,4 +95,5 @@ pub use dkv_wire::message::{
     Condition, Level, NodeStatus, Page, Pair, Receipt, ServerStatus, TokenInfo,
 };
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
+pub use dkv_wire::region::{Region, RegionError};
 pub use uuid::Uuid;

@@ -118,12 +118,12 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             None => reply.refuse(Refusal::Unavailable("the network has not begun yet".into())),
         },
         RequestBody::Status => reply.send(Ok(Answer::Status(Box::new(node.status())))),
-        RequestBody::Announce { name, address } => {
+        RequestBody::Announce { name, address, region } => {
             let Some(id) = peer.as_node() else { return };
             if name.len() > limits::NAME_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("the name is too long".into()));
             }
-            let announcement = Announcement { id, name, address };
+            let announcement = Announcement { id, name, address, region };
             match coordinator::welcome(node, announcement) {
                 Ok(command) => direct(node, command, request.deadline_ms, reply),
                 Err(refusal) => reply.refuse(refusal),

@@ -19,6 +19,8 @@ pub const JOIN_FRAME_BYTES_MAX: usize = 4 * KIB;
 pub const SERVER_FRAME_BYTES_MAX: usize = 4 * MIB;
 /// Longest name of a node, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Longest name of a region, in bytes.
+pub const REGION_BYTES_MAX: usize = 32;
 /// Longest text of a join token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 512;
 
@@ -96,7 +98,7 @@ const _: () = {
     // about as many learners.
     assert!(
         DENIED_MAX * 17
-            + NODES_MAX * (17 + 2 + NAME_BYTES_MAX + 32)
+            + NODES_MAX * (17 + 2 + NAME_BYTES_MAX + 2 + REGION_BYTES_MAX + 32)
             + SHARDS_MAX as usize * (64 + 2 * REPLICATION_MAX as usize * 17)
             < SERVER_FRAME_BYTES_MAX
     );

@@ -57,6 +57,7 @@ impl LocalNetwork {
             role: Role::Client,
             level: args.connect.level.unwrap_or(Level::Strong),
             timeout: args.connect.timeout,
+            region: args.connect.region.clone(),
             token_file: None,
             home: Some(place.home()),
         };

@@ -83,10 +83,11 @@ impl<W> Router<W> {
 
     fn answered(&mut self, now: Duration, node: NodeId, id: u64, answer: Answer) {
         let Some(pending) = self.requests.get(&id) else { return };
+        let alone = !matches!(pending.work.whom(), Whom::Primary);
         if pending.stage == Stage::Sent(node)
             && let Some(peer) = self.peers.get_mut(&node)
         {
-            peer.measured(now.saturating_sub(pending.sent));
+            peer.measured(now.saturating_sub(pending.sent), alone);
         }
         let primary = pending.work.whom() == Whom::Primary;
         if let (true, Some(group)) = (primary, pending.group.and_then(|g| self.groups.get_mut(&g)))

@@ -292,6 +292,7 @@ impl Fake {
                 id: node.id,
                 name: format!("node-{}", index + 1),
                 address: node.address,
+                region: None,
                 state: NodeState::Live,
             });
             state.lock().unwrap().view = Some(NetworkView {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::status::NodeStatus;
 use crate::id::{GroupId, HolderId, NodeId, Revision, Serial, SessionId, Term};
 use crate::network::NetworkView;
+use crate::region::Region;
 
 /// One request on a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,12 +54,14 @@ pub enum RequestBody {
         /// An encoded [`Command`]: it goes into the log as it came.
         command: Bytes,
     },
-    /// From a node: this is my name and address, now.
+    /// From a node: this is my name, my address and my region, now.
     Announce {
         /// What people call it.
         name: String,
         /// Where it listens.
         address: SocketAddr,
+        /// The region that it is in, if it was told.
+        region: Option<Region>,
     },
     /// From a node: I am stopping in good order.
     Leaving,

@@ -9,6 +9,7 @@ use super::super::*;
 use crate::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Serial, SessionId, Term};
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
+use crate::region::Region;
 
 fn uuid(letter: char) -> Uuid {
     Uuid::from_bytes([letter as u8; 16])
@@ -16,6 +17,10 @@ fn uuid(letter: char) -> Uuid {
 
 fn node(letter: char) -> NodeId {
     NodeId(uuid(letter))
+}
+
+fn region() -> Region {
+    "us-east".parse().unwrap()
 }
 
 fn v4() -> SocketAddr {
@@ -60,7 +65,8 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         scan(true),
         scan(false),
         RequestBody::Propose { shard: GroupId(2), command: Bytes::from("command") },
-        RequestBody::Announce { name: "näme".into(), address: v6() },
+        RequestBody::Announce { name: "näme".into(), address: v6(), region: None },
+        RequestBody::Announce { name: "name".into(), address: v4(), region: Some(region()) },
         RequestBody::Leaving,
         RequestBody::RemoveNode(node('b')),
         RequestBody::Revoke(HolderId(uuid('c'))),
@@ -121,6 +127,7 @@ fn view() -> NetworkView {
         id: node(letter),
         name: letter.to_string(),
         address: if letter == 'a' { v6() } else { v4() },
+        region: (letter == 'a').then(region),
         state,
     };
     NetworkView {
@@ -223,8 +230,8 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
     let mut requests = vec![
         ServerRequest::Lookup,
         ServerRequest::Status,
-        ServerRequest::Register { name: Some("a".into()), address: v4() },
-        ServerRequest::Register { name: None, address: v6() },
+        ServerRequest::Register { name: Some("a".into()), address: v4(), region: Some(region()) },
+        ServerRequest::Register { name: None, address: v6(), region: None },
         ServerRequest::Report(CoordinatorReport { term: Term(4), view: view() }),
         ServerRequest::Renew { public_key: Bytes::from("key") },
         ServerRequest::ListTokens,
@@ -260,6 +267,7 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
             id: node('a'),
             name: "a".into(),
             address: v4(),
+            region: Some(region()),
             coordinator: true,
             state: NodeState::Live,
             last_report_ms: 1_700_000_000_000,
