@@ -27,6 +27,7 @@ Examples:
   dkv 127.0.0.1:4400                              a prompt; from a pipe, commands line by line
   dkv 127.0.0.1:4400 put \"a key\" \"some value\"     words, with quotes as the shell has them
   dkv 127.0.0.1:4400 status                       how the network is
+  dkv 127.0.0.1:4400 scan user/ --limit 10        keys in order, with their values
   dkv 127.0.0.1:4400 load words.txt --verify      store a file, and compare
 
 Exit status: 0 if everything succeeded, 1 if something failed, 2 if the command line is wrong.";
@@ -40,7 +41,7 @@ Exit status: 0 if everything succeeded, 1 if something failed, 2 if the command 
     version,
     after_help = EXAMPLES,
     override_usage = "dkv [OPTIONS] <ADDRESS> [COMMAND]...\n       dkv [OPTIONS] <ADDRESS> \
-        status|load|verify|token|remove|revoke ...\n       dkv local|drill|server|node|completions ...",
+        status|scan|load|verify|token|remove|revoke ...\n       dkv local|drill|server|node|completions ...",
     subcommand_value_name = "WORD",
     subcommand_help_heading = "Words",
     disable_help_subcommand = true
@@ -108,6 +109,23 @@ pub(crate) enum Word {
         #[command(flatten)]
         connect: Connect,
     },
+    /// List keys with their values, in order, as CSV that load takes
+    #[command(override_usage = "dkv <ADDRESS> scan [PREFIX] [OPTIONS]")]
+    Scan {
+        /// Keys that begin with this [default: all]
+        prefix: Option<OsString>,
+        /// Keys after this one, which need not exist
+        #[arg(long, value_name = "KEY")]
+        after: Option<OsString>,
+        /// So many at most
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+        /// Print the keys alone
+        #[arg(long)]
+        keys: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
     /// Store the records of a file, many at a time
     #[command(override_usage = "dkv <ADDRESS> load <FILE> [OPTIONS]")]
     Load(Load),
@@ -155,6 +173,7 @@ impl Word {
     pub(crate) fn needs_address(&self) -> Option<&'static str> {
         match self {
             Self::Status { .. } => Some("status"),
+            Self::Scan { .. } => Some("scan"),
             Self::Load(_) => Some("load FILE"),
             Self::Verify(_) => Some("verify FILE"),
             Self::Token(_) => Some("token list"),

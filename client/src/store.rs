@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Condition, ConnectError, Error, Level, NetworkStatus, ReadOptions, Region, Role, Value,
-    WriteOptions, Written,
+    Client, Condition, ConnectError, Error, Level, NetworkStatus, Pair, ReadOptions, Region, Role,
+    ScanOptions, Value, WriteOptions, Written,
 };
 
-use crate::grammar::{Action, Target};
+use crate::grammar::{Action, Scan, Target};
 use crate::screen::Screen;
 
 /// A network, as far as commands need it.
@@ -27,6 +27,16 @@ pub(crate) trait Store {
 
     /// Deletes a key.
     async fn delete(&self, key: &[u8], condition: Condition) -> Result<Written, Error>;
+
+    /// Lists keys in order, and says each as it comes, until that fails.
+    ///
+    /// # Errors
+    /// Those of whom each is said to.
+    async fn scan(
+        &self,
+        scan: &Scan,
+        say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>>;
 
     /// Asks everybody how they are.
     async fn status(&self) -> NetworkStatus;
@@ -113,6 +123,31 @@ impl Session {
     }
 }
 
+/// Lists keys of a network.
+async fn list(
+    client: &Client,
+    level: Level,
+    scan: &Scan,
+    mut say: impl FnMut(&Pair) -> io::Result<()>,
+) -> io::Result<Result<(), Error>> {
+    let Scan { prefix, after, limit, keys_only } = scan;
+    let mut scan = client.scan(ScanOptions {
+        prefix: Bytes::copy_from_slice(prefix),
+        after: Bytes::copy_from_slice(after),
+        limit: *limit,
+        values: !keys_only,
+        level,
+        timeout: None,
+    });
+    loop {
+        match scan.next().await {
+            Ok(Some(pair)) => say(&pair)?,
+            Ok(None) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+}
+
 impl Store for Session {
     async fn read(&self, key: &[u8], level: Option<Level>) -> Result<Value, Error> {
         let options = ReadOptions { level: level.unwrap_or(self.level), timeout: None };
@@ -130,6 +165,14 @@ impl Store for Session {
 
     async fn delete(&self, key: &[u8], condition: Condition) -> Result<Written, Error> {
         self.client.delete_with(key, WriteOptions::from(condition)).await
+    }
+
+    async fn scan(
+        &self,
+        scan: &Scan,
+        say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>> {
+        list(&self.client, self.level, scan, say).await
     }
 
     async fn status(&self) -> NetworkStatus {

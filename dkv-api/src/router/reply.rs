@@ -24,6 +24,7 @@ impl<W> Pending<W> {
     fn fits(&self, answer: &Answer) -> bool {
         match (&self.work, answer) {
             (Work::Read { .. }, Answer::Value(..))
+            | (Work::Scan { .. }, Answer::Page(..))
             | (Work::Write { .. }, Answer::Written { .. })
             | (Work::Open { .. }, Answer::Done) => true,
             (Work::Control(body) | Work::Direct { body, .. }, answer) => match body {

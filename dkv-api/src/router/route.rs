@@ -19,6 +19,7 @@ impl<W> Router<W> {
         let group = match (&pending.work, pending.group) {
             (_, Some(group)) => Some(group),
             (Work::Direct { .. }, None) => None,
+            (Work::Scan { shard, .. }, None) if self.view.is_some() => Some(*shard),
             (work, None) => {
                 let Some(view) = &self.view else { return self.attend_unrouted(now) };
                 match work.key() {
@@ -215,7 +216,8 @@ impl<W> Router<W> {
         pending.attempts.push(node);
         pending.sent = now;
         peer.sent(now);
-        let mut bulk = pending.work.bytes() > BULK_BYTES;
+        let mut bulk =
+            pending.work.bytes() > BULK_BYTES || matches!(pending.work, Work::Scan { .. });
         if let Work::Read { key, .. } = &pending.work {
             let hash = key_hash(key);
             bulk |= self.large[hash as usize % self.large.len()] == hash;

@@ -48,11 +48,22 @@ pub(super) fn levels() -> Vec<Level> {
 
 pub(super) fn request_bodies() -> Vec<RequestBody> {
     let read = |level| RequestBody::Read { shard: GroupId(1), key: Bytes::from("key"), level };
+    let span = |values| Span {
+        prefix: Bytes::from("k"),
+        after: Bytes::from("key"),
+        keys_max: 1000,
+        bytes_max: 65_536,
+        values,
+    };
+    let scan =
+        |values| RequestBody::Scan { shard: GroupId(1), span: span(values), level: Level::Strong };
     vec![
         RequestBody::View,
         RequestBody::Status,
         read(Level::Strong),
         read(Level::Eventual),
+        scan(true),
+        scan(false),
         RequestBody::Propose { shard: GroupId(2), command: Bytes::from("command") },
         RequestBody::Announce { name: "näme".into(), address: v6(), region: None },
         RequestBody::Announce { name: "name".into(), address: v4(), region: Some(region()) },
@@ -168,6 +179,11 @@ fn status() -> NodeStatus {
     }
 }
 
+pub(super) fn page() -> Page {
+    let pair = |key: &'static str, value| Pair { key: key.into(), revision: Revision(9), value };
+    Page { pairs: vec![pair("k1", Some(Bytes::from("value"))), pair("k2", None)], more: true }
+}
+
 pub(super) fn answers() -> Vec<Answer> {
     let stored = Stored { value: Bytes::from("value"), revision: Revision(9) };
     vec![
@@ -175,6 +191,7 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Status(Box::new(status())),
         Answer::Value(receipt(Level::Eventual, Some(12)), Some(stored)),
         Answer::Value(receipt(Level::Eventual, None), None),
+        Answer::Page(receipt(Level::Strong, Some(0)), page()),
         Answer::Written { receipt: receipt(Level::Strong, Some(0)), existed: true },
         Answer::Done,
     ]
