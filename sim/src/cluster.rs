@@ -192,6 +192,7 @@ impl Cluster {
             data_dir: Some(data_dir),
             listen: Some(SocketAddr::new(node.machine.address(), NODE_PORT)),
             advertise: None,
+            region: None,
             token_file: Some(token_file),
             threads: None,
             value_memory: None,

@@ -45,6 +45,7 @@ use dkv_wire::id::{GroupId, NodeId, SessionId};
 use dkv_wire::limits;
 use dkv_wire::message::Answer;
 use dkv_wire::network::NetworkView;
+use dkv_wire::region::Region;
 
 use self::peer::{Group, Peer};
 use self::work::Pending;
@@ -87,6 +88,8 @@ pub(crate) enum Effect<W> {
 /// See the [module](self).
 pub(crate) struct Router<W> {
     first_session: SessionId,
+    /// Where this client is, if it was told.
+    region: Option<Region>,
     view: Option<Arc<NetworkView>>,
     /// What the server said when it had no view.
     no_view: Option<String>,
@@ -106,10 +109,11 @@ pub(crate) struct Router<W> {
 }
 
 impl<W> Router<W> {
-    /// A router that knows nothing. `first_session` must be random.
-    pub(crate) fn new(first_session: SessionId) -> Self {
+    /// A router that knows nothing but where it is. `first_session` must be random.
+    pub(crate) fn new(first_session: SessionId, region: Option<Region>) -> Self {
         Self {
             first_session,
+            region,
             view: None,
             no_view: None,
             ask_server_at: Duration::ZERO,
