@@ -135,7 +135,9 @@ impl Store for Memory {
             None => inner
                 .values
                 .iter()
-                .filter(|(key, _)| key.starts_with(&options.prefix) && key.as_slice() > &options.after[..])
+                .filter(|(key, _)| {
+                    key.starts_with(&options.prefix) && key.as_slice() > &options.after[..]
+                })
                 .take(options.limit.unwrap_or(u64::MAX) as usize)
                 .map(|(key, (value, revision))| {
                     Ok(Pair {

@@ -111,9 +111,8 @@ impl Wal {
             }
             let bytes = options.segment_bytes;
             let first = Wanted { sequence: 1, bytes, may_use_reserve: false, zeroed: true };
-            let segment = maker
-                .make(&*disk, first)
-                .map_err(WalError::disk("make the first segment"))?;
+            let segment =
+                maker.make(&*disk, first).map_err(WalError::disk("make the first segment"))?;
             replayed.segments.spare = Some(segment);
         }
         let core = Core::new(

@@ -84,7 +84,7 @@ fn an_allocated_file_has_its_length_and_is_of_zeros() {
         let file = disk.create("file").unwrap();
         file.write_at(b"head", 0).unwrap();
         match file.allocate(5000) {
-            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => continue,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => continue,
             other => other.unwrap(),
         }
         file.sync_data().unwrap();

@@ -11,7 +11,8 @@ mod memory;
 use std::path::Path;
 
 use fjall::{
-    Database, Iter, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode,
+    Database, Iter, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch,
+    PersistMode,
 };
 use fjall::{Readable, Slice};
 
