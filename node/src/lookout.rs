@@ -99,6 +99,8 @@ async fn succeed(me: NodeId, group: Arc<Group>, leader: NodeId, term: Term) {
         if group.term() != term || group.leader() != Some(leader) {
             return;
         }
+        // What the leader sent before it was gone may be taken only now, and renews the promise.
+        group.forsake(leader).await;
         group.stand().await;
         tokio::time::sleep(ASK_AGAIN_AFTER * ask).await;
     }
