@@ -5,6 +5,7 @@ mod proposer;
 mod seen;
 
 pub(crate) use proposer::{ProposeError, Proposer};
+pub(crate) use seen::is_caught_up;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use tokio::sync::mpsc;
 
 use crate::peers::Peers;
 use crate::raft::{
-    self, Machine, MachineHandle, MetricsWatch, Network, Outcome, Pulses, Raft, ServerState,
-    Sessions,
+    self, Configured, Machine, MachineHandle, MetricsWatch, Network, Outcome, Pulses, Raft,
+    ServerState, Sessions,
 };
 use crate::reads::{self, PendingRead, Who};
 use crate::state::steward::Step;
@@ -80,6 +81,11 @@ impl Group {
     /// Which group.
     pub(crate) fn id(&self) -> GroupId {
         self.id
+    }
+
+    /// Silence after which a member is not taken to be alive, in milliseconds.
+    pub(crate) fn live_within_ms(&self) -> u64 {
+        self.live_within_ms
     }
 
     /// openraft's handle, for its own messages.
@@ -162,6 +168,11 @@ impl Group {
         self.metrics().borrow().state == ServerState::Leader
     }
 
+    /// Makes sure that this replica leads and has applied what was committed before the call.
+    pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
+        self.proposer.confirm_leadership().await
+    }
+
     /// Who votes, by the newest configuration that is known here.
     pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
         self.metrics().borrow().membership_config.membership().voter_ids().collect()
@@ -201,11 +212,9 @@ impl Group {
         raft::take_step(self.raft(), step).await
     }
 
-    /// All members of the newest configuration that is known here.
-    pub(crate) fn members(&self) -> BTreeSet<NodeId> {
-        let metrics = self.metrics();
-        let metrics = metrics.borrow();
-        metrics.membership_config.membership().nodes().map(|(node, _)| *node).collect()
+    /// Its members by the newest configuration that is known here.
+    pub(crate) fn configured(&self) -> Configured {
+        raft::configured(&self.metrics().borrow())
     }
 
     /// Asks for a checkpoint of the state.

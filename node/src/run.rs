@@ -24,7 +24,9 @@ use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
 use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
-use crate::{announce, compaction, coordinator, incoming, lookout, memory, metronome};
+use crate::{
+    announce, compaction, coordinator, departures, incoming, lookout, measuring, memory, metronome,
+};
 
 /// First port that a node tries if it is told none and had none before.
 const FIRST_PORT: u16 = 4401;
@@ -192,6 +194,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         incoming::serve(Arc::clone(&serving), connection, peer)
     }));
     node.spawn(coordinator::run(Arc::clone(&node)));
+    node.spawn(measuring::run(Arc::clone(&node)));
+    node.spawn(departures::run(Arc::clone(&node)));
     node.spawn(lookout::run(Arc::clone(&node)));
     node.spawn(metronome::run(Arc::clone(&node)));
     node.spawn(compaction::run(Arc::clone(&node)));
