@@ -68,6 +68,10 @@ pub enum Fault {
     Join,
     /// A node is removed.
     Remove,
+    /// A node is to be emptied.
+    Drain,
+    /// Replicas and primaries are to be evened out.
+    Rebalance,
 }
 
 /// All of them, with how often each comes.
@@ -93,8 +97,10 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::Stall, 4),
     (Fault::FailedSync, 4),
     (Fault::FullDisk, 4),
-    (Fault::Join, 3),
-    (Fault::Remove, 2),
+    (Fault::Join, 4),
+    (Fault::Remove, 3),
+    (Fault::Drain, 5),
+    (Fault::Rebalance, 2),
 ];
 
 /// The faults of one run.
@@ -116,6 +122,7 @@ enum End {
     Weather,
     Clock(usize),
     Disk(usize),
+    Drain(usize),
 }
 
 impl Faults {
@@ -133,7 +140,7 @@ impl Faults {
     /// Ends what is due, and begins another if it is time.
     pub fn tick(&mut self, cluster: &mut Cluster, observations: &Observations) {
         let now = cluster.now;
-        self.end_due(cluster);
+        self.end_due(cluster, observations);
         self.plan_restarts(cluster);
         if now >= self.next {
             self.next = now + self.random.between(50, self.pause);
@@ -143,16 +150,16 @@ impl Faults {
     }
 
     /// Starts again what has ended, and begins nothing.
-    pub fn restart(&mut self, cluster: &mut Cluster) {
-        self.end_due(cluster);
+    pub fn restart(&mut self, cluster: &mut Cluster, observations: &Observations) {
+        self.end_due(cluster, observations);
         self.plan_restarts(cluster);
     }
 
     /// Ends everything.
-    pub fn heal(&mut self, cluster: &mut Cluster) {
+    pub fn heal(&mut self, cluster: &mut Cluster, observations: &Observations) {
         cluster.trace.line("everything heals");
         for (_, end) in std::mem::take(&mut self.ends) {
-            Self::end(&end, cluster);
+            Self::end(&end, cluster, observations);
         }
         cluster.network.mend();
         cluster.network.set_weather(Weather::CALM);
@@ -161,15 +168,15 @@ impl Faults {
         }
         for index in 0..cluster.nodes.len() {
             for end in [End::Clock(index), End::Disk(index), End::Restart(index)] {
-                Self::end(&end, cluster);
+                Self::end(&end, cluster, observations);
             }
         }
     }
 
-    fn end_due(&mut self, cluster: &mut Cluster) {
+    fn end_due(&mut self, cluster: &mut Cluster, observations: &Observations) {
         while let Some(place) = self.ends.iter().position(|(at, _)| *at <= cluster.now) {
             let (_, end) = self.ends.remove(place);
-            Self::end(&end, cluster);
+            Self::end(&end, cluster, observations);
         }
     }
 
@@ -285,6 +292,11 @@ impl Faults {
                 }
             }
             Fault::Join => {}
+            Fault::Drain => {
+                observations.order(Order::Drain(name, true));
+                self.ends.push((until + 2 * length, End::Drain(victim)));
+            }
+            Fault::Rebalance => observations.order(Order::Rebalance),
         }
     }
 
@@ -355,7 +367,7 @@ impl Faults {
         }
     }
 
-    fn end(end: &End, cluster: &mut Cluster) {
+    fn end(end: &End, cluster: &mut Cluster, observations: &Observations) {
         match end {
             End::Restart(index) => {
                 let node = &cluster.nodes[*index];
@@ -375,6 +387,10 @@ impl Faults {
                 let disk = &cluster.nodes[*index].disk;
                 disk.set_speed(Speed::Between(0, 1));
                 disk.set_free_bytes(None);
+            }
+            End::Drain(index) => {
+                let name = cluster.nodes[*index].name.clone();
+                observations.order(Order::Drain(name, false));
             }
         }
     }
