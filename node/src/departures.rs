@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::message::{Answer, Refusal, RequestBody};
-use dkv_wire::mutants::{Mutant, planted};
 use tracing::debug;
 
 use crate::ask;
@@ -33,11 +32,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         tokio::time::sleep(EVERY).await;
         for group in node.groups() {
             let Some(holders) = unwanted(&node, &group) else { continue };
-            let departed = match planted(Mutant::HastyDeparture) {
-                true => Ok(u64::MAX),
-                false => departed(&node, &group, holders).await,
-            };
-            match departed {
+            match departed(&node, &group, holders).await {
                 Ok(index) => {
                     if let Err(why) = node.close_group(group.id(), index).await {
                         return node.fail(why);

@@ -18,20 +18,17 @@ pub enum Mutant {
     HalfSnapshot,
     /// The server confirms a coordinator of an older term.
     OlderCoordinator,
-    /// A replica is deleted as soon as the directory wants it elsewhere, whoever counts on it yet.
-    HastyDeparture,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
         Self::ForgetVote,
         Self::HalfSnapshot,
         Self::OlderCoordinator,
-        Self::HastyDeparture,
     ];
 }
 
