@@ -22,6 +22,7 @@ mod ordered_watch;
 mod runtime;
 mod service;
 mod snapshot;
+pub(crate) mod untrusted;
 mod watch;
 
 pub(crate) use drive::{
