@@ -1,96 +1,29 @@
 //! One Raft group on this node: its log, its state, and the tasks that serve it.
 
+mod handing_over;
+mod proposer;
+mod seen;
+
+pub(crate) use proposer::{ProposeError, Proposer};
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Term};
-use dkv_wire::message::{GroupRole, GroupStatus, Refusal, ReplicaStatus};
-use tokio::sync::{mpsc, oneshot};
+use dkv_wire::message::Refusal;
+use tokio::sync::mpsc;
 
 use crate::peers::Peers;
 use crate::raft::{
-    self, Machine, MachineHandle, Metrics, MetricsWatch, Network, Outcome, Pulses, Raft,
-    ServerState, Sessions,
+    self, Machine, MachineHandle, MetricsWatch, Network, Outcome, Pulses, Raft, ServerState,
+    Sessions,
 };
 use crate::reads::{self, PendingRead};
 use crate::state::steward::Step;
-use crate::state::{CommandResult, DirectoryEntry, DirectoryResult};
+use crate::state::{DirectoryEntry, DirectoryResult};
 use crate::tasks::Tasks;
 use crate::wal::GroupLog;
 use crate::writes::{self, Brakes, Hold, PendingWrite};
-
-/// Why something that was proposed to a group did not come to an answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum ProposeError {
-    /// This replica does not lead. No effect.
-    #[error("not the leader")]
-    NotLeader(Option<NodeId>),
-    /// No quorum answers. No effect.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It is in a log, and whether it stays there is for another leader to say.
-    #[error("{0}")]
-    Unknown(String),
-}
-
-impl From<ProposeError> for Refusal {
-    fn from(error: ProposeError) -> Self {
-        match error {
-            ProposeError::NotLeader(primary) => Self::NotPrimary { primary },
-            ProposeError::Unavailable(why) => Self::Unavailable(why),
-            ProposeError::Unknown(why) => Self::Unknown(why),
-        }
-    }
-}
-
-/// What the tasks of a group propose and confirm through.
-pub(crate) struct Proposer {
-    raft: Raft,
-    machine: MachineHandle,
-    pulses: Pulses,
-}
-
-impl Proposer {
-    /// Proposes a batch to a shard and waits until it is applied.
-    pub(crate) async fn propose_batch(
-        &self,
-        batch: Bytes,
-    ) -> Result<(Term, Vec<CommandResult>), ProposeError> {
-        match raft::propose(&self.raft, batch).await? {
-            (term, Outcome::Shard(results)) => Ok((term, results)),
-            (_, other) => Err(ProposeError::Unknown(format!("a shard answered {other}"))),
-        }
-    }
-
-    /// Makes sure that this replica leads and has applied what was committed before the call.
-    pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
-        let _hurry = self.pulses.hurry();
-        raft::confirm_leadership(&self.raft).await
-    }
-
-    /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last
-    /// confirmed it; of others, since a quorum confirmed the leader that they heard, provided that
-    /// they have all that it had committed.
-    pub(crate) fn staleness_ms(&self) -> Option<u64> {
-        let metrics = MetricsWatch::of(&self.raft);
-        let metrics = metrics.borrow();
-        // A leader may lack the last of what the one before it committed, until it has applied an
-        // entry of its own.
-        let applied_own =
-            metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term);
-        match metrics.state {
-            ServerState::Leader if applied_own => raft::since_quorum_ms(&metrics),
-            _ => self.machine.staleness_ms(),
-        }
-    }
-
-    /// The state.
-    pub(crate) fn machine(&self) -> &MachineHandle {
-        &self.machine
-    }
-}
 
 /// One group on this node.
 pub(crate) struct Group {
@@ -247,36 +180,6 @@ impl Group {
         metrics.membership_config.membership().nodes().map(|(node, _)| *node).collect()
     }
 
-    /// Hands leadership to the voter that has most of the log, and waits until that is done.
-    ///
-    /// Returns whether this replica leads no more.
-    pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
-        let mut metrics = self.metrics();
-        let Some(successor) = successor(&metrics.borrow(), self.me, self.live_within_ms) else {
-            return !self.leads();
-        };
-        // Held until the end of this function.
-        let _hold = self.hold(patience / 2).await;
-        if self.raft().trigger().transfer_leader(successor).await.is_err() {
-            return false;
-        }
-        let gone = metrics.wait_for(|metrics| {
-            metrics.state != ServerState::Leader && metrics.current_leader != Some(self.me)
-        });
-        matches!(tokio::time::timeout(patience, gone).await, Ok(Ok(_)))
-    }
-
-    /// Lets no batch begin until what is returned is dropped, and waits, with patience, until those
-    /// under way are done. What is not done by then is in doubt for a moment, as after a crash.
-    async fn hold(&self, patience: Duration) -> Option<oneshot::Sender<()>> {
-        let (drained, when_drained) = oneshot::channel();
-        let (hold, released) = oneshot::channel();
-        // The control group has no such task, and needs none.
-        self.holds.send(Hold { drained, released }).await.ok()?;
-        let _ = tokio::time::timeout(patience, when_drained).await;
-        Some(hold)
-    }
-
     /// Asks for a checkpoint of the state.
     pub(crate) async fn checkpoint(&self) {
         // It fails only if the group has stopped; whoever watches the group learns of that.
@@ -296,37 +199,12 @@ impl Group {
 
     /// Last entry that was purged.
     pub(crate) fn purged_index(&self) -> u64 {
-        index(self.metrics().borrow().purged)
+        seen::index(self.metrics().borrow().purged)
     }
 
     /// Last entry that the newest checkpoint holds.
     pub(crate) fn checkpoint_index(&self) -> u64 {
-        index(self.metrics().borrow().snapshot)
-    }
-
-    /// How this replica is.
-    pub(crate) fn status(&self) -> GroupStatus {
-        let metrics = self.metrics();
-        let metrics = metrics.borrow();
-        let membership = metrics.membership_config.membership();
-        let summary = self.machine().summary();
-        GroupStatus {
-            group: self.id,
-            role: role(metrics.state),
-            term: Term(metrics.current_term),
-            leader: metrics.current_leader,
-            voters: membership.voter_ids().collect(),
-            learners: membership.learner_ids().collect(),
-            last_index: metrics.last_log_index.unwrap_or_default(),
-            applied_index: summary.applied_index,
-            checkpoint_index: index(metrics.snapshot),
-            purged_index: index(metrics.purged),
-            keys: summary.keys,
-            bytes: summary.bytes,
-            revision: summary.revision,
-            state_hash: summary.hash,
-            replicas: replicas(&metrics, self.me),
-        }
+        seen::index(self.metrics().borrow().snapshot)
     }
 
     /// Stops the group. What was acknowledged is durable already.
@@ -334,44 +212,4 @@ impl Group {
         self.tasks.end().await;
         let _ = self.raft().shutdown().await;
     }
-}
-
-fn index(log_id: Option<raft::LogId>) -> u64 {
-    log_id.map_or(0, |log_id| log_id.index)
-}
-
-fn role(state: ServerState) -> GroupRole {
-    match state {
-        ServerState::Leader => GroupRole::Leader,
-        ServerState::Follower => GroupRole::Follower,
-        ServerState::Candidate => GroupRole::Candidate,
-        ServerState::Learner | ServerState::Shutdown => GroupRole::Learner,
-    }
-}
-
-/// Of the other voters, one that answers and of these the one that has most of the log.
-fn successor(metrics: &Metrics, me: NodeId, live_within_ms: u64) -> Option<NodeId> {
-    let silence = raft::silence(metrics);
-    let live = |node: &NodeId| silence.get(node).is_some_and(|ms| *ms <= live_within_ms);
-    let voters: BTreeSet<NodeId> = metrics.membership_config.membership().voter_ids().collect();
-    let replication = metrics.replication.as_ref()?;
-    replication
-        .iter()
-        .filter(|(node, _)| **node != me && voters.contains(node))
-        .max_by_key(|(node, matched)| (live(node), **matched))
-        .map(|(node, _)| *node)
-}
-
-fn replicas(metrics: &Metrics, me: NodeId) -> Vec<ReplicaStatus> {
-    let Some(replication) = &metrics.replication else { return Vec::new() };
-    let silent = raft::silence(metrics);
-    replication
-        .iter()
-        .filter(|(node, _)| **node != me)
-        .map(|(node, matched)| ReplicaStatus {
-            node: *node,
-            matched_index: index(*matched),
-            silent_ms: silent.get(node).copied(),
-        })
-        .collect()
 }

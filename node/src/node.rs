@@ -1,36 +1,35 @@
 //! A running node: everything that its tasks share.
+//!
+//! What it does with that is in the modules below: it [opens groups](opening), [does what the
+//! directory says](directory), [says how it is](seen), and [stops](stopping).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod directory;
+mod opening;
+mod seen;
+mod stopping;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
 use dkv_wire::gate::Gate;
 use dkv_wire::id::{GroupId, NetworkId, NodeId};
-use dkv_wire::message::NodeStatus;
-use dkv_wire::network::{NetworkView, NodeState, Settings};
-use dkv_wire::platform::run_blocking;
+use dkv_wire::network::Settings;
 use dkv_wire::quic::Endpoint;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use self::opening::Opener;
 use crate::data_dir::DataDir;
-use crate::group::{Group, GroupParts, ProposeError};
+use crate::group::Group;
 use crate::peers::Peers;
-use crate::raft::{self, Machine, Pulses};
+use crate::raft::{self, Pulses};
 use crate::registration::ServerLink;
-use crate::shell::unix_ms;
-use crate::state::{
-    Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Engine, EngineError, Observed,
-};
+use crate::state::Engine;
 use crate::tasks::Tasks;
 use crate::wal::Wal;
-use crate::{coordinator, stewards};
-
-/// Time in which a node that has handed over tells those who ask it yet where to go.
-const REDIRECT_FOR: Duration = Duration::from_millis(100);
 
 /// Who the node is, and where.
 #[derive(Clone, Debug)]
@@ -251,204 +250,6 @@ impl Node {
         });
     }
 
-    /// Changes the directory, if this node is the coordinator.
-    pub(crate) async fn change_directory(
-        &self,
-        command: DirectoryCommand,
-    ) -> Result<DirectoryResult, ProposeError> {
-        if !self.control.leads() {
-            return Err(ProposeError::NotLeader(self.control.leader()));
-        }
-        let begins = matches!(command, DirectoryCommand::Create { .. });
-        if !begins
-            && !self.control.machine().with_directory(|found| found.exists()).unwrap_or(false)
-        {
-            // A leader applies what there is before it is of use; a founder has to begin first.
-            return Err(ProposeError::Unavailable("the network has not begun yet".into()));
-        }
-        let entry = DirectoryEntry { time_ms: unix_ms(), command };
-        self.control.propose_directory(&entry).await
-    }
-
-    /// The first entry of a network that this node founds and that has none yet.
-    pub(crate) fn creation(&self) -> Option<DirectoryCommand> {
-        let exists =
-            self.control.machine().with_directory(|directory| directory.exists()).unwrap_or(true);
-        if exists || !self.founder {
-            return None;
-        }
-        Some(DirectoryCommand::Create {
-            network: self.me.network,
-            settings: self.settings(),
-            founder: self.announcement(),
-        })
-    }
-
-    /// What this node says of itself.
-    pub(crate) fn announcement(&self) -> Announcement {
-        Announcement { id: self.me.id, name: self.me.name.clone(), address: self.me.address }
-    }
-
-    /// Initialises the shards of a network that this node founds. Returns whether there are any
-    /// left to do: until then nobody else becomes a member of anything.
-    pub(crate) async fn start_founded_shards(&self) -> bool {
-        let unstarted = self.control.machine().with_directory(|directory| {
-            let groups = directory.groups().iter();
-            let unstarted = groups.filter(|(id, plan)| id.is_shard() && !plan.started);
-            unstarted.map(|(id, _)| *id).collect::<Vec<_>>()
-        });
-        let unstarted = unstarted.unwrap_or_default();
-        for id in &unstarted {
-            let Some(group) = self.group(*id) else { continue };
-            if !self.founder {
-                warn!(group = %id, "a shard was never started by the node that founded the network");
-                continue;
-            }
-            if let Err(error) = group.initialize().await {
-                warn!(group = %id, %error, "the shard was not initialised");
-                continue;
-            }
-            if let Err(error) = self.change_directory(DirectoryCommand::ShardStarted(*id)).await {
-                warn!(group = %id, %error, "the shard was not noted as started");
-            }
-        }
-        !unstarted.is_empty()
-    }
-
-    /// Does what the directory says concerns this node: learns addresses and the deny list, starts
-    /// the groups that it shall hold.
-    pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), String> {
-        let news = self.control.machine().with_directory(|directory| {
-            let addresses: Vec<_> =
-                directory.nodes().iter().map(|(id, member)| (*id, member.address)).collect();
-            let wanted: BTreeSet<GroupId> = directory
-                .groups()
-                .iter()
-                .filter(|(_, plan)| plan.has(self.me.id))
-                .map(|(id, _)| *id)
-                .collect();
-            let denied: Vec<_> = directory.denied().iter().copied().collect();
-            (addresses, wanted, denied, directory.settings().cloned())
-        });
-        let Some((addresses, wanted, denied, settings)) = news else { return Ok(()) };
-        if denied.contains(&self.me.id.into()) {
-            self.fail(format!(
-                "this node was removed from the network; to join again, start it with an empty \
-                 data directory (this one is {})",
-                self.directory.path().display()
-            ));
-            return Ok(());
-        }
-        for (id, address) in addresses {
-            // Only what is new in it: of what has stayed as it was, the server may know better.
-            let before = lock(&self.listed).insert(id, address);
-            if id != self.me.id && before != Some(address) {
-                self.peers.learn(id, address);
-            }
-        }
-        self.gate.set_denied(denied);
-        if let Some(settings) = settings {
-            *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
-        }
-        for id in wanted {
-            if self.group(id).is_none() {
-                self.open_group(id).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn open_group(self: &Arc<Self>, id: GroupId) -> Result<(), String> {
-        let opener = Opener {
-            me: self.me.id,
-            directory: &self.directory,
-            config: &self.config,
-            wal: &self.wal,
-            engine: &self.engine,
-            peers: &self.peers,
-            pulses: &self.pulses,
-            log_bytes_max: self.settings().log_bytes_max,
-        };
-        let group = Arc::new(opener.open(id).await?);
-        self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&group));
-        self.attend(&group);
-        Ok(())
-    }
-
-    /// Starts what goes with every group: its steward, and somebody who notices if it breaks.
-    fn attend(self: &Arc<Self>, group: &Arc<Group>) {
-        self.spawn(stewards::run(Arc::clone(self), Arc::clone(group)));
-        let (node, group) = (Arc::clone(self), Arc::clone(group));
-        self.spawn(async move {
-            let mut metrics = group.metrics();
-            let broken = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
-            let why = match broken {
-                Ok(()) => metrics.borrow().running_state.as_ref().err().map(ToString::to_string),
-                // A stop in good order leaves a last word.
-                Err(_) => Some("it panicked".to_owned()),
-            };
-            if let Some(why) = why {
-                node.fail(format!("group {} has stopped: {why}", group.id()));
-            }
-        });
-    }
-
-    /// The network as this node sees it; `None` before it has begun.
-    pub(crate) fn view(&self) -> Option<NetworkView> {
-        let control = self.control.metrics();
-        let (term, coordinator) = {
-            let control = control.borrow();
-            (dkv_wire::id::Term(control.current_term), control.current_leader)
-        };
-        let primaries = self.groups().into_iter().filter(|group| group.id().is_shard());
-        let primaries = primaries.filter_map(|group| Some((group.id(), group.leader()?))).collect();
-        let states = match self.reign() {
-            Some(since) if coordinator == Some(self.me.id) => coordinator::states(self, since),
-            // A replicant knows of the coordinator's and its own life only; the rest it assumes.
-            _ => self.peers.known().into_iter().map(|(id, _)| (id, NodeState::Live)).collect(),
-        };
-        let mut observed = Observed { term, coordinator, states, primaries };
-        observed.states.insert(self.me.id, NodeState::Live);
-        self.control.machine().with_directory(|directory| directory.to_view(&observed))?
-    }
-
-    /// How this node is.
-    pub(crate) fn status(&self) -> NodeStatus {
-        let stats = self.wal.stats();
-        NodeStatus {
-            id: self.me.id,
-            name: self.me.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: self.started.elapsed().as_millis() as u64,
-            server_seen_ms: self.server.seen().map(|seen| seen.as_millis() as u64),
-            groups: self.groups().iter().map(|group| group.status()).collect(),
-            log_bytes: stats.bytes_on_disk,
-            fsync_us: stats.fsync_us_median,
-            disk_full: self.disk_full(),
-        }
-    }
-
-    /// Hands over whatever this node leads, and stops.
-    pub(crate) async fn stop(&self, patience: Duration) {
-        let groups = self.groups();
-        let hand_over = groups.iter().filter(|group| group.leads());
-        let handed = futures::future::join_all(hand_over.map(|group| group.hand_over(patience)));
-        let handed = handed.await;
-        if handed.contains(&false) {
-            warn!("not everything that this node led was taken over by another");
-        }
-        self.say_goodbye(patience).await;
-        if handed.contains(&true) {
-            tokio::time::sleep(REDIRECT_FOR).await;
-        }
-        // A group whose log waits for its disk cannot stop by itself; closing the log ends it.
-        let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
-        futures::future::join_all(stops).await;
-        self.endpoint.close().await;
-        self.end_tasks().await;
-        self.wal.close();
-    }
-
     /// Runs a task that ends with the node at the latest.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
@@ -458,71 +259,6 @@ impl Node {
     pub(crate) async fn end_tasks(&self) {
         self.pulses.end().await;
         self.tasks.end().await;
-    }
-
-    async fn say_goodbye(&self, patience: Duration) {
-        let Some(coordinator) = self.control.leader().filter(|leader| *leader != self.me.id) else {
-            return;
-        };
-        let goodbye = crate::announce::tell(
-            self,
-            coordinator,
-            dkv_wire::message::RequestBody::Leaving,
-            patience,
-        );
-        if let Err(error) = goodbye.await {
-            info!(%error, "the coordinator was not told that this node leaves");
-        }
-    }
-}
-
-/// Opens groups.
-struct Opener<'a> {
-    me: NodeId,
-    directory: &'a DataDir,
-    config: &'a Arc<raft::Config>,
-    wal: &'a Wal,
-    engine: &'a Engine,
-    peers: &'a Peers,
-    pulses: &'a Pulses,
-    log_bytes_max: u64,
-}
-
-impl Opener<'_> {
-    async fn open(&self, id: GroupId) -> Result<Group, String> {
-        let engine = self.engine.clone();
-        let loaded = run_blocking(move || Machine::load(engine.group(id)?));
-        let damaged = |problem: String| self.directory.damaged(problem).to_string();
-        let machine =
-            loaded.await.map_err(|error| error.to_string())?.map_err(|error| match error {
-                EngineError::Damaged { .. } => damaged(error.to_string()),
-                error => error.to_string(),
-            })?;
-        let log = self.wal.group(id);
-        check_fit(id, &machine, &log).map_err(damaged)?;
-        Group::start(GroupParts {
-            id,
-            me: self.me,
-            config: Arc::clone(self.config),
-            log,
-            machine,
-            peers: self.peers.clone(),
-            pulses: self.pulses.clone(),
-            log_bytes_max: self.log_bytes_max,
-        })
-        .await
-    }
-}
-
-/// A log that begins after the state ends has lost entries in between.
-fn check_fit(id: GroupId, machine: &Machine, log: &crate::wal::GroupLog) -> Result<(), String> {
-    let applied = machine.handle().summary().applied_index;
-    match log.state().purged {
-        Some((purged, _)) if purged > applied => Err(format!(
-            "the checkpoint of group {id} in state ends at entry {applied}, and its log begins after \
-             entry {purged}"
-        )),
-        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,56 @@
+//! Handing leadership over with nothing under way.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use dkv_wire::id::NodeId;
+use tokio::sync::oneshot;
+
+use super::Group;
+use crate::raft::{self, Metrics, ServerState};
+use crate::writes::Hold;
+
+impl Group {
+    /// Hands leadership to the voter that has most of the log, and waits until that is done.
+    ///
+    /// Returns whether this replica leads no more.
+    pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
+        let mut metrics = self.metrics();
+        let Some(successor) = successor(&metrics.borrow(), self.me, self.live_within_ms) else {
+            return !self.leads();
+        };
+        // Held until the end of this function.
+        let _hold = self.hold(patience / 2).await;
+        if self.raft().trigger().transfer_leader(successor).await.is_err() {
+            return false;
+        }
+        let gone = metrics.wait_for(|metrics| {
+            metrics.state != ServerState::Leader && metrics.current_leader != Some(self.me)
+        });
+        matches!(tokio::time::timeout(patience, gone).await, Ok(Ok(_)))
+    }
+
+    /// Lets no batch begin until what is returned is dropped, and waits, with patience, until those
+    /// under way are done. What is not done by then is in doubt for a moment, as after a crash.
+    async fn hold(&self, patience: Duration) -> Option<oneshot::Sender<()>> {
+        let (drained, when_drained) = oneshot::channel();
+        let (hold, released) = oneshot::channel();
+        // The control group has no such task, and needs none.
+        self.holds.send(Hold { drained, released }).await.ok()?;
+        let _ = tokio::time::timeout(patience, when_drained).await;
+        Some(hold)
+    }
+}
+
+/// Of the other voters, one that answers and of these the one that has most of the log.
+fn successor(metrics: &Metrics, me: NodeId, live_within_ms: u64) -> Option<NodeId> {
+    let silence = raft::silence(metrics);
+    let live = |node: &NodeId| silence.get(node).is_some_and(|ms| *ms <= live_within_ms);
+    let voters: BTreeSet<NodeId> = metrics.membership_config.membership().voter_ids().collect();
+    let replication = metrics.replication.as_ref()?;
+    replication
+        .iter()
+        .filter(|(node, _)| **node != me && voters.contains(node))
+        .max_by_key(|(node, matched)| (live(node), **matched))
+        .map(|(node, _)| *node)
+}

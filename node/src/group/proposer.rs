@@ -1,0 +1,79 @@
+//! What the tasks of a group propose and confirm through.
+
+use bytes::Bytes;
+use dkv_wire::id::{NodeId, Term};
+use dkv_wire::message::Refusal;
+
+use crate::raft::{self, MachineHandle, MetricsWatch, Outcome, Pulses, Raft, ServerState};
+use crate::state::CommandResult;
+
+/// Why something that was proposed to a group did not come to an answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ProposeError {
+    /// This replica does not lead. No effect.
+    #[error("not the leader")]
+    NotLeader(Option<NodeId>),
+    /// No quorum answers. No effect.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It is in a log, and whether it stays there is for another leader to say.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl From<ProposeError> for Refusal {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader(primary) => Self::NotPrimary { primary },
+            ProposeError::Unavailable(why) => Self::Unavailable(why),
+            ProposeError::Unknown(why) => Self::Unknown(why),
+        }
+    }
+}
+
+/// What the tasks of a group propose and confirm through.
+pub(crate) struct Proposer {
+    pub(super) raft: Raft,
+    pub(super) machine: MachineHandle,
+    pub(super) pulses: Pulses,
+}
+
+impl Proposer {
+    /// Proposes a batch to a shard and waits until it is applied.
+    pub(crate) async fn propose_batch(
+        &self,
+        batch: Bytes,
+    ) -> Result<(Term, Vec<CommandResult>), ProposeError> {
+        match raft::propose(&self.raft, batch).await? {
+            (term, Outcome::Shard(results)) => Ok((term, results)),
+            (_, other) => Err(ProposeError::Unknown(format!("a shard answered {other}"))),
+        }
+    }
+
+    /// Makes sure that this replica leads and has applied what was committed before the call.
+    pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
+        let _hurry = self.pulses.hurry();
+        raft::confirm_leadership(&self.raft).await
+    }
+
+    /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last
+    /// confirmed it; of others, since a quorum confirmed the leader that they heard, provided that
+    /// they have all that it had committed.
+    pub(crate) fn staleness_ms(&self) -> Option<u64> {
+        let metrics = MetricsWatch::of(&self.raft);
+        let metrics = metrics.borrow();
+        // A leader may lack the last of what the one before it committed, until it has applied an
+        // entry of its own.
+        let applied_own =
+            metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term);
+        match metrics.state {
+            ServerState::Leader if applied_own => raft::since_quorum_ms(&metrics),
+            _ => self.machine.staleness_ms(),
+        }
+    }
+
+    /// The state.
+    pub(crate) fn machine(&self) -> &MachineHandle {
+        &self.machine
+    }
+}

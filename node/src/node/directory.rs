@@ -1,0 +1,121 @@
+//! The directory: how it is changed, and what it makes this node do.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+
+use dkv_wire::id::GroupId;
+use tracing::warn;
+
+use super::{Node, lock};
+use crate::group::ProposeError;
+use crate::shell::unix_ms;
+use crate::state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult};
+
+impl Node {
+    /// Changes the directory, if this node is the coordinator.
+    pub(crate) async fn change_directory(
+        &self,
+        command: DirectoryCommand,
+    ) -> Result<DirectoryResult, ProposeError> {
+        if !self.control.leads() {
+            return Err(ProposeError::NotLeader(self.control.leader()));
+        }
+        let begins = matches!(command, DirectoryCommand::Create { .. });
+        if !begins
+            && !self.control.machine().with_directory(|found| found.exists()).unwrap_or(false)
+        {
+            // A leader applies what there is before it is of use; a founder has to begin first.
+            return Err(ProposeError::Unavailable("the network has not begun yet".into()));
+        }
+        let entry = DirectoryEntry { time_ms: unix_ms(), command };
+        self.control.propose_directory(&entry).await
+    }
+
+    /// The first entry of a network that this node founds and that has none yet.
+    pub(crate) fn creation(&self) -> Option<DirectoryCommand> {
+        let exists =
+            self.control.machine().with_directory(|directory| directory.exists()).unwrap_or(true);
+        if exists || !self.founder {
+            return None;
+        }
+        Some(DirectoryCommand::Create {
+            network: self.me.network,
+            settings: self.settings(),
+            founder: self.announcement(),
+        })
+    }
+
+    /// What this node says of itself.
+    pub(crate) fn announcement(&self) -> Announcement {
+        Announcement { id: self.me.id, name: self.me.name.clone(), address: self.me.address }
+    }
+
+    /// Initialises the shards of a network that this node founds. Returns whether there are any
+    /// left to do: until then nobody else becomes a member of anything.
+    pub(crate) async fn start_founded_shards(&self) -> bool {
+        let unstarted = self.control.machine().with_directory(|directory| {
+            let groups = directory.groups().iter();
+            let unstarted = groups.filter(|(id, plan)| id.is_shard() && !plan.started);
+            unstarted.map(|(id, _)| *id).collect::<Vec<_>>()
+        });
+        let unstarted = unstarted.unwrap_or_default();
+        for id in &unstarted {
+            let Some(group) = self.group(*id) else { continue };
+            if !self.founder {
+                warn!(group = %id, "a shard was never started by the node that founded the network");
+                continue;
+            }
+            if let Err(error) = group.initialize().await {
+                warn!(group = %id, %error, "the shard was not initialised");
+                continue;
+            }
+            if let Err(error) = self.change_directory(DirectoryCommand::ShardStarted(*id)).await {
+                warn!(group = %id, %error, "the shard was not noted as started");
+            }
+        }
+        !unstarted.is_empty()
+    }
+
+    /// Does what the directory says concerns this node: learns addresses and the deny list, starts
+    /// the groups that it shall hold.
+    pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), String> {
+        let news = self.control.machine().with_directory(|directory| {
+            let addresses: Vec<_> =
+                directory.nodes().iter().map(|(id, member)| (*id, member.address)).collect();
+            let wanted: BTreeSet<GroupId> = directory
+                .groups()
+                .iter()
+                .filter(|(_, plan)| plan.has(self.me.id))
+                .map(|(id, _)| *id)
+                .collect();
+            let denied: Vec<_> = directory.denied().iter().copied().collect();
+            (addresses, wanted, denied, directory.settings().cloned())
+        });
+        let Some((addresses, wanted, denied, settings)) = news else { return Ok(()) };
+        if denied.contains(&self.me.id.into()) {
+            self.fail(format!(
+                "this node was removed from the network; to join again, start it with an empty \
+                 data directory (this one is {})",
+                self.directory.path().display()
+            ));
+            return Ok(());
+        }
+        for (id, address) in addresses {
+            // Only what is new in it: of what has stayed as it was, the server may know better.
+            let before = lock(&self.listed).insert(id, address);
+            if id != self.me.id && before != Some(address) {
+                self.peers.learn(id, address);
+            }
+        }
+        self.gate.set_denied(denied);
+        if let Some(settings) = settings {
+            *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        }
+        for id in wanted {
+            if self.group(id).is_none() {
+                self.open_group(id).await?;
+            }
+        }
+        Ok(())
+    }
+}
