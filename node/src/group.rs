@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use crate::peers::Peers;
 use crate::raft::{
-    self, Machine, MachineHandle, MetricsWatch, Network, Outcome, Pulses, Raft, ServerState,
-    Sessions,
+    self, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Promises, Pulses, Raft,
+    ServerState, Sessions,
 };
 use crate::reads::{self, PendingRead};
 use crate::state::steward::Step;
@@ -33,6 +33,7 @@ pub(crate) struct Group {
     live_within_ms: u64,
     proposer: Arc<Proposer>,
     sessions: Sessions,
+    promises: Promises,
     writes: mpsc::Sender<PendingWrite>,
     reads: mpsc::Sender<PendingRead>,
     holds: mpsc::Sender<Hold>,
@@ -59,6 +60,7 @@ impl Group {
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
+        let promises = Promises::new(log.clone(), handle.clone());
         let sessions = Sessions::default();
         let network = Network::new(id, me, peers, pulses.clone(), sessions.clone());
         let raft = raft::start(me, config, log, machine, network).await?;
@@ -72,7 +74,18 @@ impl Group {
             tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, brakes));
             tasks.spawn(reads::run(id, me, Arc::clone(&proposer), read_queue));
         }
-        Ok(Self { id, me, live_within_ms, proposer, sessions, writes, reads, holds, tasks })
+        Ok(Self {
+            id,
+            me,
+            live_within_ms,
+            proposer,
+            sessions,
+            promises,
+            writes,
+            reads,
+            holds,
+            tasks,
+        })
     }
 
     /// Which group.
@@ -88,6 +101,20 @@ impl Group {
     /// The state.
     pub(crate) fn machine(&self) -> &MachineHandle {
         &self.proposer.machine
+    }
+
+    /// What this replica has promised to keep.
+    pub(crate) fn promises(&self) -> &Promises {
+        &self.promises
+    }
+
+    /// The replica as the other members see it.
+    pub(crate) fn as_member(&self) -> Member {
+        Member {
+            raft: self.raft().clone(),
+            machine: self.machine().clone(),
+            promises: self.promises.clone(),
+        }
     }
 
     /// Hands a validated command to the next batch, or refuses it.

@@ -23,7 +23,7 @@ use super::codec::{
 };
 use super::pulse::{Pulse, PulseAnswer};
 use super::snapshot::NotTaken;
-use super::{MachineHandle, Raft, Snapshot, SnapshotData, Types, Vote};
+use super::{MachineHandle, Promises, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::hearing::Hearing;
 
 type Reader = FrameReader<quinn::RecvStream>;
@@ -35,10 +35,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pulses that wait for their answers at once; more are left in the stream.
 const PULSES_MAX: usize = 16;
 
+/// A replica of this node, as the other members see it.
+#[derive(Clone)]
+pub(crate) struct Member {
+    pub(crate) raft: Raft,
+    pub(crate) machine: MachineHandle,
+    pub(crate) promises: Promises,
+}
+
 /// Answers calls until the peer ends the stream.
 pub(crate) async fn serve_calls(
-    raft: Raft,
-    machine: MachineHandle,
+    member: Member,
     from: NodeId,
     hearing: Hearing,
     mut reader: Reader,
@@ -46,7 +53,7 @@ pub(crate) async fn serve_calls(
 ) {
     while let Ok(Some(frame)) = reader.next().await {
         hearing.heard(Instant::now());
-        let answered = answer_call(&raft, &machine, from, &frame);
+        let answered = answer_call(&member, from, &frame);
         let answer = match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
             Ok(answer) => answer,
             Err(_) => Err("no answer in time".to_owned()),
@@ -57,21 +64,18 @@ pub(crate) async fn serve_calls(
     }
 }
 
-async fn answer_call(
-    raft: &Raft,
-    machine: &MachineHandle,
-    from: NodeId,
-    frame: &Bytes,
-) -> CallResult {
+async fn answer_call(member: &Member, from: NodeId, frame: &Bytes) -> CallResult {
     let call = decode::<Call>(frame).map_err(|error| error.to_string())?;
-    answer(raft, machine, from, call).await
+    answer(member, from, call).await
 }
 
-async fn answer(raft: &Raft, machine: &MachineHandle, from: NodeId, call: Call) -> CallResult {
+async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
+    let Member { raft, machine, promises } = member;
     match call {
-        Call::Heartbeat { append, quorum_age_ms } => {
+        Call::Heartbeat { append, quorum_age_ms, acknowledged } => {
             let request = decode_append(&append).map_err(|error| error.to_string())?;
             own(&request.vote, from)?;
+            promises.check(from, acknowledged)?;
             let committed = committed_by_leader(&request);
             let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
             if let (true, Some(committed), Some(age_ms)) =
@@ -106,7 +110,7 @@ fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
 
 /// Answers pulses until the peer ends the stream; `group` finds a group of this node.
 pub(crate) async fn serve_pulse(
-    group: impl Fn(GroupId) -> Option<(Raft, MachineHandle)>,
+    group: impl Fn(GroupId) -> Option<Member>,
     from: NodeId,
     hearing: Hearing,
     mut reader: Reader,
@@ -123,10 +127,10 @@ pub(crate) async fn serve_pulse(
                 let answers = calls.into_iter().map(|(id, call)| {
                     let group = group(id);
                     async move {
-                        let Some((raft, machine)) = group else {
+                        let Some(member) = group else {
                             return Err(format!("group {id} is not here"));
                         };
-                        let answered = answer(&raft, &machine, from, call);
+                        let answered = answer(&member, from, call);
                         let answered = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
                         answered.unwrap_or_else(|_| Err("no answer in time".to_owned()))
                     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dkv_wire::codec::{decode, encode};
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_wire::message::Acknowledged;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
@@ -69,6 +70,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
     let heartbeat = |age| Call::Heartbeat {
         append: Bytes::from(encode_append(&append(Vec::new())).concat()),
         quorum_age_ms: age,
+        acknowledged: age.map(|index| Acknowledged { term: Term(3), index }),
     };
     let request = || VoteRequest::new(vote, Some(log_id(2, 6)));
     let calls = [heartbeat(None), heartbeat(Some(4)), Call::Vote(request())];
