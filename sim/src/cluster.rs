@@ -117,11 +117,15 @@ impl Cluster {
         self.network.tick(self.now);
         log::at(self.now, "server");
         self.server.tick(self.now);
+        if self.server.is_up() && self.server.has_no_power() {
+            self.kill_server();
+        }
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
             log::at(self.now, &node.name);
             node.machine.tick(self.now);
-            if node.machine.is_up() && node.disk.is_dead() {
+            let dark = node.disk.is_dead() || node.machine.has_no_power();
+            if node.machine.is_up() && dark {
                 self.kill_node(index, Death::Power);
             } else if let Some(ended) = self.nodes[index].take_ended() {
                 let name = self.nodes[index].name.clone();
@@ -194,7 +198,8 @@ impl Cluster {
             advertise: None,
             token_file: Some(token_file),
             threads: None,
-            value_memory: None,
+            // Every other node has no room for values: it reads them back from its checkpoints.
+            value_memory: (index % 2 == 1).then_some(0),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = Arc::new(Mutex::new(None));
