@@ -12,6 +12,7 @@ use std::sync::Arc;
 use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::Refusal;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::peers::Peers;
 use crate::raft::{
@@ -23,7 +24,7 @@ use crate::state::steward::Step;
 use crate::state::{DirectoryEntry, DirectoryResult};
 use crate::tasks::Tasks;
 use crate::wal::GroupLog;
-use crate::writes::{self, Brakes, Hold, PendingWrite};
+use crate::writes::{self, Backlog, Brakes, Hold, PendingWrite};
 
 /// One group on this node.
 pub(crate) struct Group {
@@ -33,8 +34,9 @@ pub(crate) struct Group {
     live_within_ms: u64,
     proposer: Arc<Proposer>,
     sessions: Sessions,
-    promises: Promises,
+    member: Member,
     writes: mpsc::Sender<PendingWrite>,
+    backlog: Backlog,
     reads: mpsc::Sender<PendingRead>,
     holds: mpsc::Sender<Hold>,
     tasks: Tasks,
@@ -64,14 +66,16 @@ impl Group {
         let sessions = Sessions::default();
         let network = Network::new(id, me, peers, pulses.clone(), sessions.clone());
         let raft = raft::start(me, config, log, machine, network).await?;
+        let member = Member::new(raft.clone(), handle.clone(), promises);
         let proposer = Arc::new(Proposer { raft, machine: handle, pulses });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
-        let tasks = Tasks::default();
+        let (tasks, backlog) = (Tasks::default(), Backlog::default());
         if id.is_shard() {
             let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
-            tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, brakes));
+            let writing = Arc::clone(&proposer);
+            tasks.spawn(writes::run(id, me, writing, write_queue, brakes, backlog.clone()));
             tasks.spawn(reads::run(id, me, Arc::clone(&proposer), read_queue));
         }
         Ok(Self {
@@ -80,8 +84,9 @@ impl Group {
             live_within_ms,
             proposer,
             sessions,
-            promises,
+            member,
             writes,
+            backlog,
             reads,
             holds,
             tasks,
@@ -105,20 +110,23 @@ impl Group {
 
     /// What this replica has promised to keep.
     pub(crate) fn promises(&self) -> &Promises {
-        &self.promises
+        &self.member.promises
     }
 
     /// The replica as the other members see it.
     pub(crate) fn as_member(&self) -> Member {
-        Member {
-            raft: self.raft().clone(),
-            machine: self.machine().clone(),
-            promises: self.promises.clone(),
-        }
+        self.member.clone()
     }
 
     /// Hands a validated command to the next batch, or refuses it.
-    pub(crate) fn write(&self, write: PendingWrite) {
+    pub(crate) fn write(&self, mut write: PendingWrite) {
+        match self.backlog.enter(write.command.len(), write.expires, Instant::now()) {
+            Ok(place) => write.place = place,
+            Err(retry_after) => {
+                let retry_after_ms = retry_after.as_millis() as u32; // a second at the most
+                return write.reply.refuse(Refusal::Overloaded { retry_after_ms });
+            }
+        }
         if let Err(error) = self.writes.try_send(write) {
             error.into_inner().reply.refuse(Refusal::Overloaded { retry_after_ms: 20 });
         }

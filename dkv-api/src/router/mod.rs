@@ -87,6 +87,8 @@ pub(crate) enum Effect<W> {
 /// See the [module](self).
 pub(crate) struct Router<W> {
     first_session: SessionId,
+    /// Tells this client's pauses from those of others that were told to come again at once.
+    jitter: u64,
     view: Option<Arc<NetworkView>>,
     /// What the server said when it had no view.
     no_view: Option<String>,
@@ -110,6 +112,7 @@ impl<W> Router<W> {
     pub(crate) fn new(first_session: SessionId) -> Self {
         Self {
             first_session,
+            jitter: first_session.0.as_u64_pair().1,
             view: None,
             no_view: None,
             ask_server_at: Duration::ZERO,

@@ -9,8 +9,15 @@
 //! have an entry that was committed, and its votes may be forgotten too. It stops, and comes back
 //! under a new identity, as one that has promised nothing.
 //!
+//! The same is asked for another reason: whether a leader is still followed here. openraft answers a
+//! heartbeat once all that it gave to the log before is on disk, which is right for entries and far
+//! more than a heartbeat asks. While a disk is slow, leaders would seem to have lost their quorum, and no
+//! read could be confirmed. See [`Promises::follows`].
+//!
 //! Deliberately missing: what no leader is left to tell. If the leader dies together with the disk
 //! of the voter, two failures have met, which is more than three voters are for.
+
+use std::time::Duration;
 
 use dkv_wire::codec::decode;
 use dkv_wire::id::{NodeId, Term};
@@ -19,6 +26,9 @@ use tokio::sync::watch;
 
 use super::{MachineHandle, Vote};
 use crate::wal::GroupLog;
+
+/// A disk that has written for so long may never end it.
+const STALLED: Duration = Duration::from_millis(500);
 
 /// What a replica has promised, and whether it has broken it.
 #[derive(Clone)]
@@ -64,6 +74,17 @@ impl Promises {
         );
         self.broken.send_replace(Some(why.clone()));
         Err(why)
+    }
+
+    /// Whether this replica follows the leader that has this vote, and its disk is slow at worst.
+    ///
+    /// What counts is the vote that was given to the log last. openraft tells a candidate that it has a
+    /// vote only once that is on disk, which is after it was given to the log: as long as the leader's
+    /// own vote is the last one there, no later leader has been elected with the help of this replica.
+    pub(crate) fn follows(&self, vote: &Vote) -> bool {
+        let own = self.log.state().vote.and_then(|own| decode::<Vote>(&own).ok());
+        // One whose disk has stalled is as good as gone, and must seem so.
+        own.as_ref() == Some(vote) && vote.committed && self.log.write_pending() < STALLED
     }
 
     /// Waits until a promise was found broken, and returns what is missing.

@@ -20,8 +20,8 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    Machine, MachineHandle, Member, MetricsWatch, Network, Promises, Pulses, Raft, Sessions, SnapshotMeta,
-    StoredMembership, config,
+    Machine, MachineHandle, Member, MetricsWatch, Network, Promises, Pulses, Raft, Sessions,
+    SnapshotMeta, StoredMembership, config,
 };
 use crate::disk::MemoryDisk;
 use crate::peers::Peers;
@@ -73,7 +73,7 @@ impl Replica {
     /// The same, as the other members see it.
     pub(super) fn member(&self) -> Member {
         let (raft, machine) = (self.raft.clone(), self.machine.clone());
-        Member { raft, machine, promises: self.promises.clone() }
+        Member::new(raft, machine, self.promises.clone())
     }
 
     /// Its store.

@@ -4,6 +4,7 @@
 //! both were compared by the time a stream gets here. What remains is checked here: that the vote
 //! in every message is the sender's own. Nobody can lead, or stand, in another's name.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +13,9 @@ use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::id::{GroupId, NodeId};
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt, unfold};
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -32,6 +34,11 @@ type Writer = FrameWriter<quinn::SendStream>;
 /// Time that a call may wait for the group, whose disk may have stalled.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Time that a heartbeat may wait for what was given to the disk before it.
+const SYNC_PATIENCE: Duration = Duration::from_millis(5);
+/// Heartbeats of a group that were answered before the disk was ready for openraft's own answer.
+const LATE_MAX: usize = 16;
+
 /// Pulses that wait for their answers at once; more are left in the stream.
 const PULSES_MAX: usize = 16;
 
@@ -41,6 +48,13 @@ pub(crate) struct Member {
     pub(crate) raft: Raft,
     pub(crate) machine: MachineHandle,
     pub(crate) promises: Promises,
+    late: Arc<Semaphore>,
+}
+
+impl Member {
+    pub(crate) fn new(raft: Raft, machine: MachineHandle, promises: Promises) -> Self {
+        Self { raft, machine, promises, late: Arc::new(Semaphore::new(LATE_MAX)) }
+    }
 }
 
 /// Answers calls until the peer ends the stream.
@@ -70,20 +84,29 @@ async fn answer_call(member: &Member, from: NodeId, frame: &Bytes) -> CallResult
 }
 
 async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
-    let Member { raft, machine, promises } = member;
+    let Member { raft, machine, promises, .. } = member;
     match call {
         Call::Heartbeat { append, quorum_age_ms, acknowledged } => {
             let request = decode_append(&append).map_err(|error| error.to_string())?;
             own(&request.vote, from)?;
             promises.check(from, acknowledged)?;
-            let committed = committed_by_leader(&request);
-            let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
-            if let (true, Some(committed), Some(age_ms)) =
-                (answer.is_success(), committed, quorum_age_ms)
-            {
-                machine.heard_leader(Duration::from_millis(age_ms), committed);
+            let vote = request.vote;
+            let hearing = hear(raft.clone(), machine.clone(), request, quorum_age_ms);
+            let mut hearing = Box::pin(hearing);
+            if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut hearing).await {
+                return heard;
             }
-            Ok(CallAnswer::Heartbeat(answer))
+            // It waits for the disk.
+            if !promises.follows(&vote) {
+                return hearing.await;
+            }
+            if let Ok(permit) = Arc::clone(&member.late).try_acquire_owned() {
+                tokio::spawn(async move {
+                    let _ = hearing.await;
+                    drop(permit);
+                });
+            }
+            Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success))
         }
         Call::Vote(request) => {
             own(&request.vote, from)?;
@@ -99,6 +122,21 @@ async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
             answer.map(CallAnswer::Transfer).map_err(|error| error.to_string())
         }
     }
+}
+
+/// Hands a heartbeat to openraft.
+async fn hear(
+    raft: Raft,
+    machine: MachineHandle,
+    request: AppendEntriesRequest<Types>,
+    quorum_age_ms: Option<u64>,
+) -> CallResult {
+    let committed = committed_by_leader(&request);
+    let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
+    if let (true, Some(committed), Some(age_ms)) = (answer.is_success(), committed, quorum_age_ms) {
+        machine.heard_leader(Duration::from_millis(age_ms), committed);
+    }
+    Ok(CallAnswer::Heartbeat(answer))
 }
 
 /// What a leader has committed, if that is all there is: one that has committed nothing of its own

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::GroupId;
@@ -376,6 +377,11 @@ impl GroupLog {
     /// in use and the spare.
     pub fn bytes_held(&self) -> u64 {
         self.shared().lock().segments.bytes_held()
+    }
+
+    /// How long the write that is under way has been so, of whatever group; zero if there is none.
+    pub fn write_pending(&self) -> Duration {
+        Duration::from_micros(self.shared().lock().timing.pending_us())
     }
 
     /// What the group has besides its entries, and which entries there are.

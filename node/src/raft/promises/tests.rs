@@ -56,3 +56,15 @@ async fn a_replica_that_begins_has_promised_nothing() {
     let acknowledged = Some(Acknowledged { term: Term(5), index: 11 });
     assert!(promises.check(NodeId::random(), acknowledged).is_ok());
 }
+
+#[tokio::test]
+async fn a_leader_is_followed_until_a_vote_for_another_is_on_its_way() {
+    let leader = NodeId::random();
+    let (_replica, promises, log) = log(leader).await;
+    assert!(promises.follows(&Vote::new_committed(5, leader)));
+    assert!(!promises.follows(&Vote::new(5, leader)), "one who stands does not lead");
+    assert!(!promises.follows(&Vote::new_committed(4, leader)));
+    assert!(!promises.follows(&Vote::new_committed(5, NodeId::random())));
+    log.save_vote(encode(&Vote::new(6, NodeId::random())), Box::new(|_| ())).unwrap();
+    assert!(!promises.follows(&Vote::new_committed(5, leader)));
+}
