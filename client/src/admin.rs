@@ -143,6 +143,7 @@ mod tests {
             id: NodeId(Uuid::from_u128(id << 96)),
             name: name.into(),
             address: "127.0.0.1:1".parse().unwrap(),
+            region: None,
             state: NodeState::Live,
         }
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dkv_api::{HolderId, Level, Role, Uuid};
+use dkv_api::{HolderId, Level, Region, Role, Uuid};
 
 use crate::human::parse_time;
 
@@ -27,6 +27,7 @@ Examples:
   dkv 127.0.0.1:4400                              a prompt; from a pipe, commands line by line
   dkv 127.0.0.1:4400 put \"a key\" \"some value\"     words, with quotes as the shell has them
   dkv 127.0.0.1:4400 status                       how the network is
+  dkv 127.0.0.1:4400 scan user/ --limit 10        keys in order, with their values
   dkv 127.0.0.1:4400 load words.txt --verify      store a file, and compare
 
 Exit status: 0 if everything succeeded, 1 if something failed, 2 if the command line is wrong.";
@@ -40,7 +41,7 @@ Exit status: 0 if everything succeeded, 1 if something failed, 2 if the command 
     version,
     after_help = EXAMPLES,
     override_usage = "dkv [OPTIONS] <ADDRESS> [COMMAND]...\n       dkv [OPTIONS] <ADDRESS> \
-        status|load|verify|token|remove|revoke ...\n       dkv local|drill|server|node|completions ...",
+        status|scan|load|verify|token|remove|revoke ...\n       dkv local|drill|server|node|completions ...",
     subcommand_value_name = "WORD",
     subcommand_help_heading = "Words",
     disable_help_subcommand = true
@@ -74,6 +75,11 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) timeout: Option<Duration>,
 
+    /// Region that you are in: eventual reads are answered there if they can be [default: whoever is
+    /// reached soonest]
+    #[arg(long, env = "DKV_REGION")]
+    pub(crate) region: Option<Region>,
+
     /// File with a join token [default: what a server of this machine has left for you]
     #[arg(long, value_name = "FILE", env = "DKV_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -85,6 +91,7 @@ impl Connect {
         Self {
             level: self.level.or(other.level),
             timeout: self.timeout.or(other.timeout),
+            region: self.region.or(other.region),
             token_file: self.token_file.or(other.token_file),
         }
     }
@@ -99,6 +106,23 @@ pub(crate) enum Word {
         /// Print a JSON document for programs
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// List keys with their values, in order, as CSV that load takes
+    #[command(override_usage = "dkv <ADDRESS> scan [PREFIX] [OPTIONS]")]
+    Scan {
+        /// Keys that begin with this [default: all]
+        prefix: Option<OsString>,
+        /// Keys after this one, which need not exist
+        #[arg(long, value_name = "KEY")]
+        after: Option<OsString>,
+        /// So many at most
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+        /// Print the keys alone
+        #[arg(long)]
+        keys: bool,
         #[command(flatten)]
         connect: Connect,
     },
@@ -149,6 +173,7 @@ impl Word {
     pub(crate) fn needs_address(&self) -> Option<&'static str> {
         match self {
             Self::Status { .. } => Some("status"),
+            Self::Scan { .. } => Some("scan"),
             Self::Load(_) => Some("load FILE"),
             Self::Verify(_) => Some("verify FILE"),
             Self::Token(_) => Some("token list"),

@@ -12,7 +12,7 @@ use dkv_wire::join::JoinError;
 use dkv_wire::message::JoinRefusal;
 
 use crate::cli::{Addresses, Cli, Connect, TokenAction, Word};
-use crate::grammar::{self, Command};
+use crate::grammar::{self, Command, Scan};
 use crate::load::{self, Task};
 use crate::screen::Screen;
 use crate::signals::Signals;
@@ -137,7 +137,7 @@ async fn word_on_network(
     screen: &mut Screen,
 ) -> ExitCode {
     let (connect, role) = match &word {
-        Word::Status { connect, .. } => (connect, Role::Client),
+        Word::Status { connect, .. } | Word::Scan { connect, .. } => (connect, Role::Client),
         Word::Load(args) => (&args.transfer.connect, Role::Client),
         Word::Verify(args) => (&args.connect, Role::Client),
         Word::Token(args) => {
@@ -173,6 +173,12 @@ async fn on_session(word: &Word, session: &Session, screen: &mut Screen) -> io::
         Word::Status { json, .. } => {
             run::all(&[Command::Status { json: *json }], session, screen).await
         }
+        Word::Scan { prefix, after, limit, keys, .. } => {
+            let bytes = |text: &Option<OsString>| text.clone().unwrap_or_default().into_vec();
+            let (prefix, after) = (bytes(prefix), bytes(after));
+            let scan = Scan { prefix, after, limit: *limit, keys_only: *keys };
+            run::all(&[Command::Scan(scan)], session, screen).await
+        }
         Word::Load(args) => {
             let loaded = load::run(Task::Load, &args.transfer, session, screen).await?;
             if !loaded || !args.verify {
@@ -200,6 +206,7 @@ pub(crate) fn connection(address: Addresses, connect: Connect, role: Role) -> Co
         role,
         level: connect.level.unwrap_or(Level::Strong),
         timeout: connect.timeout,
+        region: connect.region,
         token_file: connect.token_file,
         home: None,
     }

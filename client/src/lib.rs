@@ -38,6 +38,7 @@ mod gateway;
 
 mod roles;
 
+mod csv;
 mod dispatch;
 mod human;
 mod signals;

@@ -7,8 +7,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkv_api::{Condition, Error, Receipt};
+use dkv_api::{Condition, Error, Pair, Receipt};
 
+use crate::csv;
 use crate::grammar::{Command, Key, WORDS};
 use crate::human;
 use crate::screen::{Screen, Tone};
@@ -81,6 +82,13 @@ pub(crate) async fn one(
                 }
             }
         }
+        Command::Scan(scan) => {
+            let said = store.scan(scan, |pair| screen.record(&listed(pair))).await?;
+            screen.flush()?;
+            if let Err(error) = said {
+                return Ok(failed(screen, &scan_problem(&error)));
+            }
+        }
         Command::Wait { ms } => {
             tokio::time::sleep(Duration::from_millis(*ms)).await;
             screen.line(&format!("waited {ms} ms"))?;
@@ -125,6 +133,18 @@ fn say_written(
     screen.line(&line)
 }
 
+/// A line of a list: a record of CSV, or a field of it.
+fn listed(pair: &Pair) -> Vec<u8> {
+    match &pair.value {
+        Some(value) => csv::record(&pair.key, value),
+        None => {
+            let mut line = Vec::new();
+            csv::field(&pair.key, &mut line);
+            line
+        }
+    }
+}
+
 /// What a terminal shows about a read, beside the value.
 fn about(receipt: &Receipt) -> String {
     use dkv_api::Level::{Eventual, Strong};
@@ -152,6 +172,16 @@ pub(crate) fn read_problem(key: &Key, error: &Error) -> String {
         Error::Unavailable(why) => {
             format!("{key} could not be read now: {why}; try again, or read it eventual")
         }
+        other => request_problem(other),
+    }
+}
+
+/// What a failed scan means.
+fn scan_problem(error: &Error) -> String {
+    match error {
+        Error::Unavailable(why) => format!(
+            "the list is not complete: {why}; try again, or go on with --after and the last key"
+        ),
         other => request_problem(other),
     }
 }

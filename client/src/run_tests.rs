@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use dkv_api::{GroupId, Level, NetworkStatus, NodeId, Revision, Term, Value, Written};
 
 use super::*;
-use crate::grammar::{parse_arguments, parse_line};
+use crate::grammar::{Scan, parse_arguments, parse_line};
 use crate::pipe;
 use crate::screen::Shared;
 
@@ -86,6 +86,27 @@ impl Store for Fake {
         self.change(key, None, on)
     }
 
+    async fn scan(
+        &self,
+        scan: &Scan,
+        mut say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>> {
+        let (_, keys) = &*self.keys.lock().unwrap();
+        let matching = keys
+            .iter()
+            .filter(|(key, _)| key.starts_with(&scan.prefix) && **key > scan.after)
+            .take(scan.limit.unwrap_or(u64::MAX) as usize);
+        for (key, (revision, value)) in matching {
+            if let Err(error) = scripted(key) {
+                return Ok(Err(error));
+            }
+            let value = (!scan.keys_only).then(|| value.clone());
+            let key = Bytes::copy_from_slice(key);
+            say(&Pair { key, revision: Revision(*revision), value })?;
+        }
+        Ok(Ok(()))
+    }
+
     async fn status(&self) -> NetworkStatus {
         NetworkStatus { server: Err("no answer".into()), nodes: Vec::new(), view: None }
     }
@@ -93,6 +114,16 @@ impl Store for Fake {
     fn address(&self) -> &str {
         "127.0.0.1:4400"
     }
+}
+
+#[tokio::test]
+async fn a_scan_prints_what_load_takes() {
+    let input = b"W,b,1\nput a \"x\\ny\"\nW,c,\"q\"\nW,d,\nscan --limit 3\nscan c --keys\n";
+    let (succeeded, out, err) = piped(input).await;
+    assert!(succeeded, "{err}");
+    let out = String::from_utf8(out).unwrap();
+    let listed: Vec<&str> = out.lines().skip(4).collect();
+    assert_eq!(listed, ["a,\"x", "y\"", "b,1", "c,\"\"\"q\"\"\"", "c"]);
 }
 
 /// Runs an input as from a pipe.

@@ -103,6 +103,21 @@ impl Screen {
         self.out.flush()
     }
 
+    /// A record of a list that may be long: nothing is flushed before [`Self::flush`].
+    pub(crate) fn record(&mut self, record: &[u8]) -> io::Result<()> {
+        if self.terminal {
+            self.out.write_all(for_terminal(record).as_bytes())?;
+        } else {
+            self.out.write_all(record)?;
+        }
+        self.out.write_all(b"\n")
+    }
+
+    /// Lets out what was written.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
     /// Something to know that is no result, such as progress.
     pub(crate) fn note(&mut self, text: &str) {
         let text = paint(self.err_colour, Tone::Dim, text);

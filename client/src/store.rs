@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Condition, ConnectError, Error, Level, NetworkStatus, ReadOptions, Role, Value,
-    WriteOptions, Written,
+    Client, Condition, ConnectError, Error, Level, NetworkStatus, Pair, ReadOptions, Region, Role,
+    ScanOptions, Value, WriteOptions, Written,
 };
 
-use crate::grammar::{Action, Target};
+use crate::grammar::{Action, Scan, Target};
 use crate::screen::Screen;
 
 /// A network, as far as commands need it.
@@ -27,6 +27,16 @@ pub(crate) trait Store {
 
     /// Deletes a key.
     async fn delete(&self, key: &[u8], condition: Condition) -> Result<Written, Error>;
+
+    /// Lists keys in order, and says each as it comes, until that fails.
+    ///
+    /// # Errors
+    /// Those of whom each is said to.
+    async fn scan(
+        &self,
+        scan: &Scan,
+        say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>>;
 
     /// Asks everybody how they are.
     async fn status(&self) -> NetworkStatus;
@@ -75,6 +85,8 @@ pub(crate) struct Connection {
     pub(crate) level: Level,
     /// Time that a request may take; `None` is the library's.
     pub(crate) timeout: Option<Duration>,
+    /// The region to be in.
+    pub(crate) region: Option<Region>,
     /// Where the join token is, if not where the library looks.
     pub(crate) token_file: Option<PathBuf>,
     /// Where credentials are kept, if not in the user's place.
@@ -97,6 +109,9 @@ impl Session {
         if let Some(timeout) = connection.timeout {
             builder = builder.timeout(timeout);
         }
+        if let Some(region) = &connection.region {
+            builder = builder.region(region.clone());
+        }
         if let Some(file) = &connection.token_file {
             builder = builder.token_file(file);
         }
@@ -105,6 +120,31 @@ impl Session {
         }
         let client = builder.connect().await?;
         Ok(Self { client, level: connection.level, address: connection.servers.join(",") })
+    }
+}
+
+/// Lists keys of a network.
+async fn list(
+    client: &Client,
+    level: Level,
+    scan: &Scan,
+    mut say: impl FnMut(&Pair) -> io::Result<()>,
+) -> io::Result<Result<(), Error>> {
+    let Scan { prefix, after, limit, keys_only } = scan;
+    let mut scan = client.scan(ScanOptions {
+        prefix: Bytes::copy_from_slice(prefix),
+        after: Bytes::copy_from_slice(after),
+        limit: *limit,
+        values: !keys_only,
+        level,
+        timeout: None,
+    });
+    loop {
+        match scan.next().await {
+            Ok(Some(pair)) => say(&pair)?,
+            Ok(None) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
+        }
     }
 }
 
@@ -125,6 +165,14 @@ impl Store for Session {
 
     async fn delete(&self, key: &[u8], condition: Condition) -> Result<Written, Error> {
         self.client.delete_with(key, WriteOptions::from(condition)).await
+    }
+
+    async fn scan(
+        &self,
+        scan: &Scan,
+        say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>> {
+        list(&self.client, self.level, scan, say).await
     }
 
     async fn status(&self) -> NetworkStatus {

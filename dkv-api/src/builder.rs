@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dkv_wire::identity::Role;
 use dkv_wire::limits::REQUEST_TIMEOUT;
+use dkv_wire::region::Region;
 
 use crate::{Client, ConnectError};
 
@@ -18,6 +19,7 @@ pub struct ClientBuilder {
     pub(crate) nodes: Vec<String>,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) role: Role,
+    pub(crate) region: Option<Region>,
     pub(crate) timeout: Duration,
     pub(crate) home: Option<PathBuf>,
 }
@@ -29,6 +31,7 @@ impl Default for ClientBuilder {
             nodes: Vec::new(),
             token_file: None,
             role: Role::Client,
+            region: None,
             timeout: REQUEST_TIMEOUT,
             home: dkv_wire::local::home(),
         }
@@ -66,6 +69,13 @@ impl ClientBuilder {
     /// What to be in the network: [`Role::Client`] (the default) or [`Role::Admin`].
     pub fn role(mut self, role: Role) -> Self {
         self.role = role;
+        self
+    }
+
+    /// The region that this client is in: what any replica may answer is asked of one that is there, if
+    /// there is one. Without it, and among several, it is asked of the one that is reached soonest.
+    pub fn region(mut self, region: Region) -> Self {
+        self.region = Some(region);
         self
     }
 

@@ -21,6 +21,7 @@ use crate::error::{ConnectError, Error};
 use crate::keep::Keep;
 use crate::options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
 use crate::router::{Outcome, Work};
+use crate::scan::{Scan, ScanOptions};
 use crate::server::Server;
 use crate::shared::{self, Shared};
 
@@ -109,7 +110,8 @@ impl Client {
             })?;
         let has_server = !servers.is_empty();
         let known = connect::known_nodes(&keep, &credentials);
-        let shared = Shared::new(endpoint, Server::new(servers, connection), keep);
+        let server = Server::new(servers, connection);
+        let shared = Shared::new(endpoint, server, keep, builder.region.clone());
         shared.with(|router, now| match view {
             Some(view) => router.handle_view(now, view),
             None => {
@@ -214,6 +216,16 @@ impl Client {
         } else {
             Err(Error::NotFound { receipt: written.receipt })
         }
+    }
+
+    /// Lists keys with their values, in the order of their bytes. Nothing is asked before
+    /// [`Scan::next`] is called.
+    ///
+    /// A key that is there all the time comes once, with a value that it had meanwhile; one that is
+    /// written for the first time or deleted meanwhile comes or does not. What is listed together
+    /// need never have been there together.
+    pub fn scan(&self, options: ScanOptions) -> Scan {
+        Scan::new(self.clone(), options)
     }
 
     async fn propose(
@@ -424,7 +436,7 @@ fn closed() -> Error {
 }
 
 /// The router lets no answer through that is not one to the request.
-fn other_kind() -> Error {
+pub(crate) fn other_kind() -> Error {
     Error::Unknown("the answer is to another kind of request".into())
 }
 

@@ -76,6 +76,7 @@ mod keep;
 mod link;
 mod options;
 mod router;
+mod scan;
 mod server;
 mod session;
 mod shared;
@@ -85,10 +86,14 @@ pub use builder::{ClientBuilder, DEFAULT_PORT};
 pub use client::Client;
 pub use error::{ConnectError, Error};
 pub use options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
+pub use scan::{Scan, ScanOptions};
 
 pub use bytes::Bytes;
 pub use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
 pub use dkv_wire::identity::{Identity, Role};
-pub use dkv_wire::message::{Condition, Level, NodeStatus, Receipt, ServerStatus, TokenInfo};
+pub use dkv_wire::message::{
+    Condition, Level, NodeStatus, Page, Pair, Receipt, ServerStatus, TokenInfo,
+};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
+pub use dkv_wire::region::{Region, RegionError};
 pub use uuid::Uuid;

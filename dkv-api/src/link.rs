@@ -10,6 +10,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
@@ -43,6 +44,11 @@ impl Link {
     pub(crate) fn send(&self, sending: Sending) {
         let queue = if sending.bulk { &self.bulk } else { &self.small };
         let _ = queue.send(sending);
+    }
+
+    /// Time that a packet and its acknowledgement take, as measured by now.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.connection.rtt()
     }
 
     pub(crate) fn close(&self, why: &str) {

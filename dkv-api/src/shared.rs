@@ -13,6 +13,7 @@ use dkv_wire::id::{NodeId, SessionId};
 use dkv_wire::message::{ServerAnswer, ServerRequest};
 use dkv_wire::platform;
 use dkv_wire::quic::{Close, Endpoint};
+use dkv_wire::region::Region;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -51,7 +52,12 @@ struct Core {
 }
 
 impl Shared {
-    pub(crate) fn new(endpoint: Endpoint, server: Server, keep: Keep) -> Arc<Self> {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        server: Server,
+        keep: Keep,
+        region: Option<Region>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|itself| Self {
             itself: itself.clone(),
             started: Instant::now(),
@@ -62,7 +68,7 @@ impl Shared {
             asking_server: AtomicBool::new(false),
             busy: Notify::new(),
             core: Mutex::new(Core {
-                router: Router::new(SessionId::random()),
+                router: Router::new(SessionId::random(), region.clone()),
                 links: BTreeMap::new(),
                 closed: false,
                 ticking: false,
@@ -89,10 +95,10 @@ impl Shared {
         if core.closed {
             return false;
         }
-        let generation = link.generation;
+        let (generation, round_trip) = (link.generation, link.round_trip());
         // First the link, then the news: what the router wants sent goes through it.
         let replaced = core.links.insert(node, link);
-        let wanted = core.router.link_up(self.now(), node, generation);
+        let wanted = core.router.link_up(self.now(), node, generation, round_trip);
         if wanted {
             if let Some(old) = replaced {
                 old.close("replaced by a new connection");

@@ -45,6 +45,7 @@ pub(crate) async fn gather(client: &Client) -> NetworkStatus {
             id: report.id,
             name: report.name.clone(),
             address: report.address,
+            region: report.region.clone(),
             state: report.state,
         });
         others.extend(reports);

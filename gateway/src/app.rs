@@ -6,7 +6,6 @@ use axum::Router;
 use axum::response::IntoResponse;
 
 use crate::body::Budget;
-use crate::pairs::index::Index;
 use crate::problem::Problem;
 use crate::store::Store;
 use crate::{kvs, pairs, v1};
@@ -18,18 +17,11 @@ pub(crate) struct Gateway<S> {
     /// Where the network's server is, as it was given.
     pub(crate) network: Arc<str>,
     pub(crate) budget: Budget,
-    /// Which keys `/set` has stored.
-    pub(crate) index: Index,
 }
 
 /// The gateway of a store. `network` is where the network's server is, for the status.
 pub fn router<S: Store>(store: S, network: &str) -> Router {
-    let gateway = Gateway {
-        store,
-        network: network.into(),
-        budget: Budget::default(),
-        index: Index::default(),
-    };
+    let gateway = Gateway { store, network: network.into(), budget: Budget::default() };
     Router::new()
         .merge(v1::routes())
         .merge(kvs::routes())

@@ -9,6 +9,8 @@
 //! | `GET`, `HEAD /v1/kv/{key}` | a read, strong unless `?consistency=eventual` |
 //! | `PUT /v1/kv/{key}` | a write of the body |
 //! | `DELETE /v1/kv/{key}` | a delete |
+//! | `GET /v1/kv` | a page of a scan, as JSON ([`bytes_json`]) |
+//! | `POST /v1/batch` | many of these, each by itself |
 //! | `GET /v1/status` | the status of the network, as JSON |
 //! | `GET /livez`, `GET /readyz` | whether the process serves; whether the network does |
 //!
@@ -42,6 +44,8 @@
 mod limits;
 
 pub mod percent;
+
+pub mod bytes_json;
 
 pub mod query;
 

@@ -33,11 +33,26 @@ pub(crate) const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Time that this may take.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest query of a request's target.
-pub(crate) const QUERY_BYTES_MAX: usize = 1024;
+pub(crate) const QUERY_BYTES_MAX: usize = 6 * dkv_wire::limits::KEY_BYTES_MAX + 1024;
 /// What `Retry-After` says, in seconds.
 pub(crate) const RETRY_AFTER_S: u32 = 1;
 /// Time in which a network must answer to be called ready.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Keys on a page of `/v1/kv` unless something else is asked for.
+pub(crate) const LIST_LIMIT_DEFAULT: usize = 100;
+/// Most keys on a page.
+pub(crate) const LIST_LIMIT_MAX: usize = 1000;
+/// A page ends when it has so many bytes of keys and values.
+pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
+/// Longest body of a batch.
+pub(crate) const BATCH_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Operations of a batch.
+pub(crate) const BATCH_OPERATIONS_MAX: usize = 1000;
+/// Keys of a batch that are worked on at the same time.
+pub(crate) const BATCH_AT_ONCE: usize = 32;
+/// Values in the answer to a batch, in bytes.
+pub(crate) const BATCH_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Longest key of `/kvs`.
 pub(crate) const KVS_KEY_BYTES_MAX: usize = 250;
@@ -62,13 +77,7 @@ pub(crate) const PAIRS_KEYS_MAX: usize = 10_000;
 pub(crate) const PAIRS_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Keys of one such request that are read or written at the same time.
 pub(crate) const PAIRS_AT_ONCE: usize = 32;
-/// Lists of the index of pairs. It cannot be changed once there are pairs.
-pub(crate) const INDEX_LISTS: usize = 256;
-/// Attempts to change a list that others change too.
-pub(crate) const INDEX_ATTEMPTS_MAX: usize = 64;
-/// Pairs that `GET /fetch` reads ahead of those that were sent.
-pub(crate) const FETCH_ALL_AT_ONCE: usize = 8;
-/// Room that each `GET /fetch` takes of that for bodies: what it reads ahead, and a list.
+/// Room that each `GET /fetch` takes of that for bodies: the pages that a scan holds.
 pub(crate) const FETCH_ALL_BYTES: usize = 24 * 1024 * 1024;
 
 const _: () = {
@@ -76,6 +85,7 @@ const _: () = {
     assert!(3 * dkv_wire::limits::KEY_BYTES_MAX + QUERY_BYTES_MAX < HEAD_BYTES_MAX);
     assert!(KVS_VALUE_BYTES_MAX <= dkv_wire::limits::VALUE_BYTES_DEFAULT);
     assert!(FORWARD_IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
-    assert!((FETCH_ALL_AT_ONCE + 1) * dkv_wire::limits::VALUE_BYTES_DEFAULT < FETCH_ALL_BYTES);
+    assert!(PAGE_BYTES + VALUE_BYTES_MAX < BODIES_BYTES_MAX);
+    assert!(BATCH_BODY_BYTES_MAX + BATCH_ANSWER_BYTES_MAX < BODIES_BYTES_MAX);
     assert!(BODIES_BYTES_MAX <= u32::MAX as usize);
 };

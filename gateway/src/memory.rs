@@ -7,9 +7,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use dkv_api::{
-    Condition, Error, GroupId, Level, NetworkStatus, NodeId, ReadOptions, Receipt, Revision, Term,
-    Uuid, Value, WriteOptions, Written,
+    Condition, Error, GroupId, Level, NetworkStatus, NodeId, Pair, ReadOptions, Receipt, Revision,
+    ScanOptions, Term, Uuid, Value, WriteOptions, Written,
 };
+use futures::stream::{self, Stream};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
@@ -122,6 +123,32 @@ impl Store for Memory {
 
     async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
         self.change(key, None, options)
+    }
+
+    fn scan(
+        &self,
+        options: ScanOptions,
+    ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static {
+        let inner = self.inner.lock().unwrap();
+        let pairs: Vec<Result<Pair, Error>> = match &inner.failure {
+            Some(error) => vec![Err(error.clone())],
+            None => inner
+                .values
+                .iter()
+                .filter(|(key, _)| {
+                    key.starts_with(&options.prefix) && key.as_slice() > &options.after[..]
+                })
+                .take(options.limit.unwrap_or(u64::MAX) as usize)
+                .map(|(key, (value, revision))| {
+                    Ok(Pair {
+                        key: key.clone().into(),
+                        revision: Revision(*revision),
+                        value: options.values.then(|| value.clone()),
+                    })
+                })
+                .collect(),
+        };
+        stream::iter(pairs)
     }
 
     async fn status(&self) -> NetworkStatus {

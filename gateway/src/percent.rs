@@ -30,6 +30,20 @@ pub fn decode(text: &[u8]) -> Result<Cow<'_, [u8]>, BadPercent> {
     Ok(Cow::Owned(bytes))
 }
 
+/// Bytes as a part of a query: letters, digits and `-._~/` as they are.
+pub fn encode(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                text.push(char::from(*byte));
+            }
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
 /// The first value of a field in a form (`application/x-www-form-urlencoded`), as the URL standard
 /// of WHATWG reads one: a plus is a blank, and a `%` that encodes nothing is a `%`.
 pub fn form_field(form: &[u8], name: &[u8]) -> Option<Vec<u8>> {

@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use dkv_api::{Error, Receipt, Revision};
 use serde_json::json;
 
+use crate::body::BodyError;
 use crate::limits::RETRY_AFTER_S;
 use crate::{conditions, receipt};
 
@@ -82,6 +83,17 @@ impl Problem {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
         problem.again = true;
         problem
+    }
+
+    /// A body that could not be read.
+    pub(crate) fn of_body(error: BodyError) -> Self {
+        match error.status() {
+            StatusCode::SERVICE_UNAVAILABLE => Self::unavailable(error.to_string()),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Self::new(error.status(), "value-too-large", error.to_string())
+            }
+            status => Self::new(status, "body", error.to_string()),
+        }
     }
 
     /// What an error of the network means. `conditional` is whether the header had a condition.

@@ -1,7 +1,10 @@
 //! What HTTP is put in front of.
 
 use bytes::Bytes;
-use dkv_api::{Client, Error, NetworkStatus, ReadOptions, Value, WriteOptions, Written};
+use dkv_api::{
+    Client, Error, NetworkStatus, Pair, ReadOptions, ScanOptions, Value, WriteOptions, Written,
+};
+use futures::stream::{self, Stream};
 
 /// A store of keys and values, and its network. [`Client`] is one, with the rights of whom it has
 /// joined as; tests put another in its place.
@@ -28,6 +31,12 @@ pub trait Store: Clone + Send + Sync + 'static {
         options: WriteOptions,
     ) -> impl Future<Output = Result<Written, Error>> + Send;
 
+    /// As [`Client::scan`].
+    fn scan(
+        &self,
+        options: ScanOptions,
+    ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static;
+
     /// As [`Client::status`].
     fn status(&self) -> impl Future<Output = NetworkStatus> + Send;
 }
@@ -48,6 +57,15 @@ impl Store for Client {
 
     async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
         self.delete_with(key, options).await
+    }
+
+    fn scan(
+        &self,
+        options: ScanOptions,
+    ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static {
+        stream::try_unfold(Client::scan(self, options), async |mut scan| {
+            Ok(scan.next().await?.map(|pair| (pair, scan)))
+        })
     }
 
     async fn status(&self) -> NetworkStatus {

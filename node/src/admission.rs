@@ -17,6 +17,7 @@ use dkv_wire::limits;
 use dkv_wire::message::{Admission, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::platform;
 use dkv_wire::quic::{ConnectError, Endpoint};
+use dkv_wire::region::Region;
 use dkv_wire::tls::Admit;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -111,11 +112,16 @@ pub(crate) struct Registration {
     pub(crate) server: Arc<ServerLink>,
     pub(crate) name: Option<String>,
     pub(crate) address: SocketAddr,
+    pub(crate) region: Option<Region>,
 }
 
 impl Registration {
     async fn register(&self) -> Result<Admission, ServerError> {
-        let request = ServerRequest::Register { name: self.name.clone(), address: self.address };
+        let request = ServerRequest::Register {
+            name: self.name.clone(),
+            address: self.address,
+            region: self.region.clone(),
+        };
         match self.server.ask(&request).await? {
             ServerAnswer::Admitted(admission) => Ok(*admission),
             _ => Err(ServerError::Unexpected),

@@ -14,7 +14,7 @@ use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
 use tracing::{debug, info};
 
-use crate::node::Node;
+use crate::node::{Me, Node};
 use crate::peers::Lane;
 use crate::state::DirectoryCommand;
 
@@ -49,7 +49,10 @@ fn is_known(node: &Node) -> bool {
     let me = node.me();
     let known = node.control().machine().with_directory(|directory| {
         directory.nodes().get(&me.id).is_some_and(|member| {
-            member.name == me.name && member.address == me.address && !member.left
+            member.name == me.name
+                && member.address == me.address
+                && member.region == me.region
+                && !member.left
         })
     });
     known.unwrap_or(false)
@@ -73,8 +76,8 @@ async fn announce(node: &Node) -> Result<(), Refusal> {
         if !asked.insert(peer) {
             continue;
         }
-        let me = node.me();
-        let body = RequestBody::Announce { name: me.name.clone(), address: me.address };
+        let Me { name, address, region, .. } = node.me().clone();
+        let body = RequestBody::Announce { name, address, region };
         last = tell(node, peer, body, PATIENCE).await;
         match &last {
             Ok(()) | Err(Refusal::Invalid(_)) => return last,

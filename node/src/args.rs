@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use dkv_wire::region::Region;
 
 /// Joins this machine to a network as a node that holds data.
 ///
@@ -19,6 +20,11 @@ pub struct Args {
     /// What people call this node [default: the server finds a name]
     #[arg(long, env = "DKV_NAME")]
     pub name: Option<String>,
+
+    /// Region that it is in: a name for a place, as in eu or us-east. Replicas are spread over regions,
+    /// and clients read in their own [default: that of its last start, or none]
+    #[arg(long, env = "DKV_REGION")]
+    pub region: Option<Region>,
 
     /// Where it keeps its identity and its data [default: the first of data/node-1, data/node-2, …
     /// that no other process uses]

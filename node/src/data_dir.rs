@@ -3,7 +3,7 @@
 //! ```text
 //! lock            held by the process that uses the directory
 //! credentials/    key and certificates
-//! node.json       network, name, address, settings
+//! node.json       network, name, address, region, settings
 //! damaged         why nobody may use the directory any more; not there while all is well
 //! wal/            the log of all groups
 //! state/          checkpoints
@@ -23,6 +23,7 @@ use dkv_wire::durable;
 use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::identity::Role;
 use dkv_wire::network::Settings;
+use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -82,6 +83,8 @@ pub(crate) struct NodeFile {
     pub(crate) name: String,
     /// Where it listened last.
     pub(crate) listen: SocketAddr,
+    /// The region that it is in, if it was told.
+    pub(crate) region: Option<Region>,
     /// What the network runs with.
     pub(crate) settings: Settings,
     /// Whether the server told this node to bootstrap the network.
@@ -99,6 +102,7 @@ impl NodeFile {
         id: NodeId,
         name: String,
         listen: SocketAddr,
+        region: Option<Region>,
         settings: Settings,
         bootstrap: bool,
     ) -> Self {
@@ -108,6 +112,7 @@ impl NodeFile {
             id,
             name,
             listen,
+            region,
             settings,
             bootstrap,
             log_begun: false,

@@ -141,8 +141,7 @@ impl Group {
 
     /// Answers an eventual read at once.
     pub(crate) fn read_eventual(&self, read: PendingRead) {
-        let PendingRead { key, reply } = read;
-        reads::eventual(self.id, self.me, self.term(), &self.proposer, key, reply);
+        reads::eventual(self.id, self.me, self.term(), &self.proposer, read);
     }
 
     /// Proposes a change of the directory and waits until it is applied. Control group only.

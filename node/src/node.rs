@@ -17,6 +17,7 @@ use dkv_wire::gate::Gate;
 use dkv_wire::id::{GroupId, NetworkId, NodeId};
 use dkv_wire::network::Settings;
 use dkv_wire::quic::Endpoint;
+use dkv_wire::region::Region;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -39,6 +40,8 @@ pub(crate) struct Me {
     pub(crate) name: String,
     /// Where others reach it.
     pub(crate) address: SocketAddr,
+    /// The region that it is in, if it was told.
+    pub(crate) region: Option<Region>,
 }
 
 /// What a node is made of.

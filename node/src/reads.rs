@@ -6,6 +6,9 @@
 //! share the next. No clock is trusted. A primary that was just elected cannot finish its first
 //! round before it has applied an entry of its own term.
 //!
+//! A scan is a read of many keys: it shares the round, and then takes its page from the state at one
+//! moment, on a thread of its own, since values may have to be read from the disk.
+//!
 //! An eventual read is answered at once, from whatever the replica has. How old that may be counts
 //! from the last time that a quorum confirmed the leader, here as at a replica that follows it.
 
@@ -14,11 +17,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Term};
-use dkv_wire::message::{Answer, Level, Receipt, Refusal};
+use dkv_wire::message::{Answer, Level, Receipt, Refusal, Span};
+use dkv_wire::platform;
 use tokio::sync::mpsc;
 
 use crate::group::Proposer;
-use crate::raft::Looked;
+use crate::raft::{Looked, MachineHandle};
 use crate::replies::ReplyTo;
 
 /// Reads that wait for a round; more are refused as overload.
@@ -30,8 +34,16 @@ const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A strong read that waits for its round.
 pub(crate) struct PendingRead {
-    pub(crate) key: Bytes,
+    pub(crate) wanted: Wanted,
     pub(crate) reply: ReplyTo,
+}
+
+/// What is read.
+pub(crate) enum Wanted {
+    /// The value of a key.
+    Key(Bytes),
+    /// A page of keys.
+    Page(Span),
 }
 
 /// Runs until the queue closes.
@@ -46,10 +58,7 @@ pub(crate) async fn run(
         match tokio::time::timeout(ROUND_TIMEOUT, proposer.confirm_leadership()).await {
             Ok(Ok(term)) => {
                 let receipt = receipt(group, me, term, Level::Strong, Some(0));
-                proposer.machine().read_keys(taken.drain(..).map(|read| {
-                    let PendingRead { key, reply } = read;
-                    (key, move |looked| answer(reply, receipt, looked))
-                }));
+                serve(proposer.machine(), taken.drain(..), receipt);
             }
             Ok(Err(error)) => {
                 for read in taken.drain(..) {
@@ -71,12 +80,37 @@ pub(crate) fn eventual(
     me: NodeId,
     term: Term,
     proposer: &Proposer,
-    key: Bytes,
-    reply: ReplyTo,
+    read: PendingRead,
 ) {
     let receipt = receipt(group, me, term, Level::Eventual, proposer.staleness_ms());
-    let looked = move |looked| answer(reply, receipt, looked);
-    proposer.machine().read_keys(std::iter::once((key, looked)));
+    serve(proposer.machine(), std::iter::once(read), receipt);
+}
+
+/// Answers reads from the state, with that receipt.
+fn serve(machine: &MachineHandle, reads: impl Iterator<Item = PendingRead>, receipt: Receipt) {
+    let mut scans = Vec::new();
+    machine.read_keys(reads.filter_map(|PendingRead { wanted, reply }| match wanted {
+        Wanted::Key(key) => Some((key, move |looked| answer(reply, receipt, looked))),
+        Wanted::Page(span) => {
+            scans.push((span, reply));
+            None
+        }
+    }));
+    if scans.is_empty() {
+        return;
+    }
+    let machine = machine.clone();
+    // One thread for the scans of a round, however many they are.
+    platform::spawn_blocking(move || {
+        for (span, reply) in scans {
+            match machine.scan(&span) {
+                Ok((revision, page)) => {
+                    reply.send(Ok(Answer::Page(Receipt { revision, ..receipt }, page)));
+                }
+                Err(why) => reply.refuse(Refusal::Unavailable(why)),
+            }
+        }
+    });
 }
 
 fn answer(reply: ReplyTo, receipt: Receipt, looked: Looked) {

@@ -23,13 +23,15 @@ use tracing::debug;
 use crate::coordinator;
 use crate::group::Group;
 use crate::node::Node;
-use crate::reads::PendingRead;
+use crate::reads::{PendingRead, Wanted};
 use crate::replies::{Replies, ReplyTo};
 use crate::state::{self, Announcement, DirectoryCommand, DirectoryResult};
 use crate::writes::{PendingWrite, Place};
 
 /// A request takes one part of its connection's share, and one more for each of these bytes.
 const BYTES_A_PART: usize = 4096;
+/// Parts that a scan takes besides.
+const SCAN_PARTS: u32 = (limits::SCAN_BYTES_MAX / BYTES_A_PART) as u32;
 /// Parts that a connection may have under way.
 pub(crate) const CONNECTION_PARTS: usize = 4 * limits::CONNECTION_REQUESTS_MAX;
 
@@ -49,7 +51,9 @@ pub(crate) async fn serve(
     writer.spawn(writing);
     while let Some(frame) = next_frame(&mut reader).await {
         let parts = 1 + frame.len() / BYTES_A_PART;
-        let Ok(permit) = Arc::clone(&share).acquire_many_owned(parts as u32).await else { break };
+        let Ok(mut permit) = Arc::clone(&share).acquire_many_owned(parts as u32).await else {
+            break;
+        };
         let request: Request = match decode(&frame) {
             Ok(request) => request,
             Err(error) => {
@@ -58,6 +62,11 @@ pub(crate) async fn serve(
                 break;
             }
         };
+        if matches!(request.body, RequestBody::Scan { .. }) {
+            // It is its answer that is large.
+            let Ok(more) = Arc::clone(&share).acquire_many_owned(SCAN_PARTS).await else { break };
+            permit.merge(more);
+        }
         let reply = replies.to(request.id, permit);
         handle(&node, peer, request, reply);
     }
@@ -93,23 +102,28 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("a key has 1 to 4096 bytes".into()));
             }
-            let read = PendingRead { key, reply };
-            match level {
-                Level::Strong => group.read(read),
-                Level::Eventual => group.read_eventual(read),
+            read(&group, PendingRead { wanted: Wanted::Key(key), reply }, level);
+        }
+        RequestBody::Scan { shard, span, level } => {
+            let Some(group) = shard_here(node, shard) else {
+                return reply.refuse(elsewhere(node, shard));
+            };
+            if span.prefix.len().max(span.after.len()) > limits::KEY_BYTES_MAX {
+                return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
             }
+            read(&group, PendingRead { wanted: Wanted::Page(span), reply }, level);
         }
         RequestBody::View => match node.view() {
             Some(view) => reply.send(Ok(Answer::View(Box::new(view)))),
             None => reply.refuse(Refusal::Unavailable("the network has not begun yet".into())),
         },
         RequestBody::Status => reply.send(Ok(Answer::Status(Box::new(node.status())))),
-        RequestBody::Announce { name, address } => {
+        RequestBody::Announce { name, address, region } => {
             let Some(id) = peer.as_node() else { return };
             if name.len() > limits::NAME_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("the name is too long".into()));
             }
-            let announcement = Announcement { id, name, address };
+            let announcement = Announcement { id, name, address, region };
             match coordinator::welcome(node, announcement) {
                 Ok(command) => direct(node, command, request.deadline_ms, reply),
                 Err(refusal) => reply.refuse(refusal),
@@ -133,7 +147,7 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
     let needed = match body {
         RequestBody::View | RequestBody::Status => return Ok(()),
-        RequestBody::Read { .. } | RequestBody::Propose { .. } => {
+        RequestBody::Read { .. } | RequestBody::Scan { .. } | RequestBody::Propose { .. } => {
             if role != Role::Server {
                 return Ok(());
             }
@@ -160,6 +174,13 @@ fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
     match node.knows_shard(shard) {
         true => Refusal::NotPrimary { primary: None },
         false => Refusal::Invalid(format!("there is no shard {shard}")),
+    }
+}
+
+fn read(group: &Group, read: PendingRead, level: Level) {
+    match level {
+        Level::Strong => group.read(read),
+        Level::Eventual => group.read_eventual(read),
     }
 }
 

@@ -135,11 +135,14 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     let server =
         Arc::new(ServerLink::new(args.server.clone(), endpoint.clone(), Arc::clone(&gate)));
     let name = args.name.clone().or_else(|| known.as_ref().map(|file| file.name.clone()));
-    let registration = Registration { server: Arc::clone(&server), name, address };
+    let region = args.region.clone().or_else(|| known.as_ref()?.region.clone());
+    let registration =
+        Registration { server: Arc::clone(&server), name, address, region: region.clone() };
     let mut admission = None;
     let mut file = match known {
         Some(mut file) => {
             file.listen = bound;
+            file.region.clone_from(&region);
             if let Some(name) = &args.name {
                 file.name = name.clone();
             }
@@ -152,6 +155,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
                 id,
                 admitted.name.clone(),
                 bound,
+                region.clone(),
                 admitted.settings.clone(),
                 admitted.bootstrap,
             );
@@ -164,7 +168,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;
-    let me = Me { network: identity.network, id, name: file.name.clone(), address };
+    let me = Me { network: identity.network, id, name: file.name.clone(), address, region };
     info!(name = me.name, %id, network = %me.network, "starting");
     let node = Node::start(Parts {
         me,

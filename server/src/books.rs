@@ -107,7 +107,7 @@ mod tests {
     fn books() -> Vec<u8> {
         let mut registry = Registry::new(NetworkId::random(), Settings::default(), 0);
         let address = "127.0.0.1:4401".parse().unwrap();
-        registry.handle_register(NodeId::random(), None, address, 0).0.unwrap();
+        registry.handle_register(NodeId::random(), None, address, None, 0).0.unwrap();
         encode(&registry).unwrap()
     }
 

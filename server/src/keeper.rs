@@ -232,7 +232,8 @@ mod tests {
 
         let address = "127.0.0.1:4401".parse().unwrap();
         let node = NodeId::random();
-        let register = keeper.change(move |next| next.handle_register(node, None, address, 0));
+        let register =
+            keeper.change(move |next| next.handle_register(node, None, address, None, 0));
         // Sees the node if it runs on the copy that is dropped.
         let count = keeper.change(|next| (next.node_count(), Effects::default()));
         // Both are waiting before the task runs, so that they share a group.

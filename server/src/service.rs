@@ -243,10 +243,11 @@ impl Service {
                 let status = self.keeper.current().status(version, uptime_ms, clock::now_ms());
                 Ok(ServerAnswer::Status(Box::new(status)))
             }
-            ServerRequest::Register { name, address } => {
+            ServerRequest::Register { name, address, region } => {
                 let node = must_be_node(identity)?;
                 let registered = self.keeper.change(move |registry| {
-                    registry.handle_register(node, name.as_deref(), address, clock::now_ms())
+                    let name = name.as_deref();
+                    registry.handle_register(node, name, address, region.clone(), clock::now_ms())
                 });
                 Ok(ServerAnswer::Admitted(Box::new(kept(registered.await)?)))
             }

@@ -196,6 +196,7 @@ impl Cluster {
             data_dir: Some(data_dir),
             listen: Some(SocketAddr::new(node.machine.address(), NODE_PORT)),
             advertise: None,
+            region: None,
             token_file: Some(token_file),
             threads: None,
             // Every other node has no room for values: it reads them back from its checkpoints.

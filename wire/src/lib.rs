@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod id;
+pub mod region;
 pub mod limits;
 pub mod network;
 pub mod message;

@@ -19,6 +19,8 @@ pub const JOIN_FRAME_BYTES_MAX: usize = 4 * KIB;
 pub const SERVER_FRAME_BYTES_MAX: usize = 4 * MIB;
 /// Longest name of a node, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Longest name of a region, in bytes.
+pub const REGION_BYTES_MAX: usize = 32;
 /// Longest text of a join token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 512;
 
@@ -26,6 +28,10 @@ pub const TOKEN_BYTES_MAX: usize = 512;
 pub const BATCH_COMMANDS_MAX: usize = 4096;
 /// A batch closes when it holds this many bytes; one command may be larger.
 pub const BATCH_BYTES_TARGET: usize = MIB;
+/// Keys in one page of a scan.
+pub const SCAN_KEYS_MAX: usize = 1024;
+/// A page of a scan ends when it holds this many bytes; one pair may be larger.
+pub const SCAN_BYTES_MAX: usize = MIB;
 /// Requests that one node accepts from one connection before it stops reading from it.
 pub const CONNECTION_REQUESTS_MAX: usize = 4096;
 /// Streams that one authenticated peer may have open at once. Each takes room before it is opened.
@@ -80,6 +86,10 @@ const _: () = {
     assert!(VALUE_BYTES_DEFAULT <= VALUE_BYTES_MAX);
     // A batch below its target may still take one command of the largest size.
     assert!(BATCH_BYTES_TARGET + KEY_BYTES_MAX + VALUE_BYTES_MAX + 64 * KIB < FRAME_BYTES_MAX);
+    // So may a page.
+    assert!(
+        SCAN_BYTES_MAX + KEY_BYTES_MAX + VALUE_BYTES_MAX + SCAN_KEYS_MAX * 32 < FRAME_BYTES_MAX
+    );
     assert!(TOKEN_BYTES_MAX < JOIN_FRAME_BYTES_MAX);
     assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
     assert!(CERTIFICATE_RENEW.as_secs() * 3 < CERTIFICATE_LIFE.as_secs());
@@ -88,7 +98,7 @@ const _: () = {
     // about as many learners.
     assert!(
         DENIED_MAX * 17
-            + NODES_MAX * (17 + 2 + NAME_BYTES_MAX + 32)
+            + NODES_MAX * (17 + 2 + NAME_BYTES_MAX + 2 + REGION_BYTES_MAX + 32)
             + SHARDS_MAX as usize * (64 + 2 * REPLICATION_MAX as usize * 17)
             < SERVER_FRAME_BYTES_MAX
     );

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{GroupId, HolderId, NetworkId, NodeId, Term};
 use crate::limits;
+use crate::region::Region;
 
 /// What all nodes of a network must agree on. The server's configuration gives it to the first
 /// node; from then on the directory keeps it.
@@ -146,6 +147,8 @@ pub struct NodeInfo {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The region that it is in, if it was told.
+    pub region: Option<Region>,
     /// Where it is in its life.
     pub state: NodeState,
 }

@@ -59,6 +59,7 @@ fn view() -> NetworkView {
         id: NodeId::random(),
         name: "name".into(),
         address: ([127, 0, 0, 1], 4401).into(),
+        region: Some("region".parse().unwrap()),
         state: NodeState::Live,
     };
     NetworkView {
@@ -126,7 +127,11 @@ fn an_announced_length_allocates_nothing_that_was_not_sent() {
     // What a client may send has no lists either.
     for body in [
         RequestBody::Propose { shard: GroupId(1), command: bytes() },
-        RequestBody::Announce { name: "name".into(), address: ([127, 0, 0, 1], 1).into() },
+        RequestBody::Announce {
+            name: "name".into(),
+            address: ([127, 0, 0, 1], 1).into(),
+            region: None,
+        },
     ] {
         assert!(most_allocated(&Request { id: 1, deadline_ms: 1, body }) < few);
     }

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Write { key: Key, value: Vec<u8>, condition: Condition },
     /// Removes a key.
     Delete { key: Key, condition: Condition },
+    /// Lists keys with their values, in order.
+    Scan(Scan),
     /// Waits, in milliseconds, at most [`WAIT_MS_MAX`].
     Wait { ms: u64 },
     /// Shows how the network is.
@@ -48,6 +50,19 @@ pub(crate) enum Command {
     Exit,
     /// Does something to a process of a local network.
     Process(Action, Target),
+}
+
+/// Which keys to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// Those that begin with this.
+    pub(crate) prefix: Vec<u8>,
+    /// Those after this one.
+    pub(crate) after: Vec<u8>,
+    /// So many at most.
+    pub(crate) limit: Option<u64>,
+    /// Without their values.
+    pub(crate) keys_only: bool,
 }
 
 /// What can be done to a process of a local network.
@@ -217,6 +232,20 @@ impl fmt::Display for Command {
             }
             Self::Delete { key, condition } => {
                 write!(f, "delete {key:?}{}", condition_words(*condition))
+            }
+            Self::Scan(Scan { prefix, after, limit, keys_only }) => {
+                f.write_str("scan")?;
+                if !prefix.is_empty() {
+                    let dashes = if prefix.starts_with(b"--") { "-- " } else { "" };
+                    write!(f, " {dashes}{}", quote::quoted(prefix))?;
+                }
+                if !after.is_empty() {
+                    write!(f, " --after {}", quote::quoted(after))?;
+                }
+                if let Some(limit) = limit {
+                    write!(f, " --limit {limit}")?;
+                }
+                if *keys_only { f.write_str(" --keys") } else { Ok(()) }
             }
             Self::Wait { ms } => write!(f, "wait {ms}"),
             Self::Status { json: false } => f.write_str("status"),

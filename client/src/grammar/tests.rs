@@ -110,6 +110,12 @@ fn words_take_quotes_and_conditions() {
         line("delete k if-revision 3"),
         Command::Delete { key: key("k"), condition: Condition::Revision(Revision(3)) }
     );
+    let scan = |prefix: &str, limit| Scan { prefix: prefix.into(), limit, ..Scan::default() };
+    assert_eq!(line("scan"), Command::Scan(scan("", None)));
+    assert_eq!(line("scan 'a b' --limit 3"), Command::Scan(scan("a b", Some(3))));
+    assert_eq!(line("scan -- --keys"), Command::Scan(scan("--keys", None)));
+    assert!(wrong("scan a b").contains("write scan [PREFIX]"));
+    assert!(wrong("scan --limit").contains("write scan [PREFIX]"));
     assert_eq!(line("wait 5"), Command::Wait { ms: 5 });
     assert_eq!(line("status"), Command::Status { json: false });
     assert_eq!(line("status --json"), Command::Status { json: true });
@@ -201,6 +207,18 @@ fn any_key() -> impl Strategy<Value = Key> {
     .prop_map(|bytes| Key::new(bytes).unwrap())
 }
 
+fn any_scan() -> impl Strategy<Value = Scan> {
+    let bytes = || {
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..9),
+            Just(b"--keys".to_vec()),
+            Just(b"--".to_vec()),
+        ]
+    };
+    (bytes(), bytes(), any::<Option<u64>>(), any::<bool>())
+        .prop_map(|(prefix, after, limit, keys_only)| Scan { prefix, after, limit, keys_only })
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let level = prop_oneof![Just(None), Just(Some(Level::Strong)), Just(Some(Level::Eventual))];
     let value = proptest::collection::vec(any::<u8>(), 0..60);
@@ -216,6 +234,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         (any_key(), delete_condition)
             .prop_map(|(key, condition)| Command::Delete { key, condition }),
         (0..=WAIT_MS_MAX).prop_map(|ms| Command::Wait { ms }),
+        any_scan().prop_map(Command::Scan),
     ]
 }
 

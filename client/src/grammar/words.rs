@@ -3,7 +3,7 @@
 use dkv_wire::id::Revision;
 use dkv_wire::message::{Condition, Level};
 
-use super::{Action, Command, GrammarError, Key, Target, comma, quote};
+use super::{Action, Command, GrammarError, Key, Scan, Target, comma, quote};
 
 /// A word of the words form.
 pub(crate) struct Word {
@@ -36,6 +36,12 @@ pub(crate) const WORDS: &[Word] = &[
         "remove a key, on a condition if one is given",
         false,
     ),
+    word(
+        "scan",
+        "scan [PREFIX] [--after KEY] [--limit N] [--keys]",
+        "list keys and values in order, as CSV",
+        false,
+    ),
     word("wait", "wait MS", "wait that many milliseconds", false),
     word("status", "status [--json]", "show how the network is", false),
     word("nodes", "nodes", "list the nodes", false),
@@ -57,6 +63,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("del", "delete"),
     ("rm", "delete"),
     ("remove", "delete"),
+    ("list", "scan"),
+    ("keys", "scan"),
     ("sleep", "wait"),
     ("ls", "nodes"),
     ("restart", "start"),
@@ -96,6 +104,7 @@ pub(super) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
             None | Some(Condition::Absent) => Err(wrong()),
             Some(condition) => Ok(Command::Delete { key: key(name)?, condition }),
         },
+        ("scan", rest) => scan(rest).map(Command::Scan).ok_or_else(wrong),
         ("wait", [time]) => Ok(Command::Wait { ms: comma::milliseconds(time, known.form)? }),
         ("status", []) => Ok(Command::Status { json: false }),
         ("status", [b"--json" | b"json"]) => Ok(Command::Status { json: true }),
@@ -179,6 +188,37 @@ fn condition(words: &[&[u8]]) -> Option<Condition> {
             Some(Condition::Revision(Revision(number)))
         }
         _ => None,
+    }
+}
+
+/// A prefix, which comes first, and options. A prefix that looks like an option is written `--`
+/// before it, as in a shell.
+fn scan(mut words: &[&[u8]]) -> Option<Scan> {
+    let mut scan = Scan::default();
+    match words {
+        [b"--", prefix, rest @ ..] => (scan.prefix, words) = (prefix.to_vec(), rest),
+        [prefix, rest @ ..] if !prefix.starts_with(b"--") => {
+            (scan.prefix, words) = (prefix.to_vec(), rest);
+        }
+        _ => {}
+    }
+    loop {
+        words = match words {
+            [] => return Some(scan),
+            [b"--after", key, rest @ ..] if scan.after.is_empty() => {
+                scan.after = key.to_vec();
+                rest
+            }
+            [b"--limit", number, rest @ ..] if scan.limit.is_none() => {
+                scan.limit = Some(std::str::from_utf8(number).ok()?.parse().ok()?);
+                rest
+            }
+            [b"--keys", rest @ ..] if !scan.keys_only => {
+                scan.keys_only = true;
+                rest
+            }
+            _ => return None,
+        }
     }
 }
 

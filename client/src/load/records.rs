@@ -1,4 +1,4 @@
-//! Files of records, one a line.
+//! Files of records, one a line; in CSV one with line feeds in quotes takes several.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,6 +9,7 @@ use dkv_wire::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cli::Format;
+use crate::csv::{self, Within};
 use crate::grammar::Key;
 
 /// Malformed lines that are shown before the file is given up.
@@ -51,7 +52,7 @@ impl Source {
         let mut problems = Vec::new();
         let mut last_line = HashMap::new();
         let mut lines = 0;
-        for (number, line) in Lines::of(file) {
+        for (number, line) in Lines::of(file, format) {
             let parsed = match line {
                 Ok(line) => parse(format, number, &line),
                 Err(error) => {
@@ -87,7 +88,7 @@ impl Source {
     /// The records that count, in the order of the file.
     pub(super) fn records(&self) -> io::Result<impl Iterator<Item = io::Result<Record>>> {
         let file = File::open(&self.path)?;
-        Ok(Lines::of(file).filter_map(|(number, line)| {
+        Ok(Lines::of(file, self.format).filter_map(|(number, line)| {
             let line = match line {
                 Ok(line) => line,
                 Err(error) => return Some(Err(error)),
@@ -113,37 +114,52 @@ fn format_of(path: &Path) -> Format {
     }
 }
 
-/// The lines of a file with their numbers, without their ends, of bounded length.
+/// The lines of a file with their numbers, without their ends, of bounded length. Of a record of
+/// several lines it is the number of the first.
 struct Lines {
     reader: BufReader<File>,
+    format: Format,
     number: u64,
+    /// How many lines the last record took beyond its first.
+    beyond: u64,
     ended: bool,
 }
 
 impl Lines {
-    fn of(file: File) -> Self {
-        Self { reader: BufReader::with_capacity(256 * 1024, file), number: 0, ended: false }
+    fn of(file: File, format: Format) -> Self {
+        let reader = BufReader::with_capacity(256 * 1024, file);
+        Self { reader, format, number: 0, beyond: 0, ended: false }
     }
 
     fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
-        let limit = LINE_BYTES_MAX as u64;
-        let read = io::Read::take(&mut self.reader, limit).read_until(b'\n', &mut line)?;
-        if read == 0 {
-            return Ok(None);
-        }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-            if line.last() == Some(&b'\r') {
-                line.pop();
+        let mut within = Within::default();
+        self.beyond = 0;
+        loop {
+            let before = line.len();
+            let limit = LINE_BYTES_MAX - before;
+            let mut part = io::Read::take(&mut self.reader, limit as u64);
+            let read = part.read_until(b'\n', &mut line)?;
+            let ended = line.last() == Some(&b'\n') && read > 0;
+            if !ended && read == limit {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("line {} is longer than any record", self.number),
+                ));
             }
-        } else if read as u64 == limit {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("line {} is longer than any record", self.number),
-            ));
+            within = within.over(&line[before..]);
+            if ended && self.format == Format::Csv && within.is_open() {
+                self.beyond += 1;
+                continue;
+            }
+            if ended {
+                line.pop();
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+            }
+            return Ok((!line.is_empty() || ended).then_some(line));
         }
-        Ok(Some(line))
     }
 }
 
@@ -154,7 +170,7 @@ impl Iterator for Lines {
         if self.ended {
             return None;
         }
-        self.number += 1;
+        self.number += 1 + self.beyond;
         let line = self.read().transpose();
         self.ended = !matches!(line, Some(Ok(_)));
         line.map(|line| (self.number, line))
@@ -173,16 +189,7 @@ pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Rec
             let tab = tab.ok_or("there is no tab after the key")?;
             (text[..tab].to_vec(), text[tab + 1..].to_vec())
         }
-        Format::Csv => {
-            let (key, rest) = csv_field(text)?;
-            let rest = rest.ok_or("there is no comma after the key")?;
-            let value = match csv_field(rest) {
-                Ok((value, None)) if rest.starts_with(b"\"") => value,
-                // Without quotes the value has every comma that is left.
-                _ => rest.to_vec(),
-            };
-            (key, value)
-        }
+        Format::Csv => csv::parse(text).map_err(|error| error.to_string())?,
     };
     let key = Key::new(key).map_err(|error| error.to_string())?;
     if value.len() > VALUE_BYTES_MAX {
@@ -192,33 +199,4 @@ pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Rec
         ));
     }
     Ok(Some(Record { line, key, value }))
-}
-
-/// A field and what follows its comma. See RFC 4180, section 2, rules 5 to 7.
-fn csv_field(text: &[u8]) -> Result<(Vec<u8>, Option<&[u8]>), String> {
-    let Some(quoted) = text.strip_prefix(b"\"") else {
-        let comma = text.iter().position(|byte| *byte == b',');
-        return Ok(match comma {
-            Some(comma) => (text[..comma].to_vec(), Some(&text[comma + 1..])),
-            None => (text.to_vec(), None),
-        });
-    };
-    let mut field = Vec::new();
-    let mut index = 0;
-    while let Some(byte) = quoted.get(index) {
-        match (byte, quoted.get(index + 1)) {
-            (b'"', Some(b'"')) => {
-                field.push(b'"');
-                index += 2;
-            }
-            (b'"', Some(b',')) => return Ok((field, Some(&quoted[index + 2..]))),
-            (b'"', None) => return Ok((field, None)),
-            (b'"', Some(_)) => return Err("something follows a closing quote".into()),
-            (byte, _) => {
-                field.push(*byte);
-                index += 1;
-            }
-        }
-    }
-    Err("a quote is not closed on its line".into())
 }

@@ -27,7 +27,8 @@ fn each_format_has_its_records() {
     for (format, text, problem) in [
         (Format::Tsv, "a,b", "no tab after the key"),
         (Format::Csv, "a", "no comma after the key"),
-        (Format::Csv, "\"a,b", "not closed on its line"),
+        (Format::Csv, "\"a,b", "is not closed"),
+        (Format::Csv, "a,\"b", "is not closed"),
         (Format::Csv, "\"a\"b,c", "follows a closing quote"),
         (Format::Csv, ",b", "the key is empty"),
     ] {

@@ -7,13 +7,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkv_api::{Client, Condition, Error, Level, NetworkStatus, NodeState, Role, Value, Written};
+use dkv_api::{
+    Client, Condition, Error, Level, NetworkStatus, NodeState, Pair, Role, Value, Written,
+};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::child::{Child, Plan};
 use super::place::{Place, Shared, node_name};
 use crate::cli::Local;
-use crate::grammar::{Action, Target};
+use crate::grammar::{Action, Scan, Target};
 use crate::screen::Screen;
 use crate::status::{self, Report};
 use crate::store::{Connection, Session, Store};
@@ -55,6 +57,7 @@ impl LocalNetwork {
             role: Role::Client,
             level: args.connect.level.unwrap_or(Level::Strong),
             timeout: args.connect.timeout,
+            region: args.connect.region.clone(),
             token_file: None,
             home: Some(place.home()),
         };
@@ -377,6 +380,17 @@ impl Store for LocalNetwork {
         match self.session() {
             Some(session) => session.delete(key, condition).await,
             None => not_up(),
+        }
+    }
+
+    async fn scan(
+        &self,
+        scan: &Scan,
+        say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>> {
+        match self.session() {
+            Some(session) => session.scan(scan, say).await,
+            None => Ok(not_up()),
         }
     }
 

@@ -122,8 +122,13 @@ fn shorten(names: &[String]) -> String {
     }
 }
 
+/// The column of a node's region, if the network has any.
+const REGION_AT: usize = 1;
+
 fn nodes(report: &Report, width: Option<usize>, paint: Paint<'_>) -> String {
-    let columns = [
+    // Who uses no regions is not to be asked what they are.
+    let regions = report.nodes.iter().any(|node| node.region.is_some());
+    let mut columns = vec![
         column("NODE"),
         column("ROLE"),
         column("STATE"),
@@ -136,8 +141,18 @@ fn nodes(report: &Report, width: Option<usize>, paint: Paint<'_>) -> String {
         column("FSYNC").right().expendable(2),
         column("UP").right().expendable(4),
     ];
-    let rows: Vec<Vec<Cell>> = report.nodes.iter().map(node).collect();
+    let mut rows: Vec<Vec<Cell>> = report.nodes.iter().map(node).collect();
+    if regions {
+        columns.insert(REGION_AT, column("REGION"));
+        for (row, node) in rows.iter_mut().zip(&report.nodes) {
+            row.insert(REGION_AT, or_dash(node.region.as_ref().map(ToString::to_string)));
+        }
+    }
     table::render(&columns, &rows, width, paint)
+}
+
+fn or_dash(text: Option<String>) -> Cell {
+    Cell::new(text.unwrap_or_else(|| "-".into()))
 }
 
 fn node(node: &Node) -> Vec<Cell> {
@@ -153,7 +168,6 @@ fn node(node: &Node) -> Vec<Cell> {
         (_, NodeState::Live) => Cell::new("live").tone(Tone::Good),
         (_, state) => Cell::new(state.to_string()).tone(Tone::Warning),
     };
-    let or_dash = |text: Option<String>| Cell::new(text.unwrap_or_else(|| "-".into()));
     vec![
         Cell::new(&node.name),
         role,
@@ -186,7 +200,6 @@ fn groups(report: &Report, width: Option<usize>, paint: Paint<'_>) -> String {
 
 fn group(group: &Group) -> Vec<Cell> {
     let control = group.group == 0;
-    let or_dash = |text: Option<String>| Cell::new(text.unwrap_or_else(|| "-".into()));
     let of_shard = |text: Option<String>| or_dash(text.filter(|_| !control));
     let mut members: Vec<String> = group.voters.iter().map(member).collect();
     members.extend(group.learners.iter().map(|learner| format!("{} (learner)", member(learner))));

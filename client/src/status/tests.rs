@@ -64,7 +64,7 @@ fn answer(number: u8, voters: &[NodeId], groups: &[u32], leads: &[u32]) -> NodeS
 
 fn info(number: u8, state: NodeState) -> NodeInfo {
     let address = format!("127.0.0.1:{}", 4400 + u16::from(number)).parse().unwrap();
-    NodeInfo { id: id(number), name: format!("n{number}"), address, state }
+    NodeInfo { id: id(number), name: format!("n{number}"), address, region: None, state }
 }
 
 /// Three nodes and two shards, of which `answering` answer; n1 leads the control group and shard
@@ -167,6 +167,23 @@ fn eighty_columns_are_enough() {
         lag: entries behind the primary's log, of the replica's log/of its state
     "#]]
     .assert_eq(&shown(&network(&[1, 2, 3]), 80));
+}
+
+#[test]
+fn regions_are_shown_if_there_are_any() {
+    let mut status = network(&[1, 2, 3]);
+    for ((node, _), region) in status.nodes.iter_mut().zip(["us-east", "singapore"]) {
+        node.region = Some(region.parse().unwrap());
+    }
+    expect![[r#"
+        NODE  REGION     ROLE         STATE  ADDRESS         PRIMARY OF  LAG    KEYS       LOG   FSYNC
+        n1    us-east    coordinator  live   127.0.0.1:4401  1             0  66 003  11.4 MiB  430 µs
+        n2    singapore  replicant    live   127.0.0.1:4402  2           1/2  66 003  11.4 MiB  430 µs
+        n3    -          replicant    live   127.0.0.1:4403  -           2/4  66 003  11.4 MiB  430 µs
+    "#]].assert_eq(&render_nodes(&report(&status, "a"), Some(100), false));
+    let json = serde_json::to_value(report(&status, "a")).unwrap();
+    assert_eq!(json["nodes"][0]["region"], "us-east");
+    assert_eq!(json["nodes"][2]["region"], serde_json::Value::Null);
 }
 
 #[test]
@@ -404,6 +421,7 @@ fn the_document_keeps_its_fields() {
                 1
               ],
               "reachable": true,
+              "region": null,
               "replicas": 2,
               "role": "coordinator",
               "server_seen_ms": 20,
@@ -425,6 +443,7 @@ fn the_document_keeps_its_fields() {
               "name": "n3",
               "primaries": [],
               "reachable": false,
+              "region": null,
               "replicas": 0,
               "role": "replicant",
               "server_seen_ms": null,

@@ -80,7 +80,7 @@ async fn nobody_does_what_its_role_does_not_allow() {
     let to_server = client.to_server(&network).await.unwrap();
     let report = CoordinatorReport { term: view.term, view: view.clone() };
     for request in [
-        ServerRequest::Register { name: None, address: node_address },
+        ServerRequest::Register { name: None, address: node_address, region: None },
         ServerRequest::Report(report.clone()),
         ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: None },
         ServerRequest::ListTokens,
@@ -99,7 +99,7 @@ async fn nobody_does_what_its_role_does_not_allow() {
 
     let to_node = client.to_node(node_address).await.unwrap();
     for body in [
-        RequestBody::Announce { name: "mallory".into(), address: node_address },
+        RequestBody::Announce { name: "mallory".into(), address: node_address, region: None },
         RequestBody::Leaving,
         RequestBody::RemoveNode(id),
         RequestBody::Revoke(holder),

@@ -39,3 +39,5 @@ mod hostile;
 mod drill;
 
 mod gateway;
+
+mod scans;

@@ -45,6 +45,7 @@ use dkv_wire::id::{GroupId, NodeId, SessionId};
 use dkv_wire::limits;
 use dkv_wire::message::Answer;
 use dkv_wire::network::NetworkView;
+use dkv_wire::region::Region;
 
 use self::peer::{Group, Peer};
 use self::work::Pending;
@@ -89,6 +90,8 @@ pub(crate) struct Router<W> {
     first_session: SessionId,
     /// Tells this client's pauses from those of others that were told to come again at once.
     jitter: u64,
+    /// Where this client is, if it was told.
+    region: Option<Region>,
     view: Option<Arc<NetworkView>>,
     /// What the server said when it had no view.
     no_view: Option<String>,
@@ -108,11 +111,12 @@ pub(crate) struct Router<W> {
 }
 
 impl<W> Router<W> {
-    /// A router that knows nothing. `first_session` must be random.
-    pub(crate) fn new(first_session: SessionId) -> Self {
+    /// A router that knows nothing but where it is. `first_session` must be random.
+    pub(crate) fn new(first_session: SessionId, region: Option<Region>) -> Self {
         Self {
             first_session,
             jitter: first_session.0.as_u64_pair().1,
+            region,
             view: None,
             no_view: None,
             ask_server_at: Duration::ZERO,

@@ -13,6 +13,8 @@ use crate::session::Session;
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
+    /// Whether it is in the client's own region.
+    pub(crate) is_near: bool,
     /// Number of the connection that is up.
     pub(crate) up: Option<u64>,
     /// Number of the connection that is being made.
@@ -29,6 +31,9 @@ pub(crate) struct Peer {
     pub(crate) quiet_since: Duration,
     /// Smoothed time of an answer.
     pub(crate) round_trip: Option<Duration>,
+    /// Smoothed time of an answer that it gives without asking others; before the first, that of the
+    /// connection's packets.
+    pub(crate) reach: Option<Duration>,
     /// The question for its view that is under way, and since when.
     pub(crate) probe: Option<(u64, Duration)>,
 }
@@ -37,6 +42,7 @@ impl Peer {
     pub(crate) fn new(address: SocketAddr) -> Self {
         Self {
             address,
+            is_near: false,
             up: None,
             dialing: None,
             generation: 0,
@@ -45,6 +51,7 @@ impl Peer {
             outstanding: 0,
             quiet_since: Duration::ZERO,
             round_trip: None,
+            reach: None,
             probe: None,
         }
     }
@@ -69,12 +76,23 @@ impl Peer {
         self.outstanding += 1;
     }
 
-    pub(crate) fn measured(&mut self, time: Duration) {
-        self.round_trip = Some(match self.round_trip {
-            None => time,
-            Some(smoothed) => (smoothed * 7 + time) / 8,
-        });
+    /// How far it is: first those of the client's own region, then by measured time.
+    pub(crate) fn distance(&self) -> (bool, Duration) {
+        // Of a node that was never measured nothing bad is known: it is tried.
+        (!self.is_near, self.reach.unwrap_or_default())
     }
+
+    /// An answer has taken so long; `alone` if the node had nobody to ask for it.
+    pub(crate) fn measured(&mut self, time: Duration, alone: bool) {
+        smooth(&mut self.round_trip, time);
+        if alone {
+            smooth(&mut self.reach, time);
+        }
+    }
+}
+
+fn smooth(smoothed: &mut Option<Duration>, time: Duration) {
+    *smoothed = Some(smoothed.map_or(time, |smoothed| (smoothed * 7 + time) / 8));
 }
 
 /// A shard, or the control group.

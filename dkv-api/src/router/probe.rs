@@ -9,8 +9,15 @@ use super::{Effect, Router, Stage, Whom, Work, timing};
 use crate::error::Error;
 
 impl<W> Router<W> {
-    /// A connection is up. Says whether it is wanted: it may have come too late.
-    pub(crate) fn link_up(&mut self, now: Duration, node: NodeId, generation: u64) -> bool {
+    /// A connection is up, and its handshake took `round_trip` there and back. Says whether it is
+    /// wanted: it may have come too late.
+    pub(crate) fn link_up(
+        &mut self,
+        now: Duration,
+        node: NodeId,
+        generation: u64,
+        round_trip: Duration,
+    ) -> bool {
         let Some(peer) = self.peers.get_mut(&node) else { return false };
         if peer.dialing != Some(generation) {
             return false;
@@ -23,6 +30,7 @@ impl<W> Router<W> {
         }
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.up = Some(generation);
+            peer.reach.get_or_insert(round_trip);
             peer.probe = None;
             peer.quiet_since = now;
         }

@@ -24,6 +24,7 @@ impl<W> Pending<W> {
     fn fits(&self, answer: &Answer) -> bool {
         match (&self.work, answer) {
             (Work::Read { .. }, Answer::Value(..))
+            | (Work::Scan { .. }, Answer::Page(..))
             | (Work::Write { .. }, Answer::Written { .. })
             | (Work::Open { .. }, Answer::Done) => true,
             (Work::Control(body) | Work::Direct { body, .. }, answer) => match body {
@@ -82,10 +83,11 @@ impl<W> Router<W> {
 
     fn answered(&mut self, now: Duration, node: NodeId, id: u64, answer: Answer) {
         let Some(pending) = self.requests.get(&id) else { return };
+        let alone = !matches!(pending.work.whom(), Whom::Primary);
         if pending.stage == Stage::Sent(node)
             && let Some(peer) = self.peers.get_mut(&node)
         {
-            peer.measured(now.saturating_sub(pending.sent));
+            peer.measured(now.saturating_sub(pending.sent), alone);
         }
         let primary = pending.work.whom() == Whom::Primary;
         if let (true, Some(group)) = (primary, pending.group.and_then(|g| self.groups.get_mut(&g)))

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dkv_wire::id::{GroupId, NodeId, SessionId};
 use dkv_wire::network::key_hash;
 
+use super::peer::Peer;
 use super::{Effect, Outcome, Router, Sending, Stage, Whom, Work, timing};
 use crate::error::Error;
 
@@ -18,6 +19,7 @@ impl<W> Router<W> {
         let group = match (&pending.work, pending.group) {
             (_, Some(group)) => Some(group),
             (Work::Direct { .. }, None) => None,
+            (Work::Scan { shard, .. }, None) if self.view.is_some() => Some(*shard),
             (work, None) => {
                 let Some(view) = &self.view else { return self.attend_unrouted(now) };
                 match work.key() {
@@ -214,7 +216,8 @@ impl<W> Router<W> {
         pending.attempts.push(node);
         pending.sent = now;
         peer.sent(now);
-        let mut bulk = pending.work.bytes() > BULK_BYTES;
+        let mut bulk =
+            pending.work.bytes() > BULK_BYTES || matches!(pending.work, Work::Scan { .. });
         if let Work::Read { key, .. } = &pending.work {
             let hash = key_hash(key);
             bulk |= self.large[hash as usize % self.large.len()] == hash;
@@ -224,7 +227,7 @@ impl<W> Router<W> {
         self.effects.push_back(Effect::Send(sending));
     }
 
-    /// The replica that answers soonest; the primary if none is known to be better.
+    /// The replica that is nearest; the primary if none is known to be better.
     fn nearest(
         &self,
         now: Duration,
@@ -236,10 +239,7 @@ impl<W> Router<W> {
                 .get(node)
                 .is_some_and(|peer| peer.up.is_some() && !peer.is_silent(now, peer.patience()))
         };
-        let distance = |node: &&NodeId| {
-            // Of a node that was never measured nothing bad is known: it is tried.
-            self.peers.get(node).and_then(|peer| peer.round_trip).unwrap_or_default()
-        };
+        let distance = |node: &&NodeId| self.peers.get(node).map(Peer::distance);
         let nearest = replicas.iter().filter(usable).min_by_key(distance).copied();
         nearest.or(primary).or_else(|| replicas.first().copied())
     }

@@ -5,7 +5,8 @@
 //! of behaviour shows as a diff that somebody has to understand.
 //!
 //! Nodes are n1, n2, …; requests are named by whoever waits for them: a, b, c. `at 50` lets time
-//! pass to 50 ms, and ticks. Other events happen at the time that was reached last.
+//! pass to 50 ms, and ticks. Other events happen at the time that was reached last. `up n1 2 30` is a
+//! connection, the second one, whose handshake took 30 ms there and back.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use dkv_wire::message::{
     Command, Condition, Level, Operation, Receipt, Refusal, Reply, RequestBody, Stored,
 };
 use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
+use dkv_wire::region::Region;
 use uuid::Uuid;
 
 use super::*;
@@ -41,22 +43,34 @@ fn address(node: NodeId) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], node.0.as_u128() as u16))
 }
 
-/// `view TERM PRIMARY NODES`: one shard; everything that is led is led by the same node.
+/// Where the client is.
+fn home() -> Region {
+    "home".parse().unwrap()
+}
+
+/// `view TERM PRIMARY NODES`: one shard; everything that is led is led by the same node. A node may be
+/// followed by its region, as in `n1@home`.
 fn view(words: &[&str]) -> NetworkView {
     let [term, primary, nodes] = words else { panic!("view TERM PRIMARY NODES") };
     let primary = (*primary != "nobody").then(|| node(primary));
-    let ids: Vec<NodeId> = nodes.split(',').map(node).collect();
-    let info = |&id: &NodeId| NodeInfo {
+    let nodes = nodes.split(',').map(|text| {
+        let (who, region) = text.split_once('@').unzip();
+        (node(who.unwrap_or(text)), region.map(|region| region.parse().unwrap()))
+    });
+    let nodes: Vec<(NodeId, Option<Region>)> = nodes.collect();
+    let ids: Vec<NodeId> = nodes.iter().map(|(id, _)| *id).collect();
+    let info = |(id, region): (NodeId, Option<Region>)| NodeInfo {
         id,
         name: name(id),
         address: address(id),
+        region,
         state: NodeState::Live,
     };
     NetworkView {
         network: NetworkId(Uuid::from_u128(1)),
         term: Term(term.parse().unwrap()),
         coordinator: primary,
-        nodes: ids.iter().map(info).collect(),
+        nodes: nodes.into_iter().map(info).collect(),
         shards: vec![ShardInfo {
             group: GroupId(1),
             first_hash: 0,
@@ -138,8 +152,10 @@ impl Script {
                 self.ids.insert((*who).to_owned(), id);
             }
             ["cancel", who] => router.cancel(now, self.ids[*who]),
-            ["up", who, generation] => {
-                if !router.link_up(now, node(who), generation.parse().unwrap()) {
+            ["up", who, generation, rest @ ..] => {
+                let round_trip = rest.first().map_or(0, |ms| ms.parse().unwrap());
+                let round_trip = Duration::from_millis(round_trip);
+                if !router.link_up(now, node(who), generation.parse().unwrap(), round_trip) {
                     return "    not wanted\n";
                 }
             }
@@ -213,8 +229,11 @@ impl Script {
 
 fn run(script: &str) -> String {
     let first = SessionId(Uuid::from_u128(100));
-    let mut state =
-        Script { router: Router::new(first), now: Duration::ZERO, ids: BTreeMap::new() };
+    let mut state = Script {
+        router: Router::new(first, Some(home())),
+        now: Duration::ZERO,
+        ids: BTreeMap::new(),
+    };
     let mut text = String::new();
     for line in script.lines().filter(|line| !line.starts_with(' ')) {
         writeln!(text, "{line}").unwrap();

@@ -87,6 +87,9 @@ impl<W> Router<W> {
                 }
                 Some(_) => {}
             }
+            if let Some(peer) = self.peers.get_mut(&info.id) {
+                peer.is_near = self.region.is_some() && info.region == self.region;
+            }
         }
         let gone: Vec<NodeId> = self
             .peers

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_wire::codec;
 use dkv_wire::id::{GroupId, NodeId, SessionId};
-use dkv_wire::message::{Command, Condition, Level, Operation, RequestBody, Write};
+use dkv_wire::message::{Command, Condition, Level, Operation, RequestBody, Span, Write};
 
 use crate::session::Stamp;
 
@@ -14,6 +14,8 @@ use crate::session::Stamp;
 pub(crate) enum Work {
     /// The value of a key.
     Read { key: Bytes, level: Level },
+    /// A page of the keys of a shard.
+    Scan { shard: GroupId, span: Span, level: Level },
     /// A put, or without a value a delete.
     Write { condition: Condition, key: Bytes, value: Option<Bytes>, stamp: Option<Stamp> },
     /// Makes a shard remember a session. Only the router asks for it.
@@ -63,7 +65,8 @@ pub(crate) enum Whom {
 impl Work {
     pub(crate) fn whom(&self) -> Whom {
         match self {
-            Self::Read { level: Level::Eventual, .. } => Whom::Replica,
+            Self::Read { level: Level::Eventual, .. }
+            | Self::Scan { level: Level::Eventual, .. } => Whom::Replica,
             Self::Direct { node, .. } => Whom::Node(*node),
             _ => Whom::Primary,
         }
@@ -76,7 +79,9 @@ impl Work {
             Self::Control(body) => {
                 matches!(body, RequestBody::RemoveNode(_) | RequestBody::Revoke(_))
             }
-            Self::Read { .. } | Self::Open { .. } | Self::Direct { .. } => false,
+            Self::Read { .. } | Self::Scan { .. } | Self::Open { .. } | Self::Direct { .. } => {
+                false
+            }
         }
     }
 
@@ -88,10 +93,11 @@ impl Work {
         }
     }
 
-    /// Bytes that it carries.
+    /// Bytes that it carries, or that a page may have.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Read { key, .. } => key.len(),
+            Self::Scan { span, .. } => span.bytes_max as usize,
             Self::Write { key, value, .. } => key.len() + value.as_ref().map_or(0, Bytes::len),
             _ => 0,
         }
@@ -102,6 +108,9 @@ impl Work {
         Some(Message::Plain(match self {
             Self::Read { key, level } => {
                 RequestBody::Read { shard, key: key.clone(), level: *level }
+            }
+            Self::Scan { span, level, .. } => {
+                RequestBody::Scan { shard, span: span.clone(), level: *level }
             }
             Self::Write { condition, key, value, stamp } => {
                 return Some(Message::Write {

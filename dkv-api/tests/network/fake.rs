@@ -179,6 +179,31 @@ impl State {
                 let revision = stored.as_ref().map_or(latest, |stored| stored.revision.0);
                 Ok(Answer::Value(self.receipt(node, *shard, revision, *level), stored))
             }
+            RequestBody::Scan { shard, span, level } => {
+                let primary = self.primary(*shard);
+                if *level == Level::Strong && primary != Some(node) {
+                    return Err(Refusal::NotPrimary { primary });
+                }
+                let view = self.view.as_ref().unwrap();
+                let here = |key: &Bytes| view.shard_of(key).unwrap().group == *shard;
+                let in_span = |key: &Bytes| key.starts_with(&span.prefix) && *key > span.after;
+                let mut pairs: Vec<Pair> = self
+                    .values
+                    .iter()
+                    .filter(|(key, _)| here(key) && in_span(key))
+                    .map(|(key, stored)| Pair {
+                        key: key.clone(),
+                        revision: stored.revision,
+                        value: span.values.then(|| stored.value.clone()),
+                    })
+                    .collect();
+                pairs.sort_by(|one, other| one.key.cmp(&other.key));
+                let more = pairs.len() > span.keys_max as usize;
+                pairs.truncate(span.keys_max as usize);
+                let revision = self.revisions.get(shard).copied().unwrap_or_default();
+                let receipt = self.receipt(node, *shard, revision, *level);
+                Ok(Answer::Page(receipt, Page { pairs, more }))
+            }
             RequestBody::Propose { shard, command } => {
                 let primary = self.primary(*shard);
                 if primary != Some(node) {
@@ -267,6 +292,7 @@ impl Fake {
                 id: node.id,
                 name: format!("node-{}", index + 1),
                 address: node.address,
+                region: None,
                 state: NodeState::Live,
             });
             state.lock().unwrap().view = Some(NetworkView {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fake::{Act, Fake};
-use dkv_api::{Client, Condition, Error, Level, ReadOptions, Revision, Role, WriteOptions};
+use dkv_api::{
+    Client, Condition, Error, Level, ReadOptions, Revision, Role, ScanOptions, WriteOptions,
+};
 use dkv_wire::message::{Refusal, RequestBody};
 
 fn is_propose(body: &RequestBody) -> bool {
@@ -49,6 +51,39 @@ async fn values_are_written_read_and_deleted() {
     let every_byte: Vec<u8> = (0..=255).collect();
     client.write(&every_byte, every_byte.clone()).await.unwrap();
     assert_eq!(client.read(&every_byte).await.unwrap().value, every_byte);
+}
+
+#[tokio::test]
+async fn scans_go_over_all_shards_in_order() {
+    let (fake, client) = connected(3).await;
+    for number in 0..500 {
+        client.write(format!("k{number:03}"), number.to_string()).await.unwrap();
+    }
+    client.write("other", "").await.unwrap();
+    // A refusal and a lost answer cost time only.
+    let mut acts = vec![Act::Refuse(Refusal::Unavailable("no quorum".into())), Act::CloseAtOnce];
+    for node in &fake.nodes {
+        let mut acts = std::mem::take(&mut acts);
+        node.script(move |body| match body {
+            RequestBody::Scan { .. } => acts.pop().unwrap_or(Act::Serve),
+            _ => Act::Serve,
+        });
+    }
+    let options = ScanOptions { after: "k099".into(), ..ScanOptions::prefix("k") };
+    let mut scan = client.scan(options.clone());
+    for number in 100..500 {
+        let pair = scan.next().await.unwrap().unwrap();
+        let expected = (format!("k{number}").into(), Some(number.to_string().into()));
+        assert_eq!((pair.key, pair.value), expected);
+    }
+    assert_eq!((scan.next().await, scan.staleness_ms()), (Ok(None), Some(0)));
+    let mut keys = client.scan(ScanOptions { limit: Some(5), values: false, ..options });
+    let page = keys.page(3, usize::MAX).await.unwrap();
+    assert_eq!((page.pairs.len(), page.more, &page.pairs[0].value), (3, true, &None));
+    let page = keys.page(3, usize::MAX).await.unwrap();
+    assert_eq!((page.pairs.len(), page.more), (2, false));
+    let by_bytes = client.scan(ScanOptions::default()).page(usize::MAX, 10).await.unwrap();
+    assert_eq!((by_bytes.pairs.len(), by_bytes.more), (2, true));
 }
 
 #[tokio::test]

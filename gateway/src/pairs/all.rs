@@ -3,48 +3,32 @@
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
-use dkv_api::{Error, ReadOptions};
+use dkv_api::{Error, Pair as Listed, ScanOptions};
 use futures::future;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::format::{Item, Pair};
-use super::index::Index;
-use super::some::stored_key;
+use super::some::PREFIX;
 use super::{answer, refuse};
 use crate::app::Gateway;
-use crate::limits::{FETCH_ALL_AT_ONCE, FETCH_ALL_BYTES, INDEX_LISTS};
+use crate::limits::FETCH_ALL_BYTES;
 use crate::store::Store;
 
-/// Streams all pairs that there are. Each is as a strong read has it when its turn comes; together
-/// they are of no one moment. If the network fails in the middle, the connection is broken off, so
-/// that nobody takes a part for the whole.
+/// Streams all pairs that there are, by a scan. Together they are of no one moment. If the network
+/// fails in the middle, the connection is broken off, so that nobody takes a part for the whole.
 pub(super) async fn fetch<S: Store>(
     gateway: &Gateway<S>,
 ) -> Result<Response<Body>, Response<Body>> {
     let unavailable = |why: &str| refuse(StatusCode::SERVICE_UNAVAILABLE, why);
     let held = gateway.budget.take(FETCH_ALL_BYTES);
     let held = held.map_err(|error| unavailable(&error.to_string()))?;
-    let first = Index::keys(&gateway.store, 0).await;
-    first.map_err(|error| unavailable(&error.to_string()))?;
-
-    let (store, lists) = (gateway.store.clone(), gateway.store.clone());
+    let mut scan = Box::pin(gateway.store.scan(ScanOptions::prefix(PREFIX)));
+    // What fails at once can still be said with a status.
+    let first = scan.try_next().await.map_err(|error| unavailable(&error.to_string()))?;
     let mut begun = false;
-    let pairs = stream::iter(0..INDEX_LISTS)
-        .then(move |list| {
-            let store = lists.clone();
-            async move { Index::keys(&store, list).await }
-        })
-        .map_ok(move |keys| {
-            let store = store.clone();
-            stream::iter(keys)
-                .map(move |key| {
-                    let store = store.clone();
-                    async move { read(&store, &key).await }
-                })
-                .buffered(FETCH_ALL_AT_ONCE)
-        })
-        .try_flatten()
-        .try_filter_map(|pair| future::ready(Ok(pair)))
+    let pairs = stream::iter(first.map(Ok))
+        .chain(scan)
+        .try_filter_map(|listed| future::ready(Ok(pair(&listed))))
         .and_then(|pair| {
             let text = serde_json::to_string(&pair);
             future::ready(text.map_err(|error| Error::Invalid(error.to_string())))
@@ -61,14 +45,8 @@ pub(super) async fn fetch<S: Store>(
     Ok(answer(StatusCode::OK, Body::from_stream(body)))
 }
 
-/// A pair of the index; none if it was not stored after all.
-async fn read<S: Store>(store: &S, key: &[u8]) -> Result<Option<Pair>, Error> {
-    match store.read(&stored_key(key), ReadOptions::default()).await {
-        Ok(read) => {
-            let pair = Item::from_stored(key).zip(Item::from_stored(&read.value));
-            Ok(pair.map(|(key, value)| Pair { key, value }))
-        }
-        Err(Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
+/// A pair as it was set; none if it was not stored by `/set`.
+fn pair(listed: &Listed) -> Option<Pair> {
+    let key = Item::from_stored(listed.key.strip_prefix(PREFIX)?)?;
+    Some(Pair { key, value: Item::from_stored(listed.value.as_ref()?)? })
 }

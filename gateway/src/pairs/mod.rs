@@ -16,11 +16,9 @@
 //!
 //! A key that `/set` calls failed may have been stored if the network was failing over.
 //!
-//! In the network the keys are `pairs/` with a letter for the encoding and the data, and beside them
-//! is an `index` of them.
+//! In the network the keys are `pairs/` with a letter for the encoding and the data.
 
 mod format;
-pub(crate) mod index;
 mod all;
 mod some;
 #[cfg(test)]

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use dkv_api::{Condition, Error, ReadOptions};
+use futures::future;
 use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
 
 use super::format::{Item, Pair};
-use super::index::list_of;
 use super::{answer, partial, refuse};
 use crate::app::Gateway;
 use crate::limits::{PAIRS_ANSWER_BYTES_MAX, PAIRS_AT_ONCE};
@@ -17,9 +17,12 @@ use crate::store::Store;
 
 type Answered = Result<Response<Body>, Response<Body>>;
 
+/// What keys begin with in the network.
+pub(super) const PREFIX: &[u8] = b"pairs/";
+
 /// The key in the network.
-pub(super) fn stored_key(key: &[u8]) -> Vec<u8> {
-    [b"pairs/", key].concat()
+fn stored_key(key: &[u8]) -> Vec<u8> {
+    [PREFIX, key].concat()
 }
 
 /// Stores pairs. Of pairs with the same key the last one counts.
@@ -32,7 +35,7 @@ pub(super) async fn set<S: Store>(gateway: &Gateway<S>, pairs: Vec<Pair>) -> Ans
         keys.push((pair.key, stored.as_ref().map(|(key, _)| key.clone())));
         wanted.extend(stored);
     }
-    let failed = store_all(gateway, &wanted).await;
+    let failed = store_all(gateway, wanted).await;
     let failed: Vec<Item> = keys
         .into_iter()
         .filter(|(_, stored)| stored.as_ref().is_none_or(|stored| failed.contains(stored)))
@@ -44,59 +47,24 @@ pub(super) async fn set<S: Store>(gateway: &Gateway<S>, pairs: Vec<Pair>) -> Ans
     Ok(answer(status, Body::from(text)))
 }
 
-/// Stores pairs, and tells which keys failed. What is new is put into the index before.
+/// Stores pairs, and tells which keys failed.
 async fn store_all<S: Store>(
     gateway: &Gateway<S>,
-    wanted: &BTreeMap<Vec<u8>, Vec<u8>>,
+    wanted: BTreeMap<Vec<u8>, Vec<u8>>,
 ) -> BTreeSet<Vec<u8>> {
-    let mut failed = BTreeSet::new();
-    let mut new: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
-    let pairs = wanted.iter().map(|(key, value)| (key.clone(), value.clone()));
-    for (key, done) in write_all(gateway, pairs, Condition::Present).await {
-        match done {
-            Ok(()) => {}
-            Err(Error::Conflict { .. }) => new.entry(list_of(&key)).or_default().push(key),
-            Err(_) => drop(failed.insert(key)),
-        }
-    }
-    let listed = stream::iter(new).map(|(list, keys)| {
-        let gateway = gateway.clone();
-        async move {
-            let added = gateway.index.add(&gateway.store, list, &keys).await;
-            (keys, added.is_ok())
-        }
-    });
-    let listed: Vec<(Vec<Vec<u8>>, bool)> = listed.buffer_unordered(PAIRS_AT_ONCE).collect().await;
-    let (listed, unlisted): (Vec<_>, Vec<_>) = listed.into_iter().partition(|(_, added)| *added);
-    failed.extend(unlisted.into_iter().flat_map(|(keys, _)| keys));
-    let pairs = listed
+    let writes: Vec<_> = wanted
         .into_iter()
-        .flat_map(|(keys, _)| keys)
-        .filter_map(|key| wanted.get(&key).cloned().map(|value| (key, value)));
-    for (key, done) in write_all(gateway, pairs, Condition::Always).await {
-        if done.is_err() {
-            failed.insert(key);
-        }
-    }
-    failed
-}
-
-async fn write_all<S: Store>(
-    gateway: &Gateway<S>,
-    pairs: impl Iterator<Item = (Vec<u8>, Vec<u8>)> + Send,
-    condition: Condition,
-) -> Vec<(Vec<u8>, Result<(), Error>)> {
-    let writes: Vec<_> = pairs
         .map(|(key, value)| {
             let store = gateway.store.clone();
             async move {
                 let name = stored_key(&key);
-                let written = store.write(&name, value.into(), condition.into()).await;
-                (key, written.map(|_| ()))
+                let written = store.write(&name, value.into(), Condition::Always.into()).await;
+                written.is_err().then_some(key)
             }
         })
         .collect();
-    stream::iter(writes).buffer_unordered(PAIRS_AT_ONCE).collect().await
+    let failed = stream::iter(writes).buffer_unordered(PAIRS_AT_ONCE);
+    failed.filter_map(future::ready).collect().await
 }
 
 /// What came of one key.

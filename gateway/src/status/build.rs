@@ -242,6 +242,7 @@ impl<'a> Said<'a> {
             reachable: own.is_some(),
             error: answer.as_ref().err().cloned(),
             address: info.address,
+            region: info.region.clone(),
             version: own.map(|own| own.version.clone()),
             uptime_ms: own.map(|own| own.uptime_ms),
             primaries: groups

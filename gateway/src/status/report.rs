@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use dkv_wire::id::NodeId;
 use dkv_wire::network::NodeState;
+use dkv_wire::region::Region;
 use serde::Serialize;
 
 /// A network at one moment.
@@ -98,6 +99,8 @@ pub struct Node {
     pub error: Option<String>,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The region that it is in; `null` if it was told none.
+    pub region: Option<Region>,
     /// Its version.
     pub version: Option<String>,
     /// Time since it started.

@@ -118,13 +118,7 @@ async fn put<S: Store>(
     }
     let condition = condition_of(head)?;
     let read = gateway.budget.read(head, body, VALUE_BYTES_MAX).await;
-    let (value, _held) = read.map_err(|error| match error.status() {
-        StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable(error.to_string()),
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(error.status(), "value-too-large", error.to_string())
-        }
-        status => Problem::new(status, "body", error.to_string()),
-    })?;
+    let (value, _held) = read.map_err(Problem::of_body)?;
     let written = gateway.store.write(&key, value, condition.into()).await;
     let Written { receipt, existed } =
         written.map_err(|error| Problem::from_error(error, condition != Condition::Always))?;

@@ -1,7 +1,9 @@
 //! `/v1`: the store and its network, as programs of today ask for them; and the two questions that
 //! whoever runs the gateway asks.
 
+mod batch;
 mod kv;
+mod list;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +28,8 @@ const READY_KEY: &[u8] = b"readyz";
 /// The paths of this module.
 pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
     Router::new()
+        .route("/v1/kv", any(list::serve::<S>))
+        .route("/v1/batch", any(batch::serve::<S>))
         .route(kv::PREFIX, any(kv::serve::<S>))
         .route("/v1/kv/{*key}", any(kv::serve::<S>))
         .route("/v1/status", any(network_status::<S>))
@@ -38,7 +42,7 @@ pub(crate) async fn lives(request: Request<Body>) -> Response<Body> {
     if !is_get(&request) {
         return Problem::method("GET, HEAD").into_response();
     }
-    document("text/plain; charset=utf-8", "ok\n".into())
+    document("text/plain; charset=utf-8", "ok\n")
 }
 
 /// `/readyz`: the network answers a strong read.
@@ -51,9 +55,7 @@ async fn ready<S: Store>(
     }
     let options = ReadOptions { timeout: Some(READY_TIMEOUT), ..ReadOptions::default() };
     match gateway.store.read(READY_KEY, options).await {
-        Ok(_) | Err(Error::NotFound { .. }) => {
-            document("text/plain; charset=utf-8", "ready\n".into())
-        }
+        Ok(_) | Err(Error::NotFound { .. }) => document("text/plain; charset=utf-8", "ready\n"),
         Err(error) => Problem::unavailable(error.to_string()).into_response(),
     }
 }
@@ -74,8 +76,8 @@ fn is_get(request: &Request<Body>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-fn document(kind: &'static str, text: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
+fn document(kind: &'static str, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use dkv_api::{Condition, Error};
 use proptest::prelude::*;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::memory::{Answered, Memory, ask};
 
@@ -84,7 +84,9 @@ async fn what_cannot_be_understood() {
         (Method::PUT, "/v1/kv/k?consistency=strong", 400, "invalid"),
         (Method::POST, "/v1/kv/k", 405, "method"),
         (Method::PUT, "/v1/status", 405, "method"),
-        (Method::GET, "/v1/kv", 404, "no-such-path"),
+        (Method::GET, "/v1/kv?limit=0", 400, "invalid"),
+        (Method::PUT, "/v1/kv", 405, "method"),
+        (Method::GET, "/v1/batch", 405, "method"),
         (Method::GET, "/v2", 404, "no-such-path"),
     ] {
         problem(&send(&store, method, path, &[]).await, status, code);
@@ -97,6 +99,81 @@ async fn what_cannot_be_understood() {
     problem(&ask(&store, request).await, 413, "value-too-large");
     let any_bytes = send(&store, Method::PUT, "/v1/kv/%00%ff", &[]).await;
     assert_eq!(any_bytes.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn keys_are_listed_in_pages() {
+    let store = Memory::default();
+    for name in ["a%2F1", "a%2F2", "a%2F%ff", "b"] {
+        send(&store, Method::PUT, &format!("/v1/kv/{name}"), &[]).await;
+    }
+    let list = async |target: &str| -> Json {
+        let listed = send(&store, Method::GET, target, &[]).await;
+        assert_eq!(
+            (listed.status, listed.field("content-type")),
+            (200.try_into().unwrap(), "application/json")
+        );
+        let document: Json = serde_json::from_slice(&listed.body).unwrap();
+        let link = document["next"].as_str().map(|next| format!("<{next}>; rel=\"next\""));
+        assert_eq!(listed.field("link"), link.unwrap_or_default());
+        document
+    };
+    let first = list("/v1/kv?prefix=a/&limit=2").await;
+    let pair =
+        |key: &str, revision: u64| json!({ "key": key, "value": "value", "revision": revision });
+    assert_eq!(first["pairs"], json!([pair("a/1", 1), pair("a/2", 2)]));
+    let second = list(first["next"].as_str().unwrap()).await;
+    let odd = json!([{ "key_base64": "YS//", "value": "value", "revision": 3 }]);
+    assert_eq!(second, json!({ "pairs": odd, "next": null }));
+    let keys = list("/v1/kv?values=false&encoding=base64&after=a/%ff").await;
+    assert_eq!(keys["pairs"], json!([{ "key_base64": "Yg==", "revision": 4 }]));
+    assert_eq!(list("/v1/kv?prefix=c").await, json!({ "pairs": [], "next": null }));
+    store.fail_with(Error::Unavailable("no majority".into()));
+    problem(&send(&store, Method::GET, "/v1/kv", &[]).await, 503, "unavailable");
+}
+
+#[tokio::test]
+async fn batches_answer_each_operation() {
+    let store = Memory::default();
+    let batch = async |body: String| {
+        let request = Request::post("/v1/batch").body(Body::from(body)).unwrap();
+        let answered = ask(&store, request).await;
+        let document: Json = serde_json::from_slice(&answered.body).unwrap();
+        (answered.status.as_u16(), document)
+    };
+    let operations = json!({ "operations": [
+        { "op": "put", "key": "a", "value": "1" },
+        { "op": "get", "key": "a" },
+        { "op": "put", "key": "a", "value_base64": "/w==", "if_revision": 1 },
+        { "op": "get", "key": "a", "consistency": "eventual" },
+        { "op": "put", "key_base64": "YQ==", "value": "x", "if": "absent" },
+        { "op": "delete", "key": "none" },
+        { "op": "delete", "key": "a", "if": "present" },
+    ]});
+    let (status, said) = batch(operations.to_string()).await;
+    assert_eq!(status, 200, "{said}");
+    let results = said["results"].as_array().unwrap();
+    let statuses: Vec<u64> = results.iter().map(|it| it["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [201, 200, 204, 200, 409, 404, 204]);
+    assert_eq!((&results[1]["value"], &results[3]["value_base64"]), (&"1".into(), &"/w==".into()));
+    assert_eq!(results[5]["code"], "key-not-found");
+    for wrong in [
+        "",
+        "[]",
+        "{}",
+        "{\"operations\":[{}]}",
+        "{\"operations\":[],\"x\":1}",
+        "{\"operations\":[{\"op\":\"put\",\"key\":\"k\"}]}",
+        "{\"operations\":[{\"op\":\"get\",\"key\":\"k\",\"value\":\"v\"}]}",
+        "{\"operations\":[{\"op\":\"delete\",\"key\":\"k\",\"key_base64\":\"aw==\"}]}",
+    ] {
+        let (status, said) = batch(wrong.into()).await;
+        assert_eq!((status, &said["code"]), (400, &"invalid".into()), "{wrong}");
+    }
+    let many = vec![json!({ "op": "get", "key": "k" }); 1001];
+    let (status, said) = batch(json!({ "operations": many }).to_string()).await;
+    assert_eq!((status, &said["code"]), (413, &"too-many-operations".into()));
+    assert_eq!(batch("{\"operations\":[]}".into()).await, (200, json!({ "results": [] })));
 }
 
 #[tokio::test]

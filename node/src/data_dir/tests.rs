@@ -18,7 +18,7 @@ fn file_of(credentials: &Credentials) -> NodeFile {
     let Identity { network, .. } = credentials.identity;
     let id = credentials.identity.as_node().unwrap();
     let listen = ([127, 0, 0, 1], 4401).into();
-    NodeFile::new(network, id, "name".into(), listen, Settings::default(), true)
+    NodeFile::new(network, id, "name".into(), listen, None, Settings::default(), true)
 }
 
 /// A directory of a node that has run.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use dkv_wire::id::GroupId;
 use tracing::warn;
 
-use super::{Node, lock};
+use super::{Me, Node, lock};
 use crate::group::ProposeError;
 use crate::shell::unix_ms;
 use crate::state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult};
@@ -47,7 +47,8 @@ impl Node {
 
     /// What this node says of itself.
     pub(crate) fn announcement(&self) -> Announcement {
-        Announcement { id: self.me.id, name: self.me.name.clone(), address: self.me.address }
+        let Me { id, name, address, region, network: _ } = self.me.clone();
+        Announcement { id, name, address, region }
     }
 
     /// Initialises the shards of a network that this node founds. Returns whether there are any

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_wire::codec::encode;
 use dkv_wire::id::{GroupId, Revision};
-use dkv_wire::message::Stored;
+use dkv_wire::message::{Page, Pair, Span, Stored};
 use dkv_wire::platform::{self, run_blocking};
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
@@ -28,7 +28,8 @@ use super::freshness::Freshness;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::state::{
-    Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, LogClock,
+    Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, ListedKey,
+    ListedValue, LogClock,
 };
 
 /// Time between two attempts to write a checkpoint to a disk that is full.
@@ -151,10 +152,6 @@ impl MachineHandle {
     /// Looks up a key whose value may be in the checkpoint only. Waits for the disk.
     fn look_up(&self, key: &[u8]) -> Looked {
         let shared = &*self.shared;
-        let damaged = |problem: &str| {
-            error!(group = %shared.group, problem, "a value cannot be read back");
-            Err("a value of this node's checkpoint cannot be read".to_owned())
-        };
         for _ in 0..LOOK_UPS_MAX {
             let least = {
                 let current = self.read();
@@ -170,15 +167,62 @@ impl MachineHandle {
                 Ok(Some(row)) if row.revision >= least => row,
                 // It was removed meanwhile, by a delete or with all of the group.
                 Ok(_) => continue,
-                Err(error) => return damaged(&error.to_string()),
+                Err(error) => return Err(self.unreadable(&error)),
             };
             let mut current = self.write();
             if !current.state.as_shard_mut().is_none_or(|shard| shard.promote(key, &row)) {
-                return damaged("it is not what was written");
+                return Err(self.unreadable(&"it is not what was written"));
             }
             return Ok((row.revision, Some(row.to_stored())));
         }
         Err("the shard is leaving this node".to_owned())
+    }
+
+    /// A page of the keys of a shard, all of one moment, with the shard's revision at that moment.
+    /// Waits for the disk if values are there only.
+    pub(crate) fn scan(&self, span: &Span) -> Result<(Revision, Page), String> {
+        for _ in 0..LOOK_UPS_MAX {
+            let (revision, listed) = {
+                let current = self.read();
+                let Some(shard) = current.state.as_shard() else { break };
+                (shard.revision(), shard.list(span))
+            };
+            if let Some(pairs) = self.fill(&listed.keys, span.values)? {
+                return Ok((revision, Page { pairs, more: listed.more }));
+            }
+        }
+        Err("what is scanned changes too fast".to_owned())
+    }
+
+    /// The values of keys; `None` if the checkpoint has not the same any more, because it is a later
+    /// one or was replaced.
+    fn fill(&self, keys: &[ListedKey], values: bool) -> Result<Option<Vec<Pair>>, String> {
+        let store = &self.shared.store;
+        let mut pairs = Vec::with_capacity(keys.len());
+        for listed in keys {
+            let value = match &listed.value {
+                _ if !values => None,
+                ListedValue::Here(value) => Some(Bytes::from_owner(Arc::clone(value))),
+                ListedValue::Stored { .. } => {
+                    let row = store.get(&listed.key).map_err(|error| self.unreadable(&error))?;
+                    match row {
+                        Some(row) if listed.is(&row) => Some(Bytes::from_owner(row.value)),
+                        Some(row) if row.revision == listed.revision => {
+                            return Err(self.unreadable(&"it is not what was written"));
+                        }
+                        _ => return Ok(None),
+                    }
+                }
+            };
+            let key = Bytes::from_owner(Arc::clone(&listed.key));
+            pairs.push(Pair { key, revision: listed.revision, value });
+        }
+        Ok(Some(pairs))
+    }
+
+    fn unreadable(&self, problem: &dyn std::fmt::Display) -> String {
+        error!(group = %self.shared.group, %problem, "a value cannot be read back");
+        "a value of this node's checkpoint cannot be read".to_owned()
     }
 
     /// These changes are durable.

@@ -28,7 +28,7 @@ impl Founder {
         let Identity { network, .. } = credentials.identity;
         let id = credentials.identity.as_node().unwrap();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let file = NodeFile::new(network, id, "founder".into(), listen, settings, true);
+        let file = NodeFile::new(network, id, "founder".into(), listen, None, settings, true);
         directory.save_node_file(&file).unwrap();
         founder
     }
@@ -57,6 +57,7 @@ impl Founder {
             name: None,
             listen: Some(([127, 0, 0, 1], 0).into()),
             advertise: None,
+            region: None,
             token_file: None,
             threads: None,
             value_memory: None,

@@ -29,6 +29,7 @@ pub mod rows;
 mod clock;
 mod digest;
 mod residence;
+mod scan;
 mod sessions;
 mod shard;
 
@@ -55,4 +56,5 @@ pub use engine::{
 pub use group::{Applied, CorruptEntry, GroupState};
 pub use residence::Found;
 pub use rows::{Changes, Counts, Generation, Meta, Row};
+pub use scan::{Listed, ListedKey, ListedValue};
 pub use shard::ShardState;

@@ -80,6 +80,10 @@ impl ShardState {
         self.keys.iter().map(|(key, slot)| (key.as_ref(), slot.find()))
     }
 
+    pub(super) fn keys(&self) -> &BTreeMap<Arc<[u8]>, Slot> {
+        &self.keys
+    }
+
     /// The latest revision; zero before the first write.
     pub fn revision(&self) -> Revision {
         self.revision

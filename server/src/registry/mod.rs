@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! let mut next = registry.clone();
-//! let (answer, effects) = next.handle_register(node, name, address, now_ms);
+//! let (answer, effects) = next.handle_register(node, name, address, region, now_ms);
 //! if effects.save { books::save(&next)? }      // on failure `next` is dropped, nothing happened
 //! registry = next;
 //! send(answer);
@@ -242,6 +242,7 @@ impl Registry {
                 id,
                 name: record.name.clone(),
                 address: record.address,
+                region: record.region.clone(),
                 coordinator: coordinator.is_some_and(|confirmed| confirmed.node == id),
                 state: self.state_of(id, record, now_ms),
                 last_report_ms: record.heard_ms,

@@ -7,6 +7,7 @@ use dkv_wire::id::NodeId;
 use dkv_wire::limits;
 use dkv_wire::message::{Admission, ServerRefusal};
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState};
+use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
 
 use super::{Effects, Registry};
@@ -17,6 +18,7 @@ use super::{Effects, Registry};
 pub(super) struct NodeRecord {
     pub(super) name: String,
     pub(super) address: SocketAddr,
+    pub(super) region: Option<Region>,
     pub(super) state: NodeState,
     /// When it last registered or was reported live. In the books as of their last change.
     pub(super) heard_ms: u64,
@@ -38,6 +40,7 @@ impl Registry {
         node: NodeId,
         wanted: Option<&str>,
         address: SocketAddr,
+        region: Option<Region>,
         now_ms: u64,
     ) -> (Result<Admission, ServerRefusal>, Effects) {
         let name = match self.check_register(node, wanted, address, now_ms) {
@@ -50,12 +53,16 @@ impl Registry {
             effects.save = true;
         }
         let known = self.nodes.get(&node);
-        if known.is_none_or(|record| record.name != name || record.address != address) {
+        let same = |record: &NodeRecord| {
+            record.name == name && record.address == address && record.region == region
+        };
+        if !known.is_some_and(same) {
             effects.save = true;
         }
         let (state, reported) =
             known.map_or((NodeState::Joining, false), |record| (record.state, record.reported));
-        let record = NodeRecord { name: name.clone(), address, state, heard_ms: now_ms, reported };
+        let heard_ms = now_ms;
+        let record = NodeRecord { name: name.clone(), address, region, state, heard_ms, reported };
         self.nodes.insert(node, record);
         let admission = Admission {
             network: self.network,
@@ -125,8 +132,8 @@ impl Registry {
 
     /// Replaces the node table by what the coordinator says.
     ///
-    /// Nodes that registered and that no report has named yet stay. A name or an address that a
-    /// node itself gave us when it registered stays too, until the directory's word about it
+    /// Nodes that registered and that no report has named yet stay. A name, an address or a region
+    /// that a node itself gave us when it registered stays too, until the directory's word about it
     /// changes: until then the directory has not heard of it yet.
     pub(super) fn take_view(&mut self, view: &NetworkView) {
         let previous = self.view.replace(view.clone());
@@ -138,6 +145,7 @@ impl Registry {
             let mut record = registered.remove(&info.id).unwrap_or_else(|| NodeRecord {
                 name: info.name.clone(),
                 address: info.address,
+                region: info.region.clone(),
                 state: info.state,
                 heard_ms: 0,
                 reported: true,
@@ -147,6 +155,9 @@ impl Registry {
             }
             if before.is_none_or(|before| before.address != info.address) {
                 record.address = info.address;
+            }
+            if before.is_none_or(|before| before.region != info.region) {
+                record.region.clone_from(&info.region);
             }
             record.state = info.state;
             record.reported = true;

@@ -70,6 +70,7 @@ fn report(network: NetworkId, sender: u8, term: u64, members: u8, denied: u8) ->
         id: node(number),
         name: format!("n{}", number + 1),
         address: ([127, 0, 0, 1], 4400 + u16::from(number)).into(),
+        region: None,
         state: if number.is_multiple_of(2) { NodeState::Live } else { NodeState::Down },
     };
     let view = NetworkView {
@@ -120,7 +121,7 @@ impl World {
                 let name = name.map(|name| format!("n{}", name + 1));
                 let address = ([127, 0, 0, 1], 4500 + u16::from(*number)).into();
                 let (answer, effects) =
-                    next.handle_register(id, name.as_deref(), address, self.now_ms);
+                    next.handle_register(id, name.as_deref(), address, None, self.now_ms);
                 if let Ok(admission) = answer {
                     prop_assert!(!told.denied.contains(&id.into()), "a removed node is back");
                     if admission.bootstrap {
@@ -163,7 +164,8 @@ impl World {
             Step::Unwritten(step) => return self.run(step, false),
             Step::Unanswered { node: number } => {
                 let address = ([127, 0, 0, 1], 4500 + u16::from(*number)).into();
-                let (_, effects) = next.handle_register(node(*number), None, address, self.now_ms);
+                let (_, effects) =
+                    next.handle_register(node(*number), None, address, None, self.now_ms);
                 if effects.save {
                     self.saved = books::encode(&next).unwrap();
                 }

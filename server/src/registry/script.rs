@@ -7,8 +7,8 @@
 //! ```text
 //! at MS                                        sets the clock
 //! restart                                      goes through the books, as a killed server does
-//! register NODE ADDRESS [name=NAME]
-//! report NODE TERM [NODE:NAME:PORT:STATE …] [denied=LETTERS] [of=NODE] [view-term=TERM] [foreign]
+//! register NODE ADDRESS [name=NAME] [region=REGION]
+//! report NODE TERM [NODE:NAME:PORT:STATE[:REGION] …] [denied=LETTERS] [of=NODE] [view-term=TERM] [foreign]
 //! status
 //! token TOKEN ROLE [life=S] [uses=N]
 //! join TOKEN HOLDER [secret=TOKEN]
@@ -22,6 +22,7 @@ use std::path::Path;
 use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::message::{Confirmation, CoordinatorReport};
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
+use dkv_wire::region::Region;
 use dkv_wire::token::SecretHash;
 use uuid::Uuid;
 
@@ -31,6 +32,11 @@ use crate::books;
 #[test]
 fn bootstrap() {
     check("bootstrap");
+}
+
+#[test]
+fn regions() {
+    check("regions");
 }
 
 #[test]
@@ -115,7 +121,10 @@ impl Script {
                 self.registry = books::decode(Path::new("books.json"), &text).unwrap();
                 self.registry.resume(Settings::default(), self.now_ms);
             }
-            "register" => self.register(words[1], words[2], option("name")),
+            "register" => {
+                let region = option("region").map(|region| region.parse().unwrap());
+                self.register(words[1], words[2], option("name"), region);
+            }
             "report" => self.report(&words, &option),
             "status" => self.status(),
             "token" => {
@@ -157,11 +166,12 @@ impl Script {
         }
     }
 
-    fn register(&mut self, node: &str, address: &str, name: Option<&str>) {
+    fn register(&mut self, node: &str, address: &str, name: Option<&str>, region: Option<Region>) {
         let (answer, effects) = self.registry.handle_register(
             NodeId(letter(node)),
             name,
             address.parse().unwrap(),
+            region,
             self.now_ms,
         );
         let answer = answer.map(|admission| {
@@ -186,6 +196,7 @@ impl Script {
                 id: NodeId(letter(parts[0])),
                 name: parts[1].to_owned(),
                 address: format!("127.0.0.1:{}", parts[2]).parse().unwrap(),
+                region: parts.get(4).map(|region| region.parse().unwrap()),
                 state: state(parts[3]),
             }
         });
@@ -228,10 +239,11 @@ impl Script {
         for node in status.nodes {
             writeln!(
                 self.printed,
-                "  {} {} port {} {}{}, heard of at {}",
+                "  {} {} port {}{} {}{}, heard of at {}",
                 letter_of(node.id.0),
                 node.name,
                 node.address.port(),
+                node.region.map_or(String::new(), |region| format!(" in {region}")),
                 node.state,
                 if node.coordinator { ", coordinator" } else { "" },
                 node.last_report_ms,

@@ -140,6 +140,7 @@ impl Peer {
             id: peer.node(),
             name: format!("n{}", index + 1),
             address: SocketAddr::from(([127, 0, 0, 1], 4401 + index as u16)),
+            region: None,
             state: NodeState::Live,
         };
         let view = NetworkView {
@@ -156,5 +157,9 @@ impl Peer {
 }
 
 pub fn register(port: u16) -> ServerRequest {
-    ServerRequest::Register { name: None, address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    ServerRequest::Register {
+        name: None,
+        address: SocketAddr::from(([127, 0, 0, 1], port)),
+        region: None,
+    }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::status::NodeStatus;
 use crate::id::{GroupId, HolderId, NodeId, Revision, Serial, SessionId, Term};
 use crate::network::NetworkView;
+use crate::region::Region;
 
 /// One request on a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,15 @@ pub enum RequestBody {
         /// What the answer must guarantee.
         level: Level,
     },
+    /// Keys of a shard in order, as many as fit a page.
+    Scan {
+        /// The shard.
+        shard: GroupId,
+        /// Which keys, and how many.
+        span: Span,
+        /// What the answer must guarantee.
+        level: Level,
+    },
     /// A command for the log of a shard.
     Propose {
         /// The key's shard.
@@ -44,12 +54,14 @@ pub enum RequestBody {
         /// An encoded [`Command`]: it goes into the log as it came.
         command: Bytes,
     },
-    /// From a node: this is my name and address, now.
+    /// From a node: this is my name, my address and my region, now.
     Announce {
         /// What people call it.
         name: String,
         /// Where it listens.
         address: SocketAddr,
+        /// The region that it is in, if it was told.
+        region: Option<Region>,
     },
     /// From a node: I am stopping in good order.
     Leaving,
@@ -57,6 +69,43 @@ pub enum RequestBody {
     RemoveNode(NodeId),
     /// From an administrator: refuse this certificate holder from now on.
     Revoke(HolderId),
+}
+
+/// Some of the keys of a shard, in the order of their bytes, and how much of them makes a page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// They begin with this.
+    pub prefix: Bytes,
+    /// They come after this key, which need not exist; empty for all.
+    pub after: Bytes,
+    /// Most keys of a page; what is over [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX) is taken to
+    /// be that.
+    pub keys_max: u32,
+    /// A page ends when it has so many bytes of keys and values, and holds one pair at least; over
+    /// [`SCAN_BYTES_MAX`](crate::limits::SCAN_BYTES_MAX) is taken to be that.
+    pub bytes_max: u32,
+    /// Whether values are wanted too.
+    pub values: bool,
+}
+
+/// A key that a scan found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The key.
+    pub key: Bytes,
+    /// The write that stored its value.
+    pub revision: Revision,
+    /// The value, if it was asked for.
+    pub value: Option<Bytes>,
+}
+
+/// A part of a scan: what a shard had at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// In the order of their keys.
+    pub pairs: Vec<Pair>,
+    /// Whether there were more keys after these.
+    pub more: bool,
 }
 
 /// What a read guarantees.
@@ -167,6 +216,8 @@ pub enum Answer {
     Status(Box<NodeStatus>),
     /// To [`RequestBody::Read`]; no value if the key does not exist.
     Value(Receipt, Option<Stored>),
+    /// To [`RequestBody::Scan`]; the receipt has the shard's latest revision at the moment of the page.
+    Page(Receipt, Page),
     /// To a write that was done; `existed` tells whether the key was there before. A delete of a
     /// key that was not there is done too, without an effect.
     Written {

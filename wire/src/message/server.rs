@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::id::{HolderId, NetworkId, NodeId, Term};
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeState, Settings};
+use crate::region::Region;
 
 /// A request to the server, one frame on a stream of its own or one of several on one stream;
 /// answers come in order.
@@ -24,6 +25,8 @@ pub enum ServerRequest {
         name: Option<String>,
         /// Where it listens.
         address: SocketAddr,
+        /// The region that it is in, if it was told.
+        region: Option<Region>,
     },
     /// From the coordinator: how everything is, and that it is the coordinator.
     Report(CoordinatorReport),
@@ -161,6 +164,8 @@ pub struct NodeReport {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The region that it is in, if it was told.
+    pub region: Option<Region>,
     /// Whether it is the confirmed coordinator.
     pub coordinator: bool,
     /// Where it is in its life.

@@ -115,7 +115,7 @@ impl World {
                     let router = &mut self.script.router;
                     if !good {
                         router.link_failed(now, node, generation, "no answer");
-                    } else if router.link_up(now, node, generation) {
+                    } else if router.link_up(now, node, generation, Duration::ZERO) {
                         self.up.retain(|(other, _)| *other != node);
                         self.up.push((node, generation));
                     }
@@ -171,7 +171,7 @@ proptest! {
     fn every_request_ends_once_and_rightly(steps in proptest::collection::vec(step(), 1..120)) {
         let first = SessionId(Uuid::from_u128(100));
         let script =
-            Script { router: Router::new(first), now: Duration::ZERO, ids: BTreeMap::new() };
+            Script { router: Router::new(first, None), now: Duration::ZERO, ids: BTreeMap::new() };
         let mut world = World {
             script,
             next: 0,

@@ -36,7 +36,7 @@ async fn less_than_was_acknowledged_is_a_broken_promise() {
     // Somebody who does not lead that term.
     let other = Some(Acknowledged { term: Term(5), index: 11 });
     assert!(promises.check(NodeId::random(), other).is_ok());
-    assert!(tokio::time::timeout(std::time::Duration::ZERO, promises.broken()).await.is_err());
+    assert!(tokio::time::timeout(Duration::ZERO, promises.broken()).await.is_err());
 
     // What was purged is in the state.
     log.purge(10, Bytes::from_static(b"ten"), Box::new(|_| ())).unwrap();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dkv_wire::codec::{self, DecodeError};
 use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId};
 use dkv_wire::network::Settings;
+use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
 
 /// A node's own account of itself.
@@ -18,6 +19,8 @@ pub struct Announcement {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The region that it is in, if it was told.
+    pub region: Option<Region>,
 }
 
 /// One change of the directory. All of them may be repeated without harm.
@@ -32,7 +35,7 @@ pub enum DirectoryCommand {
         /// The node that holds everything at first.
         founder: Announcement,
     },
-    /// Adds a node, or brings its name and address up to date. A node that had left is back.
+    /// Adds a node, or brings its name, address and region up to date. A node that had left is back.
     Announce(Announcement),
     /// A node comes in the place of one that is gone and had its name: the old one is to give up
     /// its places, under another name, and the new one is announced.

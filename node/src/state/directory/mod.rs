@@ -27,6 +27,7 @@ use dkv_wire::codec::{self, DecodeError};
 use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision};
 use dkv_wire::limits;
 use dkv_wire::network::Settings;
+use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -40,6 +41,8 @@ pub struct Member {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The region that it is in, if it was told.
+    pub region: Option<Region>,
     /// The how-manieth node it is that ever joined: a smaller number has been here longer.
     pub joined: u64,
     /// Whether it stopped in good order and has not come back.
@@ -318,7 +321,7 @@ impl Contents {
     }
 
     fn announce(&mut self, announcement: &Announcement) -> Result<(), String> {
-        let Announcement { id, name, address } = announcement;
+        let Announcement { id, name, address, region } = announcement;
         if self.denied.contains(&HolderId::from(*id)) {
             reject!("node {} was removed", id.short());
         }
@@ -333,6 +336,7 @@ impl Contents {
         if let Some(member) = self.nodes.get_mut(id) {
             member.name.clone_from(name);
             member.address = *address;
+            member.region.clone_from(region);
             member.left = false;
             return Ok(());
         }
@@ -341,8 +345,9 @@ impl Contents {
         }
         self.joined_ever += 1;
         let joined = self.joined_ever;
-        let (name, address) = (name.clone(), *address);
-        self.nodes.insert(*id, Member { name, address, joined, left: false, retiring: false });
+        let (name, address, region) = (name.clone(), *address, region.clone());
+        let member = Member { name, address, region, joined, left: false, retiring: false };
+        self.nodes.insert(*id, member);
         Ok(())
     }
 

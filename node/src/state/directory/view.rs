@@ -33,6 +33,7 @@ impl Directory {
                 id: *id,
                 name: member.name.clone(),
                 address: member.address,
+                region: member.region.clone(),
                 state: if member.left { NodeState::Left } else { seen },
             }
         });

@@ -6,6 +6,7 @@ mod hostile;
 mod model;
 mod placement;
 mod replicas;
+mod scan;
 mod scripts;
 mod steward;
 mod twins;

@@ -40,7 +40,7 @@ fn execute(directory: &mut Directory, command: DirectoryCommand) -> DirectoryRes
 
 fn announcement(letter: char) -> Announcement {
     let address = format!("10.0.0.{}:1", letter as u8).parse().expect("an address");
-    Announcement { id: node(letter), name: letter.into(), address }
+    Announcement { id: node(letter), name: letter.into(), address, region: None }
 }
 
 /// Executes one planned step after checking it against the network as it is.

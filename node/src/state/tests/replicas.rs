@@ -238,6 +238,7 @@ fn a_directory_is_stored_and_sent() {
         id: node(letter),
         name: letter.into(),
         address: "10.0.0.1:1".parse().expect("an address"),
+        region: None,
     };
     let create = DirectoryCommand::Create {
         network: dkv_wire::id::NetworkId(uuid('N')),

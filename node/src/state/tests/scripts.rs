@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision};
 use dkv_wire::message::{Condition, Operation};
 use dkv_wire::network::Settings;
+use dkv_wire::region::Region;
 
 use super::super::command::CommandResult;
 use super::super::directory::{
@@ -161,6 +162,7 @@ fn directory_script() -> impl FnMut(&str) -> String {
             address: format!("10.0.0.{}:{}", words[1].as_bytes()[0], number(&words, "port", 7000))
                 .parse()
                 .expect("an address"),
+            region: option(&words, "region").map(|text| text.parse().expect("a region")),
         };
         let command = match words[0] {
             "new" => {
@@ -237,14 +239,19 @@ fn show_command(command: &DirectoryCommand) -> String {
     }
 }
 
+fn in_region(region: Option<&Region>) -> String {
+    region.map_or(String::new(), |region| format!(" in {region}"))
+}
+
 fn show_directory(directory: &Directory) -> String {
     let mut printed = format!("revision {}\n", directory.revision());
     for (id, member) in directory.nodes() {
         let left = if member.left { " left" } else { "" };
         let retiring = if member.retiring { " retiring" } else { "" };
+        let region = in_region(member.region.as_ref());
         writeln!(
             printed,
-            "node {} {} {} joined {}{left}{retiring}",
+            "node {} {} {}{region} joined {}{left}{retiring}",
             letter(id),
             member.name,
             member.address,
@@ -268,7 +275,8 @@ fn show_view(directory: &Directory) -> String {
     let Some(view) = directory.to_view(&Observed::default()) else { return "no network".into() };
     let mut printed = String::new();
     for node in &view.nodes {
-        writeln!(printed, "node {} {} {}", letter(&node.id), node.name, node.state)
+        let region = in_region(node.region.as_ref());
+        writeln!(printed, "node {} {} {}{region}", letter(&node.id), node.name, node.state)
             .expect("a string takes all");
     }
     for shard in &view.shards {

@@ -77,6 +77,7 @@ pub(super) fn changes() -> Vec<Vec<u8>> {
         id: NodeId(id(number.into())),
         name: format!("n{number}"),
         address: ([127, 0, 0, 1], 4400 + number).into(),
+        region: None,
     };
     let founder = announcement(1);
     let commands = [

@@ -70,7 +70,7 @@ fn books_text() -> Vec<u8> {
     for number in 1..4_u16 {
         let address = ([127, 0, 0, 1], 4400 + number).into();
         let node = NodeId(Uuid::from_u128(number.into()));
-        let _ = registry.handle_register(node, None, address, number.into());
+        let _ = registry.handle_register(node, None, address, None, number.into());
     }
     let text = String::from_utf8(books::encode(&registry).expect("books")).expect("text");
     let from = text.find("\"books\":").expect("books") + "\"books\":".len();

@@ -8,11 +8,12 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
 use dkv_api::{
-    Condition, Error, GroupId, Level, NetworkStatus, NodeId, ReadOptions, Receipt, Revision, Term,
-    Uuid, Value, WriteOptions, Written,
+    Condition, Error, GroupId, Level, NetworkStatus, NodeId, Pair, ReadOptions, Receipt, Revision,
+    ScanOptions, Term, Uuid, Value, WriteOptions, Written,
 };
 use dkv_gateway::{Store, router};
 use dkv_wire::limits::KEY_BYTES_MAX;
+use futures::stream::{self, Stream};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
@@ -65,13 +66,19 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let pair = r#"{"encoding": "string", "data": "a"}"#;
     let set = format!(r#"[{{"key": {pair}, "value": {{"encoding": "binary", "data": "0101"}}}}]"#);
     let keys = format!("[{pair}]");
-    let requests: [[&str; 4]; 14] = [
+    let batch = r#"{"operations": [{"op": "put", "key": "a", "value": "b", "if": "absent"},
+        {"op": "get", "key_base64": "YQ=="}, {"op": "delete", "key": "a", "if_revision": 1}]}"#;
+    let requests: [[&str; 4]; 18] = [
         ["PUT", "/v1/kv/a%2Fb", "if-none-match: *", "value"],
         ["GET", "/v1/kv/a/b?consistency=eventual&max_staleness=20&at_least=1", "", ""],
         ["PUT", "/v1/kv/k", "if-match: \"1\"", "value"],
         ["DELETE", "/v1/kv/k", "if-match: \"1\"", ""],
         ["HEAD", "/v1/kv/k", "if-none-match: W/\"1\", \"2\"", ""],
         ["GET", "/v1/status", "", ""],
+        ["GET", "/v1/kv?prefix=a&limit=2&values=true", "", ""],
+        ["GET", "/v1/kv?after=a%2F", "accept: application/json", ""],
+        ["POST", "/v1/batch", json, batch],
+        ["GET", "/v1/kv/k", "range: bytes=0-1", ""],
         ["GET", "/livez", "", ""],
         ["PUT", "/kvs/bart", form, "val=a+b%26"],
         ["GET", "/kvs/bart", "", ""],
@@ -83,7 +90,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     ];
     let joined =
         |requests: &[[&str; 4]]| join(requests.iter().flatten().map(|part| part.as_bytes()));
-    requests.windows(3).map(joined).chain([joined(&requests[10..13])]).collect()
+    requests.windows(3).map(joined).chain([joined(&requests[14..17])]).collect()
 }
 
 /// A store in memory. Its clones are the same one.
@@ -169,6 +176,21 @@ impl Store for Memory {
 
     async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
         self.change(key, None, options.condition)
+    }
+
+    fn scan(
+        &self,
+        options: ScanOptions,
+    ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = |key: &[u8]| key.starts_with(&options.prefix) && key > &options.after[..];
+        let pairs = kept.values.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| {
+            let (value, revision) = value;
+            let value = options.values.then(|| value.clone());
+            Ok(Pair { key: key.clone().into(), revision: *revision, value })
+        });
+        let limit = options.limit.map_or(usize::MAX, |limit| limit as usize);
+        stream::iter(pairs.take(limit).collect::<Vec<_>>())
     }
 
     async fn status(&self) -> NetworkStatus {

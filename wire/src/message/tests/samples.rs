@@ -9,6 +9,7 @@ use super::super::*;
 use crate::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Serial, SessionId, Term};
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
+use crate::region::Region;
 
 fn uuid(letter: char) -> Uuid {
     Uuid::from_bytes([letter as u8; 16])
@@ -16,6 +17,10 @@ fn uuid(letter: char) -> Uuid {
 
 fn node(letter: char) -> NodeId {
     NodeId(uuid(letter))
+}
+
+fn region() -> Region {
+    "us-east".parse().unwrap()
 }
 
 fn v4() -> SocketAddr {
@@ -45,13 +50,25 @@ pub(super) fn levels() -> Vec<Level> {
 
 pub(super) fn request_bodies() -> Vec<RequestBody> {
     let read = |level| RequestBody::Read { shard: GroupId(1), key: Bytes::from("key"), level };
+    let span = |values| Span {
+        prefix: Bytes::from("k"),
+        after: Bytes::from("key"),
+        keys_max: 1000,
+        bytes_max: 65_536,
+        values,
+    };
+    let scan =
+        |values| RequestBody::Scan { shard: GroupId(1), span: span(values), level: Level::Strong };
     vec![
         RequestBody::View,
         RequestBody::Status,
         read(Level::Strong),
         read(Level::Eventual),
+        scan(true),
+        scan(false),
         RequestBody::Propose { shard: GroupId(2), command: Bytes::from("command") },
-        RequestBody::Announce { name: "näme".into(), address: v6() },
+        RequestBody::Announce { name: "näme".into(), address: v6(), region: None },
+        RequestBody::Announce { name: "name".into(), address: v4(), region: Some(region()) },
         RequestBody::Leaving,
         RequestBody::RemoveNode(node('b')),
         RequestBody::Revoke(HolderId(uuid('c'))),
@@ -112,6 +129,7 @@ fn view() -> NetworkView {
         id: node(letter),
         name: letter.to_string(),
         address: if letter == 'a' { v6() } else { v4() },
+        region: (letter == 'a').then(region),
         state,
     };
     NetworkView {
@@ -163,6 +181,11 @@ fn status() -> NodeStatus {
     }
 }
 
+pub(super) fn page() -> Page {
+    let pair = |key: &'static str, value| Pair { key: key.into(), revision: Revision(9), value };
+    Page { pairs: vec![pair("k1", Some(Bytes::from("value"))), pair("k2", None)], more: true }
+}
+
 pub(super) fn answers() -> Vec<Answer> {
     let stored = Stored { value: Bytes::from("value"), revision: Revision(9) };
     vec![
@@ -170,6 +193,7 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Status(Box::new(status())),
         Answer::Value(receipt(Level::Eventual, Some(12)), Some(stored)),
         Answer::Value(receipt(Level::Eventual, None), None),
+        Answer::Page(receipt(Level::Strong, Some(0)), page()),
         Answer::Written { receipt: receipt(Level::Strong, Some(0)), existed: true },
         Answer::Done,
     ]
@@ -208,8 +232,8 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
     let mut requests = vec![
         ServerRequest::Lookup,
         ServerRequest::Status,
-        ServerRequest::Register { name: Some("a".into()), address: v4() },
-        ServerRequest::Register { name: None, address: v6() },
+        ServerRequest::Register { name: Some("a".into()), address: v4(), region: Some(region()) },
+        ServerRequest::Register { name: None, address: v6(), region: None },
         ServerRequest::Report(CoordinatorReport { term: Term(4), view: view() }),
         ServerRequest::Renew { public_key: Bytes::from("key") },
         ServerRequest::ListTokens,
@@ -245,6 +269,7 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
             id: node('a'),
             name: "a".into(),
             address: v4(),
+            region: Some(region()),
             coordinator: true,
             state: NodeState::Live,
             last_report_ms: 1_700_000_000_000,

@@ -1,0 +1,129 @@
+//! Merging the pages of the shards.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use dkv_wire::id::GroupId;
+use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
+use dkv_wire::message::{Page, Pair, Span};
+
+use super::ScanOptions;
+
+/// Bytes of all pages that are held at the same time, as long as each shard may have a few.
+const HELD_BYTES: usize = 16 * 1024 * 1024;
+/// Least bytes of a page.
+const PAGE_BYTES_MIN: usize = 32 * 1024;
+
+/// What has come of a scan, and what is still to come.
+pub(super) struct Merge {
+    prefix: Bytes,
+    values: bool,
+    /// Keys that may still be given out.
+    left: u64,
+    page_bytes: usize,
+    parts: BTreeMap<GroupId, Part>,
+    /// The first key of each part that has one.
+    heads: BTreeMap<Bytes, GroupId>,
+    staleness_ms: Option<u64>,
+}
+
+/// What has come of one shard.
+struct Part {
+    pairs: VecDeque<Pair>,
+    /// The last key that has come.
+    after: Bytes,
+    more: bool,
+}
+
+impl Merge {
+    pub(super) fn new(options: &ScanOptions, shards: impl Iterator<Item = GroupId>) -> Self {
+        let part = || Part { pairs: VecDeque::new(), after: options.after.clone(), more: true };
+        let parts: BTreeMap<GroupId, Part> = shards.map(|shard| (shard, part())).collect();
+        let page_bytes = (HELD_BYTES / parts.len().max(1)).clamp(PAGE_BYTES_MIN, SCAN_BYTES_MAX);
+        Self {
+            prefix: options.prefix.clone(),
+            values: options.values,
+            left: options.limit.unwrap_or(u64::MAX),
+            page_bytes,
+            parts,
+            heads: BTreeMap::new(),
+            staleness_ms: Some(0),
+        }
+    }
+
+    /// The pages without which it cannot go on.
+    pub(super) fn wanted(&self) -> Vec<(GroupId, Span)> {
+        if self.left == 0 {
+            return Vec::new();
+        }
+        // The shards have about as many keys each. One that has fewer than needed is asked again.
+        let share = (self.left / self.parts.len().max(1) as u64).saturating_mul(5) / 4 + 16;
+        let keys_max = share.min(self.left).min(SCAN_KEYS_MAX as u64) as u32;
+        let empty = self.parts.iter().filter(|(_, part)| part.more && part.pairs.is_empty());
+        let span = |part: &Part| Span {
+            prefix: self.prefix.clone(),
+            after: part.after.clone(),
+            keys_max,
+            bytes_max: self.page_bytes as u32,
+            values: self.values,
+        };
+        empty.map(|(shard, part)| (*shard, span(part))).collect()
+    }
+
+    /// A page of a shard has come.
+    ///
+    /// # Errors
+    /// If it is not what was asked for. It is as if it had not come, then.
+    pub(super) fn take(
+        &mut self,
+        shard: GroupId,
+        staleness_ms: Option<u64>,
+        page: Page,
+    ) -> Result<(), &'static str> {
+        let Some(part) = self.parts.get_mut(&shard) else { return Ok(()) };
+        let mut last = &part.after;
+        for pair in &page.pairs {
+            if pair.key <= *last || !pair.key.starts_with(&self.prefix) {
+                return Err("a node's page of a scan is not in order");
+            }
+            last = &pair.key;
+        }
+        if page.pairs.is_empty() && page.more {
+            return Err("a node's page of a scan is empty and not the last one");
+        }
+        part.after = last.clone();
+        part.more = page.more;
+        part.pairs.extend(page.pairs);
+        if let Some(head) = part.pairs.front() {
+            self.heads.insert(head.key.clone(), shard);
+        }
+        self.staleness_ms = self.staleness_ms.zip(staleness_ms).map(|(one, other)| one.max(other));
+        Ok(())
+    }
+
+    /// The next key. To be called when nothing is wanted.
+    pub(super) fn pop(&mut self) -> Option<Pair> {
+        debug_assert!(self.wanted().is_empty());
+        if self.left == 0 {
+            return None;
+        }
+        let (_, shard) = self.heads.pop_first()?;
+        let part = self.parts.get_mut(&shard)?;
+        let pair = part.pairs.pop_front()?;
+        if let Some(head) = part.pairs.front() {
+            self.heads.insert(head.key.clone(), shard);
+        }
+        self.left -= 1;
+        Some(pair)
+    }
+
+    /// Whether there may be more, as far as is known.
+    pub(super) fn has_more(&self) -> bool {
+        let more = |part: &Part| part.more || !part.pairs.is_empty();
+        self.left > 0 && self.parts.values().any(more)
+    }
+
+    pub(super) fn staleness_ms(&self) -> Option<u64> {
+        self.staleness_ms
+    }
+}

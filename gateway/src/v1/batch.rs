@@ -1,0 +1,255 @@
+//! `POST /v1/batch`: many reads and writes in one request.
+//!
+//! Each is done by itself, as if it had come alone: there is no transaction over them. Those of one
+//! key are done in the order in which they are written, those of different keys at the same time. The
+//! answer has a result for each, in their order, with the status that it would have had alone; its
+//! own status says only that the request was understood.
+
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Method, Request, Response, StatusCode};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use dkv_api::{Condition, ReadOptions, Receipt, Revision};
+use futures::stream::{self, StreamExt};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::document;
+use crate::app::Gateway;
+use crate::body::Held;
+use crate::bytes_json::{self, Shown};
+use crate::limits::{
+    BATCH_ANSWER_BYTES_MAX, BATCH_AT_ONCE, BATCH_BODY_BYTES_MAX, BATCH_OPERATIONS_MAX,
+};
+use crate::problem::Problem;
+use crate::query;
+use crate::store::Store;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    operations: Vec<Operation>,
+    #[serde(default)]
+    encoding: Encoding,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Encoding {
+    #[default]
+    Text,
+    Base64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Operation {
+    op: Kind,
+    key: Option<String>,
+    key_base64: Option<String>,
+    value: Option<String>,
+    value_base64: Option<String>,
+    #[serde(rename = "if")]
+    condition: Option<When>,
+    if_revision: Option<u64>,
+    consistency: Option<Level>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Get,
+    Put,
+    Delete,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum When {
+    Absent,
+    Present,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Strong,
+    Eventual,
+}
+
+/// An operation that has been checked.
+struct Checked {
+    key: Vec<u8>,
+    action: Action,
+}
+
+enum Action {
+    Get(ReadOptions),
+    Put(Bytes, Condition),
+    Delete(Condition),
+}
+
+/// Answers a batch.
+pub(super) async fn serve<S: Store>(
+    State(gateway): State<Gateway<S>>,
+    request: Request<Body>,
+) -> Response<Body> {
+    if request.method() != Method::POST {
+        return Problem::method("POST").into_response();
+    }
+    run(&gateway, request).await.unwrap_or_else(Problem::into_response)
+}
+
+async fn run<S: Store>(
+    gateway: &Gateway<S>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Problem> {
+    query::expect_none(request.uri().query()).map_err(Problem::invalid)?;
+    let (head, body) = request.into_parts();
+    let read = gateway.budget.read(&head, body, BATCH_BODY_BYTES_MAX).await;
+    let (body, held) = read.map_err(Problem::of_body)?;
+    let batch: Batch = serde_json::from_slice(&body).map_err(|error| {
+        Problem::invalid(format!("the body is not of the form that is needed: {error}"))
+    })?;
+    drop(body);
+    if batch.operations.len() > BATCH_OPERATIONS_MAX {
+        let why = format!("a batch has at most {BATCH_OPERATIONS_MAX} operations");
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-operations", why));
+    }
+    let shown = match batch.encoding {
+        Encoding::Text => Shown::Text,
+        Encoding::Base64 => Shown::Base64,
+    };
+    let mut of_key: BTreeMap<Vec<u8>, Vec<(usize, Action)>> = BTreeMap::new();
+    let count = batch.operations.len();
+    // All are checked before the first is done.
+    for (index, operation) in batch.operations.into_iter().enumerate() {
+        let checked = check(operation);
+        let Checked { key, action } =
+            checked.map_err(|why| Problem::invalid(format!("operation {index}: {why}")))?;
+        of_key.entry(key).or_default().push((index, action));
+    }
+    let keys: Vec<_> = of_key
+        .into_iter()
+        .map(|(key, actions)| one_key(gateway.clone(), key, actions, shown))
+        .collect();
+    let mut keys = stream::iter(keys).buffer_unordered(BATCH_AT_ONCE);
+    let (mut results, mut bytes, mut rooms) = (vec![Value::Null; count], 0, Vec::new());
+    while let Some(done) = keys.next().await {
+        for Done { index, mut result, bytes: size, room } in done {
+            bytes += size;
+            if bytes > BATCH_ANSWER_BYTES_MAX {
+                // What was written stays written, so the others are answered all the same.
+                let status = StatusCode::PAYLOAD_TOO_LARGE;
+                let why = "the values of this batch are too long together: ask for fewer";
+                result = Problem::new(status, "answer-too-large", why).document();
+                bytes -= size;
+            }
+            rooms.extend(room);
+            results[index] = result;
+        }
+    }
+    drop(held);
+    let text = json!({ "results": results }).to_string();
+    let body = gateway.budget.answer(text.into());
+    Ok(document("application/json", body.map_err(|error| Problem::unavailable(error.to_string()))?))
+}
+
+fn check(operation: Operation) -> Result<Checked, String> {
+    let Operation { op, key, key_base64, value, value_base64, condition, if_revision, consistency } =
+        operation;
+    let key = bytes_json::take("key", key, key_base64)?.ok_or("the key is missing")?;
+    let value = bytes_json::take("value", value, value_base64)?;
+    let condition = match (condition, if_revision) {
+        (None, None) => None,
+        (Some(When::Absent), None) => Some(Condition::Absent),
+        (Some(When::Present), None) => Some(Condition::Present),
+        (None, Some(revision)) => Some(Condition::Revision(Revision(revision))),
+        (Some(_), Some(_)) => return Err("there is if or if_revision, not both".into()),
+    };
+    let action = match (op, value) {
+        (Kind::Get, None) if condition.is_none() => Action::Get(match consistency {
+            Some(Level::Eventual) => ReadOptions::eventual(),
+            _ => ReadOptions::default(),
+        }),
+        (Kind::Get, _) => return Err("a get has neither a value nor a condition".into()),
+        _ if consistency.is_some() => return Err("consistency is for a get".into()),
+        (Kind::Put, Some(value)) => {
+            Action::Put(value.into(), condition.unwrap_or(Condition::Always))
+        }
+        (Kind::Put, None) => return Err("the value is missing".into()),
+        (Kind::Delete, None) => Action::Delete(condition.unwrap_or(Condition::Always)),
+        (Kind::Delete, Some(_)) => return Err("a delete has no value".into()),
+    };
+    Ok(Checked { key, action })
+}
+
+/// What came of one operation.
+struct Done {
+    index: usize,
+    result: Value,
+    /// Of the value that it shows.
+    bytes: usize,
+    room: Option<Held>,
+}
+
+/// Does the operations of one key, one after the other.
+async fn one_key<S: Store>(
+    gateway: Gateway<S>,
+    key: Vec<u8>,
+    actions: Vec<(usize, Action)>,
+    shown: Shown,
+) -> Vec<Done> {
+    let mut done = Vec::with_capacity(actions.len());
+    let short = |index, result| Done { index, result, bytes: 0, room: None };
+    for (index, action) in actions {
+        let written = match action {
+            Action::Get(options) => {
+                done.push(match gateway.store.read(&key, options).await {
+                    Err(error) => short(index, Problem::from_error(error, false).document()),
+                    Ok(read) => match gateway.budget.take(read.value.len()) {
+                        Err(error) => {
+                            short(index, Problem::unavailable(error.to_string()).document())
+                        }
+                        Ok(room) => {
+                            let mut result = about(StatusCode::OK, &read.receipt);
+                            bytes_json::put(&mut result, "value", &read.value, shown);
+                            let (bytes, room) = (read.value.len(), Some(room));
+                            Done { index, result: Value::Object(result), bytes, room }
+                        }
+                    },
+                });
+                continue;
+            }
+            Action::Put(value, condition) => {
+                let written = gateway.store.write(&key, value, condition.into()).await;
+                let status = |existed| match existed {
+                    true => StatusCode::NO_CONTENT,
+                    false => StatusCode::CREATED,
+                };
+                written.map(|written| (status(written.existed), written.receipt))
+            }
+            Action::Delete(condition) => {
+                let deleted = gateway.store.delete(&key, condition.into()).await;
+                deleted.map(|deleted| (StatusCode::NO_CONTENT, deleted.receipt))
+            }
+        };
+        let result = match written {
+            Ok((status, receipt)) => Value::Object(about(status, &receipt)),
+            Err(error) => Problem::from_error(error, false).document(),
+        };
+        done.push(short(index, result));
+    }
+    done
+}
+
+fn about(status: StatusCode, receipt: &Receipt) -> Map<String, Value> {
+    let mut result = Map::new();
+    result.insert("status".into(), status.as_u16().into());
+    result.insert("revision".into(), receipt.revision.0.into());
+    result.insert("shard".into(), receipt.shard.0.into());
+    result
+}

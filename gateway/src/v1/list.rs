@@ -1,0 +1,113 @@
+//! `/v1/kv`: keys in order, a page at a time.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::LINK;
+use axum::http::{HeaderValue, Method, Request, Response};
+use axum::response::IntoResponse;
+use dkv_api::{Level, Pair, ScanOptions};
+use futures::stream::TryStreamExt;
+use serde_json::{Map, Value, json};
+
+use super::document;
+use crate::app::Gateway;
+use crate::bytes_json;
+use crate::limits::PAGE_BYTES;
+use crate::percent;
+use crate::problem::Problem;
+use crate::query::ListQuery;
+use crate::store::Store;
+
+/// Answers with a page.
+pub(super) async fn serve<S: Store>(
+    State(gateway): State<Gateway<S>>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let (request, _) = request.into_parts();
+    if !matches!(request.method, Method::GET | Method::HEAD) {
+        return Problem::method("GET, HEAD").into_response();
+    }
+    let answered = match ListQuery::parse(request.uri.query()) {
+        Ok(query) => page(&gateway, &query).await,
+        Err(why) => Err(Problem::invalid(why)),
+    };
+    answered.unwrap_or_else(Problem::into_response)
+}
+
+async fn page<S: Store>(
+    gateway: &Gateway<S>,
+    query: &ListQuery,
+) -> Result<Response<Body>, Problem> {
+    let mut pairs = std::pin::pin!(gateway.store.scan(ScanOptions {
+        prefix: query.prefix.clone().into(),
+        after: query.after.clone().into(),
+        // One more tells whether there are more.
+        limit: Some(query.limit as u64 + 1),
+        values: query.values,
+        level: query.level,
+        timeout: None,
+    }));
+    let (mut shown, mut bytes, mut last) = (Vec::new(), 0, None);
+    let mut held = Vec::new();
+    while let Some(pair) =
+        pairs.try_next().await.map_err(|error| Problem::from_error(error, false))?
+    {
+        if shown.len() == query.limit || bytes >= PAGE_BYTES {
+            let next = next(query, last.as_deref().unwrap_or_default());
+            return answer(gateway, shown, Some(next));
+        }
+        let size = pair.key.len() + pair.value.as_ref().map_or(0, bytes::Bytes::len);
+        let room = gateway.budget.take(size);
+        held.push(room.map_err(|error| Problem::unavailable(error.to_string()))?);
+        bytes += size;
+        last = Some(pair.key.clone());
+        shown.push(element(&pair, query));
+    }
+    answer(gateway, shown, None)
+}
+
+fn element(pair: &Pair, query: &ListQuery) -> Value {
+    let mut element = Map::new();
+    bytes_json::put(&mut element, "key", &pair.key, query.shown);
+    if let Some(value) = &pair.value {
+        bytes_json::put(&mut element, "value", value, query.shown);
+    }
+    element.insert("revision".into(), pair.revision.0.into());
+    Value::Object(element)
+}
+
+/// The target of the next page.
+fn next(query: &ListQuery, after: &[u8]) -> String {
+    let mut next = format!("/v1/kv?after={}&limit={}", percent::encode(after), query.limit);
+    if !query.prefix.is_empty() {
+        next.push_str("&prefix=");
+        next.push_str(&percent::encode(&query.prefix));
+    }
+    if query.level == Level::Eventual {
+        next.push_str("&consistency=eventual");
+    }
+    if !query.values {
+        next.push_str("&values=false");
+    }
+    if query.shown == bytes_json::Shown::Base64 {
+        next.push_str("&encoding=base64");
+    }
+    next
+}
+
+fn answer<S: Store>(
+    gateway: &Gateway<S>,
+    pairs: Vec<Value>,
+    next: Option<String>,
+) -> Result<Response<Body>, Problem> {
+    let text = json!({ "pairs": pairs, "next": next }).to_string();
+    let body = gateway.budget.answer(text.into());
+    let body = body.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let mut response = document("application/json", body);
+    // It is text without controls or angle brackets.
+    let link = next.and_then(|next| HeaderValue::from_str(&format!("<{next}>; rel=\"next\"")).ok());
+    if let Some(link) = link {
+        response.headers_mut().insert(LINK, link);
+    }
+    Ok(response)
+}

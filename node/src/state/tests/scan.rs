@@ -1,0 +1,72 @@
+//! Pages of keys, against a sorted list.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dkv_wire::message::{Condition, Operation, Span};
+use proptest::prelude::*;
+
+use super::super::ListedValue;
+use super::super::shard::ShardState;
+use super::{batch, open, session, write};
+
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop::sample::select(vec![0, b'a', b'b', 255]), 1..5)
+}
+
+proptest! {
+    #[test]
+    fn pages_are_what_a_sorted_list_has(
+        writes in prop::collection::vec((key(), prop::option::weighted(0.8, 0..300_usize)), 0..40),
+        prefix in prop::collection::vec(prop::sample::select(vec![0, b'a', b'b', 255]), 0..3),
+        after in prop_oneof![Just(Vec::new()), key()],
+        keys_max in 0..8_u32,
+        bytes_max in 0..500_u32,
+        values: bool,
+    ) {
+        let (mut state, mut twin) = (ShardState::new(), BTreeMap::new());
+        state.apply(&batch(1, &[open(session('s'))])).unwrap();
+        for (serial, (key, put)) in (1..).zip(writes) {
+            let value = put.map(|length| vec![7; length]);
+            let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
+            let write = write(session('s'), serial, serial, Condition::Always, &key, operation);
+            state.apply(&batch(serial, &[write])).unwrap();
+            match value {
+                Some(value) => drop(twin.insert(key, value)),
+                None => drop(twin.remove(&key)),
+            }
+        }
+        let mut span = Span {
+            prefix: Bytes::from(prefix.clone()),
+            after: Bytes::from(after.clone()),
+            keys_max,
+            bytes_max,
+            values,
+        };
+        let mut expected: Vec<_> =
+            twin.into_iter().filter(|(key, _)| key.starts_with(&prefix) && *key > after).collect();
+        loop {
+            let listed = state.list(&span);
+            let size = |(key, value): &(Vec<u8>, Vec<u8>)| {
+                key.len() + if values { value.len() } else { 0 }
+            };
+            // Pages are full, and never too full.
+            let count = listed.keys.len();
+            let bytes = expected[..count].iter().map(size).sum::<usize>();
+            prop_assert!(count <= 1 || count <= keys_max as usize && bytes <= bytes_max as usize);
+            prop_assert_eq!(listed.more, expected.len() > count);
+            if listed.more {
+                let full = bytes + size(&expected[count]) > bytes_max as usize;
+                prop_assert!(count >= 1 && (full || count >= keys_max as usize));
+            }
+            for (listed, (key, value)) in listed.keys.iter().zip(expected.drain(..count)) {
+                prop_assert_eq!(&listed.key[..], &key[..]);
+                prop_assert_eq!(&listed.value, &ListedValue::Here(value.into()));
+                span.after = key.into();
+            }
+            if !listed.more {
+                break;
+            }
+        }
+    }
+}
