@@ -58,6 +58,8 @@ pub struct Node {
     pub wanted: bool,
     /// Whether somebody has asked for its removal.
     pub leaving: bool,
+    /// Whether it has ended for good, since it lacks what it has acknowledged.
+    pub condemned: bool,
     process: Process,
 }
 
@@ -130,9 +132,11 @@ impl Cluster {
             } else if let Some(ended) = self.nodes[index].take_ended() {
                 let name = self.nodes[index].name.clone();
                 self.trace.line(format!("{name} ended: {ended:?}"));
-                if ended.is_err_and(|why| why.contains("removed from the network")) {
-                    self.nodes[index].wanted = false;
-                }
+                let says = |text: &str| ended.as_ref().is_err_and(|why| why.contains(text));
+                let node = &mut self.nodes[index];
+                node.condemned |= says("has acknowledged entry");
+                node.leaving |= node.condemned;
+                node.wanted &= !node.condemned && !says("removed from the network");
                 self.bury(index, Death::Process);
             }
         }
@@ -179,7 +183,15 @@ impl Cluster {
         let disk = Disk::new(self.random.fork());
         let name = format!("n{}", index + 1);
         let process = Process::default();
-        self.nodes.push(Node { name, machine, disk, wanted: true, leaving: false, process });
+        self.nodes.push(Node {
+            name,
+            machine,
+            disk,
+            wanted: true,
+            leaving: false,
+            condemned: false,
+            process,
+        });
         self.start_node(index);
         index
     }

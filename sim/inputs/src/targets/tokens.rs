@@ -1,17 +1,14 @@
 //! The text of a join token, and of the names and ids that people type.
 
 use dkv_wire::identity::{Identity, Role};
-use dkv_wire::token::{Fingerprint, Token};
+use dkv_wire::token::{Fingerprint, InvalidToken, Token};
 
 pub(super) fn read(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     match text.parse::<Token>() {
         Ok(token) => assert_eq!(token.to_string(), text.trim(), "a token has one spelling"),
-        Err(error) => {
-            super::assert_presentable(&error.to_string());
-            // What was typed may be most of a secret.
-            assert!(text.len() < 24 || !error.to_string().contains(&*text));
-        }
+        // One error, whatever was typed: that may be most of a secret.
+        Err(InvalidToken) => {}
     }
     if let Ok(identity) = Identity::from_dns_name(&text) {
         assert_eq!(Identity::from_dns_name(&identity.dns_name()).as_ref(), Ok(&identity));
