@@ -23,6 +23,8 @@ mod requests;
 mod replies;
 mod writes;
 mod reads;
+mod eventual;
+mod everywhere;
 
 mod coordinator;
 mod lookout;
@@ -32,6 +34,7 @@ mod announce;
 mod compaction;
 
 mod peers;
+mod ask;
 mod hearing;
 mod registration;
 mod admission;

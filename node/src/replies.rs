@@ -6,7 +6,7 @@
 
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::message::{Answer, Refusal, Reply};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Bytes of answers that are written together at the most.
 const FLUSH_BYTES: usize = 256 * 1024;
@@ -24,9 +24,13 @@ pub(crate) struct Replies {
 
 /// The one answer of one request. Dropped without one, it answers that the outcome is unknown.
 pub(crate) struct ReplyTo {
-    id: u64,
-    sender: mpsc::UnboundedSender<Queued>,
-    permit: Option<OwnedSemaphorePermit>,
+    /// Nowhere once it is answered.
+    to: Option<Destination>,
+}
+
+enum Destination {
+    Stream { id: u64, sender: mpsc::UnboundedSender<Queued>, permit: OwnedSemaphorePermit },
+    Here(oneshot::Sender<Result<Answer, Refusal>>),
 }
 
 impl Replies {
@@ -47,11 +51,17 @@ impl Replies {
 
     /// The answer of the request with this id.
     pub(crate) fn to(&self, id: u64, permit: OwnedSemaphorePermit) -> ReplyTo {
-        ReplyTo { id, sender: self.sender.clone(), permit: Some(permit) }
+        ReplyTo { to: Some(Destination::Stream { id, sender: self.sender.clone(), permit }) }
     }
 }
 
 impl ReplyTo {
+    /// An answer for this node itself, which makes one of its own of it.
+    pub(crate) fn here() -> (Self, oneshot::Receiver<Result<Answer, Refusal>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { to: Some(Destination::Here(sender)) }, receiver)
+    }
+
     /// Answers.
     pub(crate) fn send(mut self, result: Result<Answer, Refusal>) {
         self.answer(result);
@@ -63,9 +73,15 @@ impl ReplyTo {
     }
 
     fn answer(&mut self, result: Result<Answer, Refusal>) {
-        if let Some(permit) = self.permit.take() {
-            // The stream may be gone, and its client with it.
-            let _ = self.sender.send((Reply { id: self.id, result }, permit));
+        // Whoever asked may be gone.
+        match self.to.take() {
+            Some(Destination::Stream { id, sender, permit }) => {
+                let _ = sender.send((Reply { id, result }, permit));
+            }
+            Some(Destination::Here(sender)) => {
+                let _ = sender.send(result);
+            }
+            None => {}
         }
     }
 }
