@@ -118,8 +118,10 @@ fn more_load_than_it_can_take() {
             reads.len(),
             quantile(&mut reads, 99),
         );
-        // A packet may have been under way when its writer's time was up.
-        assert!(all.other.len() < 10, "{:?}", all.other.first());
+        // Some were still on their way through a busy machine when their writer's time was up.
+        let in_doubt = |error: &Error| matches!(error, Error::Unknown(_));
+        assert!(all.other.iter().all(in_doubt), "{:?}", all.other.iter().find(|e| !in_doubt(e)));
+        assert!(all.other.len() < all.done.len() / 4, "{} in doubt", all.other.len());
         assert!(all.overloaded > 20, "there was no overload");
         assert!(all.done.len() > 500, "and it did next to nothing");
         assert!(quantile(&mut reads, 95) < Duration::from_millis(500));

@@ -65,7 +65,8 @@ impl Backlog {
         let mut kept = self.lock();
         let wait = kept.wait(now);
         // What would be begun and not be done in time has an outcome that its client cannot know.
-        let late = !wait.is_zero() && now + wait + kept.batch > expires;
+        // Not all batches take the same time, so there is one to spare.
+        let late = !wait.is_zero() && now + wait + 2 * kept.batch > expires;
         if wait > WAIT_MAX || late || kept.bytes > 0 && kept.bytes + bytes > BYTES_MAX {
             // By then about half of what waits has gone.
             return Err((wait / 2).clamp(RETRY.0, RETRY.1));
