@@ -133,6 +133,9 @@ async fn hear(
 ) -> CallResult {
     let committed = committed_by_leader(&request);
     let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
+    if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+        machine.follow_leader();
+    }
     if let (true, Some(committed), Some(age_ms)) = (answer.is_success(), committed, quorum_age_ms) {
         machine.heard_leader(Duration::from_millis(age_ms), committed);
     }

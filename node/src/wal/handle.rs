@@ -18,6 +18,7 @@ use super::keeper::{Keeper, SegmentMaker};
 use super::options::{APPEND_BYTES_MAX, GroupState, STATE_BYTES_MAX, WalOptions, WalStats};
 use super::read::Reading;
 use super::replay::replay;
+use super::segments::Wanted;
 use super::shared::Shared;
 use super::writer::Writer;
 use super::{Done, FatalHook, Pace};
@@ -109,9 +110,10 @@ impl Wal {
             if options.must_exist {
                 return Err(WalError::Missing);
             }
-            let segment = maker
-                .make(&*disk, 1, options.segment_bytes, false)
-                .map_err(WalError::disk("make the first segment"))?;
+            let bytes = options.segment_bytes;
+            let first = Wanted { sequence: 1, bytes, may_use_reserve: false, zeroed: true };
+            let segment =
+                maker.make(&*disk, first).map_err(WalError::disk("make the first segment"))?;
             replayed.segments.spare = Some(segment);
         }
         let core = Core::new(
