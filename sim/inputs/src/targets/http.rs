@@ -159,7 +159,8 @@ impl Store for Memory {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.values.get(key) {
             Some((value, revision)) => {
-                Ok(Value { value: value.clone(), receipt: receipt(revision.0, options.level) })
+                let receipt = receipt(revision.0, options.level);
+                Ok(Value { value: value.clone(), receipt, reach: Default::default() })
             }
             None => Err(Error::NotFound { receipt: receipt(kept.revision, options.level) }),
         }
