@@ -35,3 +35,5 @@ mod corruption;
 mod membership;
 
 mod capacity;
+
+mod overload;

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use super::Node;
-use crate::data_dir::DataDir;
+use crate::data_dir::{self, DataDir};
 use crate::group::{Group, GroupParts};
 use crate::peers::Peers;
 use crate::raft::{self, Machine, Pulses};
@@ -96,10 +96,20 @@ impl Node {
         Ok(())
     }
 
-    /// Starts what goes with every group: its steward, and somebody who notices if it breaks.
+    /// Starts what goes with every group: its steward, and those who notice if it breaks.
     pub(super) fn attend(self: &Arc<Self>, group: &Arc<Group>) {
         // They end with the group: one that is closed is not broken.
         group.spawn(stewards::run(Arc::clone(self), Arc::clone(group)));
+        let (node, replica) = (Arc::clone(self), Arc::clone(group));
+        group.spawn(async move {
+            let problem = replica.promises().broken().await;
+            let directory = node.directory.path().to_owned();
+            let marked = run_blocking(move || data_dir::condemn(&directory, &problem));
+            match marked.await {
+                Ok(why) => node.fail(why),
+                Err(error) => node.fail(error.to_string()),
+            }
+        });
         let (node, watched) = (Arc::clone(self), Arc::clone(group));
         group.spawn(async move {
             let group = watched;
