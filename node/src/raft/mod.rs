@@ -19,6 +19,7 @@ mod pulse;
 #[cfg(test)]
 mod rig;
 mod ordered_watch;
+mod pace;
 mod runtime;
 mod service;
 mod snapshot;
@@ -31,6 +32,7 @@ use log::LogStore;
 pub(crate) use machine::{Looked, Machine, MachineHandle};
 pub(crate) use network::{Network, Sessions};
 pub(crate) use openraft::{Config, ServerState};
+pub(crate) use pace::Pace;
 pub(crate) use pulse::Pulses;
 pub(crate) use service::{serve_append, serve_calls, serve_pulse, serve_snapshot};
 pub(crate) use snapshot::SnapshotData;

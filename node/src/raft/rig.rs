@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    Machine, MachineHandle, MetricsWatch, Network, Pulses, Raft, Sessions, SnapshotMeta,
+    Machine, MachineHandle, MetricsWatch, Network, Pace, Pulses, Raft, Sessions, SnapshotMeta,
     StoredMembership, config,
 };
 use crate::disk::MemoryDisk;
@@ -38,6 +38,7 @@ pub(super) struct Replica {
     pub(super) engine: Engine,
     pub(super) peers: Peers,
     pub(super) sessions: Sessions,
+    pub(super) pace: Pace,
     pub(super) id: NodeId,
     _directory: TempDir,
 }
@@ -62,9 +63,12 @@ impl Replica {
         let config = config(&Settings::default()).unwrap();
         let pulses = Pulses::new(id, peers.clone());
         let sessions = Sessions::default();
-        let network = Network::new(SHARD, id, peers.clone(), pulses, sessions.clone());
-        let raft = super::start(id, config, wal.group(SHARD), machine, network).await.unwrap();
-        Self { raft, machine: handle, engine, peers, sessions, id, _directory: directory }
+        let pace = Pace::new(std::time::Duration::from_millis(config.heartbeat_interval));
+        let network =
+            Network::new(SHARD, id, peers.clone(), pulses, sessions.clone(), pace.clone());
+        let log = wal.group(SHARD);
+        let raft = super::start(id, config, log, machine, network, &pace).await.unwrap();
+        Self { raft, machine: handle, engine, peers, sessions, pace, id, _directory: directory }
     }
 
     /// Its store.
