@@ -50,6 +50,8 @@ pub mod wal;
 pub mod disk;
 mod storage;
 
+pub mod untrusted;
+
 pub use args::Args;
 pub use main_loop::main;
 pub use run::{NodeError, run, run_on};
