@@ -34,6 +34,7 @@ mod admin;
 mod local;
 
 mod drill;
+mod rehearse;
 
 mod gateway;
 

@@ -152,8 +152,8 @@ pub(crate) fn welcome(
 
 /// How the nodes seem to this coordinator, for people.
 pub(crate) fn states(node: &Node, since: Instant) -> BTreeMap<NodeId, NodeState> {
-    let settings = node.settings();
-    let (suspect_ms, down_ms) = (settings.election_max_ms, down_after_ms(&settings));
+    let suspect_ms = node.control().live_within_ms();
+    let down_ms = down_after_ms(suspect_ms);
     let metrics = node.control().metrics();
     let metrics = metrics.borrow();
     let membership = metrics.membership_config.membership();

@@ -33,6 +33,7 @@ mod placing;
 mod departures;
 mod lookout;
 mod metronome;
+mod pacing;
 mod stewards;
 mod announce;
 mod compaction;

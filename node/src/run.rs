@@ -26,6 +26,7 @@ use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
 use crate::{
     announce, compaction, coordinator, departures, incoming, lookout, measuring, memory, metronome,
+    pacing,
 };
 
 /// First port that a node tries if it is told none and had none before.
@@ -198,6 +199,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     node.spawn(departures::run(Arc::clone(&node)));
     node.spawn(lookout::run(Arc::clone(&node)));
     node.spawn(metronome::run(Arc::clone(&node)));
+    node.spawn(pacing::run(Arc::clone(&node)));
     node.spawn(compaction::run(Arc::clone(&node)));
     node.spawn(announce::run(Arc::clone(&node)));
     node.spawn(follow_directory(Arc::clone(&node)));

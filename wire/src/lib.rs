@@ -11,6 +11,7 @@ pub mod id;
 pub mod region;
 pub mod limits;
 pub mod network;
+pub mod delays;
 pub mod message;
 
 pub mod codec;
@@ -23,6 +24,7 @@ pub mod certificate;
 pub mod platform;
 pub mod mutants;
 pub mod tls;
+mod line;
 pub mod quic;
 pub mod gate;
 

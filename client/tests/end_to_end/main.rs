@@ -45,3 +45,5 @@ mod drill;
 mod gateway;
 
 mod scans;
+
+mod regions;

@@ -23,7 +23,7 @@ impl Group {
         let others = metrics.replication.iter().flatten().filter(|(node, _)| **node != self.me);
         let members = others.map(|(node, matched)| {
             let matched_index = index(*matched);
-            let live = silence.get(node).is_some_and(|silent| *silent <= self.live_within_ms);
+            let live = silence.get(node).is_some_and(|silent| *silent <= self.live_within_ms());
             let is_ready = live && is_caught_up(matched_index, last_index);
             MemberProgress { node: *node, matched_index, is_ready }
         });

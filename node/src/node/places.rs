@@ -29,7 +29,7 @@ impl Node {
     /// What placement decides by; only a coordinator knows.
     pub(crate) fn measured(&self, since: Instant) -> Measured {
         let silence = coordinator::silence(self, since);
-        let live_within_ms = self.settings().election_max_ms;
+        let live_within_ms = self.control().live_within_ms();
         self.heard(|heard, now| heard.measured(&silence, live_within_ms, now))
     }
 

@@ -67,9 +67,10 @@ pub fn plan(
         .or_else(|| planner.removal())
 }
 
-/// Silence after which a node is taken to be down, in milliseconds.
-pub fn down_after_ms(settings: &Settings) -> u64 {
-    (10 * settings.election_max_ms).max(5000)
+/// Silence after which a node is taken to be down, where one that lives is silent for no longer than
+/// `live_within_ms`. In milliseconds.
+pub fn down_after_ms(live_within_ms: u64) -> u64 {
+    (10 * live_within_ms).max(5000)
 }
 
 /// Everything that a decision needs, computed once.
@@ -149,7 +150,7 @@ impl<'a> Planner<'a> {
     }
 
     fn is_down(&self, node: NodeId) -> bool {
-        self.is_silent_for(node, down_after_ms(self.settings))
+        self.is_silent_for(node, down_after_ms(self.settings.election_max_ms))
     }
 
     fn is_silent_for(&self, node: NodeId, ms: u64) -> bool {
