@@ -14,9 +14,8 @@ pub(crate) const KINDS: [&str; 7] =
     ["read_strong", "read_eventual", "scan", "write", "view", "status", "directory"];
 
 /// What they come to.
-pub(crate) const RESULTS: [&str; 8] = [
-    "ok", "conflict", "not_primary", "overloaded", "unavailable", "unknown", "invalid", "denied",
-];
+pub(crate) const RESULTS: [&str; 8] =
+    ["ok", "conflict", "not_primary", "overloaded", "unavailable", "unknown", "invalid", "denied"];
 
 /// The kind of a request, as a place in [`KINDS`].
 pub(crate) fn kind(body: &RequestBody) -> usize {
@@ -55,12 +54,7 @@ pub(crate) struct Counters {
 
 impl Counters {
     /// A request was answered, that long after it came.
-    pub(crate) fn answered(
-        &self,
-        kind: usize,
-        answer: &Result<Answer, Refusal>,
-        time: Duration,
-    ) {
+    pub(crate) fn answered(&self, kind: usize, answer: &Result<Answer, Refusal>, time: Duration) {
         if let (Some(results), Some(times)) = (self.requests.get(kind), self.times.get(kind)) {
             results[result(answer)].fetch_add(1, Ordering::Relaxed);
             times.add(time);

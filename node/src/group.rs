@@ -8,6 +8,7 @@ pub(crate) use proposer::{ProposeError, Proposer};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::Refusal;
@@ -35,6 +36,9 @@ pub(crate) struct Group {
     sessions: Sessions,
     writes: mpsc::Sender<PendingWrite>,
     reads: mpsc::Sender<PendingRead>,
+    /// The term of the leader that was seen last, and how many were seen.
+    led_term: AtomicU64,
+    leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
     tasks: Tasks,
 }
@@ -72,7 +76,19 @@ impl Group {
             tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, brakes));
             tasks.spawn(reads::run(id, me, Arc::clone(&proposer), read_queue));
         }
-        Ok(Self { id, me, live_within_ms, proposer, sessions, writes, reads, holds, tasks })
+        Ok(Self {
+            id,
+            me,
+            live_within_ms,
+            proposer,
+            sessions,
+            writes,
+            reads,
+            led_term: AtomicU64::default(),
+            leaders_seen: AtomicU64::default(),
+            holds,
+            tasks,
+        })
     }
 
     /// Which group.

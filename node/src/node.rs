@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::opening::Opener;
+use crate::counters::Counters;
 use crate::data_dir::DataDir;
 use crate::group::Group;
 use crate::peers::Peers;
@@ -80,6 +81,7 @@ pub(crate) struct Node {
     listed: Mutex<BTreeMap<NodeId, SocketAddr>>,
     started: Instant,
     disk_full: AtomicBool,
+    counters: Arc<Counters>,
     failure: watch::Sender<Option<String>>,
     tasks: Tasks,
 }
@@ -132,6 +134,7 @@ impl Node {
             listed: Mutex::default(),
             started: Instant::now(),
             disk_full: AtomicBool::new(false),
+            counters: Arc::default(),
             failure,
             tasks: Tasks::default(),
         });

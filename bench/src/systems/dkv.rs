@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use dkv_api::{Client, Condition, Error, NodeState, ReadOptions, Role};
+use dkv_api::{Client, Condition, Error, NodeState, ReadOptions, Role, ScanOptions};
 use futures::future::BoxFuture;
 use serde_json::json;
 
@@ -214,7 +214,12 @@ impl DkvDriver {
                 let unchanged = Condition::Revision(read.receipt.revision);
                 self.client.write_with(&key, value, unchanged.into()).await?;
             }
-            Operation::Scan { .. } => return Err(Error::Invalid("no scans".into())),
+            Operation::Scan { key, count } => {
+                let (after, limit) = (key.into(), Some(u64::from(count)));
+                let options = ScanOptions { after, limit, ..ScanOptions::default() };
+                let mut scan = self.client.scan(options);
+                while scan.next().await?.is_some() {}
+            }
         }
         Ok(Answer::Done)
     }

@@ -67,7 +67,7 @@ impl Kind {
 
     /// Whether its clients can do this work at all.
     pub(crate) fn offers(self, work: Work) -> bool {
-        !work.mix().has_scans() || self == Self::Etcd
+        !work.mix().has_scans() || matches!(self, Self::Dkv | Self::Etcd)
     }
 
     /// Whether another process takes over when one is lost.

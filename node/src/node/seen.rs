@@ -1,10 +1,14 @@
 //! How the network and this node look from here.
 
+use std::sync::Arc;
+
 use dkv_wire::message::NodeStatus;
 use dkv_wire::network::{NetworkView, NodeState};
 
 use super::Node;
 use crate::coordinator;
+use crate::counters::Counters;
+use crate::observer::Figures;
 use crate::state::Observed;
 
 impl Node {
@@ -25,6 +29,25 @@ impl Node {
         let mut observed = Observed { term, coordinator, states, primaries };
         observed.states.insert(self.me.id, NodeState::Live);
         self.control.machine().with_directory(|directory| directory.to_view(&observed))?
+    }
+
+    /// What it counts.
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// All its figures.
+    pub(crate) fn figures(&self) -> Figures {
+        let (stats, syncs) = (self.wal.stats(), self.wal.sync_times());
+        Figures {
+            status: self.status(),
+            counted: self.counters.counted(),
+            syncs,
+            entries_written: stats.entries_written,
+            staged_bytes: stats.staged_bytes,
+            connections: self.gate.open_count(),
+            groups: self.groups().iter().map(|group| group.figures()).collect(),
+        }
     }
 
     /// How this node is.
