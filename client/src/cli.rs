@@ -66,9 +66,10 @@ pub(crate) struct Cli {
 /// How to connect.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Connect {
-    /// What reads guarantee: strong (never older than what was finished before) or eventual (what
-    /// the nearest replica has) [default: strong]
-    #[arg(long, value_parser = level)]
+    /// What requests guarantee: strong (never older than what was finished before), session (what the
+    /// nearest replica has, never older than what these commands have written and read), eventual (what
+    /// the nearest replica has) or all (strong, and every replica has it) [default: strong]
+    #[arg(long, value_parser = level, visible_alias = "consistency")]
     pub(crate) level: Option<Level>,
 
     /// Time that each request may take, as in 500ms or 5s [default: 10s]
@@ -468,11 +469,8 @@ fn addresses(text: &str) -> Result<Addresses, String> {
 }
 
 fn level(text: &str) -> Result<Level, String> {
-    match text {
-        "strong" => Ok(Level::Strong),
-        "eventual" => Ok(Level::Eventual),
-        _ => Err("write strong or eventual".into()),
-    }
+    crate::grammar::level(text.as_bytes())
+        .ok_or_else(|| format!("write {}", crate::grammar::LEVELS))
 }
 
 fn token_role(text: &str) -> Result<Role, String> {

@@ -7,10 +7,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkv_api::{Condition, Error, Pair, Receipt};
+use dkv_api::{Condition, Error, Level, Pair, Reach, ReadOptions, Receipt, WriteOptions};
 
 use crate::csv;
-use crate::grammar::{Command, Key, WORDS};
+use crate::grammar::{Command, HowToRead, Key, LEVELS, WORDS};
 use crate::human;
 use crate::screen::{Screen, Tone};
 use crate::status;
@@ -55,16 +55,20 @@ pub(crate) async fn one(
 ) -> io::Result<Outcome> {
     let started = Instant::now();
     match command {
-        Command::Read { key, level } => match store.read(key.as_bytes(), *level).await {
-            Ok(read) => {
-                let remark = format!("{}{}", about(&read.receipt), taken(started));
-                screen.value(&read.value, &remark)?;
+        Command::Read { key, how } => {
+            match store.read(key.as_bytes(), read_options(how, store.level())).await {
+                Ok(read) => {
+                    let reach = reached(&read.reach, store);
+                    let remark = format!("{}{reach}{}", about(&read.receipt), taken(started));
+                    screen.value(&read.value, &remark)?;
+                }
+                Err(error) => return Ok(failed(screen, &read_problem(key, &error))),
             }
-            Err(error) => return Ok(failed(screen, &read_problem(key, &error))),
-        },
-        Command::Write { key, value, condition } => {
+        }
+        Command::Write { key, value, level, condition } => {
             let value = Bytes::copy_from_slice(value);
-            match store.write(key.as_bytes(), value, *condition).await {
+            let options = write_options(*level, *condition, store.level());
+            match store.write(key.as_bytes(), value, options).await {
                 Ok(written) => {
                     let verb = if written.existed { "replaced" } else { "written" };
                     say_written(screen, verb, key, &written.receipt, started)?;
@@ -74,8 +78,9 @@ pub(crate) async fn one(
                 }
             }
         }
-        Command::Delete { key, condition } => {
-            match store.delete(key.as_bytes(), *condition).await {
+        Command::Delete { key, level, condition } => {
+            let options = write_options(*level, *condition, store.level());
+            match store.delete(key.as_bytes(), options).await {
                 Ok(written) => say_written(screen, "deleted", key, &written.receipt, started)?,
                 Err(error) => {
                     return Ok(failed(screen, &write_problem(key, *condition, "deleted", &error)));
@@ -118,6 +123,24 @@ pub(crate) async fn one(
     Ok(Outcome::Done)
 }
 
+fn read_options(how: &HowToRead, usual: Level) -> ReadOptions {
+    let HowToRead { level, max_staleness_ms, at_least } = *how;
+    let bounded = max_staleness_ms.is_some() || at_least.is_some();
+    // Bounds without a level ask for an eventual read, whatever is usual.
+    let level = match (level, usual) {
+        (None, Level::Strong | Level::All) if bounded => Level::Eventual,
+        (level, usual) => level.unwrap_or(usual),
+    };
+    let max_staleness = max_staleness_ms.map(Duration::from_millis);
+    ReadOptions { max_staleness, at_least, ..level.into() }
+}
+
+fn write_options(level: Option<Level>, condition: Condition, usual: Level) -> WriteOptions {
+    // A level that is for reads only is usual for those.
+    let usual = if usual == Level::All { Level::All } else { Level::Strong };
+    WriteOptions { level: level.unwrap_or(usual), condition, ..WriteOptions::default() }
+}
+
 fn say_written(
     screen: &mut Screen,
     verb: &str,
@@ -147,13 +170,25 @@ fn listed(pair: &Pair) -> Vec<u8> {
 
 /// What a terminal shows about a read, beside the value.
 fn about(receipt: &Receipt) -> String {
-    use dkv_api::Level::{Eventual, Strong};
     let age = match (receipt.level, receipt.staleness_ms) {
-        (Strong, _) => String::new(),
-        (Eventual, Some(ms)) => format!("at most {} old, ", human::time_ms(ms)),
-        (Eventual, None) => "of unknown age, ".into(),
+        (Level::Eventual | Level::Session, Some(ms)) => {
+            format!("at most {} old, ", human::time_ms(ms))
+        }
+        (Level::Eventual | Level::Session, None) => "of unknown age, ".into(),
+        (Level::Strong | Level::All, _) => String::new(),
     };
     format!("revision {}, {age}", receipt.revision)
+}
+
+/// What a terminal shows about the replicas.
+fn reached(reach: &Reach, store: &impl Store) -> String {
+    let mut text = String::new();
+    for (nodes, are) in [(&reach.mended, "was behind"), (&reach.missing, "is missing")] {
+        for name in store.node_names(nodes) {
+            text.push_str(&format!("{name} {are}, "));
+        }
+    }
+    text
 }
 
 fn taken(started: Instant) -> String {
@@ -206,6 +241,11 @@ pub(crate) fn write_problem(key: &Key, condition: Condition, done: &str, error: 
         Error::Unavailable(why) => {
             format!("{key} was not {done}: {why}; nothing was changed, so try again")
         }
+        Error::Incomplete { missing, .. } => format!(
+            "{key} was {done}, and that stands, but not every replica is known to have it: {} missing \
+             so far",
+            missing.join(", ") + if missing.len() == 1 { " is" } else { " are" }
+        ),
         Error::Unknown(why) => format!(
             "it is not known whether {key} was {done}: {why}; it may have had effect, or may yet: \
              read the key to see, or repeat the command"
@@ -242,12 +282,13 @@ pub(crate) fn help(local: bool) -> String {
          or in words, with quotes as in a shell:\n",
     );
     for word in WORDS.iter().filter(|word| local || !word.local) {
-        text.push_str(&format!("  {:<52} {}\n", word.form, word.does));
+        text.push_str(&format!("  {:<60} {}\n", word.form, word.does));
     }
+    text.push_str(&format!("levels: {LEVELS}; see docs/consistency.md\n"));
     text.push_str(
         "examples:\n  \
            W,greeting,hello, world\n  \
-           get greeting eventual\n  \
+           get greeting eventual max-staleness 500\n  \
            put \"a key\" 'some value' if-absent",
     );
     if local {

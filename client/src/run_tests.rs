@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use dkv_api::{GroupId, Level, NetworkStatus, NodeId, Revision, Term, Value, Written};
+use dkv_api::{GroupId, NetworkStatus, NodeId, Revision, Term, Value, Written};
 
 use super::*;
 use crate::grammar::{Scan, parse_arguments, parse_line};
@@ -69,21 +69,32 @@ impl Fake {
 }
 
 impl Store for Fake {
-    async fn read(&self, key: &[u8], _level: Option<Level>) -> Result<Value, Error> {
+    fn level(&self) -> Level {
+        Level::Strong
+    }
+
+    async fn read(&self, key: &[u8], _options: ReadOptions) -> Result<Value, Error> {
         scripted(key)?;
         let (revision, keys) = &*self.keys.lock().unwrap();
         match keys.get(key) {
-            Some((at, value)) => Ok(Value { value: value.clone(), receipt: receipt(*at) }),
+            Some((at, value)) => {
+                let (value, reach) = (value.clone(), Reach::default());
+                Ok(Value { value, receipt: receipt(*at), reach })
+            }
             None => Err(Error::NotFound { receipt: receipt(*revision) }),
         }
     }
 
-    async fn write(&self, key: &[u8], value: Bytes, on: Condition) -> Result<Written, Error> {
-        self.change(key, Some(value), on)
+    async fn write(&self, key: &[u8], value: Bytes, on: WriteOptions) -> Result<Written, Error> {
+        self.change(key, Some(value), on.condition)
     }
 
-    async fn delete(&self, key: &[u8], on: Condition) -> Result<Written, Error> {
-        self.change(key, None, on)
+    async fn delete(&self, key: &[u8], on: WriteOptions) -> Result<Written, Error> {
+        self.change(key, None, on.condition)
+    }
+
+    fn node_names(&self, nodes: &[NodeId]) -> Vec<String> {
+        nodes.iter().map(|node| node.short().to_string()).collect()
     }
 
     async fn scan(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Condition, ConnectError, Error, Level, NetworkStatus, Pair, ReadOptions, Region, Role,
+    Client, ConnectError, Error, Level, NetworkStatus, NodeId, Pair, ReadOptions, Region, Role,
     ScanOptions, Value, WriteOptions, Written,
 };
 
@@ -18,15 +18,25 @@ use crate::screen::Screen;
 
 /// A network, as far as commands need it.
 pub(crate) trait Store {
-    /// Reads a key; without a level, at the one that the session was started with.
-    async fn read(&self, key: &[u8], level: Option<Level>) -> Result<Value, Error>;
+    /// The level of commands that name none.
+    fn level(&self) -> Level;
+
+    /// Reads a key.
+    async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error>;
 
     /// Writes a key.
-    async fn write(&self, key: &[u8], value: Bytes, condition: Condition)
-    -> Result<Written, Error>;
+    async fn write(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        options: WriteOptions,
+    ) -> Result<Written, Error>;
 
     /// Deletes a key.
-    async fn delete(&self, key: &[u8], condition: Condition) -> Result<Written, Error>;
+    async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error>;
+
+    /// What people call these nodes.
+    fn node_names(&self, nodes: &[NodeId]) -> Vec<String>;
 
     /// Lists keys in order, and says each as it comes, until that fails.
     ///
@@ -81,7 +91,7 @@ pub(crate) struct Connection {
     pub(crate) servers: Vec<String>,
     /// What to be in the network.
     pub(crate) role: Role,
-    /// Level of reads that name none.
+    /// Level of commands that name none.
     pub(crate) level: Level,
     /// Time that a request may take; `None` is the library's.
     pub(crate) timeout: Option<Duration>,
@@ -149,8 +159,11 @@ async fn list(
 }
 
 impl Store for Session {
-    async fn read(&self, key: &[u8], level: Option<Level>) -> Result<Value, Error> {
-        let options = ReadOptions { level: level.unwrap_or(self.level), timeout: None };
+    fn level(&self) -> Level {
+        self.level
+    }
+
+    async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
         self.client.read_with(key, options).await
     }
 
@@ -158,13 +171,17 @@ impl Store for Session {
         &self,
         key: &[u8],
         value: Bytes,
-        condition: Condition,
+        options: WriteOptions,
     ) -> Result<Written, Error> {
-        self.client.write_with(key, value, WriteOptions::from(condition)).await
+        self.client.write_with(key, value, options).await
     }
 
-    async fn delete(&self, key: &[u8], condition: Condition) -> Result<Written, Error> {
-        self.client.delete_with(key, WriteOptions::from(condition)).await
+    async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
+        self.client.delete_with(key, options).await
+    }
+
+    fn node_names(&self, nodes: &[NodeId]) -> Vec<String> {
+        self.client.names(nodes)
     }
 
     async fn scan(

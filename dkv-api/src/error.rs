@@ -11,6 +11,8 @@ use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError};
 use dkv_wire::message::Receipt;
 
+use crate::options::Written;
+
 /// Why a request came to nothing, and with which consequence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -51,6 +53,18 @@ pub enum Error {
     /// have it. Only a read can tell.
     #[error("outcome unknown: {0}")]
     Unknown(String),
+    /// The write was done, and stands, and not every replica is known to have it, as
+    /// [`Level::All`](dkv_wire::message::Level::All) asks. Those that are missing get it once they can.
+    #[error(
+        "written at revision {}, but not everywhere yet: {} did not say in time that it has it",
+        .written.receipt.revision, .missing.join(", ")
+    )]
+    Incomplete {
+        /// The write.
+        written: Written,
+        /// Who is missing, by name.
+        missing: Vec<String>,
+    },
     /// The certificate does not allow this. No effect.
     #[error("denied: {0}")]
     Denied(String),
@@ -65,7 +79,7 @@ impl Error {
 
     /// Whether the request may have had an effect.
     pub fn may_have_had_effect(&self) -> bool {
-        matches!(self, Self::Unknown(_))
+        matches!(self, Self::Unknown(_) | Self::Incomplete { .. })
     }
 }
 

@@ -93,7 +93,7 @@ pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
 pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::message::{
-    Condition, Level, NodeStatus, Page, Pair, Receipt, ServerStatus, TokenInfo,
+    Condition, Level, NodeStatus, Page, Pair, Reach, Receipt, ServerStatus, TokenInfo,
 };
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};

@@ -3,34 +3,94 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::message::{Condition, Level, NodeStatus, Receipt, ServerStatus};
+use dkv_wire::id::Revision;
+use dkv_wire::message::{Condition, Level, NodeStatus, Reach, Receipt, ServerStatus};
 use dkv_wire::network::{NetworkView, NodeInfo};
 
 /// How to read.
+///
+/// ```
+/// use std::time::Duration;
+/// use dkv_api::{ReadOptions, Revision};
+///
+/// let strong = ReadOptions::default();
+/// let fresh_enough = ReadOptions::eventual().max_staleness(Duration::from_millis(500));
+/// let not_before = ReadOptions::eventual().at_least(Revision(12));
+/// // Never older than what this client has written or read before.
+/// let mine = ReadOptions::session();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadOptions {
     /// What the answer must guarantee; [`Level::Strong`] by default.
     pub level: Level,
+    /// How old an eventual answer may be; any age by default.
+    pub max_staleness: Option<Duration>,
+    /// The revision that the shard must have reached where an eventual answer comes from.
+    pub at_least: Option<Revision>,
+    /// Has a strong read answered by the nearest replica, which asks the primary how far to go,
+    /// rather than by the primary itself. It takes a little longer and spares the primary.
+    pub nearest: bool,
     /// Time to wait for it; the client's by default.
     pub timeout: Option<Duration>,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { level: Level::Strong, timeout: None }
+        Self {
+            level: Level::Strong,
+            max_staleness: None,
+            at_least: None,
+            nearest: false,
+            timeout: None,
+        }
+    }
+}
+
+impl From<Level> for ReadOptions {
+    fn from(level: Level) -> Self {
+        Self { level, ..Self::default() }
     }
 }
 
 impl ReadOptions {
     /// What one replica has at once.
     pub fn eventual() -> Self {
-        Self { level: Level::Eventual, timeout: None }
+        Level::Eventual.into()
+    }
+
+    /// What one replica has, but never less than this client has written or seen.
+    pub fn session() -> Self {
+        Level::Session.into()
+    }
+
+    /// What there is, and after it every replica that can be reached has it.
+    pub fn all() -> Self {
+        Level::All.into()
+    }
+
+    /// Has an eventual answer be no older than that.
+    pub fn max_staleness(self, most: Duration) -> Self {
+        Self { max_staleness: Some(most), ..self }
+    }
+
+    /// Has an eventual answer come from a replica that has reached that revision. A receipt of an
+    /// earlier answer about a key of the same shard has one.
+    pub fn at_least(self, revision: Revision) -> Self {
+        Self { at_least: Some(revision), ..self }
+    }
+
+    /// Gives up after that time.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
     }
 }
 
 /// How to write or delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteOptions {
+    /// What the answer must guarantee; [`Level::Strong`] by default. [`Level::Session`] writes as
+    /// that does.
+    pub level: Level,
     /// When to do it; [`Condition::Always`] by default.
     pub condition: Condition,
     /// Time to wait for it; the client's by default.
@@ -39,13 +99,19 @@ pub struct WriteOptions {
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { condition: Condition::Always, timeout: None }
+        Self { level: Level::Strong, condition: Condition::Always, timeout: None }
     }
 }
 
 impl From<Condition> for WriteOptions {
     fn from(condition: Condition) -> Self {
-        Self { condition, timeout: None }
+        Self { condition, ..Self::default() }
+    }
+}
+
+impl From<Level> for WriteOptions {
+    fn from(level: Level) -> Self {
+        Self { level, ..Self::default() }
     }
 }
 
@@ -56,6 +122,8 @@ pub struct Value {
     pub value: Bytes,
     /// About the read; its revision is that of the write which stored the value.
     pub receipt: Receipt,
+    /// Of a read at [`Level::All`]: which replicas were behind and have it now, and which are missing.
+    pub reach: Reach,
 }
 
 /// A write or delete that was done.

@@ -106,11 +106,16 @@ impl Store for Memory {
     async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
         let inner = self.inner.lock().unwrap();
         check(&inner, key)?;
+        // What an eventual read with bounds meets is a replica that is behind.
+        let bounded = options.at_least.is_some_and(|least| least.0 > inner.revision)
+            || options.max_staleness.is_some_and(|most| most.as_millis() < 40);
+        let level = if bounded { Level::Strong } else { options.level };
         match inner.values.get(key) {
             Some((value, revision)) => {
-                Ok(Value { value: value.clone(), receipt: receipt(*revision, options.level) })
+                let (value, receipt) = (value.clone(), receipt(*revision, level));
+                Ok(Value { value, receipt, reach: Default::default() })
             }
-            None => Err(Error::NotFound { receipt: receipt(inner.revision, options.level) }),
+            None => Err(Error::NotFound { receipt: receipt(inner.revision, level) }),
         }
     }
 

@@ -127,6 +127,12 @@ impl Problem {
                 let problem = Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", detail);
                 Self { effect_unknown: true, ..problem }
             }
+            Error::Incomplete { written, .. } => {
+                // It was done; what is unknown is only who has it by now.
+                let problem = Self::new(StatusCode::GATEWAY_TIMEOUT, "incomplete", text);
+                let receipt = Some(Box::new(written.receipt));
+                Self { receipt, effect_unknown: true, ..problem }
+            }
             Error::Denied(why) => Self::new(StatusCode::FORBIDDEN, "denied", why),
         }
     }

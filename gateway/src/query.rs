@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_api::{Level, Receipt, Revision};
+use dkv_api::{Level, ReadOptions, Revision};
 
 use crate::bytes_json::Shown;
 use crate::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, QUERY_BYTES_MAX};
@@ -49,12 +49,14 @@ impl ReadQuery {
         Ok(parsed)
     }
 
-    /// Whether an eventual answer is good enough; otherwise a strong one has to be asked for.
-    pub fn is_content_with(&self, receipt: &Receipt) -> bool {
-        let fresh = self.max_staleness.is_none_or(|limit| {
-            receipt.staleness_ms.is_some_and(|age| Duration::from_millis(age) <= limit)
-        });
-        fresh && self.at_least.is_none_or(|least| receipt.revision >= least)
+    /// The same for the library. Bounds of a strong read are kept by every answer to it.
+    pub fn options(&self) -> ReadOptions {
+        let options = ReadOptions::from(self.level);
+        if self.level != Level::Eventual {
+            return options;
+        }
+        let Self { max_staleness, at_least, .. } = *self;
+        ReadOptions { max_staleness, at_least, ..options }
     }
 }
 

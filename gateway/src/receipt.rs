@@ -6,11 +6,11 @@
 //! | `Dkv-Shard` | number of the shard |
 //! | `Dkv-Term` | the shard's term |
 //! | `Dkv-Node` | id of the node that answered |
-//! | `Dkv-Level` | `strong` or `eventual` |
+//! | `Dkv-Level` | the level that was given |
 //! | `Dkv-Staleness-Ms` | how old the answer may be; left out if the node cannot know |
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use dkv_api::{Level, Receipt};
+use dkv_api::Receipt;
 
 /// Puts a receipt into header fields.
 pub fn insert(headers: &mut HeaderMap, receipt: &Receipt) {
@@ -23,11 +23,7 @@ pub fn insert(headers: &mut HeaderMap, receipt: &Receipt) {
     put("dkv-shard", receipt.shard.to_string());
     put("dkv-term", receipt.term.to_string());
     put("dkv-node", receipt.node.to_string());
-    let level = match receipt.level {
-        Level::Strong => "strong",
-        Level::Eventual => "eventual",
-    };
-    put("dkv-level", level.to_owned());
+    put("dkv-level", receipt.level.word().to_owned());
     if let Some(staleness_ms) = receipt.staleness_ms {
         put("dkv-staleness-ms", staleness_ms.to_string());
     }

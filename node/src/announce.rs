@@ -8,14 +8,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::call::call;
 use dkv_wire::id::NodeId;
-use dkv_wire::limits::FRAME_BYTES_MAX;
-use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
+use dkv_wire::message::{Refusal, RequestBody};
 use tracing::{debug, info};
 
+use crate::ask::tell;
 use crate::node::{Me, Node};
-use crate::peers::Lane;
 use crate::state::DirectoryCommand;
 
 /// How often a node that is not known tries again.
@@ -78,7 +76,7 @@ async fn announce(node: &Node) -> Result<(), Refusal> {
         }
         let Me { name, address, region, .. } = node.me().clone();
         let body = RequestBody::Announce { name, address, region };
-        last = tell(node, peer, body, PATIENCE).await;
+        last = tell(node.peers(), peer, body, PATIENCE).await;
         match &last {
             Ok(()) | Err(Refusal::Invalid(_)) => return last,
             Err(Refusal::NotPrimary { primary }) => next.extend(*primary),
@@ -86,29 +84,4 @@ async fn announce(node: &Node) -> Result<(), Refusal> {
         }
     }
     last
-}
-
-/// Asks one node something that is answered with "done".
-pub(crate) async fn tell(
-    node: &Node,
-    peer: NodeId,
-    body: RequestBody,
-    patience: Duration,
-) -> Result<(), Refusal> {
-    let unavailable = |why: String| Refusal::Unavailable(why);
-    let connection = node
-        .peers()
-        .connection(peer, Lane::Urgent)
-        .await
-        .map_err(|error| unavailable(error.to_string()))?;
-    let request = Request { id: 1, deadline_ms: patience.as_millis() as u32, body };
-    let reply: Reply =
-        call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, patience)
-            .await
-            .map_err(|error| unavailable(error.to_string()))?;
-    match reply.result {
-        Ok(Answer::Done) => Ok(()),
-        Ok(_) => Err(unavailable("an answer to another question".into())),
-        Err(refusal) => Err(refusal),
-    }
 }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dkv_wire::histogram::{Histogram, Times};
-use dkv_wire::message::{Answer, Level, Refusal, RequestBody};
+use dkv_wire::message::{Answer, ReadMode, Refusal, RequestBody};
 
 /// What requests are for.
-pub(crate) const KINDS: [&str; 7] =
-    ["read_strong", "read_eventual", "scan", "write", "view", "status", "directory"];
+pub(crate) const KINDS: [&str; 8] =
+    ["read_strong", "read_eventual", "scan", "write", "view", "status", "replica", "directory"];
 
 /// What they come to.
 pub(crate) const RESULTS: [&str; 8] =
@@ -20,13 +20,14 @@ pub(crate) const RESULTS: [&str; 8] =
 /// The kind of a request, as a place in [`KINDS`].
 pub(crate) fn kind(body: &RequestBody) -> usize {
     match body {
-        RequestBody::Read { level: Level::Strong, .. } => 0,
-        RequestBody::Read { .. } => 1,
+        RequestBody::Read { mode: ReadMode::Eventual(_), .. } => 1,
+        RequestBody::Read { .. } => 0,
         RequestBody::Scan { .. } => 2,
         RequestBody::Propose { .. } => 3,
         RequestBody::View => 4,
         RequestBody::Status => 5,
-        _ => 6,
+        RequestBody::Committed { .. } | RequestBody::Reach { .. } => 6,
+        _ => 7,
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_wire::id::{GroupId, NodeId, Revision, Term};
 use dkv_wire::message::Refusal;
 use tokio::sync::mpsc;
 
@@ -19,7 +19,7 @@ use crate::raft::{
     self, Machine, MachineHandle, MetricsWatch, Network, Outcome, Pulses, Raft, ServerState,
     Sessions,
 };
-use crate::reads::{self, PendingRead};
+use crate::reads::{self, PendingRead, Who};
 use crate::state::steward::Step;
 use crate::state::{DirectoryEntry, DirectoryResult};
 use crate::tasks::Tasks;
@@ -64,9 +64,9 @@ impl Group {
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
         let sessions = Sessions::default();
-        let network = Network::new(id, me, peers, pulses.clone(), sessions.clone());
+        let network = Network::new(id, me, peers.clone(), pulses.clone(), sessions.clone());
         let raft = raft::start(me, config, log, machine, network).await?;
-        let proposer = Arc::new(Proposer { raft, machine: handle, pulses });
+        let proposer = Arc::new(Proposer { raft, machine: handle, pulses, peers });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
@@ -74,7 +74,8 @@ impl Group {
         if id.is_shard() {
             let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
             tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, brakes));
-            tasks.spawn(reads::run(id, me, Arc::clone(&proposer), read_queue));
+            let who = Who { shard: id, node: me };
+            tasks.spawn(reads::run(who, Arc::clone(&proposer), read_queue));
         }
         Ok(Self {
             id,
@@ -120,9 +121,29 @@ impl Group {
         }
     }
 
-    /// Answers an eventual read at once.
-    pub(crate) fn read_eventual(&self, read: PendingRead) {
-        reads::eventual(self.id, self.me, self.term(), &self.proposer, read);
+    /// How old the state here may be, in milliseconds.
+    pub(crate) fn staleness_ms(&self) -> Option<u64> {
+        self.proposer.staleness_ms()
+    }
+
+    /// The latest revision here.
+    pub(crate) fn revision(&self) -> Revision {
+        self.machine().revision()
+    }
+
+    /// This replica, as a receipt names it.
+    pub(crate) fn who(&self) -> Who {
+        Who { shard: self.id, node: self.me }
+    }
+
+    /// The other nodes.
+    pub(crate) fn peers(&self) -> &Peers {
+        self.proposer.peers()
+    }
+
+    /// Runs a task that ends with the group at the latest.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
     }
 
     /// Proposes a change of the directory and waits until it is applied. Control group only.

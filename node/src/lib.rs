@@ -25,6 +25,8 @@ mod requests;
 mod replies;
 mod writes;
 mod reads;
+mod eventual;
+mod everywhere;
 
 mod coordinator;
 mod lookout;
@@ -34,6 +36,7 @@ mod announce;
 mod compaction;
 
 mod peers;
+mod ask;
 mod hearing;
 mod registration;
 mod admission;

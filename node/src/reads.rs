@@ -1,4 +1,4 @@
-//! The read path of a replica.
+//! The strong reads of a replica.
 //!
 //! A strong read is answered from the primary's memory after the primary has made sure, by one
 //! round to a quorum, that it still is the primary and has applied everything that was committed
@@ -6,22 +6,30 @@
 //! share the next. No clock is trusted. A primary that was just elected cannot finish its first
 //! round before it has applied an entry of its own term.
 //!
+//! Any other replica can answer one as well, if it was asked to: it asks the primary how far the
+//! shard was committed, waits until it has applied as much, and answers from its own memory. The
+//! primary answers that question after a round like any read, so one that was deposed and does not
+//! know it answers nobody. This is the ReadIndex of section 6.4 of Ongaro's dissertation,
+//! "Consensus: Bridging Theory and Practice", with its followers.
+//!
 //! A scan is a read of many keys: it shares the round, and then takes its page from the state at one
 //! moment, on a thread of its own, since values may have to be read from the disk.
 //!
-//! An eventual read is answered at once, from whatever the replica has. How old that may be counts
-//! from the last time that a quorum confirmed the leader, here as at a replica that follows it.
+//! What is not strong is in [`eventual`](crate::eventual).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Term};
-use dkv_wire::message::{Answer, Level, Receipt, Refusal, Span};
+use dkv_wire::message::{Answer, Level, Receipt, Refusal, RequestBody, Span};
 use dkv_wire::platform;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use crate::group::Proposer;
+use crate::ask::ask;
+use crate::group::{ProposeError, Proposer};
+use crate::peers::Lane;
 use crate::raft::{Looked, MachineHandle};
 use crate::replies::ReplyTo;
 
@@ -31,71 +39,86 @@ pub(crate) const QUEUE_MAX: usize = 16 * 1024;
 const TAKE_MAX: usize = 4096;
 /// Time that a round may take before its reads are refused.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Questions of one replica to its primary that are under way at once. A primary far away is asked
+/// again before it has answered the last time, or a read would wait for two of its answers.
+const ROUNDS_AWAY_MAX: usize = 16;
 
 /// A strong read that waits for its round.
 pub(crate) struct PendingRead {
-    pub(crate) wanted: Wanted,
+    pub(crate) asked: Asked,
+    /// Whether a replica that does not lead may answer.
+    pub(crate) anywhere: bool,
     pub(crate) reply: ReplyTo,
 }
 
-/// What is read.
-pub(crate) enum Wanted {
+/// What is to be told.
+pub(crate) enum Asked {
     /// The value of a key.
     Key(Bytes),
     /// A page of keys.
     Page(Span),
+    /// How far the shard is committed; of the primary alone.
+    Committed,
+}
+
+/// A replica and its shard, as a receipt names them.
+#[derive(Clone, Copy)]
+pub(crate) struct Who {
+    pub(crate) shard: GroupId,
+    pub(crate) node: NodeId,
 }
 
 /// Runs until the queue closes.
-pub(crate) async fn run(
-    group: GroupId,
-    me: NodeId,
-    proposer: Arc<Proposer>,
-    mut queue: mpsc::Receiver<PendingRead>,
-) {
+pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, mut queue: mpsc::Receiver<PendingRead>) {
     let mut taken = Vec::new();
+    let mut away = JoinSet::new();
     while queue.recv_many(&mut taken, TAKE_MAX).await > 0 {
+        while away.try_join_next().is_some() {}
         match tokio::time::timeout(ROUND_TIMEOUT, proposer.confirm_leadership()).await {
             Ok(Ok(term)) => {
-                let receipt = receipt(group, me, term, Level::Strong, Some(0));
+                let receipt = who.receipt(term, Level::Strong, Some(0));
                 serve(proposer.machine(), taken.drain(..), receipt);
             }
-            Ok(Err(error)) => {
-                for read in taken.drain(..) {
-                    read.reply.refuse(error.clone().into());
+            Ok(Err(ProposeError::NotLeader(Some(primary)))) if primary != who.node => {
+                let here: Vec<_> = taken.extract_if(.., |read| read.anywhere).collect();
+                refuse(taken.drain(..), &Refusal::NotPrimary { primary: Some(primary) });
+                if !here.is_empty() {
+                    if away.len() >= ROUNDS_AWAY_MAX {
+                        let _ = away.join_next().await;
+                    }
+                    away.spawn(serve_after(who, Arc::clone(&proposer), primary, here));
                 }
             }
+            Ok(Err(error)) => refuse(taken.drain(..), &error.into()),
             Err(_) => {
-                for read in taken.drain(..) {
-                    read.reply.refuse(Refusal::Unavailable("no quorum answers".into()));
-                }
+                refuse(taken.drain(..), &Refusal::Unavailable("no quorum answers".into()));
             }
         }
     }
 }
 
-/// Answers an eventual read.
-pub(crate) fn eventual(
-    group: GroupId,
-    me: NodeId,
-    term: Term,
-    proposer: &Proposer,
-    read: PendingRead,
+/// Answers reads from what this replica has applied, with that receipt.
+pub(crate) fn serve(
+    machine: &MachineHandle,
+    reads: impl Iterator<Item = PendingRead>,
+    receipt: Receipt,
 ) {
-    let receipt = receipt(group, me, term, Level::Eventual, proposer.staleness_ms());
-    serve(proposer.machine(), std::iter::once(read), receipt);
-}
-
-/// Answers reads from the state, with that receipt.
-fn serve(machine: &MachineHandle, reads: impl Iterator<Item = PendingRead>, receipt: Receipt) {
-    let mut scans = Vec::new();
-    machine.read_keys(reads.filter_map(|PendingRead { wanted, reply }| match wanted {
-        Wanted::Key(key) => Some((key, move |looked| answer(reply, receipt, looked))),
-        Wanted::Page(span) => {
+    let (mut scans, mut asked_how_far) = (Vec::new(), Vec::new());
+    machine.read_keys(reads.filter_map(|PendingRead { asked, reply, .. }| match asked {
+        Asked::Key(key) => Some((key, move |looked| answer(reply, receipt, looked))),
+        Asked::Page(span) => {
             scans.push((span, reply));
             None
         }
+        Asked::Committed => {
+            asked_how_far.push(reply);
+            None
+        }
     }));
+    let (index, term) = (machine.applied_index(), receipt.term);
+    for reply in asked_how_far {
+        reply.send(Ok(Answer::Committed { index, term }));
+    }
     if scans.is_empty() {
         return;
     }
@@ -113,6 +136,39 @@ fn serve(machine: &MachineHandle, reads: impl Iterator<Item = PendingRead>, rece
     });
 }
 
+/// Answers reads once this replica has what the primary says is committed.
+async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: Vec<PendingRead>) {
+    let catch_up = async {
+        let body = RequestBody::Committed { shard: who.shard };
+        let answer = ask(proposer.peers(), primary, Lane::Urgent, body, ROUND_TIMEOUT).await?;
+        let Answer::Committed { index, term } = answer else {
+            return Err(Refusal::Unavailable("the primary answered another question".into()));
+        };
+        let mut applied = proposer.machine().applied();
+        match applied.wait_for(|applied| *applied >= index).await {
+            Ok(_) => Ok(term),
+            Err(_) => Err(Refusal::Unavailable("the shard is leaving this node".into())),
+        }
+    };
+    match tokio::time::timeout(ROUND_TIMEOUT, catch_up).await {
+        Ok(Ok(term)) => {
+            let receipt = who.receipt(term, Level::Strong, Some(0));
+            serve(proposer.machine(), reads.into_iter(), receipt);
+        }
+        Ok(Err(refusal)) => refuse(reads.into_iter(), &refusal),
+        Err(_) => {
+            let why = "this replica does not get what the primary has";
+            refuse(reads.into_iter(), &Refusal::Unavailable(why.into()));
+        }
+    }
+}
+
+fn refuse(reads: impl Iterator<Item = PendingRead>, refusal: &Refusal) {
+    for read in reads {
+        read.reply.refuse(refusal.clone());
+    }
+}
+
 fn answer(reply: ReplyTo, receipt: Receipt, looked: Looked) {
     match looked {
         Ok((revision, stored)) => {
@@ -122,12 +178,10 @@ fn answer(reply: ReplyTo, receipt: Receipt, looked: Looked) {
     }
 }
 
-fn receipt(
-    shard: GroupId,
-    node: NodeId,
-    term: Term,
-    level: Level,
-    staleness_ms: Option<u64>,
-) -> Receipt {
-    Receipt { shard, revision: Default::default(), level, node, term, staleness_ms }
+impl Who {
+    /// The receipt of an answer, but for its revision.
+    pub(crate) fn receipt(self, term: Term, level: Level, staleness_ms: Option<u64>) -> Receipt {
+        let Self { shard, node } = self;
+        Receipt { shard, revision: Default::default(), level, node, term, staleness_ms }
+    }
 }

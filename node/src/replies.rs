@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::message::{Answer, Refusal, Reply};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::counters::Counters;
@@ -36,10 +36,18 @@ pub(crate) struct Replies {
 
 /// The one answer of one request. Dropped without one, it answers that the outcome is unknown.
 pub(crate) struct ReplyTo {
-    id: u64,
-    sender: mpsc::UnboundedSender<Queued>,
-    permit: Option<OwnedSemaphorePermit>,
-    begun: Begun,
+    /// Nowhere once it is answered.
+    to: Option<Destination>,
+}
+
+enum Destination {
+    Stream {
+        id: u64,
+        sender: mpsc::UnboundedSender<Queued>,
+        permit: OwnedSemaphorePermit,
+        begun: Begun,
+    },
+    Here(oneshot::Sender<Result<Answer, Refusal>>),
 }
 
 impl Begun {
@@ -69,11 +77,18 @@ impl Replies {
 
     /// The answer of the request with this id.
     pub(crate) fn to(&self, id: u64, permit: OwnedSemaphorePermit, begun: Begun) -> ReplyTo {
-        ReplyTo { id, sender: self.sender.clone(), permit: Some(permit), begun }
+        let sender = self.sender.clone();
+        ReplyTo { to: Some(Destination::Stream { id, sender, permit, begun }) }
     }
 }
 
 impl ReplyTo {
+    /// An answer for this node itself, which makes one of its own of it.
+    pub(crate) fn here() -> (Self, oneshot::Receiver<Result<Answer, Refusal>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { to: Some(Destination::Here(sender)) }, receiver)
+    }
+
     /// Answers.
     pub(crate) fn send(mut self, result: Result<Answer, Refusal>) {
         self.answer(result);
@@ -85,9 +100,15 @@ impl ReplyTo {
     }
 
     fn answer(&mut self, result: Result<Answer, Refusal>) {
-        if let Some(permit) = self.permit.take() {
-            // The stream may be gone, and its client with it.
-            let _ = self.sender.send((Reply { id: self.id, result }, permit, self.begun));
+        // Whoever asked may be gone.
+        match self.to.take() {
+            Some(Destination::Stream { id, sender, permit, begun }) => {
+                let _ = sender.send((Reply { id, result }, permit, begun));
+            }
+            Some(Destination::Here(sender)) => {
+                let _ = sender.send(result);
+            }
+            None => {}
         }
     }
 }

@@ -14,20 +14,20 @@ use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::id::GroupId;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
-use dkv_wire::message::{Answer, Level, Refusal, Request, RequestBody};
+use dkv_wire::message::{Answer, ReadMode, Refusal, Request, RequestBody};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::coordinator;
 use crate::counters;
 use crate::group::Group;
 use crate::node::Node;
-use crate::reads::{PendingRead, Wanted};
+use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Replies, ReplyTo};
 use crate::state::{self, Announcement, DirectoryCommand, DirectoryResult};
 use crate::writes::PendingWrite;
+use crate::{coordinator, eventual, everywhere};
 
 /// A request takes one part of its connection's share, and one more for each of these bytes.
 const BYTES_A_PART: usize = 4096;
@@ -93,30 +93,42 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         return reply.refuse(refusal);
     }
     match request.body {
-        RequestBody::Propose { shard, command } => {
+        RequestBody::Propose { shard, everywhere, command } => {
             let Some(group) = shard_here(node, shard) else {
                 return reply.refuse(elsewhere(node, shard));
             };
-            write(node, &group, command, request.deadline_ms, reply);
+            let deadline_ms = request.deadline_ms;
+            let reply = if everywhere { at_all(&group, deadline_ms, reply) } else { reply };
+            write(node, &group, command, deadline_ms, reply);
         }
-        RequestBody::Read { shard, key, level } => {
+        RequestBody::Read { shard, key, mode } => {
             let Some(group) = shard_here(node, shard) else {
                 return reply.refuse(elsewhere(node, shard));
             };
             if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("a key has 1 to 4096 bytes".into()));
             }
-            read(&group, PendingRead { wanted: Wanted::Key(key), reply }, level);
+            read(&group, Asked::Key(key), mode, request.deadline_ms, reply);
         }
-        RequestBody::Scan { shard, span, level } => {
+        RequestBody::Scan { shard, span, mode } => {
             let Some(group) = shard_here(node, shard) else {
                 return reply.refuse(elsewhere(node, shard));
             };
             if span.prefix.len().max(span.after.len()) > limits::KEY_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
             }
-            read(&group, PendingRead { wanted: Wanted::Page(span), reply }, level);
+            read(&group, Asked::Page(span), mode, request.deadline_ms, reply);
         }
+        RequestBody::Committed { shard } => match shard_here(node, shard) {
+            Some(group) => {
+                group.read(PendingRead { asked: Asked::Committed, anywhere: false, reply });
+            }
+            None => reply.refuse(elsewhere(node, shard)),
+        },
+        RequestBody::Reach { shard, index } => match shard_here(node, shard) {
+            Some(group) => everywhere::report(&group, index, request.deadline_ms, reply),
+            None => reply.refuse(elsewhere(node, shard)),
+        },
         RequestBody::View => match node.view() {
             Some(view) => reply.send(Ok(Answer::View(Box::new(view)))),
             None => reply.refuse(Refusal::Unavailable("the network has not begun yet".into())),
@@ -157,7 +169,10 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
             }
             Role::Client
         }
-        RequestBody::Announce { .. } | RequestBody::Leaving => Role::Node,
+        RequestBody::Announce { .. }
+        | RequestBody::Leaving
+        | RequestBody::Committed { .. }
+        | RequestBody::Reach { .. } => Role::Node,
         RequestBody::RemoveNode(_) | RequestBody::Revoke(_) => Role::Admin,
     };
     if role == needed {
@@ -181,11 +196,21 @@ fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
     }
 }
 
-fn read(group: &Group, read: PendingRead, level: Level) {
-    match level {
-        Level::Strong => group.read(read),
-        Level::Eventual => group.read_eventual(read),
-    }
+fn read(group: &Arc<Group>, asked: Asked, mode: ReadMode, deadline_ms: u32, reply: ReplyTo) {
+    let (anywhere, reply) = match mode {
+        ReadMode::Eventual(bounds) => return eventual::read(group, asked, bounds, reply),
+        ReadMode::Primary => (false, reply),
+        ReadMode::Replica => (true, reply),
+        ReadMode::All => (false, at_all(group, deadline_ms, reply)),
+    };
+    group.read(PendingRead { asked, anywhere, reply });
+}
+
+/// Where an answer goes that is to wait for every replica.
+fn at_all(group: &Arc<Group>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
+    let (here, done) = ReplyTo::here();
+    everywhere::answer(group, done, deadline_ms, reply);
+    here
 }
 
 fn write(node: &Node, group: &Group, command: Bytes, deadline_ms: u32, reply: ReplyTo) {

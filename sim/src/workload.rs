@@ -195,8 +195,13 @@ impl Caller {
         let (low, high) = PATIENCE_MS;
         let patience = Duration::from_millis(self.random.between(low, high));
         match self.random.below(100) {
-            0..35 => drop(self.get(key, Level::Strong, patience).await),
-            35..42 => drop(self.get(key, Level::Eventual, patience).await),
+            0..25 => drop(self.get(key, Level::Strong.into(), patience).await),
+            25..35 => {
+                let nearest = ReadOptions { nearest: true, ..Level::Strong.into() };
+                drop(self.get(key, nearest, patience).await);
+            }
+            35..38 => drop(self.get(key, ReadOptions::eventual(), patience).await),
+            38..42 => drop(self.get(key, ReadOptions::session(), patience).await),
             42..78 => drop(self.put(key, Condition::Always, patience).await),
             78..90 => {
                 let condition = match (self.random.below(4), self.seen) {
@@ -218,7 +223,7 @@ impl Caller {
             let outcome = if write {
                 self.put(key, Condition::Always, LAST_PATIENCE).await
             } else {
-                self.get(key, Level::Strong, LAST_PATIENCE).await
+                self.get(key, Level::Strong.into(), LAST_PATIENCE).await
             };
             if !matches!(outcome, Outcome::Failed | Outcome::Unknown) {
                 return;
@@ -227,10 +232,9 @@ impl Caller {
         }
     }
 
-    async fn get(&mut self, key: u64, level: Level, patience: Duration) -> Outcome {
+    async fn get(&mut self, key: u64, options: ReadOptions, patience: Duration) -> Outcome {
         let begun = self.begin(key);
-        let options = ReadOptions { level, timeout: Some(patience) };
-        let read = self.client.read_with(&begun.key, options).await;
+        let read = self.client.read_with(&begun.key, options.timeout(patience)).await;
         let outcome = match read {
             Ok(value) => {
                 let revision = value.receipt.revision.0;
@@ -241,9 +245,10 @@ impl Caller {
             }
             Err(error) => failed(error),
         };
-        let level = match level {
-            Level::Strong => check::Level::Strong,
+        let level = match options.level {
+            Level::Strong | Level::All => check::Level::Strong,
             Level::Eventual => check::Level::Eventual,
+            Level::Session => check::Level::Session,
         };
         self.end(begun, Action::Get(level), outcome)
     }
@@ -257,7 +262,8 @@ impl Caller {
         // The name of the value, and what only makes it longer.
         let mut bytes = format!("{value} ").into_bytes();
         bytes.resize(bytes.len() + length, b'.');
-        let options = WriteOptions { condition, timeout: Some(patience) };
+        let options =
+            WriteOptions { condition, timeout: Some(patience), ..WriteOptions::default() };
         let written = self.client.write_with(&begun.key, bytes, options).await;
         let outcome = match written {
             Ok(written) => done(written.receipt, written.existed),
@@ -274,7 +280,7 @@ impl Caller {
 
     async fn delete(&mut self, key: u64, patience: Duration) -> Outcome {
         let begun = self.begin(key);
-        let options = WriteOptions { condition: Condition::Always, timeout: Some(patience) };
+        let options = WriteOptions { timeout: Some(patience), ..WriteOptions::default() };
         let outcome = match self.client.delete_with(&begun.key, options).await {
             Ok(written) => done(written.receipt, written.existed),
             Err(error) => failed(error),
@@ -327,6 +333,7 @@ fn failed(error: Error) -> Outcome {
             Outcome::Conflict { current: Some(current) }
         }
         Error::Unknown(_) => Outcome::Unknown,
+        Error::Incomplete { written, .. } => done(written.receipt, written.existed),
         Error::Unavailable(_) | Error::Invalid(_) | Error::TooLarge { .. } | Error::Denied(_) => {
             Outcome::Failed
         }

@@ -126,7 +126,7 @@ fn an_announced_length_allocates_nothing_that_was_not_sent() {
     assert!(most_allocated(&answer) < few);
     // What a client may send has no lists either.
     for body in [
-        RequestBody::Propose { shard: GroupId(1), command: bytes() },
+        RequestBody::Propose { shard: GroupId(1), everywhere: false, command: bytes() },
         RequestBody::Announce {
             name: "name".into(),
             address: ([127, 0, 0, 1], 1).into(),

@@ -94,7 +94,9 @@ fn moments(outcome: &Outcome, total_ns: u64) -> Vec<Moment> {
     let mut moments: Vec<Moment> = (0..MOMENTS).map(|_| Moment::default()).collect();
     for operation in &outcome.history.operations {
         // What is read back afterwards is no part of the picture.
-        if operation.end_ns > total_ns || operation.action == Action::Get(Level::Eventual) {
+        if operation.end_ns > total_ns
+            || matches!(operation.action, Action::Get(Level::Eventual | Level::Session))
+        {
             continue;
         }
         let place =

@@ -210,7 +210,7 @@ impl Worker {
     /// Reads. Tells the revision, if there is one; nothing at all if there was no answer.
     async fn get(&mut self, key: &Arc<str>, level: Level) -> Option<Option<Revision>> {
         let start_ns = self.shared.now_ns();
-        let options = ReadOptions { level, timeout: Some(self.shared.plan.timeout) };
+        let options = ReadOptions::from(level).timeout(self.shared.plan.timeout);
         let read = self.client.read_with(key.as_bytes(), options).await;
         let (shard, outcome, told) = match read {
             Ok(read) => {
@@ -227,8 +227,9 @@ impl Worker {
             Err(_) => (0, Outcome::Failed, None),
         };
         let action = Action::Get(match level {
-            Level::Strong => dkv_check::Level::Strong,
+            Level::Strong | Level::All => dkv_check::Level::Strong,
             Level::Eventual => dkv_check::Level::Eventual,
+            Level::Session => dkv_check::Level::Session,
         });
         self.note(key, shard, start_ns, action, outcome);
         told
@@ -242,7 +243,11 @@ impl Worker {
     ) -> Option<Revision> {
         let start_ns = self.shared.now_ns();
         let noted = noted(value.as_bytes());
-        let options = WriteOptions { condition, timeout: Some(self.shared.plan.timeout) };
+        let options = WriteOptions {
+            condition,
+            timeout: Some(self.shared.plan.timeout),
+            ..WriteOptions::default()
+        };
         let written = self.client.write_with(key.as_bytes(), value, options).await;
         let action = Action::Put { value: noted, condition: condition_of(condition) };
         self.note_write(key, start_ns, action, written)
@@ -250,7 +255,11 @@ impl Worker {
 
     async fn delete(&mut self, key: &Arc<str>, condition: Condition) -> Option<Revision> {
         let start_ns = self.shared.now_ns();
-        let options = WriteOptions { condition, timeout: Some(self.shared.plan.timeout) };
+        let options = WriteOptions {
+            condition,
+            timeout: Some(self.shared.plan.timeout),
+            ..WriteOptions::default()
+        };
         let written = self.client.delete_with(key.as_bytes(), options).await;
         self.note_write(key, start_ns, Action::Delete(condition_of(condition)), written)
     }

@@ -5,7 +5,7 @@
 
 use dkv_wire::message::Condition;
 
-use super::{Command, GrammarError, Key, WAIT_MS_MAX, quote};
+use super::{Command, GrammarError, HowToRead, Key, WAIT_MS_MAX, quote};
 
 /// All of them, for messages.
 pub(super) const FORMS: &str = "R,<key> W,<key>,<value> D,<key> T,<ms>";
@@ -32,9 +32,10 @@ pub(super) fn command(text: &[u8]) -> Result<Command, GrammarError> {
         return Err(GrammarError::new("nothing follows the letter", format!("write {form}")));
     };
     match letter {
-        b"R" => Ok(Command::Read { key: whole_key(rest, form, "get")?, level: None }),
+        b"R" => Ok(Command::Read { key: whole_key(rest, form, "get")?, how: HowToRead::default() }),
         b"D" => Ok(Command::Delete {
             key: whole_key(rest, form, "delete")?,
+            level: None,
             condition: Condition::Always,
         }),
         b"W" => {
@@ -45,6 +46,7 @@ pub(super) fn command(text: &[u8]) -> Result<Command, GrammarError> {
             Ok(Command::Write {
                 key: key_of(key, form)?,
                 value: value.to_vec(),
+                level: None,
                 condition: Condition::Always,
             })
         }

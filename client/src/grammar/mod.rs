@@ -19,10 +19,11 @@ mod words;
 
 use std::fmt;
 
+use dkv_wire::id::Revision;
 use dkv_wire::limits::KEY_BYTES_MAX;
 use dkv_wire::message::{Condition, Level};
 
-pub(crate) use words::{WORDS, Word};
+pub(crate) use words::{LEVELS, WORDS, Word, level};
 
 /// Longest time that a wait may take, in milliseconds: one day.
 pub(crate) const WAIT_MS_MAX: u64 = 24 * 3600 * 1000;
@@ -30,12 +31,12 @@ pub(crate) const WAIT_MS_MAX: u64 = 24 * 3600 * 1000;
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Prints the value of a key; without a level, at the level of the session.
-    Read { key: Key, level: Option<Level> },
-    /// Stores a value.
-    Write { key: Key, value: Vec<u8>, condition: Condition },
-    /// Removes a key.
-    Delete { key: Key, condition: Condition },
+    /// Prints the value of a key.
+    Read { key: Key, how: HowToRead },
+    /// Stores a value; without a level, at the level of the connection.
+    Write { key: Key, value: Vec<u8>, level: Option<Level>, condition: Condition },
+    /// Removes a key; without a level, at the level of the connection.
+    Delete { key: Key, level: Option<Level>, condition: Condition },
     /// Lists keys with their values, in order.
     Scan(Scan),
     /// Waits, in milliseconds, at most [`WAIT_MS_MAX`].
@@ -50,6 +51,17 @@ pub(crate) enum Command {
     Exit,
     /// Does something to a process of a local network.
     Process(Action, Target),
+}
+
+/// How to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HowToRead {
+    /// Without one, the level of the connection.
+    pub(crate) level: Option<Level>,
+    /// How old an eventual answer may be, in milliseconds.
+    pub(crate) max_staleness_ms: Option<u64>,
+    /// The revision that an eventual answer must have reached.
+    pub(crate) at_least: Option<Revision>,
 }
 
 /// Which keys to list.
@@ -225,13 +237,23 @@ fn excerpt(text: &[u8]) -> String {
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read { key, level: None } => write!(f, "get {key:?}"),
-            Self::Read { key, level: Some(level) } => write!(f, "get {key:?} {}", word(*level)),
-            Self::Write { key, value, condition } => {
-                write!(f, "put {key:?} {}{}", quote::quoted(value), condition_words(*condition))
+            Self::Read { key, how } => {
+                write!(f, "get {key:?}{}", level_word(how.level))?;
+                if let Some(ms) = how.max_staleness_ms {
+                    write!(f, " max-staleness {ms}")?;
+                }
+                match how.at_least {
+                    Some(revision) => write!(f, " at-least {revision}"),
+                    None => Ok(()),
+                }
             }
-            Self::Delete { key, condition } => {
-                write!(f, "delete {key:?}{}", condition_words(*condition))
+            Self::Write { key, value, level, condition } => {
+                let (value, level) = (quote::quoted(value), level_word(*level));
+                write!(f, "put {key:?} {value}{level}{}", condition_words(*condition))
+            }
+            Self::Delete { key, level, condition } => {
+                let level = level_word(*level);
+                write!(f, "delete {key:?}{level}{}", condition_words(*condition))
             }
             Self::Scan(Scan { prefix, after, limit, keys_only }) => {
                 f.write_str("scan")?;
@@ -258,12 +280,8 @@ impl fmt::Display for Command {
     }
 }
 
-/// The word of a level.
-pub(crate) fn word(level: Level) -> &'static str {
-    match level {
-        Level::Strong => "strong",
-        Level::Eventual => "eventual",
-    }
+fn level_word(level: Option<Level>) -> String {
+    level.map_or_else(String::new, |level| format!(" {}", level.word()))
 }
 
 fn condition_words(condition: Condition) -> String {

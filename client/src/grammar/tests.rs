@@ -13,18 +13,27 @@ fn wrong(text: &str) -> String {
     parse_line(text.as_bytes()).unwrap_err().to_string()
 }
 
+fn at(level: Level) -> HowToRead {
+    HowToRead { level: Some(level), ..HowToRead::default() }
+}
+
 fn key(text: &str) -> Key {
     Key::new(text).unwrap()
 }
 
 fn write(name: &str, value: &str) -> Command {
-    Command::Write { key: key(name), value: value.into(), condition: Condition::Always }
+    Command::Write {
+        key: key(name),
+        value: value.into(),
+        level: None,
+        condition: Condition::Always,
+    }
 }
 
 #[test]
 fn the_comma_form_takes_everything_after_its_last_comma() {
-    assert_eq!(line("R,key"), Command::Read { key: key("key"), level: None });
-    assert_eq!(line("R,a key "), Command::Read { key: key("a key "), level: None });
+    assert_eq!(line("R,key"), Command::Read { key: key("key"), how: HowToRead::default() });
+    assert_eq!(line("R,a key "), Command::Read { key: key("a key "), how: HowToRead::default() });
     assert_eq!(line("W,key,value"), write("key", "value"));
     assert_eq!(line("W,key,a,b,,c"), write("key", "a,b,,c"));
     assert_eq!(line("W,-1,-2"), write("-1", "-2"));
@@ -32,7 +41,10 @@ fn the_comma_form_takes_everything_after_its_last_comma() {
     assert_eq!(line("W,key, \"x\" \\"), write("key", " \"x\" \\"));
     assert_eq!(line("W,a b,c d"), write("a b", "c d"));
     assert_eq!(line("  W,k,v"), write("k", "v"));
-    assert_eq!(line("D,key"), Command::Delete { key: key("key"), condition: Condition::Always });
+    assert_eq!(
+        line("D,key"),
+        Command::Delete { key: key("key"), level: None, condition: Condition::Always }
+    );
     assert_eq!(line("T,250"), Command::Wait { ms: 250 });
 }
 
@@ -42,6 +54,7 @@ fn the_comma_form_takes_any_bytes() {
     let expected = Command::Write {
         key: Key::new(*b"\xff\xfe").unwrap(),
         value: b"\x00\xff,\n".to_vec(),
+        level: None,
         condition: Condition::Always,
     };
     assert_eq!(command, expected);
@@ -92,15 +105,42 @@ fn an_error_is_one_short_line_without_control_characters() {
 
 #[test]
 fn words_take_quotes_and_conditions() {
-    assert_eq!(line("get key"), Command::Read { key: key("key"), level: None });
+    assert_eq!(line("get key"), Command::Read { key: key("key"), how: HowToRead::default() });
     assert_eq!(
         line("get a,b eventual"),
-        Command::Read { key: key("a,b"), level: Some(Level::Eventual) }
+        Command::Read { key: key("a,b"), how: at(Level::Eventual) }
     );
+    for (word, level) in [
+        ("strong", Level::Strong),
+        ("quorum", Level::Strong),
+        ("session", Level::Session),
+        ("one", Level::Eventual),
+        ("1", Level::Eventual),
+        ("all", Level::All),
+        ("9", Level::All),
+    ] {
+        assert_eq!(line(&format!("get k {word}")), Command::Read { key: key("k"), how: at(level) });
+    }
+    let bounded = HowToRead {
+        level: Some(Level::Session),
+        max_staleness_ms: Some(500),
+        at_least: Some(Revision(12)),
+    };
+    assert_eq!(
+        line("get k session at-least 12 max-staleness 500"),
+        Command::Read { key: key("k"), how: bounded }
+    );
+    for text in ["get k at-least", "get k at-least x", "get k at-least 1 at-least 2", "get k 5 5"] {
+        assert!(wrong(text).contains("get KEY"), "{text}");
+    }
+    assert_eq!(line("insert k v"), line("put k v if-absent"));
+    assert_eq!(line("update k v 9"), line("put k v all if-present"));
+    assert!(wrong("insert k v if-present").contains("insert KEY VALUE"));
     assert_eq!(line("put \"a key\" 'some value'"), write("a key", "some value"));
     assert_eq!(line("put k \"\""), write("k", ""));
     assert_eq!(line(r"put a\ b c"), write("a b", "c"));
-    let on = |condition| Command::Write { key: key("k"), value: b"v".to_vec(), condition };
+    let on =
+        |condition| Command::Write { key: key("k"), value: b"v".to_vec(), level: None, condition };
     assert_eq!(line("put k v if-absent"), on(Condition::Absent));
     assert_eq!(line("put k v if-present"), on(Condition::Present));
     assert_eq!(line("put k v if-revision 12"), on(Condition::Revision(Revision(12))));
@@ -108,7 +148,7 @@ fn words_take_quotes_and_conditions() {
     assert_eq!(line("put k if-absent"), write("k", "if-absent"));
     assert_eq!(
         line("delete k if-revision 3"),
-        Command::Delete { key: key("k"), condition: Condition::Revision(Revision(3)) }
+        Command::Delete { key: key("k"), level: None, condition: Condition::Revision(Revision(3)) }
     );
     let scan = |prefix: &str, limit| Scan { prefix: prefix.into(), limit, ..Scan::default() };
     assert_eq!(line("scan"), Command::Scan(scan("", None)));
@@ -140,8 +180,14 @@ fn words_move_the_processes_of_a_local_network() {
 
 #[test]
 fn malformed_words_say_what_is_right() {
-    assert!(wrong("get").ends_with("something is missing; write get KEY [strong|eventual]"));
-    assert!(wrong("get a b").ends_with("does not fit; write get KEY [strong|eventual]"));
+    assert!(wrong("get").ends_with(
+        "something is missing; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
+    ));
+    assert!(
+        wrong("get a b").ends_with(
+            "does not fit; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
+        )
+    );
     assert!(wrong("set a b").contains("did you mean put KEY VALUE"));
     assert!(wrong("GET a").contains("did you mean get KEY"));
     assert!(wrong("satus").contains("did you mean status"));
@@ -220,19 +266,30 @@ fn any_scan() -> impl Strategy<Value = Scan> {
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
-    let level = prop_oneof![Just(None), Just(Some(Level::Strong)), Just(Some(Level::Eventual))];
+    let level = || {
+        proptest::option::of(proptest::sample::select(vec![
+            Level::Strong,
+            Level::Session,
+            Level::Eventual,
+            Level::All,
+        ]))
+    };
+    let how = (level(), any::<Option<u64>>(), any::<Option<u64>>());
+    let how = how.prop_map(|(level, max_staleness_ms, at_least)| HowToRead {
+        level,
+        max_staleness_ms,
+        at_least: at_least.map(Revision),
+    });
     let value = proptest::collection::vec(any::<u8>(), 0..60);
     let delete_condition =
         any_condition().prop_filter("no delete of nothing", |it| *it != Condition::Absent);
     prop_oneof![
-        (any_key(), level).prop_map(|(key, level)| Command::Read { key, level }),
-        (any_key(), value, any_condition()).prop_map(|(key, value, condition)| Command::Write {
-            key,
-            value,
-            condition
+        (any_key(), how).prop_map(|(key, how)| Command::Read { key, how }),
+        (any_key(), value, level(), any_condition()).prop_map(|(key, value, level, condition)| {
+            Command::Write { key, value, level, condition }
         }),
-        (any_key(), delete_condition)
-            .prop_map(|(key, condition)| Command::Delete { key, condition }),
+        (any_key(), level(), delete_condition)
+            .prop_map(|(key, level, condition)| Command::Delete { key, level, condition }),
         (0..=WAIT_MS_MAX).prop_map(|ms| Command::Wait { ms }),
         any_scan().prop_map(Command::Scan),
     ]
@@ -253,7 +310,12 @@ proptest! {
     ) {
         let text = [b"W,", key.as_slice(), b",", value.as_slice()].concat();
         let expected =
-            Command::Write { key: Key::new(key).unwrap(), value, condition: Condition::Always };
+            Command::Write {
+                key: Key::new(key).unwrap(),
+                value,
+                level: None,
+                condition: Condition::Always,
+            };
         prop_assert_eq!(parse_line(&text), Ok(Some(expected)));
     }
 

@@ -3,7 +3,7 @@
 use dkv_wire::id::Revision;
 use dkv_wire::message::{Condition, Level};
 
-use super::{Action, Command, GrammarError, Key, Scan, Target, comma, quote};
+use super::{Action, Command, GrammarError, HowToRead, Key, Scan, Target, comma, quote};
 
 /// A word of the words form.
 pub(crate) struct Word {
@@ -23,16 +23,23 @@ const fn word(word: &'static str, form: &'static str, does: &'static str, local:
 
 /// All words, in the order of the help.
 pub(crate) const WORDS: &[Word] = &[
-    word("get", "get KEY [strong|eventual]", "print the value of a key", false),
     word(
-        "put",
-        "put KEY VALUE [if-absent|if-present|if-revision N]",
-        "store a value, on a condition if one is given",
+        "get",
+        "get KEY [LEVEL] [max-staleness MS] [at-least REVISION]",
+        "print the value of a key",
         false,
     ),
     word(
+        "put",
+        "put KEY VALUE [LEVEL] [if-absent|if-present|if-revision N]",
+        "store a value, on a condition if one is given",
+        false,
+    ),
+    word("insert", "insert KEY VALUE [LEVEL]", "store a value, if there is none yet", false),
+    word("update", "update KEY VALUE [LEVEL]", "store a value in the place of another", false),
+    word(
         "delete",
-        "delete KEY [if-present|if-revision N]",
+        "delete KEY [LEVEL] [if-present|if-revision N]",
         "remove a key, on a condition if one is given",
         false,
     ),
@@ -59,7 +66,6 @@ const ALIASES: &[(&str, &str)] = &[
     ("read", "get"),
     ("set", "put"),
     ("write", "put"),
-    ("insert", "put"),
     ("del", "delete"),
     ("rm", "delete"),
     ("remove", "delete"),
@@ -90,20 +96,31 @@ pub(super) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
     let wrong = || GrammarError::new(problem(operands), format!("write {}", known.form));
     let operands: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
     match (known.word, operands.as_slice()) {
-        ("get", [name]) => Ok(Command::Read { key: key(name)?, level: None }),
-        ("get", [name, wanted]) => {
-            Ok(Command::Read { key: key(name)?, level: Some(level(wanted).ok_or_else(wrong)?) })
+        ("get", [name, rest @ ..]) => {
+            let (level, rest) = leading_level(rest);
+            let mut how = bounds(rest).ok_or_else(wrong)?;
+            how.level = level;
+            Ok(Command::Read { key: key(name)?, how })
         }
-        ("put", [name, value, rest @ ..]) => Ok(Command::Write {
-            key: key(name)?,
-            value: value.to_vec(),
-            condition: condition(rest).ok_or_else(wrong)?,
-        }),
-        ("delete", [name, rest @ ..]) => match condition(rest) {
-            // A delete on the condition that there is nothing to delete would be a mistake.
-            None | Some(Condition::Absent) => Err(wrong()),
-            Some(condition) => Ok(Command::Delete { key: key(name)?, condition }),
-        },
+        ("put", [name, value, rest @ ..]) => {
+            let (level, rest) = leading_level(rest);
+            let condition = condition(rest).ok_or_else(wrong)?;
+            Ok(Command::Write { key: key(name)?, value: value.to_vec(), level, condition })
+        }
+        ("insert" | "update", [name, value, rest @ ..]) => {
+            let (level, []) = leading_level(rest) else { return Err(wrong()) };
+            let inserts = known.word == "insert";
+            let condition = if inserts { Condition::Absent } else { Condition::Present };
+            Ok(Command::Write { key: key(name)?, value: value.to_vec(), level, condition })
+        }
+        ("delete", [name, rest @ ..]) => {
+            let (level, rest) = leading_level(rest);
+            match condition(rest) {
+                // A delete on the condition that there is nothing to delete would be a mistake.
+                None | Some(Condition::Absent) => Err(wrong()),
+                Some(condition) => Ok(Command::Delete { key: key(name)?, level, condition }),
+            }
+        }
         ("scan", rest) => scan(rest).map(Command::Scan).ok_or_else(wrong),
         ("wait", [time]) => Ok(Command::Wait { ms: comma::milliseconds(time, known.form)? }),
         ("status", []) => Ok(Command::Status { json: false }),
@@ -169,13 +186,44 @@ fn key(bytes: &[u8]) -> Result<Key, GrammarError> {
     Key::new(bytes).map_err(|error| GrammarError::new(error.to_string(), "give another key"))
 }
 
-/// The level of that word.
+/// All levels, for messages.
+pub(crate) const LEVELS: &str = "strong, session, eventual or all";
+
+/// The level of that word. Those of older stores are understood: how many replicas take part.
 pub(crate) fn level(word: &[u8]) -> Option<Level> {
     match word {
-        b"strong" => Some(Level::Strong),
-        b"eventual" => Some(Level::Eventual),
+        b"strong" | b"quorum" => Some(Level::Strong),
+        b"session" => Some(Level::Session),
+        b"eventual" | b"one" | b"1" => Some(Level::Eventual),
+        b"all" | b"9" => Some(Level::All),
         _ => None,
     }
+}
+
+/// A level, if the first word is one, and the words after it.
+fn leading_level<'a, 'b>(words: &'a [&'b [u8]]) -> (Option<Level>, &'a [&'b [u8]]) {
+    match words {
+        [first, rest @ ..] if level(first).is_some() => (level(first), rest),
+        _ => (None, words),
+    }
+}
+
+/// How far behind an eventual answer may be.
+fn bounds(words: &[&[u8]]) -> Option<HowToRead> {
+    let mut how = HowToRead::default();
+    for pair in words.chunks(2) {
+        let [name, number] = pair else { return None };
+        let number: u64 = std::str::from_utf8(number).ok()?.parse().ok()?;
+        let twice = match *name {
+            b"max-staleness" => how.max_staleness_ms.replace(number).is_some(),
+            b"at-least" => how.at_least.replace(Revision(number)).is_some(),
+            _ => return None,
+        };
+        if twice {
+            return None;
+        }
+    }
+    Some(how)
 }
 
 fn condition(words: &[&[u8]]) -> Option<Condition> {

@@ -20,7 +20,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkv_api::{Condition, Error};
+use dkv_api::{Condition, Error, WriteOptions};
 use futures::StreamExt;
 
 use self::progress::Progress;
@@ -208,10 +208,10 @@ async fn attempt(task: Task, record: &Record, store: &impl Store) -> Result<Fate
     match task {
         Task::Load => {
             let value = Bytes::copy_from_slice(&record.value);
-            store.write(record.key.as_bytes(), value, Condition::Always).await?;
+            store.write(record.key.as_bytes(), value, WriteOptions::default()).await?;
             Ok(Fate::Good)
         }
-        Task::Verify => match store.read(record.key.as_bytes(), None).await {
+        Task::Verify => match store.read(record.key.as_bytes(), store.level().into()).await {
             Ok(read) if read.value == record.value => Ok(Fate::Good),
             Ok(read) => Ok(Fate::Different(format!(
                 "{} is {} in the network and {} in the file",

@@ -3,6 +3,8 @@
 use std::io::Write;
 
 use super::records::parse;
+use dkv_api::Level;
+
 use super::*;
 use crate::cli::{Connect, Format};
 use crate::run::tests::Fake;
@@ -65,7 +67,7 @@ async fn what_is_loaded_verifies() {
     let (good, out, _) = over(Task::Verify, "words", content.as_bytes(), &store).await;
     assert!(good && out.contains(": all equal"), "{out}");
     // The last line of a key is the one that counts.
-    assert_eq!(store.read(b"word1", None).await.unwrap().value, "4002");
+    assert_eq!(store.read(b"word1", Level::Strong.into()).await.unwrap().value, "4002");
 }
 
 #[tokio::test]
@@ -86,7 +88,7 @@ async fn a_malformed_file_is_refused_before_anything_is_stored() {
     let (good, out, err) = over(Task::Load, "a.tsv", b"a\t1\nb 2\n", &store).await;
     assert!(!good && out.is_empty());
     assert!(err.contains("line 2: there is no tab after the key"), "{err}");
-    assert!(store.read(b"a", None).await.is_err());
+    assert!(store.read(b"a", Level::Strong.into()).await.is_err());
     let (good, _, err) = over(Task::Load, "empty", b"\n\n", &store).await;
     assert!(!good && err.contains("holds no records"));
 }

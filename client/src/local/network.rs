@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Condition, Error, Level, NetworkStatus, NodeState, Pair, Role, Value, Written,
+    Client, Error, Level, NetworkStatus, NodeId, NodeState, Pair, ReadOptions, Role, Value,
+    WriteOptions, Written,
 };
 use tokio::sync::{Mutex, OnceCell};
 
@@ -357,9 +358,17 @@ fn not_up<T>() -> Result<T, Error> {
 }
 
 impl Store for LocalNetwork {
-    async fn read(&self, key: &[u8], level: Option<Level>) -> Result<Value, Error> {
+    fn level(&self) -> Level {
+        self.session().map_or(Level::Strong, |session| session.level())
+    }
+
+    fn node_names(&self, nodes: &[NodeId]) -> Vec<String> {
+        self.session().map_or_else(Vec::new, |session| session.node_names(nodes))
+    }
+
+    async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
         match self.session() {
-            Some(session) => session.read(key, level).await,
+            Some(session) => session.read(key, options).await,
             None => not_up(),
         }
     }
@@ -368,17 +377,17 @@ impl Store for LocalNetwork {
         &self,
         key: &[u8],
         value: Bytes,
-        condition: Condition,
+        options: WriteOptions,
     ) -> Result<Written, Error> {
         match self.session() {
-            Some(session) => session.write(key, value, condition).await,
+            Some(session) => session.write(key, value, options).await,
             None => not_up(),
         }
     }
 
-    async fn delete(&self, key: &[u8], condition: Condition) -> Result<Written, Error> {
+    async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
         match self.session() {
-            Some(session) => session.delete(key, condition).await,
+            Some(session) => session.delete(key, options).await,
             None => not_up(),
         }
     }

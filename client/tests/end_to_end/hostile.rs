@@ -220,7 +220,7 @@ async fn a_client_that_does_not_read_its_answers() {
                 body: RequestBody::Read {
                     shard: shard.group,
                     key: "large".into(),
-                    level: dkv_api::Level::Strong,
+                    mode: dkv_wire::message::ReadMode::Primary,
                 },
             });
         }

@@ -28,6 +28,8 @@ mod failover;
 
 mod deposed;
 
+mod levels;
+
 mod retries;
 
 mod restarts;

@@ -75,7 +75,11 @@ async fn a_write_whose_reply_is_lost_is_done_once() {
         let condition = Condition::Revision(revision);
         let (writer, value) = (client.clone(), count.to_string());
         let write = tokio::spawn(async move {
-            let options = WriteOptions { condition, timeout: Some(Duration::from_secs(30)) };
+            let options = WriteOptions {
+                condition,
+                timeout: Some(Duration::from_secs(30)),
+                ..WriteOptions::default()
+            };
             writer.write_with("counter", value, options).await
         });
         relayed.wait_for(&direct, shard, "counter", &count.to_string()).await;
@@ -106,7 +110,11 @@ async fn a_write_whose_reply_dies_with_the_primary_is_done_once() {
     let writer = client.clone();
     let write = tokio::spawn(async move {
         let condition = Condition::Revision(one);
-        let options = WriteOptions { condition, timeout: Some(Duration::from_secs(30)) };
+        let options = WriteOptions {
+            condition,
+            timeout: Some(Duration::from_secs(30)),
+            ..WriteOptions::default()
+        };
         writer.write_with("k", "2", options).await
     });
     relayed.wait_for(&direct, shard, "k", "2").await;

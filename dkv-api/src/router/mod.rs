@@ -28,6 +28,7 @@
 //! Deliberately missing: an order among the claims of different nodes. Views carry no term of a
 //! shard. A wrong belief costs a redirect, never a wrong answer: nodes check for themselves.
 
+mod choice;
 mod peer;
 mod probe;
 mod reply;
@@ -178,6 +179,7 @@ impl<W> Router<W> {
             attempts: Vec::new(),
             sent: now,
             doubt: false,
+            passed: Vec::new(),
             tries: 0,
             expiries: 0,
             why: None,

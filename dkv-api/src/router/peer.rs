@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, SessionId};
+use dkv_wire::id::{NodeId, Revision, SessionId};
 
 use super::timing;
 use crate::session::Session;
@@ -108,6 +108,8 @@ pub(crate) struct Group {
     pub(crate) redirects: u32,
     /// Who holds it.
     pub(crate) replicas: Vec<NodeId>,
+    /// The latest revision that an answer has shown: what a session may not fall behind.
+    pub(crate) seen: Revision,
     /// Requests that wait for its primary.
     pub(crate) waiting: usize,
     /// Since when something waits and nothing has been served.
@@ -131,6 +133,7 @@ impl Group {
             doubted: false,
             redirects: 0,
             replicas: Vec::new(),
+            seen: Revision(0),
             waiting: 0,
             quiet_since: Duration::ZERO,
             probe_at: Duration::ZERO,

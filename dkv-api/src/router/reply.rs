@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::NodeId;
-use dkv_wire::message::{Answer, Refusal, Reply, RequestBody};
+use dkv_wire::id::{NodeId, Revision};
+use dkv_wire::message::{Answer, Level, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
 use super::route::BULK_BYTES;
@@ -23,10 +23,11 @@ impl<W> Pending<W> {
     /// Whether an answer is one to this request.
     fn fits(&self, answer: &Answer) -> bool {
         match (&self.work, answer) {
-            (Work::Read { .. }, Answer::Value(..))
-            | (Work::Scan { .. }, Answer::Page(..))
-            | (Work::Write { .. }, Answer::Written { .. })
-            | (Work::Open { .. }, Answer::Done) => true,
+            (Work::Read { level, .. }, Answer::Value(..)) => *level != Level::All,
+            (Work::Read { level, .. }, Answer::ValueEverywhere(..)) => *level == Level::All,
+            (Work::Write { everywhere, .. }, Answer::Written { .. }) => !everywhere,
+            (Work::Write { everywhere, .. }, Answer::WrittenEverywhere { .. }) => *everywhere,
+            (Work::Scan { .. }, Answer::Page(..)) | (Work::Open { .. }, Answer::Done) => true,
             (Work::Control(body) | Work::Direct { body, .. }, answer) => match body {
                 RequestBody::View => matches!(answer, Answer::View(_)),
                 RequestBody::Status => matches!(answer, Answer::Status(_)),
@@ -102,6 +103,12 @@ impl<W> Router<W> {
                 }
             }
         }
+        let group = self.requests.get(&id).and_then(|pending| pending.group);
+        if let (Some(seen), Some(group)) =
+            (seen(&answer), group.and_then(|group| self.groups.get_mut(&group)))
+        {
+            group.seen = group.seen.max(seen);
+        }
         self.remember_size(id, &answer);
         let view = match &answer {
             Answer::View(view) => Some(view.clone()),
@@ -124,7 +131,9 @@ impl<W> Router<W> {
         let (Some(key), bytes) = (
             pending.work.key(),
             match answer {
-                Answer::Value(_, stored) => stored.as_ref().map_or(0, |stored| stored.value.len()),
+                Answer::Value(_, stored) | Answer::ValueEverywhere(_, stored, _) => {
+                    stored.as_ref().map_or(0, |stored| stored.value.len())
+                }
                 _ => pending.work.bytes(),
             },
         ) else {
@@ -163,6 +172,11 @@ impl<W> Router<W> {
                 let pause = Duration::from_millis(retry_after_ms.into());
                 self.pause(now, id, node, refusal.to_string(), Some(pause));
             }
+            Refusal::NotPrimary { .. } | Refusal::Behind { .. } | Refusal::Unavailable(_)
+                if whom == Whom::Replica =>
+            {
+                self.pass_on(now, id, node, refusal.to_string());
+            }
             other => {
                 if matches!(other, Refusal::Unknown(_)) {
                     pending.doubt = true;
@@ -175,6 +189,29 @@ impl<W> Router<W> {
                 self.pause(now, id, node, other.to_string(), None);
             }
         }
+    }
+
+    /// A replica cannot serve a request that another one may: the next one is asked at once, or once
+    /// all were asked, the first one again after a while.
+    fn pass_on(&mut self, now: Duration, id: u64, node: NodeId, why: String) {
+        let replicas = self.requests.get(&id).and_then(|pending| {
+            let group = self.groups.get(&pending.group?)?;
+            Some(group.replicas.clone())
+        });
+        let described = format!("{}: {why}", self.describe(node));
+        let Some(pending) = self.requests.get_mut(&id) else { return };
+        if pending.stage != Stage::Sent(node) {
+            return;
+        }
+        pending.passed.push(node);
+        let replicas = replicas.unwrap_or_default();
+        if replicas.iter().all(|replica| pending.passed.contains(replica)) {
+            pending.passed.clear();
+            return self.pause(now, id, node, why, None);
+        }
+        pending.why = Some(described);
+        self.park(now, id, now);
+        self.route(now, id);
     }
 
     /// A definite refusal ends a request. That this attempt had no effect says nothing about an
@@ -275,5 +312,17 @@ impl<W> Router<W> {
         });
         self.park(now, id, now + pause.max(timing::BACKOFF_MIN));
         self.attend(now);
+    }
+}
+
+/// The revision that an answer shows.
+fn seen(answer: &Answer) -> Option<Revision> {
+    match answer {
+        Answer::Value(receipt, _)
+        | Answer::ValueEverywhere(receipt, ..)
+        | Answer::Page(receipt, _)
+        | Answer::Written { receipt, .. }
+        | Answer::WrittenEverywhere { receipt, .. } => Some(receipt.revision),
+        _ => None,
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use dkv_wire::id::{GroupId, NodeId, SessionId};
+use dkv_wire::message::Level;
 use dkv_wire::network::key_hash;
 
-use super::peer::Peer;
 use super::{Effect, Outcome, Router, Sending, Stage, Whom, Work, timing};
 use crate::error::Error;
 
@@ -44,7 +44,13 @@ impl<W> Router<W> {
         }
         let is_write = matches!(pending.work, Work::Write { .. });
         self.unrouted.remove(&id);
+        let seen = group.and_then(|group| self.groups.get(&group)).map(|group| group.seen);
         if let Some(pending) = self.requests.get_mut(&id) {
+            if let Work::Read { level: Level::Session, bounds, .. }
+            | Work::Scan { level: Level::Session, bounds, .. } = &mut pending.work
+            {
+                bounds.at_least = bounds.at_least.max(seen.unwrap_or_default());
+            }
             pending.group = group;
             // What a Stage::Queued write waits for is its group's to say; see below.
             pending.stage = Stage::Queued;
@@ -152,10 +158,13 @@ impl<W> Router<W> {
         let group = pending.group.and_then(|group| self.groups.get(&group));
         let target = match pending.work.whom() {
             Whom::Node(node) => Some(node),
-            Whom::Primary => group.and_then(|group| group.primary),
-            Whom::Replica => {
-                group.and_then(|group| self.nearest(now, &group.replicas, group.primary))
-            }
+            Whom::Primary => match (&pending.work, group) {
+                (Work::Read { level: Level::Strong, .. }, Some(group)) => {
+                    self.detour(now, group).or(group.primary)
+                }
+                _ => group.and_then(|group| group.primary),
+            },
+            Whom::Replica => group.and_then(|group| self.choose(now, group, &pending.passed)),
         };
         match target {
             Some(node) if self.peers.get(&node).is_some_and(|peer| peer.up.is_some()) => {
@@ -210,7 +219,9 @@ impl<W> Router<W> {
             return;
         }
         let group = pending.group.unwrap_or(GroupId::CONTROL);
-        let Some(message) = pending.work.message(group) else { return };
+        let primary = self.groups.get(&group).and_then(|group| group.primary);
+        let detour = pending.work.whom() == Whom::Primary && primary != Some(node);
+        let Some(message) = pending.work.message(group, detour) else { return };
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(generation) = peer.up else { return };
         pending.attempts.push(node);
@@ -225,23 +236,6 @@ impl<W> Router<W> {
         let deadline = pending.deadline;
         let sending = Sending { node, generation, id, deadline, message, bulk };
         self.effects.push_back(Effect::Send(sending));
-    }
-
-    /// The replica that is nearest; the primary if none is known to be better.
-    fn nearest(
-        &self,
-        now: Duration,
-        replicas: &[NodeId],
-        primary: Option<NodeId>,
-    ) -> Option<NodeId> {
-        let usable = |node: &&NodeId| {
-            self.peers
-                .get(node)
-                .is_some_and(|peer| peer.up.is_some() && !peer.is_silent(now, peer.patience()))
-        };
-        let distance = |node: &&NodeId| self.peers.get(node).map(Peer::distance);
-        let nearest = replicas.iter().filter(usable).min_by_key(distance).copied();
-        nearest.or(primary).or_else(|| replicas.first().copied())
     }
 
     /// Connects to a node, unless that is under way or it is too early to try again.

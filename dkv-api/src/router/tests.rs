@@ -17,7 +17,8 @@ use bytes::Bytes;
 use dkv_wire::codec::decode;
 use dkv_wire::id::{NetworkId, Revision, Term};
 use dkv_wire::message::{
-    Command, Condition, Level, Operation, Receipt, Refusal, Reply, RequestBody, Stored,
+    Command, Condition, Level, Operation, ReadBounds, ReadMode, Receipt, Refusal, Reply,
+    RequestBody, Stored,
 };
 use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
 use dkv_wire::region::Region;
@@ -107,6 +108,7 @@ fn result(from: NodeId, words: &[&str]) -> Result<Answer, Refusal> {
         ["notprimary", "nobody"] => Err(Refusal::NotPrimary { primary: None }),
         ["notprimary", primary] => Err(Refusal::NotPrimary { primary: Some(node(primary)) }),
         ["conflict"] => Err(Refusal::Conflict { receipt: receipt(from), current: None }),
+        ["behind"] => Err(Refusal::Behind { revision: Revision(3), staleness_ms: Some(400) }),
         ["expired"] => Err(Refusal::SessionExpired),
         ["invalid"] => Err(Refusal::Invalid(why())),
         ["denied"] => Err(Refusal::Denied(why())),
@@ -137,8 +139,15 @@ impl Script {
                 router.learn_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
             }
             ["read", who, level] => {
-                let level = if *level == "strong" { Level::Strong } else { Level::Eventual };
-                let work = Work::Read { key: Bytes::from_static(b"k"), level };
+                let (level, nearest) = match *level {
+                    "strong" => (Level::Strong, false),
+                    "nearest" => (Level::Strong, true),
+                    "session" => (Level::Session, false),
+                    "all" => (Level::All, false),
+                    _ => (Level::Eventual, false),
+                };
+                let (key, bounds) = (Bytes::from_static(b"k"), ReadBounds::default());
+                let work = Work::Read { key, level, bounds, nearest };
                 let id = router.submit(now, work, long, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
             }
@@ -146,7 +155,7 @@ impl Script {
                 let timeout = rest.first().map_or(2000, |ms| ms.parse().unwrap());
                 let (condition, stamp) = (Condition::Always, None);
                 let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
-                let work = Work::Write { condition, key, value, stamp };
+                let work = Work::Write { condition, everywhere: false, key, value, stamp };
                 let timeout = Duration::from_millis(timeout);
                 let id = router.submit(now, work, timeout, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
@@ -207,7 +216,12 @@ impl Script {
         let who = self.ids.iter().find(|(_, known)| **known == id).map(|(who, _)| who.clone());
         let what = match message.body() {
             RequestBody::View => "view?".to_owned(),
-            RequestBody::Read { level, .. } => format!("read {level:?}"),
+            RequestBody::Read { mode, .. } => match mode {
+                ReadMode::Eventual(ReadBounds { at_least, .. }) => {
+                    format!("read Eventual at least {at_least}")
+                }
+                mode => format!("read {mode:?}"),
+            },
             RequestBody::Propose { command, .. } => match decode(&command).unwrap() {
                 Command::OpenSession(session) => format!("open session {}", session.0.as_u128()),
                 Command::Write(write) => {

@@ -36,6 +36,9 @@ pub(crate) const BACKOFF_MAX: Duration = ms(200);
 pub(crate) const REDIAL_MIN: Duration = ms(50);
 /// Longest such pause.
 pub(crate) const REDIAL_MAX: Duration = ms(2000);
+/// Time without a word from a primary that cannot be connected to after which strong reads are sent to
+/// another replica: longer than a failover takes.
+pub(crate) const DETOUR_AFTER: Duration = ms(500);
 /// Redirects in a row that are followed at once.
 pub(crate) const REDIRECTS_MAX: u32 = 2;
 /// Times that a shard may forget our session for one write before we give up.

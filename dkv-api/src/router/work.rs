@@ -5,19 +5,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_wire::codec;
 use dkv_wire::id::{GroupId, NodeId, SessionId};
-use dkv_wire::message::{Command, Condition, Level, Operation, RequestBody, Span, Write};
+use dkv_wire::message::{
+    Command, Condition, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Write,
+};
 
 use crate::session::Stamp;
 
 /// What a request is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Work {
-    /// The value of a key.
-    Read { key: Bytes, level: Level },
+    /// The value of a key; within bounds if the level is an eventual one, and a strong one from the
+    /// nearest replica if that is wanted.
+    Read { key: Bytes, level: Level, bounds: ReadBounds, nearest: bool },
     /// A page of the keys of a shard.
-    Scan { shard: GroupId, span: Span, level: Level },
-    /// A put, or without a value a delete.
-    Write { condition: Condition, key: Bytes, value: Option<Bytes>, stamp: Option<Stamp> },
+    Scan { shard: GroupId, span: Span, level: Level, bounds: ReadBounds },
+    /// A put, or without a value a delete; `everywhere` if it is to wait for all replicas.
+    Write {
+        condition: Condition,
+        everywhere: bool,
+        key: Bytes,
+        value: Option<Bytes>,
+        stamp: Option<Stamp>,
+    },
     /// Makes a shard remember a session. Only the router asks for it.
     Open { session: SessionId },
     /// A question to the coordinator, whoever that is; doing it twice does no harm.
@@ -33,7 +42,14 @@ pub(crate) enum Message {
     /// As it is.
     Plain(RequestBody),
     /// A write for the log of a shard.
-    Write { shard: GroupId, stamp: Stamp, condition: Condition, key: Bytes, value: Option<Bytes> },
+    Write {
+        shard: GroupId,
+        everywhere: bool,
+        stamp: Stamp,
+        condition: Condition,
+        key: Bytes,
+        value: Option<Bytes>,
+    },
 }
 
 impl Message {
@@ -41,11 +57,12 @@ impl Message {
     pub(crate) fn body(self) -> RequestBody {
         match self {
             Self::Plain(body) => body,
-            Self::Write { shard, stamp, condition, key, value } => {
+            Self::Write { shard, everywhere, stamp, condition, key, value } => {
                 let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
                 let Stamp { session, serial, settled } = stamp;
                 let write = Write { session, serial, settled, condition, key: &key, operation };
-                RequestBody::Propose { shard, command: codec::encode(&Command::Write(write)) }
+                let command = codec::encode(&Command::Write(write));
+                RequestBody::Propose { shard, everywhere, command }
             }
         }
     }
@@ -65,8 +82,9 @@ pub(crate) enum Whom {
 impl Work {
     pub(crate) fn whom(&self) -> Whom {
         match self {
-            Self::Read { level: Level::Eventual, .. }
-            | Self::Scan { level: Level::Eventual, .. } => Whom::Replica,
+            Self::Read { level: Level::Eventual | Level::Session, .. }
+            | Self::Read { level: Level::Strong, nearest: true, .. }
+            | Self::Scan { level: Level::Eventual | Level::Session, .. } => Whom::Replica,
             Self::Direct { node, .. } => Whom::Node(*node),
             _ => Whom::Primary,
         }
@@ -103,18 +121,22 @@ impl Work {
         }
     }
 
-    /// What to send to `group`; `None` for a write that has no stamp yet.
-    pub(crate) fn message(&self, shard: GroupId) -> Option<Message> {
+    /// What to send to a node for `group`; `None` for a write that has no stamp yet. `detour`: the
+    /// node is not taken for the primary that the request is for.
+    pub(crate) fn message(&self, shard: GroupId, detour: bool) -> Option<Message> {
         Some(Message::Plain(match self {
-            Self::Read { key, level } => {
-                RequestBody::Read { shard, key: key.clone(), level: *level }
+            Self::Read { key, level, bounds, nearest } => {
+                let mode = mode(*level, bounds, *nearest || detour);
+                RequestBody::Read { shard, key: key.clone(), mode }
             }
-            Self::Scan { span, level, .. } => {
-                RequestBody::Scan { shard, span: span.clone(), level: *level }
+            Self::Scan { span, level, bounds, .. } => {
+                let mode = mode(*level, bounds, detour);
+                RequestBody::Scan { shard, span: span.clone(), mode }
             }
-            Self::Write { condition, key, value, stamp } => {
+            Self::Write { condition, everywhere, key, value, stamp } => {
                 return Some(Message::Write {
                     shard,
+                    everywhere: *everywhere,
                     stamp: (*stamp)?,
                     condition: *condition,
                     key: key.clone(),
@@ -123,10 +145,20 @@ impl Work {
             }
             Self::Open { session } => RequestBody::Propose {
                 shard,
+                everywhere: false,
                 command: codec::encode(&Command::OpenSession(*session)),
             },
             Self::Control(body) | Self::Direct { body, .. } => body.clone(),
         }))
+    }
+}
+
+fn mode(level: Level, bounds: &ReadBounds, anywhere: bool) -> ReadMode {
+    match level {
+        Level::Strong if anywhere => ReadMode::Replica,
+        Level::Strong => ReadMode::Primary,
+        Level::Eventual | Level::Session => ReadMode::Eventual(*bounds),
+        Level::All => ReadMode::All,
     }
 }
 
@@ -160,6 +192,8 @@ pub(crate) struct Pending<W> {
     pub(crate) sent: Duration,
     /// Whether an attempt whose answer cannot come any more may have had an effect.
     pub(crate) doubt: bool,
+    /// Replicas that could not serve it, since all of them were asked last.
+    pub(crate) passed: Vec<NodeId>,
     /// Answers that asked to come again.
     pub(crate) tries: u32,
     /// Times that the shard had forgotten its session.

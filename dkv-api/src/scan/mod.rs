@@ -25,7 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_wire::id::GroupId;
 use dkv_wire::limits::KEY_BYTES_MAX;
-use dkv_wire::message::{Answer, Level, Page, Pair, Receipt, Span};
+use dkv_wire::message::{Answer, Level, Page, Pair, ReadBounds, Receipt, Span};
 use futures::stream::{self, StreamExt};
 
 use self::merge::Merge;
@@ -165,7 +165,7 @@ async fn page(
     shard: GroupId,
     span: Span,
 ) -> Result<(Receipt, Page), Error> {
-    let work = Work::Scan { shard, span, level: options.level };
+    let work = Work::Scan { shard, span, level: options.level, bounds: ReadBounds::default() };
     match client.request(work, options.timeout).await? {
         Answer::Page(receipt, page) => Ok((receipt, page)),
         _ => Err(crate::client::other_kind()),

@@ -169,19 +169,25 @@ impl State {
                 fsync_us: 0,
                 disk_full: false,
             }))),
-            RequestBody::Read { shard, key, level } => {
+            RequestBody::Read { shard, key, mode } => {
                 let primary = self.primary(*shard);
-                if *level == Level::Strong && primary != Some(node) {
+                if matches!(mode, ReadMode::Primary | ReadMode::All) && primary != Some(node) {
                     return Err(Refusal::NotPrimary { primary });
                 }
+                let level = match mode {
+                    ReadMode::Eventual(_) => Level::Eventual,
+                    ReadMode::Primary | ReadMode::Replica | ReadMode::All => Level::Strong,
+                };
                 let latest = self.revisions.get(shard).copied().unwrap_or_default();
                 let stored = self.values.get(key).cloned();
                 let revision = stored.as_ref().map_or(latest, |stored| stored.revision.0);
-                Ok(Answer::Value(self.receipt(node, *shard, revision, *level), stored))
+                Ok(Answer::Value(self.receipt(node, *shard, revision, level), stored))
             }
-            RequestBody::Scan { shard, span, level } => {
+            RequestBody::Scan { shard, span, mode } => {
                 let primary = self.primary(*shard);
-                if *level == Level::Strong && primary != Some(node) {
+                let eventual = matches!(mode, ReadMode::Eventual(_));
+                let level = if eventual { Level::Eventual } else { Level::Strong };
+                if level == Level::Strong && primary != Some(node) {
                     return Err(Refusal::NotPrimary { primary });
                 }
                 let view = self.view.as_ref().unwrap();
@@ -201,10 +207,10 @@ impl State {
                 let more = pairs.len() > span.keys_max as usize;
                 pairs.truncate(span.keys_max as usize);
                 let revision = self.revisions.get(shard).copied().unwrap_or_default();
-                let receipt = self.receipt(node, *shard, revision, *level);
+                let receipt = self.receipt(node, *shard, revision, level);
                 Ok(Answer::Page(receipt, Page { pairs, more }))
             }
-            RequestBody::Propose { shard, command } => {
+            RequestBody::Propose { shard, command, .. } => {
                 let primary = self.primary(*shard);
                 if primary != Some(node) {
                     return Err(Refusal::NotPrimary { primary });
@@ -219,9 +225,10 @@ impl State {
                     Err(Refusal::NotPrimary { primary })
                 }
             }
-            RequestBody::Announce { .. } | RequestBody::Leaving => {
-                Err(Refusal::Denied("not a node".into()))
-            }
+            RequestBody::Announce { .. }
+            | RequestBody::Leaving
+            | RequestBody::Committed { .. }
+            | RequestBody::Reach { .. } => Err(Refusal::Denied("not a node".into())),
         }
     }
 }

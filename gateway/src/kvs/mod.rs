@@ -124,7 +124,9 @@ fn refuse_body(error: BodyError) -> Reply {
 fn refuse(error: Error) -> Reply {
     match error {
         Error::NotFound { .. } => Reply::no_such_key(),
-        Error::Unavailable(_) | Error::Unknown(_) => Reply::unavailable(),
+        Error::Unavailable(_) | Error::Unknown(_) | Error::Incomplete { .. } => {
+            Reply::unavailable()
+        }
         Error::TooLarge { .. } => Reply::error(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
         Error::Denied(_) => Reply::error(StatusCode::FORBIDDEN, error.to_string()),
         Error::Conflict { .. } => Reply::error(StatusCode::CONFLICT, error.to_string()),

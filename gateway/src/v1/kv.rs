@@ -6,7 +6,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIO
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
-use dkv_api::{Condition, Error, Level, ReadOptions, Receipt, Value, Written};
+use dkv_api::{Condition, Error, Receipt, Written};
 
 use crate::app::Gateway;
 use crate::conditions::{self, ReadConditions, ReadOutcome, WriteCondition};
@@ -52,7 +52,7 @@ async fn get<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Bo
     let key = key_of(head)?;
     let query = ReadQuery::parse(head.uri.query()).map_err(Problem::invalid)?;
     let conditions = ReadConditions::parse(&head.headers).map_err(Problem::invalid)?;
-    let read = read(gateway, &key, &query).await;
+    let read = gateway.store.read(&key, query.options()).await;
     let current = read.as_ref().ok().map(|value| value.receipt.revision);
     let value = match (read, conditions.judge(current)) {
         (Err(Error::NotFound { receipt }), ReadOutcome::Failed) => {
@@ -79,26 +79,6 @@ async fn get<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Bo
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     about(&mut response, &value.receipt);
     Ok(response)
-}
-
-/// Reads at the level that was asked for; strong where an eventual answer is not good enough.
-async fn read<S: Store>(
-    gateway: &Gateway<S>,
-    key: &[u8],
-    query: &ReadQuery,
-) -> Result<Value, Error> {
-    if query.level == Level::Eventual {
-        let read = gateway.store.read(key, ReadOptions::eventual()).await;
-        let receipt = match &read {
-            Ok(value) => Some(&value.receipt),
-            Err(Error::NotFound { receipt }) => Some(receipt),
-            Err(_) => None,
-        };
-        if receipt.is_none_or(|receipt| query.is_content_with(receipt)) {
-            return read;
-        }
-    }
-    gateway.store.read(key, ReadOptions::default()).await
 }
 
 async fn put<S: Store>(

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use dkv_wire::id::{NodeId, Term};
 use dkv_wire::message::Refusal;
 
+use crate::peers::Peers;
 use crate::raft::{self, MachineHandle, MetricsWatch, Outcome, Pulses, Raft, ServerState};
 use crate::state::CommandResult;
 
@@ -36,6 +37,7 @@ pub(crate) struct Proposer {
     pub(super) raft: Raft,
     pub(super) machine: MachineHandle,
     pub(super) pulses: Pulses,
+    pub(super) peers: Peers,
 }
 
 impl Proposer {
@@ -75,5 +77,10 @@ impl Proposer {
     /// The state.
     pub(crate) fn machine(&self) -> &MachineHandle {
         &self.machine
+    }
+
+    /// The other nodes.
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.peers
     }
 }

@@ -6,7 +6,7 @@ use dkv_wire::message::RequestBody;
 use tracing::{info, warn};
 
 use super::Node;
-use crate::announce;
+use crate::ask;
 
 /// Time in which a node that has handed over tells those who ask it yet where to go.
 const REDIRECT_FOR: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ impl Node {
         let Some(coordinator) = self.control.leader().filter(|leader| *leader != self.me.id) else {
             return;
         };
-        let goodbye = announce::tell(self, coordinator, RequestBody::Leaving, patience);
+        let goodbye = ask::tell(&self.peers, coordinator, RequestBody::Leaving, patience);
         if let Err(error) = goodbye.await {
             info!(%error, "the coordinator was not told that this node leaves");
         }

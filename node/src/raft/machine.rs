@@ -268,6 +268,16 @@ impl MachineHandle {
         self.shared.applied.subscribe()
     }
 
+    /// Index of the last applied entry.
+    pub(crate) fn applied_index(&self) -> u64 {
+        *self.shared.applied.borrow()
+    }
+
+    /// The latest revision.
+    pub(crate) fn revision(&self) -> Revision {
+        self.read().state.revision()
+    }
+
     /// A few figures.
     pub(crate) fn summary(&self) -> Summary {
         let current = self.read();

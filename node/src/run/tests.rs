@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::rig::Founder;
 use super::*;
 use crate::disk::MemoryDisk;
-use crate::reads::{PendingRead, Wanted};
+use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Queued, Replies};
 use crate::wal::FatalHook;
 use crate::writes::PendingWrite;
@@ -153,7 +153,11 @@ impl Writer {
         let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
         let reply = self.replies.to(0, permit, Begun::now());
         let key = Bytes::copy_from_slice(key);
-        self.node.group(SHARD).unwrap().read(PendingRead { wanted: Wanted::Key(key), reply });
+        self.node.group(SHARD).unwrap().read(PendingRead {
+            asked: Asked::Key(key),
+            anywhere: false,
+            reply,
+        });
         match self.answer().await {
             Ok(Answer::Value(_, stored)) => stored.map(|stored| stored.value.to_vec()),
             other => panic!("{other:?}"),

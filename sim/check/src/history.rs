@@ -59,6 +59,8 @@ pub enum Level {
     Strong,
     /// Anything that was true once. Only what it says of a revision is checked.
     Eventual,
+    /// The same, and not older than what its own client had written or read before it began.
+    Session,
 }
 
 /// When a write is done; otherwise it is a conflict.

@@ -146,7 +146,9 @@ fn calls(operations: &[Operation], places: &[usize]) -> (Vec<usize>, Vec<Call>) 
     let mut found = (Vec::new(), Vec::new());
     for place in places {
         let operation = &operations[*place];
-        if !operation.counts() || operation.action == Action::Get(Level::Eventual) {
+        if !operation.counts()
+            || matches!(operation.action, Action::Get(Level::Eventual | Level::Session))
+        {
             continue;
         }
         let (value, condition) = match &operation.action {
@@ -221,6 +223,7 @@ impl fmt::Display for Operation {
         match &self.action {
             Action::Get(Level::Strong) => write!(f, "get")?,
             Action::Get(Level::Eventual) => write!(f, "get eventual")?,
+            Action::Get(Level::Session) => write!(f, "get session")?,
             Action::Put { value, condition } => write!(f, "put {value:?}{}", suffix(*condition))?,
             Action::Delete(condition) => write!(f, "delete{}", suffix(*condition))?,
         }

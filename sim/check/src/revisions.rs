@@ -4,7 +4,8 @@
 //! - What is read at a revision is what the write of that revision stored.
 //! - A write that began after another was answered has a later revision, if both are in a shard.
 //! - A strong read that began after a write of its key was answered, or after a read of it, shows
-//!   nothing older. If the later read was of the same client, that one went back in time.
+//!   nothing older. If the later read was of the same client, that one went back in time. Of a session's
+//!   read the same is asked for what its own client was told, at whatever level.
 //! - A key that was written is there until something deletes it.
 //!
 //! A read that shows too little is *stale*; if it is the last one of its key, the write that it
@@ -166,22 +167,26 @@ impl<'a> Pass<'a> {
         before: &Before,
         sweep: &mut Sweep<'a>,
     ) {
-        if operation.action != Action::Get(Level::Strong) {
-            return;
-        }
-        sweep.last_read.insert(&operation.key, place);
-        let (latest, put) = (before.key.latest, before.key.put);
+        let known = match operation.action {
+            Action::Get(Level::Strong) => {
+                sweep.last_read.insert(&operation.key, place);
+                before.key
+            }
+            Action::Get(Level::Session) => before.own,
+            _ => return,
+        };
+        let (latest, put, own) = (known.latest, known.put, before.own.latest);
         let (newer, is_own) = match operation.outcome {
             Outcome::Value { revision: Some(revision), .. } if revision < latest.0 => {
-                let is_own = revision < before.own.0;
-                (if is_own { before.own.1 } else { latest.1 }, is_own)
+                let is_own = revision < own.0;
+                (if is_own { own.1 } else { latest.1 }, is_own)
             }
             Outcome::Absent { revision } => {
                 let is_gone = put.1.is_some() && !self.may_be_deleted(operation, put.0);
                 if !is_gone && revision.is_none_or(|revision| revision >= latest.0) {
                     return;
                 }
-                let is_own = before.own.1.is_some() && before.own.0 >= put.0;
+                let is_own = own.1.is_some() && own.0 >= put.0;
                 (if is_gone { put.1 } else { latest.1 }, is_own)
             }
             _ => return,
@@ -217,7 +222,7 @@ struct Before {
     key: Known,
     shard: Latest,
     /// To its own client, of its key.
-    own: Latest,
+    own: Known,
 }
 
 /// A read that does not show what was known before it began.
@@ -234,7 +239,7 @@ struct Behind {
 struct Sweep<'a> {
     keys: HashMap<&'a str, Known>,
     shards: HashMap<u32, Latest>,
-    own: HashMap<(u64, &'a str), Latest>,
+    own: HashMap<(u64, &'a str), Known>,
     /// What was known when those began that are not answered yet.
     begun: HashMap<usize, Before>,
     last_read: HashMap<&'a str, usize>,
@@ -255,21 +260,27 @@ impl<'a> Sweep<'a> {
     /// Takes in what an answer tells.
     fn learn(&mut self, operation: &'a Operation, place: usize) {
         let (written, read) = match &operation.outcome {
-            Outcome::Value { revision, .. } if operation.action == Action::Get(Level::Strong) => {
-                (None, *revision)
-            }
+            Outcome::Value { revision, .. } => (None, *revision),
             _ => (told_revision(operation), None),
         };
         let Some(revision) = written.or(read) else { return };
         let key = operation.key.as_ref();
-        let known = self.keys.entry(key).or_default();
-        raise(&mut known.latest, revision, place);
-        if !matches!(operation.action, Action::Delete(_)) {
-            raise(&mut known.put, revision, place);
+        self.own.entry((operation.client, key)).or_default().learn(operation, revision, place);
+        if let Action::Get(Level::Eventual | Level::Session) = operation.action {
+            return;
         }
-        raise(self.own.entry((operation.client, key)).or_default(), revision, place);
+        self.keys.entry(key).or_default().learn(operation, revision, place);
         if written.is_some() {
             raise(self.shards.entry(operation.shard).or_default(), revision, place);
+        }
+    }
+}
+
+impl Known {
+    fn learn(&mut self, operation: &Operation, revision: u64, place: usize) {
+        raise(&mut self.latest, revision, place);
+        if !matches!(operation.action, Action::Delete(_)) {
+            raise(&mut self.put, revision, place);
         }
     }
 }

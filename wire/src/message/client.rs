@@ -35,8 +35,8 @@ pub enum RequestBody {
         shard: GroupId,
         /// The key.
         key: Bytes,
-        /// What the answer must guarantee.
-        level: Level,
+        /// What the answer must guarantee, and who may give it.
+        mode: ReadMode,
     },
     /// Keys of a shard in order, as many as fit a page.
     Scan {
@@ -44,15 +44,29 @@ pub enum RequestBody {
         shard: GroupId,
         /// Which keys, and how many.
         span: Span,
-        /// What the answer must guarantee.
-        level: Level,
+        /// What the answer must guarantee, and who may give it.
+        mode: ReadMode,
     },
     /// A command for the log of a shard.
     Propose {
         /// The key's shard.
         shard: GroupId,
+        /// Whether the answer waits for every replica rather than for a quorum.
+        everywhere: bool,
         /// An encoded [`Command`]: it goes into the log as it came.
         command: Bytes,
+    },
+    /// From a node that holds a replica: what had been committed in a shard when this was asked.
+    Committed {
+        /// The shard.
+        shard: GroupId,
+    },
+    /// From the primary: answer once this replica has applied that entry.
+    Reach {
+        /// The shard.
+        shard: GroupId,
+        /// Index of the entry.
+        index: u64,
     },
     /// From a node: this is my name, my address and my region, now.
     Announce {
@@ -108,7 +122,7 @@ pub struct Page {
     pub more: bool,
 }
 
-/// What a read guarantees.
+/// What a read or a write guarantees. docs/consistency.md says it precisely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -116,6 +130,64 @@ pub enum Level {
     Strong,
     /// What one replica has at once, and how old that may be.
     Eventual,
+    /// Eventual, and never older than what the asking client has written or seen. Nodes know it as
+    /// eventual with a bound, which is what a receipt says then.
+    Session,
+    /// Strong, and every replica has it.
+    All,
+}
+
+impl Level {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Strong => "strong",
+            Self::Eventual => "eventual",
+            Self::Session => "session",
+            Self::All => "all",
+        }
+    }
+}
+
+/// What the answer to a read must guarantee, and who may give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadMode {
+    /// Strong, from the primary; any other node says who that is.
+    Primary,
+    /// Strong, from whichever replica is asked: it asks the primary how far to go.
+    Replica,
+    /// From the replica that is asked, as it is, within bounds.
+    Eventual(ReadBounds),
+    /// Strong, from the primary, and after it every replica that can be reached has as much.
+    All,
+}
+
+/// How much an eventual answer may be behind. A replica that is further behind first goes as far as
+/// the primary, if it can, and otherwise answers [`Refusal::Behind`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadBounds {
+    /// How old it may be, in milliseconds.
+    pub max_staleness_ms: Option<u64>,
+    /// The revision that the shard must have reached there.
+    pub at_least: Revision,
+}
+
+impl ReadBounds {
+    /// Whether a replica keeps within them that is at this revision and may be that old.
+    pub fn allow(&self, revision: Revision, staleness_ms: Option<u64>) -> bool {
+        let fresh =
+            self.max_staleness_ms.is_none_or(|most| staleness_ms.is_some_and(|ms| ms <= most));
+        fresh && revision >= self.at_least
+    }
+}
+
+/// How far an answer at [`Level::All`] got.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// Replicas that were behind when they were asked, and are not any more.
+    pub mended: Vec<NodeId>,
+    /// Replicas of which it is not known that they have it.
+    pub missing: Vec<NodeId>,
 }
 
 /// A command in the log of a shard.
@@ -226,6 +298,29 @@ pub enum Answer {
         /// Whether the key was there before.
         existed: bool,
     },
+    /// To [`RequestBody::Read`] at [`ReadMode::All`].
+    ValueEverywhere(Receipt, Option<Stored>, Reach),
+    /// To a write that was to wait for every replica. It stands, whoever is missing.
+    WrittenEverywhere {
+        /// About the write.
+        receipt: Receipt,
+        /// Whether the key was there before.
+        existed: bool,
+        /// Who has it.
+        reach: Reach,
+    },
+    /// To [`RequestBody::Committed`]: everything up to that entry was committed.
+    Committed {
+        /// Index of the entry.
+        index: u64,
+        /// The shard's term.
+        term: Term,
+    },
+    /// To [`RequestBody::Reach`]: it is applied.
+    Reached {
+        /// Whether it was not yet when it was asked.
+        was_behind: bool,
+    },
     /// To [`Command::OpenSession`], and to everything that has no more to say.
     Done,
 }
@@ -249,6 +344,18 @@ pub enum Refusal {
         receipt: Receipt,
         /// The revision that the key is at, if it exists.
         current: Option<Revision>,
+    },
+    /// This replica is further behind than the read allows, and could not catch up. No effect; ask
+    /// another one.
+    #[error("this replica is behind: it is at revision {revision}{}", match .staleness_ms {
+        Some(ms) => format!(" and at most {ms} ms old"),
+        None => ", of unknown age".to_owned(),
+    })]
+    Behind {
+        /// The shard's revision there.
+        revision: Revision,
+        /// How old that may be.
+        staleness_ms: Option<u64>,
     },
     /// The shard does not know the session, or no longer this serial. This attempt had no effect;
     /// an earlier one may have had.

@@ -4,13 +4,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dkv_api::{GroupId, Level, NodeId, Role};
+use dkv_api::{GroupId, NodeId, Role};
 use dkv_wire::call::{CallError, call};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::join::join;
 use dkv_wire::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use dkv_wire::message::{
-    Answer, Opening, Refusal, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
+    Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
 };
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::tls::Expect;
@@ -80,8 +80,18 @@ pub(crate) async fn read(
     shard: GroupId,
     key: &str,
 ) -> Result<Option<String>, Refusal> {
+    read_as(connection, shard, key, ReadMode::Primary).await
+}
+
+/// The same, in a certain mode.
+pub(crate) async fn read_as(
+    connection: &quinn::Connection,
+    shard: GroupId,
+    key: &str,
+    mode: ReadMode,
+) -> Result<Option<String>, Refusal> {
     let key = key.to_owned().into_bytes().into();
-    match ask(connection, RequestBody::Read { shard, key, level: Level::Strong }).await.unwrap()? {
+    match ask(connection, RequestBody::Read { shard, key, mode }).await.unwrap()? {
         Answer::Value(_, stored) => {
             Ok(stored.map(|stored| String::from_utf8(stored.value.to_vec()).unwrap()))
         }

@@ -7,11 +7,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-const REPLIES: [&[&str]; 10] = [
+const REPLIES: [&[&str]; 11] = [
     &["notprimary", "nobody"],
     &["notprimary", "n2"],
     &["notprimary", "n1"],
     &["expired"],
+    &["behind"],
     &["overloaded", "3"],
     &["unavailable"],
     &["unknown"],
@@ -34,7 +35,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (20..400_u64).prop_map(|ms| Step::Event(format!("write {ms}"))),
         1 => Just(Step::Event("read strong".into())),
-        1 => Just(Step::Event("read eventual".into())),
+        1 => prop_oneof![Just("eventual"), Just("session"), Just("nearest")]
+            .prop_map(|level| Step::Event(format!("read {level}"))),
         1 => (1..4_u64, 1..4_u64).prop_map(|(term, n)| {
             Step::Event(format!("view {term} n{n} n1,n2,n3"))
         }),

@@ -44,11 +44,11 @@ pub(super) fn openings() -> Vec<Opening> {
 }
 
 pub(super) fn levels() -> Vec<Level> {
-    vec![Level::Strong, Level::Eventual]
+    vec![Level::Strong, Level::Eventual, Level::Session, Level::All]
 }
 
 pub(super) fn request_bodies() -> Vec<RequestBody> {
-    let read = |level| RequestBody::Read { shard: GroupId(1), key: Bytes::from("key"), level };
+    let read = |mode| RequestBody::Read { shard: GroupId(1), key: Bytes::from("key"), mode };
     let span = |values| Span {
         prefix: Bytes::from("k"),
         after: Bytes::from("key"),
@@ -56,16 +56,29 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         bytes_max: 65_536,
         values,
     };
-    let scan =
-        |values| RequestBody::Scan { shard: GroupId(1), span: span(values), level: Level::Strong };
+    let scan = |values| RequestBody::Scan {
+        shard: GroupId(1),
+        span: span(values),
+        mode: ReadMode::Primary,
+    };
+    let bounds = ReadBounds { max_staleness_ms: Some(300), at_least: Revision(1 << 40) };
     vec![
         RequestBody::View,
         RequestBody::Status,
-        read(Level::Strong),
-        read(Level::Eventual),
+        read(ReadMode::Primary),
+        read(ReadMode::Replica),
+        read(ReadMode::Eventual(ReadBounds::default())),
+        read(ReadMode::Eventual(bounds)),
+        read(ReadMode::All),
         scan(true),
         scan(false),
-        RequestBody::Propose { shard: GroupId(2), command: Bytes::from("command") },
+        RequestBody::Propose {
+            shard: GroupId(2),
+            everywhere: true,
+            command: Bytes::from("command"),
+        },
+        RequestBody::Committed { shard: GroupId(2) },
+        RequestBody::Reach { shard: GroupId(2), index: 1 << 33 },
         RequestBody::Announce { name: "näme".into(), address: v6(), region: None },
         RequestBody::Announce { name: "name".into(), address: v4(), region: Some(region()) },
         RequestBody::Leaving,
@@ -187,6 +200,7 @@ pub(super) fn page() -> Page {
 
 pub(super) fn answers() -> Vec<Answer> {
     let stored = Stored { value: Bytes::from("value"), revision: Revision(9) };
+    let reach = Reach { mended: vec![node('b')], missing: vec![node('c'), node('d')] };
     vec![
         Answer::View(Box::new(view())),
         Answer::Status(Box::new(status())),
@@ -194,6 +208,10 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Value(receipt(Level::Eventual, None), None),
         Answer::Page(receipt(Level::Strong, Some(0)), page()),
         Answer::Written { receipt: receipt(Level::Strong, Some(0)), existed: true },
+        Answer::ValueEverywhere(receipt(Level::All, Some(0)), None, reach.clone()),
+        Answer::WrittenEverywhere { receipt: receipt(Level::All, Some(0)), existed: true, reach },
+        Answer::Committed { index: 12, term: Term(2) },
+        Answer::Reached { was_behind: true },
         Answer::Done,
     ]
 }
@@ -206,6 +224,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::NotPrimary { primary: None },
         conflict(Some(Revision(3))),
         conflict(None),
+        Refusal::Behind { revision: Revision(5), staleness_ms: None },
         Refusal::SessionExpired,
         Refusal::Invalid("empty key".into()),
         Refusal::TooLarge { what: "value".into(), bytes: 1 << 40, limit: 1 << 20 },

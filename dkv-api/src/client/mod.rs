@@ -1,26 +1,25 @@
 //! The handle that callers hold.
 
+mod network;
+mod renew;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::bearer::{Rights, Verifier};
-use dkv_wire::id::{HolderId, NodeId};
+use dkv_wire::id::NodeId;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
-use dkv_wire::message::{Answer, Condition, RequestBody, ServerAnswer, ServerRequest, TokenInfo};
-use dkv_wire::network::NetworkView;
-use dkv_wire::platform;
+use dkv_wire::message::{Answer, Level, Reach, ReadBounds};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::address::HostPort;
 use crate::builder::ClientBuilder;
 use crate::connect::{self, Contact};
 use crate::error::{ConnectError, Error};
 use crate::keep::Keep;
-use crate::options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
+use crate::options::{ReadOptions, Value, WriteOptions, Written};
 use crate::router::{Outcome, Work};
 use crate::scan::{Scan, ScanOptions};
 use crate::server::Server;
@@ -32,12 +31,6 @@ const PERMIT_BYTES: usize = 4096;
 const PERMITS: usize = 32 * 1024;
 /// Longest time that a request may wait. What is longer is taken to be this.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Time between two attempts to get the first view.
-const VIEW_EVERY: Duration = Duration::from_millis(200);
-/// Time that a coordinator has to answer before the server is asked for its view.
-const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often the age of the certificate is looked at.
-const RENEW_EVERY: Duration = Duration::from_secs(3600);
 
 /// A connection to a network. Cloning is cheap; clones share everything: connections, sessions,
 /// and the bound on what is under way (32,768 requests or 128 MiB), beyond which calls wait.
@@ -122,7 +115,7 @@ impl Client {
         });
         tokio::spawn(shared::tell_time(Arc::downgrade(&shared)));
         if has_server {
-            tokio::spawn(renew(Arc::downgrade(&shared)));
+            tokio::spawn(renew::renew(Arc::downgrade(&shared)));
         }
         let inner = Inner {
             shared,
@@ -152,17 +145,31 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NotFound`] if it does not exist, [`Error::Unavailable`] if nobody could tell in
-    /// time; never [`Error::Conflict`] or [`Error::Unknown`].
+    /// time, or if no replica came within the bounds; never [`Error::Conflict`] or [`Error::Unknown`].
     pub async fn read_with(
         &self,
         key: impl AsRef<[u8]>,
         options: ReadOptions,
     ) -> Result<Value, Error> {
-        let work = Work::Read { key: checked_key(key.as_ref())?, level: options.level };
-        match self.request(work, options.timeout).await? {
-            Answer::Value(receipt, Some(stored)) => Ok(Value { value: stored.value, receipt }),
-            Answer::Value(receipt, None) => Err(Error::NotFound { receipt }),
-            _ => Err(other_kind()),
+        let key = checked_key(key.as_ref())?;
+        let ReadOptions { level, max_staleness, at_least, nearest, timeout } = options;
+        let max_staleness_ms =
+            max_staleness.map(|most| u64::try_from(most.as_millis()).unwrap_or(u64::MAX));
+        let bounds = ReadBounds { max_staleness_ms, at_least: at_least.unwrap_or_default() };
+        let bounded = bounds != ReadBounds::default();
+        if bounded && !matches!(level, Level::Eventual | Level::Session) {
+            let why = "max_staleness and at_least are bounds of an eventual read";
+            return Err(Error::Invalid(why.into()));
+        }
+        let work = Work::Read { key, level, bounds, nearest };
+        let (receipt, stored, reach) = match self.request(work, timeout).await? {
+            Answer::Value(receipt, stored) => (receipt, stored, Reach::default()),
+            Answer::ValueEverywhere(receipt, stored, reach) => (receipt, stored, reach),
+            _ => return Err(other_kind()),
+        };
+        match stored {
+            Some(stored) => Ok(Value { value: stored.value, receipt, reach }),
+            None => Err(Error::NotFound { receipt }),
         }
     }
 
@@ -182,7 +189,8 @@ impl Client {
     /// once, and what it came to the first time is what is returned.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if the condition does not hold; [`Error::Unknown`] if it was sent and
+    /// [`Error::Conflict`] if the condition does not hold; [`Error::Incomplete`] if it was done at
+    /// [`Level::All`] and a replica is missing; [`Error::Unknown`] if it was sent and
     /// the outcome could not be learnt in time; every other error means that it had no effect.
     pub async fn write_with(
         &self,
@@ -242,149 +250,26 @@ impl Client {
             let (bytes, limit) = (bytes as u64, limits::VALUE_BYTES_MAX as u64);
             return Err(Error::TooLarge { what: "value".into(), bytes, limit });
         }
-        let condition: Condition = options.condition;
-        let work = Work::Write { condition, key, value, stamp: None };
-        match self.request(work, options.timeout).await? {
+        let WriteOptions { level, condition, timeout } = options;
+        let everywhere = match level {
+            Level::Strong | Level::Session => false,
+            Level::All => true,
+            Level::Eventual => {
+                return Err(Error::Invalid("a write is strong or all".into()));
+            }
+        };
+        let work = Work::Write { condition, everywhere, key, value, stamp: None };
+        match self.request(work, timeout).await? {
             Answer::Written { receipt, existed } => Ok(Written { receipt, existed }),
-            _ => Err(other_kind()),
-        }
-    }
-
-    /// The network as this client last saw it; waits for the first view.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if there is none in time, because nobody has bootstrapped the network
-    /// or nobody answers.
-    pub async fn view(&self) -> Result<NetworkView, Error> {
-        let deadline = Instant::now() + self.inner.timeout;
-        loop {
-            if let Some(view) = self.cached_view() {
-                return Ok(view);
+            Answer::WrittenEverywhere { receipt, existed, reach } => {
+                let written = Written { receipt, existed };
+                if reach.missing.is_empty() {
+                    return Ok(written);
+                }
+                Err(Error::Incomplete { written, missing: self.names(&reach.missing) })
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let failed = match self.inner.shared.lookup(left).await {
-                Ok(()) => continue,
-                Err(why) => why,
-            };
-            if deadline.saturating_duration_since(Instant::now()) <= VIEW_EVERY {
-                return Err(Error::Unavailable(failed));
-            }
-            tokio::time::sleep(VIEW_EVERY).await;
-        }
-    }
-
-    /// Asks the coordinator, or else the server, for the newest view and returns it.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if nobody answers or nobody has bootstrapped the network.
-    pub async fn refresh(&self) -> Result<NetworkView, Error> {
-        if self.cached_view().is_none() {
-            return self.view().await;
-        }
-        let asked = self.request(Work::Control(RequestBody::View), Some(REFRESH_TIMEOUT)).await;
-        match asked {
-            Ok(_) => self.view().await,
-            Err(error) => match self.inner.shared.lookup(self.inner.timeout).await {
-                Ok(()) => self.view().await,
-                Err(_) => Err(error),
-            },
-        }
-    }
-
-    fn cached_view(&self) -> Option<NetworkView> {
-        self.inner.shared.with(|router, _| router.view().map(|view| (**view).clone()))
-    }
-
-    /// Asks the server and every node how they are, in parallel; each has about a second.
-    pub async fn status(&self) -> NetworkStatus {
-        crate::status::gather(self).await
-    }
-
-    /// Removes a node from the network for good: it is refused from now on, whatever it shows.
-    /// Needs [`Role::Admin`].
-    ///
-    /// # Errors
-    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
-    pub async fn remove_node(&self, node: NodeId) -> Result<(), Error> {
-        self.request(Work::Control(RequestBody::RemoveNode(node)), None).await.map(|_| ())
-    }
-
-    /// Refuses a certificate holder from now on. Needs [`Role::Admin`].
-    ///
-    /// # Errors
-    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
-    pub async fn revoke(&self, holder: HolderId) -> Result<(), Error> {
-        self.request(Work::Control(RequestBody::Revoke(holder)), None).await.map(|_| ())
-    }
-
-    /// Makes a join token and returns its text, which nobody can be told again. Needs
-    /// [`Role::Admin`]. Without `life` (whole seconds) it lives for good, without `uses` it admits
-    /// any number.
-    ///
-    /// # Errors
-    /// [`Error::Denied`] without that role; [`Error::Unknown`] if a token may have been made whose
-    /// text is lost.
-    pub async fn create_token(
-        &self,
-        role: Role,
-        life: Option<Duration>,
-        uses: Option<u32>,
-    ) -> Result<String, Error> {
-        let life_s = life.map(|life| life.as_secs());
-        match self.ask_server(ServerRequest::CreateToken { role, life_s, uses }, true).await? {
-            ServerAnswer::Token(text) => Ok(text),
             _ => Err(other_kind()),
         }
-    }
-
-    /// Makes a bearer token for whoever speaks HTTP to a gateway of the network, and returns its text
-    /// and the name under which [`revoke`](Self::revoke) ends it. Nobody keeps it. Needs
-    /// [`Role::Admin`]. Without `life` (whole seconds) it lives for good.
-    ///
-    /// # Errors
-    /// [`Error::Denied`] without that role.
-    pub async fn create_bearer(
-        &self,
-        rights: Rights,
-        life: Option<Duration>,
-    ) -> Result<(String, HolderId), Error> {
-        let life_s = life.map(|life| life.as_secs());
-        match self.ask_server(ServerRequest::CreateBearer { rights, life_s }, false).await? {
-            ServerAnswer::Bearer(text, holder) => Ok((text, holder)),
-            _ => Err(other_kind()),
-        }
-    }
-
-    /// Whether the network refuses a holder, as far as this client knows.
-    pub fn is_denied(&self, holder: HolderId) -> bool {
-        self.inner
-            .shared
-            .with(|router, _| router.view().is_some_and(|view| view.denied.contains(&holder)))
-    }
-
-    /// What judges the bearer tokens of this network; none if this client has no credentials.
-    pub fn verifier(&self) -> Option<Verifier> {
-        let credentials = self.inner.shared.endpoint.credentials()?;
-        Verifier::new(credentials.identity.network, &credentials.authority).ok()
-    }
-
-    /// All join tokens, without their secrets. Needs [`Role::Admin`].
-    ///
-    /// # Errors
-    /// [`Error::Denied`] without that role.
-    pub async fn list_tokens(&self) -> Result<Vec<TokenInfo>, Error> {
-        match self.ask_server(ServerRequest::ListTokens, false).await? {
-            ServerAnswer::Tokens(tokens) => Ok(tokens),
-            _ => Err(other_kind()),
-        }
-    }
-
-    /// Makes a join token admit nobody any more. Who it has admitted stays. Needs [`Role::Admin`].
-    ///
-    /// # Errors
-    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
-    pub async fn revoke_token(&self, token: Uuid) -> Result<(), Error> {
-        self.ask_server(ServerRequest::RevokeToken(token), true).await.map(|_| ())
     }
 
     /// Closes all connections, also of clones, and waits at most half a second until the peers have
@@ -397,22 +282,23 @@ impl Client {
         self.inner.shared.endpoint.close().await;
     }
 
+    /// What people call these nodes, as far as this client knows.
+    pub fn names(&self, nodes: &[NodeId]) -> Vec<String> {
+        self.inner.shared.with(|router, _| {
+            let name = |node: &NodeId| {
+                let known = router.view().and_then(|view| view.node(*node));
+                known.map_or_else(|| node.short().to_string(), |info| info.name.clone())
+            };
+            nodes.iter().map(name).collect()
+        })
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
     pub(crate) fn has_server(&self) -> bool {
         self.inner.has_server
-    }
-
-    async fn ask_server(
-        &self,
-        request: ServerRequest,
-        has_effect: bool,
-    ) -> Result<ServerAnswer, Error> {
-        let Shared { server, endpoint, .. } = &*self.inner.shared;
-        let asked = server.ask(endpoint, &request, self.inner.timeout).await;
-        asked.map_err(|error| error.into_error(has_effect))
     }
 
     /// Hands a request to the router and waits for what comes of it.
@@ -470,39 +356,4 @@ fn closed() -> Error {
 /// The router lets no answer through that is not one to the request.
 pub(crate) fn other_kind() -> Error {
     Error::Unknown("the answer is to another kind of request".into())
-}
-
-/// Renews the certificate before it ends, for as long as the client lives.
-async fn renew(shared: std::sync::Weak<Shared>) {
-    loop {
-        tokio::time::sleep(RENEW_EVERY).await;
-        let Some(shared) = shared.upgrade() else { return };
-        let Some(credentials) = shared.endpoint.credentials() else { return };
-        let age = credentials.age(platform::wall_clock()).unwrap_or_default();
-        let (true, Ok(public_key)) = (age > limits::CERTIFICATE_RENEW, credentials.public_key())
-        else {
-            continue;
-        };
-        if credentials.expired(platform::wall_clock()).unwrap_or_default() {
-            // Nobody was there to renew it for days; its key still proves whose it was.
-            match shared.server.recertify(&credentials).await {
-                Ok(renewed) => connect::take(&shared.endpoint, &renewed, &shared.keep),
-                Err(error) => tracing::warn!(%error, "the certificate has expired"),
-            }
-            continue;
-        }
-        let request = ServerRequest::Renew { public_key };
-        match shared.server.ask(&shared.endpoint, &request, limits::REQUEST_TIMEOUT).await {
-            Ok(ServerAnswer::Certificate(certificate)) => {
-                let keep = &shared.keep;
-                let renewed =
-                    connect::take_renewed(&shared.endpoint, &credentials, &certificate, keep);
-                if renewed.is_none() {
-                    tracing::warn!("the renewed certificate is not usable");
-                }
-            }
-            Ok(_) => tracing::warn!("the server answered another question than to renew"),
-            Err(error) => tracing::warn!(%error, "the certificate was not renewed"),
-        }
-    }
 }

@@ -1,0 +1,171 @@
+//! What a client may ask about the network itself, and have done to it.
+
+use std::time::Duration;
+
+use dkv_wire::bearer::{Rights, Verifier};
+use dkv_wire::id::{HolderId, NodeId};
+use dkv_wire::identity::Role;
+use dkv_wire::message::{RequestBody, ServerAnswer, ServerRequest, TokenInfo};
+use dkv_wire::network::NetworkView;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Client, other_kind};
+use crate::error::Error;
+use crate::options::NetworkStatus;
+use crate::router::Work;
+use crate::shared::Shared;
+
+/// Time between two attempts to get the first view.
+const VIEW_EVERY: Duration = Duration::from_millis(200);
+/// Time that a coordinator has to answer before the server is asked for its view.
+const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
+
+impl Client {
+    /// The network as this client last saw it; waits for the first view.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if there is none in time, because nobody has bootstrapped the network
+    /// or nobody answers.
+    pub async fn view(&self) -> Result<NetworkView, Error> {
+        let deadline = Instant::now() + self.inner.timeout;
+        loop {
+            if let Some(view) = self.cached_view() {
+                return Ok(view);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let failed = match self.inner.shared.lookup(left).await {
+                Ok(()) => continue,
+                Err(why) => why,
+            };
+            if deadline.saturating_duration_since(Instant::now()) <= VIEW_EVERY {
+                return Err(Error::Unavailable(failed));
+            }
+            tokio::time::sleep(VIEW_EVERY).await;
+        }
+    }
+
+    /// Asks the coordinator, or else the server, for the newest view and returns it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if nobody answers or nobody has bootstrapped the network.
+    pub async fn refresh(&self) -> Result<NetworkView, Error> {
+        if self.cached_view().is_none() {
+            return self.view().await;
+        }
+        let asked = self.request(Work::Control(RequestBody::View), Some(REFRESH_TIMEOUT)).await;
+        match asked {
+            Ok(_) => self.view().await,
+            Err(error) => match self.inner.shared.lookup(self.inner.timeout).await {
+                Ok(()) => self.view().await,
+                Err(_) => Err(error),
+            },
+        }
+    }
+
+    fn cached_view(&self) -> Option<NetworkView> {
+        self.inner.shared.with(|router, _| router.view().map(|view| (**view).clone()))
+    }
+
+    /// Asks the server and every node how they are, in parallel; each has about a second.
+    pub async fn status(&self) -> NetworkStatus {
+        crate::status::gather(self).await
+    }
+
+    /// Removes a node from the network for good: it is refused from now on, whatever it shows.
+    /// Needs [`Role::Admin`].
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
+    pub async fn remove_node(&self, node: NodeId) -> Result<(), Error> {
+        self.request(Work::Control(RequestBody::RemoveNode(node)), None).await.map(|_| ())
+    }
+
+    /// Refuses a certificate holder from now on. Needs [`Role::Admin`].
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
+    pub async fn revoke(&self, holder: HolderId) -> Result<(), Error> {
+        self.request(Work::Control(RequestBody::Revoke(holder)), None).await.map(|_| ())
+    }
+
+    /// Makes a join token and returns its text, which nobody can be told again. Needs
+    /// [`Role::Admin`]. Without `life` (whole seconds) it lives for good, without `uses` it admits
+    /// any number.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role; [`Error::Unknown`] if a token may have been made whose
+    /// text is lost.
+    pub async fn create_token(
+        &self,
+        role: Role,
+        life: Option<Duration>,
+        uses: Option<u32>,
+    ) -> Result<String, Error> {
+        let life_s = life.map(|life| life.as_secs());
+        match self.ask_server(ServerRequest::CreateToken { role, life_s, uses }, true).await? {
+            ServerAnswer::Token(text) => Ok(text),
+            _ => Err(other_kind()),
+        }
+    }
+
+    /// Makes a bearer token for whoever speaks HTTP to a gateway of the network, and returns its text
+    /// and the name under which [`revoke`](Self::revoke) ends it. Nobody keeps it. Needs
+    /// [`Role::Admin`]. Without `life` (whole seconds) it lives for good.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role.
+    pub async fn create_bearer(
+        &self,
+        rights: Rights,
+        life: Option<Duration>,
+    ) -> Result<(String, HolderId), Error> {
+        let life_s = life.map(|life| life.as_secs());
+        match self.ask_server(ServerRequest::CreateBearer { rights, life_s }, false).await? {
+            ServerAnswer::Bearer(text, holder) => Ok((text, holder)),
+            _ => Err(other_kind()),
+        }
+    }
+
+    /// Whether the network refuses a holder, as far as this client knows.
+    pub fn is_denied(&self, holder: HolderId) -> bool {
+        self.inner
+            .shared
+            .with(|router, _| router.view().is_some_and(|view| view.denied.contains(&holder)))
+    }
+
+    /// What judges the bearer tokens of this network; none if this client has no credentials.
+    pub fn verifier(&self) -> Option<Verifier> {
+        let credentials = self.inner.shared.endpoint.credentials()?;
+        Verifier::new(credentials.identity.network, &credentials.authority).ok()
+    }
+
+    /// All join tokens, without their secrets. Needs [`Role::Admin`].
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role.
+    pub async fn list_tokens(&self) -> Result<Vec<TokenInfo>, Error> {
+        match self.ask_server(ServerRequest::ListTokens, false).await? {
+            ServerAnswer::Tokens(tokens) => Ok(tokens),
+            _ => Err(other_kind()),
+        }
+    }
+
+    /// Makes a join token admit nobody any more. Who it has admitted stays. Needs [`Role::Admin`].
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
+    pub async fn revoke_token(&self, token: Uuid) -> Result<(), Error> {
+        self.ask_server(ServerRequest::RevokeToken(token), true).await.map(|_| ())
+    }
+
+    async fn ask_server(
+        &self,
+        request: ServerRequest,
+        has_effect: bool,
+    ) -> Result<ServerAnswer, Error> {
+        let Shared { server, endpoint, .. } = &*self.inner.shared;
+        let asked = server.ask(endpoint, &request, self.inner.timeout).await;
+        asked.map_err(|error| error.into_error(has_effect))
+    }
+}

@@ -1,0 +1,108 @@
+//! Level `all`: an answer that waits for every replica of the shard.
+//!
+//! The primary does what was asked as always, with a quorum, and then asks every other member of
+//! the group to say when it has applied as much. Whoever does not say so in time is named. Nothing is
+//! taken back then: a write that a quorum has stands.
+//!
+//! A replica that follows its primary gets everything anyhow, so this mends nothing that would not
+//! mend itself; it waits for it, and tells who was behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_wire::id::NodeId;
+use dkv_wire::message::{Answer, Level, Reach, Receipt, Refusal, RequestBody};
+use futures::future::join_all;
+use tokio::sync::oneshot;
+
+use crate::ask::ask;
+use crate::group::Group;
+use crate::peers::Lane;
+use crate::replies::ReplyTo;
+
+/// Longest time that the replicas have.
+const PATIENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Passes the answer of `done` on to `reply` once every replica has what it is about. A quarter of
+/// the time that the asker waits is left for the answer's way.
+pub(crate) fn answer(
+    group: &Arc<Group>,
+    done: oneshot::Receiver<Result<Answer, Refusal>>,
+    deadline_ms: u32,
+    reply: ReplyTo,
+) {
+    let patience = Duration::from_millis(u64::from(deadline_ms)) / 4 * 3;
+    let asking = Arc::clone(group);
+    group.spawn(async move {
+        let answer = match done.await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal::Unknown("the node is stopping".into())),
+        };
+        let all = |receipt| Receipt { level: Level::All, ..receipt };
+        reply.send(match answer {
+            Ok(Answer::Value(receipt, stored)) => {
+                let reach = reach(&asking, patience.min(PATIENCE_MAX)).await;
+                Ok(Answer::ValueEverywhere(all(receipt), stored, reach))
+            }
+            Ok(Answer::Written { receipt, existed }) => {
+                let reach = reach(&asking, patience.min(PATIENCE_MAX)).await;
+                Ok(Answer::WrittenEverywhere { receipt: all(receipt), existed, reach })
+            }
+            other => other,
+        });
+    });
+}
+
+/// Waits until every member has applied what this replica has.
+async fn reach(group: &Group, patience: Duration) -> Reach {
+    let index = group.machine().applied_index();
+    let others = group.members().into_iter().filter(|node| *node != group.who().node);
+    let asked = join_all(others.map(|node| has(group, node, index, patience))).await;
+    let mut reach = Reach::default();
+    for (node, has) in asked {
+        match has {
+            Some(true) => reach.mended.push(node),
+            Some(false) => {}
+            None => reach.missing.push(node),
+        }
+    }
+    reach
+}
+
+/// Whether a member had to wait until it had applied that entry; `None` if it is not known to have.
+async fn has(
+    group: &Group,
+    node: NodeId,
+    index: u64,
+    patience: Duration,
+) -> (NodeId, Option<bool>) {
+    let body = RequestBody::Reach { shard: group.id(), index };
+    let asked = async {
+        loop {
+            match ask(group.peers(), node, Lane::Urgent, body.clone(), patience).await {
+                Ok(Answer::Reached { was_behind }) => return Some(was_behind),
+                Ok(_) => return None,
+                // It is starting, or its connection is being made anew.
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    (node, tokio::time::timeout(patience, asked).await.unwrap_or_default())
+}
+
+/// Answers the primary once this replica has applied that entry.
+pub(crate) fn report(group: &Arc<Group>, index: u64, deadline_ms: u32, reply: ReplyTo) {
+    let was_behind = group.machine().applied_index() < index;
+    if !was_behind {
+        return reply.send(Ok(Answer::Reached { was_behind }));
+    }
+    let mut applied = group.machine().applied();
+    let patience = Duration::from_millis(u64::from(deadline_ms));
+    group.spawn(async move {
+        let reached = applied.wait_for(|applied| *applied >= index);
+        reply.send(match tokio::time::timeout(patience, reached).await {
+            Ok(Ok(_)) => Ok(Answer::Reached { was_behind }),
+            _ => Err(Refusal::Unavailable("this replica is behind".into())),
+        });
+    });
+}
