@@ -12,8 +12,6 @@ use crate::systems::{self, Kind, Place};
 use crate::usage;
 use crate::workload::Work;
 
-const VALUE_BYTES: usize = 100;
-
 /// What changes. Every combination is measured, each on a network of its own.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Plan {
@@ -26,6 +24,9 @@ pub(crate) struct Plan {
     /// Nodes
     #[arg(long, value_delimiter = ',', default_value = "3")]
     node_counts: Vec<usize>,
+    /// Length of the values, in bytes
+    #[arg(long, default_value_t = 100)]
+    value_bytes: usize,
     /// What the clients do
     #[arg(long, value_enum, value_delimiter = ',', default_value = "put,get")]
     work: Vec<Work>,
@@ -90,12 +91,12 @@ async fn one(
     let times = Times { warm_up: Duration::from_secs(1), measured };
     let system = systems::start(Kind::Dkv, place).await?;
     let begun = Instant::now();
-    loops::load(&*system, records, VALUE_BYTES).await?;
+    loops::load(&*system, records, plan.value_bytes).await?;
     eprintln!("loaded {records} keys in {:.1} s", begun.elapsed().as_secs_f64());
     for work in &plan.work {
         for clients in &plan.clients {
             let load = Load::Closed { clients: *clients };
-            let cell = Cell { work: *work, value_bytes: VALUE_BYTES, records, load };
+            let cell = Cell { work: *work, value_bytes: plan.value_bytes, records, load };
             let sample = loops::measure(&*system, &cell, times, 1).await?;
             let each = system.processes().ids().into_iter();
             let row = Row {

@@ -28,6 +28,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// How soon again while it is too long. Each time one segment can go at most, and a busy log fills
 /// many of them in a second.
 const TICK_WHILE_LONG: Duration = Duration::from_millis(10);
+/// How seldom while nothing is written.
+const TICK_AT_REST: Duration = Duration::from_millis(250);
 
 /// Bytes of changed rows after which a checkpoint is taken: it is one batch, and all of it is in
 /// memory while it is written.
@@ -43,6 +45,7 @@ const STALLED_AFTER_ELECTIONS: u32 = 5;
 pub(crate) async fn run(node: Arc<Node>) {
     let mut tick = TICK;
     let mut asked = Asked::default();
+    let mut fsyncs = 0;
     loop {
         tokio::time::sleep(tick).await;
         let stats = node.wal().stats();
@@ -59,7 +62,13 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         let log_bytes_max = node.settings().log_bytes_max;
         let is_long = stats.bytes_on_disk > log_bytes_max / 2;
-        tick = if is_long { TICK_WHILE_LONG } else { TICK };
+        let at_rest = stats.fsyncs == fsyncs && stats.staged_bytes == 0;
+        fsyncs = stats.fsyncs;
+        tick = match (is_long, at_rest) {
+            (true, _) => TICK_WHILE_LONG,
+            (false, false) => TICK,
+            (false, true) => TICK_AT_REST,
+        };
         if !is_long {
             continue;
         }

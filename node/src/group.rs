@@ -9,6 +9,7 @@ pub(crate) use proposer::{ProposeError, Proposer};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use dkv_wire::id::{GroupId, NodeId, Revision, Term};
 use dkv_wire::message::Refusal;
@@ -197,6 +198,13 @@ impl Group {
     pub(crate) async fn send_heartbeats(&self) {
         // It fails only if the group has stopped.
         let _ = self.raft().trigger().heartbeat().await;
+    }
+
+    /// Has openraft look at its election timer only while that matters: not while this replica leads,
+    /// and not while it has heard its leader within `quiet`.
+    pub(crate) fn mind_elections(&self, quiet: Duration) {
+        let at_rest = self.leads() || self.machine().follows_since(quiet);
+        self.raft().runtime_config().tick(!at_rest);
     }
 
     /// Makes this node the only member of a group that has none.

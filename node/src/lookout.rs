@@ -91,16 +91,24 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
     led
 }
 
-/// Stands for election, after those voters whose turn comes first.
+/// Stands for election, after those voters whose turn comes first, until somebody else leads: a vote
+/// may be split all the same, and Raft's own next try may be far away.
 async fn succeed(me: NodeId, group: Arc<Group>, leader: NodeId, term: Term) {
     group.forsake(leader).await;
-    tokio::time::sleep(TURN * turn(&group.voters(), me, leader)).await;
+    let turn = TURN * turn(&group.voters(), me, leader);
+    tokio::time::sleep(turn).await;
     for ask in 1..=ASKS_MAX {
-        if group.term() != term || group.leader() != Some(leader) {
+        let is_led = match group.leader() {
+            Some(now) => now != leader || group.term() != term,
+            None => false,
+        };
+        if is_led {
             return;
         }
+        // What the leader sent before it was gone may be taken only now, and renews the promise.
+        group.forsake(leader).await;
         group.stand().await;
-        tokio::time::sleep(ASK_AGAIN_AFTER * ask).await;
+        tokio::time::sleep(ASK_AGAIN_AFTER * ask + turn).await;
     }
 }
 

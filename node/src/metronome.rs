@@ -3,6 +3,9 @@
 //! openraft has a clock for each group. Heartbeats that each group sends by its own clock are as many
 //! packets, answers and wake-ups as there are groups; at one moment for all, those to one node go
 //! together (see `raft/pulse.rs`).
+//!
+//! The clocks of groups that hear their leaders rest meanwhile. One that has not heard its leader for one
+//! and a half heartbeats runs again at the next beat: in time, as no election time is shorter than three.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +23,12 @@ pub(crate) async fn run(node: Arc<Node>) {
     loop {
         beats.tick().await;
         let groups = node.groups();
-        let led = groups.iter().filter(|group| group.leads());
+        for group in &groups {
+            group.mind_elections(every * 3 / 2);
+        }
+        let led: Vec<_> = groups.iter().filter(|group| group.leads()).collect();
+        node.expect_heartbeats(led.len());
         // A group that is behind with its work holds up no other.
-        let _ = timeout(every, join_all(led.map(|group| group.send_heartbeats()))).await;
+        let _ = timeout(every, join_all(led.iter().map(|group| group.send_heartbeats()))).await;
     }
 }

@@ -247,6 +247,11 @@ impl Node {
         *lock(&self.reign)
     }
 
+    /// Says that heartbeats of so many groups are sent now.
+    pub(crate) fn expect_heartbeats(&self, groups: usize) {
+        self.pulses.expect(groups);
+    }
+
     /// Something has happened after which the process must not go on.
     pub(crate) fn fail(&self, why: String) {
         self.failure.send_if_modified(|failure| {

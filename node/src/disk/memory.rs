@@ -348,6 +348,11 @@ impl DiskFile for MemoryFile {
         outcome
     }
 
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let begins = self.bytes()?;
+        self.write_at(&vec![0; bytes.saturating_sub(begins) as usize], begins)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let hook = self.disk.lock().before_sync.take();
         if let Some(hook) = hook {

@@ -95,6 +95,14 @@ pub trait DiskFile: Send + Sync {
     /// the data may have been written.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Makes a file longer, by zeros for which there is room whatever else is written. As a write, it is
+    /// there for good only after a sync.
+    ///
+    /// # Errors
+    /// `StorageFull` or `QuotaExceeded` if there is no room, `Unsupported` if the disk cannot do it, or
+    /// whatever else it reports.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+
     /// Waits until everything written to this file so far, and its length, survives a loss of
     /// power.
     ///

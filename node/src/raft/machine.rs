@@ -9,6 +9,7 @@
 //! checkpoint, so that state and position can never part.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ struct Shared {
     /// The shard's clock, and the moment from which its readings count.
     clock: Mutex<LogClock>,
     began: Instant,
+    /// When a leader was last followed, in microseconds since then; zero if none ever was.
+    followed_us: AtomicU64,
     /// Index of the last applied entry, for those who wait for changes.
     applied: watch::Sender<u64>,
     /// Held by the one snapshot that is complete and not installed yet.
@@ -105,6 +108,7 @@ impl Machine {
             freshness: Mutex::default(),
             clock: Mutex::new(clock),
             began: Instant::now(),
+            followed_us: AtomicU64::new(0),
             applied,
             installing: Arc::default(),
         };
@@ -301,6 +305,18 @@ impl MachineHandle {
     pub(crate) fn heard_leader(&self, quorum_age: Duration, committed: u64) {
         lock(&self.shared.freshness).heard(Instant::now(), quorum_age, committed);
         self.note_freshness();
+    }
+
+    /// Notes that this replica follows a leader that was heard now.
+    pub(crate) fn follow_leader(&self) {
+        let us = self.shared.began.elapsed().as_micros() as u64;
+        self.shared.followed_us.store(us.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether this replica has heard the leader that it follows since `ago`.
+    pub(crate) fn follows_since(&self, ago: Duration) -> bool {
+        let us = self.shared.followed_us.load(Ordering::Relaxed);
+        us > 0 && self.shared.began.elapsed() <= Duration::from_micros(us) + ago
     }
 
     /// How old the state may be, in milliseconds; `None` if no leader was heard since the start.

@@ -6,7 +6,6 @@
 //! that a round trip is not paid for each; QUIC's flow control bounds what is under way. A snapshot
 //! has a stream of its own with a lower priority, so that it never delays entries.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,51 +17,32 @@ use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, Stream, StreamExt, unfold};
+use futures::stream::{BoxStream, Stream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::StreamAppendResult;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, RaftNetworkFactory};
-use tokio::sync::watch;
 
 use super::codec::{
-    AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
-    encode_append,
+    Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead, encode_append,
 };
 use super::drive::since_quorum_ms;
-use super::{LogId, MetricsWatch, Pulses, Raft, Snapshot, SnapshotData, Types, Vote};
+use super::{MetricsWatch, Pulses, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::peers::{Lane, Peers};
+
+mod session;
+
+use session::Session;
+pub(crate) use session::Sessions;
 
 /// Priority of a snapshot's stream; entries have the default, zero.
 const SNAPSHOT_PRIORITY: i32 = -10;
-/// Time that news of a commit waits for entries to go along with.
-const COMMIT_WAIT: Duration = Duration::from_millis(5);
 /// Pause after a session that could not be begun.
 const SESSION_PAUSE: Duration = Duration::from_millis(30);
-/// Time in which a peer that was sent entries must acknowledge some.
-const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that the receiver of a snapshot has to install it once it has all of it.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// What the sessions of one group's members hear from the rest of the node.
-///
-/// openraft keeps its log from being purged as long as a session streams what is to be purged. A
-/// member that is alive and slower than the writes would hold on to it for good. So a session can be
-/// ended from outside: openraft finds then that the member is to be sent a snapshot.
-#[derive(Clone, Default)]
-pub(crate) struct Sessions {
-    left_behind: Arc<watch::Sender<u64>>,
-}
-
-impl Sessions {
-    /// Ends those whose member has not acknowledged this index. What is before it must have been
-    /// asked to be purged.
-    pub(crate) fn leave_behind(&self, index: u64) {
-        self.left_behind.send_replace(index);
-    }
-}
 
 /// Makes the clients of one group.
 #[derive(Clone)]
@@ -248,20 +228,13 @@ impl RaftNetworkV2<Types> for NetworkClient {
                 }
             };
             let opening = Opening::RaftAppend { group: self.network.group, from: self.network.me };
-            let sent = Arc::new(AtomicU64::new(0));
-            let writing = write_requests(send, opening, input, Arc::clone(&sent));
-            let answers = Answers {
-                reader: FrameReader::new(receive, FRAME_BYTES_MAX),
-                _writer: AbortOnDrop(tokio::spawn(writing)),
-                sent,
-                answered: 0,
-                owed: 0,
-                acknowledged: 0,
-                left_behind: self.network.sessions.left_behind.subscribe(),
+            let session = Session {
+                opening,
+                sessions: &self.network.sessions,
                 peers: self.network.peers.clone(),
                 target: self.target,
             };
-            Ok(unfold(Some(answers), Answers::step).boxed())
+            Ok(session.run(send, receive, input))
         })
     }
 
@@ -315,134 +288,6 @@ impl RaftNetworkV2<Types> for NetworkClient {
             CallAnswer::Transfer(answer) => Ok(answer),
             _ => Err(unreachable("an answer to another question")),
         }
-    }
-}
-
-/// Writes requests as they come; ends the stream when there are no more.
-async fn write_requests<S>(
-    send: quinn::SendStream,
-    opening: Opening,
-    input: S,
-    sent: Arc<AtomicU64>,
-) -> std::io::Result<()>
-where
-    S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin,
-{
-    let mut writer = FrameWriter::new(send);
-    writer.push(&opening);
-    let mut last_sent = None;
-    // A stream that has ended must not be asked again.
-    let mut input = input.fuse();
-    while let Some(mut request) = input.next().await {
-        if last_sent.is_some() {
-            request = replaced(request, &mut input, last_sent).await;
-        }
-        last_sent = request.entries.last().map_or(request.prev_log_id, |entry| Some(entry.log_id));
-        sent.fetch_add(1, Ordering::Relaxed);
-        writer.send_parts(encode_append(&request)).await?;
-    }
-    writer.into_inner().finish().map_err(std::io::Error::other)
-}
-
-/// Whether a request says nothing but that more of what was sent is committed.
-fn tells_commit_only(request: &AppendEntriesRequest<Types>, last_sent: Option<LogId>) -> bool {
-    request.entries.is_empty() && request.prev_log_id == last_sent
-}
-
-/// What is sent instead of a request that only tells of a commit: entries, if some come soon, which
-/// tell of it too.
-///
-/// openraft tells of each commit at once, which doubles the messages of a network with few writers.
-/// An acknowledgement of later entries counts for all that came before them, so none is missed.
-async fn replaced<S>(
-    mut request: AppendEntriesRequest<Types>,
-    input: &mut S,
-    last_sent: Option<LogId>,
-) -> AppendEntriesRequest<Types>
-where
-    S: Stream<Item = AppendEntriesRequest<Types>> + Unpin,
-{
-    let until = tokio::time::Instant::now() + COMMIT_WAIT;
-    while tells_commit_only(&request, last_sent)
-        && let Ok(Some(next)) = tokio::time::timeout_at(until, input.next()).await
-    {
-        request = next;
-    }
-    request
-}
-
-/// The acknowledgements of one session, in the order of its requests.
-struct Answers {
-    reader: FrameReader<quinn::RecvStream>,
-    _writer: AbortOnDrop,
-    /// Requests that were sent.
-    sent: Arc<AtomicU64>,
-    /// Requests that were acknowledged.
-    answered: u64,
-    /// Requests that had been sent when an acknowledgement last took long.
-    owed: u64,
-    /// The last index that was acknowledged.
-    acknowledged: u64,
-    /// Members that lack this index are not waited for.
-    left_behind: watch::Receiver<u64>,
-    peers: Peers,
-    target: NodeId,
-}
-
-impl Answers {
-    async fn step(
-        state: Option<Self>,
-    ) -> Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Self>)> {
-        let mut answers = state?;
-        let frame = loop {
-            let read = tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, answers.reader.next());
-            let read = tokio::select! {
-                biased;
-                read = read => read,
-                Ok(()) = answers.left_behind.changed() => {
-                    if *answers.left_behind.borrow_and_update() > answers.acknowledged {
-                        return Some((Err(lost("it is behind the log: a snapshot is next")), None));
-                    }
-                    continue;
-                }
-            };
-            match read {
-                Ok(read) => break read,
-                // What was owed a whole limit ago is owed still: the peer's log does not move. With
-                // the session ends what it holds of our own log.
-                Err(_) if answers.owed > answers.answered => {
-                    return Some((Err(lost("no acknowledgement in time")), None));
-                }
-                Err(_) => answers.owed = answers.sent.load(Ordering::Relaxed),
-            }
-        };
-        answers.answered += 1;
-        let frame = match frame {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return None,
-            Err(error) => {
-                answers.peers.failed(answers.target, Lane::Bulk);
-                return Some((Err(lost(error)), None));
-            }
-        };
-        answers.peers.answered(answers.target, Lane::Bulk);
-        match decode::<AppendAnswer>(&frame) {
-            Ok(Ok(acknowledged)) => {
-                answers.acknowledged = acknowledged.map_or(0, |acknowledged| acknowledged.index);
-                Some((Ok(Ok(acknowledged)), Some(answers)))
-            }
-            // After a conflict or a higher vote nothing that is queued can succeed.
-            Ok(Err(refused)) => Some((Ok(Err(refused)), None)),
-            Err(error) => Some((Err(lost(error)), None)),
-        }
-    }
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<std::io::Result<()>>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

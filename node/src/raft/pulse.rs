@@ -26,7 +26,7 @@ use super::codec::{Call, CallAnswer, CallResult};
 use crate::peers::{Lane, Peers};
 use crate::tasks::Tasks;
 
-/// Time in which heartbeats that nobody waits for are gathered once there is one.
+/// Longest time in which heartbeats that nobody waits for are gathered once there is one.
 const GATHER: Duration = Duration::from_millis(4);
 /// Heartbeats that may wait for one peer; there is at most one a group.
 const WAITING_MAX: usize = 4096;
@@ -57,6 +57,8 @@ struct Shared {
     queues: Mutex<BTreeMap<NodeId, mpsc::Sender<Beat>>>,
     /// Rounds to a quorum that somebody waits for.
     rounds: AtomicUsize,
+    /// Groups whose heartbeats come together.
+    expected: Arc<AtomicUsize>,
     tasks: Tasks,
 }
 
@@ -86,8 +88,8 @@ type Waiting = Arc<Mutex<BTreeMap<u64, Vec<Waiter>>>>;
 
 impl Pulses {
     pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
-        let (queues, rounds, tasks) = Default::default();
-        Self { shared: Arc::new(Shared { me, peers, queues, rounds, tasks }) }
+        let (queues, rounds, expected, tasks) = Default::default();
+        Self { shared: Arc::new(Shared { me, peers, queues, rounds, expected, tasks }) }
     }
 
     /// Has heartbeats sent at once while a round to a quorum is waited for.
@@ -95,6 +97,11 @@ impl Pulses {
         let rounds = &self.shared.rounds;
         rounds.fetch_add(1, Ordering::Relaxed);
         Hurry { rounds }
+    }
+
+    /// Says of how many groups there will be heartbeats in a moment.
+    pub(crate) fn expect(&self, groups: usize) {
+        self.shared.expected.store(groups, Ordering::Relaxed);
     }
 
     /// Sends a heartbeat with the next pulse to `target` and waits for its answer.
@@ -122,63 +129,75 @@ impl Pulses {
             .or_insert_with(|| {
                 let (queue, beats) = mpsc::channel(WAITING_MAX);
                 let (me, peers) = (self.shared.me, self.shared.peers.clone());
-                self.shared.tasks.spawn(run(me, target, peers, beats));
+                let expected = Arc::clone(&self.shared.expected);
+                self.shared.tasks.spawn(Sender { me, target, peers, expected }.run(beats));
                 queue
             })
             .clone()
     }
 }
 
-/// Sends what waits for one peer, over one stream after another.
-async fn run(me: NodeId, target: NodeId, peers: Peers, mut beats: mpsc::Receiver<Beat>) {
-    let mut number = 0;
-    while let Some(first) = beats.recv().await {
-        if let Err(error) = converse(me, target, &peers, first, &mut beats, &mut number).await {
-            debug!(?target, error, "the stream of heartbeats broke");
-            peers.failed(target, Lane::Urgent);
-        }
-    }
-}
-
-/// Sends heartbeats over one stream until it breaks. Those who wait for answers that cannot come
-/// any more are told by dropping them.
-async fn converse(
+/// Sends the heartbeats to one peer.
+struct Sender {
     me: NodeId,
     target: NodeId,
-    peers: &Peers,
-    first: Beat,
-    beats: &mut mpsc::Receiver<Beat>,
-    number: &mut u64,
-) -> Result<(), String> {
-    let connection =
-        peers.connection(target, Lane::Urgent).await.map_err(|error| error.to_string())?;
-    let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
-    let mut writer = FrameWriter::new(send);
-    writer.push(&Opening::RaftPulse { from: me });
-    let waiting = Waiting::default();
-    let reading = read_answers(FrameReader::new(receive, FRAME_BYTES_MAX), Arc::clone(&waiting));
-    let writing = async {
-        let mut next = Some(first);
-        while let Some(beat) = next {
-            *number += 1;
-            writer.push(&frame(*number, gather(beat, beats).await, &waiting));
-            writer.flush().await.map_err(|error| error.to_string())?;
-            next = beats.recv().await;
+    peers: Peers,
+    /// Groups whose heartbeats come together.
+    expected: Arc<AtomicUsize>,
+}
+
+impl Sender {
+    /// Sends what waits, over one stream after another.
+    async fn run(self, mut beats: mpsc::Receiver<Beat>) {
+        let mut number = 0;
+        while let Some(first) = beats.recv().await {
+            if let Err(error) = self.converse(first, &mut beats, &mut number).await {
+                debug!(target = ?self.target, error, "the stream of heartbeats broke");
+                self.peers.failed(self.target, Lane::Urgent);
+            }
         }
-        Ok(())
-    };
-    tokio::select! {
-        biased;
-        ended = writing => ended,
-        error = reading => Err(error),
+    }
+
+    /// Sends heartbeats over one stream until it breaks. Those who wait for answers that cannot
+    /// come any more are told by dropping them.
+    async fn converse(
+        &self,
+        first: Beat,
+        beats: &mut mpsc::Receiver<Beat>,
+        number: &mut u64,
+    ) -> Result<(), String> {
+        let connection = self.peers.connection(self.target, Lane::Urgent).await;
+        let connection = connection.map_err(|error| error.to_string())?;
+        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let mut writer = FrameWriter::new(send);
+        writer.push(&Opening::RaftPulse { from: self.me });
+        let waiting = Waiting::default();
+        let reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+        let reading = read_answers(reader, Arc::clone(&waiting));
+        let writing = async {
+            let mut next = Some(first);
+            while let Some(beat) = next {
+                *number += 1;
+                let expected = self.expected.load(Ordering::Relaxed);
+                writer.push(&frame(*number, gather(beat, beats, expected).await, &waiting));
+                writer.flush().await.map_err(|error| error.to_string())?;
+                next = beats.recv().await;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            ended = writing => ended,
+            error = reading => Err(error),
+        }
     }
 }
 
-/// Gathers what else is to be sent, until somebody waits for a part of it.
-async fn gather(first: Beat, beats: &mut mpsc::Receiver<Beat>) -> Vec<Beat> {
+/// Gathers what else is to be sent, until it is all that is expected or somebody waits for a part.
+async fn gather(first: Beat, beats: &mut mpsc::Receiver<Beat>, expected: usize) -> Vec<Beat> {
     let (mut urgent, mut gathered) = (first.urgent, vec![first]);
     let deadline = Instant::now() + GATHER;
-    while !urgent {
+    while !urgent && gathered.len() < expected {
         let Ok(Some(beat)) = timeout_at(deadline, beats.recv()).await else { break };
         urgent = beat.urgent;
         gathered.push(beat);

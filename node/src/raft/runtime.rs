@@ -4,12 +4,16 @@
 use std::time::Duration;
 
 use dkv_wire::platform;
+use openraft::Instant;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::impls::TokioRuntime;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::ordered_watch::OrderedWatch;
+
+/// Shorter than any time that is worth to sleep.
+const GATHER: Duration = Duration::from_micros(100);
 
 /// Tokio; random numbers follow from what the platform draws.
 #[derive(Debug)]
@@ -41,7 +45,11 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        TokioRuntime::sleep_until(deadline)
+        // openraft gathers what its log reports for a microsecond. tokio's clock has milliseconds, so
+        // that would hold back every commit for one of them while the log is busy.
+        let now = Self::Instant::now();
+        let gathers = deadline.saturating_duration_since(now) < GATHER;
+        TokioRuntime::sleep_until(if gathers { now } else { deadline })
     }
 
     fn timeout<R, F: Future<Output = R> + Send>(

@@ -12,7 +12,7 @@ use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::id::{GroupId, NodeId};
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt, unfold};
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -74,6 +74,9 @@ async fn answer(raft: &Raft, machine: &MachineHandle, from: NodeId, call: Call) 
             own(&request.vote, from)?;
             let committed = committed_by_leader(&request);
             let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
+            if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                machine.follow_leader();
+            }
             if let (true, Some(committed), Some(age_ms)) =
                 (answer.is_success(), committed, quorum_age_ms)
             {

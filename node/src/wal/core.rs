@@ -275,7 +275,7 @@ impl Core {
             frame.release_below = Some(oldest);
         }
         self.next_frame += 1;
-        self.segments.offset = offset + bytes;
+        self.segments.place(bytes);
         Plan::Write(frame)
     }
 

@@ -4,14 +4,15 @@
 //! A segment is written full of zeros and synced under a temporary name before it gets its own, so
 //! that a segment that can be seen is whole, and writing to it later changes no metadata: that makes
 //! the syncs of frames about twice as fast. The zeros are synced piece by piece, so that a frame's
-//! sync does not wait behind all of them.
+//! sync does not wait behind all of them. While frames are long, zeros would be as many bytes again as
+//! the frames themselves: then there is only made sure that there is room.
 
 use std::io;
 use std::sync::Arc;
 
 use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name, unfinished_name};
 use super::options::WalOptions;
-use super::segments::{Job, Segment};
+use super::segments::{Job, Segment, Wanted};
 use super::shared::Shared;
 use crate::disk::{Disk, is_no_room};
 
@@ -58,13 +59,11 @@ impl Keeper {
         let outcome = match job {
             None => return KeeperStep::Idle,
             Some(Job::Delete { sequence }) => self.delete(sequence),
-            Some(Job::Prepare { sequence, bytes, may_use_reserve }) => {
-                self.prepare(sequence, bytes, may_use_reserve)
-            }
+            Some(Job::Prepare(wanted)) => self.prepare(wanted),
         };
         match outcome {
             Ok(()) => KeeperStep::Worked,
-            Err(error) if is_no_room(&error) && matches!(job, Some(Job::Prepare { .. })) => {
+            Err(error) if is_no_room(&error) && matches!(job, Some(Job::Prepare(_))) => {
                 self.shared.lock().segments.short_of_room = true;
                 // A log that is being closed gives up instead of waiting for room.
                 self.shared.wake_writer();
@@ -86,8 +85,8 @@ impl Keeper {
         Ok(())
     }
 
-    fn prepare(&mut self, sequence: u64, bytes: u64, may_use_reserve: bool) -> io::Result<()> {
-        let segment = self.maker.make(&*self.disk, sequence, bytes, may_use_reserve)?;
+    fn prepare(&mut self, wanted: Wanted) -> io::Result<()> {
+        let segment = self.maker.make(&*self.disk, wanted)?;
         self.shared.lock().segments.prepared(segment);
         self.shared.wake_writer();
         Ok(())
@@ -130,22 +129,17 @@ impl SegmentMaker {
         Self { reserve_bytes: options.reserve_bytes, salt: options.salt_seed }
     }
 
-    /// Makes the segment `sequence`, durably, in place of one that has that name. If there is no
-    /// room for it, nothing remains of the attempt.
-    pub(super) fn make(
-        &mut self,
-        disk: &dyn Disk,
-        sequence: u64,
-        bytes: u64,
-        may_use_reserve: bool,
-    ) -> io::Result<Segment> {
+    /// Makes a segment, durably, in place of one that has its name. If there is no room for it,
+    /// nothing remains of the attempt.
+    pub(super) fn make(&mut self, disk: &dyn Disk, wanted: Wanted) -> io::Result<Segment> {
+        let Wanted { sequence, bytes, may_use_reserve, zeroed } = wanted;
         let reserve_bytes = if may_use_reserve { 0 } else { self.reserve_bytes };
         if disk.free_bytes()? < bytes.saturating_add(reserve_bytes) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let header = SegmentHeader { sequence, bytes, salt: self.next_salt() };
         let name = unfinished_name(sequence);
-        let made = Self::fill(disk, &name, &header);
+        let made = Self::fill(disk, &name, &header, zeroed);
         if let Err(error) = &made
             && is_no_room(error)
         {
@@ -164,9 +158,21 @@ impl SegmentMaker {
         disk: &dyn Disk,
         name: &str,
         header: &SegmentHeader,
+        zeroed: bool,
     ) -> io::Result<Arc<dyn crate::disk::DiskFile>> {
         let file = disk.create(name)?;
         file.write_at(&header.encode(), 0)?;
+        if !zeroed {
+            match file.allocate(header.bytes) {
+                // It does not know how.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    file.sync_data()?;
+                    return Ok(file);
+                }
+            }
+        }
         let mut at = SEGMENT_HEADER_BYTES as u64;
         let zeros = vec![0; PIECE_BYTES.min(header.bytes as usize)];
         while at < header.bytes {

@@ -17,8 +17,22 @@ pub(super) struct Segment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Job {
     Delete { sequence: u64 },
-    Prepare { sequence: u64, bytes: u64, may_use_reserve: bool },
+    Prepare(Wanted),
 }
+
+/// A segment that is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) sequence: u64,
+    pub(super) bytes: u64,
+    pub(super) may_use_reserve: bool,
+    /// Whether zeros are to be written; if not, there is only to be room.
+    pub(super) zeroed: bool,
+}
+
+/// Usual length of frames from which on segments are not written full of zeros beforehand: with frames
+/// this long, that would cost more than it saves.
+const ALLOCATED_FROM_BYTES: u64 = if cfg!(test) { 800 } else { 64 * 1024 };
 
 #[derive(Default)]
 pub(super) struct Segments {
@@ -38,6 +52,8 @@ pub(super) struct Segments {
     waiting: bool,
     /// What waits to be written would free segments, so the reserve may be used for it.
     urgent: bool,
+    /// The usual length of frames, in bytes.
+    frame_bytes: u64,
 }
 
 impl Segments {
@@ -75,6 +91,12 @@ impl Segments {
         }
     }
 
+    /// The next frame, of `bytes`, takes its place.
+    pub(super) fn place(&mut self, bytes: u64) {
+        self.offset += bytes;
+        self.frame_bytes = (self.frame_bytes * 7 + bytes) / 8;
+    }
+
     /// Asks for a spare ahead of time.
     pub(super) fn want_spare(&mut self, bytes: u64) {
         if self.spare.is_none() && self.wanted_bytes.is_none() {
@@ -102,7 +124,8 @@ impl Segments {
         }
         let bytes = self.wanted_bytes?;
         let sequence = self.next_sequence();
-        Some(Job::Prepare { sequence, bytes, may_use_reserve: self.urgent })
+        let zeroed = self.frame_bytes < ALLOCATED_FROM_BYTES;
+        Some(Job::Prepare(Wanted { sequence, bytes, may_use_reserve: self.urgent, zeroed }))
     }
 
     /// The keeper has prepared a segment.

@@ -6,7 +6,7 @@ use openraft::EntryPayload;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::super::codec::decode_append;
+use super::super::codec::{AppendAnswer, decode_append};
 use super::super::drive::{initialize, propose, take_step};
 use super::super::rig::{Replica, credentials, new_authority};
 use super::*;

@@ -18,7 +18,7 @@ async fn what_falls_due_together_is_sent_together() {
         tokio::time::sleep(GATHER / 2).await;
         queue.send(second).await.unwrap();
     };
-    let (gathered, ()) = tokio::join!(gather(first, &mut beats), sending);
+    let (gathered, ()) = tokio::join!(gather(first, &mut beats, usize::MAX), sending);
     assert_eq!(gathered.len(), 2);
     assert_eq!(begun.elapsed(), GATHER);
 }
@@ -31,9 +31,23 @@ async fn what_is_waited_for_is_sent_at_once_and_takes_the_rest_along() {
         (beat(1, false), beat(2, true), beat(3, false));
     queue.send(urgent).await.unwrap();
     queue.send(after).await.unwrap();
-    assert_eq!(gather(idle, &mut beats).await.len(), 3);
-    assert_eq!(gather(beat(4, true).0, &mut beats).await.len(), 1);
+    assert_eq!(gather(idle, &mut beats, usize::MAX).await.len(), 3);
+    assert_eq!(gather(beat(4, true).0, &mut beats, usize::MAX).await.len(), 1);
     assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_expected_is_waited_for_no_longer_than_it_takes() {
+    let (queue, mut beats) = mpsc::channel(8);
+    let begun = Instant::now();
+    let ((first, _one), (second, _two)) = (beat(1, false), beat(2, false));
+    let sending = async {
+        tokio::time::sleep(GATHER / 4).await;
+        queue.send(second).await.unwrap();
+    };
+    let (gathered, ()) = tokio::join!(gather(first, &mut beats, 2), sending);
+    assert_eq!(gathered.len(), 2);
+    assert_eq!(begun.elapsed(), GATHER / 4);
 }
 
 #[test]

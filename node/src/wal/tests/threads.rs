@@ -54,6 +54,48 @@ fn one_sync_serves_many_callers_in_order() {
 }
 
 #[test]
+fn long_frames_fill_segments_that_were_only_allocated() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = WalOptions { segment_bytes: 64 * 1024, ..small() };
+    let wal = open(directory.path(), options.clone());
+    let log = wal.group(GroupId(1));
+    let (sender, receiver) = mpsc::channel();
+    for index in 0..40 {
+        let sender = sender.clone();
+        let done: Done = Box::new(move |outcome| sender.send(outcome.is_ok()).unwrap());
+        log.append(vec![(index, entry(1, index, 0, 10_000))], done).unwrap();
+        assert!(receiver.recv().unwrap());
+    }
+    let all = log.read(..).unwrap();
+    wal.close();
+
+    let wal = open(directory.path(), options);
+    assert_eq!(wal.group(GroupId(1)).read(..).unwrap(), all);
+    assert_eq!(all.len(), 40);
+    wal.close();
+}
+
+#[test]
+fn an_allocated_file_has_its_length_and_is_of_zeros() {
+    let directory = tempfile::tempdir().unwrap();
+    let disks: [Arc<dyn Disk>; 2] =
+        [Arc::new(RealDisk::open(directory.path()).unwrap()), Arc::new(MemoryDisk::new())];
+    for disk in disks {
+        let file = disk.create("file").unwrap();
+        file.write_at(b"head", 0).unwrap();
+        match file.allocate(5000) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => continue,
+            other => other.unwrap(),
+        }
+        file.sync_data().unwrap();
+        assert_eq!(file.bytes().unwrap(), 5000);
+        let mut read = vec![1; 5000];
+        file.read_at(&mut read, 0).unwrap();
+        assert!(read.starts_with(b"head") && read[4..].iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
 fn an_idle_log_seals_and_a_directory_has_one_owner() {
     let directory = tempfile::tempdir().unwrap();
     let wal = open(directory.path(), small());

@@ -10,7 +10,10 @@ mod memory;
 
 use std::path::Path;
 
-use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use fjall::{
+    Database, Iter, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch,
+    PersistMode,
+};
 use fjall::{Readable, Slice};
 
 pub use memory::MemoryStore;
@@ -20,6 +23,9 @@ use memory::{MemoryRows, MemoryTable, MemoryTables};
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// A memtable larger than this goes to disk, in bytes. Each group has at least one.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
+/// Values from this many bytes on are kept beside the tables, so that merging these does not write them
+/// again.
+const SEPARATED_BYTES: u32 = 16 * 1024;
 /// Journals that are kept before memtables are made to go to disk, in bytes: fjall's minimum.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Threads that write memtables and merge tables. Of several, one hands merges on, and spins while the
@@ -289,6 +295,9 @@ fn table_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .manual_journal_persist(true)
         .max_memtable_size(MEMTABLE_BYTES)
+        .with_kv_separation(Some(
+            KvSeparationOptions::default().separation_threshold(SEPARATED_BYTES),
+        ))
         // Keys are looked up in memory: filters for those that are not there would lie idle.
         .expect_point_read_hits(true)
 }
