@@ -14,8 +14,17 @@ pub(crate) const KINDS: [&str; 8] =
     ["read_strong", "read_eventual", "scan", "write", "view", "status", "replica", "directory"];
 
 /// What they come to.
-pub(crate) const RESULTS: [&str; 8] =
-    ["ok", "conflict", "not_primary", "overloaded", "unavailable", "unknown", "invalid", "denied"];
+pub(crate) const RESULTS: [&str; 9] = [
+    "ok",
+    "conflict",
+    "not_primary",
+    "overloaded",
+    "unavailable",
+    "unknown",
+    "invalid",
+    "denied",
+    "behind",
+];
 
 /// The kind of a request, as a place in [`KINDS`].
 pub(crate) fn kind(body: &RequestBody) -> usize {
@@ -41,6 +50,7 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
         Err(Refusal::Unknown(_) | Refusal::SessionExpired) => 5,
         Err(Refusal::Invalid(_) | Refusal::TooLarge { .. }) => 6,
         Err(Refusal::Denied(_)) => 7,
+        Err(Refusal::Behind { .. }) => 8,
     }
 }
 
