@@ -23,7 +23,7 @@ use crate::{admin, drill, gateway, local, pipe, prompt, roles, run};
 const USAGE: u8 = 2;
 
 /// The whole program.
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

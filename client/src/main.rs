@@ -1,50 +1,6 @@
-//! The `dkv` command: client, server, node and local networks in one binary.
-//!
-//! Reading order: `cli` (what may be written), `grammar` (commands as plain data), `store` (what
-//! they are run on), `run` (what each does and prints), `screen` (where that goes). On these stand
-//! the ways to give commands: arguments, `pipe`, `prompt`; and what is more than a command:
-//! `status`, `load`, `admin`, `local` (a network of child processes on this machine), `drill` (breaks
-//! one on purpose), `gateway` (HTTP in front of a network) and `roles` (the server and the nodes themselves).
-//!
-//! Deliberately missing: anything that speaks to the network by itself. That is the client
-//! library's.
+//! The `dkv` command; see the library of the same name.
 #![forbid(unsafe_code)]
 
-mod cli;
-
-mod grammar;
-
-mod store;
-
-mod run;
-
-mod screen;
-
-mod pipe;
-
-mod prompt;
-
-mod status;
-
-mod load;
-
-mod admin;
-
-mod local;
-
-mod drill;
-
-mod gateway;
-
-mod roles;
-
-mod csv;
-mod dispatch;
-mod human;
-mod signals;
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    dispatch::main()
+fn main() -> std::process::ExitCode {
+    dkv::main()
 }

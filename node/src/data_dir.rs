@@ -4,13 +4,14 @@
 //! lock            held by the process that uses the directory
 //! credentials/    key and certificates
 //! node.json       network, name, address, region, settings
+//! damaged         why nobody may use the directory any more; not there while all is well
 //! wal/            the log of all groups
 //! state/          checkpoints
 //! ```
 //!
 //! The identity lives and dies with the directory. `node.json` says whether the log was begun: a
 //! directory that lost its log is damaged, for a node that forgot its votes and entries must never
-//! go on under its old identity.
+//! go on under its old identity. What is found out only while the node runs is written to `damaged`.
 
 use std::fs::{self, File};
 use std::io;
@@ -201,6 +202,9 @@ impl DataDir {
         &self,
         credentials: &Credentials,
     ) -> Result<Option<NodeFile>, DataDirError> {
+        if let Some(problem) = durable::read(&damaged_path(&self.path)).map_err(|e| self.io(e))? {
+            return Err(self.damaged(String::from_utf8_lossy(&problem).into_owned()));
+        }
         let content = durable::read(&self.node_path()).map_err(|error| self.io(error))?;
         let Some(content) = content else {
             return if self.log_path().exists() {
@@ -262,6 +266,20 @@ impl DataDir {
     fn node_path(&self) -> PathBuf {
         self.path.join("node.json")
     }
+}
+
+/// Notes in a directory that it must not be used any more, and returns the error of its owner.
+pub(crate) fn condemn(path: &Path, problem: &str) -> String {
+    let error = DataDirError::Damaged { path: path.to_owned(), problem: problem.to_owned() };
+    match durable::write(&damaged_path(path), problem.as_bytes()) {
+        Ok(()) => error.to_string(),
+        // It is found out anew when the node is started again.
+        Err(why) => format!("{error} (which could not be noted there: {why})"),
+    }
+}
+
+fn damaged_path(path: &Path) -> PathBuf {
+    path.join("damaged")
 }
 
 fn checksum_of(content: &[u8]) -> String {

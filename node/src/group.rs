@@ -14,18 +14,19 @@ use std::time::Duration;
 use dkv_wire::id::{GroupId, NodeId, Revision, Term};
 use dkv_wire::message::Refusal;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::peers::Peers;
 use crate::raft::{
-    self, Machine, MachineHandle, MetricsWatch, Network, Outcome, Pulses, Raft, ServerState,
-    Sessions,
+    self, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Promises, Pulses, Raft,
+    ServerState, Sessions,
 };
 use crate::reads::{self, PendingRead, Who};
 use crate::state::steward::Step;
 use crate::state::{DirectoryEntry, DirectoryResult};
 use crate::tasks::Tasks;
 use crate::wal::GroupLog;
-use crate::writes::{self, Brakes, Hold, PendingWrite};
+use crate::writes::{self, Backlog, Brakes, Hold, PendingWrite};
 
 /// One group on this node.
 pub(crate) struct Group {
@@ -35,7 +36,9 @@ pub(crate) struct Group {
     live_within_ms: u64,
     proposer: Arc<Proposer>,
     sessions: Sessions,
+    member: Member,
     writes: mpsc::Sender<PendingWrite>,
+    backlog: Backlog,
     reads: mpsc::Sender<PendingRead>,
     /// The term of the leader that was seen last, and how many were seen.
     led_term: AtomicU64,
@@ -64,17 +67,20 @@ impl Group {
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
+        let promises = Promises::new(log.clone(), handle.clone());
         let sessions = Sessions::default();
         let network = Network::new(id, me, peers.clone(), pulses.clone(), sessions.clone());
         let raft = raft::start(me, config, log, machine, network).await?;
+        let member = Member::new(raft.clone(), handle.clone(), promises);
         let proposer = Arc::new(Proposer { raft, machine: handle, pulses, peers });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
-        let tasks = Tasks::default();
+        let (tasks, backlog) = (Tasks::default(), Backlog::default());
         if id.is_shard() {
             let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
-            tasks.spawn(writes::run(id, me, Arc::clone(&proposer), write_queue, brakes));
+            let writing = Arc::clone(&proposer);
+            tasks.spawn(writes::run(id, me, writing, write_queue, brakes, backlog.clone()));
             let who = Who { shard: id, node: me };
             tasks.spawn(reads::run(who, Arc::clone(&proposer), read_queue));
         }
@@ -84,7 +90,9 @@ impl Group {
             live_within_ms,
             proposer,
             sessions,
+            member,
             writes,
+            backlog,
             reads,
             led_term: AtomicU64::default(),
             leaders_seen: AtomicU64::default(),
@@ -108,8 +116,25 @@ impl Group {
         &self.proposer.machine
     }
 
+    /// What this replica has promised to keep.
+    pub(crate) fn promises(&self) -> &Promises {
+        &self.member.promises
+    }
+
+    /// The replica as the other members see it.
+    pub(crate) fn as_member(&self) -> Member {
+        self.member.clone()
+    }
+
     /// Hands a validated command to the next batch, or refuses it.
-    pub(crate) fn write(&self, write: PendingWrite) {
+    pub(crate) fn write(&self, mut write: PendingWrite) {
+        match self.backlog.enter(write.command.len(), write.expires, Instant::now()) {
+            Ok(place) => write.place = place,
+            Err(retry_after) => {
+                let retry_after_ms = retry_after.as_millis() as u32; // a second at the most
+                return write.reply.refuse(Refusal::Overloaded { retry_after_ms });
+            }
+        }
         if let Err(error) = self.writes.try_send(write) {
             error.into_inner().reply.refuse(Refusal::Overloaded { retry_after_ms: 20 });
         }

@@ -78,7 +78,7 @@ async fn serve_stream(
     let (group, from) = match opening {
         Opening::Requests => return requests::serve(node, identity, share, reader, writer).await,
         Opening::RaftCalls { group, from }
-        | Opening::RaftAppend { group, from }
+        | Opening::RaftAppend { group, from, .. }
         | Opening::RaftSnapshot { group, from } => (Some(group), from),
         Opening::RaftPulse { from } => (None, from),
     };
@@ -88,10 +88,7 @@ async fn serve_stream(
     }
     let hearing = node.peers().hearing(from);
     let Some(group) = group else {
-        let find = move |id| {
-            let group = node.group(id)?;
-            Some((group.raft().clone(), group.machine().clone()))
-        };
+        let find = move |id| Some(node.group(id)?.as_member());
         return raft::serve_pulse(find, from, hearing, reader, writer).await;
     };
     // Not there yet, or not any more: the peer finds its stream ended and tries again.
@@ -100,9 +97,12 @@ async fn serve_stream(
     match opening {
         Opening::Requests | Opening::RaftPulse { .. } => {}
         Opening::RaftCalls { .. } => {
-            raft::serve_calls(raft, group.machine().clone(), from, hearing, reader, writer).await;
+            raft::serve_calls(group.as_member(), from, hearing, reader, writer).await;
         }
-        Opening::RaftAppend { .. } => {
+        Opening::RaftAppend { acknowledged, .. } => {
+            if group.promises().check(from, acknowledged).is_err() {
+                return;
+            }
             raft::serve_append(raft, from, hearing, reader, writer).await;
         }
         Opening::RaftSnapshot { .. } => {

@@ -51,6 +51,8 @@ pub mod wal;
 pub mod disk;
 mod storage;
 
+pub mod untrusted;
+
 pub use args::Args;
 pub use counters::{Counted, CountedKind};
 pub use main_loop::{process, say, stop_signal};

@@ -26,7 +26,7 @@ use crate::node::Node;
 use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Replies, ReplyTo};
 use crate::state::{self, Announcement, DirectoryCommand, DirectoryResult};
-use crate::writes::PendingWrite;
+use crate::writes::{PendingWrite, Place};
 use crate::{coordinator, eventual, everywhere};
 
 /// A request takes one part of its connection's share, and one more for each of these bytes.
@@ -223,7 +223,7 @@ fn write(node: &Node, group: &Group, command: Bytes, deadline_ms: u32, reply: Re
         ));
     }
     let expires = Instant::now() + Duration::from_millis(u64::from(deadline_ms));
-    group.write(PendingWrite { command, expires, reply });
+    group.write(PendingWrite { command, expires, reply, place: Place::default() });
 }
 
 /// Proposes a change of the directory. These are few, so each may have a task.

@@ -9,6 +9,12 @@
 //! The log of the node is shortened in the background, by checkpoints and purges (`compaction`). When
 //! writes are faster, no batch begins until there is room: they wait, each no longer than its deadline.
 //! What is under way goes on, and nothing that shortens the log needs a batch that is held back.
+//!
+//! More than can be taken in time is refused at the door: see `backlog`.
+
+mod backlog;
+
+pub(crate) use backlog::{Backlog, Place};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,6 +52,8 @@ pub(crate) struct PendingWrite {
     pub(crate) command: Bytes,
     pub(crate) expires: Instant,
     pub(crate) reply: ReplyTo,
+    /// Its place among those that wait; the group gives it.
+    pub(crate) place: Place,
 }
 
 /// A wish that no batch begins for a while, so that leadership can change hands with nothing under
@@ -82,6 +90,7 @@ pub(crate) async fn run(
     proposer: Arc<Proposer>,
     mut queue: mpsc::Receiver<PendingWrite>,
     mut brakes: Brakes,
+    backlog: Backlog,
 ) {
     let mut waiting: VecDeque<PendingWrite> = VecDeque::new();
     let mut taken = Vec::new();
@@ -101,7 +110,9 @@ pub(crate) async fn run(
             let time_ms = proposer.machine().clock_ms();
             let Some((batch, replies)) = next_batch(&mut waiting, time_ms) else { break };
             let proposer = Arc::clone(&proposer);
-            in_flight.push(async move { (proposer.propose_batch(batch).await, replies) });
+            let begun = Instant::now();
+            backlog.begin(begun);
+            in_flight.push(async move { (proposer.propose_batch(batch).await, replies, begun) });
         }
         let room = waiting.len() < TAKE_MAX;
         tokio::select! {
@@ -111,7 +122,8 @@ pub(crate) async fn run(
                 open = count > 0;
                 waiting.extend(taken.drain(..));
             }
-            Some((outcome, replies)) = in_flight.next(), if !in_flight.is_empty() => {
+            Some((outcome, replies, begun)) = in_flight.next(), if !in_flight.is_empty() => {
+                backlog.end(begun, Instant::now());
                 answer(group, me, outcome, replies);
             }
             Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(Held::from(hold)),

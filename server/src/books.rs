@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::config::visible;
 use crate::registry::Registry;
 
 const KIND: &str = "dkv server books";
@@ -69,7 +70,7 @@ pub fn encode(registry: &Registry) -> Result<Vec<u8>, serde_json::Error> {
 
 /// The registry that a file holds. `path` is for errors only.
 pub fn decode(path: &Path, text: &[u8]) -> Result<Registry, BooksError> {
-    let damaged = |why: String| BooksError::Damaged { path: path.to_owned(), why };
+    let damaged = |why: String| BooksError::Damaged { path: path.to_owned(), why: visible(&why) };
     let envelope: Envelope =
         serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
     if envelope.kind != KIND {

@@ -120,10 +120,10 @@ impl Config {
 
     /// Checks the text of the file at `path`, which itself is not read.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let wrong = |line, why| ConfigError::Content {
+        let wrong = |line, why: String| ConfigError::Content {
             path: path.to_owned(),
             line: usize::max(line, 1),
-            why,
+            why: visible(&why),
         };
         let file: File = serde_json::from_str(text)
             .map_err(|error| wrong(error.line(), explain(text, &error)))?;
@@ -149,6 +149,15 @@ impl Config {
             ..Self::default()
         })
     }
+}
+
+/// The same without characters that could steer a terminal: it may repeat what is in the file.
+pub(crate) fn visible(text: &str) -> String {
+    let one = |character: char| match character {
+        _ if character.is_control() => character.escape_default().to_string(),
+        _ => character.to_string(),
+    };
+    text.chars().map(one).collect()
 }
 
 /// What serde says, without its position, and with the field if serde does not name it.
@@ -235,6 +244,7 @@ mod tests {
                 "line 3: listen: must be an IP address and a port",
             ),
             ("{\n \"shard\": 4}", "line 2: unknown field `shard`, expected one of"),
+            ("{\"\u{7f}\": 4}", "line 1: unknown field `\\u{7f}`, expected one of"),
             ("{\n \"shards\": 4,\n}", "line 3: trailing comma"),
             ("{\n \"shards\": 4\n \"replication\": 3}", "line 3: expected `,` or `}`"),
             ("", "line 1: EOF while parsing a value"),

@@ -58,6 +58,8 @@ pub struct Node {
     pub wanted: bool,
     /// Whether somebody has asked for its removal.
     pub leaving: bool,
+    /// Whether it has ended for good, since it lacks what it has acknowledged.
+    pub condemned: bool,
     process: Process,
 }
 
@@ -117,18 +119,24 @@ impl Cluster {
         self.network.tick(self.now);
         log::at(self.now, "server");
         self.server.tick(self.now);
+        if self.server.is_up() && self.server.has_no_power() {
+            self.kill_server();
+        }
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
             log::at(self.now, &node.name);
             node.machine.tick(self.now);
-            if node.machine.is_up() && node.disk.is_dead() {
+            let dark = node.disk.is_dead() || node.machine.has_no_power();
+            if node.machine.is_up() && dark {
                 self.kill_node(index, Death::Power);
             } else if let Some(ended) = self.nodes[index].take_ended() {
                 let name = self.nodes[index].name.clone();
                 self.trace.line(format!("{name} ended: {ended:?}"));
-                if ended.is_err_and(|why| why.contains("removed from the network")) {
-                    self.nodes[index].wanted = false;
-                }
+                let says = |text: &str| ended.as_ref().is_err_and(|why| why.contains(text));
+                let node = &mut self.nodes[index];
+                node.condemned |= says("has acknowledged entry");
+                node.leaving |= node.condemned;
+                node.wanted &= !node.condemned && !says("removed from the network");
                 self.bury(index, Death::Process);
             }
         }
@@ -175,7 +183,15 @@ impl Cluster {
         let disk = Disk::new(self.random.fork());
         let name = format!("n{}", index + 1);
         let process = Process::default();
-        self.nodes.push(Node { name, machine, disk, wanted: true, leaving: false, process });
+        self.nodes.push(Node {
+            name,
+            machine,
+            disk,
+            wanted: true,
+            leaving: false,
+            condemned: false,
+            process,
+        });
         self.start_node(index);
         index
     }
@@ -195,7 +211,8 @@ impl Cluster {
             region: None,
             token_file: Some(token_file),
             threads: None,
-            value_memory: None,
+            // Every other node has no room for values: it reads them back from its checkpoints.
+            value_memory: (index % 2 == 1).then_some(0),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = Arc::new(Mutex::new(None));

@@ -48,6 +48,13 @@ impl Disk {
         self.checkpoints = self.checkpoints.restart();
     }
 
+    /// Another disk with the same on it: what will be there again if this one lies about all syncs that
+    /// are to come.
+    pub fn copy(&self) -> Self {
+        let (log, checkpoints) = (self.log.copy(), self.checkpoints.copy());
+        Self { log, checkpoints, pace: Arc::clone(&self.pace) }
+    }
+
     /// Has the power fail in the middle of a write to the log, so many operations from now.
     pub fn die_in_log(&self, operations: u64) {
         self.log.die_after(operations);

@@ -30,6 +30,10 @@ pub enum Fault {
     TornWrite,
     /// A node loses its power in the middle of a checkpoint or an installation.
     TornCheckpoint,
+    /// A node loses its power in the middle of the replacement of a small file, as it starts.
+    TornFile,
+    /// The server's machine does.
+    TornBooks,
     /// All nodes lose their power at once.
     Blackout,
     /// A node is stopped in good order.
@@ -76,6 +80,8 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::PowerLoss, 8),
     (Fault::TornWrite, 8),
     (Fault::TornCheckpoint, 3),
+    (Fault::TornFile, 4),
+    (Fault::TornBooks, 4),
     (Fault::Blackout, 2),
     (Fault::Stop, 5),
     (Fault::ServerKill, 3),
@@ -135,6 +141,10 @@ impl Faults {
         let now = cluster.now;
         self.end_due(cluster);
         self.plan_restarts(cluster);
+        let restarts = |(_, end): &(u64, End)| matches!(end, End::RestartServer);
+        if !cluster.server.is_up() && !self.ends.iter().any(restarts) {
+            self.ends.push((now + self.random.between(100, 4000), End::RestartServer));
+        }
         if now >= self.next {
             self.next = now + self.random.between(50, self.pause);
             let fault = self.draw();
@@ -156,6 +166,7 @@ impl Faults {
         }
         cluster.network.mend();
         cluster.network.set_weather(Weather::CALM);
+        cluster.server.fail_power_after(None);
         if !cluster.server.is_up() {
             cluster.start_server();
         }
@@ -228,6 +239,11 @@ impl Faults {
                 let (calls, happens) = (self.random.below(6), self.random.per_mille(500));
                 cluster.nodes[victim].disk.die_in_checkpoints(calls, happens);
             }
+            Fault::TornFile => {
+                cluster.kill_node(victim, Death::Process);
+                cluster.nodes[victim].machine.fail_power_after(Some(self.random.below(3)));
+            }
+            Fault::TornBooks => cluster.server.fail_power_after(Some(self.random.below(4))),
             Fault::Blackout => {
                 for index in 0..cluster.nodes.len() {
                     if cluster.nodes[index].machine.is_up() {
@@ -375,6 +391,7 @@ impl Faults {
                 let disk = &cluster.nodes[*index].disk;
                 disk.set_speed(Speed::Between(0, 1));
                 disk.set_free_bytes(None);
+                cluster.nodes[*index].machine.fail_power_after(None);
             }
         }
     }

@@ -18,8 +18,8 @@
 //!
 //! The same seed gives the same run, up to the last datagram ([`trace`]).
 //!
-//! Deliberately missing: the small files of the server and the nodes (certificates, books), which
-//! are real ones in a directory in memory, each written in one step.
+//! The small files of the server and the nodes (certificates, books) are real ones, in a directory in
+//! memory; the power fails before, within or after the replacement of one.
 #![forbid(unsafe_code)]
 
 pub mod run;

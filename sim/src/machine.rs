@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use dkv_wire::platform::{self, Platform};
+use dkv_wire::platform::{self, Platform, PowerCut};
 use quinn::AsyncUdpSocket;
 use rustls::crypto::CryptoProvider;
 use tokio::runtime::{Builder, Runtime};
@@ -52,6 +52,16 @@ struct Simulated {
     epoch: SystemTime,
     now: Cell<u64>,
     wall_offset_ms: Cell<i64>,
+    power: Cell<Power>,
+}
+
+/// Whether a machine has power, as the writes of small files see it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Power {
+    On,
+    /// It fails in a write, so many writes from now.
+    FailsAfter(u64),
+    Off,
 }
 
 impl Machine {
@@ -64,6 +74,7 @@ impl Machine {
             epoch,
             now: Cell::new(0),
             wall_offset_ms: Cell::new(0),
+            power: Cell::new(Power::On),
         });
         Self { platform, process: None, pace: Pace::Exact, ticks: 0, still: None, owed: 0 }
     }
@@ -88,6 +99,9 @@ impl Machine {
         let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
         runtime.spawn(process);
         self.process = Some(runtime);
+        if self.has_no_power() {
+            self.fail_power_after(None);
+        }
         self.still = None;
         self.owed = 0;
     }
@@ -97,6 +111,17 @@ impl Machine {
         let _simulated = platform::simulate(Rc::clone(&self.platform) as Rc<dyn Platform>);
         self.process = None;
         self.platform.network.close_all(self.platform.address);
+    }
+
+    /// Has the power fail in the middle of the replacement of a small file, so many of them from now;
+    /// or at no time any more.
+    pub fn fail_power_after(&self, files: Option<u64>) {
+        self.platform.power.set(files.map_or(Power::On, Power::FailsAfter));
+    }
+
+    /// Whether the power has failed so.
+    pub fn has_no_power(&self) -> bool {
+        self.platform.power.get() == Power::Off
     }
 
     /// Has it stand still until a tick. If `clock_goes_on`, its clock has jumped when it wakes, as after
@@ -173,6 +198,20 @@ impl Platform for Simulated {
 
     fn cryptography(&self) -> Arc<CryptoProvider> {
         cryptography::provider()
+    }
+
+    fn power_cut(&self) -> Option<PowerCut> {
+        match self.power.get() {
+            Power::On => return None,
+            Power::Off => return Some(PowerCut::Before),
+            Power::FailsAfter(0) => self.power.set(Power::Off),
+            Power::FailsAfter(files) => {
+                self.power.set(Power::FailsAfter(files - 1));
+                return None;
+            }
+        }
+        let cuts = [PowerCut::Before, PowerCut::Begun, PowerCut::Written, PowerCut::Replaced];
+        Some(cuts[(self.random() % 4) as usize])
     }
 
     fn random(&self) -> u64 {

@@ -31,6 +31,9 @@ struct Args {
     /// Print what the processes log, e.g. `info` or `dkv_node=debug`
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+    /// Nothing goes wrong but that a disk has lied about its syncs and loses its power
+    #[arg(long)]
+    lying_disk: bool,
     /// Run each seed twice and compare, datagram by datagram
     #[arg(long)]
     twice: bool,
@@ -63,6 +66,7 @@ fn start(args: &Args) -> std::io::Result<bool> {
         faults_for: args.faults_for * 1000,
         heal_within: args.heal_within * 1000,
         echo: args.trace,
+        lying_disk: args.lying_disk,
         every_datagram: args.twice,
         mutant: None,
     };

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Once;
 
 use dkv_check::{Options as CheckOptions, check};
+use dkv_wire::id::GroupId;
 use dkv_wire::mutants::Mutant;
 use dkv_wire::network::Settings;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Death};
 use crate::faults::{Fault, Faults};
 use crate::network::Counts;
 use crate::observer::{self, Observations};
@@ -30,6 +31,9 @@ pub struct Options {
     pub heal_within: u64,
     /// Whether the trace goes to standard error too.
     pub echo: bool,
+    /// Whether the one thing that goes wrong is a disk that has lied about its syncs for a while, and
+    /// then loses its power.
+    pub lying_disk: bool,
     /// Whether each datagram has a line in it.
     pub every_datagram: bool,
     /// The bug that is planted, with the feature `mutants`.
@@ -42,6 +46,7 @@ impl Default for Options {
             faults_for: 15_000,
             heal_within: 60_000,
             echo: false,
+            lying_disk: false,
             every_datagram: false,
             mutant: None,
         }
@@ -63,6 +68,8 @@ pub struct Outcome {
     pub operations: (usize, usize, usize),
     /// Ticks from the last fault until everything worked again.
     pub healed_after_ms: u64,
+    /// Nodes that ended for good, since they lacked what they had acknowledged.
+    pub condemned: usize,
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
     /// What became of datagrams.
@@ -103,7 +110,14 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
 
     let mut faults = Faults::new(random.fork(), cluster.now + random.below(1000));
     let end = cluster.now + options.faults_for;
-    while cluster.now < end && wrong.is_empty() && observations.wrong().is_empty() {
+    if options.lying_disk && wrong.is_empty() {
+        lie(&mut cluster, &shared, &observations, &mut random);
+    }
+    while !options.lying_disk
+        && cluster.now < end
+        && wrong.is_empty()
+        && observations.wrong().is_empty()
+    {
         faults.tick(&mut cluster, &observations);
         pass(&mut cluster, &shared, 1);
     }
@@ -132,6 +146,10 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let healed_after_ms = cluster.now - healed;
     shared.set_phase(Phase::Rest);
     wrong.extend(observations.wrong());
+    let condemned = cluster.nodes.iter().filter(|node| node.condemned).count();
+    if condemned > usize::from(options.lying_disk) {
+        wrong.push(format!("{condemned} nodes have lost what they had acknowledged"));
+    }
     if PANICKED.get() {
         wrong.push("something panicked".to_owned());
     }
@@ -147,10 +165,34 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         simulated_ms: cluster.now,
         operations: (report.operations, report.unknown, report.failed),
         healed_after_ms,
+        condemned,
         faults: faults.counts().clone(),
         datagrams: cluster.network.counts(),
         states: observations.states_seen(),
     })
+}
+
+/// Has a node come back with the disk that it had a while ago, as if none of its syncs since then had
+/// happened. Who leads all the time must notice.
+fn lie(cluster: &mut Cluster, shared: &Shared, observations: &Observations, random: &mut Random) {
+    pass(cluster, shared, random.between(1000, 4000));
+    let groups = (0..=3).filter_map(|group| observations.leader(GroupId(group)));
+    let leaders: Vec<String> = groups.collect();
+    let follows = |index: &usize| !leaders.contains(&cluster.nodes[*index].name);
+    let followers: Vec<usize> = (0..cluster.nodes.len()).filter(follows).collect();
+    let Some(&victim) = random.pick(&followers) else { return };
+    cluster.trace.line(format!("the disk of {} begins to lie", cluster.nodes[victim].name));
+    let before = cluster.nodes[victim].disk.copy();
+    pass(cluster, shared, random.between(500, 4000));
+    cluster.kill_node(victim, Death::Power);
+    cluster.nodes[victim].disk = before;
+    pass(cluster, shared, random.between(50, 1000));
+    cluster.start_node(victim);
+    pass(cluster, shared, 3000);
+    if cluster.nodes[victim].condemned {
+        // Its machine, with an empty directory.
+        cluster.add_node();
+    }
 }
 
 /// What kind of network a seed has, and how it is used.

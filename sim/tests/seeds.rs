@@ -29,6 +29,18 @@ fn every_promise_holds_under_every_seed() {
 }
 
 #[test]
+fn a_node_whose_disk_has_lied_is_told_apart() {
+    let options = Options { lying_disk: true, ..Options::default() };
+    let outcomes: Vec<_> = (1..=5).map(|seed| run(seed, options).unwrap()).collect();
+    for (seed, outcome) in (1..).zip(&outcomes) {
+        assert!(outcome.wrong.is_empty(), "seed {seed}: {:?}", outcome.wrong);
+    }
+    // A node of seven that only follows acknowledges nothing.
+    let condemned: usize = outcomes.iter().map(|outcome| outcome.condemned).sum();
+    assert!(condemned >= 2, "{condemned} of 5");
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [2, 8] {
         let options = Options { faults_for: 8000, every_datagram: true, ..Options::default() };

@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use crate::platform::{self, PowerCut};
+
 /// Longest file that [`read`] reads, in bytes.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -30,6 +32,9 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
+    if let Some(cut) = platform::power_cut() {
+        return Err(lose_power(cut, &temporary, path, content));
+    }
     let written = write_synced(&temporary, content).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // Best effort: the error that matters is the one that is returned.
@@ -37,6 +42,19 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     written?;
     sync_dir(directory)
+}
+
+/// Leaves the files of a simulated machine as they are when its power has failed so far into a write.
+fn lose_power(cut: PowerCut, temporary: &Path, path: &Path, content: &[u8]) -> io::Error {
+    let part = if cut == PowerCut::Begun { &content[..content.len() / 2] } else { content };
+    let left = match cut {
+        PowerCut::Before => Ok(()),
+        PowerCut::Begun | PowerCut::Written => write_synced(temporary, part),
+        PowerCut::Replaced => {
+            write_synced(temporary, part).and_then(|()| fs::rename(temporary, path))
+        }
+    };
+    left.err().unwrap_or_else(|| io::Error::other("the power has failed"))
 }
 
 fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {

@@ -38,9 +38,26 @@ pub trait Platform {
     /// The next random number.
     fn random(&self) -> u64;
 
+    /// Whether the power fails while a small file is replaced, and if so, how much of that had
+    /// happened: nothing, the new file was begun, it was whole, it was in the old one's place.
+    fn power_cut(&self) -> Option<PowerCut>;
+
     /// The cryptography of TLS. Its signatures must be of [`SIGNATURE_BYTES`] to make runs that can be
     /// repeated; what is in them does not matter.
     fn cryptography(&self) -> Arc<CryptoProvider>;
+}
+
+/// How far the replacement of a small file had come when the power failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerCut {
+    /// Nothing had reached the disk.
+    Before,
+    /// A part of the new file, beside the old one.
+    Begun,
+    /// The new file, beside the old one.
+    Written,
+    /// The new file, in the place of the old one.
+    Replaced,
 }
 
 /// Length of every ECDSA signature on a simulated machine, in DER. By itself it varies by a few bytes,
@@ -80,6 +97,12 @@ fn is_simulated() -> bool {
 
 fn simulated() -> Option<Rc<dyn Platform>> {
     SIMULATED.with_borrow(Clone::clone)
+}
+
+/// Whether the power fails while a small file is replaced; never on a real machine, where it does so
+/// unasked.
+pub(crate) fn power_cut() -> Option<PowerCut> {
+    simulated()?.power_cut()
 }
 
 /// What the clock on the wall shows.

@@ -67,6 +67,16 @@ pub enum ConnectError {
         /// What TLS says.
         why: String,
     },
+    /// The other side speaks another version of the protocol: another release of dkv.
+    #[error(
+        "{address} speaks another version of dkv's protocol than this program ({}): run the same \
+         release everywhere",
+        String::from_utf8_lossy(tls::ALPN)
+    )]
+    Version {
+        /// Who was called.
+        address: SocketAddr,
+    },
     /// The other side is who was expected, and has removed us from the network.
     #[error("{address}: {why}")]
     Removed {
@@ -101,15 +111,15 @@ impl ConnectError {
             return Self::Removed { address, why };
         }
         // Codes from 0x100 on are TLS alerts (RFC 9001, section 4.8).
-        let refused = match error {
-            quinn::ConnectionError::TransportError(error) => {
-                (0x100..0x200).contains(&u64::from(error.code))
-            }
-            quinn::ConnectionError::ConnectionClosed(close) => {
-                (0x100..0x200).contains(&u64::from(close.error_code))
-            }
-            _ => false,
+        let code = match error {
+            quinn::ConnectionError::TransportError(error) => u64::from(error.code),
+            quinn::ConnectionError::ConnectionClosed(close) => u64::from(close.error_code),
+            _ => 0,
         };
+        if code == NO_APPLICATION_PROTOCOL {
+            return Self::Version { address };
+        }
+        let refused = (0x100..0x200).contains(&code);
         let why = match error {
             quinn::ConnectionError::TimedOut => "no answer".to_owned(),
             quinn::ConnectionError::ApplicationClosed(close) => {
@@ -120,6 +130,10 @@ impl ConnectError {
         if refused { Self::Refused { address, why } } else { Self::Unreachable { address, why } }
     }
 }
+
+/// The TLS alert of a side that speaks none of the protocols that the other offers (RFC 7301, section
+/// 3.2), as QUIC has it.
+const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
 
 /// One process's end of all its connections.
 #[derive(Clone)]

@@ -27,9 +27,11 @@ use crate::identity::{Identity, Role};
 use crate::platform;
 use crate::token::Fingerprint;
 
-/// ALPN of everything but joining.
+/// ALPN of everything but joining. The number is the version of the protocol, and of what the entries
+/// of the log mean: whoever changes either in a way that another release does not understand counts it
+/// up, so that two such releases refuse each other rather than differ.
 pub const ALPN: &[u8] = b"dkv/1";
-/// ALPN of the join protocol.
+/// ALPN of the join protocol; its number goes with the other.
 pub const ALPN_JOIN: &[u8] = b"dkv-join/1";
 
 /// Whom a process expects at the other end.

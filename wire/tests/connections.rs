@@ -73,6 +73,40 @@ async fn only_the_expected_one_is_connected_to() {
     assert!(matches!(stranger, ConnectError::Refused { .. }), "{stranger}");
 }
 
+/// A listener of another release, whose certificate is as good as any.
+fn another_release(credentials: &Credentials) -> quinn::Endpoint {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider);
+    let config = config.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    let chain = vec![credentials.certificate.clone()];
+    let mut config =
+        config.with_no_client_auth().with_single_cert(chain, credentials.key()).unwrap();
+    config.alpn_protocols = vec![b"dkv/0".to_vec(), b"dkv/2".to_vec(), b"dkv-join/2".to_vec()];
+    let config = quinn::crypto::rustls::QuicServerConfig::try_from(config).unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+    quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn two_releases_that_mean_different_things_refuse_each_other() {
+    let network = Network::new();
+    let newer = another_release(&network.credentials(Role::Node));
+    let address = newer.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Some(incoming) = newer.accept().await {
+            tokio::spawn(async move { incoming.accept().unwrap().await });
+        }
+    });
+    let refused = network.dialer(Role::Node).connect(address, Expect::AnyNode).await.unwrap_err();
+    assert!(matches!(refused, ConnectError::Version { .. }), "{refused:?}");
+    let said = refused.to_string();
+    assert!(said.contains("another version") && said.contains("the same release"), "{said}");
+    let joining = Endpoint::dial_only(None).unwrap();
+    let fingerprint = network.authority.fingerprint();
+    let refused = joining.connect_to_join(address, fingerprint).await.unwrap_err();
+    assert!(matches!(refused, ConnectError::Version { .. }), "{refused:?}");
+}
+
 #[tokio::test]
 async fn a_client_certificate_cannot_be_connected_to() {
     let network = Network::new();

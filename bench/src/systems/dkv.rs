@@ -216,9 +216,13 @@ impl DkvDriver {
             }
             Operation::Scan { key, count } => {
                 let (after, limit) = (key.into(), Some(u64::from(count)));
-                let options = ScanOptions { after, limit, ..ScanOptions::default() };
-                let mut scan = self.client.scan(options);
-                while scan.next().await?.is_some() {}
+                let mut scan =
+                    self.client.scan(ScanOptions { after, limit, ..ScanOptions::default() });
+                let mut found = false;
+                while scan.next().await?.is_some() {
+                    found = true;
+                }
+                return Ok(if found { Answer::Done } else { Answer::Missing });
             }
         }
         Ok(Answer::Done)

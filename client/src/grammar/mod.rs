@@ -275,7 +275,9 @@ impl fmt::Display for Command {
             Self::Nodes => f.write_str("nodes"),
             Self::Help => f.write_str("help"),
             Self::Exit => f.write_str("exit"),
-            Self::Process(action, target) => write!(f, "{} {target}", action.word()),
+            Self::Process(action, target) => {
+                write!(f, "{} {}", action.word(), quote::quoted(target.to_string().as_bytes()))
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::network::text;
-use crate::harness::{Network, Process};
+use crate::harness::{Load, Network, Process, eventually};
 
 /// Starts a node on a directory and makes sure that it is refused with one sentence.
 async fn refused(network: &Network, dir: &Path, why: &str) {
@@ -147,6 +147,57 @@ fn longest_segment(dir: &Path) -> PathBuf {
         content.iter().rposition(|byte| *byte != 0).unwrap_or(0)
     };
     files_below(&dir.join("wal")).into_iter().max_by_key(used).unwrap()
+}
+
+/// A copy of an earlier day is whole, and lacks what its node has acknowledged since: so does a disk
+/// that lied about its syncs. Its leader knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_an_earlier_day_is_told_apart() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    let load = Load::start(&client);
+    load.more(300).await;
+    let index = (network.coordinator().await + 1) % 3;
+    network.stop_node(index).await;
+    let dir = network.nodes[index].dir.clone();
+    let earlier = copy(&network, &dir, "earlier");
+    network.start_node(index).await;
+    network.settled().await;
+    let leader = network.coordinator().await;
+    load.more(1000).await;
+    network.kill_node(index);
+    fs::rename(&dir, network.path("later")).unwrap();
+    fs::rename(&earlier, &dir).unwrap();
+
+    network.respawn_node(index, &[]);
+    let mut reverted = network.nodes[index].process.take().unwrap();
+    // It may serve for a moment before a leader has spoken to it.
+    let _ = reverted.ready().await;
+    assert_eq!(reverted.ended().await.code(), Some(1), "{}", reverted.said());
+    let said = reverted.said();
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("error: ") && last.contains("has acknowledged entry"), "{said}");
+    refused(&network, &dir, "has acknowledged entry").await;
+    load.more(500).await;
+    network.assert_alive();
+    assert_eq!(network.coordinator().await, leader, "nobody else has noticed");
+
+    // Under a new identity it is welcome.
+    let before = network.nodes[index].id();
+    fs::rename(&dir, network.path("damaged")).unwrap();
+    network.start_node(index).await;
+    assert_ne!(network.nodes[index].id(), before);
+    let admin = network.admin().await;
+    admin.remove_node(before).await.unwrap();
+    eventually("the old one is gone", async || {
+        let view = client.refresh().await.map_err(|error| error.to_string())?;
+        if view.node(before).is_none() { Ok(()) } else { Err("it is there".into()) }
+    })
+    .await;
+    load.more(500).await;
+    load.stop().await.check(&client).await;
+    network.settled().await;
+    network.same_state().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,11 +145,25 @@ async fn rubbish_in_datagrams_and_in_streams() {
     besieged.check().await;
 }
 
+/// Writes a byte a second to each stream, until nobody listens any more.
+async fn trickle(mut streams: Vec<quinn::SendStream>) {
+    while !streams.is_empty() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut open = Vec::new();
+        for mut stream in streams {
+            if stream.write_all(&[0]).await.is_ok() {
+                open.push(stream);
+            }
+        }
+        streams = open;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_are_announced_and_never_sent() {
     let mut besieged = Besieged::start().await;
     let direct = Direct::join(&besieged.network, Role::Client).await;
-    let mut held = Vec::new();
+    let (mut held, mut trickles) = (Vec::new(), Vec::new());
     for node in &besieged.network.nodes {
         let mut connection = direct.to_node(node.address()).await.unwrap();
         // Streams with an opening and then a frame that is too long, as long as can be, or slow;
@@ -168,9 +182,14 @@ async fn frames_that_are_announced_and_never_sent() {
                 content.extend([0; 10]);
                 send.write_all(&content).await.unwrap();
             }
-            held.push((connection.clone(), send, receive));
+            let mut kept = Some(send);
+            if number % 4 == 2 {
+                trickles.extend(kept.take());
+            }
+            held.push((connection.clone(), kept, receive));
         }
     }
+    let trickling = tokio::spawn(trickle(trickles));
     besieged.check().await;
     // A stream that announced too much is ended; the others of its connection live.
     let connection = held[0].0.clone();
@@ -183,18 +202,21 @@ async fn frames_that_are_announced_and_never_sent() {
     assert!(connection.close_reason().is_none());
 
     let connection = direct.to_server(&besieged.network).await.unwrap();
+    let mut silent = Vec::new();
     for number in 0..15_u32 {
         let (mut send, receive) = connection.open_bi().await.unwrap();
         send.write_all(&head([u32::MAX, 4000][number as usize % 2])).await.unwrap();
-        held.push((connection.clone(), send, receive));
+        silent.push((send, receive));
     }
     besieged.check().await;
 
-    // What is dawdled over is given up.
+    // What is dawdled over is given up, and bytes that come one by one gain no time.
     let (connection, _, receive) = &mut held[2];
     let ended = within(Duration::from_secs(25), "giving up", receive.read_to_end(10)).await;
     assert!(ended.is_ok_and(|answer| answer.is_empty()) || connection.close_reason().is_some());
     besieged.check().await;
+    // All of them were given up.
+    within(Duration::from_secs(25), "giving up all", trickling).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

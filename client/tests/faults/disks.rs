@@ -17,10 +17,11 @@ fn can_be_run(test: &str) -> bool {
 }
 
 /// A tracer that does something to the system calls of a process that runs.
-struct Injection(Child);
+pub(crate) struct Injection(Child);
 
 impl Injection {
-    fn begin(process: u32, inject: &str) -> Self {
+    /// Begins to; `inject` is in the words of strace.
+    pub(crate) fn begin(process: u32, inject: &str) -> Self {
         let (process, trace) = (process.to_string(), "trace=fdatasync");
         let inject = format!("inject=fdatasync:{inject}");
         let arguments =

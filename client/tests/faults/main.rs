@@ -33,3 +33,5 @@ mod clocks;
 mod corruption;
 
 mod membership;
+
+mod overload;

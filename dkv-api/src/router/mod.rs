@@ -89,6 +89,8 @@ pub(crate) enum Effect<W> {
 /// See the [module](self).
 pub(crate) struct Router<W> {
     first_session: SessionId,
+    /// Tells this client's pauses from those of others that were told to come again at once.
+    jitter: u64,
     /// Where this client is, if it was told.
     region: Option<Region>,
     view: Option<Arc<NetworkView>>,
@@ -114,6 +116,7 @@ impl<W> Router<W> {
     pub(crate) fn new(first_session: SessionId, region: Option<Region>) -> Self {
         Self {
             first_session,
+            jitter: first_session.0.as_u64_pair().1,
             region,
             view: None,
             no_view: None,

@@ -169,7 +169,8 @@ impl<W> Router<W> {
             }
             Refusal::Denied(why) => self.finish_refused(now, id, Error::Denied(why)),
             Refusal::Overloaded { retry_after_ms } => {
-                let pause = Duration::from_millis(retry_after_ms.into());
+                let told = Duration::from_millis(retry_after_ms.into());
+                let pause = timing::jittered(told, self.jitter ^ id, pending.tries);
                 self.pause(now, id, node, refusal.to_string(), Some(pause));
             }
             Refusal::NotPrimary { .. } | Refusal::Behind { .. } | Refusal::Unavailable(_)

@@ -46,6 +46,17 @@ pub(crate) const EXPIRIES_MAX: u32 = 3;
 /// Nodes that are connected to ahead of need.
 pub(crate) const WARM_MAX: usize = 32;
 
+/// The pause of somebody who was told to come again after `told`: never less than that, longer from
+/// time to time, and of all who were told at once, each another one. `whose` tells them apart.
+pub(crate) fn jittered(told: Duration, whose: u64, times: u32) -> Duration {
+    let pause = told.max(doubled(BACKOFF_MIN, times + 1, BACKOFF_MAX));
+    // SplitMix64's finish: numbers that follow each other become any numbers.
+    let mut mixed = whose.wrapping_add(u64::from(times).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    pause + pause.mul_f64((mixed >> 48) as f64 / 65536.0)
+}
+
 /// `first`, doubled for each time after the first, up to `longest`.
 pub(crate) fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
     (first * (1 << times.saturating_sub(1).min(10))).min(longest)

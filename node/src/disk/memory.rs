@@ -88,8 +88,14 @@ impl MemoryDisk {
     /// written, whether synced or not, still readable and still not durable. This disk is dead from
     /// now on.
     pub fn restart(&self) -> Self {
-        let mut state = self.lock();
-        state.dead = true;
+        let copy = self.copy();
+        self.lock().dead = true;
+        copy
+    }
+
+    /// Another disk with the same on it.
+    pub fn copy(&self) -> Self {
+        let state = self.lock();
         let mut files = state.files.clone();
         forget_unnamed(&mut files, [&state.names, &state.names_durable]);
         let next = State {

@@ -6,7 +6,7 @@ use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::platform::run_blocking;
 
 use super::Node;
-use crate::data_dir::DataDir;
+use crate::data_dir::{self, DataDir};
 use crate::group::{Group, GroupParts};
 use crate::peers::Peers;
 use crate::raft::{self, Machine, Pulses};
@@ -32,9 +32,19 @@ impl Node {
         Ok(())
     }
 
-    /// Starts what goes with every group: its steward, and somebody who notices if it breaks.
+    /// Starts what goes with every group: its steward, and those who notice if it breaks.
     pub(super) fn attend(self: &Arc<Self>, group: &Arc<Group>) {
         self.spawn(stewards::run(Arc::clone(self), Arc::clone(group)));
+        let (node, replica) = (Arc::clone(self), Arc::clone(group));
+        self.spawn(async move {
+            let problem = replica.promises().broken().await;
+            let directory = node.directory.path().to_owned();
+            let marked = run_blocking(move || data_dir::condemn(&directory, &problem));
+            match marked.await {
+                Ok(why) => node.fail(why),
+                Err(error) => node.fail(error.to_string()),
+            }
+        });
         let (node, group) = (Arc::clone(self), Arc::clone(group));
         self.spawn(async move {
             let mut metrics = group.metrics();

@@ -8,6 +8,7 @@ use std::io;
 
 use bytes::{Buf, BufMut, Bytes};
 use dkv_wire::codec::{DecodeError, decode, decode_prefix, encode_into};
+use dkv_wire::message::Acknowledged;
 use openraft::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
@@ -155,6 +156,8 @@ pub(super) enum Call {
         /// Time since a quorum last confirmed the leader, in milliseconds; nothing before the first
         /// time.
         quorum_age_ms: Option<u64>,
+        /// How far the leader knows the receiver to be, if it votes.
+        acknowledged: Option<Acknowledged>,
     },
     /// A request for a vote.
     Vote(VoteRequest<Types>),

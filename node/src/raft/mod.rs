@@ -19,9 +19,11 @@ mod pulse;
 #[cfg(test)]
 mod rig;
 mod ordered_watch;
+mod promises;
 mod runtime;
 mod service;
 mod snapshot;
+pub(crate) mod untrusted;
 mod watch;
 
 pub(crate) use drive::{
@@ -31,8 +33,9 @@ use log::LogStore;
 pub(crate) use machine::{Looked, Machine, MachineHandle};
 pub(crate) use network::{Network, Sessions};
 pub(crate) use openraft::{Config, ServerState};
+pub(crate) use promises::Promises;
 pub(crate) use pulse::Pulses;
-pub(crate) use service::{serve_append, serve_calls, serve_pulse, serve_snapshot};
+pub(crate) use service::{Member, serve_append, serve_calls, serve_pulse, serve_snapshot};
 pub(crate) use snapshot::SnapshotData;
 pub(crate) use watch::MetricsWatch;
 
@@ -145,6 +148,9 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         // A learner with this many entries to go has caught up; see `steward`.
         replication_lag_threshold: 64,
         install_snapshot_timeout: 60_000,
+        // A member that has less than it acknowledged begins anew, rather than be a panic of its
+        // leader. Of a voter that is not all: see `promises`.
+        allow_log_reversion: Some(true),
         backoff: "20ms, 50ms, 100ms, ..500ms".to_owned(),
         ..Config::default()
     };

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use dkv_wire::call::call;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::limits::FRAME_BYTES_MAX;
-use dkv_wire::message::Opening;
+use dkv_wire::message::{Acknowledged, Opening};
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -76,6 +76,14 @@ impl Network {
     /// Time since a quorum last confirmed this leader, in milliseconds.
     fn quorum_age_ms(&self) -> Option<u64> {
         since_quorum_ms(&self.metrics.get()?.borrow())
+    }
+
+    /// How far this leader knows a voter to be.
+    fn acknowledged(&self, target: NodeId) -> Option<Acknowledged> {
+        let metrics = self.metrics.get()?.borrow();
+        let votes = metrics.membership_config.membership().voter_ids().any(|id| id == target);
+        let matched = metrics.replication.as_ref()?.get(&target)?.as_ref().filter(|_| votes)?;
+        Some(Acknowledged { term: Term(metrics.current_term), index: matched.index })
     }
 
     fn client(&self, target: NodeId, purpose: Purpose) -> NetworkClient {
@@ -186,7 +194,8 @@ impl RaftNetworkV2<Types> for NetworkClient {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let append = Bytes::from(encode_append(&request).concat());
         let quorum_age_ms = self.network.quorum_age_ms();
-        let request = Call::Heartbeat { append, quorum_age_ms };
+        let acknowledged = self.network.acknowledged(self.target);
+        let request = Call::Heartbeat { append, quorum_age_ms, acknowledged };
         let peers = &self.network.peers;
         let beat = self.network.pulses.beat(self.target, self.network.group, request);
         // Openraft's worker gives up at its own limit; this one is a little earlier.
@@ -227,7 +236,11 @@ impl RaftNetworkV2<Types> for NetworkClient {
                     return Err(error);
                 }
             };
-            let opening = Opening::RaftAppend { group: self.network.group, from: self.network.me };
+            let opening = Opening::RaftAppend {
+                group: self.network.group,
+                from: self.network.me,
+                acknowledged: self.network.acknowledged(self.target),
+            };
             let session = Session {
                 opening,
                 sessions: &self.network.sessions,

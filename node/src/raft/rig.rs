@@ -20,8 +20,8 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    Machine, MachineHandle, MetricsWatch, Network, Pulses, Raft, Sessions, SnapshotMeta,
-    StoredMembership, config,
+    Machine, MachineHandle, Member, MetricsWatch, Network, Promises, Pulses, Raft, Sessions,
+    SnapshotMeta, StoredMembership, config,
 };
 use crate::disk::MemoryDisk;
 use crate::peers::Peers;
@@ -35,6 +35,7 @@ pub(super) const SHARD: GroupId = GroupId(1);
 pub(super) struct Replica {
     pub(super) raft: Raft,
     pub(super) machine: MachineHandle,
+    pub(super) promises: Promises,
     pub(super) engine: Engine,
     pub(super) peers: Peers,
     pub(super) sessions: Sessions,
@@ -62,9 +63,17 @@ impl Replica {
         let config = config(&Settings::default()).unwrap();
         let pulses = Pulses::new(id, peers.clone());
         let sessions = Sessions::default();
+        let promises = Promises::new(wal.group(SHARD), handle.clone());
         let network = Network::new(SHARD, id, peers.clone(), pulses, sessions.clone());
         let raft = super::start(id, config, wal.group(SHARD), machine, network).await.unwrap();
-        Self { raft, machine: handle, engine, peers, sessions, id, _directory: directory }
+        let machine = handle;
+        Self { raft, machine, promises, engine, peers, sessions, id, _directory: directory }
+    }
+
+    /// The same, as the other members see it.
+    pub(super) fn member(&self) -> Member {
+        let (raft, machine) = (self.raft.clone(), self.machine.clone());
+        Member::new(raft, machine, self.promises.clone())
     }
 
     /// Its store.

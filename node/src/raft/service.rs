@@ -4,6 +4,7 @@
 //! both were compared by the time a stream gets here. What remains is checked here: that the vote
 //! in every message is the sender's own. Nobody can lead, or stand, in another's name.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt, unfold};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -23,7 +25,7 @@ use super::codec::{
 };
 use super::pulse::{Pulse, PulseAnswer};
 use super::snapshot::NotTaken;
-use super::{MachineHandle, Raft, Snapshot, SnapshotData, Types, Vote};
+use super::{MachineHandle, Promises, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::hearing::Hearing;
 
 type Reader = FrameReader<quinn::RecvStream>;
@@ -32,13 +34,32 @@ type Writer = FrameWriter<quinn::SendStream>;
 /// Time that a call may wait for the group, whose disk may have stalled.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Time that a heartbeat may wait for what was given to the disk before it.
+const SYNC_PATIENCE: Duration = Duration::from_millis(5);
+/// Heartbeats of a group that were answered before the disk was ready for openraft's own answer.
+const LATE_MAX: usize = 16;
+
 /// Pulses that wait for their answers at once; more are left in the stream.
 const PULSES_MAX: usize = 16;
 
+/// A replica of this node, as the other members see it.
+#[derive(Clone)]
+pub(crate) struct Member {
+    pub(crate) raft: Raft,
+    pub(crate) machine: MachineHandle,
+    pub(crate) promises: Promises,
+    late: Arc<Semaphore>,
+}
+
+impl Member {
+    pub(crate) fn new(raft: Raft, machine: MachineHandle, promises: Promises) -> Self {
+        Self { raft, machine, promises, late: Arc::new(Semaphore::new(LATE_MAX)) }
+    }
+}
+
 /// Answers calls until the peer ends the stream.
 pub(crate) async fn serve_calls(
-    raft: Raft,
-    machine: MachineHandle,
+    member: Member,
     from: NodeId,
     hearing: Hearing,
     mut reader: Reader,
@@ -46,7 +67,7 @@ pub(crate) async fn serve_calls(
 ) {
     while let Ok(Some(frame)) = reader.next().await {
         hearing.heard(Instant::now());
-        let answered = answer_call(&raft, &machine, from, &frame);
+        let answered = answer_call(&member, from, &frame);
         let answer = match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
             Ok(answer) => answer,
             Err(_) => Err("no answer in time".to_owned()),
@@ -57,32 +78,35 @@ pub(crate) async fn serve_calls(
     }
 }
 
-async fn answer_call(
-    raft: &Raft,
-    machine: &MachineHandle,
-    from: NodeId,
-    frame: &Bytes,
-) -> CallResult {
+async fn answer_call(member: &Member, from: NodeId, frame: &Bytes) -> CallResult {
     let call = decode::<Call>(frame).map_err(|error| error.to_string())?;
-    answer(raft, machine, from, call).await
+    answer(member, from, call).await
 }
 
-async fn answer(raft: &Raft, machine: &MachineHandle, from: NodeId, call: Call) -> CallResult {
+async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
+    let Member { raft, machine, promises, .. } = member;
     match call {
-        Call::Heartbeat { append, quorum_age_ms } => {
+        Call::Heartbeat { append, quorum_age_ms, acknowledged } => {
             let request = decode_append(&append).map_err(|error| error.to_string())?;
             own(&request.vote, from)?;
-            let committed = committed_by_leader(&request);
-            let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
-            if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-                machine.follow_leader();
+            promises.check(from, acknowledged)?;
+            let vote = request.vote;
+            let hearing = hear(raft.clone(), machine.clone(), request, quorum_age_ms);
+            let mut hearing = Box::pin(hearing);
+            if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut hearing).await {
+                return heard;
             }
-            if let (true, Some(committed), Some(age_ms)) =
-                (answer.is_success(), committed, quorum_age_ms)
-            {
-                machine.heard_leader(Duration::from_millis(age_ms), committed);
+            // It waits for the disk.
+            if !promises.follows(&vote) {
+                return hearing.await;
             }
-            Ok(CallAnswer::Heartbeat(answer))
+            if let Ok(permit) = Arc::clone(&member.late).try_acquire_owned() {
+                tokio::spawn(async move {
+                    let _ = hearing.await;
+                    drop(permit);
+                });
+            }
+            Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success))
         }
         Call::Vote(request) => {
             own(&request.vote, from)?;
@@ -100,6 +124,24 @@ async fn answer(raft: &Raft, machine: &MachineHandle, from: NodeId, call: Call) 
     }
 }
 
+/// Hands a heartbeat to openraft.
+async fn hear(
+    raft: Raft,
+    machine: MachineHandle,
+    request: AppendEntriesRequest<Types>,
+    quorum_age_ms: Option<u64>,
+) -> CallResult {
+    let committed = committed_by_leader(&request);
+    let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
+    if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+        machine.follow_leader();
+    }
+    if let (true, Some(committed), Some(age_ms)) = (answer.is_success(), committed, quorum_age_ms) {
+        machine.heard_leader(Duration::from_millis(age_ms), committed);
+    }
+    Ok(CallAnswer::Heartbeat(answer))
+}
+
 /// What a leader has committed, if that is all there is: one that has committed nothing of its own
 /// term yet may not know of what the one before it committed last.
 fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
@@ -109,7 +151,7 @@ fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
 
 /// Answers pulses until the peer ends the stream; `group` finds a group of this node.
 pub(crate) async fn serve_pulse(
-    group: impl Fn(GroupId) -> Option<(Raft, MachineHandle)>,
+    group: impl Fn(GroupId) -> Option<Member>,
     from: NodeId,
     hearing: Hearing,
     mut reader: Reader,
@@ -126,10 +168,10 @@ pub(crate) async fn serve_pulse(
                 let answers = calls.into_iter().map(|(id, call)| {
                     let group = group(id);
                     async move {
-                        let Some((raft, machine)) = group else {
+                        let Some(member) = group else {
                             return Err(format!("group {id} is not here"));
                         };
-                        let answered = answer(&raft, &machine, from, call);
+                        let answered = answer(&member, from, call);
                         let answered = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
                         answered.unwrap_or_else(|_| Err("no answer in time".to_owned()))
                     }

@@ -20,7 +20,7 @@ use crate::disk::MemoryDisk;
 use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Queued, Replies};
 use crate::wal::FatalHook;
-use crate::writes::PendingWrite;
+use crate::writes::{PendingWrite, Place};
 
 /// Time in which everything here is done, by far.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -126,7 +126,8 @@ impl Writer {
         let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
         let reply = self.replies.to(self.serial, permit, Begun::now());
         let expires = Instant::now() + patience;
-        let write = PendingWrite { command: encode(command), expires, reply };
+        let write =
+            PendingWrite { command: encode(command), expires, reply, place: Place::default() };
         self.node.group(SHARD).unwrap().write(write);
     }
 

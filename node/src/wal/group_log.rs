@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::GroupId;
@@ -212,6 +213,11 @@ impl GroupLog {
     /// in use and the spare.
     pub fn bytes_held(&self) -> u64 {
         self.shared().lock().segments.bytes_held()
+    }
+
+    /// How long the write that is under way has been so, of whatever group; zero if there is none.
+    pub fn write_pending(&self) -> Duration {
+        Duration::from_micros(self.shared().lock().timing.pending_us())
     }
 
     /// What the group has besides its entries, and which entries there are.

@@ -28,7 +28,12 @@ impl Waiting {
         let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
         let reply = self.replies.to(self.next_id, permit, Begun::now());
         self.next_id += 1;
-        self.queue.push_back(PendingWrite { command: command.into(), expires, reply });
+        self.queue.push_back(PendingWrite {
+            command: command.into(),
+            expires,
+            reply,
+            place: Place::default(),
+        });
     }
 
     /// The ids and outcomes of what was answered so far.

@@ -21,7 +21,7 @@ pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GroupId, NodeId};
+use crate::id::{GroupId, NodeId, Term};
 
 /// The first frame of a stream to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,8 @@ pub enum Opening {
         group: GroupId,
         /// Who leads; must be the certificate's.
         from: NodeId,
+        /// How far the leader knows the receiver to be, if it votes and has acknowledged anything.
+        acknowledged: Option<Acknowledged>,
     },
     /// One snapshot of one group from its leader, in chunks, and one answer.
     RaftSnapshot {
@@ -57,6 +59,15 @@ pub enum Opening {
         /// Who leads; must be the certificate's.
         from: NodeId,
     },
+}
+
+/// How far a leader knows a voter to be: what it has acknowledged in the leader's term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// The leader's term.
+    pub term: Term,
+    /// The last entry.
+    pub index: u64,
 }
 
 #[cfg(test)]

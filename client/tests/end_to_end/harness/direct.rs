@@ -119,7 +119,7 @@ pub(crate) async fn denied(connection: &quinn::Connection) {
 pub(crate) fn raft_openings(group: GroupId, from: NodeId) -> [Opening; 3] {
     [
         Opening::RaftCalls { group, from },
-        Opening::RaftAppend { group, from },
+        Opening::RaftAppend { group, from, acknowledged: None },
         Opening::RaftSnapshot { group, from },
     ]
 }

@@ -156,11 +156,13 @@ fn false_counts_and_lengths_are_refused() {
 #[test]
 fn a_heartbeat_is_the_bytes_that_it_was() {
     let append = Bytes::from_static(b"append");
-    for (quorum_age_ms, end) in [(None, &[0][..]), (Some(300), &[1, 0xac, 0x02])] {
-        let heartbeat = Call::Heartbeat { append: append.clone(), quorum_age_ms };
+    for (quorum_age_ms, end) in [(None, &[0, 0][..]), (Some(300), &[1, 0xac, 0x02, 0])] {
+        let heartbeat =
+            Call::Heartbeat { append: append.clone(), quorum_age_ms, acknowledged: None };
         let bytes = encode(&heartbeat);
         assert_eq!(*bytes, *[&[0, 6][..], b"append", end].concat());
-        let Call::Heartbeat { append: back, quorum_age_ms: age } = decode(&bytes).unwrap() else {
+        let Call::Heartbeat { append: back, quorum_age_ms: age, .. } = decode(&bytes).unwrap()
+        else {
             panic!("another call")
         };
         assert_eq!((back, age), (append.clone(), quorum_age_ms));

@@ -160,7 +160,7 @@ fn append(vote: Vote, leader_commit: Option<LogId>) -> AppendEntriesRequest<Type
 fn calls(vote: Vote, last: Option<LogId>) -> Vec<Call> {
     let append = Bytes::from(encode_append(&append(vote, last)).concat());
     vec![
-        Call::Heartbeat { append, quorum_age_ms: Some(0) },
+        Call::Heartbeat { append, quorum_age_ms: Some(0), acknowledged: None },
         Call::Vote(VoteRequest::new(vote, last)),
         Call::PreVote(VoteRequest::new(vote, last)),
         Call::Transfer(TransferLeaderRequest::new(vote, NodeId::random(), last)),
@@ -178,7 +178,7 @@ async fn nobody_leads_or_stands_in_anothers_name() {
     let (sender, other) = (NodeId::random(), Leader::new(7));
     for vote in [other.vote, Vote::new(7, other.id)] {
         for call in calls(vote, Some(log_id(7, 100))) {
-            let answer = answer_call(&replica.raft, &replica.machine, sender, &encode(&call)).await;
+            let answer = answer_call(&replica.member(), sender, &encode(&call)).await;
             let why = answer.map(|_| ()).unwrap_err();
             assert!(why.starts_with("denied: a vote for"), "{why}");
         }
@@ -243,7 +243,7 @@ async fn a_node_that_is_no_member_and_asks_for_votes_disturbs_nobody() {
             [Call::PreVote(VoteRequest::new(vote, last)), Call::Vote(VoteRequest::new(vote, last))]
         {
             let call = encode(&call);
-            let answer = answer_call(&replica.raft, &replica.machine, outsider, &call).await;
+            let answer = answer_call(&replica.member(), outsider, &call).await;
             let Ok(CallAnswer::Vote(answer)) = answer else { panic!("no answer") };
             assert!(!answer.vote_granted);
         }

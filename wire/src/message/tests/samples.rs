@@ -34,11 +34,13 @@ fn v6() -> SocketAddr {
 
 pub(super) fn openings() -> Vec<Opening> {
     let (group, from) = (GroupId(300), node('a'));
+    let acknowledged = Acknowledged { term: Term(7), index: 1000 };
     vec![
         Opening::Requests,
         Opening::RaftCalls { group, from },
         Opening::RaftPulse { from },
-        Opening::RaftAppend { group, from },
+        Opening::RaftAppend { group, from, acknowledged: None },
+        Opening::RaftAppend { group, from, acknowledged: Some(acknowledged) },
         Opening::RaftSnapshot { group, from },
     ]
 }

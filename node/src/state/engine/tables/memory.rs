@@ -38,8 +38,14 @@ impl MemoryStore {
 
     /// Ends the process that uses it. Returns the same store; this one fails every call from now on.
     pub fn restart(&self) -> Self {
-        let mut state = self.lock();
-        state.dead = true;
+        let copy = self.copy();
+        self.lock().dead = true;
+        copy
+    }
+
+    /// Another store with the same in it.
+    pub fn copy(&self) -> Self {
+        let state = self.lock();
         let mut tables = BTreeMap::new();
         for (name, table) in &state.tables {
             // Copied, not shared: what is left of the dead process must not reach it.

@@ -1,0 +1,102 @@
+//! Whether a replica still has what it has promised to keep.
+//!
+//! A voter that acknowledges an entry promises to keep it: others count on its copy. A disk that said
+//! it had synced and had not, or a data directory that was copied back, breaks that promise, and its
+//! owner cannot tell: the log is shorter, and whole. Who can tell is a leader that was given the
+//! acknowledgement. So a leader tells each voter how far it knows it to be ([`Acknowledged`]), with
+//! each heartbeat and at the beginning of each stream of entries, before anything that the voter
+//! answers can count. A voter that has less is unfit for good: with it on board, a majority might not
+//! have an entry that was committed, and its votes may be forgotten too. It stops, and comes back
+//! under a new identity, as one that has promised nothing.
+//!
+//! The same is asked for another reason: whether a leader is still followed here. openraft answers a
+//! heartbeat once all that it gave to the log before is on disk, which is right for entries and far
+//! more than a heartbeat asks. While a disk is slow, leaders would seem to have lost their quorum, and no
+//! read could be confirmed. See [`Promises::follows`].
+//!
+//! Deliberately missing: what no leader is left to tell. If the leader dies together with the disk
+//! of the voter, two failures have met, which is more than three voters are for.
+
+use std::time::Duration;
+
+use dkv_wire::codec::decode;
+use dkv_wire::id::{NodeId, Term};
+use dkv_wire::message::Acknowledged;
+use tokio::sync::watch;
+
+use super::{MachineHandle, Vote};
+use crate::wal::GroupLog;
+
+/// A disk that has written for so long may never end it.
+const STALLED: Duration = Duration::from_millis(500);
+
+/// What a replica has promised, and whether it has broken it.
+#[derive(Clone)]
+pub(crate) struct Promises {
+    log: GroupLog,
+    machine: MachineHandle,
+    broken: watch::Sender<Option<String>>,
+}
+
+impl Promises {
+    pub(crate) fn new(log: GroupLog, machine: MachineHandle) -> Self {
+        Self { log, machine, broken: watch::Sender::new(None) }
+    }
+
+    /// Compares what `leader` knows to be here with what is here.
+    ///
+    /// # Errors
+    /// If it is not here any more, with what is missing. The node must then stop for good.
+    pub(crate) fn check(
+        &self,
+        leader: NodeId,
+        acknowledged: Option<Acknowledged>,
+    ) -> Result<(), String> {
+        let Some(Acknowledged { term, index }) = acknowledged else { return Ok(()) };
+        let log = self.log.state();
+        let Some(vote) = log.vote.as_deref().and_then(|vote| decode::<Vote>(vote).ok()) else {
+            // A replica that was begun anew: it has promised nothing yet.
+            return Ok(());
+        };
+        let own = (Term(vote.leader_id.term), vote.leader_id.voted_for);
+        // Of a later term: another leader may have had it drop what was never committed. In its own
+        // term a leader never does.
+        if own.0 > term || own.0 == term && own.1 != leader {
+            return Ok(());
+        }
+        let in_log = log.last_index.max(log.purged.map(|(purged, _)| purged)).unwrap_or(0);
+        if in_log >= index || self.machine.summary().applied_index >= index {
+            return Ok(());
+        }
+        let why = format!(
+            "the log ends at entry {in_log} of group {}, and this node has acknowledged entry {index}",
+            self.log.id()
+        );
+        self.broken.send_replace(Some(why.clone()));
+        Err(why)
+    }
+
+    /// Whether this replica follows the leader that has this vote, and its disk is slow at worst.
+    ///
+    /// What counts is the vote that was given to the log last. openraft tells a candidate that it has a
+    /// vote only once that is on disk, which is after it was given to the log: as long as the leader's
+    /// own vote is the last one there, no later leader has been elected with the help of this replica.
+    pub(crate) fn follows(&self, vote: &Vote) -> bool {
+        let own = self.log.state().vote.and_then(|own| decode::<Vote>(&own).ok());
+        // One whose disk has stalled is as good as gone, and must seem so.
+        own.as_ref() == Some(vote) && vote.committed && self.log.write_pending() < STALLED
+    }
+
+    /// Waits until a promise was found broken, and returns what is missing.
+    pub(crate) async fn broken(&self) -> String {
+        let mut broken = self.broken.subscribe();
+        match broken.wait_for(Option::is_some).await.map(|why| why.clone()) {
+            Ok(Some(why)) => why,
+            // The sender is in `self`.
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_wire::codec::encode;
+
+use super::super::rig::{Replica, SHARD};
+use super::*;
+use crate::disk::MemoryDisk;
+use crate::wal::{Wal, WalOptions};
+
+/// A log that ends at entry 10, with a vote for `leader` in term 5.
+async fn log(leader: NodeId) -> (Replica, Promises, GroupLog) {
+    let replica = Replica::start().await;
+    let options = WalOptions { segment_bytes: 64 * 1024, ..WalOptions::default() };
+    let wal = Wal::open(Arc::new(MemoryDisk::new()), options, Box::new(|_| ())).unwrap();
+    let log = wal.group(SHARD);
+    let vote = encode(&Vote::new_committed(5, leader));
+    log.save_vote(vote, Box::new(|_| ())).unwrap();
+    let entries = (0..=10).map(|index| (index, Bytes::from_static(b"entry"))).collect();
+    log.append(entries, Box::new(|_| ())).unwrap();
+    let promises = Promises::new(log.clone(), replica.machine.clone());
+    (replica, promises, log)
+}
+
+#[tokio::test]
+async fn less_than_was_acknowledged_is_a_broken_promise() {
+    let leader = NodeId::random();
+    let (_replica, promises, log) = log(leader).await;
+    let check = |term, index| {
+        promises.check(leader, Some(Acknowledged { term: Term(term), index })).is_ok()
+    };
+    assert!(promises.check(leader, None).is_ok());
+    assert!(check(5, 10) && check(5, 3));
+    // The leader of an earlier term: what came after it may have been dropped.
+    assert!(check(4, 11));
+    // Somebody who does not lead that term.
+    let other = Some(Acknowledged { term: Term(5), index: 11 });
+    assert!(promises.check(NodeId::random(), other).is_ok());
+    assert!(tokio::time::timeout(Duration::ZERO, promises.broken()).await.is_err());
+
+    // What was purged is in the state.
+    log.purge(10, Bytes::from_static(b"ten"), Box::new(|_| ())).unwrap();
+    assert!(check(5, 10));
+    assert!(!check(5, 11));
+    // The vote is gone too: it was given before anything was acknowledged.
+    assert!(!check(6, 11));
+    let why = promises.broken().await;
+    assert!(why.contains("ends at entry 10") && why.contains("acknowledged entry 11"), "{why}");
+}
+
+#[tokio::test]
+async fn a_replica_that_begins_has_promised_nothing() {
+    let (replica, _, _) = log(NodeId::random()).await;
+    let wal = Wal::open(Arc::new(MemoryDisk::new()), WalOptions::default(), Box::new(|_| ()));
+    let promises = Promises::new(wal.unwrap().group(SHARD), replica.machine.clone());
+    let acknowledged = Some(Acknowledged { term: Term(5), index: 11 });
+    assert!(promises.check(NodeId::random(), acknowledged).is_ok());
+}
+
+#[tokio::test]
+async fn a_leader_is_followed_until_a_vote_for_another_is_on_its_way() {
+    let leader = NodeId::random();
+    let (_replica, promises, log) = log(leader).await;
+    assert!(promises.follows(&Vote::new_committed(5, leader)));
+    assert!(!promises.follows(&Vote::new(5, leader)), "one who stands does not lead");
+    assert!(!promises.follows(&Vote::new_committed(4, leader)));
+    assert!(!promises.follows(&Vote::new_committed(5, NodeId::random())));
+    log.save_vote(encode(&Vote::new(6, NodeId::random())), Box::new(|_| ())).unwrap();
+    assert!(!promises.follows(&Vote::new_committed(5, leader)));
+}

@@ -1,0 +1,100 @@
+//! Frames of Raft, read and written again, whatever they are. Nothing happens to any group.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dkv_wire::codec::{decode, encode};
+use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_wire::message::Acknowledged;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use openraft::{EmptyNode, EntryPayload, Membership};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::codec::{
+    AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
+    decode_append, decode_entry, encode_append, encode_entry, log_id,
+};
+use super::pulse::{Pulse, PulseAnswer};
+use super::snapshot::Position;
+use super::{Entry, Proposal, SnapshotMeta, StoredMembership, Vote};
+
+/// How many kinds of frames there are.
+pub const RAFT_FRAMES: usize = 10;
+
+/// Reads bytes as a frame of a kind below [`RAFT_FRAMES`], and writes again what was read; nothing
+/// if it is no such frame.
+pub fn raft_frame(kind: usize, bytes: &Bytes) -> Option<Bytes> {
+    match kind {
+        0 => Some(Bytes::from(encode_append(&decode_append(bytes).ok()?).concat())),
+        1 => Some(encode_entry(&decode_entry(bytes).ok()?)),
+        2 => again::<Call>(bytes),
+        3 => again::<CallResult>(bytes),
+        4 => again::<AppendAnswer>(bytes),
+        5 => again::<Pulse>(bytes),
+        6 => again::<PulseAnswer>(bytes),
+        7 => again::<SnapshotHead>(bytes),
+        8 => again::<SnapshotFrame>(bytes).or_else(|| again::<SnapshotAnswer>(bytes)),
+        _ => again::<Position>(bytes),
+    }
+}
+
+fn again<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<Bytes> {
+    decode::<T>(bytes).ok().map(|frame| encode(&frame))
+}
+
+/// Frames as they should be, each with its kind.
+pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
+    let nodes = [1, 2, 3].map(|number| NodeId(Uuid::from_u128(number)));
+    let vote = Vote::new_committed(3, nodes[0]);
+    let configs = vec![nodes.into(), nodes[..2].iter().copied().collect()];
+    let known: BTreeMap<_, _> = nodes.map(|node| (node, EmptyNode {})).into();
+    // Its voters are among the nodes that it knows.
+    let membership = Membership::new(configs, known).unwrap_or_default();
+    let payloads = [
+        EntryPayload::Blank,
+        EntryPayload::Normal(Proposal(Bytes::from_static(b"a batch"))),
+        EntryPayload::Membership(membership.clone()),
+    ];
+    let entry = |(at, payload)| Entry { log_id: log_id(3, at), payload };
+    let entries: Vec<Entry> = (7..).zip(payloads).map(entry).collect();
+    let append = |entries| AppendEntriesRequest {
+        vote,
+        prev_log_id: Some(log_id(2, 6)),
+        leader_commit: Some(log_id(2, 5)),
+        entries,
+    };
+    let heartbeat = |age| Call::Heartbeat {
+        append: Bytes::from(encode_append(&append(Vec::new())).concat()),
+        quorum_age_ms: age,
+        acknowledged: age.map(|index| Acknowledged { term: Term(3), index }),
+    };
+    let request = || VoteRequest::new(vote, Some(log_id(2, 6)));
+    let calls = [heartbeat(None), heartbeat(Some(4)), Call::Vote(request())];
+    let stored = StoredMembership::new(Some(log_id(2, 6)), membership);
+    let meta = SnapshotMeta { last_log_id: Some(log_id(3, 9)), last_membership: stored.clone() };
+    let mut samples: Vec<(usize, Bytes)> = vec![
+        (0, Bytes::from(encode_append(&append(entries.clone())).concat())),
+        (0, Bytes::from(encode_append(&append(Vec::new())).concat())),
+        (2, encode(&Call::PreVote(request()))),
+        (2, encode(&Call::Transfer(TransferLeaderRequest::new(vote, nodes[1], None)))),
+        (3, encode(&CallResult::Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success)))),
+        (3, encode(&CallResult::Ok(CallAnswer::Vote(VoteResponse::new(vote, None, true))))),
+        (3, encode(&CallResult::Err("why".into()))),
+        (4, encode(&AppendAnswer::Ok(Some(log_id(3, 9))))),
+        (6, encode(&PulseAnswer { number: 1, answers: vec![Err("why".into())] })),
+        (7, encode(&SnapshotHead { vote, meta, store: Bytes::from_static(b"store") })),
+        (8, encode(&SnapshotFrame::Rows(Bytes::from_static(b"rows")))),
+        (8, encode(&SnapshotFrame::End)),
+        (8, encode(&SnapshotAnswer::Ok(vote))),
+        (9, encode(&Position { applied: Some(log_id(3, 9)), membership: stored })),
+    ];
+    samples.extend(entries.iter().map(|entry| (1, encode_entry(entry))));
+    samples.extend(calls.iter().map(|call| (2, encode(call))));
+    let calls = calls.into_iter().map(|call| (GroupId(1), call)).collect();
+    samples.push((5, encode(&Pulse { number: 1, calls })));
+    samples
+}

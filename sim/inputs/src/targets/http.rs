@@ -1,0 +1,200 @@
+//! Requests to the gateway, over a store in memory: none is answered with an internal error, and
+//! what goes wrong below `/v1` is a problem document.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use bytes::Bytes;
+use dkv_api::{
+    Condition, Error, GroupId, Level, NetworkStatus, NodeId, Pair, ReadOptions, Receipt, Revision,
+    ScanOptions, Term, Uuid, Value, WriteOptions, Written,
+};
+use dkv_gateway::{Store, router};
+use dkv_wire::limits::KEY_BYTES_MAX;
+use futures::stream::{self, Stream};
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use crate::parts::{Parts, join};
+
+pub(super) fn read(input: &[u8]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime").block_on(async {
+        let store = Memory::default();
+        let mut parts = Parts::new(input);
+        // A few requests, so that one finds what another has left.
+        for _ in 0..3 {
+            let Some(request) = request(&mut parts) else { return };
+            let below_v1 = request.uri().path().starts_with("/v1/");
+            let answer = router(store.clone(), "here").oneshot(request).await.expect("an answer");
+            let status = answer.status();
+            assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR);
+            let kind = answer.headers().get("content-type").cloned();
+            let body = answer.into_body().collect().await.expect("a body").to_bytes();
+            if below_v1 && status.as_u16() >= 400 && !body.is_empty() {
+                assert_eq!(kind, Some(HeaderValue::from_static("application/problem+json")));
+            }
+        }
+    });
+}
+
+/// The next request: method, target, header fields and body. What no HTTP library would hand on is
+/// none.
+fn request(parts: &mut Parts<'_>) -> Option<Request<Body>> {
+    let method = Method::from_bytes(parts.piece()?).ok()?;
+    let uri = Uri::try_from(parts.piece()?).ok()?;
+    let fields = parts.piece()?;
+    let body = parts.piece()?;
+    let mut request = Request::builder().method(method).uri(uri);
+    for field in fields.split(|byte| *byte == b'\n') {
+        let cut = field.iter().position(|byte| *byte == b':').unwrap_or(field.len());
+        let value = field.get(cut + 1..).unwrap_or_default().trim_ascii();
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(&field[..cut]), HeaderValue::from_bytes(value))
+        {
+            request = request.header(name, value);
+        }
+    }
+    request.body(Body::from(body.to_vec())).ok()
+}
+
+pub(super) fn seeds() -> Vec<Vec<u8>> {
+    let form = "content-type: application/x-www-form-urlencoded";
+    let json = "content-type: application/json";
+    let pair = r#"{"encoding": "string", "data": "a"}"#;
+    let set = format!(r#"[{{"key": {pair}, "value": {{"encoding": "binary", "data": "0101"}}}}]"#);
+    let keys = format!("[{pair}]");
+    let batch = r#"{"operations": [{"op": "put", "key": "a", "value": "b", "if": "absent"},
+        {"op": "get", "key_base64": "YQ=="}, {"op": "delete", "key": "a", "if_revision": 1}]}"#;
+    let requests: [[&str; 4]; 18] = [
+        ["PUT", "/v1/kv/a%2Fb", "if-none-match: *", "value"],
+        ["GET", "/v1/kv/a/b?consistency=eventual&max_staleness=20&at_least=1", "", ""],
+        ["PUT", "/v1/kv/k", "if-match: \"1\"", "value"],
+        ["DELETE", "/v1/kv/k", "if-match: \"1\"", ""],
+        ["HEAD", "/v1/kv/k", "if-none-match: W/\"1\", \"2\"", ""],
+        ["GET", "/v1/status", "", ""],
+        ["GET", "/v1/kv?prefix=a&limit=2&values=true", "", ""],
+        ["GET", "/v1/kv?after=a%2F", "accept: application/json", ""],
+        ["POST", "/v1/batch", json, batch],
+        ["GET", "/v1/kv/k", "range: bytes=0-1", ""],
+        ["GET", "/livez", "", ""],
+        ["PUT", "/kvs/bart", form, "val=a+b%26"],
+        ["GET", "/kvs/bart", "", ""],
+        ["DELETE", "/kvs/bart", "", ""],
+        ["PUT", "/set", json, &set],
+        ["POST", "/fetch", json, &keys],
+        ["GET", "/fetch", "", ""],
+        ["POST", "/query", json, &keys],
+    ];
+    let joined =
+        |requests: &[[&str; 4]]| join(requests.iter().flatten().map(|part| part.as_bytes()));
+    requests.windows(3).map(joined).chain([joined(&requests[14..17])]).collect()
+}
+
+/// A store in memory. Its clones are the same one.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    revision: u64,
+    values: BTreeMap<Vec<u8>, (Bytes, Revision)>,
+}
+
+fn receipt(revision: u64, level: Level) -> Receipt {
+    Receipt {
+        shard: GroupId(1),
+        revision: Revision(revision),
+        level,
+        node: NodeId(Uuid::from_u128(1)),
+        term: Term(1),
+        staleness_ms: Some(0),
+    }
+}
+
+impl Memory {
+    fn change(
+        &self,
+        key: &[u8],
+        value: Option<Bytes>,
+        condition: Condition,
+    ) -> Result<Written, Error> {
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Err(Error::Invalid("a key has 1 to 4096 bytes".into()));
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut *kept;
+        let current = kept.values.get(key).map(|(_, revision)| *revision);
+        let holds = match condition {
+            Condition::Always => true,
+            Condition::Absent => current.is_none(),
+            Condition::Present => current.is_some(),
+            Condition::Revision(revision) => current == Some(revision),
+        };
+        if !holds {
+            return Err(Error::Conflict {
+                current,
+                receipt: receipt(kept.revision, Level::Strong),
+            });
+        }
+        if value.is_none() && current.is_none() {
+            return Err(Error::NotFound { receipt: receipt(kept.revision, Level::Strong) });
+        }
+        kept.revision += 1;
+        match value {
+            Some(value) => {
+                drop(kept.values.insert(key.to_vec(), (value, Revision(kept.revision))));
+            }
+            None => drop(kept.values.remove(key)),
+        }
+        let receipt = receipt(kept.revision, Level::Strong);
+        Ok(Written { receipt, existed: current.is_some() })
+    }
+}
+
+impl Store for Memory {
+    async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.values.get(key) {
+            Some((value, revision)) => {
+                let receipt = receipt(revision.0, options.level);
+                Ok(Value { value: value.clone(), receipt, reach: Default::default() })
+            }
+            None => Err(Error::NotFound { receipt: receipt(kept.revision, options.level) }),
+        }
+    }
+
+    async fn write(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        options: WriteOptions,
+    ) -> Result<Written, Error> {
+        self.change(key, Some(value), options.condition)
+    }
+
+    async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
+        self.change(key, None, options.condition)
+    }
+
+    fn scan(
+        &self,
+        options: ScanOptions,
+    ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = |key: &[u8]| key.starts_with(&options.prefix) && key > &options.after[..];
+        let pairs = kept.values.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| {
+            let (value, revision) = value;
+            let value = options.values.then(|| value.clone());
+            Ok(Pair { key: key.clone().into(), revision: *revision, value })
+        });
+        let limit = options.limit.map_or(usize::MAX, |limit| limit as usize);
+        stream::iter(pairs.take(limit).collect::<Vec<_>>())
+    }
+
+    async fn status(&self) -> NetworkStatus {
+        NetworkStatus { server: Err("there is none".into()), nodes: Vec::new(), view: None }
+    }
+}

@@ -1,0 +1,69 @@
+//! Every message between two processes, but those of Raft.
+
+use data_encoding::HEXLOWER;
+use dkv_wire::codec::{decode, encode};
+use dkv_wire::message::{
+    Command, JoinAnswer, JoinRefusal, Joining, Opening, Reply, Request, ServerAnswer, ServerRequest,
+};
+
+use crate::parts::Parts;
+
+/// A message of each variant, with its type in the line before.
+const SAMPLES: &str = include_str!("../../../../wire/src/message/tests/messages.txt");
+
+const TYPES: [&str; 8] = [
+    "Opening",
+    "Request",
+    "Reply",
+    "Command",
+    "ServerRequest",
+    "ServerAnswer",
+    "Joining",
+    "Result",
+];
+
+/// What is a message means the same when it is written and read again.
+macro_rules! comes_back {
+    ($type:ty, $bytes:expr) => {
+        if let Ok(value) = decode::<$type>($bytes) {
+            let again = encode(&value);
+            // A number may have more spellings than one, but never a shorter one than ours.
+            assert!(again.len() <= $bytes.len(), "{value:?}");
+            assert_eq!(decode::<$type>(&again).as_ref(), Ok(&value));
+        }
+    };
+}
+
+pub(super) fn read(input: &[u8]) {
+    let mut parts = Parts::new(input);
+    let kind = parts.byte();
+    let bytes = parts.rest();
+    match TYPES[usize::from(kind) % TYPES.len()] {
+        "Opening" => comes_back!(Opening, bytes),
+        "Request" => comes_back!(Request, bytes),
+        "Reply" => comes_back!(Reply, bytes),
+        "Command" => comes_back!(Command<'_>, bytes),
+        "ServerRequest" => comes_back!(ServerRequest, bytes),
+        "ServerAnswer" => comes_back!(ServerAnswer, bytes),
+        "Joining" => comes_back!(Joining, bytes),
+        _ => comes_back!(Result<JoinAnswer, JoinRefusal>, bytes),
+    }
+    // A shard looks at a command before it takes it.
+    let _ = dkv_node::state::validate(bytes, 1024);
+}
+
+pub(super) fn seeds() -> Vec<Vec<u8>> {
+    let mut kind = 0;
+    let mut seeds = Vec::new();
+    for line in SAMPLES.lines() {
+        if let Some(digits) = line.strip_prefix("    ") {
+            let bytes = HEXLOWER.decode(digits.as_bytes()).expect("digits");
+            seeds.push([&[kind], &bytes[..]].concat());
+        } else if !line.starts_with(' ') {
+            let found = TYPES.iter().position(|name| line.starts_with(name));
+            // "Request" is the beginning of no other name, nor is any of them.
+            kind = found.expect("a known type") as u8;
+        }
+    }
+    seeds
+}
