@@ -74,6 +74,11 @@ impl App {
         Self::of(router, metrics)
     }
 
+    /// The service behind all paths, for who has connections of another kind.
+    pub fn into_router(self) -> Router {
+        self.router
+    }
+
     /// Paths of another kind, for anybody.
     pub(crate) fn of(router: Router, metrics: Arc<Metrics>) -> Self {
         let router = router.layer(from_fn_with_state(Arc::clone(&metrics), metrics::count));
