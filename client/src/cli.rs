@@ -156,6 +156,8 @@ pub(crate) enum Word {
     Local(Local),
     /// Break a network on purpose, and see whether it keeps its promises
     Drill(Drill),
+    /// Measure what each level costs from each region of a network that is far apart
+    Rehearse(Rehearse),
     /// Run a registration server (the same as dkv-server)
     Server(dkv_server::Args),
     /// Run a node (the same as dkv-node)
@@ -182,6 +184,7 @@ impl Word {
             Self::Revoke { .. } => Some("revoke ID"),
             Self::Local(_)
             | Self::Drill(_)
+            | Self::Rehearse(_)
             | Self::Server(_)
             | Self::Node(_)
             | Self::Gateway(_)
@@ -317,6 +320,20 @@ pub(crate) struct Local {
     #[arg(long, value_name = "N")]
     pub(crate) replication: Option<u32>,
 
+    /// Regions, with commas between them; the nodes take turns. What is sent from one to another is
+    /// held back: 200 ms between the first two, 600 ms between any others. The prompt is in the first
+    /// one unless --region says otherwise
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) regions: Vec<Region>,
+
+    /// Other delays between the regions, one way, in milliseconds: a row for each, as in 0,200/180,0
+    #[arg(long, value_name = "MATRIX")]
+    pub(crate) delays: Option<String>,
+
+    /// Let the delays wander between zero and twice as much
+    #[arg(long)]
+    pub(crate) delays_vary: bool,
+
     /// Time that the network may take to come up
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     pub(crate) start_timeout: Duration,
@@ -343,12 +360,56 @@ impl Local {
             listen: std::net::Ipv4Addr::LOCALHOST.into(),
             shards: None,
             replication: None,
+            regions: Vec::new(),
+            delays: None,
+            delays_vary: false,
             start_timeout: Duration::from_secs(60),
             log_bytes_max: None,
             connect,
             commands: Vec::new(),
         }
     }
+}
+
+/// Arguments of `rehearse`.
+///
+/// Brings up a network of its own on this machine, whose regions are kept apart as they would be on
+/// the globe, and prints what reads and writes cost from each of them. The network is gone afterwards.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Rehearse {
+    /// Regions, with commas between them; the nodes take turns
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "us-east,us-west,singapore"
+    )]
+    pub(crate) regions: Vec<Region>,
+
+    /// Delays between the regions, one way, in milliseconds: a row for each, as in 0,200/180,0
+    /// [default: 200 between the first two, 600 between any others]
+    #[arg(long, value_name = "MATRIX")]
+    pub(crate) delays: Option<String>,
+
+    /// Let the delays wander between zero and twice as much
+    #[arg(long)]
+    pub(crate) delays_vary: bool,
+
+    /// Nodes of the network [default: one in each region, at least 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) nodes: Option<u16>,
+
+    /// Shards of the network [default: one for each region]
+    #[arg(long, value_name = "N")]
+    pub(crate) shards: Option<u32>,
+
+    /// Requests of each kind that are measured, from each region
+    #[arg(long, value_name = "N", default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) samples: u32,
+
+    #[command(flatten)]
+    pub(crate) connect: Connect,
 }
 
 /// Arguments of `drill`.

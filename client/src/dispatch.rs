@@ -17,7 +17,7 @@ use crate::load::{self, Task};
 use crate::screen::Screen;
 use crate::signals::Signals;
 use crate::store::{Connection, Session, Store};
-use crate::{admin, drill, gateway, local, pipe, prompt, roles, run};
+use crate::{admin, drill, gateway, local, pipe, prompt, rehearse, roles, run};
 
 /// Exit status for a command line that is wrong.
 const USAGE: u8 = 2;
@@ -68,6 +68,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
             Word::Server(args) => roles::server(args).await,
             Word::Local(args) => local::run(args, connect, &mut screen).await,
             Word::Drill(args) => drill::run(args, None, connect, &mut screen).await,
+            Word::Rehearse(args) => rehearse::run(args, connect, &mut screen).await,
             Word::Gateway(args) => gateway::run(args, None, connect, &mut screen).await,
             Word::Completions { shell } => completions(shell),
             other => {
@@ -151,6 +152,7 @@ async fn word_on_network(
         Word::Remove { connect, .. } | Word::Revoke { connect, .. } => (connect, Role::Admin),
         Word::Local(_)
         | Word::Drill(_)
+        | Word::Rehearse(_)
         | Word::Server(_)
         | Word::Node(_)
         | Word::Gateway(_)
@@ -193,6 +195,7 @@ async fn on_session(word: &Word, session: &Session, screen: &mut Screen) -> io::
         // They were refused before anything was connected.
         Word::Local(_)
         | Word::Drill(_)
+        | Word::Rehearse(_)
         | Word::Server(_)
         | Word::Node(_)
         | Word::Gateway(_)
@@ -253,7 +256,8 @@ pub(crate) fn with_advice(error: &ConnectError) -> String {
         }
         ConnectError::Socket(_) => "; see that this user may open sockets and files enough",
         // These say it themselves.
-        ConnectError::Join(_)
+        ConnectError::Region(_)
+        | ConnectError::Join(_)
         | ConnectError::Role(_)
         | ConnectError::NoCredentials { .. }
         | ConnectError::Expired { .. }

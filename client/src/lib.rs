@@ -33,6 +33,7 @@ mod admin;
 mod local;
 
 mod drill;
+mod rehearse;
 
 mod gateway;
 

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use dkv_wire::certificate::CertificateError;
+use dkv_wire::delays::UnknownRegion;
 use dkv_wire::id::Revision;
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError};
@@ -138,6 +139,9 @@ pub enum ConnectError {
         /// What is wrong.
         source: CertificateError,
     },
+    /// The region that was named is none of those that the network rehearses.
+    #[error("{0}")]
+    Region(#[from] UnknownRegion),
     /// No socket could be opened.
     #[error("cannot open a socket: {0}")]
     Socket(std::io::Error),

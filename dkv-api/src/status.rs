@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dkv_wire::id::NodeId;
 use dkv_wire::message::{Answer, NodeStatus, RequestBody, ServerAnswer, ServerRequest};
-use dkv_wire::network::NodeInfo;
+use dkv_wire::network::{NodeInfo, NodeState};
 
 use crate::Client;
 use crate::options::NetworkStatus;
@@ -12,6 +12,9 @@ use crate::router::Work;
 
 /// Time that each process has to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1000);
+/// The same of a node that the network takes to be alive: it may be far, and a connection to it takes a
+/// round trip before the question does.
+const LIVE_TIMEOUT: Duration = Duration::from_millis(4000);
 
 pub(crate) async fn gather(client: &Client) -> NetworkStatus {
     let shared = client.shared();
@@ -78,7 +81,11 @@ async fn ask_all(
         let client = client.clone();
         answers.spawn(async move {
             let work = Work::Direct { node: node.id, body: RequestBody::Status };
-            let answer = match client.request(work, Some(ANSWER_TIMEOUT)).await {
+            let patience = match node.state {
+                NodeState::Live | NodeState::Joining => LIVE_TIMEOUT,
+                NodeState::Suspect | NodeState::Down | NodeState::Left => ANSWER_TIMEOUT,
+            };
+            let answer = match client.request(work, Some(patience)).await {
                 Ok(Answer::Status(status)) => Ok(*status),
                 Ok(_) => Err("the answer is to another question".to_owned()),
                 Err(error) => Err(error.to_string()),

@@ -187,6 +187,10 @@ fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
 /// left at the addresses in it: so of a node to which there is no connection, the address under
 /// which it has registered is tried.
 pub(crate) fn learn(node: &Node, admission: &Admission) {
+    let begun = node.control().machine().with_directory(|directory| directory.exists());
+    if let (Some(view), false) = (&admission.view, begun.unwrap_or(false)) {
+        node.keep_apart(&view.settings.delays, &view.nodes);
+    }
     let reported = admission.view.iter().flat_map(|view| &view.nodes);
     let reported = reported.map(|node| (node.id, node.address));
     // A node registers under its new address before any coordinator can report it.

@@ -21,7 +21,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(200);
 /// How often a node that is known looks whether it still is.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Time that one attempt may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {

@@ -111,7 +111,7 @@ fn liveness(node: &Node, since: Instant) -> Liveness {
     silent
         .into_iter()
         .map(|(id, silent_ms)| {
-            let live = silent_ms <= settings.election_max_ms;
+            let live = silent_ms <= node.control().live_within_ms();
             // A group that this node is not in may have any member.
             let member = members.len() <= settings.shards as usize
                 || members.iter().any(|members| members.contains(&id));
@@ -175,7 +175,7 @@ pub(crate) fn welcome(
 
 /// How the nodes seem to this coordinator, for people.
 pub(crate) fn states(node: &Node, since: Instant) -> BTreeMap<NodeId, NodeState> {
-    let suspect_ms = node.settings().election_max_ms;
+    let suspect_ms = node.control().live_within_ms();
     let down_ms = (10 * suspect_ms).max(DOWN_AFTER.as_millis() as u64);
     let metrics = node.control().metrics();
     let metrics = metrics.borrow();

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use crate::peers::Peers;
 use crate::raft::{
-    self, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Promises, Pulses, Raft,
-    ServerState, Sessions,
+    self, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Pace, Promises, Pulses,
+    Raft, ServerState, Sessions,
 };
 use crate::reads::{self, PendingRead, Who};
 use crate::state::steward::Step;
@@ -32,7 +32,7 @@ use crate::writes::{self, Backlog, Brakes, Hold, PendingWrite};
 pub(crate) struct Group {
     id: GroupId,
     me: NodeId,
-    /// Silence after which a member is not taken to be alive, in milliseconds.
+    /// Silence after which a near member is not taken to be alive, in milliseconds.
     live_within_ms: u64,
     proposer: Arc<Proposer>,
     sessions: Sessions,
@@ -69,10 +69,12 @@ impl Group {
         let brake_log = log.clone();
         let promises = Promises::new(log.clone(), handle.clone());
         let sessions = Sessions::default();
-        let network = Network::new(id, me, peers.clone(), pulses.clone(), sessions.clone());
-        let raft = raft::start(me, config, log, machine, network).await?;
+        let pace = Pace::new(Duration::from_millis(config.heartbeat_interval));
+        let (beats, heard) = (pulses.clone(), sessions.clone());
+        let network = Network::new(id, me, peers.clone(), beats, heard, pace.clone());
+        let raft = raft::start(me, config, log, machine, network, &pace).await?;
         let member = Member::new(raft.clone(), handle.clone(), promises);
-        let proposer = Arc::new(Proposer { raft, machine: handle, pulses, peers });
+        let proposer = Arc::new(Proposer { raft, machine: handle, pulses, peers, pace });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
@@ -109,6 +111,16 @@ impl Group {
     /// openraft's handle, for its own messages.
     pub(crate) fn raft(&self) -> &Raft {
         &self.proposer.raft
+    }
+
+    /// How far the members are, and how much longer the group's times are for it.
+    pub(crate) fn pace(&self) -> &Pace {
+        self.proposer.pace()
+    }
+
+    /// Silence after which a member is not taken to be alive, in milliseconds.
+    pub(crate) fn live_within_ms(&self) -> u64 {
+        self.pace().stretch_ms(self.live_within_ms)
     }
 
     /// The state.
@@ -177,7 +189,7 @@ impl Group {
         &self,
         entry: &DirectoryEntry,
     ) -> Result<DirectoryResult, ProposeError> {
-        match raft::propose(self.raft(), entry.encode()).await? {
+        match raft::propose(self.raft(), self.pace(), entry.encode()).await? {
             (_, Outcome::Directory(result)) => Ok(result),
             (_, other) => Err(ProposeError::Unknown(format!("the directory answered {other}"))),
         }

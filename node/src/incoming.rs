@@ -27,8 +27,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
         return Close::Denied.close(&connection, "a certificate is needed");
     };
     if let Some(peer) = identity.as_node() {
-        // It is there: whatever of ours to it seemed dead should be tried again at once.
-        node.peers().redial(peer);
+        node.peers().met(peer, &connection);
     }
     let share = Arc::new(Semaphore::new(requests::CONNECTION_PARTS));
     loop {

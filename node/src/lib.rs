@@ -31,6 +31,7 @@ mod everywhere;
 mod coordinator;
 mod lookout;
 mod metronome;
+mod pacing;
 mod stewards;
 mod announce;
 mod compaction;

@@ -22,6 +22,7 @@ use std::time::Duration;
 use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::platform;
 use tokio::net::UdpSocket;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -32,50 +33,85 @@ use crate::node::Node;
 const TRY_EVERY: Duration = Duration::from_millis(10);
 /// Longest time between two looks at the leaders, and between two tries.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Time in which a kernel says that it has nobody at a port.
+/// Time in which the kernel of a near machine says that it has nobody at a port.
 const REFUSAL_WAIT: Duration = Duration::from_millis(5);
-/// Time that each voter leaves to those before it, so that two do not split the votes.
+/// Time that each voter leaves to those before it, so that two do not split the votes; if they are far,
+/// a round trip.
 const TURN: Duration = Duration::from_millis(12);
 /// Time after the first try to be elected, as the others may not have noticed yet; after each further
-/// one it is as much longer.
+/// one it is as much longer. Never less than the two rounds of votes take.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(8);
 /// Tries after which Raft's own timers are left to it: within 1.7 s, for a machine that is very busy.
 const ASKS_MAX: u32 = 20;
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
-    let mut probes: BTreeMap<NodeId, Probe> = BTreeMap::new();
+    let mut probes: BTreeMap<NodeId, Arc<Probe>> = BTreeMap::new();
+    let mut asking: BTreeSet<NodeId> = BTreeSet::new();
+    // Nobody is asked again before that.
+    let mut resting: BTreeMap<NodeId, Instant> = BTreeMap::new();
+    let mut answers: JoinSet<(NodeId, bool)> = JoinSet::new();
     let mut mourned: BTreeSet<(GroupId, Term)> = BTreeSet::new();
     loop {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
         let led = led_by_others(&node);
         mourned.retain(|(id, term)| node.group(*id).is_some_and(|group| group.term() <= *term));
         let mut next = Instant::now() + LOOK_EVERY;
-        for (leader, groups) in led {
-            let silent_at = node.peers().hearing(leader).silent_at(heartbeat);
+        for leader in led.keys().copied() {
+            if asking.contains(&leader) {
+                continue;
+            }
+            // The answer to a heartbeat is waited for before the next one is sent.
+            let round_trip = node.peers().round_trip(leader).unwrap_or_default();
+            let silent_at = node.peers().hearing(leader).silent_at(heartbeat.max(round_trip));
             let (Some(silent_at), Some(address)) = (silent_at, node.peers().address(leader)) else {
                 continue;
             };
-            if silent_at > Instant::now() {
-                next = next.min(silent_at);
+            let due = resting.get(&leader).map_or(silent_at, |until| silent_at.max(*until));
+            if due > Instant::now() {
+                next = next.min(due);
                 continue;
             }
             // Each try doubles the silence that the next one waits for.
             let silence = silent_at.elapsed().clamp(TRY_EVERY, LOOK_EVERY);
-            next = next.min(Instant::now() + silence);
-            if !refuses(&mut probes, leader, address).await {
-                continue;
-            }
-            for group in groups {
-                let term = group.term();
-                if mourned.insert((group.id(), term)) {
-                    info!(group = %group.id(), %leader, %term, "the leader's process is gone");
-                    node.spawn(succeed(node.id(), group, leader, term));
+            resting.insert(leader, Instant::now() + silence);
+            let Some(probe) = probe_of(&mut probes, leader, address).await else { continue };
+            let patience = REFUSAL_WAIT.max(round_trip * 3 / 2);
+            // A rehearsal holds back what QUIC sends; this is to take as long.
+            let held_back = node.endpoint().held_back(address);
+            asking.insert(leader);
+            answers.spawn(async move {
+                let refused = probe.refuses(patience).await;
+                if refused && !held_back.is_zero() {
+                    tokio::time::sleep(held_back).await;
                 }
+                (leader, refused)
+            });
+        }
+        // Whoever is far answers late, and holds up nobody.
+        let Ok(Some(Ok((leader, refused)))) =
+            tokio::time::timeout_at(next, next_answer(&mut answers)).await
+        else {
+            continue;
+        };
+        asking.remove(&leader);
+        // Those that it led when it was asked, and leads yet.
+        let groups = led_by_others(&node).remove(&leader).filter(|_| refused);
+        for group in groups.into_iter().flatten() {
+            let term = group.term();
+            if mourned.insert((group.id(), term)) {
+                info!(group = %group.id(), %leader, %term, "the leader's process is gone");
+                node.spawn(succeed(node.id(), group, leader, term));
             }
         }
-        tokio::time::sleep_until(next).await;
     }
+}
+
+async fn next_answer<T: 'static>(answers: &mut JoinSet<T>) -> Option<Result<T, JoinError>> {
+    if answers.is_empty() {
+        return std::future::pending().await;
+    }
+    answers.join_next().await
 }
 
 /// The groups in which this node votes and another leads, by who does.
@@ -95,7 +131,8 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
 /// may be split all the same, and Raft's own next try may be far away.
 async fn succeed(me: NodeId, group: Arc<Group>, leader: NodeId, term: Term) {
     group.forsake(leader).await;
-    let turn = TURN * turn(&group.voters(), me, leader);
+    let round_trip = group.pace().round_trip();
+    let turn = TURN.max(round_trip) * turn(&group.voters(), me, leader);
     tokio::time::sleep(turn).await;
     for ask in 1..=ASKS_MAX {
         let is_led = match group.leader() {
@@ -108,7 +145,8 @@ async fn succeed(me: NodeId, group: Arc<Group>, leader: NodeId, term: Term) {
         // What the leader sent before it was gone may be taken only now, and renews the promise.
         group.forsake(leader).await;
         group.stand().await;
-        tokio::time::sleep(ASK_AGAIN_AFTER * ask + turn).await;
+        let pause = ASK_AGAIN_AFTER * ask + turn;
+        tokio::time::sleep(pause.max(round_trip * 5 / 2)).await;
     }
 }
 
@@ -121,34 +159,51 @@ fn turn(voters: &BTreeSet<NodeId>, me: NodeId, gone: NodeId) -> u32 {
 /// A socket that is connected to where a node is.
 struct Probe {
     address: SocketAddr,
-    socket: UdpSocket,
+    socket: Option<UdpSocket>,
 }
 
-/// Whether the kernel at that address says that nobody is there.
-async fn refuses(probes: &mut BTreeMap<NodeId, Probe>, node: NodeId, address: SocketAddr) -> bool {
-    if let Some(known) = platform::refuses(address) {
-        return known;
+/// The socket for a node, made if need be; nothing if there can be none.
+async fn probe_of(
+    probes: &mut BTreeMap<NodeId, Arc<Probe>>,
+    node: NodeId,
+    address: SocketAddr,
+) -> Option<Arc<Probe>> {
+    if let Some(known) = probes.get(&node).filter(|probe| probe.address == address) {
+        return Some(Arc::clone(known));
     }
-    if probes.get(&node).is_none_or(|probe| probe.address != address) {
-        match connect(address).await {
-            Ok(socket) => drop(probes.insert(node, Probe { address, socket })),
+    // A simulated machine has no sockets but QUIC's.
+    let socket = match platform::refuses(address) {
+        Some(_) => None,
+        None => match connect(address).await {
+            Ok(socket) => Some(socket),
             Err(error) => {
                 debug!(%address, %error, "cannot look whether the leader is there");
-                return false;
+                return None;
             }
+        },
+    };
+    let probe = Arc::new(Probe { address, socket });
+    probes.insert(node, Arc::clone(&probe));
+    Some(probe)
+}
+
+impl Probe {
+    /// Whether the kernel at that address says that nobody is there.
+    async fn refuses(&self, patience: Duration) -> bool {
+        let Some(socket) = &self.socket else {
+            return platform::refuses(self.address).unwrap_or(false);
+        };
+        let refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
+        // What came too late for the last try says nothing about this one.
+        let _ = socket.take_error();
+        if let Err(error) = socket.send(&[0]).await {
+            return refused(error);
         }
-    }
-    let Some(Probe { socket, .. }) = probes.get(&node) else { return false };
-    let refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
-    // What came too late for the last try says nothing about this one.
-    let _ = socket.take_error();
-    if let Err(error) = socket.send(&[0]).await {
-        return refused(error);
-    }
-    match tokio::time::timeout(REFUSAL_WAIT, socket.recv(&mut [0; 1])).await {
-        Ok(Err(error)) => refused(error),
-        // Nothing, or something that nobody was asked for.
-        _ => false,
+        match tokio::time::timeout(patience, socket.recv(&mut [0; 1])).await {
+            Ok(Err(error)) => refused(error),
+            // Nothing, or something that nobody was asked for.
+            _ => false,
+        }
     }
 }
 
@@ -168,11 +223,12 @@ mod tests {
         let there = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
         let address = there.local_addr().expect("it is bound");
         let (mut probes, node) = (BTreeMap::new(), NodeId::random());
-        assert!(!refuses(&mut probes, node, address).await);
+        let probe = probe_of(&mut probes, node, address).await.expect("a socket");
+        assert!(!probe.refuses(REFUSAL_WAIT).await);
         drop(there);
-        assert!(refuses(&mut probes, node, address).await);
+        assert!(probe.refuses(REFUSAL_WAIT).await);
         // The error of one try is not the answer to the next.
         let _back = UdpSocket::bind(address).await.expect("the port is free again");
-        assert!(!refuses(&mut probes, node, address).await);
+        assert!(!probe.refuses(REFUSAL_WAIT).await);
     }
 }

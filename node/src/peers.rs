@@ -30,11 +30,11 @@ pub(crate) enum Lane {
     Bulk,
 }
 
-/// Time of nothing but failures after which a connection is given up.
+/// Time of nothing but failures after which a connection to a near node is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(600);
 /// Time after a failed attempt to connect in which no other is made.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Longest attempt to connect.
+/// Longest attempt to connect, the first time. The next one may take twice as long: the node may be far.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// Why there is no connection to a peer.
@@ -66,6 +66,8 @@ struct Shared {
     addresses: Mutex<BTreeMap<NodeId, SocketAddr>>,
     links: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
     hearings: Mutex<BTreeMap<NodeId, Hearing>>,
+    /// The newest connection from each node.
+    met: Mutex<BTreeMap<NodeId, quinn::Connection>>,
 }
 
 /// One connection to be, or that is.
@@ -81,6 +83,8 @@ struct LinkState {
     connection: Option<quinn::Connection>,
     address: Option<SocketAddr>,
     failing_since: Option<Instant>,
+    /// Attempts to connect that failed in a row.
+    attempts: u32,
     rest_until: Option<Instant>,
 }
 
@@ -92,6 +96,7 @@ impl Peers {
             addresses: Mutex::default(),
             links: Mutex::default(),
             hearings: Mutex::default(),
+            met: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -119,6 +124,23 @@ impl Peers {
         lock(&self.shared.hearings).entry(node).or_default().clone()
     }
 
+    /// A node has connected to this one.
+    pub(crate) fn met(&self, node: NodeId, connection: &quinn::Connection) {
+        lock(&self.shared.met).insert(node, connection.clone());
+        // It is there: whatever of ours to it seemed dead should be tried again at once.
+        self.redial(node);
+    }
+
+    /// How long a packet to a node and its acknowledgement take, as measured by now on whatever
+    /// connection there is.
+    pub(crate) fn round_trip(&self, node: NodeId) -> Option<Duration> {
+        let mut own = [Lane::Urgent, Lane::Bulk].into_iter();
+        let own = own.find_map(|lane| self.link(node, lane).open());
+        let theirs = || lock(&self.shared.met).get(&node).cloned();
+        let open = own.or_else(theirs).filter(|open| open.close_reason().is_none());
+        open.map(|open| open.rtt())
+    }
+
     /// All nodes whose address is known.
     pub(crate) fn known(&self) -> Vec<(NodeId, SocketAddr)> {
         lock(&self.shared.addresses).iter().map(|(node, address)| (*node, *address)).collect()
@@ -138,6 +160,7 @@ impl Peers {
                 Close::Done.close(&connection, "connecting anew");
             }
             state.failing_since = None;
+            state.attempts = 0;
             state.rest_until = None;
         }
     }
@@ -170,8 +193,10 @@ impl Peers {
         if lock(&link.state).rest_until.is_some_and(|until| Instant::now() < until) {
             return Err(PeerError::Resting(node));
         }
+        let attempts = lock(&link.state).attempts;
+        let patience = CONNECT_TIMEOUT * (1 << attempts.min(3));
         let connect = self.shared.endpoint.connect(address, Expect::Node(node));
-        let connected = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+        let connected = match tokio::time::timeout(patience, connect).await {
             Ok(connected) => connected,
             Err(_) => Err(ConnectError::Unreachable { address, why: "no answer".into() }),
         };
@@ -187,6 +212,7 @@ impl Peers {
                 Ok(connection)
             }
             Err(error) => {
+                state.attempts = state.attempts.saturating_add(1);
                 state.rest_until = Some(Instant::now() + RETRY_AFTER);
                 Err(error.into())
             }
@@ -198,7 +224,8 @@ impl Peers {
         let link = self.link(node, lane);
         let mut state = lock(&link.state);
         let since = *state.failing_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= GIVE_UP_AFTER {
+        let far = state.connection.as_ref().map_or(Duration::ZERO, |open| open.rtt() * 4);
+        if since.elapsed() >= GIVE_UP_AFTER.max(far) {
             state.failing_since = None;
             if let Some(connection) = state.connection.take() {
                 Close::Done.close(&connection, "no answer");

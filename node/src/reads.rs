@@ -37,7 +37,7 @@ use crate::replies::ReplyTo;
 pub(crate) const QUEUE_MAX: usize = 16 * 1024;
 /// Reads that share a round.
 const TAKE_MAX: usize = 4096;
-/// Time that a round may take before its reads are refused.
+/// Time that a round may take before its reads are refused, between near members.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Questions of one replica to its primary that are under way at once. A primary far away is asked
 /// again before it has answered the last time, or a read would wait for two of its answers.
@@ -74,7 +74,7 @@ pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, mut queue: mpsc::Rece
     let mut away = JoinSet::new();
     while queue.recv_many(&mut taken, TAKE_MAX).await > 0 {
         while away.try_join_next().is_some() {}
-        match tokio::time::timeout(ROUND_TIMEOUT, proposer.confirm_leadership()).await {
+        match tokio::time::timeout(patience(&proposer), proposer.confirm_leadership()).await {
             Ok(Ok(term)) => {
                 let receipt = who.receipt(term, Level::Strong, Some(0));
                 serve(proposer.machine(), taken.drain(..), receipt);
@@ -140,7 +140,8 @@ pub(crate) fn serve(
 async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: Vec<PendingRead>) {
     let catch_up = async {
         let body = RequestBody::Committed { shard: who.shard };
-        let answer = ask(proposer.peers(), primary, Lane::Urgent, body, ROUND_TIMEOUT).await?;
+        let answer =
+            ask(proposer.peers(), primary, Lane::Urgent, body, patience(&proposer)).await?;
         let Answer::Committed { index, term } = answer else {
             return Err(Refusal::Unavailable("the primary answered another question".into()));
         };
@@ -150,7 +151,7 @@ async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: 
             Err(_) => Err(Refusal::Unavailable("the shard is leaving this node".into())),
         }
     };
-    match tokio::time::timeout(ROUND_TIMEOUT, catch_up).await {
+    match tokio::time::timeout(patience(&proposer), catch_up).await {
         Ok(Ok(term)) => {
             let receipt = who.receipt(term, Level::Strong, Some(0));
             serve(proposer.machine(), reads.into_iter(), receipt);
@@ -161,6 +162,11 @@ async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: 
             refuse(reads.into_iter(), &Refusal::Unavailable(why.into()));
         }
     }
+}
+
+/// Time that a round may take: longer, the farther the members are.
+fn patience(proposer: &Proposer) -> Duration {
+    ROUND_TIMEOUT.max(proposer.pace().round_trip() * 3)
 }
 
 fn refuse(reads: impl Iterator<Item = PendingRead>, refusal: &Refusal) {

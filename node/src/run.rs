@@ -25,7 +25,7 @@ use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
 use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
-use crate::{announce, compaction, coordinator, incoming, lookout, memory, metronome};
+use crate::{announce, compaction, coordinator, incoming, lookout, memory, metronome, pacing};
 
 /// First port that a node tries if it is told none and had none before.
 const FIRST_PORT: u16 = 4401;
@@ -196,6 +196,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     node.spawn(coordinator::run(Arc::clone(&node)));
     node.spawn(lookout::run(Arc::clone(&node)));
     node.spawn(metronome::run(Arc::clone(&node)));
+    node.spawn(pacing::run(Arc::clone(&node)));
     node.spawn(compaction::run(Arc::clone(&node)));
     node.spawn(announce::run(Arc::clone(&node)));
     node.spawn(follow_directory(Arc::clone(&node)));

@@ -36,7 +36,7 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
                 .then(|| Desired { voters: plan.voters.clone(), learners: plan.learners.clone() })
         });
         let Some(Some(desired)) = desired else { continue };
-        let (actual, progress) = facts(&group, node.settings().election_max_ms);
+        let (actual, progress) = facts(&group);
         let Some(step) = next_step(&desired, &actual, &progress, node.id()) else { continue };
         info!(group = %group.id(), ?step, "changing members");
         match tokio::time::timeout(STEP_TIMEOUT, group.take_step(&step)).await {
@@ -47,10 +47,8 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
     }
 }
 
-fn facts(
-    group: &Group,
-    live_within_ms: u64,
-) -> (Membership, BTreeMap<dkv_wire::id::NodeId, Progress>) {
+fn facts(group: &Group) -> (Membership, BTreeMap<dkv_wire::id::NodeId, Progress>) {
+    let live_within_ms = group.live_within_ms();
     let metrics = group.metrics();
     let metrics = metrics.borrow();
     let configured = metrics.membership_config.membership();

@@ -10,6 +10,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use dkv_wire::delays::Delays;
 use dkv_wire::network::{Settings, SettingsError};
 use serde::Deserialize;
 
@@ -79,6 +80,9 @@ struct File {
     value_bytes_max: u64,
     log_bytes_max: u64,
     replace_after_ms: u64,
+    delays_between: Vec<String>,
+    delays_ms: Vec<Vec<u32>>,
+    delays_vary: bool,
 }
 
 impl Default for File {
@@ -94,6 +98,7 @@ impl Default for File {
             value_bytes_max,
             log_bytes_max,
             replace_after_ms,
+            delays,
         } = settings;
         Self {
             listen,
@@ -106,6 +111,9 @@ impl Default for File {
             value_bytes_max,
             log_bytes_max,
             replace_after_ms,
+            delays_between: delays.between,
+            delays_ms: delays.average_ms,
+            delays_vary: delays.vary,
         }
     }
 }
@@ -136,6 +144,11 @@ impl Config {
             value_bytes_max: file.value_bytes_max,
             log_bytes_max: file.log_bytes_max,
             replace_after_ms: file.replace_after_ms,
+            delays: Delays {
+                between: file.delays_between,
+                average_ms: file.delays_ms,
+                vary: file.delays_vary,
+            },
         };
         settings.check().map_err(|error| match line_of(text, error.setting) {
             Some(line) => wrong(line, error.to_string()),
@@ -249,6 +262,15 @@ mod tests {
             ("{\n \"shards\": 4\n \"replication\": 3}", "line 3: expected `,` or `}`"),
             ("", "line 1: EOF while parsing a value"),
             ("{\n \"replication\": 12}", "line 2: replication: must be from 1 to 9"),
+            (
+                "{\n \"delays_ms\": [[0, -1], [1, 0]]}",
+                "line 2: delays_ms: invalid value: integer `-1`, expected u32",
+            ),
+            (
+                "{\n \"delays_between\": [\"eu\", \"us\"],\n \"delays_ms\": [[0, 9], [8]]}",
+                "line 3: delays_ms: must have 2 numbers in the row of us, one for each of",
+            ),
+            ("{\n \"delays_between\": [\"eu\", \"eu\"]}", "line 2: delays_between: names eu twice"),
             ("{\n\n \"heartbeat_ms\": 100}", "line 1: election_min_ms: must be at least three"),
         ] {
             let said = parse(text).unwrap_err();

@@ -11,6 +11,7 @@ pub mod id;
 pub mod region;
 pub mod limits;
 pub mod network;
+pub mod delays;
 pub mod message;
 
 pub mod codec;
@@ -24,6 +25,7 @@ pub mod bearer;
 pub mod platform;
 pub mod mutants;
 pub mod tls;
+mod line;
 pub mod quic;
 pub mod gate;
 

@@ -56,6 +56,10 @@ pub const NODES_MAX: usize = 1024;
 pub const SHARDS_MAX: u32 = 1024;
 /// Voters of a group.
 pub const REPLICATION_MAX: u32 = 9;
+/// Regions and nodes between which there may be delays.
+pub const DELAYS_MAX: usize = 64;
+/// Longest average delay, one way, in milliseconds: a satellite is nearer.
+pub const DELAY_MS_MAX: u32 = 1000;
 /// Entries of the deny list.
 pub const DENIED_MAX: usize = 65_536;
 
@@ -99,6 +103,7 @@ const _: () = {
     assert!(
         DENIED_MAX * 17
             + NODES_MAX * (17 + 2 + NAME_BYTES_MAX + 2 + REGION_BYTES_MAX + 32)
+            + DELAYS_MAX * (2 + NAME_BYTES_MAX + 5 * DELAYS_MAX)
             + SHARDS_MAX as usize * (64 + 2 * REPLICATION_MAX as usize * 17)
             < SERVER_FRAME_BYTES_MAX
     );

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::delays::Delays;
 use crate::id::{GroupId, HolderId, NetworkId, NodeId, Term};
 use crate::limits;
 use crate::region::Region;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub log_bytes_max: u64,
     /// Time that a voter may be down before a learner takes its place, in milliseconds.
     pub replace_after_ms: u64,
+    /// How long what is sent between regions is held back, for rehearsal.
+    pub delays: Delays,
 }
 
 impl Default for Settings {
@@ -41,6 +44,7 @@ impl Default for Settings {
             value_bytes_max: limits::VALUE_BYTES_DEFAULT as u64,
             log_bytes_max: 256 * 1024 * 1024,
             replace_after_ms: 300_000,
+            delays: Delays::default(),
         }
     }
 }
@@ -106,7 +110,7 @@ impl Settings {
                 format!("must be at least ten elections, that is {}", 10 * self.election_max_ms),
             );
         }
-        Ok(())
+        self.delays.check()
     }
 }
 

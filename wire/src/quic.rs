@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use quinn::{
-    AckFrequencyConfig, ClientConfig, EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, AsyncUdpSocket, ClientConfig, EndpointConfig, MtuDiscoveryConfig, Runtime,
+    TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::certificate::{Credentials, identity_of};
+use crate::delays::Way;
 use crate::identity::Identity;
 use crate::limits;
+use crate::line::Line;
 use crate::platform;
 use crate::tls::{self, Admit, Expect};
 use crate::token::Fingerprint;
@@ -139,6 +142,7 @@ const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
 #[derive(Clone)]
 pub struct Endpoint {
     quinn: quinn::Endpoint,
+    line: Arc<Line>,
     credentials: Arc<RwLock<Option<Credentials>>>,
 }
 
@@ -155,8 +159,8 @@ impl Endpoint {
         secret: &[u8],
     ) -> io::Result<Self> {
         let server = server_config(&credentials, admit)?;
-        let quinn = open(listening_config(secret), Some(server), address)?;
-        Ok(Self { quinn, credentials: Arc::new(RwLock::new(Some(credentials))) })
+        let (quinn, line) = open(listening_config(secret), Some(server), address)?;
+        Ok(Self { quinn, line, credentials: Arc::new(RwLock::new(Some(credentials))) })
     }
 
     /// An endpoint that only connects. Without credentials it can do no more than
@@ -164,9 +168,9 @@ impl Endpoint {
     pub fn dial_only(credentials: Option<Credentials>) -> io::Result<Self> {
         let unspecified = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         let any = || sized(EndpointConfig::default());
-        let quinn = open(any(), None, unspecified)
+        let (quinn, line) = open(any(), None, unspecified)
             .or_else(|_| open(any(), None, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
-        Ok(Self { quinn, credentials: Arc::new(RwLock::new(credentials)) })
+        Ok(Self { quinn, line, credentials: Arc::new(RwLock::new(credentials)) })
     }
 
     /// Where it listens.
@@ -243,6 +247,17 @@ impl Endpoint {
             }
             _ => address,
         }
+    }
+
+    /// From now on, holds back what goes to these addresses and comes from them, and nothing else.
+    /// A delay that varies wanders between zero and twice its average.
+    pub fn set_ways(&self, ways: Vec<(SocketAddr, Way)>, vary: bool) {
+        self.line.set_ways(ways, vary);
+    }
+
+    /// How long an answer from an address takes on average because of [these](Self::set_ways).
+    pub fn held_back(&self, address: SocketAddr) -> Duration {
+        self.line.round_trip(address)
     }
 
     /// Closes all connections and waits until their peers have been told.
@@ -382,15 +397,19 @@ fn open(
     mut config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
     address: SocketAddr,
-) -> io::Result<quinn::Endpoint> {
+) -> io::Result<(quinn::Endpoint, Arc<Line>)> {
     let runtime = Arc::new(quinn::TokioRuntime);
-    match platform::bind(address)? {
-        None => quinn::Endpoint::new(config, server, bind(address)?, runtime),
+    let socket = match platform::bind(address)? {
+        None => runtime.wrap_udp_socket(bind(address)?)?,
         Some(socket) => {
             config.rng_seed(platform::endpoint_seed());
-            quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
+            socket
         }
-    }
+    };
+    let line = Arc::new(Line::new(socket));
+    let socket = Arc::clone(&line) as Arc<dyn AsyncUdpSocket>;
+    let quinn = quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)?;
+    Ok((quinn, line))
 }
 
 fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {

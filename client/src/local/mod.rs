@@ -25,6 +25,7 @@ mod actions;
 pub(crate) mod child;
 pub(crate) mod network;
 pub(crate) mod place;
+mod regions;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Error, Level, NetworkStatus, NodeId, NodeState, Pair, ReadOptions, Role, Value,
+    Client, Error, Level, NetworkStatus, NodeId, NodeState, Pair, ReadOptions, Region, Role, Value,
     WriteOptions, Written,
 };
 use tokio::sync::{Mutex, OnceCell};
 
 use super::child::{Child, Plan};
 use super::place::{Place, Shared, node_name};
+use super::regions::region_of;
 use crate::cli::Local;
 use crate::grammar::{Action, Scan, Target};
 use crate::screen::Screen;
@@ -58,13 +59,14 @@ impl LocalNetwork {
             role: Role::Client,
             level: args.connect.level.unwrap_or(Level::Strong),
             timeout: args.connect.timeout,
-            region: args.connect.region.clone(),
+            region: args.connect.region.clone().or_else(|| place.regions.first().cloned()),
             token_file: None,
             home: Some(place.home()),
         };
         Ok(Self {
             nodes: args.nodes.unwrap_or_else(|| match place.nodes_before() {
-                0 => NODES_DEFAULT,
+                // One in each region, at least.
+                0 => u16::try_from(place.regions.len()).unwrap_or(u16::MAX).max(NODES_DEFAULT),
                 before => before,
             }),
             place,
@@ -131,8 +133,20 @@ impl LocalNetwork {
     /// # Errors
     /// What went wrong, in one line.
     pub(crate) async fn connect(&self, role: Role) -> Result<Client, String> {
+        self.connect_in(role, self.connection.region.clone()).await
+    }
+
+    /// Another client of this network, in a region.
+    ///
+    /// # Errors
+    /// What went wrong, in one line.
+    pub(crate) async fn connect_in(
+        &self,
+        role: Role,
+        region: Option<Region>,
+    ) -> Result<Client, String> {
         let servers = vec![self.address().to_owned()];
-        let connection = Connection { servers, role, ..self.connection.clone() };
+        let connection = Connection { servers, role, region, ..self.connection.clone() };
         let session = Session::connect(&connection).await.map_err(|error| error.to_string())?;
         Ok(session.client)
     }
@@ -192,6 +206,10 @@ impl LocalNetwork {
             let server = self.address.get().cloned().unwrap_or_default();
             arguments.extend(["node".into(), server.into(), "--name".into(), name.into()]);
             arguments.extend(["--data-dir".into(), self.place.data(name).into()]);
+            let number = name.strip_prefix('n').and_then(|number| number.parse().ok());
+            if let Some(region) = number.and_then(|it| region_of(&self.place.regions, it)) {
+                arguments.extend(["--region".into(), region.as_str().into()]);
+            }
         }
         let mut plan = Plan {
             variables: Vec::new(),

@@ -4,12 +4,14 @@ use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use dkv_api::NetworkId;
+use dkv_api::{NetworkId, Region, RegionError};
+use dkv_wire::delays::Delays;
 use dkv_wire::network::Settings;
 use dkv_wire::{durable, local};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
+use super::regions;
 use crate::cli::Local;
 
 const CONFIG: &str = "config.json";
@@ -33,6 +35,8 @@ pub(crate) struct Place {
     pub(super) replication: u32,
     /// Shards of the network.
     pub(super) shards: u32,
+    /// Regions that the nodes take turns in.
+    pub(super) regions: Vec<Region>,
 }
 
 impl Place {
@@ -82,7 +86,10 @@ impl Place {
         let settled = |fields: &Map<String, Value>, name: &str, default: u32| {
             fields.get(name).and_then(Value::as_u64).map_or(default, |number| number as u32)
         };
-        let shards = settled(&fields, "shards", args.shards.unwrap_or(defaults.shards));
+        // Of several regions each has keys whose primary is there.
+        let usual = u32::try_from(args.regions.len()).unwrap_or(defaults.shards);
+        let usual = usual.max(defaults.shards);
+        let shards = settled(&fields, "shards", args.shards.unwrap_or(usual));
         let replication =
             settled(&fields, "replication", args.replication.unwrap_or(defaults.replication));
         for (name, asked, fixed) in
@@ -96,7 +103,12 @@ impl Place {
                 ));
             }
         }
-        Settings { shards, replication, ..defaults }.check().map_err(|error| error.to_string())?;
+        let delays = delays_of(&mut fields, args, &path)?;
+        let names = delays.between.iter().map(|name| name.parse());
+        let regions: Vec<Region> =
+            names.collect::<Result<_, RegionError>>().map_err(|error| error.to_string())?;
+        let settings = Settings { shards, replication, delays, ..defaults };
+        settings.check().map_err(|error| error.to_string())?;
         fields.insert("listen".into(), server.to_string().into());
         fields.entry("data_dir").or_insert_with(|| "server".into());
         fields.insert("shards".into(), shards.into());
@@ -107,7 +119,7 @@ impl Place {
         let text = serde_json::to_vec_pretty(&fields).unwrap_or_default();
         durable::write(&config, &text)
             .map_err(|error| format!("cannot write {}: {error}", config.display()))?;
-        Ok(Self { path, temporary, _lock: lock, server, is_new, replication, shards })
+        Ok(Self { path, temporary, _lock: lock, server, is_new, replication, shards, regions })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -198,6 +210,28 @@ impl Drop for Shared {
 /// What the node of that number is called.
 pub(crate) fn node_name(number: u16) -> String {
     format!("n{number}")
+}
+
+/// The delays of the network: those that are asked for, or of one that was here before, its own.
+fn delays_of(fields: &mut Map<String, Value>, args: &Local, path: &Path) -> Result<Delays, String> {
+    let asked = regions::delays(&args.regions, args.delays.as_deref(), args.delays_vary)?;
+    let mut field = |name: &str, asked: Value| fields.entry(name).or_insert(asked).clone();
+    let read = |error: serde_json::Error| format!("{}: {error}", path.join(CONFIG).display());
+    let before = Delays {
+        between: serde_json::from_value(field("delays_between", asked.between.clone().into()))
+            .map_err(read)?,
+        average_ms: serde_json::from_value(field("delays_ms", asked.average_ms.clone().into()))
+            .map_err(read)?,
+        vary: serde_json::from_value(field("delays_vary", asked.vary.into())).map_err(read)?,
+    };
+    if !asked.is_empty() && asked != before {
+        return Err(format!(
+            "the network in {} has its regions and delays for good; leave --regions, --delays and \
+             --delays-vary out, or name another directory",
+            path.display()
+        ));
+    }
+    Ok(before)
 }
 
 fn port_in(fields: &Map<String, Value>) -> Option<u16> {

@@ -43,3 +43,5 @@ mod drill;
 mod gateway;
 
 mod scans;
+
+mod regions;

@@ -102,6 +102,9 @@ impl Client {
                 let why = format!("no answer within {} ms", builder.timeout.as_millis());
                 Err(ConnectError::Unreachable(why))
             })?;
+        if let Some(view) = &view {
+            view.settings.delays.check_place(None, builder.region.as_ref())?;
+        }
         let has_server = !servers.is_empty();
         let known = connect::known_nodes(&keep, &credentials);
         let server = Server::new(servers, connection);

@@ -42,6 +42,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_wire::delays::Way;
 use dkv_wire::id::{GroupId, NodeId, SessionId};
 use dkv_wire::limits;
 use dkv_wire::message::Answer;
@@ -82,6 +83,8 @@ pub(crate) enum Effect<W> {
     Finish { waiter: W, outcome: Outcome },
     /// Ask the server for its view; then say [`Router::handle_view`] or [`Router::no_view`].
     AskServer,
+    /// Hold back what goes to these addresses and comes from them.
+    KeepApart { ways: Vec<(SocketAddr, Way)>, vary: bool },
     /// Keep these addresses for the next start.
     Remember(Vec<(NodeId, SocketAddr)>),
 }
@@ -93,6 +96,7 @@ pub(crate) struct Router<W> {
     jitter: u64,
     /// Where this client is, if it was told.
     region: Option<Region>,
+    ways: Vec<(SocketAddr, Way)>,
     view: Option<Arc<NetworkView>>,
     /// What the server said when it had no view.
     no_view: Option<String>,
@@ -118,6 +122,7 @@ impl<W> Router<W> {
             first_session,
             jitter: first_session.0.as_u64_pair().1,
             region,
+            ways: Vec::new(),
             view: None,
             no_view: None,
             ask_server_at: Duration::ZERO,

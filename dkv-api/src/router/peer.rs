@@ -58,10 +58,24 @@ impl Peer {
 
     /// Silence of this node that is worth asking others about.
     pub(crate) fn patience(&self) -> Duration {
-        match self.round_trip {
+        let usual = match self.round_trip {
             None => timing::PATIENCE_FIRST,
-            Some(time) => (time * 8).clamp(timing::PATIENCE_MIN, timing::PATIENCE_MAX),
-        }
+            Some(time) => {
+                (time * 8).clamp(timing::PATIENCE_MIN, timing::PATIENCE_MAX).max(time * 3 / 2)
+            }
+        };
+        // Of a node that is far: the way there and back, and as far again to a majority.
+        usual.max(self.reach.unwrap_or_default() * 3)
+    }
+
+    /// Time after which an answer that it gives alone is taken to be lost.
+    pub(crate) fn lost_after(&self) -> Duration {
+        timing::PROBE_LOST_AFTER.max(self.reach.unwrap_or_default() * 2)
+    }
+
+    /// Silence after which it is connected to anew.
+    pub(crate) fn reconnect_after(&self) -> Duration {
+        timing::RECONNECT_AFTER.max(self.patience() * 2)
     }
 
     /// Whether it has owed an answer for longer than `patience` and has said nothing.

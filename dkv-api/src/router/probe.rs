@@ -221,14 +221,15 @@ impl<W> Router<W> {
         if peer.up.is_none() {
             return self.dial(now, node);
         }
+        let lost_after = peer.lost_after();
         if let Some((id, since)) = peer.probe {
-            if now.saturating_sub(since) < timing::PROBE_LOST_AFTER {
+            if now.saturating_sub(since) < lost_after {
                 return;
             }
             self.take(now, id);
         }
         let work = Work::Direct { node, body: RequestBody::View };
-        let id = self.submit(now, work, 4 * timing::PROBE_LOST_AFTER, None);
+        let id = self.submit(now, work, 4 * lost_after, None);
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.probe = Some((id, now));
         }
@@ -258,7 +259,7 @@ impl<W> Router<W> {
             let long = self
                 .peers
                 .get(&node)
-                .is_some_and(|peer| peer.is_silent(now, timing::RECONNECT_AFTER));
+                .is_some_and(|peer| peer.is_silent(now, peer.reconnect_after()));
             if long {
                 self.dial(now, node);
             }

@@ -204,6 +204,7 @@ impl Script {
                     Err(Error::Unavailable(why)) => format!("{waiter}: UNAVAILABLE {why}"),
                     Err(other) => format!("{waiter}: {other}"),
                 },
+                Effect::KeepApart { ways, .. } => format!("keep apart from {} nodes", ways.len()),
                 Effect::AskServer => "ask the server".to_owned(),
                 Effect::Remember(nodes) => format!("remember {} nodes", nodes.len()),
             };

@@ -10,18 +10,19 @@ const fn ms(milliseconds: u64) -> Duration {
 pub(crate) const PATIENCE_FIRST: Duration = ms(60);
 /// Shortest such silence, however fast the node is otherwise.
 pub(crate) const PATIENCE_MIN: Duration = ms(20);
-/// Longest such silence, however slow the node is otherwise.
+/// Longest such silence, however slow a near node is otherwise. A far one has as long as its answers
+/// take, and half of that.
 pub(crate) const PATIENCE_MAX: Duration = ms(250);
 /// Time between two rounds of asking others.
 pub(crate) const PROBE_EVERY: Duration = ms(10);
-/// Time after which a question for a view is taken to be lost.
+/// Time after which a question for a view to a near node is taken to be lost.
 pub(crate) const PROBE_LOST_AFTER: Duration = ms(250);
 /// Nodes that are asked in one round.
 pub(crate) const PROBES_MAX: usize = 8;
 /// Silence after which the silent node itself is asked too, to tell a slow shard from a dead
 /// process.
 pub(crate) const PROBE_SILENT_AFTER: Duration = ms(300);
-/// Silence after which another connection is made: the process may have started again at the same
+/// Silence after which another connection to a near node is made: the process may have started again at the same
 /// address, where the old connection means nothing to it.
 pub(crate) const RECONNECT_AFTER: Duration = ms(1000);
 /// Trouble after which the server is asked.

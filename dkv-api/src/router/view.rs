@@ -35,6 +35,7 @@ impl<W> Router<W> {
         {
             return;
         }
+        self.keep_apart(&view);
         self.update_nodes(&view);
         let mut claims = vec![(GroupId::CONTROL, view.coordinator)];
         self.update_group(GroupId::CONTROL, view.nodes.iter().map(|node| node.id).collect());
@@ -61,6 +62,16 @@ impl<W> Router<W> {
         }
         self.route_parked(now);
         self.attend(now);
+    }
+
+    /// In a network that rehearses distances, a client has its own from each node.
+    fn keep_apart(&mut self, view: &NetworkView) {
+        let delays = &view.settings.delays;
+        let ways = delays.ways(delays.place(None, self.region.as_ref()), &view.nodes);
+        if ways != self.ways {
+            self.ways.clone_from(&ways);
+            self.effects.push_back(Effect::KeepApart { ways, vary: delays.vary });
+        }
     }
 
     fn update_nodes(&mut self, view: &NetworkView) {

@@ -15,8 +15,10 @@ impl Group {
     ///
     /// Returns whether this replica leads no more.
     pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
+        // The request, the vote and the word of the new leader are on their way for as long.
+        let patience = patience.max(self.pace().round_trip() * 4);
         let mut metrics = self.metrics();
-        let Some(successor) = successor(&metrics.borrow(), self.me, self.live_within_ms) else {
+        let Some(successor) = successor(&metrics.borrow(), self.me, self.live_within_ms()) else {
             return !self.leads();
         };
         // Held until the end of this function.

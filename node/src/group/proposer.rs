@@ -5,7 +5,7 @@ use dkv_wire::id::{NodeId, Term};
 use dkv_wire::message::Refusal;
 
 use crate::peers::Peers;
-use crate::raft::{self, MachineHandle, MetricsWatch, Outcome, Pulses, Raft, ServerState};
+use crate::raft::{self, MachineHandle, MetricsWatch, Outcome, Pace, Pulses, Raft, ServerState};
 use crate::state::CommandResult;
 
 /// Why something that was proposed to a group did not come to an answer.
@@ -38,6 +38,7 @@ pub(crate) struct Proposer {
     pub(super) machine: MachineHandle,
     pub(super) pulses: Pulses,
     pub(super) peers: Peers,
+    pub(super) pace: Pace,
 }
 
 impl Proposer {
@@ -46,7 +47,7 @@ impl Proposer {
         &self,
         batch: Bytes,
     ) -> Result<(Term, Vec<CommandResult>), ProposeError> {
-        match raft::propose(&self.raft, batch).await? {
+        match raft::propose(&self.raft, &self.pace, batch).await? {
             (term, Outcome::Shard(results)) => Ok((term, results)),
             (_, other) => Err(ProposeError::Unknown(format!("a shard answered {other}"))),
         }
@@ -55,7 +56,12 @@ impl Proposer {
     /// Makes sure that this replica leads and has applied what was committed before the call.
     pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
         let _hurry = self.pulses.hurry();
-        raft::confirm_leadership(&self.raft).await
+        raft::confirm_leadership(&self.raft, &self.pace).await
+    }
+
+    /// How far the group's members are, and how much longer its times are for it.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last

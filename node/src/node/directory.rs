@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use dkv_wire::delays::{Delays, Way};
 use dkv_wire::id::GroupId;
+use dkv_wire::network::{NetworkView, NodeInfo};
 use tracing::warn;
 
 use super::{Me, Node, lock};
 use crate::group::ProposeError;
 use crate::shell::unix_ms;
-use crate::state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult};
+use crate::state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed};
 
 impl Node {
     /// Changes the directory, if this node is the coordinator.
@@ -77,6 +80,19 @@ impl Node {
         !unstarted.is_empty()
     }
 
+    /// Holds back what goes to other nodes, if the network rehearses distances.
+    pub(crate) fn keep_apart(&self, delays: &Delays, nodes: &[NodeInfo]) {
+        if delays.is_empty() {
+            return;
+        }
+        let own = delays.place(Some(&self.me.name), self.me.region.as_ref());
+        let others = nodes.iter().filter(|node| node.id != self.me.id);
+        // What they send, they hold back themselves.
+        let ways = delays.ways(own, others).into_iter();
+        let ways = ways.map(|(address, way)| (address, Way { from: Duration::ZERO, ..way }));
+        self.endpoint.set_ways(ways.filter(|(_, way)| !way.to.is_zero()).collect(), delays.vary);
+    }
+
     /// Does what the directory says concerns this node: learns addresses and the deny list, starts
     /// the groups that it shall hold.
     pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), String> {
@@ -90,9 +106,10 @@ impl Node {
                 .map(|(id, _)| *id)
                 .collect();
             let denied: Vec<_> = directory.denied().iter().copied().collect();
-            (addresses, wanted, denied, directory.settings().cloned())
+            let view = directory.to_view(&Observed::default());
+            (addresses, wanted, denied, view)
         });
-        let Some((addresses, wanted, denied, settings)) = news else { return Ok(()) };
+        let Some((addresses, wanted, denied, view)) = news else { return Ok(()) };
         if denied.contains(&self.me.id.into()) {
             self.fail(format!(
                 "this node was removed from the network; to join again, start it with an empty \
@@ -109,7 +126,8 @@ impl Node {
             }
         }
         self.gate.set_denied(denied);
-        if let Some(settings) = settings {
+        if let Some(NetworkView { settings, nodes, .. }) = view {
+            self.keep_apart(&settings.delays, &nodes);
             *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
         }
         for id in wanted {

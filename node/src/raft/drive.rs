@@ -13,17 +13,24 @@ use dkv_wire::mutants::{Mutant, planted};
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError};
 use openraft::errors::{InitializeError, RaftError};
 use openraft::raft::{ReadPolicy, TransferLeaderRequest};
-use openraft::{ChangeMembers, EmptyNode, Instant};
+use openraft::{ChangeMembers, EmptyNode};
 
 use super::{
-    LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Proposal, Raft, ServerState, Types,
+    LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Pace, Proposal, Raft, ServerState,
+    Types,
 };
 use crate::group::ProposeError;
 use crate::state::steward::Step;
 use crate::wal::GroupLog;
 
-/// Longest time that a request waits while leadership changes hands.
+/// Longest time that a request waits while leadership changes hands, between near members.
 const TURNOVER_WAIT: Duration = Duration::from_millis(300);
+
+/// Longest time that a request waits while leadership changes hands: a vote and the first round of the
+/// new leader, at least.
+fn turnover_wait(pace: &Pace) -> Duration {
+    TURNOVER_WAIT.max(pace.round_trip() * 3)
+}
 
 /// Starts a group from what its log and its state say.
 pub(crate) async fn start(
@@ -32,8 +39,10 @@ pub(crate) async fn start(
     log: GroupLog,
     machine: Machine,
     network: Network,
+    pace: &Pace,
 ) -> Result<Raft, String> {
-    let raft = Raft::new(me, config, network.clone(), LogStore::new(log), machine).await;
+    let raft = Raft::new(me, config, network.clone(), LogStore::new(log), machine);
+    let raft = pace.run(raft).await;
     let raft = raft.map_err(|error| error.to_string())?;
     network.told_by(&raft);
     Ok(raft)
@@ -48,8 +57,12 @@ pub(crate) async fn initialize(raft: &Raft, me: NodeId) -> Result<(), String> {
 }
 
 /// Proposes an entry and waits until it is applied.
-pub(crate) async fn propose(raft: &Raft, entry: Bytes) -> Result<(Term, Outcome), ProposeError> {
-    let patience = tokio::time::Instant::now() + TURNOVER_WAIT;
+pub(crate) async fn propose(
+    raft: &Raft,
+    pace: &Pace,
+    entry: Bytes,
+) -> Result<(Term, Outcome), ProposeError> {
+    let patience = tokio::time::Instant::now() + turnover_wait(pace);
     loop {
         match raft.client_write(Proposal(entry.clone())).await {
             Ok(response) => return Ok((Term(*response.log_id.leader_id), response.data)),
@@ -57,9 +70,10 @@ pub(crate) async fn propose(raft: &Raft, entry: Bytes) -> Result<(Term, Outcome)
                 // A leader that was just elected takes nothing before a quorum has answered it,
                 // which it does within a round trip.
                 let fresh = forward.reason == ForwardReason::LeaseExpired;
-                if !(fresh && tokio::time::timeout_at(patience, quorum_answers(raft)).await.is_ok())
+                if !(fresh
+                    && tokio::time::timeout_at(patience, quorum_answers(raft, pace)).await.is_ok())
                 {
-                    return Err(not_leader(raft, forward).await);
+                    return Err(not_leader(raft, pace, forward).await);
                 }
             }
             Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
@@ -76,19 +90,19 @@ pub(crate) async fn propose(raft: &Raft, entry: Bytes) -> Result<(Term, Outcome)
 }
 
 /// Waits until a quorum has answered this leader within its lease, or it does not lead any more.
-async fn quorum_answers(raft: &Raft) {
-    let lease = Duration::from_millis(raft.config().election_timeout_max);
+async fn quorum_answers(raft: &Raft, pace: &Pace) {
+    let lease = pace.stretch(Duration::from_millis(raft.config().election_timeout_max));
     let _ = MetricsWatch::of(raft)
         .wait_for(|metrics| {
             let answered = metrics.last_quorum_acked.as_ref();
             metrics.state != ServerState::Leader
-                || answered.is_some_and(|answered| answered.elapsed() < lease)
+                || answered.is_some_and(|answered| answered.age() < lease)
         })
         .await;
 }
 
 /// One quorum round: this replica leads, and has applied what was committed before the call.
-pub(crate) async fn confirm_leadership(raft: &Raft) -> Result<Term, ProposeError> {
+pub(crate) async fn confirm_leadership(raft: &Raft, pace: &Pace) -> Result<Term, ProposeError> {
     if planted(Mutant::ReadWithoutQuorum) {
         let metrics = MetricsWatch::of(raft);
         let metrics = metrics.borrow();
@@ -100,7 +114,7 @@ pub(crate) async fn confirm_leadership(raft: &Raft) -> Result<Term, ProposeError
     match confirmed {
         Ok(read) => Ok(Term(**read.committed_leader_id())),
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-            Err(not_leader(raft, forward).await)
+            Err(not_leader(raft, pace, forward).await)
         }
         Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
             Err(ProposeError::Unavailable("no quorum answers".into()))
@@ -109,7 +123,7 @@ pub(crate) async fn confirm_leadership(raft: &Raft) -> Result<Term, ProposeError
     }
 }
 
-async fn not_leader(raft: &Raft, forward: ForwardToLeader<Types>) -> ProposeError {
+async fn not_leader(raft: &Raft, pace: &Pace, forward: ForwardToLeader<Types>) -> ProposeError {
     let known = match forward.reason {
         ForwardReason::LeaseExpired => {
             return ProposeError::Unavailable("no quorum answers".into());
@@ -128,7 +142,7 @@ async fn not_leader(raft: &Raft, forward: ForwardToLeader<Types>) -> ProposeErro
         metrics.state != ServerState::Leader
             && metrics.current_leader.is_some_and(|leader| leader != metrics.id)
     });
-    let _ = tokio::time::timeout(TURNOVER_WAIT, taken_over).await;
+    let _ = tokio::time::timeout(turnover_wait(pace), taken_over).await;
     let leader = metrics.borrow().current_leader;
     ProposeError::NotLeader(leader.or(forward.leader_id))
 }
@@ -175,7 +189,7 @@ pub(crate) fn silence(metrics: &Metrics) -> BTreeMap<NodeId, u64> {
         .iter()
         .filter_map(|(node, answered)| {
             let answered = answered.as_ref()?;
-            Some((*node, answered.elapsed().as_millis() as u64))
+            Some((*node, answered.age().as_millis() as u64))
         })
         .collect()
 }
@@ -188,5 +202,5 @@ pub(crate) fn since_quorum_ms(metrics: &Metrics) -> Option<u64> {
         return Some(0);
     }
     let confirmed = metrics.last_quorum_acked.as_ref()?;
-    Some(confirmed.elapsed().as_millis() as u64)
+    Some(confirmed.age().as_millis() as u64)
 }

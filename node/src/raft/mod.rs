@@ -19,6 +19,7 @@ mod pulse;
 #[cfg(test)]
 mod rig;
 mod ordered_watch;
+mod pace;
 mod promises;
 mod runtime;
 mod service;
@@ -33,6 +34,7 @@ use log::LogStore;
 pub(crate) use machine::{Looked, Machine, MachineHandle};
 pub(crate) use network::{Network, Sessions};
 pub(crate) use openraft::{Config, ServerState};
+pub(crate) use pace::Pace;
 pub(crate) use promises::Promises;
 pub(crate) use pulse::Pulses;
 pub(crate) use service::{Member, serve_append, serve_calls, serve_pulse, serve_snapshot};

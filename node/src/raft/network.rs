@@ -29,7 +29,7 @@ use super::codec::{
     Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead, encode_append,
 };
 use super::drive::since_quorum_ms;
-use super::{MetricsWatch, Pulses, Raft, Snapshot, SnapshotData, Types, Vote};
+use super::{MetricsWatch, Pace, Pulses, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::peers::{Lane, Peers};
 
 mod session;
@@ -52,6 +52,7 @@ pub(crate) struct Network {
     peers: Peers,
     pulses: Pulses,
     sessions: Sessions,
+    pace: Pace,
     /// What openraft says of the group, once it has begun.
     metrics: Arc<OnceLock<MetricsWatch>>,
 }
@@ -63,8 +64,9 @@ impl Network {
         peers: Peers,
         pulses: Pulses,
         sessions: Sessions,
+        pace: Pace,
     ) -> Self {
-        Self { group, me, peers, pulses, sessions, metrics: Arc::default() }
+        Self { group, me, peers, pulses, sessions, pace, metrics: Arc::default() }
     }
 
     /// The same, for whoever starts openraft with it and then tells it what that says.
@@ -126,17 +128,18 @@ impl NetworkClient {
     async fn call(&self, request: Call, option: &RPCOption) -> Result<CallAnswer, RPCError<Types>> {
         let opening = Opening::RaftCalls { group: self.network.group, from: self.network.me };
         let peers = &self.network.peers;
+        let limit = self.network.pace.stretch(option.hard_ttl());
         let conversation = async {
             let connection =
                 peers.connection(self.target, Lane::Urgent).await.map_err(|e| e.to_string())?;
             let answer: CallResult =
-                call(&connection, Some(&opening), &request, FRAME_BYTES_MAX, option.hard_ttl())
+                call(&connection, Some(&opening), &request, FRAME_BYTES_MAX, limit)
                     .await
                     .map_err(|error| error.to_string())?;
             answer
         };
         // The caller gives up at its own limit; this one is a little earlier, so that it is told.
-        match tokio::time::timeout(option.soft_ttl(), conversation).await {
+        match tokio::time::timeout(self.patience(option), conversation).await {
             Ok(Ok(answer)) => {
                 peers.answered(self.target, Lane::Urgent);
                 Ok(answer)
@@ -150,6 +153,11 @@ impl NetworkClient {
                 Err(unreachable("no answer in time"))
             }
         }
+    }
+
+    /// Time that an answer has. Openraft's own limit, which is stretched as much, is a little later.
+    fn patience(&self, option: &RPCOption) -> Duration {
+        self.network.pace.stretch(option.hard_ttl()) * 15 / 16
     }
 
     async fn open_append(&self) -> Result<(quinn::SendStream, quinn::RecvStream), RPCError<Types>> {
@@ -199,7 +207,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         let peers = &self.network.peers;
         let beat = self.network.pulses.beat(self.target, self.network.group, request);
         // Openraft's worker gives up at its own limit; this one is a little earlier.
-        match tokio::time::timeout(option.soft_ttl(), beat).await {
+        match tokio::time::timeout(self.patience(&option), beat).await {
             Ok(Ok(CallAnswer::Heartbeat(answer))) => {
                 peers.answered(self.target, Lane::Urgent);
                 Ok(answer)

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    Machine, MachineHandle, Member, MetricsWatch, Network, Promises, Pulses, Raft, Sessions,
+    Machine, MachineHandle, Member, MetricsWatch, Network, Pace, Promises, Pulses, Raft, Sessions,
     SnapshotMeta, StoredMembership, config,
 };
 use crate::disk::MemoryDisk;
@@ -39,6 +39,7 @@ pub(super) struct Replica {
     pub(super) engine: Engine,
     pub(super) peers: Peers,
     pub(super) sessions: Sessions,
+    pub(super) pace: Pace,
     pub(super) id: NodeId,
     _directory: TempDir,
 }
@@ -63,11 +64,15 @@ impl Replica {
         let config = config(&Settings::default()).unwrap();
         let pulses = Pulses::new(id, peers.clone());
         let sessions = Sessions::default();
+        let pace = Pace::new(std::time::Duration::from_millis(config.heartbeat_interval));
+        let network =
+            Network::new(SHARD, id, peers.clone(), pulses, sessions.clone(), pace.clone());
+        let log = wal.group(SHARD);
+        let raft = super::start(id, config, log, machine, network, &pace).await.unwrap();
         let promises = Promises::new(wal.group(SHARD), handle.clone());
-        let network = Network::new(SHARD, id, peers.clone(), pulses, sessions.clone());
-        let raft = super::start(id, config, wal.group(SHARD), machine, network).await.unwrap();
         let machine = handle;
-        Self { raft, machine, promises, engine, peers, sessions, id, _directory: directory }
+        let _directory = directory;
+        Self { raft, machine, promises, engine, peers, sessions, pace, id, _directory }
     }
 
     /// The same, as the other members see it.

@@ -1,16 +1,16 @@
 //! The runtime that openraft runs on: tokio, with nothing in it that is left to chance but by the
-//! platform.
+//! platform, and with each group's time at its [pace](super::pace).
 
 use std::time::Duration;
 
 use dkv_wire::platform;
-use openraft::Instant;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::impls::TokioRuntime;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::ordered_watch::OrderedWatch;
+use super::pace::{self, Moment};
 
 /// Shorter than any time that is worth to sleep.
 const GATHER: Duration = Duration::from_micros(100);
@@ -23,7 +23,7 @@ impl AsyncRuntime for Runtime {
     type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
     type JoinHandle<T: Send + 'static> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
     type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
-    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
+    type Instant = Moment;
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + Send> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = SmallRng;
@@ -37,33 +37,36 @@ impl AsyncRuntime for Runtime {
         T: Future + Send + 'static,
         T::Output: Send + 'static,
     {
-        TokioRuntime::spawn(future)
+        match pace::current() {
+            Some(pace) => TokioRuntime::spawn(async move { pace.run(future).await }),
+            None => TokioRuntime::spawn(future),
+        }
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        TokioRuntime::sleep(duration)
+        TokioRuntime::sleep(pace::stretched(duration))
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
         // openraft gathers what its log reports for a microsecond. tokio's clock has milliseconds, so
         // that would hold back every commit for one of them while the log is busy.
-        let now = Self::Instant::now();
-        let gathers = deadline.saturating_duration_since(now) < GATHER;
-        TokioRuntime::sleep_until(if gathers { now } else { deadline })
+        let now = tokio::time::Instant::now();
+        let gathers = deadline.0.saturating_duration_since(now) < GATHER;
+        tokio::time::sleep_until(if gathers { now } else { deadline.0 })
     }
 
     fn timeout<R, F: Future<Output = R> + Send>(
         duration: Duration,
         future: F,
     ) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout(duration, future)
+        TokioRuntime::timeout(pace::stretched(duration), future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + Send>(
         deadline: Self::Instant,
         future: F,
     ) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout_at(deadline, future)
+        tokio::time::timeout_at(deadline.0, future)
     }
 
     fn is_panic(join_error: &Self::JoinError) -> bool {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use dkv_wire::id::NodeId;
 use dkv_wire::limits;
 use dkv_wire::message::{Admission, ServerRefusal};
-use dkv_wire::network::{NetworkView, NodeInfo, NodeState};
+use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +33,8 @@ impl Registry {
     /// then on the network exists, and to bootstrap again could only make a second one.
     ///
     /// # Errors
-    /// `Denied` for a removed node, `NameTaken`, and `Invalid` for a name or an address that
-    /// cannot be. Then nothing has changed.
+    /// `Denied` for a removed node, `NameTaken`, and `Invalid` for a name, an address or a region
+    /// that cannot be. Then nothing has changed.
     pub fn handle_register(
         &mut self,
         node: NodeId,
@@ -47,6 +47,11 @@ impl Registry {
             Ok(name) => name,
             Err(refusal) => return (Err(refusal), Effects::NONE),
         };
+        if let Err(error) =
+            self.settings_in_force().delays.check_place(Some(&name), region.as_ref())
+        {
+            return (Err(ServerRefusal::Invalid(error.to_string())), Effects::NONE);
+        }
         let mut effects = Effects::NONE;
         if self.bootstrap.is_none() && self.coordinator.is_none() {
             self.bootstrap = Some(node);
@@ -73,6 +78,11 @@ impl Registry {
             peers: self.nodes.iter().map(|(&id, record)| (id, record.address)).collect(),
         };
         (Ok(admission), effects)
+    }
+
+    /// What the network runs with: what it was created with, or will be.
+    fn settings_in_force(&self) -> &Settings {
+        self.view.as_ref().map_or(&self.settings, |view| &view.settings)
     }
 
     /// Finds the name of a node that may register.

@@ -64,7 +64,10 @@ impl World {
         while let Some(effect) = self.script.router.poll_effect() {
             match effect {
                 Effect::Connect { node, generation, .. } => self.dialing.push((node, generation)),
-                Effect::Disconnect { .. } | Effect::AskServer | Effect::Remember(_) => {}
+                Effect::Disconnect { .. }
+                | Effect::AskServer
+                | Effect::Remember(_)
+                | Effect::KeepApart { .. } => {}
                 Effect::Send(sending) => {
                     assert!(self.up.contains(&(sending.node, sending.generation)));
                     if matches!(sending.message, Message::Write { .. }) {

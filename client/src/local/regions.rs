@@ -1,0 +1,91 @@
+//! The regions of a local network: which node is in which, and how far apart they are.
+
+use dkv_api::Region;
+use dkv_wire::delays::Delays;
+
+/// One way, in milliseconds, between the first two regions, and between any other two.
+const NEAR_MS: u32 = 200;
+const FAR_MS: u32 = 600;
+
+/// What is asked for by `--regions`, `--delays` and `--delays-vary`.
+///
+/// # Errors
+/// What is wrong with a matrix, in one line.
+pub(super) fn delays(
+    regions: &[Region],
+    matrix: Option<&str>,
+    vary: bool,
+) -> Result<Delays, String> {
+    if regions.is_empty() {
+        return match matrix {
+            Some(_) => Err("--delays needs --regions, whose distances it gives".into()),
+            None if vary => Err("--delays-vary needs --regions".into()),
+            None => Ok(Delays::default()),
+        };
+    }
+    let average_ms = match matrix {
+        Some(text) => parse(text)?,
+        None => usual(regions.len()),
+    };
+    Ok(Delays { between: regions.iter().map(ToString::to_string).collect(), average_ms, vary })
+}
+
+/// `0,200/180,0`: a row for each region, a number for each in it.
+fn parse(text: &str) -> Result<Vec<Vec<u32>>, String> {
+    let number = |text: &str| {
+        text.trim().parse().map_err(|_| {
+            format!(
+                "--delays: {text:?} is no number of milliseconds; write a row for each region with \
+                 a / between them, as in 0,200/200,0"
+            )
+        })
+    };
+    text.split('/').map(|row| row.split(',').map(number).collect()).collect()
+}
+
+fn usual(count: usize) -> Vec<Vec<u32>> {
+    let between = |from: usize, to: usize| match (from.min(to), from.max(to)) {
+        (from, to) if from == to => 0,
+        (0, 1) => NEAR_MS,
+        _ => FAR_MS,
+    };
+    (0..count).map(|from| (0..count).map(|to| between(from, to)).collect()).collect()
+}
+
+/// The region of the node of that number, from one: they take turns.
+pub(crate) fn region_of(regions: &[Region], number: u16) -> Option<&Region> {
+    let index = usize::from(number).checked_sub(1)?;
+    regions.get(index % regions.len().max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn regions(names: &[&str]) -> Vec<Region> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn three_regions_are_as_far_apart_as_is_usual() {
+        let names = regions(&["us-east", "us-west", "singapore"]);
+        let delays = delays(&names, None, false).unwrap();
+        assert_eq!(delays.between, ["us-east", "us-west", "singapore"]);
+        assert_eq!(delays.average_ms, [[0, 200, 600], [200, 0, 600], [600, 600, 0]]);
+        let of: Vec<_> =
+            (1..=4).map(|number| region_of(&names, number).unwrap().as_str()).collect();
+        assert_eq!(of, ["us-east", "us-west", "singapore", "us-east"]);
+        assert_eq!(region_of(&[], 1), None);
+    }
+
+    #[test]
+    fn a_matrix_of_ones_own() {
+        let names = regions(&["a", "b"]);
+        let own = delays(&names, Some("0, 30/40,0"), true).unwrap();
+        assert_eq!((own.average_ms, own.vary), (vec![vec![0, 30], vec![40, 0]], true));
+        let said = delays(&names, Some("0,x/1,0"), false).unwrap_err();
+        assert!(said.starts_with("--delays: \"x\" is no number of milliseconds"), "{said}");
+        assert!(delays(&[], Some("0"), false).unwrap_err().contains("needs --regions"));
+        assert_eq!(delays(&[], None, false), Ok(Delays::default()));
+    }
+}

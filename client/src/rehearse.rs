@@ -1,0 +1,233 @@
+//! `dkv rehearse`: what each level costs from each region, on a network that is as far apart.
+//!
+//! A network of real processes is brought up on this machine, with the delays between regions that
+//! are asked for. From each region a client measures each kind of request, for keys whose primaries are
+//! in each region. Beside what was measured stands what the distances alone come to: to the primary
+//! and back, and where a majority is needed, from the primary to the nearest majority and back.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use dkv_api::{Client, Error, Level, NetworkView, NodeId, ReadOptions, Region, Role};
+use dkv_wire::delays::Delays;
+
+use crate::cli::{Connect, Local, Rehearse};
+use crate::local::network::LocalNetwork;
+use crate::local::place::Place;
+use crate::screen::Screen;
+use crate::signals::Signals;
+
+/// Keys that are tried until there is one for each region with a primary.
+const KEYS_TRIED: u32 = 10_000;
+/// Time that one request may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Get(Level),
+    Put(Level),
+}
+
+const KINDS: [Kind; 6] = [
+    Kind::Get(Level::Eventual),
+    Kind::Get(Level::Session),
+    Kind::Get(Level::Strong),
+    Kind::Get(Level::All),
+    Kind::Put(Level::Strong),
+    Kind::Put(Level::All),
+];
+
+impl Kind {
+    fn name(self) -> String {
+        match self {
+            Self::Get(level) => format!("get {}", level.word()),
+            Self::Put(level) => format!("put {}", level.word()),
+        }
+    }
+}
+
+/// Times of one kind of request, from one region, for keys with their primary in one.
+struct Row {
+    from: Region,
+    kind: Kind,
+    /// By region of the primary: what was measured, and what the distances come to.
+    times: BTreeMap<Region, (Duration, Duration)>,
+}
+
+/// Brings the network up, measures, and prints the table.
+pub(crate) async fn run(mut args: Rehearse, outer: Connect, screen: &mut Screen) -> ExitCode {
+    args.connect = args.connect.clone().or(outer);
+    let mut signals = match Signals::take() {
+        Ok(signals) => signals,
+        Err(error) => return failed(screen, &format!("cannot listen for signals: {error}")),
+    };
+    let local = Local {
+        nodes: args.nodes,
+        regions: args.regions.clone(),
+        delays: args.delays.clone(),
+        delays_vary: args.delays_vary,
+        shards: args.shards,
+        ..Local::temporary(1, args.connect.clone())
+    };
+    let network = match Place::open(&local).and_then(|place| LocalNetwork::new(place, &local)) {
+        Ok(network) => network,
+        Err(problem) => return failed(screen, &problem),
+    };
+    let rehearsed = tokio::select! {
+        rehearsed = rehearse(&network, &local, args.samples, screen) => rehearsed,
+        ending = signals.next() => {
+            network.stop(screen).await;
+            return ExitCode::from(ending.status());
+        }
+    };
+    network.stop(screen).await;
+    match rehearsed {
+        Ok(rows) => match screen.line(&table(&rows, args.samples)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(problem) => failed(screen, &problem),
+    }
+}
+
+fn failed(screen: &mut Screen, problem: &str) -> ExitCode {
+    screen.error(problem);
+    ExitCode::FAILURE
+}
+
+async fn rehearse(
+    network: &LocalNetwork,
+    local: &Local,
+    samples: u32,
+    screen: &mut Screen,
+) -> Result<Vec<Row>, String> {
+    network.bring_up(local, screen).await?;
+    let mut measuring = Vec::new();
+    for region in &local.regions {
+        let client = network.connect_in(Role::Client, Some(region.clone())).await?;
+        measuring.push(measure(client, region, samples));
+    }
+    let rows = futures::future::join_all(measuring).await;
+    Ok(rows.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// Everything that is asked from one region.
+async fn measure(client: Client, from: &Region, samples: u32) -> Result<Vec<Row>, String> {
+    let view = client.view().await.map_err(|error| error.to_string())?;
+    let mut rows: Vec<Row> = KINDS
+        .into_iter()
+        .map(|kind| Row { from: from.clone(), kind, times: BTreeMap::new() })
+        .collect();
+    for (region, key) in keys(&view, from) {
+        for row in &mut rows {
+            let measured = median(&client, row.kind, &key, samples).await?;
+            let alone = geometry(&view, from, key.as_bytes(), row.kind).unwrap_or_default();
+            row.times.insert(region.clone(), (measured, alone));
+        }
+    }
+    client.close().await;
+    Ok(rows)
+}
+
+/// For each region with a primary, a key of one that is there; of this client's own.
+fn keys(view: &NetworkView, from: &Region) -> BTreeMap<Region, String> {
+    let mut keys = BTreeMap::new();
+    for number in 0..KEYS_TRIED {
+        let key = format!("rehearsal/{from}/{number}");
+        let primary = view.shard_of(key.as_bytes()).and_then(|shard| shard.primary);
+        if let Some(region) = primary.and_then(|primary| view.node(primary)?.region.clone()) {
+            keys.entry(region).or_insert(key);
+        }
+    }
+    keys
+}
+
+async fn median(client: &Client, kind: Kind, key: &str, samples: u32) -> Result<Duration, String> {
+    // The first ones open connections and sessions, and find out who is where.
+    for _ in 0..2 {
+        ask(client, kind, key).await?;
+    }
+    let mut times = Vec::new();
+    for _ in 0..samples {
+        let begun = Instant::now();
+        ask(client, kind, key).await?;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
+}
+
+async fn ask(client: &Client, kind: Kind, key: &str) -> Result<(), String> {
+    let asked = match kind {
+        Kind::Get(level) => {
+            let options = ReadOptions::from(level).timeout(TIMEOUT);
+            client.read_with(key, options).await.map(drop)
+        }
+        Kind::Put(level) => client.write_with(key, "a value", level.into()).await.map(drop),
+    };
+    match asked {
+        Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(format!("{}: {error}", kind.name())),
+    }
+}
+
+/// What the distances alone come to.
+fn geometry(view: &NetworkView, from: &Region, key: &[u8], kind: Kind) -> Option<Duration> {
+    let delays = &view.settings.delays;
+    let place = |node: NodeId| {
+        let node = view.node(node)?;
+        delays.place(Some(&node.name), node.region.as_ref())
+    };
+    let shard = view.shard_of(key)?;
+    let own = delays.place(None, Some(from))?;
+    let primary = place(shard.primary?)?;
+    // From the primary to the nearest so many of these, itself included, and back.
+    let to = |members: &mut dyn Iterator<Item = &NodeId>, majority: bool| {
+        let mut trips: Vec<Duration> =
+            members.filter_map(|node| Some(round_trip(delays, primary, place(*node)?))).collect();
+        trips.sort_unstable();
+        if majority { trips.get(trips.len() / 2).copied() } else { trips.last().copied() }
+    };
+    let there = round_trip(delays, own, primary);
+    let mut replicas = shard.voters.iter().chain(&shard.learners);
+    match kind {
+        Kind::Get(Level::Eventual | Level::Session) => {
+            replicas.filter_map(|node| Some(round_trip(delays, own, place(*node)?))).min()
+        }
+        Kind::Get(Level::Strong) | Kind::Put(Level::Strong | Level::Session | Level::Eventual) => {
+            Some(there + to(&mut shard.voters.iter(), true)?)
+        }
+        // First as a strong one, then the round to everybody.
+        Kind::Get(Level::All) | Kind::Put(Level::All) => {
+            Some(there + to(&mut shard.voters.iter(), true)? + to(&mut replicas, false)?)
+        }
+    }
+}
+
+fn round_trip(delays: &Delays, one: usize, other: usize) -> Duration {
+    delays.average(one, other) + delays.average(other, one)
+}
+
+fn table(rows: &[Row], samples: u32) -> String {
+    let primaries: Vec<&Region> = rows.first().map_or(Vec::new(), |row| row.times.keys().collect());
+    let mut lines = vec![format!(
+        "median of {samples}, in ms, by the region of the key's primary; what the distances alone come to"
+    )];
+    let mut heading = format!("{:<14}{:<14}", "FROM", "REQUEST");
+    for region in &primaries {
+        heading.push_str(&format!("{:>18}", region.as_str()));
+    }
+    lines.push(heading);
+    for row in rows {
+        let mut line = format!("{:<14}{:<14}", row.from.as_str(), row.kind.name());
+        for (measured, alone) in row.times.values() {
+            let measured = measured.as_secs_f64() * 1000.0;
+            let digits = usize::from(measured < 100.0);
+            line.push_str(&format!("{:>11.digits$} ({:>4})", measured, alone.as_millis()));
+        }
+        lines.push(line);
+    }
+    lines.join("\n")
+}
