@@ -99,13 +99,13 @@ pub(crate) async fn revoke(
     }
 }
 
-fn failed(screen: &mut Screen, problem: &str) -> bool {
+pub(crate) fn failed(screen: &mut Screen, problem: &str) -> bool {
     screen.error(problem);
     false
 }
 
 /// The node of that name or id, or whose id alone begins so.
-fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeInfo, String> {
+pub(crate) fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeInfo, String> {
     let exact = nodes.iter().find(|node| node.name == wanted || node.id.to_string() == wanted);
     if let Some(node) = exact {
         return Ok(node);

@@ -136,6 +136,29 @@ pub(crate) enum Word {
     /// Make, list and revoke join tokens
     #[command(override_usage = "dkv <ADDRESS> token create|list|revoke [OPTIONS]")]
     Token(Token),
+    /// Empty a node, and say when it may be switched off
+    #[command(override_usage = "dkv <ADDRESS> drain <NODE> [OPTIONS]")]
+    Drain {
+        /// Name or id of the node, or the beginning of its id
+        node: String,
+        /// Take it back: use the node again
+        #[arg(long)]
+        undo: bool,
+        /// Do not wait until it is empty
+        #[arg(long, conflicts_with = "undo")]
+        no_wait: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Even out what the nodes hold and lead, now
+    #[command(override_usage = "dkv <ADDRESS> rebalance [OPTIONS]")]
+    Rebalance {
+        /// Show what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
     /// Remove a node from the network for good
     #[command(override_usage = "dkv <ADDRESS> remove <NODE> [OPTIONS]")]
     Remove {
@@ -180,6 +203,8 @@ impl Word {
             Self::Load(_) => Some("load FILE"),
             Self::Verify(_) => Some("verify FILE"),
             Self::Token(_) => Some("token list"),
+            Self::Drain { .. } => Some("drain NODE"),
+            Self::Rebalance { .. } => Some("rebalance"),
             Self::Remove { .. } => Some("remove NODE"),
             Self::Revoke { .. } => Some("revoke ID"),
             Self::Local(_)
@@ -297,7 +322,7 @@ pub(crate) enum TokenAction {
 #[derive(Args, Debug)]
 pub(crate) struct Local {
     /// Nodes to start [default: 3, or as many as the directory has]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) nodes: Option<u16>,
 
     /// Directory of the network, kept at the end [default: a temporary one, removed at the end]

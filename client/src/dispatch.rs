@@ -17,7 +17,7 @@ use crate::load::{self, Task};
 use crate::screen::Screen;
 use crate::signals::Signals;
 use crate::store::{Connection, Session, Store};
-use crate::{admin, drill, gateway, local, pipe, prompt, rehearse, roles, run};
+use crate::{admin, drill, gateway, local, pipe, places, prompt, rehearse, roles, run};
 
 /// Exit status for a command line that is wrong.
 const USAGE: u8 = 2;
@@ -149,7 +149,12 @@ async fn word_on_network(
             };
             (&inner.clone().or(args.connect.clone()), Role::Admin)
         }
-        Word::Remove { connect, .. } | Word::Revoke { connect, .. } => (connect, Role::Admin),
+        // Looking changes nothing.
+        Word::Rebalance { dry_run: true, connect } => (connect, Role::Client),
+        Word::Drain { connect, .. }
+        | Word::Rebalance { connect, .. }
+        | Word::Remove { connect, .. }
+        | Word::Revoke { connect, .. } => (connect, Role::Admin),
         Word::Local(_)
         | Word::Drill(_)
         | Word::Rehearse(_)
@@ -190,6 +195,14 @@ async fn on_session(word: &Word, session: &Session, screen: &mut Screen) -> io::
         }
         Word::Verify(transfer) => load::run(Task::Verify, transfer, session, screen).await,
         Word::Token(args) => admin::token(&args.action, &session.client, screen).await,
+        Word::Drain { node, undo: true, .. } => {
+            places::undrain(node, &session.client, screen).await
+        }
+        Word::Drain { node, no_wait, .. } => {
+            places::drain(node, !no_wait, &session.client, screen).await
+        }
+        Word::Rebalance { dry_run: true, .. } => places::foresee(&session.client, screen).await,
+        Word::Rebalance { .. } => places::rebalance(&session.client, screen).await,
         Word::Remove { node, .. } => admin::remove(node, &session.client, screen).await,
         Word::Revoke { id, .. } => admin::revoke(*id, &session.client, screen).await,
         // They were refused before anything was connected.

@@ -21,6 +21,7 @@ mod run;
 mod screen;
 
 mod pipe;
+mod places;
 
 mod prompt;
 

@@ -119,7 +119,12 @@ impl Store for Fake {
     }
 
     async fn status(&self) -> NetworkStatus {
-        NetworkStatus { server: Err("no answer".into()), nodes: Vec::new(), view: None }
+        NetworkStatus {
+            server: Err("no answer".into()),
+            nodes: Vec::new(),
+            view: None,
+            placement: None,
+        }
     }
 
     fn address(&self) -> &str {

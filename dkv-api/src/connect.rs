@@ -349,7 +349,7 @@ async fn ask_node(
     let connection =
         endpoint.connect(address, expect).await.map_err(|error| failed(error.to_string()))?;
     let deadline_ms = ANSWER_TIMEOUT.as_millis() as u32;
-    let request = Request { id: 0, deadline_ms, body: RequestBody::View };
+    let request = Request { id: 0, deadline_ms, forward: false, body: RequestBody::View };
     let answer: Result<Reply, _> =
         call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, ANSWER_TIMEOUT)
             .await;

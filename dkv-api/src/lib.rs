@@ -95,6 +95,7 @@ pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::message::{
     Condition, Level, NodeStatus, Page, Pair, Reach, Receipt, ServerStatus, TokenInfo,
 };
+pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
 pub use uuid::Uuid;

@@ -134,7 +134,8 @@ impl Way<'_> {
                     continue;
                 }
                 let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
-                writer.push(&Request { id: sending.id, deadline_ms, body: sending.message.body() });
+                let (id, body) = (sending.id, sending.message.body());
+                writer.push(&Request { id, deadline_ms, forward: false, body });
                 if writer.pending() > FLUSH_BYTES
                     && let Err(error) = writer.flush().await
                 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::Revision;
-use dkv_wire::message::{Condition, Level, NodeStatus, Reach, Receipt, ServerStatus};
+use dkv_wire::message::{Condition, Level, NodeStatus, Placement, Reach, Receipt, ServerStatus};
 use dkv_wire::network::{NetworkView, NodeInfo};
 
 /// How to read.
@@ -144,4 +144,6 @@ pub struct NetworkStatus {
     pub nodes: Vec<(NodeInfo, Result<NodeStatus, String>)>,
     /// The network as this client sees it; `None` if nobody has bootstrapped it yet.
     pub view: Option<NetworkView>,
+    /// Where replicas are going; `None` if no coordinator answers.
+    pub placement: Option<Placement>,
 }

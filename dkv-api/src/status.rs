@@ -37,7 +37,17 @@ pub(crate) async fn gather(client: &Client) -> NetworkStatus {
     // The coordinator's own view is newer than what it has reported.
     let refreshed = client.request(Work::Control(RequestBody::View), Some(ANSWER_TIMEOUT / 2));
     let refreshed = async { if asked.is_empty() { None } else { refreshed.await.ok() } };
-    let (server, _, mut nodes) = tokio::join!(server, refreshed, ask_all(client, known));
+    let placed = RequestBody::Placement { forecast: false };
+    let placed = client.request(Work::Control(placed), Some(ANSWER_TIMEOUT / 2));
+    let placed = async {
+        match placed.await {
+            Ok(Answer::Placement(placement)) => Some(*placement),
+            _ => None,
+        }
+    };
+    let placed = async { if asked.is_empty() { None } else { placed.await } };
+    let (server, _, placement, mut nodes) =
+        tokio::join!(server, refreshed, placed, ask_all(client, known));
     let mut others = Vec::new();
     if let Ok(status) = &server {
         if let Some(view) = &status.view {
@@ -67,7 +77,7 @@ pub(crate) async fn gather(client: &Client) -> NetworkStatus {
     others.retain(|other| !asked.contains(&other.id));
     nodes.extend(ask_all(client, others).await);
     nodes.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
-    NetworkStatus { server, nodes, view }
+    NetworkStatus { server, nodes, view, placement }
 }
 
 async fn ask_all(

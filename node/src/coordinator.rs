@@ -2,7 +2,7 @@
 //! registration server how everything is.
 //!
 //! Every node runs this task; it acts only while the node leads the control group. It decides
-//! nothing itself: `state::placement` says what to change, and a change takes effect only once a
+//! nothing itself: `state::placement` says what to change (see [`placing`](crate::placing)), and a change takes effect only once a
 //! quorum has it. A coordinator that was deposed and does not know it yet can therefore propose
 //! nothing, and what it reports, the server refuses by its term.
 
@@ -17,21 +17,20 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::node::Node;
+use crate::placing::Placing;
 use crate::raft::{self, ServerState};
-use crate::state::placement::{self, Liveness, Sighting};
+use crate::state::placement::down_after_ms;
 use crate::state::{Announcement, DirectoryCommand, DirectoryResult};
 
 /// How often the coordinator looks at everything.
 const TICK: Duration = Duration::from_millis(100);
 /// How often it reports when nothing has changed.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Silence after which a node is taken to be dead, whatever the election times.
-const DOWN_AFTER: Duration = Duration::from_secs(5);
 
 /// One term of leading the control group.
 struct Reign {
     term: Term,
-    since: Instant,
+    placing: Placing,
 }
 
 /// Runs for the life of the node.
@@ -42,15 +41,16 @@ pub(crate) async fn run(node: Arc<Node>) {
     loop {
         let term = node.control().leads().then(|| node.control().term());
         if term != reign.as_ref().map(|reign| reign.term) {
-            reign = term.map(|term| Reign { term, since: Instant::now() });
-            if let Some(Reign { term, .. }) = reign {
+            reign = term.map(|term| Reign { term, placing: Placing::new(Instant::now()) });
+            node.set_rebalancing(false);
+            if let Some(Reign { term, .. }) = &reign {
                 info!(%term, "this node is the coordinator");
                 node.set_reign(Some(Instant::now()));
             } else {
                 node.set_reign(None);
             }
         }
-        if let Some(reign) = &reign
+        if let Some(reign) = &mut reign
             && act(&node, reign).await
         {
             // Something has changed, and more may be due at once.
@@ -68,20 +68,14 @@ pub(crate) async fn run(node: Arc<Node>) {
 }
 
 /// Takes the next step, if there is one; tells whether it succeeded.
-async fn act(node: &Arc<Node>, reign: &Reign) -> bool {
+async fn act(node: &Arc<Node>, reign: &mut Reign) -> bool {
     if let Some(create) = node.creation() {
         return propose(node, create).await;
     }
     if node.start_founded_shards().await {
         return false;
     }
-    let liveness = liveness(node, reign.since);
-    let replication = node.settings().replication;
-    let planned = node
-        .control()
-        .machine()
-        .with_directory(|directory| placement::plan(directory, &liveness, replication))
-        .flatten();
+    let planned = reign.placing.next(node);
     match planned {
         Some(command) => propose(node, command).await,
         None => false,
@@ -103,26 +97,9 @@ async fn propose(node: &Arc<Node>, command: DirectoryCommand) -> bool {
     }
 }
 
-/// How the nodes seem to this coordinator, for placement.
-fn liveness(node: &Node, since: Instant) -> Liveness {
-    let settings = node.settings();
-    let silent = silence(node, since);
-    let members: Vec<_> = node.groups().iter().map(|group| group.members()).collect();
-    silent
-        .into_iter()
-        .map(|(id, silent_ms)| {
-            let live = silent_ms <= node.control().live_within_ms();
-            // A group that this node is not in may have any member.
-            let member = members.len() <= settings.shards as usize
-                || members.iter().any(|members| members.contains(&id));
-            (id, Sighting { live, silent_ms, member })
-        })
-        .collect()
-}
-
 /// For each node of the directory, how long it has not been heard of. A node that was never heard
 /// of has been silent since the reign began.
-fn silence(node: &Node, since: Instant) -> BTreeMap<NodeId, u64> {
+pub(crate) fn silence(node: &Node, since: Instant) -> BTreeMap<NodeId, u64> {
     let reign_ms = since.elapsed().as_millis() as u64;
     let heard = raft::silence(&node.control().metrics().borrow());
     let ids = node
@@ -176,7 +153,7 @@ pub(crate) fn welcome(
 /// How the nodes seem to this coordinator, for people.
 pub(crate) fn states(node: &Node, since: Instant) -> BTreeMap<NodeId, NodeState> {
     let suspect_ms = node.control().live_within_ms();
-    let down_ms = (10 * suspect_ms).max(DOWN_AFTER.as_millis() as u64);
+    let down_ms = down_after_ms(suspect_ms);
     let metrics = node.control().metrics();
     let metrics = metrics.borrow();
     let membership = metrics.membership_config.membership();

@@ -56,7 +56,7 @@ pub(crate) fn answer(
 /// Waits until every member has applied what this replica has.
 async fn reach(group: &Group, patience: Duration) -> Reach {
     let index = group.machine().applied_index();
-    let others = group.members().into_iter().filter(|node| *node != group.who().node);
+    let others = group.voters().into_iter().filter(|node| *node != group.who().node);
     let asked = join_all(others.map(|node| has(group, node, index, patience))).await;
     let mut reach = Reach::default();
     for (node, has) in asked {

@@ -5,6 +5,7 @@ mod proposer;
 mod seen;
 
 pub(crate) use proposer::{ProposeError, Proposer};
+pub(crate) use seen::is_caught_up;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use tokio::time::Instant;
 
 use crate::peers::Peers;
 use crate::raft::{
-    self, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Pace, Promises, Pulses,
-    Raft, ServerState, Sessions,
+    self, Configured, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Pace,
+    Promises, Pulses, Raft, ServerState, Sessions,
 };
 use crate::reads::{self, PendingRead, Who};
 use crate::state::steward::Step;
@@ -215,6 +216,11 @@ impl Group {
         self.metrics().borrow().state == ServerState::Leader
     }
 
+    /// Makes sure that this replica leads and has applied what was committed before the call.
+    pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
+        self.proposer.confirm_leadership().await
+    }
+
     /// Who votes, by the newest configuration that is known here.
     pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
         self.metrics().borrow().membership_config.membership().voter_ids().collect()
@@ -256,9 +262,14 @@ impl Group {
 
     /// All members of the newest configuration that is known here.
     pub(crate) fn members(&self) -> BTreeSet<NodeId> {
-        let metrics = self.metrics();
-        let metrics = metrics.borrow();
-        metrics.membership_config.membership().nodes().map(|(node, _)| *node).collect()
+        let Configured { mut voters, others, .. } = self.configured();
+        voters.extend(others);
+        voters
+    }
+
+    /// Its members by the newest configuration that is known here.
+    pub(crate) fn configured(&self) -> Configured {
+        raft::configured(&self.metrics().borrow())
     }
 
     /// Asks for a checkpoint of the state.

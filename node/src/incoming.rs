@@ -106,7 +106,12 @@ async fn serve_stream(
         }
         Opening::RaftSnapshot { .. } => {
             let machine = group.machine().clone();
-            if let Err(why) = raft::serve_snapshot(raft, machine, from, reader, writer).await {
+            let taken = raft::serve_snapshot(raft, machine, from, reader, writer).await;
+            // One that was closed meanwhile takes nothing any more, and need not.
+            let is_open = node.group(group.id()).is_some_and(|open| Arc::ptr_eq(&open, &group));
+            if let Err(why) = taken
+                && is_open
+            {
                 node.fail(format!("group {} has stopped: {why}", group.id()));
             }
         }

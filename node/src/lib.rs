@@ -27,8 +27,12 @@ mod writes;
 mod reads;
 mod eventual;
 mod everywhere;
+mod forwarding;
 
 mod coordinator;
+mod measuring;
+mod placing;
+mod departures;
 mod lookout;
 mod metronome;
 mod pacing;

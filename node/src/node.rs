@@ -1,10 +1,12 @@
 //! A running node: everything that its tasks share.
 //!
 //! What it does with that is in the modules below: it [opens groups](opening), [does what the
-//! directory says](directory), [says how it is](seen), and [stops](stopping).
+//! directory says](directory), [knows where shards are](places), [says how it is](seen), and
+//! [stops](stopping).
 
 mod directory;
 mod opening;
+mod places;
 mod seen;
 mod stopping;
 
@@ -26,6 +28,7 @@ use self::opening::Opener;
 use crate::counters::Counters;
 use crate::data_dir::DataDir;
 use crate::group::Group;
+use crate::measuring::Heard;
 use crate::peers::Peers;
 use crate::raft::{self, Pulses};
 use crate::registration::ServerLink;
@@ -79,6 +82,14 @@ pub(crate) struct Node {
     reign: Mutex<Option<Instant>>,
     /// Where the nodes are by the directory, as it was followed last.
     listed: Mutex<BTreeMap<NodeId, SocketAddr>>,
+    /// What other nodes have told of themselves, if this one is the coordinator.
+    heard: Mutex<Heard>,
+    /// Who led the shards that are not here, when it was heard last.
+    primaries: Mutex<BTreeMap<GroupId, NodeId>>,
+    /// Held while a group is opened or closed.
+    opening: tokio::sync::Mutex<()>,
+    /// Whether an administrator wants replicas and primaries evened out at once.
+    rebalancing: AtomicBool,
     started: Instant,
     disk_full: AtomicBool,
     counters: Arc<Counters>,
@@ -132,6 +143,10 @@ impl Node {
             control,
             reign: Mutex::default(),
             listed: Mutex::default(),
+            heard: Mutex::default(),
+            primaries: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            rebalancing: AtomicBool::new(false),
             started: Instant::now(),
             disk_full: AtomicBool::new(false),
             counters: Arc::default(),
@@ -144,6 +159,7 @@ impl Node {
         for id in node.wal.groups().into_iter().filter(|id| id.is_shard()) {
             node.open_group(id).await?;
         }
+        node.delete_leftovers().await?;
         node.follow_directory().await?;
         if founder {
             node.control.initialize().await?;
@@ -245,6 +261,16 @@ impl Node {
     /// Since when this node has been the coordinator, if it is.
     pub(crate) fn reign(&self) -> Option<Instant> {
         *lock(&self.reign)
+    }
+
+    /// Says whether replicas and primaries are to be evened out at once.
+    pub(crate) fn set_rebalancing(&self, on: bool) {
+        self.rebalancing.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether replicas and primaries are to be evened out at once.
+    pub(crate) fn is_rebalancing(&self) -> bool {
+        self.rebalancing.load(Ordering::Relaxed)
     }
 
     /// Says that heartbeats of so many groups are sent now.

@@ -5,6 +5,7 @@
 //! takes its part before it is looked at and gives it back when its answer is written, so that a
 //! peer that does not read its answers is not read from.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Replies, ReplyTo};
 use crate::state::{self, Announcement, DirectoryCommand, DirectoryResult};
 use crate::writes::{PendingWrite, Place};
-use crate::{coordinator, eventual, everywhere};
+use crate::{coordinator, departures, eventual, everywhere, forwarding, placing};
 
 /// A request takes one part of its connection's share, and one more for each of these bytes.
 const BYTES_A_PART: usize = 4096;
@@ -92,6 +93,11 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
     if let Err(refusal) = allowed(peer, &request.body) {
         return reply.refuse(refusal);
     }
+    if request.forward
+        && let Some(shard) = forwarding::destination(node, &request.body)
+    {
+        return forwarding::forward(node, shard, request, reply);
+    }
     match request.body {
         RequestBody::Propose { shard, everywhere, command } => {
             let Some(group) = shard_here(node, shard) else {
@@ -155,6 +161,36 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Revoke(holder) => {
             direct(node, DirectoryCommand::Deny(holder), request.deadline_ms, reply);
         }
+        RequestBody::Drain { node: id, on } => {
+            direct(node, DirectoryCommand::Drain { node: id, on }, request.deadline_ms, reply);
+        }
+        RequestBody::Rebalance => match node.reign() {
+            Some(_) => {
+                node.set_rebalancing(true);
+                reply.send(Ok(Answer::Done));
+            }
+            None => reply.refuse(Refusal::NotPrimary { primary: node.control().leader() }),
+        },
+        RequestBody::Placement { forecast } => {
+            let report = placing::report(node, forecast);
+            reply.send(report.map(|report| Answer::Placement(Box::new(report))));
+        }
+        RequestBody::Measures(measures) => {
+            let Some(id) = peer.as_node() else { return };
+            node.hear(id, *measures);
+            reply.send(Ok(Answer::Done));
+        }
+        RequestBody::Departed(shard) => {
+            let Some(id) = peer.as_node() else { return };
+            answer(node, reply, move |node| async move {
+                let index = departures::confirm(&node, shard, id).await?;
+                Ok(Answer::Departed { index })
+            });
+        }
+        RequestBody::HandOver { shard, to } => answer(node, reply, move |node| async move {
+            placing::hand_over(&node, shard, to).await?;
+            Ok(Answer::Done)
+        }),
     }
 }
 
@@ -162,7 +198,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
 fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
     let needed = match body {
-        RequestBody::View | RequestBody::Status => return Ok(()),
+        RequestBody::View | RequestBody::Status | RequestBody::Placement { .. } => return Ok(()),
         RequestBody::Read { .. } | RequestBody::Scan { .. } | RequestBody::Propose { .. } => {
             if role != Role::Server {
                 return Ok(());
@@ -172,8 +208,14 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
         RequestBody::Announce { .. }
         | RequestBody::Leaving
         | RequestBody::Committed { .. }
-        | RequestBody::Reach { .. } => Role::Node,
-        RequestBody::RemoveNode(_) | RequestBody::Revoke(_) => Role::Admin,
+        | RequestBody::Reach { .. }
+        | RequestBody::Measures(_)
+        | RequestBody::Departed(_)
+        | RequestBody::HandOver { .. } => Role::Node,
+        RequestBody::RemoveNode(_)
+        | RequestBody::Revoke(_)
+        | RequestBody::Drain { .. }
+        | RequestBody::Rebalance => Role::Admin,
     };
     if role == needed {
         Ok(())
@@ -191,7 +233,10 @@ fn shard_here(node: &Node, shard: GroupId) -> Option<Arc<Group>> {
 /// The answer of a node that does not hold a shard.
 fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
     match node.knows_shard(shard) {
-        true => Refusal::NotPrimary { primary: None },
+        true => Refusal::NotPrimary {
+            // Whoever should have a replica knows who leads.
+            primary: node.primary_of(shard).or_else(|| node.holder_of(shard, &BTreeSet::new())),
+        },
         false => Refusal::Invalid(format!("there is no shard {shard}")),
     }
 }
@@ -224,6 +269,15 @@ fn write(node: &Node, group: &Group, command: Bytes, deadline_ms: u32, reply: Re
     }
     let expires = Instant::now() + Duration::from_millis(u64::from(deadline_ms));
     group.write(PendingWrite { command, expires, reply, place: Place::default() });
+}
+
+/// Answers when something has been done. There are few of these, so each may have a task.
+fn answer<F>(node: &Arc<Node>, reply: ReplyTo, work: impl FnOnce(Arc<Node>) -> F)
+where
+    F: Future<Output = Result<Answer, Refusal>> + Send + 'static,
+{
+    let working = work(Arc::clone(node));
+    node.spawn(async move { reply.send(working.await) });
 }
 
 /// Proposes a change of the directory. These are few, so each may have a task.

@@ -25,7 +25,10 @@ use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
 use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
-use crate::{announce, compaction, coordinator, incoming, lookout, memory, metronome, pacing};
+use crate::{
+    announce, compaction, coordinator, departures, incoming, lookout, measuring, memory, metronome,
+    pacing,
+};
 
 /// First port that a node tries if it is told none and had none before.
 const FIRST_PORT: u16 = 4401;
@@ -194,6 +197,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         incoming::serve(Arc::clone(&serving), connection, peer)
     }));
     node.spawn(coordinator::run(Arc::clone(&node)));
+    node.spawn(measuring::run(Arc::clone(&node)));
+    node.spawn(departures::run(Arc::clone(&node)));
     node.spawn(lookout::run(Arc::clone(&node)));
     node.spawn(metronome::run(Arc::clone(&node)));
     node.spawn(pacing::run(Arc::clone(&node)));

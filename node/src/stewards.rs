@@ -8,17 +8,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_wire::id::NodeId;
 use tracing::{debug, info};
 
-use crate::group::Group;
+use crate::group::{Group, is_caught_up};
 use crate::node::Node;
-use crate::raft;
+use crate::raft::{self, Configured};
 use crate::state::steward::{Desired, Membership, Progress, next_step};
 
 /// How often a leader looks.
 const TICK: Duration = Duration::from_millis(100);
-/// Entries that a learner may lack and still be promoted: about what is under way anyhow.
-const CAUGHT_UP_ENTRIES: u64 = 16;
 /// Time that one step may take before the facts are looked at again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,22 +46,16 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
     }
 }
 
-fn facts(group: &Group) -> (Membership, BTreeMap<dkv_wire::id::NodeId, Progress>) {
-    let live_within_ms = group.live_within_ms();
-    let metrics = group.metrics();
-    let metrics = metrics.borrow();
-    let configured = metrics.membership_config.membership();
-    let is_joint = configured.get_joint_config().len() > 1;
-    let voters = configured.get_joint_config().last().cloned().unwrap_or_default();
-    let learners = configured.learner_ids().collect();
-    let silence = raft::silence(&metrics);
-    let last = metrics.last_log_index.unwrap_or_default();
-    let replication = metrics.replication.iter().flatten();
-    let progress = replication.map(|(node, matched)| {
-        let live = silence.get(node).is_some_and(|silent| *silent <= live_within_ms);
-        let matched = matched.map_or(0, |matched| matched.index);
-        let caught_up = matched > 0 && last.saturating_sub(matched) <= CAUGHT_UP_ENTRIES;
-        (*node, Progress { live, caught_up })
+fn facts(group: &Group) -> (Membership, BTreeMap<NodeId, Progress>) {
+    let Configured { voters, others, is_joint, .. } = group.configured();
+    let membership = Membership { voters, learners: others, is_joint };
+    let Some(led) = group.measure() else { return (membership, BTreeMap::new()) };
+    let silence = raft::silence(&group.metrics().borrow());
+    let progress = led.members.iter().map(|member| {
+        let live =
+            silence.get(&member.node).is_some_and(|silent| *silent <= group.live_within_ms());
+        let caught_up = is_caught_up(member.matched_index, led.last_index);
+        (member.node, Progress { live, caught_up })
     });
-    (Membership { voters, learners, is_joint }, progress.collect())
+    (membership, progress.collect())
 }

@@ -72,6 +72,10 @@ pub enum Fault {
     Join,
     /// A node is removed.
     Remove,
+    /// A node is to be emptied.
+    Drain,
+    /// Replicas and primaries are to be evened out.
+    Rebalance,
 }
 
 /// All of them, with how often each comes.
@@ -99,8 +103,10 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::Stall, 4),
     (Fault::FailedSync, 4),
     (Fault::FullDisk, 4),
-    (Fault::Join, 3),
-    (Fault::Remove, 2),
+    (Fault::Join, 4),
+    (Fault::Remove, 3),
+    (Fault::Drain, 5),
+    (Fault::Rebalance, 2),
 ];
 
 /// The faults of one run.
@@ -122,6 +128,7 @@ enum End {
     Weather,
     Clock(usize),
     Disk(usize),
+    Drain(usize),
 }
 
 impl Faults {
@@ -139,7 +146,7 @@ impl Faults {
     /// Ends what is due, and begins another if it is time.
     pub fn tick(&mut self, cluster: &mut Cluster, observations: &Observations) {
         let now = cluster.now;
-        self.end_due(cluster);
+        self.end_due(cluster, observations);
         self.plan_restarts(cluster);
         let restarts = |(_, end): &(u64, End)| matches!(end, End::RestartServer);
         if !cluster.server.is_up() && !self.ends.iter().any(restarts) {
@@ -153,16 +160,16 @@ impl Faults {
     }
 
     /// Starts again what has ended, and begins nothing.
-    pub fn restart(&mut self, cluster: &mut Cluster) {
-        self.end_due(cluster);
+    pub fn restart(&mut self, cluster: &mut Cluster, observations: &Observations) {
+        self.end_due(cluster, observations);
         self.plan_restarts(cluster);
     }
 
     /// Ends everything.
-    pub fn heal(&mut self, cluster: &mut Cluster) {
+    pub fn heal(&mut self, cluster: &mut Cluster, observations: &Observations) {
         cluster.trace.line("everything heals");
         for (_, end) in std::mem::take(&mut self.ends) {
-            Self::end(&end, cluster);
+            Self::end(&end, cluster, observations);
         }
         cluster.network.mend();
         cluster.network.set_weather(Weather::CALM);
@@ -172,15 +179,15 @@ impl Faults {
         }
         for index in 0..cluster.nodes.len() {
             for end in [End::Clock(index), End::Disk(index), End::Restart(index)] {
-                Self::end(&end, cluster);
+                Self::end(&end, cluster, observations);
             }
         }
     }
 
-    fn end_due(&mut self, cluster: &mut Cluster) {
+    fn end_due(&mut self, cluster: &mut Cluster, observations: &Observations) {
         while let Some(place) = self.ends.iter().position(|(at, _)| *at <= cluster.now) {
             let (_, end) = self.ends.remove(place);
-            Self::end(&end, cluster);
+            Self::end(&end, cluster, observations);
         }
     }
 
@@ -301,6 +308,11 @@ impl Faults {
                 }
             }
             Fault::Join => {}
+            Fault::Drain => {
+                observations.order(Order::Drain(name, true));
+                self.ends.push((until + 2 * length, End::Drain(victim)));
+            }
+            Fault::Rebalance => observations.order(Order::Rebalance),
         }
     }
 
@@ -371,7 +383,7 @@ impl Faults {
         }
     }
 
-    fn end(end: &End, cluster: &mut Cluster) {
+    fn end(end: &End, cluster: &mut Cluster, observations: &Observations) {
         match end {
             End::Restart(index) => {
                 let node = &cluster.nodes[*index];
@@ -392,6 +404,10 @@ impl Faults {
                 disk.set_speed(Speed::Between(0, 1));
                 disk.set_free_bytes(None);
                 cluster.nodes[*index].machine.fail_power_after(None);
+            }
+            End::Drain(index) => {
+                let name = cluster.nodes[*index].name.clone();
+                observations.order(Order::Drain(name, false));
             }
         }
     }

@@ -23,6 +23,10 @@ const EVERY: Duration = Duration::from_millis(300);
 pub enum Order {
     /// To remove the node of that name.
     Remove(String),
+    /// To have the node of that name emptied, or used again.
+    Drain(String, bool),
+    /// To have everything evened out.
+    Rebalance,
 }
 
 /// What was seen. Clones are the same.
@@ -68,21 +72,21 @@ impl Observations {
         self.lock().hashes.len()
     }
 
-    /// Why the network is not whole: every one of these nodes must have every group, all at the same
-    /// index. Nothing if it is whole.
-    pub fn not_whole(&self, names: &[String], groups: u32) -> Option<String> {
+    /// Why the network is not whole: every one of these nodes must have the control group, and as many
+    /// of them as there are to be replicas each shard, nobody else anything, and all at the same index.
+    /// Nothing if it is whole.
+    pub fn not_whole(&self, names: &[String], groups: u32, replication: u32) -> Option<String> {
         let state = self.lock();
-        for group in 0..=groups {
-            let group = GroupId(group);
+        for group in (0..=groups).map(GroupId) {
             let mut position = None;
-            let mut leaders = 0;
+            let (mut leaders, mut holders) = (0, 0);
             for name in names {
                 let Some(status) = state.latest.get(name) else {
                     return Some(format!("{name} does not answer"));
                 };
-                let Some(seen) = status.groups.iter().find(|seen| seen.group == group) else {
-                    return Some(format!("{name} has no group {group}"));
-                };
+                let found = status.groups.iter().find(|seen| seen.group == group);
+                let Some(seen) = found else { continue };
+                holders += 1;
                 leaders += usize::from(seen.role == GroupRole::Leader);
                 let here = (seen.applied_index, seen.last_index, seen.state_hash);
                 if seen.applied_index != seen.last_index {
@@ -93,6 +97,17 @@ impl Observations {
                         "{name} is at {here:?} in group {group}, not {position:?}"
                     ));
                 }
+                let voters = seen.voters.len();
+                if group.is_shard() && voters != names.len().min(replication as usize) {
+                    return Some(format!("group {group} has {voters} voters at {name}"));
+                }
+            }
+            let wanted = match group.is_shard() {
+                true => names.len().min(replication as usize),
+                false => names.len(),
+            };
+            if holders != wanted {
+                return Some(format!("group {group} is held by {holders}, not {wanted}"));
             }
             if leaders != 1 {
                 return Some(format!("group {group} has {leaders} leaders"));
@@ -194,13 +209,19 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
     loop {
         tokio::time::sleep(EVERY).await;
         let Some(order) = observations.lock().orders.front().cloned() else { continue };
-        let Order::Remove(name) = &order;
+        let name = match &order {
+            Order::Remove(name) | Order::Drain(name, _) => name.as_str(),
+            Order::Rebalance => "",
+        };
         let nodes = client.refresh().await.map(|view| view.nodes).unwrap_or_default();
-        let done = match nodes.iter().find(|node| node.name == *name) {
-            Some(node) => client.remove_node(node.id).await,
+        let node = nodes.iter().find(|node| node.name == name).map(|node| node.id);
+        let done = match (&order, node) {
+            (Order::Remove(_), Some(node)) => client.remove_node(node).await,
+            (Order::Drain(_, on), Some(node)) => client.drain_node(node, *on).await,
+            (Order::Rebalance, _) => client.rebalance().await,
             // Only a view that has others in it says that this one is gone.
-            None if !nodes.is_empty() => Ok(()),
-            None => continue,
+            (_, None) if !nodes.is_empty() => Ok(()),
+            (_, None) => continue,
         };
         match done {
             Ok(()) => {

@@ -91,7 +91,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     watch_for_panics();
     let (settings, load, nodes) = network(&mut random);
     trace.line(format!("seed {seed}: {nodes} nodes, {settings:?}, {load:?}"));
-    let groups = settings.shards;
+    let (groups, replication) = (settings.shards, settings.replication);
     let mut cluster = Cluster::new(random.fork(), settings, CLIENTS, trace.clone())?;
     let (shared, observations) = (Shared::new(load, trace.clone()), Observations::default());
     cluster.start_server();
@@ -121,7 +121,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         faults.tick(&mut cluster, &observations);
         pass(&mut cluster, &shared, 1);
     }
-    faults.heal(&mut cluster);
+    faults.heal(&mut cluster, &observations);
     let healed = cluster.now;
     let heal_within = options.heal_within;
     shared.set_phase(Phase::Probe);
@@ -135,7 +135,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
                         "{probed} of {callers} callers could read and write everything"
                     ));
                 }
-                last = observations.not_whole(names, groups);
+                last = observations.not_whole(names, groups, replication);
                 last.clone()
             });
         if let Some(why) = whole {
@@ -198,8 +198,8 @@ fn lie(cluster: &mut Cluster, shared: &Shared, observations: &Observations, rand
 /// What kind of network a seed has, and how it is used.
 fn network(random: &mut Random) -> (Settings, Load, u64) {
     let nodes = *random.pick(&[3, 3, 3, 4, 5, 5, 7]).unwrap_or(&3);
-    let replication = if nodes >= 5 && random.per_mille(600) { 5 } else { 3 };
-    let shards = *random.pick(&[1, 1, 2, 3]).unwrap_or(&1);
+    let replication = if nodes >= 5 && random.per_mille(300) { 5 } else { 3 };
+    let shards = *random.pick(&[1, 1, 2, 3, 5]).unwrap_or(&1);
     let replace_after_ms = *random.pick(&[4000, 300_000]).unwrap_or(&300_000);
     let settings = Settings {
         replication,
@@ -292,7 +292,7 @@ fn until_with(
         if cluster.now >= end || !observations.wrong().is_empty() {
             return Some(why);
         }
-        faults.restart(cluster);
+        faults.restart(cluster, observations);
         pass(cluster, shared, 20);
     }
 }

@@ -118,10 +118,8 @@ impl Dkv {
             return false;
         }
         let groups = || answers.iter().flat_map(|node| &node.groups);
-        let complete = groups().all(|group| {
-            let members = group.voters.len() + group.learners.len();
-            group.voters.len() >= self.voters && members >= self.nodes && group.leader.is_some()
-        });
+        let complete =
+            groups().all(|group| group.voters.len() >= self.voters && group.leader.is_some());
         let furthest = |one: &dkv_api::GroupId| {
             groups().filter(|group| group.group == *one).map(|group| group.applied_index).max()
         };
@@ -129,7 +127,7 @@ impl Dkv {
         let level = groups().all(|group| {
             furthest(&group.group).is_some_and(|furthest| furthest <= group.applied_index + 64)
         });
-        complete && level && groups().count() >= self.nodes * (1 + view.shards.len())
+        complete && level && groups().count() >= self.nodes + self.voters * view.shards.len()
     }
 }
 

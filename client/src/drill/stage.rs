@@ -147,7 +147,12 @@ impl Stage {
     async fn status(&self) -> NetworkStatus {
         match self.clients.first() {
             Some(client) => client.status().await,
-            None => NetworkStatus { server: Err(String::new()), nodes: Vec::new(), view: None },
+            None => NetworkStatus {
+                server: Err(String::new()),
+                nodes: Vec::new(),
+                view: None,
+                placement: None,
+            },
         }
     }
 

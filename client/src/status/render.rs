@@ -1,11 +1,15 @@
 //! The report as people see it.
 
+use dkv_wire::message::MoveStep;
 use dkv_wire::network::NodeState;
 
 use super::table::{self, Cell, column};
 use crate::human::{bytes, moment, number, plural, time_ms};
 use crate::screen::{Tone, paint};
-use dkv_gateway::status::{Group, Node, Replica, Report, Role};
+use dkv_gateway::status::{Group, Move, Node, Replica, Report, Role};
+
+/// Learners of a group that are shown by name.
+const LEARNERS_SHOWN: usize = 3;
 
 type Paint<'a> = &'a dyn Fn(Tone, &str) -> String;
 
@@ -45,6 +49,10 @@ fn heading(report: &Report, width: Option<usize>, paint: Paint<'_>) -> String {
     line("server", server(report, paint));
     line("coordinator", coordinator(report, paint));
     line("failures", failures(report, paint));
+    if !report.moves.is_empty() {
+        let moving: Vec<String> = report.moves.iter().map(moving).collect();
+        line("moving", shorten(&moving));
+    }
     for warning in &report.warnings {
         let mut label = "!";
         for part in wrap(warning, width.map(|width| width.saturating_sub(12).max(20))) {
@@ -114,6 +122,26 @@ fn failures(report: &Report, paint: Paint<'_>) -> String {
     }
 }
 
+/// A replica on its way, in a few words.
+pub(crate) fn moving(it: &Move) -> String {
+    let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".into());
+    let way = match (&it.from, &it.to) {
+        (None, Some(to)) => format!("to {to}"),
+        (from, None) => format!("from {}", name(from)),
+        (from, to) => format!("{} to {}", name(from), name(to)),
+    };
+    let step = match it.step {
+        MoveStep::Waiting => "waiting".to_owned(),
+        MoveStep::Learning => {
+            let percent = it.matched_index * 100 / it.last_index.max(1);
+            format!("learning, {percent}% of {}", bytes(it.data_bytes))
+        }
+        MoveStep::Promoting => "promoting".to_owned(),
+        MoveStep::Removing => "removing".to_owned(),
+    };
+    format!("shard {} {way} ({step})", it.group)
+}
+
 fn shorten(names: &[String]) -> String {
     const SHOWN_MAX: usize = 5;
     match names.len().checked_sub(SHOWN_MAX) {
@@ -164,6 +192,9 @@ fn node(node: &Node) -> Vec<Cell> {
         (false, NodeState::Live | NodeState::Joining | NodeState::Suspect) => {
             Cell::new("unreachable").tone(Tone::Bad)
         }
+        (true, _) if node.retiring => Cell::new("leaving").tone(Tone::Warning),
+        (true, _) if node.draining && node.may_stop == Some(true) => Cell::new("drained"),
+        (true, _) if node.draining => Cell::new("draining").tone(Tone::Warning),
         (_, NodeState::Down) => Cell::new("down").tone(Tone::Bad),
         (_, NodeState::Live) => Cell::new("live").tone(Tone::Good),
         (_, state) => Cell::new(state.to_string()).tone(Tone::Warning),
@@ -202,7 +233,14 @@ fn group(group: &Group) -> Vec<Cell> {
     let control = group.group == 0;
     let of_shard = |text: Option<String>| or_dash(text.filter(|_| !control));
     let mut members: Vec<String> = group.voters.iter().map(member).collect();
-    members.extend(group.learners.iter().map(|learner| format!("{} (learner)", member(learner))));
+    // Everybody follows the control group: of many only the number is told.
+    match group.learners.len() {
+        0..=LEARNERS_SHOWN => {
+            let learners = group.learners.iter();
+            members.extend(learners.map(|learner| format!("{} (learner)", member(learner))));
+        }
+        many => members.push(format!("{many} learners")),
+    }
     let tone = match group.spare {
         Some(spare) if spare < 0 => Tone::Bad,
         _ if group.voters.iter().any(|voter| !voter.reachable) => Tone::Warning,

@@ -115,7 +115,7 @@ fn network(answering: &[u8]) -> NetworkStatus {
         view: None,
         settings: Settings::default(),
     };
-    NetworkStatus { server: Ok(server), nodes, view: Some(view) }
+    NetworkStatus { server: Ok(server), nodes, view: Some(view), placement: None }
 }
 
 fn shown(status: &NetworkStatus, width: usize) -> String {

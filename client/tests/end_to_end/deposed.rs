@@ -21,6 +21,13 @@ fn patient() -> serde_json::Value {
     json!({ "heartbeat_ms": 100, "election_min_ms": 1000, "election_max_ms": 1500 })
 }
 
+/// Where there is one primary, none changes hands for balance, which is a term too.
+fn patient_with_one_shard() -> serde_json::Value {
+    let mut config = patient();
+    config["shards"] = 1.into();
+    config
+}
+
 async fn write_all(client: &Client, value: &str) {
     for number in 0..KEYS {
         client.write(format!("key-{number}"), value.to_owned()).await.unwrap();
@@ -37,7 +44,7 @@ async fn terms(network: &Network, indices: &[usize]) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_coordinator_that_goes_on_serves_nothing_old() {
-    let mut network = Network::alone(patient(), 3).await;
+    let mut network = Network::alone(patient_with_one_shard(), 3).await;
     let client = network.client().await;
     let direct = Direct::join(&network, Role::Client).await;
     for round in 0..3 {
@@ -87,7 +94,7 @@ async fn a_paused_coordinator_that_goes_on_serves_nothing_old() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_comes_back_disturbs_nobody() {
-    let mut network = Network::alone(patient(), 3).await;
+    let mut network = Network::alone(patient_with_one_shard(), 3).await;
     let client = network.client().await;
     write_all(&client, "before").await;
     let coordinator = network.coordinator().await;
@@ -155,17 +162,20 @@ async fn a_coordinator_that_is_alone_takes_no_write() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_learner_of_a_leader_without_a_majority_says_how_old_its_state_is() {
-    let mut network = Network::alone(patient(), 4).await;
+async fn a_follower_of_a_leader_without_a_majority_says_how_old_its_state_is() {
+    let mut config = patient();
+    config["replication"] = 4.into();
+    let mut network = Network::alone(config, 4).await;
     let client = network.client().await;
     write_all(&client, "v").await;
     let shard = client.refresh().await.unwrap().shard_of(b"key-0").unwrap().group;
     let status = network.status_of(0).await;
     let group = status.groups.iter().find(|group| group.group == shard).unwrap();
-    let (leader, learner) = (group.leader.unwrap(), *group.learners.first().unwrap());
+    let leader = group.leader.unwrap();
+    let follower = *group.voters.iter().find(|voter| **voter != leader).unwrap();
     let direct = Direct::join(&network, Role::Client).await;
-    let learner = network.index_of(learner);
-    let connection = direct.to_node(network.nodes[learner].address()).await.unwrap();
+    let follower = network.index_of(follower);
+    let connection = direct.to_node(network.nodes[follower].address()).await.unwrap();
     let staleness = async || {
         let key = bytes::Bytes::from_static(b"key-0");
         let body =
@@ -175,7 +185,7 @@ async fn a_learner_of_a_leader_without_a_majority_says_how_old_its_state_is() {
             other => panic!("{other:?}"),
         }
     };
-    eventually("the learner is not up to date", async || {
+    eventually("the follower is not up to date", async || {
         let age = staleness().await.ok_or("it has heard of no leader")?;
         if age < 500 { Ok(()) } else { Err(format!("it is {age} ms behind")) }
     })
@@ -184,11 +194,11 @@ async fn a_learner_of_a_leader_without_a_majority_says_how_old_its_state_is() {
     // Only those two are left; the leader goes on sending heartbeats.
     let isolated = std::time::Instant::now();
     for index in 0..4 {
-        if index != learner && index != network.index_of(leader) {
+        if index != follower && index != network.index_of(leader) {
             network.pause_node(index);
         }
     }
-    eventually("the learner takes its leader's word", async || {
+    eventually("the follower takes its leader's word", async || {
         let age = staleness().await.ok_or("it has heard of no leader")?;
         if age > 3000 { Ok(()) } else { Err(format!("it says {age} ms")) }
     })
@@ -198,7 +208,7 @@ async fn a_learner_of_a_leader_without_a_majority_says_how_old_its_state_is() {
     assert!(age + 500 > before, "{age} ms after {before} ms");
 
     for index in 0..4 {
-        if index != learner && index != network.index_of(leader) {
+        if index != follower && index != network.index_of(leader) {
             network.resume_node(index);
         }
     }

@@ -239,6 +239,7 @@ async fn a_client_that_does_not_read_its_answers() {
             writer.push(&Request {
                 id,
                 deadline_ms: 10_000,
+                forward: false,
                 body: RequestBody::Read {
                     shard: shard.group,
                     key: "large".into(),

@@ -20,6 +20,8 @@ mod commands;
 
 mod joining;
 
+mod placement;
+
 mod intruders;
 
 mod directories;

@@ -34,4 +34,6 @@ mod corruption;
 
 mod membership;
 
+mod capacity;
+
 mod overload;

@@ -38,3 +38,35 @@ fn a_network_grows_to_seven_and_shrinks_to_three() {
         lab.judge(work).await;
     });
 }
+
+#[test]
+fn nodes_are_drained_one_after_the_other() {
+    let test = "nodes_are_drained_one_after_the_other";
+    if !tools::has(test, &["namespaces"]) {
+        return;
+    }
+    on_network(json!({ "shards": 6 }), 4, async |lab| {
+        let work = lab.work().await;
+        let admin = lab.client_as(Role::Admin).await;
+        for _ in 0..3 {
+            let index = lab.coordinator().await;
+            let id = lab.nodes[index].id();
+            admin.drain_node(id, true).await.unwrap();
+            eventually("it is not emptied", async || {
+                let placement = admin.placement(false).await.map_err(|error| error.to_string())?;
+                match placement.nodes.iter().find(|places| places.node == id) {
+                    Some(places) if places.may_stop => Ok(()),
+                    places => Err(format!("{places:?}, {:?}", placement.moves)),
+                }
+            })
+            .await;
+            // As it was promised: nobody misses it.
+            lab.kill_node(index);
+            work.more(50).await;
+            lab.start_node(index).await;
+            admin.drain_node(id, false).await.unwrap();
+        }
+        admin.close().await;
+        lab.judge(work).await;
+    });
+}

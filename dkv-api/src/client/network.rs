@@ -5,7 +5,7 @@ use std::time::Duration;
 use dkv_wire::bearer::{Rights, Verifier};
 use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::Role;
-use dkv_wire::message::{RequestBody, ServerAnswer, ServerRequest, TokenInfo};
+use dkv_wire::message::{Answer, Placement, RequestBody, ServerAnswer, ServerRequest, TokenInfo};
 use dkv_wire::network::NetworkView;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -79,6 +79,35 @@ impl Client {
     /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
     pub async fn remove_node(&self, node: NodeId) -> Result<(), Error> {
         self.request(Work::Control(RequestBody::RemoveNode(node)), None).await.map(|_| ())
+    }
+
+    /// Has a node emptied, or used again: `on` says which. Others take its replicas; it stays a node,
+    /// and is empty when [`NodePlaces::may_stop`](crate::NodePlaces) says so. Needs [`Role::Admin`].
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
+    pub async fn drain_node(&self, node: NodeId, on: bool) -> Result<(), Error> {
+        self.request(Work::Control(RequestBody::Drain { node, on }), None).await.map(|_| ())
+    }
+
+    /// Has replicas and primaries evened out at once, and as far as it goes. Needs [`Role::Admin`].
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
+    pub async fn rebalance(&self) -> Result<(), Error> {
+        self.request(Work::Control(RequestBody::Rebalance), None).await.map(|_| ())
+    }
+
+    /// Where replicas are and what is on its way; with `forecast` also what would be done by a
+    /// [`rebalance`](Self::rebalance).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if no coordinator answers.
+    pub async fn placement(&self, forecast: bool) -> Result<Placement, Error> {
+        match self.request(Work::Control(RequestBody::Placement { forecast }), None).await? {
+            Answer::Placement(placement) => Ok(*placement),
+            _ => Err(other_kind()),
+        }
     }
 
     /// Refuses a certificate holder from now on. Needs [`Role::Admin`].

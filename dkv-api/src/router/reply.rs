@@ -31,6 +31,7 @@ impl<W> Pending<W> {
             (Work::Control(body) | Work::Direct { body, .. }, answer) => match body {
                 RequestBody::View => matches!(answer, Answer::View(_)),
                 RequestBody::Status => matches!(answer, Answer::Status(_)),
+                RequestBody::Placement { .. } => matches!(answer, Answer::Placement(_)),
                 _ => matches!(answer, Answer::Done),
             },
             _ => false,
@@ -238,8 +239,13 @@ impl<W> Router<W> {
         }
         // A refusal tells more than that somebody else was to be asked.
         pending.why.get_or_insert_with(|| format!("{name} is not the primary"));
-        let group_id = pending.group;
+        let (group_id, by_any) = (pending.group, pending.work.whom() == Whom::Replica);
         self.park(now, id, now);
+        if by_any && let Some(group) = group_id.and_then(|group| self.groups.get_mut(&group)) {
+            // It has no replica any more, or none yet. Where there are some it knows.
+            group.replicas.retain(|replica| *replica != node);
+            self.probe(now, node);
+        }
         let Some(group) = group_id.and_then(|group| self.groups.get_mut(&group)) else { return };
         if group.primary == Some(node) {
             group.redirects += 1;

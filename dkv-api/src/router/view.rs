@@ -41,8 +41,8 @@ impl<W> Router<W> {
         self.update_group(GroupId::CONTROL, view.nodes.iter().map(|node| node.id).collect());
         for shard in &view.shards {
             claims.push((shard.group, shard.primary));
-            let replicas = shard.voters.iter().chain(&shard.learners).copied().collect();
-            self.update_group(shard.group, replicas);
+            // A learner is a replica on its way: it may have nothing yet.
+            self.update_group(shard.group, shard.voters.clone());
         }
         let had_shards = current_has_shards(self.view.as_deref());
         self.view = Some(Arc::new(view));

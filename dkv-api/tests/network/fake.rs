@@ -217,7 +217,10 @@ impl State {
                 }
                 self.propose(node, *shard, command)
             }
-            RequestBody::RemoveNode(_) | RequestBody::Revoke(_) => {
+            RequestBody::RemoveNode(_)
+            | RequestBody::Revoke(_)
+            | RequestBody::Drain { .. }
+            | RequestBody::Rebalance => {
                 let primary = self.view.as_ref().unwrap().coordinator;
                 if primary == Some(node) {
                     Ok(Answer::Done)
@@ -225,10 +228,14 @@ impl State {
                     Err(Refusal::NotPrimary { primary })
                 }
             }
+            RequestBody::Placement { .. } => Err(Refusal::Unavailable("nothing is placed".into())),
             RequestBody::Announce { .. }
             | RequestBody::Leaving
             | RequestBody::Committed { .. }
-            | RequestBody::Reach { .. } => Err(Refusal::Denied("not a node".into())),
+            | RequestBody::Reach { .. }
+            | RequestBody::Measures(_)
+            | RequestBody::Departed(_)
+            | RequestBody::HandOver { .. } => Err(Refusal::Denied("not a node".into())),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dkv_api::{GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus};
 use dkv_wire::message::{GroupRole, GroupStatus};
 
-use super::report::{Coordinator, Group, Node, Replica, Report, Role, Server};
+use super::report::{Coordinator, Group, Move, Node, Replica, Report, Role, Server};
 
 /// Computes the report of a status. `address` is where the server was asked.
 pub fn report(status: &NetworkStatus, address: &str) -> Report {
@@ -31,6 +31,7 @@ pub fn report(status: &NetworkStatus, address: &str) -> Report {
         warnings: Vec::new(),
         nodes,
         groups,
+        moves: said.moves(),
     };
     report.warnings = warnings(&report, &said);
     report
@@ -226,6 +227,8 @@ impl<'a> Said<'a> {
         groups: &[Group],
     ) -> Node {
         let own = answer.as_ref().ok();
+        let mut placed = self.status.placement.iter().flat_map(|placement| &placement.nodes);
+        let places = placed.find(|places| places.node == info.id);
         let members = || {
             let all = groups.iter().flat_map(|group| group.voters.iter().chain(&group.learners));
             all.filter(|member| member.id == info.id)
@@ -259,7 +262,24 @@ impl<'a> Said<'a> {
             fsync_us: own.map(|own| own.fsync_us),
             disk_full: own.is_some_and(|own| own.disk_full),
             server_seen_ms: own.and_then(|own| own.server_seen_ms),
+            draining: places.is_some_and(|places| places.draining),
+            retiring: places.is_some_and(|places| places.retiring),
+            may_stop: places.map(|places| places.may_stop),
         }
+    }
+
+    fn moves(&self) -> Vec<Move> {
+        let moves = self.status.placement.iter().flat_map(|placement| &placement.moves);
+        let moves = moves.map(|it| Move {
+            group: it.group.0,
+            from: it.from.map(|node| self.name(node)),
+            to: it.to.map(|node| self.name(node)),
+            step: it.step,
+            matched_index: it.matched_index,
+            last_index: it.last_index,
+            data_bytes: it.bytes,
+        });
+        moves.collect()
     }
 
     /// Groups with two replicas that have applied the same entries and differ, which must not be.
@@ -312,9 +332,15 @@ fn warnings(report: &Report, said: &Said<'_>) -> Vec<String> {
             warnings.push(format!("{name}: no leader answers; an election may be under way"));
         }
     }
+    let placed = said.status.placement.iter().flat_map(|placement| &placement.nodes);
+    let obstacles: Vec<(NodeId, &String)> =
+        placed.filter_map(|places| Some((places.node, places.obstacle.as_ref()?))).collect();
     for node in &report.nodes {
         if let Some(error) = node.error.as_ref().filter(|_| node.state != NodeState::Left) {
             warnings.push(format!("{} does not answer: {error}", node.name));
+        }
+        if let Some(why) = obstacles.iter().find(|(id, _)| *id == node.id).map(|(_, why)| why) {
+            warnings.push(format!("{} cannot be emptied: {why}", node.name));
         }
         if node.disk_full {
             warnings.push(format!("{} refuses writes: its disk is full", node.name));

@@ -12,7 +12,7 @@ mod build;
 mod report;
 
 pub use build::{group_name, report};
-pub use report::{Coordinator, Group, Node, Replica, Report, Role, Server};
+pub use report::{Coordinator, Group, Move, Node, Replica, Report, Role, Server};
 
 /// The report as a JSON document.
 pub fn json(report: &Report) -> String {

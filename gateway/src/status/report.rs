@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use dkv_wire::id::NodeId;
+use dkv_wire::message::MoveStep;
 use dkv_wire::network::NodeState;
 use dkv_wire::region::Region;
 use serde::Serialize;
@@ -30,6 +31,8 @@ pub struct Report {
     pub nodes: Vec<Node>,
     /// The control group, and then the shards.
     pub groups: Vec<Group>,
+    /// Replicas that are on their way.
+    pub moves: Vec<Move>,
 }
 
 /// The registration server.
@@ -125,6 +128,12 @@ pub struct Node {
     pub disk_full: bool,
     /// How long ago it last spoke with the server.
     pub server_seen_ms: Option<u64>,
+    /// Whether it is to be emptied.
+    pub draining: bool,
+    /// Whether it is to be removed.
+    pub retiring: bool,
+    /// Whether nothing would miss it if it were switched off. `null` if no coordinator answers.
+    pub may_stop: Option<bool>,
 }
 
 /// A Raft group.
@@ -168,4 +177,23 @@ pub struct Replica {
     pub applied_lag: Option<u64>,
     /// How long ago it last answered its leader.
     pub silent_ms: Option<u64>,
+}
+
+/// A replica that is on its way.
+#[derive(Clone, Debug, Serialize)]
+pub struct Move {
+    /// The shard.
+    pub group: u32,
+    /// Name of the node whose replica goes, if one does.
+    pub from: Option<String>,
+    /// Name of the node that gets one, if one does.
+    pub to: Option<String>,
+    /// How far it is: `waiting`, `learning`, `promoting` or `removing`.
+    pub step: MoveStep,
+    /// Last entry that the node has which gets one.
+    pub matched_index: u64,
+    /// Last entry that there is.
+    pub last_index: u64,
+    /// Bytes of keys and values in the shard.
+    pub data_bytes: u64,
 }

@@ -15,12 +15,20 @@ impl Group {
     ///
     /// Returns whether this replica leads no more.
     pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
+        let successor = successor(&self.metrics().borrow(), self.me, self.live_within_ms());
+        match successor {
+            Some(successor) => self.hand_over_to(successor, patience).await,
+            None => !self.leads(),
+        }
+    }
+
+    /// Hands leadership to that voter, and waits until that is done.
+    ///
+    /// Returns whether this replica leads no more.
+    pub(crate) async fn hand_over_to(&self, successor: NodeId, patience: Duration) -> bool {
         // The request, the vote and the word of the new leader are on their way for as long.
         let patience = patience.max(self.pace().round_trip() * 4);
         let mut metrics = self.metrics();
-        let Some(successor) = successor(&metrics.borrow(), self.me, self.live_within_ms()) else {
-            return !self.leads();
-        };
         // Held until the end of this function.
         let _hold = self.hold(patience / 2).await;
         if self.raft().trigger().transfer_leader(successor).await.is_err() {

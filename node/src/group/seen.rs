@@ -3,11 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use dkv_wire::id::{NodeId, Term};
-use dkv_wire::message::{GroupRole, GroupStatus, ReplicaStatus};
+use dkv_wire::message::{GroupRole, GroupStatus, LedGroup, MemberProgress, ReplicaStatus};
 
 use super::Group;
 use crate::observer::GroupFigures;
 use crate::raft::{self, Metrics, ServerState};
+
+/// Entries that a member may lack and still be taken to have all: about what is under way anyhow.
+const CAUGHT_UP_ENTRIES: u64 = 16;
 
 impl Group {
     /// What only this node can know.
@@ -30,6 +33,35 @@ impl Group {
                 self.leaders_seen.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// What the coordinator is told of it, if this replica leads.
+    pub(crate) fn measure(&self) -> Option<LedGroup> {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        if metrics.state != ServerState::Leader {
+            return None;
+        }
+        let configured = raft::configured(&metrics);
+        let silence = raft::silence(&metrics);
+        let last_index = metrics.last_log_index.unwrap_or_default();
+        let others = metrics.replication.iter().flatten().filter(|(node, _)| **node != self.me);
+        let members = others.map(|(node, matched)| {
+            let matched_index = index(*matched);
+            let live = silence.get(node).is_some_and(|silent| *silent <= self.live_within_ms());
+            let is_ready = live && is_caught_up(matched_index, last_index);
+            MemberProgress { node: *node, matched_index, is_ready }
+        });
+        Some(LedGroup {
+            group: self.id,
+            term: Term(metrics.current_term),
+            voters: configured.voters.into_iter().collect(),
+            learners: configured.others.into_iter().collect(),
+            is_joint: configured.is_joint,
+            bytes: self.machine().summary().bytes,
+            last_index,
+            members: members.collect(),
+        })
     }
 
     /// How this replica is.
@@ -83,4 +115,9 @@ fn replicas(metrics: &Metrics, me: NodeId) -> Vec<ReplicaStatus> {
             silent_ms: silent.get(node).copied(),
         })
         .collect()
+}
+
+/// Whether a member with the first has all but the newest entries of a log that ends with the second.
+pub(crate) fn is_caught_up(matched_index: u64, last_index: u64) -> bool {
+    matched_index > 0 && last_index.saturating_sub(matched_index) <= CAUGHT_UP_ENTRIES
 }

@@ -131,9 +131,7 @@ impl Node {
             *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
         }
         for id in wanted {
-            if self.group(id).is_none() {
-                self.open_group(id).await?;
-            }
+            self.open_group(id).await?;
         }
         Ok(())
     }

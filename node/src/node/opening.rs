@@ -1,9 +1,11 @@
-//! Groups: opening them, and noticing when one breaks.
+//! Groups: opening and closing them, and noticing when one breaks.
 
 use std::sync::{Arc, PoisonError};
 
 use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::platform::run_blocking;
+use tokio::sync::oneshot;
+use tracing::info;
 
 use super::Node;
 use crate::data_dir::{self, DataDir};
@@ -15,7 +17,12 @@ use crate::stewards;
 use crate::wal::Wal;
 
 impl Node {
+    /// Opens a group, unless it is open.
     pub(super) async fn open_group(self: &Arc<Self>, id: GroupId) -> Result<(), String> {
+        let _opening = self.opening.lock().await;
+        if self.group(id).is_some() {
+            return Ok(());
+        }
         let opener = Opener {
             me: self.me.id,
             directory: &self.directory,
@@ -32,11 +39,69 @@ impl Node {
         Ok(())
     }
 
+    /// Closes a group that does not count on this node any more, by that entry of its log, and deletes
+    /// all that is here of it.
+    pub(crate) async fn close_group(
+        self: &Arc<Self>,
+        id: GroupId,
+        departed: u64,
+    ) -> Result<(), String> {
+        let opening = self.opening.lock().await;
+        let Some(group) = self.group(id) else { return Ok(()) };
+        // From here on nobody finds it. What is under way in it ends with it.
+        self.forget_group(id);
+        group.stop().await;
+        let is_member_again = group.configured().index > departed;
+        drop(group);
+        if !is_member_again {
+            self.delete_group(id).await?;
+            info!(group = %id, "the replica was deleted: the shard has others");
+        }
+        drop(opening);
+        if is_member_again {
+            self.open_group(id).await?;
+        }
+        // It may have been wanted again meanwhile, when it was still open.
+        self.follow_directory().await
+    }
+
+    /// Deletes log and rows of a group that is not open. The log goes first: rows without one are
+    /// known to be left over.
+    async fn delete_group(&self, id: GroupId) -> Result<(), String> {
+        let (done, forgotten) = oneshot::channel();
+        let told = Box::new(move |result| drop(done.send(result)));
+        self.wal.group(id).forget(told).map_err(|error| error.to_string())?;
+        match forgotten.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("the log has stopped".into()),
+        }
+        self.delete_rows(id).await
+    }
+
+    async fn delete_rows(&self, id: GroupId) -> Result<(), String> {
+        let engine = self.engine.clone();
+        let removed = run_blocking(move || engine.group(id)?.remove()).await;
+        removed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Deletes the rows of groups whose log was deleted just before a crash.
+    pub(super) async fn delete_leftovers(&self) -> Result<(), String> {
+        let known = self.wal.groups();
+        let stored = self.engine.stored().map_err(|error| error.to_string())?;
+        for id in stored.into_iter().filter(|id| id.is_shard() && !known.contains(id)) {
+            info!(group = %id, "deleting what is left of a replica");
+            self.delete_rows(id).await?;
+        }
+        Ok(())
+    }
+
     /// Starts what goes with every group: its steward, and those who notice if it breaks.
     pub(super) fn attend(self: &Arc<Self>, group: &Arc<Group>) {
-        self.spawn(stewards::run(Arc::clone(self), Arc::clone(group)));
+        // They end with the group: one that is closed is not broken.
+        group.spawn(stewards::run(Arc::clone(self), Arc::clone(group)));
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
-        self.spawn(async move {
+        group.spawn(async move {
             let problem = replica.promises().broken().await;
             let directory = node.directory.path().to_owned();
             let marked = run_blocking(move || data_dir::condemn(&directory, &problem));
@@ -45,8 +110,9 @@ impl Node {
                 Err(error) => node.fail(error.to_string()),
             }
         });
-        let (node, group) = (Arc::clone(self), Arc::clone(group));
-        self.spawn(async move {
+        let (node, watched) = (Arc::clone(self), Arc::clone(group));
+        group.spawn(async move {
+            let group = watched;
             let mut metrics = group.metrics();
             let broken = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
             let why = match broken {

@@ -1,11 +1,13 @@
 //! How the network and this node look from here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::message::NodeStatus;
 use dkv_wire::network::{NetworkView, NodeState};
 
-use super::Node;
+use super::{Node, lock};
 use crate::coordinator;
 use crate::counters::Counters;
 use crate::observer::Figures;
@@ -19,14 +21,32 @@ impl Node {
             let control = control.borrow();
             (dkv_wire::id::Term(control.current_term), control.current_leader)
         };
-        let primaries = self.groups().into_iter().filter(|group| group.id().is_shard());
-        let primaries = primaries.filter_map(|group| Some((group.id(), group.leader()?))).collect();
+        let mut primaries: BTreeMap<GroupId, NodeId> = lock(&self.primaries).clone();
+        let mut members = BTreeMap::new();
+        if self.reign().is_some() && coordinator == Some(self.me.id) {
+            for (group, (leader, led)) in self.heard(|heard, now| heard.led(now)) {
+                primaries.insert(group, leader);
+                let of = |nodes: Vec<NodeId>| nodes.into_iter().collect();
+                members.insert(group, (of(led.voters), of(led.learners)));
+            }
+        }
+        for group in self.groups().into_iter().filter(|group| group.id().is_shard()) {
+            let configured = group.configured();
+            // Of a group that it is no member of, it knows what was.
+            if configured.voters.contains(&self.me.id) {
+                match group.leader() {
+                    Some(leader) => drop(primaries.insert(group.id(), leader)),
+                    None => drop(primaries.remove(&group.id())),
+                }
+                members.insert(group.id(), (configured.voters, configured.others));
+            }
+        }
         let states = match self.reign() {
             Some(since) if coordinator == Some(self.me.id) => coordinator::states(self, since),
             // A replicant knows of the coordinator's and its own life only; the rest it assumes.
             _ => self.peers.known().into_iter().map(|(id, _)| (id, NodeState::Live)).collect(),
         };
-        let mut observed = Observed { term, coordinator, states, primaries };
+        let mut observed = Observed { term, coordinator, states, primaries, members };
         observed.states.insert(self.me.id, NodeState::Live);
         self.control.machine().with_directory(|directory| directory.to_view(&observed))?
     }

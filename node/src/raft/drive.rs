@@ -204,3 +204,30 @@ pub(crate) fn since_quorum_ms(metrics: &Metrics) -> Option<u64> {
     let confirmed = metrics.last_quorum_acked.as_ref()?;
     Some(confirmed.age().as_millis() as u64)
 }
+
+/// The members of a group by the newest configuration that is known here.
+pub(crate) struct Configured {
+    /// Index of the entry that it is in.
+    pub(crate) index: u64,
+    /// Whether that entry is applied here, and so committed.
+    pub(crate) is_applied: bool,
+    /// Nodes whose vote counts; of a joint configuration, those of the newer half.
+    pub(crate) voters: BTreeSet<NodeId>,
+    /// All other members.
+    pub(crate) others: BTreeSet<NodeId>,
+    /// Whether it is joint.
+    pub(crate) is_joint: bool,
+}
+
+/// The members of a group, as its metrics have them.
+pub(crate) fn configured(metrics: &Metrics) -> Configured {
+    let stored = &metrics.membership_config;
+    let index = stored.log_id().as_ref().map_or(0, |log_id| log_id.index);
+    let applied = metrics.last_applied.as_ref().map_or(0, |log_id| log_id.index);
+    let membership = stored.membership();
+    let voters = membership.get_joint_config().last().cloned().unwrap_or_default();
+    let all = membership.nodes().map(|(node, _)| *node);
+    let others = all.filter(|node| !voters.contains(node)).collect();
+    let is_joint = membership.get_joint_config().len() > 1;
+    Configured { index, is_applied: index <= applied, voters, others, is_joint }
+}

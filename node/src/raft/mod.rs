@@ -28,7 +28,8 @@ pub(crate) mod untrusted;
 mod watch;
 
 pub(crate) use drive::{
-    confirm_leadership, forsake, initialize, propose, silence, since_quorum_ms, start, take_step,
+    Configured, configured, confirm_leadership, forsake, initialize, propose, silence,
+    since_quorum_ms, start, take_step,
 };
 use log::LogStore;
 pub(crate) use machine::{Looked, Machine, MachineHandle};

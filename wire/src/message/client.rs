@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::placement::{Measures, Placement};
 use super::status::NodeStatus;
 use crate::id::{GroupId, HolderId, NodeId, Revision, Serial, SessionId, Term};
 use crate::network::NetworkView;
@@ -18,6 +19,9 @@ pub struct Request {
     /// Time that the client will wait, in milliseconds. What has not been begun by then is dropped;
     /// what has been is brought to its end, whether or not anybody still waits for it.
     pub deadline_ms: u32,
+    /// Whether a node that does not serve it itself passes it on to the one that does, and the answer
+    /// back; otherwise it says where to go.
+    pub forward: bool,
     /// What is asked.
     pub body: RequestBody,
 }
@@ -83,6 +87,32 @@ pub enum RequestBody {
     RemoveNode(NodeId),
     /// From an administrator: refuse this certificate holder from now on.
     Revoke(HolderId),
+    /// From a node: how it and the groups that it leads are.
+    Measures(Box<Measures>),
+    /// From a node that the directory does not name for a shard any more: whether the shard still
+    /// counts on it.
+    Departed(GroupId),
+    /// From the coordinator: hand a shard over to that node.
+    HandOver {
+        /// The shard.
+        shard: GroupId,
+        /// Who should lead it.
+        to: NodeId,
+    },
+    /// From an administrator: empty this node, or use it again.
+    Drain {
+        /// Which node.
+        node: NodeId,
+        /// Whether it is to be emptied.
+        on: bool,
+    },
+    /// From an administrator: even out what the nodes hold and lead, now.
+    Rebalance,
+    /// Where replicas are and where they are going.
+    Placement {
+        /// Whether to tell what is going to be done besides what is under way.
+        forecast: bool,
+    },
 }
 
 /// Some of the keys of a shard, in the order of their bytes, and how much of them makes a page.
@@ -323,6 +353,14 @@ pub enum Answer {
     },
     /// To [`Command::OpenSession`], and to everything that has no more to say.
     Done,
+    /// To [`RequestBody::Departed`]: by this entry of its log, which is committed, the shard does not
+    /// count on the node that asks.
+    Departed {
+        /// Index of the entry.
+        index: u64,
+    },
+    /// To [`RequestBody::Placement`].
+    Placement(Box<Placement>),
 }
 
 /// Why a request came to nothing, and with which consequence.

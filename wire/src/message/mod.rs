@@ -5,6 +5,7 @@
 
 mod client;
 mod join;
+mod placement;
 mod server;
 mod status;
 
@@ -13,6 +14,9 @@ pub use client::{
     Refusal, Reply, Request, RequestBody, Span, Stored, Write,
 };
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, RecertifyRequest};
+pub use placement::{
+    LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
+};
 pub use server::{
     Admission, Confirmation, CoordinatorReport, NodeReport, ServerAnswer, ServerRefusal,
     ServerRequest, ServerStatus, TokenInfo,

@@ -188,3 +188,50 @@ fn the_hash_is_xxh3_as_its_authors_have_it() {
         assert_eq!(key_hash(&content[..length]), hash, "{length} bytes");
     }
 }
+
+/// Makes a key of a number.
+type Naming = fn(u64) -> Vec<u8>;
+
+/// How far counts are from being all equal: Pearson's chi-square.
+fn chi_square(counts: &[u64]) -> f64 {
+    let mean = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
+    counts.iter().map(|count| (*count as f64 - mean).powi(2) / mean).sum()
+}
+
+#[test]
+fn keys_of_all_kinds_are_spread_evenly_over_shards() {
+    const SHARDS: usize = 16;
+    const KEYS: u64 = 100_000;
+    // Of 16 counts that are all equally likely this is exceeded once in ten thousand times.
+    const CRITICAL: f64 = 44.26;
+    let shards: Vec<ShardInfo> = (1..)
+        .zip(shard_starts(SHARDS as u32))
+        .map(|(group, first_hash)| ShardInfo {
+            group: GroupId(group),
+            first_hash,
+            primary: None,
+            voters: Vec::new(),
+            learners: Vec::new(),
+        })
+        .collect();
+    let kinds: [(&str, Naming); 5] = [
+        ("names with numbers", |number| format!("user:{number}").into_bytes()),
+        ("numbers, big end first", |number| number.to_be_bytes().to_vec()),
+        ("numbers, little end first", |number| number.to_le_bytes().to_vec()),
+        ("long names that end alike", |number| format!("{number}/{}", "x".repeat(100)).into()),
+        ("multiples of the number of shards", |number| (16 * number).to_string().into()),
+    ];
+    for (kind, key) in kinds {
+        let mut counts = [0; SHARDS];
+        for number in 0..KEYS {
+            let shard = shard_of(&shards, key_hash(&key(number))).unwrap();
+            counts[shard.group.0 as usize - 1] += 1;
+        }
+        assert!(chi_square(&counts) < CRITICAL, "{kind}: {counts:?}");
+    }
+    // A spread that is off by three parts in a hundred is found.
+    let mean = KEYS / SHARDS as u64;
+    let skewed: Vec<u64> =
+        (0..SHARDS).map(|number| mean * if number % 2 == 0 { 103 } else { 97 } / 100).collect();
+    assert!(chi_square(&skewed) > CRITICAL);
+}

@@ -67,7 +67,8 @@ pub(crate) async fn ask(
     connection: &quinn::Connection,
     body: RequestBody,
 ) -> Result<Result<Answer, Refusal>, CallError> {
-    let request = Request { id: 7, deadline_ms: ANSWER.as_millis() as u32, body };
+    let deadline_ms = ANSWER.as_millis() as u32;
+    let request = Request { id: 7, deadline_ms, forward: false, body };
     let opening = Some(&Opening::Requests);
     let reply: Reply = call(connection, opening, &request, FRAME_BYTES_MAX, ANSWER).await?;
     assert_eq!(reply.id, 7);

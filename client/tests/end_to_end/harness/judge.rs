@@ -2,11 +2,12 @@
 
 use dkv_api::{GroupId, NetworkStatus, NodeId, NodeState, NodeStatus};
 
-/// Whether these nodes are all that there are, live, every group has all the members that it should
-/// have, and everybody agrees on that and on who leads.
+/// Whether these nodes are all that there are, live, the control group is everywhere and every shard
+/// on as many nodes as it should be and nowhere else, and everybody agrees on that and on who leads.
 pub(crate) fn settled(
     status: &NetworkStatus,
     nodes: &[NodeId],
+    drained: &[NodeId],
     replication: usize,
 ) -> Result<(), String> {
     let all = nodes.len();
@@ -21,20 +22,25 @@ pub(crate) fn settled(
         }
     }
     let statuses = said(status, nodes)?;
-    let voters = all.min(replication);
     for group in groups(&statuses) {
         let replicas: Vec<_> = statuses
             .iter()
             .filter_map(|node| node.groups.iter().find(|replica| replica.group == group))
             .collect();
-        if replicas.len() != all {
-            return Err(format!("group {group} is held by {} of {all} nodes", replicas.len()));
+        let takers = all - drained.len();
+        let voters =
+            takers.min(if group.is_shard() { replication } else { replication.clamp(3, 5) });
+        let wanted = if group.is_shard() { voters } else { all };
+        if replicas.len() != wanted {
+            return Err(format!("group {group} is held by {}, not {wanted}", replicas.len()));
         }
         let leader = replicas[0].leader.ok_or(format!("group {group} has no leader"))?;
         for replica in replicas {
-            if replica.leader != Some(leader)
+            let emptied = !drained.iter().any(|node| replica.voters.contains(node));
+            if !emptied
+                || replica.leader != Some(leader)
                 || replica.voters.len() != voters
-                || replica.learners.len() != all - voters
+                || replica.learners.len() != wanted - voters
             {
                 return Err(format!("group {group} is {replica:?}"));
             }
@@ -65,7 +71,8 @@ pub(crate) fn same_state(
         let mut seen: Option<(u64, u64)> = None;
         for node in &statuses {
             let replica = node.groups.iter().find(|replica| replica.group == group);
-            let replica = replica.ok_or(format!("{} lacks group {group}", node.name))?;
+            // What becomes of replicas that are on their way is for `settled` to say.
+            let Some(replica) = replica else { continue };
             let (index, hash) = *seen.get_or_insert((replica.applied_index, replica.state_hash));
             if index != replica.applied_index {
                 return Err(format!("{} is at another entry of {group}", node.name));

@@ -6,7 +6,7 @@ use std::process::Output;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use dkv_api::{Client, NetworkStatus, NodeId, NodeStatus, Role};
+use dkv_api::{Client, NodeId, NodeStatus, Role};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -253,18 +253,19 @@ impl Network {
     /// Waits until all nodes run, every group has all the members it should have, and everybody
     /// agrees on that and on who leads.
     pub(crate) async fn settled(&self) {
+        self.settled_without(&[]).await;
+    }
+
+    /// The same, where these nodes have been emptied.
+    pub(crate) async fn settled_without(&self, drained: &[usize]) {
         let client = self.client().await;
+        let all: Vec<NodeId> = self.nodes.iter().map(Member::id).collect();
+        let drained: Vec<NodeId> = drained.iter().map(|index| self.nodes[*index].id()).collect();
         eventually("the network does not settle", async || {
-            let status = client.status().await;
-            self.check_settled(&status)
+            judge::settled(&client.status().await, &all, &drained, self.replication)
         })
         .await;
         client.close().await;
-    }
-
-    fn check_settled(&self, status: &NetworkStatus) -> Result<(), String> {
-        let all: Vec<NodeId> = self.nodes.iter().map(Member::id).collect();
-        judge::settled(status, &all, self.replication)
     }
 
     /// The coordinator that the nodes themselves agree on, by its index.

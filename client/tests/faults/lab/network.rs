@@ -279,7 +279,7 @@ impl Lab {
     pub(crate) async fn settled(&self) {
         let client = self.client().await;
         eventually("the network does not settle", async || {
-            judge::settled(&client.status().await, &self.ids(), self.replication)
+            judge::settled(&client.status().await, &self.ids(), &[], self.replication)
         })
         .await;
         client.close().await;

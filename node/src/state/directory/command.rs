@@ -58,6 +58,13 @@ pub enum DirectoryCommand {
     },
     /// The founder has initialised the Raft group: from now on its members may change.
     ShardStarted(GroupId),
+    /// An administrator wants a node emptied, or used again. It stays a node.
+    Drain {
+        /// Which node.
+        node: NodeId,
+        /// Whether it is to be emptied.
+        on: bool,
+    },
     /// An administrator wants a node gone. It stays a member until others have taken its places.
     Retire(NodeId),
     /// Takes a retired node that has no places left out of the directory, and denies it for good.

@@ -49,6 +49,15 @@ pub struct Member {
     pub left: bool,
     /// Whether it is to give up its places and go.
     pub retiring: bool,
+    /// Whether it is to give up its places and stay.
+    pub draining: bool,
+}
+
+impl Member {
+    /// The name of its region; all nodes that were told none are taken to be in one.
+    pub fn region_name(&self) -> &str {
+        self.region.as_ref().map_or("", Region::as_str)
+    }
 }
 
 /// A group, and who shall hold it.
@@ -283,6 +292,7 @@ impl Contents {
                     Ok(())
                 }
             },
+            DirectoryCommand::Drain { node, on } => self.drain(*node, *on),
             DirectoryCommand::Retire(node) => self.retire(*node),
             DirectoryCommand::Remove(node) => self.remove(*node),
             DirectoryCommand::Deny(holder) => {
@@ -346,7 +356,8 @@ impl Contents {
         self.joined_ever += 1;
         let joined = self.joined_ever;
         let (name, address, region) = (name.clone(), *address, region.clone());
-        let member = Member { name, address, region, joined, left: false, retiring: false };
+        let (left, retiring, draining) = (false, false, false);
+        let member = Member { name, address, region, joined, left, retiring, draining };
         self.nodes.insert(*id, member);
         Ok(())
     }
@@ -387,6 +398,21 @@ impl Contents {
         }
         let (voters, learners) = (voters.clone(), learners.clone());
         self.groups.insert(group, GroupPlan { voters, learners, started: plan.started });
+        Ok(())
+    }
+
+    fn drain(&mut self, node: NodeId, on: bool) -> Result<(), String> {
+        let stays = |(other, member): (&NodeId, &Member)| {
+            *other != node && !member.retiring && !member.draining
+        };
+        if on && !self.nodes.iter().any(stays) {
+            reject!("node {} is the last one that is not drained", node.short());
+        }
+        let member = self.node_mut(node)?;
+        if member.retiring {
+            reject!("node {} is being removed", node.short());
+        }
+        member.draining = on;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The directory as other processes are told it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::network::{self, NetworkView, NodeInfo, NodeState, ShardInfo};
@@ -18,13 +18,16 @@ pub struct Observed {
     pub states: BTreeMap<NodeId, NodeState>,
     /// The leader of each shard, where one is known.
     pub primaries: BTreeMap<GroupId, NodeId>,
+    /// The voters and learners of each shard by its own log, where that is known.
+    pub members: BTreeMap<GroupId, (BTreeSet<NodeId>, BTreeSet<NodeId>)>,
 }
 
 impl Directory {
     /// The network as this process sees it; none before it has begun.
     ///
-    /// Voters and learners are the wanted ones. For who leads and who is alive the observer's word
-    /// is taken, except that a node which said that it leaves has left.
+    /// For who leads, who is alive and who holds what the observer's word is taken, except that a
+    /// node which said that it leaves has left. Where it does not know the members of a shard, these
+    /// are the wanted ones.
     pub fn to_view(&self, observed: &Observed) -> Option<NetworkView> {
         let (network, settings) = self.contents.network.as_ref()?;
         let nodes = self.nodes().iter().map(|(id, member)| {
@@ -39,12 +42,18 @@ impl Directory {
         });
         let shards = self.groups().iter().filter(|(group, _)| group.is_shard());
         let shards = shards.zip(network::shard_starts(settings.shards)).map(
-            |((group, plan), first_hash)| ShardInfo {
-                group: *group,
-                first_hash,
-                primary: observed.primaries.get(group).copied(),
-                voters: plan.voters.iter().copied().collect(),
-                learners: plan.learners.iter().copied().collect(),
+            |((group, plan), first_hash)| {
+                let wanted = (&plan.voters, &plan.learners);
+                let known =
+                    observed.members.get(group).map(|(voters, learners)| (voters, learners));
+                let (voters, learners) = known.unwrap_or(wanted);
+                ShardInfo {
+                    group: *group,
+                    first_hash,
+                    primary: observed.primaries.get(group).copied(),
+                    voters: voters.iter().copied().collect(),
+                    learners: learners.iter().copied().collect(),
+                }
             },
         );
         Some(NetworkView {

@@ -161,6 +161,26 @@ impl Engine {
         Ok(GroupStore::new(Arc::clone(&self.shared), entry))
     }
 
+    /// The groups of which something is stored.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] or [`EngineError::Failed`].
+    pub fn stored(&self) -> Result<Vec<GroupId>, EngineError> {
+        let mut stored = Vec::new();
+        self.shared.each_record(|group, record| {
+            if record.stored {
+                stored.push(group);
+            }
+        })?;
+        Ok(stored)
+    }
+
+    /// Bytes that are free on the disk beyond the reserve; none if the disk does not tell.
+    pub fn free_bytes(&self) -> u64 {
+        let free = self.shared.tables.free_bytes(&self.shared.path).unwrap_or(0);
+        free.saturating_sub(self.shared.reserve_bytes.load(Ordering::Relaxed))
+    }
+
     /// Bytes on disk, journals included.
     pub fn disk_bytes(&self) -> u64 {
         self.shared.tables.bytes()
@@ -175,16 +195,11 @@ impl Engine {
     fn recover(&self) -> Result<(), EngineError> {
         let shared = &self.shared;
         let mut expected = HashMap::new();
-        let mut records = shared.records.rows();
-        while let Some((key, value)) = shared.guard().call(|| records.next_row())? {
-            let group = key.as_ref().try_into().map(u32::from_be_bytes).map(GroupId);
-            let (Ok(group), Some(record)) = (group, Record::decode(&value)) else {
-                return Err(shared.guard().damaged("the record of a group is malformed"));
-            };
+        shared.each_record(|group, record| {
             if record.stored {
                 expected.insert(table_name(group, record.generation), group);
             }
-        }
+        })?;
         for name in shared.tables.names() {
             if expected.remove(&name).is_some() || name == RECORDS {
                 continue;
@@ -204,6 +219,18 @@ impl Engine {
 impl Shared {
     fn guard(&self) -> Guard<'_> {
         Guard { path: &self.path }
+    }
+
+    fn each_record(&self, mut look: impl FnMut(GroupId, Record)) -> Result<(), EngineError> {
+        let mut records = self.records.rows();
+        while let Some((key, value)) = self.guard().call(|| records.next_row())? {
+            let group = key.as_ref().try_into().map(u32::from_be_bytes).map(GroupId);
+            let (Ok(group), Some(record)) = (group, Record::decode(&value)) else {
+                return Err(self.guard().damaged("the record of a group is malformed"));
+            };
+            look(group, record);
+        }
+        Ok(())
     }
 
     fn record(&self, group: GroupId) -> Result<Option<Record>, EngineError> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision};
+use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
 use dkv_wire::message::{Condition, Operation};
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;
@@ -12,7 +12,7 @@ use super::super::command::CommandResult;
 use super::super::directory::{
     Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed,
 };
-use super::super::placement::{self, Liveness, Sighting};
+use super::super::placement::{self, Balance, GroupMeasure, Measured, NodeMeasure, NodeReport};
 use super::super::sessions::Bounds;
 use super::super::shard::ShardState;
 use super::super::steward::{self, Desired, Membership, Progress, Step};
@@ -149,9 +149,37 @@ fn show_result(result: &CommandResult) -> String {
     }
 }
 
+/// What a script has said of nodes and groups. Where it has said nothing, all is as it is wished.
+#[derive(Default)]
+struct Seen {
+    nodes: BTreeMap<NodeId, NodeMeasure>,
+    groups: BTreeMap<GroupId, GroupMeasure>,
+    bytes: BTreeMap<GroupId, u64>,
+}
+
+impl Seen {
+    fn measured(&self, directory: &Directory) -> Measured {
+        let mut measured = Measured { nodes: self.nodes.clone(), groups: BTreeMap::new() };
+        for (group, plan) in directory.groups() {
+            let Some(leader) = plan.voters.first() else { continue };
+            let as_wished = GroupMeasure {
+                leader: *leader,
+                term: Term(1),
+                voters: plan.voters.clone(),
+                learners: plan.learners.clone(),
+                is_joint: false,
+                ready: plan.voters.clone(),
+                bytes: self.bytes.get(group).copied().unwrap_or_default(),
+            };
+            measured.groups.insert(*group, self.groups.get(group).cloned().unwrap_or(as_wished));
+        }
+        measured
+    }
+}
+
 fn directory_script() -> impl FnMut(&str) -> String {
     let mut directory = Directory::new();
-    let mut liveness = Liveness::new();
+    let mut seen = Seen::default();
     move |line| {
         let words: Vec<_> = line.split_whitespace().collect();
         let target = || node(words[1].chars().next().expect("a letter"));
@@ -167,7 +195,7 @@ fn directory_script() -> impl FnMut(&str) -> String {
         let command = match words[0] {
             "new" => {
                 directory = Directory::new();
-                liveness = Liveness::new();
+                seen = Seen::default();
                 return String::new();
             }
             "create" => DirectoryCommand::Create {
@@ -198,23 +226,68 @@ fn directory_script() -> impl FnMut(&str) -> String {
             "retire" => DirectoryCommand::Retire(target()),
             "remove" => DirectoryCommand::Remove(target()),
             "deny" => DirectoryCommand::Deny(HolderId(target().0)),
+            "drain" => DirectoryCommand::Drain { node: target(), on: !words.contains(&"off") },
             "see" => {
                 for letter in words[1].chars() {
                     let silent_ms = number(&words, "silent", 0);
-                    let member = words.contains(&"member");
-                    let live = silent_ms == 0;
-                    liveness.insert(node(letter), Sighting { live, silent_ms, member });
+                    let holds =
+                        option(&words, "holds").map(|group| group.parse().expect("a group"));
+                    let free_bytes = number(&words, "free", u64::MAX);
+                    let report =
+                        NodeReport { holds: holds.map(GroupId).into_iter().collect(), free_bytes };
+                    let report = (!words.contains(&"mute")).then_some(report);
+                    let measure = NodeMeasure { live: silent_ms == 0, silent_ms, report };
+                    seen.nodes.insert(node(letter), measure);
                 }
                 return String::new();
             }
+            "actual" => {
+                // Until it is said again with nothing, by which the group is as it is wished.
+                let voters = set(&words, "voters");
+                let leader = set(&words, "leader").first().or(voters.first()).copied();
+                let measure = leader.map(|leader| GroupMeasure {
+                    leader,
+                    term: Term(1),
+                    learners: set(&words, "learners"),
+                    is_joint: words.contains(&"joint"),
+                    ready: voters.clone(),
+                    bytes: number(&words, "bytes", 0),
+                    voters,
+                });
+                match measure {
+                    Some(measure) => drop(seen.groups.insert(group(), measure)),
+                    None => drop(seen.groups.remove(&group())),
+                }
+                return String::new();
+            }
+            "bytes" => {
+                seen.bytes.insert(group(), number(&words, "of", 0));
+                return String::new();
+            }
             "plan" => {
-                let replication = number(&words, "replication", 3) as u32;
+                let balance = match words.get(1) {
+                    Some(&"gently") => Balance::Gentle,
+                    Some(&"eagerly") => Balance::Eager,
+                    _ => Balance::Off,
+                };
                 let mut printed = String::new();
                 // What is planned is done at once, until nothing is left to do.
-                while let Some(command) = placement::plan(&directory, &liveness, replication) {
+                while let Some(command) =
+                    placement::plan(&directory, &seen.measured(&directory), balance)
+                {
                     writeln!(printed, "{}", show_command(&command)).expect("a string takes all");
                     let result = directory.execute(&DirectoryEntry { time_ms: 0, command });
                     assert_eq!(result, DirectoryResult::Done, "{printed}");
+                }
+                return printed;
+            }
+            "primaries" => {
+                let mut printed = String::new();
+                let mut measured = seen.measured(&directory);
+                while let Some(next) = placement::transfer(&directory, &measured) {
+                    let (group, from, to) = (next.group, letter(&next.from), letter(&next.to));
+                    writeln!(printed, "group {group}: {from} to {to}").expect("a string takes all");
+                    measured.groups.get_mut(&group).expect("measured").leader = next.to;
                 }
                 return printed;
             }
@@ -248,10 +321,11 @@ fn show_directory(directory: &Directory) -> String {
     for (id, member) in directory.nodes() {
         let left = if member.left { " left" } else { "" };
         let retiring = if member.retiring { " retiring" } else { "" };
+        let draining = if member.draining { " draining" } else { "" };
         let region = in_region(member.region.as_ref());
         writeln!(
             printed,
-            "node {} {} {}{region} joined {}{left}{retiring}",
+            "node {} {} {}{region} joined {}{left}{retiring}{draining}",
             letter(id),
             member.name,
             member.address,

@@ -198,6 +198,11 @@ impl Store for Memory {
     }
 
     async fn status(&self) -> NetworkStatus {
-        NetworkStatus { server: Err("there is none".into()), nodes: Vec::new(), view: None }
+        NetworkStatus {
+            server: Err("there is none".into()),
+            nodes: Vec::new(),
+            view: None,
+            placement: None,
+        }
     }
 }

@@ -86,11 +86,17 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         RequestBody::Leaving,
         RequestBody::RemoveNode(node('b')),
         RequestBody::Revoke(HolderId(uuid('c'))),
+        RequestBody::Measures(Box::new(measures())),
+        RequestBody::Departed(GroupId(3)),
+        RequestBody::HandOver { shard: GroupId(3), to: node('a') },
+        RequestBody::Drain { node: node('a'), on: true },
+        RequestBody::Rebalance,
+        RequestBody::Placement { forecast: true },
     ]
 }
 
 pub(super) fn requests() -> Vec<Request> {
-    let request = |body| Request { id: 1 << 40, deadline_ms: 10_000, body };
+    let request = |body| Request { id: 1 << 40, deadline_ms: 10_000, forward: true, body };
     request_bodies().into_iter().map(request).collect()
 }
 
@@ -195,6 +201,49 @@ fn status() -> NodeStatus {
     }
 }
 
+fn placement() -> Placement {
+    let steps = [MoveStep::Waiting, MoveStep::Learning, MoveStep::Promoting, MoveStep::Removing];
+    let under_way = |step| Move {
+        group: GroupId(2),
+        from: Some(node('a')),
+        to: None,
+        step,
+        matched_index: 3,
+        last_index: 500,
+        bytes: 1 << 30,
+    };
+    let planned = PlannedMove { group: GroupId(3), from: None, to: Some(node('b')), bytes: 7 };
+    Placement {
+        nodes: vec![NodePlaces {
+            node: node('a'),
+            shards: 5,
+            primaries: 2,
+            bytes: 1 << 33,
+            draining: true,
+            retiring: false,
+            may_stop: false,
+            obstacle: Some("no room".into()),
+        }],
+        moves: steps.map(under_way).into(),
+        planned: vec![planned],
+        transfers: vec![planned],
+    }
+}
+
+fn measures() -> Measures {
+    let led = LedGroup {
+        group: GroupId(1),
+        term: Term(7),
+        voters: vec![node('a'), node('b')],
+        learners: vec![node('c')],
+        is_joint: true,
+        bytes: 1 << 20,
+        last_index: 300,
+        members: vec![MemberProgress { node: node('b'), matched_index: 299, is_ready: true }],
+    };
+    Measures { holds: vec![GroupId(0), GroupId(1)], leads: vec![led], free_bytes: 1 << 40 }
+}
+
 pub(super) fn page() -> Page {
     let pair = |key: &'static str, value| Pair { key: key.into(), revision: Revision(9), value };
     Page { pairs: vec![pair("k1", Some(Bytes::from("value"))), pair("k2", None)], more: true }
@@ -215,6 +264,8 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Committed { index: 12, term: Term(2) },
         Answer::Reached { was_behind: true },
         Answer::Done,
+        Answer::Departed { index: 99 },
+        Answer::Placement(Box::new(placement())),
     ]
 }
 

@@ -1,0 +1,258 @@
+//! Where replicas are: emptying a node, evening out.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use dkv_api::{Client, Error, NetworkView, NodeId, NodeInfo, NodePlaces, Placement, PlannedMove};
+
+use crate::admin::{failed, find};
+use crate::human::{bytes, plural};
+use crate::run::request_problem;
+use crate::screen::Screen;
+
+/// How often it is looked how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often somebody who waits is told that nothing happens.
+const REMIND_EVERY: Duration = Duration::from_secs(10);
+/// Moves of a plan that are shown one by one.
+const MOVES_SHOWN: usize = 50;
+
+/// Has a node emptied, and waits until it may be switched off if that is wanted.
+pub(crate) async fn drain(
+    node: &str,
+    wait: bool,
+    client: &Client,
+    screen: &mut Screen,
+) -> io::Result<bool> {
+    let found = match look_up(node, client).await {
+        Ok(found) => found,
+        Err(problem) => return Ok(failed(screen, &problem)),
+    };
+    if let Err(error) = client.drain_node(found.id, true).await {
+        return Ok(failed(screen, &request_problem(&error)));
+    }
+    screen.line(&format!(
+        "node {} is draining: others take its replicas; dkv ADDRESS drain {} --undo takes it back",
+        found.name, found.name
+    ))?;
+    if !wait {
+        return Ok(true);
+    }
+    let mut told: Option<(String, Instant)> = None;
+    loop {
+        match client.placement(false).await {
+            Ok(placement) => {
+                let places = placement.nodes.iter().find(|places| places.node == found.id);
+                let Some(places) = places else {
+                    return Ok(failed(screen, &format!("node {} was removed", found.name)));
+                };
+                if !places.draining {
+                    return Ok(failed(screen, "somebody has taken it back"));
+                }
+                if places.may_stop {
+                    screen
+                        .line(&format!("node {} is empty and may be switched off", found.name))?;
+                    return Ok(true);
+                }
+                let now = progress(&found.name, places, &placement);
+                let due = told.as_ref().is_none_or(|(before, when)| {
+                    *before != now || places.obstacle.is_some() && when.elapsed() >= REMIND_EVERY
+                });
+                if due {
+                    screen.note(&now);
+                    told = Some((now, Instant::now()));
+                }
+            }
+            // The coordinator may be changing hands; what was asked for stands.
+            Err(Error::Unavailable(_) | Error::Unknown(_)) => {}
+            Err(error) => return Ok(failed(screen, &request_problem(&error))),
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// How far the emptying of a node is.
+fn progress(name: &str, places: &NodePlaces, placement: &Placement) -> String {
+    let moving = placement.moves.iter().filter(|it| it.from == Some(places.node)).count();
+    let shards = plural(places.shards.into(), "shard", "shards");
+    let mut text = match places.shards {
+        0 => format!("{name} gives up its vote in the control group"),
+        count => format!("{name} has {count} {shards}, {}", bytes(places.bytes)),
+    };
+    if moving > 0 {
+        text.push_str(&format!("; {moving} on the way"));
+    }
+    if let Some(why) = &places.obstacle {
+        text.push_str(&format!("; it cannot be emptied yet: {why}"));
+    }
+    text
+}
+
+/// Uses a node again.
+pub(crate) async fn undrain(node: &str, client: &Client, screen: &mut Screen) -> io::Result<bool> {
+    let found = match look_up(node, client).await {
+        Ok(found) => found,
+        Err(problem) => return Ok(failed(screen, &problem)),
+    };
+    match client.drain_node(found.id, false).await {
+        Ok(()) => {
+            screen.line(&format!("node {} is used again, and gets its share", found.name))?;
+            Ok(true)
+        }
+        Err(error) => Ok(failed(screen, &request_problem(&error))),
+    }
+}
+
+/// Shows what would be done to even out what the nodes hold and lead.
+pub(crate) async fn foresee(client: &Client, screen: &mut Screen) -> io::Result<bool> {
+    let view = match client.refresh().await {
+        Ok(view) => view,
+        Err(error) => return Ok(failed(screen, &request_problem(&error))),
+    };
+    match client.placement(true).await {
+        Ok(placement) => {
+            screen.line(&plan(&placement, &view))?;
+            Ok(true)
+        }
+        Err(error) => Ok(failed(screen, &request_problem(&error))),
+    }
+}
+
+/// Has it done.
+pub(crate) async fn rebalance(client: &Client, screen: &mut Screen) -> io::Result<bool> {
+    match client.rebalance().await {
+        Ok(()) => {
+            screen.line("replicas and primaries are evened out from now on; see status")?;
+            Ok(true)
+        }
+        Err(error) => Ok(failed(screen, &request_problem(&error))),
+    }
+}
+
+async fn look_up(node: &str, client: &Client) -> Result<NodeInfo, String> {
+    let view = client.refresh().await.map_err(|error| request_problem(&error))?;
+    find(node, &view.nodes).cloned()
+}
+
+/// A plan for people.
+fn plan(placement: &Placement, view: &NetworkView) -> String {
+    let name =
+        |node: NodeId| view.node(node).map_or_else(|| node.short(), |node| node.name.clone());
+    let way = |it: &PlannedMove| match (it.from, it.to) {
+        (Some(from), Some(to)) => format!("from {} to {}", name(from), name(to)),
+        (None, Some(to)) => format!("one more, to {}", name(to)),
+        (Some(from), None) => format!("one less, from {}", name(from)),
+        (None, None) => String::new(),
+    };
+    let mut lines = Vec::new();
+    if !placement.moves.is_empty() {
+        let count = placement.moves.len() as u64;
+        lines.push(format!(
+            "{count} {} on the way already",
+            plural(count, "replica is", "replicas are")
+        ));
+    }
+    let mut list = |what: &str, none: &str, moves: &[PlannedMove]| {
+        if moves.is_empty() {
+            lines.push(none.to_owned());
+            return;
+        }
+        let all: u64 = moves.iter().map(|it| it.bytes).sum();
+        lines.push(format!("{} {what}, {}:", moves.len(), bytes(all)));
+        for it in moves.iter().take(MOVES_SHOWN) {
+            lines.push(format!("  shard {:<5} {}, {}", it.group, way(it), bytes(it.bytes)));
+        }
+        if let Some(more) = moves.len().checked_sub(MOVES_SHOWN + 1) {
+            lines.push(format!("  and {} more", more + 1));
+        }
+    };
+    list("replicas would move", "no replica would move", &placement.planned);
+    list("primaries would change hands", "no primary would change hands", &placement.transfers);
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use dkv_api::{GroupId, NetworkId, NodeState, Term, Uuid};
+    use dkv_wire::network::Settings;
+
+    use super::*;
+
+    fn id(number: u8) -> NodeId {
+        NodeId(Uuid::from_u128(u128::from(number) << 96))
+    }
+
+    fn view() -> NetworkView {
+        let node = |number: u8| NodeInfo {
+            id: id(number),
+            name: format!("n{number}"),
+            address: "127.0.0.1:1".parse().unwrap(),
+            region: None,
+            state: NodeState::Live,
+        };
+        NetworkView {
+            network: NetworkId(Uuid::nil()),
+            term: Term(1),
+            coordinator: Some(id(1)),
+            nodes: (1..=3).map(node).collect(),
+            shards: Vec::new(),
+            settings: Settings::default(),
+            denied: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_plan_is_told_move_by_move() {
+        let moved = |group, from: Option<u8>, to: Option<u8>| PlannedMove {
+            group: GroupId(group),
+            from: from.map(id),
+            to: to.map(id),
+            bytes: 2 << 20,
+        };
+        let mut placement = Placement {
+            nodes: Vec::new(),
+            moves: Vec::new(),
+            planned: vec![moved(1, Some(1), Some(3)), moved(12, None, Some(2))],
+            transfers: Vec::new(),
+        };
+        assert_eq!(
+            plan(&placement, &view()),
+            "2 replicas would move, 4.0 MiB:\n  shard 1     from n1 to n3, 2.0 MiB\n  shard 12    \
+             one more, to n2, 2.0 MiB\nno primary would change hands"
+        );
+        placement.planned.clear();
+        placement.transfers = vec![moved(7, Some(2), Some(1)); MOVES_SHOWN + 2];
+        let told = plan(&placement, &view());
+        assert!(told.starts_with("no replica would move\n52 primaries would change hands"));
+        assert!(told.ends_with("and 2 more"), "{told}");
+    }
+
+    #[test]
+    fn progress_says_what_is_in_the_way() {
+        let mut places = NodePlaces {
+            node: id(2),
+            shards: 1,
+            primaries: 0,
+            bytes: 1 << 20,
+            draining: true,
+            retiring: false,
+            may_stop: false,
+            obstacle: Some("no other node has room for shard 1".into()),
+        };
+        let placement = Placement {
+            nodes: Vec::new(),
+            moves: Vec::new(),
+            planned: Vec::new(),
+            transfers: Vec::new(),
+        };
+        assert_eq!(
+            progress("n2", &places, &placement),
+            "n2 has 1 shard, 1.0 MiB; it cannot be emptied yet: no other node has room for shard 1"
+        );
+        (places.shards, places.obstacle) = (0, None);
+        assert_eq!(
+            progress("n2", &places, &placement),
+            "n2 gives up its vote in the control group"
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! Shards on a part of the nodes each: where they are, how they move, and who notices.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dkv_api::{Client, GroupId, NodeId, Role};
+use dkv_wire::call::call;
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody};
+use serde_json::json;
+
+use crate::harness::direct::Direct;
+use crate::harness::network::output;
+use crate::harness::{Load, Network, eventually};
+
+/// Shards of each node, once nothing moves any more and these are as wanted. A coordinator that has just
+/// begun knows of nothing that could move.
+async fn at_rest(
+    client: &Client,
+    wanted: impl Fn(&BTreeMap<NodeId, u32>) -> bool,
+) -> BTreeMap<NodeId, u32> {
+    eventually("it does not come to rest", async || {
+        let placement = client.placement(true).await.map_err(|error| error.to_string())?;
+        let counts = placement.nodes.iter().map(|places| (places.node, places.shards)).collect();
+        let rests = placement.moves.is_empty()
+            && placement.planned.is_empty()
+            && placement.transfers.is_empty();
+        if rests && wanted(&counts) { Ok(counts) } else { Err(format!("{placement:?}")) }
+    })
+    .await
+}
+
+async fn drained(client: &Client, node: NodeId) {
+    client.drain_node(node, true).await.unwrap();
+    eventually("it is not emptied", async || {
+        let placement = client.placement(false).await.map_err(|error| error.to_string())?;
+        match placement.nodes.iter().find(|places| places.node == node) {
+            Some(places) if places.may_stop => Ok(()),
+            places => Err(format!("{places:?}, {:?}", placement.moves)),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_added_and_another_drained_under_load_and_no_request_fails() {
+    let mut network = Network::with(json!({ "shards": 8 }), 4).await;
+    let (client, admin) = (network.client().await, network.admin().await);
+    at_rest(&admin, |counts| counts.values().all(|count| *count == 6)).await;
+    let load = Load::start(&client);
+    load.more(200).await;
+
+    let added = network.add_node().await;
+    let newcomer = network.nodes[added].id();
+    eventually("the newcomer gets nothing", async || {
+        let status = network.status_of(added).await;
+        if status.groups.len() > 3 {
+            Ok(())
+        } else {
+            Err(format!("{} groups", status.groups.len()))
+        }
+    })
+    .await;
+    let even = |counts: &BTreeMap<NodeId, u32>| {
+        counts.len() == 5 && counts.values().all(|count| (4..=5).contains(count))
+    };
+    let counts = at_rest(&admin, even).await;
+    assert!(counts.contains_key(&newcomer));
+    load.more(200).await;
+
+    let old = network.coordinator().await;
+    let leaving = network.nodes[old].id();
+    drained(&admin, leaving).await;
+    network.settled_without(&[old]).await;
+    load.more(200).await;
+    network.stop_node(old).await;
+    load.more(200).await;
+    let report = load.stop().await;
+    println!("{} requests, the slowest took {:?}", report.done, report.slowest);
+    assert_eq!(report.failures, [""; 0]);
+    report.check(&client).await;
+    network.same_state().await;
+
+    // What is left of it is the directory. Taken back, it gets its share again.
+    network.start_node(old).await;
+    eventually("it does not hold the directory alone", async || {
+        let status = network.status_of(old).await;
+        let held: Vec<GroupId> = status.groups.iter().map(|group| group.group).collect();
+        if held == [GroupId::CONTROL] { Ok(()) } else { Err(format!("{held:?}")) }
+    })
+    .await;
+    admin.drain_node(leaving, false).await.unwrap();
+    network.settled().await;
+    at_rest(&admin, even).await;
+    let shown = network.dkv(&["rebalance", "--dry-run"]).await;
+    assert_eq!(
+        output(&shown.stdout),
+        "no replica would move\nno primary would change hands\n",
+        "{shown:?}"
+    );
+    report.check(&client).await;
+    network.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_gone_for_long_is_replaced_and_its_replicas_are_deleted_when_it_is_back() {
+    let mut network = Network::with(json!({ "replace_after_ms": 3000 }), 4).await;
+    let (client, admin) = (network.client().await, network.admin().await);
+    let even = |counts: &BTreeMap<NodeId, u32>| counts.values().all(|count| *count == 3);
+    at_rest(&admin, even).await;
+    for number in 0..50 {
+        client.write(format!("key-{number}"), "v").await.unwrap();
+    }
+    let gone = (network.coordinator().await + 1) % 4;
+    let id = network.nodes[gone].id();
+    network.kill_node(gone);
+    eventually("it is not replaced", async || {
+        let view = client.refresh().await.map_err(|error| error.to_string())?;
+        let counts = view.shards.iter().all(|shard| !shard.voters.contains(&id));
+        let whole = view.shards.iter().all(|shard| shard.voters.len() == 3);
+        if counts && whole { Ok(()) } else { Err(format!("{:?}", view.shards)) }
+    })
+    .await;
+    // It comes back with replicas that nobody counts on, and ends with its share.
+    network.start_node(gone).await;
+    network.settled().await;
+    at_rest(&admin, even).await;
+    network.settled().await;
+    for number in 0..50 {
+        assert_eq!(client.read(format!("key-{number}")).await.unwrap().value, "v");
+    }
+    network.same_state().await;
+    network.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_the_shard_says_where_to_go_or_passes_it_on() {
+    let network = Network::with(json!({ "replication": 1, "shards": 3 }), 3).await;
+    let (client, admin) = (network.client().await, network.admin().await);
+    at_rest(&admin, |counts| counts.values().all(|count| *count == 1)).await;
+    client.write("k", "v").await.unwrap();
+    let view = client.refresh().await.unwrap();
+    let shard = view.shard_of(b"k").unwrap().clone();
+    let direct = Direct::join(&network, Role::Client).await;
+    for node in &network.nodes {
+        let connection = direct.to_node(node.address()).await.unwrap();
+        let ask = async |forward| {
+            let key = bytes::Bytes::from_static(b"k");
+            let body = RequestBody::Read { shard: shard.group, key, mode: ReadMode::Primary };
+            let request = Request { id: 1, deadline_ms: 5000, forward, body };
+            let opening = Some(&Opening::Requests);
+            let patience = Duration::from_secs(6);
+            let reply: Reply =
+                call(&connection, opening, &request, FRAME_BYTES_MAX, patience).await.unwrap();
+            reply.result
+        };
+        let holds = shard.voters.contains(&node.id());
+        match ask(false).await {
+            Ok(Answer::Value(..)) => assert!(holds),
+            Err(Refusal::NotPrimary { primary }) => {
+                assert!(!holds && primary == shard.voters.first().copied(), "{primary:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        match ask(true).await {
+            Ok(Answer::Value(receipt, Some(stored))) => {
+                assert_eq!((&stored.value[..], receipt.node), (&b"v"[..], shard.voters[0]));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // With nowhere else to go nothing is given up: it says why.
+    let refused = network.dkv(&["drain", "nobody"]).await;
+    assert!(output(&refused.stderr).contains("there is no node nobody"), "{refused:?}");
+    let shown = network.dkv(&["drain", "node-1", "--no-wait"]).await;
+    let known = output(&shown.stderr).contains("there is no node") || shown.status.success();
+    assert!(known, "{shown:?}");
+}

@@ -1,0 +1,96 @@
+//! Replicas that are not wanted here any more: they are deleted, log and rows, once nobody counts on
+//! them.
+//!
+//! That the directory does not name this node for a shard is a wish, and may be an old one. That the
+//! shard does not count on it any more is for the shard's own log to say: its primary confirms that it
+//! leads, and that by an entry which is committed this node is no member. The replica is then stopped,
+//! and deleted unless its own log has come further than that entry, which would mean that it is a
+//! member again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_wire::id::{GroupId, NodeId};
+use dkv_wire::message::{Answer, Refusal, RequestBody};
+use tracing::debug;
+
+use crate::ask;
+use crate::group::Group;
+use crate::node::Node;
+use crate::peers::Lane;
+
+/// How often a node looks for replicas that it need not keep.
+const EVERY: Duration = Duration::from_millis(300);
+/// Time that a primary has to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many nodes are asked in a row.
+const ASKED_MAX: usize = 4;
+
+/// Runs for the life of the node.
+pub(crate) async fn run(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        for group in node.groups() {
+            let Some(holders) = unwanted(&node, &group) else { continue };
+            match departed(&node, &group, holders).await {
+                Ok(index) => {
+                    if let Err(why) = node.close_group(group.id(), index).await {
+                        return node.fail(why);
+                    }
+                }
+                Err(why) => debug!(group = %group.id(), %why, "the replica is still counted on"),
+            }
+        }
+    }
+}
+
+/// If the directory does not want this replica any more, those who shall have one.
+fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
+    if !group.id().is_shard() || group.leads() {
+        return None;
+    }
+    let holders = node.control().machine().with_directory(|directory| {
+        let plan = directory.groups().get(&group.id())?;
+        (!plan.has(node.id())).then(|| plan.voters.iter().copied().collect())
+    });
+    holders.flatten()
+}
+
+/// Asks the primary whether the shard counts on this node; if it does not, by which entry.
+async fn departed(node: &Node, group: &Group, holders: Vec<NodeId>) -> Result<u64, Refusal> {
+    let mut next: Vec<NodeId> = holders.into_iter().rev().collect();
+    next.extend(group.leader().filter(|leader| *leader != node.id()));
+    let mut last = Refusal::Unavailable("nobody is known who holds it".into());
+    for _ in 0..ASKED_MAX {
+        let Some(peer) = next.pop() else { break };
+        let body = RequestBody::Departed(group.id());
+        match ask::ask(node.peers(), peer, Lane::Urgent, body, PATIENCE).await {
+            Ok(Answer::Departed { index }) => return Ok(index),
+            Ok(_) => last = Refusal::Unavailable("an answer to another question".into()),
+            Err(refusal) => {
+                if let Refusal::NotPrimary { primary: Some(primary) } = &refusal {
+                    next.push(*primary);
+                }
+                last = refusal;
+            }
+        }
+    }
+    Err(last)
+}
+
+/// Whether a group of this node does not count on `who` any more; if so, by which entry of its log.
+///
+/// # Errors
+/// If it does, or this node cannot say.
+pub(crate) async fn confirm(node: &Node, shard: GroupId, who: NodeId) -> Result<u64, Refusal> {
+    let Some(group) = node.group(shard) else {
+        return Err(Refusal::NotPrimary { primary: None });
+    };
+    group.confirm_leadership().await?;
+    let configured = group.configured();
+    let is_member = configured.voters.contains(&who) || configured.others.contains(&who);
+    if is_member || configured.is_joint || !configured.is_applied {
+        return Err(Refusal::Unavailable("the shard still counts on the node".into()));
+    }
+    Ok(configured.index)
+}
