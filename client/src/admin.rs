@@ -2,7 +2,7 @@
 
 use std::io;
 
-use dkv_api::{Client, NodeInfo, TokenInfo};
+use dkv_api::{Client, NodeInfo, Rights, TokenInfo};
 
 use crate::cli::TokenAction;
 use crate::human::{moment, plural};
@@ -16,6 +16,21 @@ pub(crate) async fn token(
     screen: &mut Screen,
 ) -> io::Result<bool> {
     match action {
+        TokenAction::Create { http: true, read_only, life, .. } => {
+            let rights = if *read_only { Rights::Read } else { Rights::Write };
+            match client.create_bearer(rights, *life).await {
+                Ok((token, holder)) => {
+                    screen.line(&token)?;
+                    screen.note(&format!(
+                        "for Authorization: Bearer TOKEN; whoever has it {} values. It is not kept \
+                         here; dkv ADDRESS revoke {holder} ends it",
+                        if *read_only { "reads" } else { "reads and writes" },
+                    ));
+                    Ok(true)
+                }
+                Err(error) => Ok(failed(screen, &request_problem(&error))),
+            }
+        }
         TokenAction::Create { role, life, uses, .. } => {
             match client.create_token(*role, *life, *uses).await {
                 Ok(token) => {

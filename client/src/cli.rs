@@ -184,7 +184,7 @@ pub(crate) enum Word {
     /// Run a registration server (the same as dkv-server)
     Server(dkv_server::Args),
     /// Run a node (the same as dkv-node)
-    Node(dkv_node::Args),
+    Node(dkv_daemon::Args),
     /// Put HTTP in front of a network
     Gateway(Gateway),
     /// Print a completion script for a shell
@@ -282,6 +282,13 @@ pub(crate) enum TokenAction {
         /// What its bearers become: node, client or admin
         #[arg(long, default_value = "node", value_parser = token_role)]
         role: Role,
+        /// A token that a program shows to a gateway, as in Authorization: Bearer TOKEN. It is not kept
+        /// and not listed; revoke ID ends it early
+        #[arg(long, conflicts_with_all = ["role", "uses"])]
+        http: bool,
+        /// One that may only read
+        #[arg(long, requires = "http")]
+        read_only: bool,
         /// Time that it lives, as in 1h or 7d [default: for good]
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         life: Option<Duration>,
@@ -487,8 +494,9 @@ pub(crate) enum Fault {
 
 /// Arguments of `gateway`.
 ///
-/// Serves HTTP/1.1 and HTTP/2 without TLS and without authentication: whoever reaches it reads and
-/// writes with the rights of a client. It stops on Ctrl-C and SIGTERM.
+/// Serves HTTP/1.1 and HTTP/2. On loopback whoever reaches it reads and writes with the rights of a
+/// client; elsewhere it takes TLS and tokens, unless it is told otherwise. It stops on Ctrl-C and
+/// SIGTERM.
 ///
 /// Without SERVER and --http, the variables IP and PORT say where it listens, and there is a network
 /// of one node behind it, in a temporary directory; with MAINIP=IP:PORT it forwards /kvs to the
@@ -499,17 +507,12 @@ pub(crate) struct Gateway {
     #[arg(value_name = "SERVER", value_parser = addresses)]
     pub(crate) server: Option<Addresses>,
 
-    /// Where HTTP is served; port 0 takes a free one [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "IP:PORT", env = "DKV_HTTP")]
-    pub(crate) http: Option<std::net::SocketAddr>,
+    #[command(flatten)]
+    pub(crate) http: dkv_gateway::Args,
 
     /// Directory of its own network, kept at the end [default: a temporary one, removed at the end]
     #[arg(long, value_name = "PATH")]
     pub(crate) dir: Option<PathBuf>,
-
-    /// Let anybody who reaches an address that is not of loopback read and write
-    #[arg(long)]
-    pub(crate) without_authentication: bool,
 
     #[command(flatten)]
     pub(crate) connect: Connect,

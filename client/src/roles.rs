@@ -17,8 +17,8 @@ pub(crate) async fn server(args: dkv_server::Args) -> ExitCode {
 }
 
 /// Runs a node until it is told to stop, on a runtime of its own.
-pub(crate) fn node(args: dkv_node::Args) -> ExitCode {
-    dkv_node::main(args)
+pub(crate) fn node(args: dkv_daemon::Args) -> ExitCode {
+    dkv_daemon::main(args)
 }
 
 fn ended(result: Result<(), impl std::fmt::Display>) -> ExitCode {

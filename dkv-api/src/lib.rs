@@ -89,6 +89,7 @@ pub use options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
 
 pub use bytes::Bytes;
+pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
 pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::message::{

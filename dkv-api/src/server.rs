@@ -82,7 +82,10 @@ impl Server {
     ) -> Result<ServerAnswer, ServerError> {
         let deadline = Instant::now() + timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
-        let again = !matches!(request, ServerRequest::CreateToken { .. });
+        let again = !matches!(
+            request,
+            ServerRequest::CreateToken { .. } | ServerRequest::CreateBearer { .. }
+        );
         let open = self.connection().clone().filter(|open| open.close_reason().is_none());
         if let Some(open) = open {
             // The server may have started again, and then this connection leads nowhere.

@@ -1,14 +1,44 @@
 //! All paths of the gateway, and what their handlers share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
+use dkv_api::Client;
 
+use crate::access::{self, Access, Tokens};
+use crate::args::Args;
 use crate::body::Budget;
+use crate::metrics::{self, Exposition, Metrics};
 use crate::problem::Problem;
 use crate::store::Store;
-use crate::{kvs, pairs, v1};
+use crate::{kvs, pairs, v1, watch};
+
+/// How often a gateway that judges tokens asks for the deny list.
+const DENIED_EVERY: Duration = Duration::from_secs(5);
+
+/// Figures of whatever else the process is, for `/metrics`.
+pub type Figures = Arc<dyn Fn(&mut Exposition) + Send + Sync>;
+
+/// What a gateway is told besides its store.
+#[derive(Clone)]
+pub struct Options {
+    /// Where the network's server is, as it was given, for the status.
+    pub network: String,
+    /// Who may ask.
+    pub access: Access,
+    /// More figures.
+    pub figures: Option<Figures>,
+}
+
+/// What is served.
+#[derive(Clone)]
+pub struct App {
+    pub(crate) router: Router,
+    pub(crate) metrics: Arc<Metrics>,
+}
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -17,15 +47,71 @@ pub(crate) struct Gateway<S> {
     /// Where the network's server is, as it was given.
     pub(crate) network: Arc<str>,
     pub(crate) budget: Budget,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) figures: Option<Figures>,
 }
 
-/// The gateway of a store. `network` is where the network's server is, for the status.
-pub fn router<S: Store>(store: S, network: &str) -> Router {
-    let gateway = Gateway { store, network: network.into(), budget: Budget::default() };
-    Router::new()
-        .merge(v1::routes())
-        .merge(kvs::routes())
-        .merge(pairs::routes())
-        .fallback(async || Problem::no_such_path().into_response())
-        .with_state(gateway)
+impl App {
+    /// The gateway of a store.
+    pub fn new<S: Store>(store: S, options: Options) -> Self {
+        let Options { network, access, figures } = options;
+        let metrics = Arc::new(Metrics::default());
+        let gateway = Gateway {
+            store,
+            network: network.into(),
+            budget: Budget::default(),
+            metrics: Arc::clone(&metrics),
+            figures,
+        };
+        let router = Router::new()
+            .merge(v1::routes())
+            .merge(kvs::routes())
+            .merge(pairs::routes())
+            .merge(watch::routes())
+            .fallback(async || Problem::no_such_path().into_response())
+            .layer(from_fn_with_state(access, access::check))
+            .with_state(gateway);
+        Self::of(router, metrics)
+    }
+
+    /// The service behind all paths, for who has connections of another kind.
+    pub fn into_router(self) -> Router {
+        self.router
+    }
+
+    /// Paths of another kind, for anybody.
+    pub(crate) fn of(router: Router, metrics: Arc<Metrics>) -> Self {
+        let router = router.layer(from_fn_with_state(Arc::clone(&metrics), metrics::count));
+        Self { router, metrics }
+    }
+}
+
+/// Who may ask a gateway at that address, by what its command line says. Tokens are those of the
+/// client's network.
+///
+/// # Errors
+/// What is wrong, in one line.
+pub fn access(
+    client: &Client,
+    args: &Args,
+    address: std::net::SocketAddr,
+) -> Result<Access, String> {
+    if !args.asks_for_tokens(address) {
+        return Ok(match crate::args::is_loopback(address) {
+            true => Access::Loopback,
+            false => Access::Anybody,
+        });
+    }
+    let verifier = client.verifier().ok_or("the certificate of the network is not there")?;
+    let list = client.clone();
+    let tokens = Tokens::new(verifier, Arc::new(move |holder| list.is_denied(holder)));
+    let asking = client.clone();
+    // A client that is content asks nobody for news.
+    tokio::spawn(async move {
+        loop {
+            let _ = asking.refresh().await;
+            tokio::time::sleep(DENIED_EVERY).await;
+        }
+    });
+    Ok(Access::Tokens(Arc::new(tokens)))
 }

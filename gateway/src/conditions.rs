@@ -58,7 +58,9 @@ pub fn entity_tag(revision: Revision) -> String {
 pub fn for_write(headers: &HeaderMap) -> Result<WriteCondition, String> {
     match (read(headers, &IF_MATCH)?, read(headers, &IF_NONE_MATCH)?) {
         (None, None) => Ok(WriteCondition::If(Condition::Always)),
-        (Some(_), Some(_)) => Err("a write takes If-Match or If-None-Match, not both".into()),
+        // No key is there and not there.
+        (Some(_), Some(Tags::Any)) => Ok(WriteCondition::Never),
+        (Some(_), Some(Tags::List(_))) => Err("If-None-Match of a write must be *".into()),
         (None, Some(Tags::Any)) => Ok(WriteCondition::If(Condition::Absent)),
         (None, Some(Tags::List(_))) => Err("If-None-Match of a write must be *".into()),
         (Some(Tags::Any), None) => Ok(WriteCondition::If(Condition::Present)),
@@ -177,7 +179,7 @@ mod tests {
             assert!(parse(&[("if-match", wrong)]).is_err(), "{wrong}");
         }
         assert!(parse(&[("if-none-match", "\"7\"")]).is_err());
-        assert!(parse(&[("if-match", "*"), ("if-none-match", "*")]).is_err());
+        assert_eq!(parse(&[("if-match", "*"), ("if-none-match", "*")]), Ok(WriteCondition::Never));
         assert!(parse(&[("if-match", "*"), ("if-match", "*")]).is_err());
     }
 

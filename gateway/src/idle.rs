@@ -5,23 +5,34 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::metrics::Metrics;
+
 /// A connection that is watched.
 pub(crate) struct Watched<C> {
     connection: C,
     patience: Duration,
     alarm: Pin<Box<Sleep>>,
+    metrics: Arc<Metrics>,
 }
 
 impl<C> Watched<C> {
-    /// Watches a connection, which ends after so much time without a byte either way.
-    pub(crate) fn new(connection: C, patience: Duration) -> Self {
-        Self { connection, patience, alarm: Box::pin(tokio::time::sleep(patience)) }
+    /// Watches a connection, which ends after so much time without a byte either way. What goes over
+    /// it is counted.
+    pub(crate) fn new(connection: C, patience: Duration, metrics: Arc<Metrics>) -> Self {
+        Self { connection, patience, alarm: Box::pin(tokio::time::sleep(patience)), metrics }
+    }
+
+    fn sent(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.metrics.sent(*bytes);
+        }
     }
 
     /// What `poll` is while nothing moved, and a note that something did.
@@ -46,7 +57,9 @@ impl<C: AsyncRead + Unpin> AsyncRead for Watched<C> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let poll = Pin::new(&mut self.connection).poll_read(context, buffer);
+        self.metrics.received(buffer.filled().len() - before);
         self.watch(context, poll)
     }
 }
@@ -58,6 +71,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Watched<C> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.connection).poll_write(context, bytes);
+        self.sent(&poll);
         self.watch(context, poll)
     }
 
@@ -67,6 +81,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Watched<C> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.connection).poll_write_vectored(context, slices);
+        self.sent(&poll);
         self.watch(context, poll)
     }
 
@@ -92,7 +107,7 @@ mod tests {
     #[tokio::test]
     async fn silence_ends_it_and_bytes_do_not() {
         let (one, mut other) = tokio::io::duplex(4);
-        let mut watched = Watched::new(one, Duration::from_millis(150));
+        let mut watched = Watched::new(one, Duration::from_millis(150), Arc::default());
         for _ in 0..4 {
             tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>())
                 .await
@@ -103,7 +118,7 @@ mod tests {
         let ended = watched.read_u8().await.unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
         let (one, _unread) = tokio::io::duplex(4);
-        let mut watched = Watched::new(one, Duration::from_millis(50));
+        let mut watched = Watched::new(one, Duration::from_millis(50), Arc::default());
         let ended = watched.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
     }

@@ -13,6 +13,8 @@
 //! | `POST /v1/batch` | many of these, each by itself |
 //! | `GET /v1/status` | the status of the network, as JSON |
 //! | `GET /livez`, `GET /readyz` | whether the process serves; whether the network does |
+//! | `GET /metrics` | figures, for Prometheus ([`metrics`]) |
+//! | `GET /`, `GET /openapi.json` | a page for people; this interface for programs |
 //!
 //! Two older ways to ask, `/kvs` and `/set`, `/fetch`, `/query`, have modules of their own, with the
 //! words of the documents that they are from. The rest of this is about `/v1`.
@@ -29,16 +31,17 @@
 //! | 400, 404, 405 | not understood; no such key or path; no such method |
 //! | 408 | the body took too long |
 //! | 409, 412 | a condition does not hold; 412 if it was in the header |
+//! | 401, 403, 421 | a token is missing; it is not for this; a page came under a false name |
 //! | 413, 414 | value or key over the limit |
 //! | 503 | not now; nothing was changed, so `Retry-After` |
 //! | 504 | the outcome of a write is not known |
 //!
 //! Reading order: plain data in, plain data out ([`percent`], [`query`], [`conditions`], [`receipt`],
-//! [`problem`]); then the handlers, over any [`Store`]; last the shell that listens ([`Listener`]).
+//! [`problem`]); then the handlers, over any [`Store`], behind the rules of who
+//! may ask ([`Access`]); last the shell that listens ([`Listener`]).
 //!
-//! Deliberately missing: TLS and authentication, which is why a gateway listens on loopback unless
-//! it is told in so many words that anybody may read and write; ranges, compression, cookies and
-//! CORS: no page of another origin is meant to reach a store.
+//! Deliberately missing: ranges, compression, cookies and CORS: no page of another origin is meant to
+//! reach a store.
 #![forbid(unsafe_code)]
 
 mod limits;
@@ -57,12 +60,17 @@ pub mod problem;
 
 pub mod status;
 
+pub mod metrics;
+
 mod store;
 mod body;
+mod access;
 mod v1;
 mod kvs;
 mod pairs;
+mod watch;
 mod app;
+mod args;
 
 #[cfg(test)]
 mod memory;
@@ -70,7 +78,9 @@ mod memory;
 mod idle;
 mod server;
 
-pub use app::router;
+pub use access::{Access, IsDenied, Tokens};
+pub use app::{App, Figures, Options, access};
+pub use args::Args;
 pub use kvs::forwarder;
 pub use server::{ListenError, Listener};
 pub use store::Store;

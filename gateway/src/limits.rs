@@ -13,6 +13,10 @@ pub(crate) const HEADERS_MAX: usize = 100;
 /// Time in which the head of an HTTP/1 request must be complete. A connection without a request is
 /// kept for as long.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time that a TLS handshake may take.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bearer tokens that were good and are remembered.
+pub(crate) const TOKENS_KNOWN_MAX: usize = 1024;
 /// Time after which a connection on which nothing moves is closed.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Silence after which an HTTP/2 peer is pinged, and time that it has to answer.

@@ -1,24 +1,32 @@
-//! Listening: connections, their bounds, and a stop in good order.
+//! Listening: connections, TLS, their bounds, and a stop in good order.
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
+use crate::app::App;
+use crate::args::{Args, is_loopback};
 use crate::idle::Watched;
 use crate::limits::{
-    CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, IDLE_TIMEOUT, PING_EVERY,
-    PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
+    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, IDLE_TIMEOUT,
+    PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
 };
+use crate::metrics::Metrics;
 
 /// Time that accepting waits after it failed, which is for want of files as a rule.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -26,12 +34,13 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Anybody who reaches the address could read and write, and nobody has said that they may.
+    /// What is said there, tokens too, could be read on the way, and nobody has said that it may.
     #[error(
-        "{0} is reached from other machines, and HTTP has no authentication here: listen on \
-         127.0.0.1, or let anybody read and write with --without-authentication"
+        "{0} is reached from other machines: give a certificate with --tls-cert and --tls-key (or say \
+         --without-tls, if a proxy before it has one), or let anybody read and write with \
+         --without-authentication"
     )]
-    Open(SocketAddr),
+    Plain(SocketAddr),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Bind {
@@ -40,28 +49,39 @@ pub enum ListenError {
         /// What is wrong.
         source: io::Error,
     },
+    /// A file for TLS cannot be used.
+    #[error("cannot use {path} for TLS: {problem}")]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 /// A bound address, of which nothing is served yet.
-#[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Listener {
-    /// Binds an address. One that other machines reach needs to be `open` to anybody.
+    /// Binds an address. One that other machines reach needs TLS, unless `args` say otherwise.
     ///
     /// # Errors
     /// See [`ListenError`].
-    pub async fn bind(address: SocketAddr, open: bool) -> Result<Self, ListenError> {
-        if !open && !address.ip().to_canonical().is_loopback() {
-            return Err(ListenError::Open(address));
-        }
+    pub async fn bind(address: SocketAddr, args: &Args) -> Result<Self, ListenError> {
+        let tls = match (&args.tls_cert, &args.tls_key) {
+            (Some(certificate), Some(key)) => Some(acceptor(certificate, key)?),
+            // Where anybody may do anything, there is nothing to be overheard either.
+            _ if is_loopback(address) || args.without_tls || args.without_authentication => None,
+            _ => return Err(ListenError::Plain(address)),
+        };
         let fail = |source| ListenError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, tls })
     }
 
     /// Where it listens.
@@ -70,8 +90,8 @@ impl Listener {
     }
 
     /// Serves until `stop` completes; then lets the requests under way finish.
-    pub async fn serve(self, app: Router, stop: impl Future<Output = ()>) {
-        let builder = Arc::new(builder());
+    pub async fn serve(self, app: App, stop: impl Future<Output = ()>) {
+        let serving = Arc::new(Serving { builder: builder(), app, tls: self.tls });
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut stop = std::pin::pin!(stop);
@@ -95,15 +115,22 @@ impl Listener {
             };
             // It only makes answers slower if this fails.
             let _ = stream.set_nodelay(true);
-            let watcher = graceful.watcher();
-            let (builder, service) = (builder.clone(), TowerToHyperService::new(app.clone()));
+            let (serving, watcher) = (serving.clone(), graceful.watcher());
             tokio::spawn(async move {
-                let io = TokioIo::new(Watched::new(stream, IDLE_TIMEOUT));
-                let connection = builder.serve_connection(io, service);
-                if let Err(error) = watcher.watch(connection).await {
-                    debug!(error, "a connection has ended");
+                let counted = Counted::new(&serving.app.metrics);
+                let stream = Watched::new(stream, IDLE_TIMEOUT, Arc::clone(&serving.app.metrics));
+                match &serving.tls {
+                    None => serving.connection(stream, watcher).await,
+                    Some(tls) => {
+                        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+                        match handshake.await {
+                            Ok(Ok(stream)) => serving.connection(stream, watcher).await,
+                            Ok(Err(error)) => debug!(%error, "no TLS"),
+                            Err(_) => debug!("the handshake took too long"),
+                        }
+                    }
                 }
-                drop(slot);
+                drop((counted, slot));
             });
         }
         drop(self.listener);
@@ -112,6 +139,64 @@ impl Listener {
             warn!("requests were still under way");
         }
     }
+}
+
+/// What all connections share.
+struct Serving {
+    builder: Builder<TokioExecutor>,
+    app: App,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Serving {
+    async fn connection(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        watcher: Watcher,
+    ) {
+        let service: TowerToHyperService<Router> =
+            TowerToHyperService::new(self.app.router.clone());
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            debug!(error, "a connection has ended");
+        }
+    }
+}
+
+/// A connection in the figures.
+struct Counted<'a>(&'a Metrics);
+
+impl<'a> Counted<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.accepted();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.ended();
+    }
+}
+
+/// TLS 1.2 and 1.3 with a certificate from files.
+fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ListenError> {
+    let wrong = |path: &Path, problem: String| ListenError::Tls { path: path.to_owned(), problem };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong(certificate, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(wrong(certificate, "there is no certificate in it".into()));
+    }
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, private));
+    let mut config = config.map_err(|error| wrong(certificate, error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 fn builder() -> Builder<TokioExecutor> {

@@ -7,27 +7,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dkv_wire::histogram::{Histogram, Times};
-use dkv_wire::message::{Answer, Level, Refusal, RequestBody};
+use dkv_wire::message::{Answer, ReadMode, Refusal, RequestBody};
 
 /// What requests are for.
-pub(crate) const KINDS: [&str; 7] =
-    ["read_strong", "read_eventual", "scan", "write", "view", "status", "directory"];
+pub(crate) const KINDS: [&str; 8] =
+    ["read_strong", "read_eventual", "scan", "write", "view", "status", "replica", "directory"];
 
 /// What they come to.
-pub(crate) const RESULTS: [&str; 8] = [
-    "ok", "conflict", "not_primary", "overloaded", "unavailable", "unknown", "invalid", "denied",
+pub(crate) const RESULTS: [&str; 9] = [
+    "ok",
+    "conflict",
+    "not_primary",
+    "overloaded",
+    "unavailable",
+    "unknown",
+    "invalid",
+    "denied",
+    "behind",
 ];
 
 /// The kind of a request, as a place in [`KINDS`].
 pub(crate) fn kind(body: &RequestBody) -> usize {
     match body {
-        RequestBody::Read { level: Level::Strong, .. } => 0,
-        RequestBody::Read { .. } => 1,
+        RequestBody::Read { mode: ReadMode::Eventual(_), .. } => 1,
+        RequestBody::Read { .. } => 0,
         RequestBody::Scan { .. } => 2,
         RequestBody::Propose { .. } => 3,
         RequestBody::View => 4,
         RequestBody::Status => 5,
-        _ => 6,
+        RequestBody::Committed { .. } | RequestBody::Reach { .. } => 6,
+        _ => 7,
     }
 }
 
@@ -41,6 +50,7 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
         Err(Refusal::Unknown(_) | Refusal::SessionExpired) => 5,
         Err(Refusal::Invalid(_) | Refusal::TooLarge { .. }) => 6,
         Err(Refusal::Denied(_)) => 7,
+        Err(Refusal::Behind { .. }) => 8,
     }
 }
 
@@ -55,12 +65,7 @@ pub(crate) struct Counters {
 
 impl Counters {
     /// A request was answered, that long after it came.
-    pub(crate) fn answered(
-        &self,
-        kind: usize,
-        answer: &Result<Answer, Refusal>,
-        time: Duration,
-    ) {
+    pub(crate) fn answered(&self, kind: usize, answer: &Result<Answer, Refusal>, time: Duration) {
         if let (Some(results), Some(times)) = (self.requests.get(kind), self.times.get(kind)) {
             results[result(answer)].fetch_add(1, Ordering::Relaxed);
             times.add(time);

@@ -9,6 +9,7 @@ pub(crate) use seen::is_caught_up;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dkv_wire::id::{GroupId, NodeId, Revision, Term};
@@ -40,6 +41,9 @@ pub(crate) struct Group {
     writes: mpsc::Sender<PendingWrite>,
     backlog: Backlog,
     reads: mpsc::Sender<PendingRead>,
+    /// The term of the leader that was seen last, and how many were seen.
+    led_term: AtomicU64,
+    leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
     tasks: Tasks,
 }
@@ -93,6 +97,8 @@ impl Group {
             writes,
             backlog,
             reads,
+            led_term: AtomicU64::default(),
+            leaders_seen: AtomicU64::default(),
             holds,
             tasks,
         })

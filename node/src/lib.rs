@@ -13,6 +13,8 @@
 mod args;
 mod run;
 mod main_loop;
+mod observer;
+mod counters;
 
 mod node;
 mod group;
@@ -57,6 +59,8 @@ mod storage;
 pub mod untrusted;
 
 pub use args::Args;
-pub use main_loop::main;
+pub use counters::{Counted, CountedKind};
+pub use main_loop::{process, say, stop_signal};
+pub use observer::{Figures, GroupFigures, Observer, Serving};
 pub use run::{NodeError, run, run_on};
 pub use storage::{Storage, StorageError};

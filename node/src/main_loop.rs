@@ -1,7 +1,6 @@
 //! The process around a node: runtime, log output, signals, exit status.
 
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::Args;
+use crate::run::NodeError;
 
 /// Environment variable that says what is logged, e.g. `debug` or `dkv_node=debug,info`.
 const LOG_VARIABLE: &str = "DKV_LOG";
@@ -18,9 +17,12 @@ const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=
 /// Time that tasks have to end before the process does.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Runs a node as a process does: until Ctrl-C or SIGTERM. Prints `ready <address>` on stdout once
-/// the node serves.
-pub fn main(args: Args) -> ExitCode {
+/// Runs something as the process of a node does: with log output, so many threads, and an exit status
+/// by its end.
+pub fn process(
+    threads: Option<NonZeroUsize>,
+    work: impl Future<Output = Result<(), NodeError>>,
+) -> ExitCode {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -29,14 +31,14 @@ pub fn main(args: Args) -> ExitCode {
         .with_target(false)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(args.threads.unwrap_or_else(default_threads).into())
+        .worker_threads(threads.unwrap_or_else(default_threads).into())
         .enable_all()
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start threads: {error}")),
     };
-    let ended = runtime.block_on(crate::run(args, say_ready, stop_signal()));
+    let ended = runtime.block_on(work);
     // First everything falls silent: the last line says why the process ends.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     match ended {
@@ -52,10 +54,11 @@ fn default_threads() -> NonZeroUsize {
     NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn say_ready(address: SocketAddr) {
+/// A line on stdout, for whoever started the process.
+pub fn say(line: &str) {
     let mut stdout = std::io::stdout();
     // Whoever started us may not listen.
-    let _ = writeln!(stdout, "ready {address}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 fn complain(error: &str) -> ExitCode {
@@ -64,7 +67,7 @@ fn complain(error: &str) -> ExitCode {
 }
 
 /// Completes at Ctrl-C or SIGTERM.
-async fn stop_signal() {
+pub async fn stop_signal() {
     let mut terminate = match signal(SignalKind::terminate()) {
         Ok(terminate) => terminate,
         // Without it, Ctrl-C alone has to do.

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::opening::Opener;
+use crate::counters::Counters;
 use crate::data_dir::DataDir;
 use crate::group::Group;
 use crate::measuring::Heard;
@@ -91,6 +92,7 @@ pub(crate) struct Node {
     rebalancing: AtomicBool,
     started: Instant,
     disk_full: AtomicBool,
+    counters: Arc<Counters>,
     failure: watch::Sender<Option<String>>,
     tasks: Tasks,
 }
@@ -147,6 +149,7 @@ impl Node {
             rebalancing: AtomicBool::new(false),
             started: Instant::now(),
             disk_full: AtomicBool::new(false),
+            counters: Arc::default(),
             failure,
             tasks: Tasks::default(),
         });

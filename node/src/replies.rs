@@ -4,16 +4,28 @@
 //! given back when the answer has been written to the stream, so that a client that does not read
 //! its answers is soon not read from either, and nothing grows.
 
+use std::sync::Arc;
+
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::message::{Answer, Refusal, Reply};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::counters::Counters;
 
 /// Bytes of answers that are written together at the most.
 const FLUSH_BYTES: usize = 256 * 1024;
 /// Answers that are taken from the queue together at the most.
 const TAKE_MAX: usize = 1024;
 
-pub(crate) type Queued = (Reply, OwnedSemaphorePermit);
+pub(crate) type Queued = (Reply, OwnedSemaphorePermit, Begun);
+
+/// What a request was for, and when it came.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) kind: usize,
+    pub(crate) at: Instant,
+}
 
 /// The answers of one stream.
 #[derive(Clone)]
@@ -29,17 +41,31 @@ pub(crate) struct ReplyTo {
 }
 
 enum Destination {
-    Stream { id: u64, sender: mpsc::UnboundedSender<Queued>, permit: OwnedSemaphorePermit },
+    Stream {
+        id: u64,
+        sender: mpsc::UnboundedSender<Queued>,
+        permit: OwnedSemaphorePermit,
+        begun: Begun,
+    },
     Here(oneshot::Sender<Result<Answer, Refusal>>),
+}
+
+impl Begun {
+    /// For a test that looks at answers only.
+    #[cfg(test)]
+    pub(crate) fn now() -> Self {
+        Self { kind: 0, at: Instant::now() }
+    }
 }
 
 impl Replies {
     /// The answers of a stream, and the task that writes them.
     pub(crate) fn new(
         writer: FrameWriter<quinn::SendStream>,
+        counters: Arc<Counters>,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { sender }, write(receiver, writer))
+        (Self { sender }, write(receiver, writer, counters))
     }
 
     /// The answers, for a test to look at.
@@ -50,8 +76,9 @@ impl Replies {
     }
 
     /// The answer of the request with this id.
-    pub(crate) fn to(&self, id: u64, permit: OwnedSemaphorePermit) -> ReplyTo {
-        ReplyTo { to: Some(Destination::Stream { id, sender: self.sender.clone(), permit }) }
+    pub(crate) fn to(&self, id: u64, permit: OwnedSemaphorePermit, begun: Begun) -> ReplyTo {
+        let sender = self.sender.clone();
+        ReplyTo { to: Some(Destination::Stream { id, sender, permit, begun }) }
     }
 }
 
@@ -75,8 +102,8 @@ impl ReplyTo {
     fn answer(&mut self, result: Result<Answer, Refusal>) {
         // Whoever asked may be gone.
         match self.to.take() {
-            Some(Destination::Stream { id, sender, permit }) => {
-                let _ = sender.send((Reply { id, result }, permit));
+            Some(Destination::Stream { id, sender, permit, begun }) => {
+                let _ = sender.send((Reply { id, result }, permit, begun));
             }
             Some(Destination::Here(sender)) => {
                 let _ = sender.send(result);
@@ -95,20 +122,26 @@ impl Drop for ReplyTo {
 async fn write(
     mut receiver: mpsc::UnboundedReceiver<Queued>,
     mut writer: FrameWriter<quinn::SendStream>,
+    counters: Arc<Counters>,
 ) {
     let mut queued: Vec<Queued> = Vec::new();
     while receiver.recv_many(&mut queued, TAKE_MAX).await > 0 {
         let mut permits = Vec::with_capacity(queued.len());
-        for (reply, permit) in queued.drain(..) {
+        // One look at the clock for all that are written together.
+        let now = Instant::now();
+        for (reply, permit, begun) in queued.drain(..) {
+            counters.answered(begun.kind, &reply.result, now.saturating_duration_since(begun.at));
             writer.push(&reply);
             permits.push(permit);
             if writer.pending() >= FLUSH_BYTES {
+                counters.sent(writer.pending());
                 if writer.flush().await.is_err() {
                     return;
                 }
                 permits.clear();
             }
         }
+        counters.sent(writer.pending());
         if writer.flush().await.is_err() {
             return;
         }

@@ -21,10 +21,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::counters;
 use crate::group::Group;
 use crate::node::Node;
 use crate::reads::{Asked, PendingRead};
-use crate::replies::{Replies, ReplyTo};
+use crate::replies::{Begun, Replies, ReplyTo};
 use crate::state::{self, Announcement, DirectoryCommand, DirectoryResult};
 use crate::writes::{PendingWrite, Place};
 use crate::{coordinator, departures, eventual, everywhere, forwarding, placing};
@@ -46,11 +47,13 @@ pub(crate) async fn serve(
     mut reader: FrameReader<quinn::RecvStream>,
     writer: FrameWriter<quinn::SendStream>,
 ) {
-    let (replies, writing) = Replies::new(writer);
+    let (replies, writing) = Replies::new(writer, Arc::clone(node.counters()));
     // A task of its own, which ends with this one at the latest.
     let mut writer = JoinSet::new();
     writer.spawn(writing);
     while let Some(frame) = next_frame(&mut reader).await {
+        let at = Instant::now();
+        node.counters().received(frame.len());
         let parts = 1 + frame.len() / BYTES_A_PART;
         let Ok(mut permit) = Arc::clone(&share).acquire_many_owned(parts as u32).await else {
             break;
@@ -68,7 +71,8 @@ pub(crate) async fn serve(
             let Ok(more) = Arc::clone(&share).acquire_many_owned(SCAN_PARTS).await else { break };
             permit.merge(more);
         }
-        let reply = replies.to(request.id, permit);
+        let begun = Begun { kind: counters::kind(&request.body), at };
+        let reply = replies.to(request.id, permit, begun);
         handle(&node, peer, request, reply);
     }
     drop(replies);

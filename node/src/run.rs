@@ -20,6 +20,7 @@ use crate::args::Args;
 use crate::data_dir::{DataDir, NodeFile};
 use crate::disk_check;
 use crate::node::{Me, Node, Parts};
+use crate::observer::{Observer, Serving};
 use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
 use crate::storage::{RealStorage, Storage, StorageError};
@@ -44,7 +45,8 @@ const CACHE_BYTES: usize = 32 * 1024 * 1024;
 pub struct NodeError(pub(crate) String);
 
 impl NodeError {
-    pub(crate) fn new(error: impl ToString) -> Self {
+    /// From whatever says it.
+    pub fn new(error: impl ToString) -> Self {
         Self(error.to_string())
     }
 }
@@ -56,7 +58,7 @@ impl NodeError {
 /// If it cannot start, or must not go on.
 pub async fn run(
     args: Args,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(Serving),
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     run_on(RealStorage, args, ready, stop).await
@@ -69,7 +71,7 @@ pub async fn run(
 pub async fn run_on(
     storage: impl Storage,
     args: Args,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(Serving),
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     let mut stop = std::pin::pin!(stop);
@@ -79,7 +81,7 @@ pub async fn run_on(
         () = &mut stop => return Ok(()),
     };
     let Started { node, mut failure } = started;
-    ready(node.me().address);
+    ready(Serving { address: node.me().address, observer: Observer::of(&node) });
     let failed = tokio::select! {
         biased;
         failed = failure.wait_for(Option::is_some) => failed.ok().and_then(|why| why.clone()),

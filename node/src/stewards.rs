@@ -25,6 +25,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
     loop {
         tokio::time::sleep(TICK).await;
+        group.note_leader();
         if !group.leads() {
             continue;
         }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dkv_wire::bearer::{self, Bearer, Rights};
 use dkv_wire::certificate::Authority;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
@@ -268,6 +269,10 @@ impl Service {
                 must_be_admin(identity)?;
                 self.create_token(role, life_s, uses).await.map(ServerAnswer::Token)
             }
+            ServerRequest::CreateBearer { rights, life_s } => {
+                must_be_admin(identity)?;
+                self.create_bearer(rights, life_s)
+            }
             ServerRequest::ListTokens => {
                 must_be_admin(identity)?;
                 Ok(ServerAnswer::Tokens(self.keeper.current().tokens()))
@@ -292,6 +297,22 @@ impl Service {
         });
         kept(created.await)?;
         Ok(token.to_string())
+    }
+
+    /// Signed and forgotten: what it says is in the token, and the deny list ends it early.
+    fn create_bearer(
+        &self,
+        rights: Rights,
+        life_s: Option<u64>,
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        let holder = HolderId::random();
+        let end = |life_s: u64| clock::now_ms().saturating_add(life_s.saturating_mul(1000));
+        let network = self.authority.network();
+        let bearer = Bearer { network, holder, rights, expires_ms: life_s.map(end) };
+        match bearer::sign(&self.authority, &bearer) {
+            Ok(text) => Ok(ServerAnswer::Bearer(text, holder)),
+            Err(error) => Err(ServerRefusal::Invalid(error.to_string())),
+        }
     }
 
     async fn revoke_token(&self, token: Uuid) -> Result<(), ServerRefusal> {

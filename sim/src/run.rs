@@ -19,6 +19,8 @@ use crate::workload::{self, ClientMachine, Load, Phase, Shared};
 
 /// Ticks in which a fresh network must serve.
 const BEGIN_MAX: u64 = 20_000;
+/// Time after which a node that is down is replaced, where that is to happen during a run.
+const REPLACED_SOON_MS: u64 = 4000;
 /// Machines of clients.
 const CLIENTS: u8 = 3;
 
@@ -89,7 +91,11 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let trace = Trace::new(options.echo, options.every_datagram);
     PANICKED.set(false);
     watch_for_panics();
-    let (settings, load, nodes) = network(&mut random);
+    let (mut settings, load, nodes) = network(&mut random);
+    if options.lying_disk {
+        // The node that was told apart never comes back as itself, and is to be replaced soon.
+        settings.replace_after_ms = REPLACED_SOON_MS;
+    }
     trace.line(format!("seed {seed}: {nodes} nodes, {settings:?}, {load:?}"));
     let (groups, replication) = (settings.shards, settings.replication);
     let mut cluster = Cluster::new(random.fork(), settings, CLIENTS, trace.clone())?;
@@ -200,7 +206,7 @@ fn network(random: &mut Random) -> (Settings, Load, u64) {
     let nodes = *random.pick(&[3, 3, 3, 4, 5, 5, 7]).unwrap_or(&3);
     let replication = if nodes >= 5 && random.per_mille(300) { 5 } else { 3 };
     let shards = *random.pick(&[1, 1, 2, 3, 5]).unwrap_or(&1);
-    let replace_after_ms = *random.pick(&[4000, 300_000]).unwrap_or(&300_000);
+    let replace_after_ms = *random.pick(&[REPLACED_SOON_MS, 300_000]).unwrap_or(&300_000);
     let settings = Settings {
         replication,
         shards,

@@ -133,6 +133,14 @@ impl Authority {
         self.issuer.key().serialize_der()
     }
 
+    /// Signs a message with its key (ECDSA, SHA-256, ASN.1). What is signed must begin with what no
+    /// certificate begins with.
+    pub(crate) fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, CertificateError> {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &self.key_der());
+        let signed = pair.map_err(unusable)?.sign(&SystemRandom::new(), message);
+        Ok(signed.map_err(|_| unusable("the key cannot sign"))?.as_ref().to_vec())
+    }
+
     /// What tokens carry to prove the server.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.certificate)
@@ -194,6 +202,12 @@ impl Authority {
         }
         Ok((identity, Bytes::copy_from_slice(key.raw)))
     }
+}
+
+/// The public key of a certificate, as a point.
+pub(crate) fn public_key_of(certificate: &[u8]) -> Result<Vec<u8>, CertificateError> {
+    let certificate = CertificateDer::from(certificate);
+    Ok(parse(&certificate)?.public_key().subject_public_key.data.to_vec())
 }
 
 /// What a certificate says about its holder.

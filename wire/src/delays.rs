@@ -2,8 +2,8 @@
 //!
 //! A network on one machine, or in one room, can be given the distances of a network that spans the
 //! world. [`Delays`] is the part of the settings that says how far apart regions, or single nodes,
-//! are; a [`Wander`] makes of an average the delay of each moment. What holds datagrams back is
-//! [`crate::line`].
+//! are; a `Wander` makes of an average the delay of each moment. What holds datagrams back is
+//! `line`.
 //!
 //! Order is kept: of two datagrams on one way the later one never arrives earlier. Delays that are
 //! drawn for each datagram would either overtake each other, which QUIC takes for loss, or add up to

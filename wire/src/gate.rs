@@ -54,6 +54,11 @@ impl Gate {
         self.denied.read().unwrap_or_else(PoisonError::into_inner).contains(&holder)
     }
 
+    /// Connections with certified peers that are open, made or taken.
+    pub fn open_count(&self) -> usize {
+        self.connections().len()
+    }
+
     /// Replaces the deny list and closes every open connection of those it names.
     pub fn set_denied(&self, denied: impl IntoIterator<Item = HolderId>) {
         let denied: HashSet<HolderId> = denied.into_iter().collect();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use dkv_api::Role;
-use dkv_gateway::Listener;
+use dkv_gateway::{Access, App, Args, Listener, Options};
 
 use super::ready;
 use crate::cli::{Connect, Local};
@@ -64,8 +64,12 @@ impl Instance {
         screen: &mut Screen,
     ) -> Result<ExitCode, String> {
         // Whoever sets IP says where to listen, and that is all that the document knows of rights.
+        let open = Args { without_authentication: true, ..Args::default() };
         let listener =
-            Listener::bind(self.address, true).await.map_err(|error| error.to_string())?;
+            Listener::bind(self.address, &open).await.map_err(|error| error.to_string())?;
+        if !self.address.ip().is_loopback() {
+            screen.note(&format!("anybody who reaches {} may read and write", self.address));
+        }
         if let Some(main) = self.main {
             ready(&listener, screen)?;
             let app = dkv_gateway::forwarder(main);
@@ -93,7 +97,9 @@ async fn on_network(
     };
     let client = network.connect(Role::Client).await?;
     ready(&listener, screen)?;
-    let app = dkv_gateway::router(client.clone(), &server.to_string());
+    // It may be reached under any name.
+    let options = Options { network: server.to_string(), access: Access::Anybody, figures: None };
+    let app = App::new(client.clone(), options);
     listener.serve(app, async { _ = signals.next().await }).await;
     client.close().await;
     Ok(ExitCode::SUCCESS)

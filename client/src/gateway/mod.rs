@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use dkv_api::Role;
-use dkv_gateway::Listener;
+use dkv_gateway::{Access, App, Listener, Options};
 
 use self::instance::Instance;
 use crate::cli::{Addresses, Connect, Gateway};
@@ -50,7 +50,7 @@ async fn serve(
     let mut signals =
         Signals::take().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let Some(server) = args.server.or(before) else {
-        if args.http.is_none()
+        if args.http.http.is_none()
             && let Some(instance) = Instance::from(|name| std::env::var(name).ok())?
         {
             return instance.serve(args.dir, args.connect, &mut signals, screen).await;
@@ -65,16 +65,22 @@ async fn serve(
         screen.error("--dir is for a store of its own; leave it out, or the address of the server");
         return Ok(ExitCode::from(2));
     }
-    let address = args.http.unwrap_or(HTTP_DEFAULT);
+    let address = args.http.http.unwrap_or(HTTP_DEFAULT);
     // First, so that what is wrong with it is said at once.
-    let listener = Listener::bind(address, args.without_authentication).await;
+    let listener = Listener::bind(address, &args.http).await;
     let listener = listener.map_err(|error| error.to_string())?;
     let connection = connection(server, args.connect, Role::Client);
     let session = match Session::connect(&connection).await {
         Ok(session) => session,
         Err(error) => return Ok(not_connected(screen, &error)),
     };
-    let app = dkv_gateway::router(session.client.clone(), session.address());
+    let access = dkv_gateway::access(&session.client, &args.http, listener.address())?;
+    let open = !matches!(access, Access::Tokens(_));
+    let network = session.address().to_owned();
+    let app = App::new(session.client.clone(), Options { network, access, figures: None });
+    if open && !listener.address().ip().is_loopback() {
+        screen.note(&format!("anybody who reaches {} may read and write", listener.address()));
+    }
     ready(&listener, screen)?;
     listener.serve(app, async { _ = signals.next().await }).await;
     session.client.close().await;
@@ -93,9 +99,7 @@ fn log() {
 
 /// Says where HTTP is served, for people and for programs.
 fn ready(listener: &Listener, screen: &mut Screen) -> Result<(), String> {
-    let address = listener.address();
-    if !address.ip().is_loopback() {
-        screen.note(&format!("anybody who reaches {address} may read and write"));
-    }
-    screen.line(&format!("ready {address}")).map_err(|error| format!("stopped: {error}"))
+    screen
+        .line(&format!("ready {}", listener.address()))
+        .map_err(|error| format!("stopped: {error}"))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dkv_wire::bearer::{Rights, Verifier};
 use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::Role;
 use dkv_wire::message::{Answer, Placement, RequestBody, ServerAnswer, ServerRequest, TokenInfo};
@@ -135,6 +136,37 @@ impl Client {
             ServerAnswer::Token(text) => Ok(text),
             _ => Err(other_kind()),
         }
+    }
+
+    /// Makes a bearer token for whoever speaks HTTP to a gateway of the network, and returns its text
+    /// and the name under which [`revoke`](Self::revoke) ends it. Nobody keeps it. Needs
+    /// [`Role::Admin`]. Without `life` (whole seconds) it lives for good.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role.
+    pub async fn create_bearer(
+        &self,
+        rights: Rights,
+        life: Option<Duration>,
+    ) -> Result<(String, HolderId), Error> {
+        let life_s = life.map(|life| life.as_secs());
+        match self.ask_server(ServerRequest::CreateBearer { rights, life_s }, false).await? {
+            ServerAnswer::Bearer(text, holder) => Ok((text, holder)),
+            _ => Err(other_kind()),
+        }
+    }
+
+    /// Whether the network refuses a holder, as far as this client knows.
+    pub fn is_denied(&self, holder: HolderId) -> bool {
+        self.inner
+            .shared
+            .with(|router, _| router.view().is_some_and(|view| view.denied.contains(&holder)))
+    }
+
+    /// What judges the bearer tokens of this network; none if this client has no credentials.
+    pub fn verifier(&self) -> Option<Verifier> {
+        let credentials = self.inner.shared.endpoint.credentials()?;
+        Verifier::new(credentials.identity.network, &credentials.authority).ok()
     }
 
     /// All join tokens, without their secrets. Needs [`Role::Admin`].

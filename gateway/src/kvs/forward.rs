@@ -25,6 +25,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::{Reply, refuse_body};
+use crate::app::App;
 use crate::body::{BodyError, Budget};
 use crate::limits::{
     FORWARD_ANSWER_BYTES_MAX, FORWARD_CONNECT_TIMEOUT, FORWARD_IDLE_TIMEOUT, FORWARD_TIMEOUT,
@@ -44,7 +45,7 @@ struct Forwarder {
 }
 
 /// `/kvs` as the instance at `main` has it, and `/livez`.
-pub fn forwarder(main: SocketAddr) -> Router {
+pub fn forwarder(main: SocketAddr) -> App {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(FORWARD_CONNECT_TIMEOUT));
     connector.set_nodelay(true);
@@ -53,13 +54,14 @@ pub fn forwarder(main: SocketAddr) -> Router {
         .pool_idle_timeout(FORWARD_IDLE_TIMEOUT)
         .build(connector);
     let forwarder = Forwarder { main: main.to_string().into(), client, budget: Budget::default() };
-    Router::new()
+    let router = Router::new()
         .route("/kvs", any(serve))
         .route(super::PREFIX, any(serve))
         .route("/kvs/{*key}", any(serve))
         .route("/livez", any(v1::lives))
         .fallback(async || Problem::no_such_path().into_response())
-        .with_state(forwarder)
+        .with_state(forwarder);
+    App::of(router, Arc::default())
 }
 
 async fn serve(State(forwarder): State<Forwarder>, request: Request<Body>) -> Response<Body> {

@@ -48,14 +48,43 @@ enum Encoding {
 #[serde(deny_unknown_fields)]
 struct Operation {
     op: Kind,
+    #[serde(default, deserialize_with = "some")]
     key: Option<String>,
+    #[serde(default, deserialize_with = "some")]
     key_base64: Option<String>,
+    #[serde(default, deserialize_with = "some")]
     value: Option<String>,
+    #[serde(default, deserialize_with = "some")]
     value_base64: Option<String>,
-    #[serde(rename = "if")]
+    #[serde(default, rename = "if", deserialize_with = "some")]
     condition: Option<When>,
-    if_revision: Option<u64>,
+    #[serde(default, deserialize_with = "some")]
+    if_revision: Option<Whole>,
+    #[serde(default, deserialize_with = "some")]
     consistency: Option<Level>,
+}
+
+/// A member that is there; `null` is none of its values.
+fn some<'a, T: Deserialize<'a>, D: serde::Deserializer<'a>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// A whole number; in JSON `7.0` is one too.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "serde_json::Number")]
+struct Whole(u64);
+
+impl TryFrom<serde_json::Number> for Whole {
+    type Error = &'static str;
+
+    fn try_from(number: serde_json::Number) -> Result<Self, Self::Error> {
+        /// Two to the power of 64.
+        const END: f64 = 18_446_744_073_709_551_616.0;
+        let float = number.as_f64().filter(|it| it.fract() == 0.0 && (0.0..END).contains(it));
+        number.as_u64().or(float.map(|it| it as u64)).map(Self).ok_or("it must be a whole number")
+    }
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
@@ -162,12 +191,15 @@ fn check(operation: Operation) -> Result<Checked, String> {
     let Operation { op, key, key_base64, value, value_base64, condition, if_revision, consistency } =
         operation;
     let key = bytes_json::take("key", key, key_base64)?.ok_or("the key is missing")?;
+    if key.is_empty() {
+        return Err("a key has at least one byte".into());
+    }
     let value = bytes_json::take("value", value, value_base64)?;
     let condition = match (condition, if_revision) {
         (None, None) => None,
         (Some(When::Absent), None) => Some(Condition::Absent),
         (Some(When::Present), None) => Some(Condition::Present),
-        (None, Some(revision)) => Some(Condition::Revision(Revision(revision))),
+        (None, Some(Whole(revision))) => Some(Condition::Revision(Revision(revision))),
         (Some(_), Some(_)) => return Err("there is if or if_revision, not both".into()),
     };
     let action = match (op, value) {

@@ -144,7 +144,7 @@ async fn batches_answer_each_operation() {
     let operations = json!({ "operations": [
         { "op": "put", "key": "a", "value": "1" },
         { "op": "get", "key": "a" },
-        { "op": "put", "key": "a", "value_base64": "/w==", "if_revision": 1 },
+        { "op": "put", "key": "a", "value_base64": "/w==", "if_revision": 1.0 },
         { "op": "get", "key": "a", "consistency": "eventual" },
         { "op": "put", "key_base64": "YQ==", "value": "x", "if": "absent" },
         { "op": "delete", "key": "none" },
@@ -164,6 +164,9 @@ async fn batches_answer_each_operation() {
         "{\"operations\":[{}]}",
         "{\"operations\":[],\"x\":1}",
         "{\"operations\":[{\"op\":\"put\",\"key\":\"k\"}]}",
+        "{\"operations\":[{\"op\":\"get\",\"key\":\"k\",\"value\":null}]}",
+        "{\"operations\":[{\"op\":\"get\",\"key\":\"\"}]}",
+        "{\"operations\":[{\"op\":\"delete\",\"key\":\"k\",\"if_revision\":1.5}]}",
         "{\"operations\":[{\"op\":\"get\",\"key\":\"k\",\"value\":\"v\"}]}",
         "{\"operations\":[{\"op\":\"delete\",\"key\":\"k\",\"key_base64\":\"aw==\"}]}",
     ] {

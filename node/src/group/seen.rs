@@ -1,15 +1,40 @@
 //! How a replica is, as it sees itself.
 
+use std::sync::atomic::Ordering;
+
 use dkv_wire::id::{NodeId, Term};
 use dkv_wire::message::{GroupRole, GroupStatus, LedGroup, MemberProgress, ReplicaStatus};
 
 use super::Group;
+use crate::observer::GroupFigures;
 use crate::raft::{self, Metrics, ServerState};
 
 /// Entries that a member may lack and still be taken to have all: about what is under way anyhow.
 const CAUGHT_UP_ENTRIES: u64 = 16;
 
 impl Group {
+    /// What only this node can know.
+    pub(crate) fn figures(&self) -> GroupFigures {
+        GroupFigures {
+            group: self.id,
+            leader_changes: self.leaders_seen.load(Ordering::Relaxed).saturating_sub(1),
+            writes_waiting: self.writes.max_capacity() - self.writes.capacity(),
+            reads_waiting: self.reads.max_capacity() - self.reads.capacity(),
+        }
+    }
+
+    /// Looks who leads, for [`figures`](Self::figures). To be called now and then.
+    pub(crate) fn note_leader(&self) {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        if metrics.current_leader.is_some() {
+            let term = metrics.current_term;
+            if self.led_term.swap(term, Ordering::Relaxed) != term {
+                self.leaders_seen.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// What the coordinator is told of it, if this replica leads.
     pub(crate) fn measure(&self) -> Option<LedGroup> {
         let metrics = self.metrics();

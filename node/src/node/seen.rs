@@ -1,6 +1,7 @@
 //! How the network and this node look from here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::message::NodeStatus;
@@ -8,6 +9,8 @@ use dkv_wire::network::{NetworkView, NodeState};
 
 use super::{Node, lock};
 use crate::coordinator;
+use crate::counters::Counters;
+use crate::observer::Figures;
 use crate::state::Observed;
 
 impl Node {
@@ -46,6 +49,25 @@ impl Node {
         let mut observed = Observed { term, coordinator, states, primaries, members };
         observed.states.insert(self.me.id, NodeState::Live);
         self.control.machine().with_directory(|directory| directory.to_view(&observed))?
+    }
+
+    /// What it counts.
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// All its figures.
+    pub(crate) fn figures(&self) -> Figures {
+        let (stats, syncs) = (self.wal.stats(), self.wal.sync_times());
+        Figures {
+            status: self.status(),
+            counted: self.counters.counted(),
+            syncs,
+            entries_written: stats.entries_written,
+            staged_bytes: stats.staged_bytes,
+            connections: self.gate.open_count(),
+            groups: self.groups().iter().map(|group| group.figures()).collect(),
+        }
     }
 
     /// How this node is.

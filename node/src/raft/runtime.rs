@@ -1,5 +1,5 @@
 //! The runtime that openraft runs on: tokio, with nothing in it that is left to chance but by the
-//! platform, and with each group's time at its [pace](super::pace).
+//! platform, and with each group's time at its pace (see `pace.rs`).
 
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ use super::rig::Founder;
 use super::*;
 use crate::disk::MemoryDisk;
 use crate::reads::{Asked, PendingRead};
-use crate::replies::{Queued, Replies};
+use crate::replies::{Begun, Queued, Replies};
 use crate::wal::FatalHook;
 use crate::writes::{PendingWrite, Place};
 
@@ -124,7 +124,7 @@ impl Writer {
 
     fn propose(&self, command: &Command<'_>, patience: Duration) {
         let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
-        let reply = self.replies.to(self.serial, permit);
+        let reply = self.replies.to(self.serial, permit, Begun::now());
         let expires = Instant::now() + patience;
         let write =
             PendingWrite { command: encode(command), expires, reply, place: Place::default() };
@@ -152,7 +152,7 @@ impl Writer {
 
     async fn read(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
-        let reply = self.replies.to(0, permit);
+        let reply = self.replies.to(0, permit, Begun::now());
         let key = Bytes::copy_from_slice(key);
         self.node.group(SHARD).unwrap().read(PendingRead {
             asked: Asked::Key(key),

@@ -156,6 +156,11 @@ impl Wal {
         }
     }
 
+    /// Times of writes with their sync since the log was opened.
+    pub fn sync_times(&self) -> dkv_wire::histogram::Times {
+        self.handle.shared.lock().timing.times()
+    }
+
     /// Closes the log: writes what is staged, seals it, and waits until both threads have ended.
     /// Calls that come later get an error. If there is no room for what is staged, its callbacks get
     /// that error. The directory is free again once this returns, unless the caller kept the disk.

@@ -1,6 +1,9 @@
 //! How long writes take. Nothing is decided by it; it is for people and for the node's judgement of
 //! its disk.
 
+use std::time::Duration;
+
+use dkv_wire::histogram::{Histogram, Times};
 use tokio::time::Instant;
 
 const SAMPLES_MAX: usize = 256;
@@ -11,6 +14,7 @@ pub(super) struct Timing {
     samples_us: Vec<u32>,
     count: u64,
     begun: Option<Instant>,
+    all: Histogram,
 }
 
 impl Timing {
@@ -27,10 +31,16 @@ impl Timing {
             self.samples_us[self.count as usize % SAMPLES_MAX] = elapsed_us;
         }
         self.count += 1;
+        self.all.add(Duration::from_micros(u64::from(elapsed_us)));
     }
 
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// All writes, by how long they took.
+    pub(super) fn times(&self) -> Times {
+        self.all.times()
     }
 
     /// How long the write under way has taken so far; zero if there is none.

@@ -5,7 +5,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
-use crate::replies::{Queued, Replies};
+use crate::replies::{Begun, Queued, Replies};
 use crate::state::Batch;
 
 /// Writes that wait, numbered in order, and where their answers go.
@@ -26,7 +26,7 @@ impl Waiting {
 
     fn push(&mut self, command: impl Into<Bytes>, expires: Instant) {
         let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
-        let reply = self.replies.to(self.next_id, permit);
+        let reply = self.replies.to(self.next_id, permit, Begun::now());
         self.next_id += 1;
         self.queue.push_back(PendingWrite {
             command: command.into(),
@@ -39,7 +39,7 @@ impl Waiting {
     /// The ids and outcomes of what was answered so far.
     fn answered(&mut self) -> Vec<(u64, Result<Answer, Refusal>)> {
         let mut answered = Vec::new();
-        while let Ok((reply, _)) = self.answers.try_recv() {
+        while let Ok((reply, ..)) = self.answers.try_recv() {
             answered.push((reply.id, reply.result));
         }
         answered

@@ -2,7 +2,7 @@
 //! lines, each with a function that reads any bytes as that and says what must hold of the outcome.
 //!
 //! A [`Target`] is such a function, with inputs that are as they should be. Two things use it. The
-//! tests change these inputs a fixed number of times, by a fixed seed ([`attempt`]), so that every
+//! tests change these inputs a fixed number of times, by a fixed seed (`attempt`), so that every
 //! change of the product is tried with the same inputs on the compiler that builds it. The programs
 //! in `fuzz/` hand it to libFuzzer, which looks for inputs that go where none has been.
 //!

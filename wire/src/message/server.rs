@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::bearer::Rights;
 use crate::id::{HolderId, NetworkId, NodeId, Term};
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeState, Settings};
@@ -35,6 +36,13 @@ pub enum ServerRequest {
     Renew {
         /// The key of the new certificate.
         public_key: Bytes,
+    },
+    /// From an administrator: a bearer token, for whoever speaks HTTP to a gateway.
+    CreateBearer {
+        /// What its bearer may do.
+        rights: Rights,
+        /// Time that it lives, in seconds; without one, for good.
+        life_s: Option<u64>,
     },
     /// From an administrator: a new join token.
     CreateToken {
@@ -75,6 +83,9 @@ pub enum ServerAnswer {
     Certificate(Bytes),
     /// To [`ServerRequest::CreateToken`]: the token's text, told once and never again.
     Token(String),
+    /// To [`ServerRequest::CreateBearer`]: the token's text, which nobody keeps, and the name under
+    /// which it is revoked.
+    Bearer(String, HolderId),
     /// To [`ServerRequest::ListTokens`].
     Tokens(Vec<TokenInfo>),
     /// To [`ServerRequest::RevokeToken`].

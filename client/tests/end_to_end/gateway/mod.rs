@@ -1,9 +1,14 @@
 //! HTTP in front of real networks, asked by a real client of HTTP, and by hand where a client would
 //! be too well-behaved.
 
+mod access;
+mod browser;
 mod http;
 mod kvs;
+mod node;
+mod page;
 mod pairs;
+mod schema;
 mod v1;
 
 use std::net::SocketAddr;
@@ -19,8 +24,13 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// A gateway of a network.
     pub(crate) async fn start(network: &Network) -> Self {
+        Self::start_with(network, &[]).await
+    }
+
+    /// The same, with more arguments.
+    pub(crate) async fn start_with(network: &Network, more: &[&str]) -> Self {
         let (server, home) = (network.address.to_string(), network.home());
-        let arguments = ["gateway", &server, "--http", "127.0.0.1:0"];
+        let arguments = [&["gateway", &server, "--http", "127.0.0.1:0"], more].concat();
         let mut process = Process::spawn(&arguments, &home, &network.path("gateway.log"));
         let address = process.ready().await.unwrap();
         Self { process, address }

@@ -74,7 +74,7 @@ async fn sizes_at_and_over_each_limit() {
         let url = gateway.url(&format!("/v1/kv/{}", "%6b".repeat(length)));
         assert_eq!(http.send("PUT", &url, &[], "v").await.status, expected, "{length}");
     }
-    let long = format!("GET /v1/kv/{} HTTP/1.1\r\nhost: x\r\n\r\n", "k".repeat(70_000));
+    let long = format!("GET /v1/kv/{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "k".repeat(70_000));
     let said = raw(gateway.address, &[long.as_bytes()], 1).await;
     assert!(said.starts_with("HTTP/1.1 414") || said.starts_with("HTTP/1.1 431"), "{said}");
 }
@@ -89,15 +89,16 @@ async fn clients_that_are_not_well_behaved() {
     for _ in 0..1000 {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
-    let one = b"PUT /v1/kv/p HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nv";
-    let two = b"GET /v1/kv/p HTTP/1.1\r\nhost: x\r\n\r\n";
+    let one = b"PUT /v1/kv/p HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nv";
+    let two = b"GET /v1/kv/p HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let pipelined = [one.as_slice(), two, two].concat();
     let said = raw(address, &[&pipelined], 3).await;
     assert_eq!(said.matches("HTTP/1.1 200").count(), 2, "{said}");
-    let begin = b"PUT /v1/kv/slow HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let begin =
+        b"PUT /v1/kv/slow HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     let said = raw(address, &[begin, b"2\r\na", b"b\r\n", b"0\r\n", b"\r\n"], 1).await;
     assert!(said.starts_with("HTTP/1.1 201"), "{said}");
-    let waits = b"PUT /v1/kv/w HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+    let waits = b"PUT /v1/kv/w HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n\
         content-length: 99999999\r\n\r\n";
     let said = raw(address, &[waits], 1).await;
     assert!(said.starts_with("HTTP/1.1 413"), "{said}");

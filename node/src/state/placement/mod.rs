@@ -12,15 +12,15 @@
 //! - a voter that has been silent for longer than `replace_after_ms` is replaced;
 //! - a shard with too few voters gets one more;
 //! - what is on a node that drains or retires goes to others;
-//! - replicas move to where there are fewer ([`balance`]), and primaries ([`primaries`]).
+//! - replicas move to where there are fewer (`balance`), and primaries (`primaries`).
 //!
 //! The control group has three to five voters; all other nodes follow it, since each needs the
-//! directory ([`control`]).
+//! directory (`control`).
 //!
 //! Who gets a replica is live, has room, and is in a region that has the fewest of the shard; of those
 //! it is the one with the least load. Each change puts in at most one voter and takes out at most one,
 //! no group gets another change before the last one has come true, and what is on its way into a node
-//! and out of a primary is bounded ([`flow`]). Nothing lowers the number of voters below what usable
+//! and out of a primary is bounded (`flow`). Nothing lowers the number of voters below what usable
 //! nodes could make up, and only a live node takes the place of another. A removed node is refused by
 //! all: it is removed last, when no group counts on it.
 

@@ -11,7 +11,7 @@ use dkv_api::{
     Condition, Error, GroupId, Level, NetworkStatus, NodeId, Pair, ReadOptions, Receipt, Revision,
     ScanOptions, Term, Uuid, Value, WriteOptions, Written,
 };
-use dkv_gateway::{Store, router};
+use dkv_gateway::{Access, App, Options, Store};
 use dkv_wire::limits::KEY_BYTES_MAX;
 use futures::stream::{self, Stream};
 use http_body_util::BodyExt;
@@ -28,7 +28,10 @@ pub(super) fn read(input: &[u8]) {
         for _ in 0..3 {
             let Some(request) = request(&mut parts) else { return };
             let below_v1 = request.uri().path().starts_with("/v1/");
-            let answer = router(store.clone(), "here").oneshot(request).await.expect("an answer");
+            let options =
+                Options { network: "here".into(), access: Access::Loopback, figures: None };
+            let app = App::new(store.clone(), options).into_router();
+            let answer = app.oneshot(request).await.expect("an answer");
             let status = answer.status();
             assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR);
             let kind = answer.headers().get("content-type").cloned();

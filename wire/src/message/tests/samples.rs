@@ -6,6 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::super::*;
+use crate::bearer::Rights;
 use crate::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Serial, SessionId, Term};
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
@@ -306,6 +307,8 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
         ServerRequest::Register { name: None, address: v6(), region: None },
         ServerRequest::Report(CoordinatorReport { term: Term(4), view: view() }),
         ServerRequest::Renew { public_key: Bytes::from("key") },
+        ServerRequest::CreateBearer { rights: Rights::Read, life_s: Some(3600) },
+        ServerRequest::CreateBearer { rights: Rights::Write, life_s: None },
         ServerRequest::ListTokens,
         ServerRequest::RevokeToken(uuid('t')),
     ];
@@ -370,6 +373,7 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
         ServerAnswer::Admitted(Box::new(admission)),
         ServerAnswer::Certificate(Bytes::from("certificate")),
         ServerAnswer::Token("dkv1.".into()),
+        ServerAnswer::Bearer("dkvb1.".into(), HolderId(uuid('h'))),
         ServerAnswer::Tokens(vec![token]),
         ServerAnswer::Done,
     ];

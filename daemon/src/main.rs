@@ -1,4 +1,4 @@
-//! `dkv-node`: one node of a network.
+//! `dkv-node`: one node of a network, and HTTP in front of it if that is wanted.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -10,9 +10,9 @@ use clap::Parser;
 #[command(name = "dkv-node", version, about, long_about = None)]
 struct Cli {
     #[command(flatten)]
-    args: dkv_node::Args,
+    args: dkv_daemon::Args,
 }
 
 fn main() -> ExitCode {
-    dkv_node::main(Cli::parse().args)
+    dkv_daemon::main(Cli::parse().args)
 }

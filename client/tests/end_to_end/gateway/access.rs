@@ -1,0 +1,103 @@
+//! Who may ask a gateway, with TLS and tokens as its command line has them.
+
+use dkv_api::{Rights, Role};
+
+use super::Gateway;
+use super::http::{Http, raw};
+use crate::harness::network::output;
+use crate::harness::{Network, Process, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_asked_for_and_revoked() {
+    let network = Network::start(1).await;
+    let gateway = Gateway::start_with(&network, &["--with-authentication"]).await;
+    let (http, url) = (Http::new(false), gateway.url("/v1/kv/k"));
+    let refused = http.send("GET", &url, &[], "").await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (401, Some("token")));
+    assert!(refused.field("www-authenticate").starts_with("Bearer"));
+    assert_eq!(http.send("GET", &gateway.url("/livez"), &[], "").await.status, 200);
+
+    let admin = ["token", "create", "--http"];
+    let made = network.dkv(&admin).await;
+    assert!(made.status.success(), "{}", output(&made.stderr));
+    let token = format!("Bearer {}", output(&made.stdout).trim());
+    let with = [("authorization", token.as_str())];
+    assert_eq!(http.send("PUT", &url, &with, "v").await.status, 201);
+    assert_eq!(http.send("GET", &url, &with, "").await.body, b"v");
+
+    let client = network.admin().await;
+    let (reading, holder) = client.create_bearer(Rights::Read, None).await.unwrap();
+    let reading = format!("Bearer {reading}");
+    let with = [("authorization", reading.as_str())];
+    assert_eq!(http.send("PUT", &url, &with, "w").await.status, 403);
+    assert_eq!(http.send("GET", &url, &with, "").await.body, b"v");
+    client.revoke(holder).await.unwrap();
+    eventually("the revoked token is refused", async || {
+        let status = http.send("GET", &url, &with, "").await.status;
+        (status == 401).then_some(()).ok_or_else(|| status.to_string())
+    })
+    .await;
+    // Whoever is no administrator makes none.
+    let plain = network.client_as(Role::Client, &network.path("plain")).await;
+    assert!(plain.create_bearer(Rights::Write, None).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_comes_in_under_a_false_name() {
+    let network = Network::start(1).await;
+    let gateway = Gateway::start(&network).await;
+    for (fields, status) in [
+        ("Host: evil.example", "421"),
+        ("Host: localhost\r\nOrigin: http://evil.example", "403"),
+        ("Host: localhost\r\nOrigin: http://localhost", "404"),
+    ] {
+        let request = format!("GET /v1/kv/none HTTP/1.1\r\n{fields}\r\nConnection: close\r\n\r\n");
+        let said = raw(gateway.address, &[request.as_bytes()], 1).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{fields}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_machines_are_served_with_tls_and_tokens_only() {
+    let network = Network::start(1).await;
+    let server = network.address.to_string();
+    let refused = network.dkv(&["gateway", "--http", "0.0.0.0:0"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(output(&refused.stderr).contains("--tls-cert"), "{}", output(&refused.stderr));
+    let (certificate, key) = (network.path("tls.pem"), network.path("tls-key.pem"));
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let wrong = network.dkv(&["gateway", "--tls-cert", key, "--tls-key", key]).await;
+    assert!(output(&wrong.stderr).contains("for TLS"), "{}", output(&wrong.stderr));
+    let arguments =
+        ["gateway", &server, "--http", "0.0.0.0:0", "--tls-cert", certificate, "--tls-key", key];
+    let mut process = Process::spawn(&arguments, &network.home(), &network.path("tls.log"));
+    let address = process.ready().await.unwrap();
+    let url = format!("https://localhost:{}/v1/kv/k", address.port());
+    let ask = async |more: &[&str]| {
+        let mut curl = tokio::process::Command::new("curl");
+        curl.args([
+            "-sS",
+            "--cacert",
+            certificate,
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} %{http_version}",
+        ]);
+        let asked = curl.args(more).arg(&url).output().await.unwrap();
+        format!("{}{}", output(&asked.stdout), output(&asked.stderr))
+    };
+    assert_eq!(ask(&[]).await, "401 2");
+    let (token, _) = network.admin().await.create_bearer(Rights::Write, None).await.unwrap();
+    let field = format!("Authorization: Bearer {token}");
+    assert_eq!(ask(&["-H", &field, "-T", certificate]).await, "201 2");
+    assert_eq!(ask(&["-H", &field, "--http1.1"]).await, "200 1.1");
+    // Whoever speaks no TLS, or says nothing, holds up nobody.
+    let plain = raw(([127, 0, 0, 1], address.port()).into(), &[b"GET / HTTP/1.1\r\n\r\n"], 1).await;
+    assert!(!plain.contains("200"), "{plain}");
+    assert_eq!(ask(&["-H", &field]).await, "200 2");
+    assert!(process.stop().await.success());
+}

@@ -1,0 +1,59 @@
+//! HTTP in front of a node, in its own process; and what is to be seen of both.
+
+use super::http::Http;
+use crate::harness::{Network, eventually};
+
+/// The value of a figure; `None` if it is not there.
+fn figure(text: &str, name: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_serves_http_and_tells_its_figures() {
+    let mut network = Network::server_only(serde_json::json!({ "shards": 2 })).await;
+    let arguments = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    for _ in 0..3 {
+        let index = network.spawn_node_with(&arguments);
+        network.nodes[index].running().ready().await.unwrap();
+    }
+    network.settled().await;
+    let mut urls = Vec::new();
+    for node in &mut network.nodes {
+        let process = node.running();
+        let address = eventually("HTTP is served", async || {
+            let said = process.said();
+            let line = said.lines().find_map(|line| line.strip_prefix("http "));
+            line.map(str::to_owned).ok_or(said)
+        })
+        .await;
+        urls.push(format!("http://{address}"));
+    }
+    let http = Http::new(false);
+    for number in 0..50 {
+        let url = format!("{}/v1/kv/k{number}", urls[number % 3]);
+        assert_eq!(http.send("PUT", &url, &[], "v").await.status, 201);
+    }
+    let (mut writes, mut leaders) = (0.0, 0.0);
+    for url in &urls {
+        let told = http.send("GET", &format!("{url}/metrics"), &[], "").await;
+        assert!(told.field("content-type").starts_with("text/plain; version=0.0.4"));
+        let text = String::from_utf8(told.body).unwrap();
+        assert!(
+            figure(&text, "dkv_http_requests_total{kind=\"put\",status=\"201\"}") >= Some(16.0)
+        );
+        assert!(figure(&text, "dkv_wal_fsync_duration_seconds_count") > Some(10.0), "{text}");
+        assert_eq!(figure(&text, "dkv_raft_has_leader{group=\"1\"}"), Some(1.0), "{text}");
+        writes +=
+            figure(&text, "dkv_node_requests_total{kind=\"write\",result=\"ok\"}").unwrap_or(0.0);
+        leaders += figure(&text, "dkv_raft_is_leader{group=\"2\"}").unwrap();
+    }
+    // Sessions are opened by writes too.
+    assert!(writes >= 50.0 && leaders == 1.0, "{writes} {leaders}");
+
+    // A node that is stopped in good order answers what it was asked; the others go on.
+    network.stop_node(0).await;
+    for number in 0..50 {
+        let url = format!("{}/v1/kv/k{number}", urls[1 + number % 2]);
+        assert_eq!(http.send("GET", &url, &[], "").await.body, b"v");
+    }
+}

@@ -1,0 +1,75 @@
+//! The page at `/`, in a browser.
+
+use super::Gateway;
+use super::browser::Browser;
+use crate::harness::{Load, Network};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_a_failover_and_writes_a_key() {
+    let mut network = Network::alone(serde_json::json!({}), 3).await;
+    let gateway = Gateway::start(&network).await;
+    let url = gateway.url("/");
+    let Some(mut browser) = Browser::open(&network.path(""), &url).await else {
+        println!("SKIPPED: there is no Chromium");
+        return;
+    };
+    browser.until("document.getElementById('state')?.textContent === 'available'").await;
+    browser.until("document.querySelectorAll('#nodes > li').length === 3").await;
+    assert_eq!(browser.evaluate("document.querySelectorAll('#shards > li').length").await, 4);
+
+    // A key is written and read back, with the keyboard's own ways.
+    let fill =
+        "at('key').value = 'color'; at('value').value = 'dark <b>blue</b>'; at('put').click()";
+    browser.evaluate(fill).await;
+    browser.until("at('said').textContent.startsWith('Written at revision ')").await;
+    let client = network.client().await;
+    assert_eq!(client.read("color").await.unwrap().value, "dark <b>blue</b>");
+    browser.until("document.querySelector('#found button')?.textContent === 'color'").await;
+    client.write("color", "green").await.unwrap();
+    // What somebody else has written meanwhile is not written over.
+    browser.evaluate("at('value').value = 'red'; at('put').click()").await;
+    browser.until("at('said').textContent.startsWith('Somebody else')").await;
+    browser.evaluate("document.querySelector('#found button').click()").await;
+    browser.until("at('value').value === 'green'").await;
+
+    // The coordinator is killed and replaced; the page is not loaded again.
+    browser.evaluate("window.since = 'before'").await;
+    let load = Load::start(&client);
+    load.more(300).await;
+    let coordinator = network.coordinator().await;
+    let name = format!("node-{}", coordinator + 1);
+    network.kill_node(coordinator);
+    browser.until("document.querySelectorAll('#nodes > li.gone').length === 1").await;
+    browser.until("document.querySelectorAll('#nodes > li.leads').length === 1").await;
+    browser.until("at('events').textContent.includes('was elected coordinator')").await;
+    browser.until("at('events').textContent.includes('does not answer')").await;
+    assert_eq!(browser.evaluate("window.since").await, "before", "{name}");
+    for (picture, width, height, dark) in [
+        ("light", 1200, 1700, false),
+        ("dark", 1200, 1700, true),
+        ("phone", 390, 3000, false),
+        ("phone-dark", 390, 3000, true),
+    ] {
+        browser.picture(picture, width, height, dark).await;
+    }
+    let report = load.stop().await;
+    assert_eq!(report.failures, [""; 0]);
+    network.start_node(coordinator).await;
+    browser.until("document.querySelectorAll('#nodes > li.gone').length === 0").await;
+    browser.until("at('events').textContent.includes('answers again')").await;
+
+    // Nothing comes from elsewhere, and every field has a name that can be read out.
+    let from =
+        "performance.getEntriesByType('resource').every(it => it.name.startsWith(location.origin))";
+    assert_eq!(browser.evaluate(from).await, true);
+    let nameless = "[...document.querySelectorAll('input, textarea, button')]
+        .filter(it => !(it.labels?.length || it.textContent.trim() || it.ariaLabel)).length";
+    assert_eq!(browser.evaluate(nameless).await, 0);
+    browser.evaluate("document.querySelector('#found button').click()").await;
+    browser.until("at('key').value.length > 0 && at('value').value.length > 0").await;
+    let deleted = browser.evaluate("at('key').value").await;
+    browser.evaluate("document.getElementById('delete').click()").await;
+    browser.evaluate("document.querySelector('#sure button[value=yes]').click()").await;
+    browser.until("at('said').textContent === 'Deleted.'").await;
+    assert!(client.read(deleted.as_str().unwrap()).await.is_err());
+}

@@ -1,0 +1,145 @@
+//! A node as a process: the node itself and, if it is asked for, a gateway in the same process.
+//!
+//! The two know each other as everybody else does: the gateway is a client of the network, with a
+//! certificate of its own and a client's rights, whatever its node may do. It asks the primaries over
+//! QUIC, which for the shards that its own node leads is a way through the loopback. What only the
+//! process can know, the node's figures, it adds to `/metrics`.
+//!
+//! The node never waits for its gateway: it serves while that has no certificate yet, or cannot find
+//! a server to join with.
+#![forbid(unsafe_code)]
+
+mod figures;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_api::{Client, ConnectError};
+use dkv_gateway::{App, Listener, Options};
+use dkv_node::{NodeError, Observer};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+/// Time between two attempts of the gateway to join.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Time that the gateway has to end after its node.
+const END: Duration = Duration::from_secs(5);
+
+/// How a node is started.
+#[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
+pub struct Args {
+    /// The node.
+    #[command(flatten)]
+    pub node: dkv_node::Args,
+
+    /// HTTP in front of it.
+    #[command(flatten, next_help_heading = "HTTP, as a client of the network")]
+    pub http: dkv_gateway::Args,
+
+    /// File with the text of a client token for HTTP [default: the one that a server on this machine
+    /// left for its user]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "DKV_HTTP_TOKEN_FILE",
+        help_heading = "HTTP, as a client of the network"
+    )]
+    pub http_token_file: Option<PathBuf>,
+}
+
+/// Runs a node as a process does: until Ctrl-C or SIGTERM. Prints `ready ADDRESS` once it serves, and
+/// `http ADDRESS` once HTTP does.
+pub fn main(args: Args) -> ExitCode {
+    dkv_node::process(args.node.threads, run(args))
+}
+
+async fn run(args: Args) -> Result<(), NodeError> {
+    let Some(address) = args.http.http else {
+        let ready =
+            |serving: dkv_node::Serving| dkv_node::say(&format!("ready {}", serving.address));
+        return dkv_node::run(args.node, ready, dkv_node::stop_signal()).await;
+    };
+    // First, so that what is wrong with it is said at once.
+    let listener = Listener::bind(address, &args.http).await.map_err(NodeError::new)?;
+    let (serving, served) = oneshot::channel();
+    let server = args.node.server.clone();
+    let gateway = tokio::spawn(serve(listener, args.clone(), server, served));
+    let ready = |started: dkv_node::Serving| {
+        dkv_node::say(&format!("ready {}", started.address));
+        let _ = serving.send(started.observer);
+    };
+    let ended = dkv_node::run(args.node, ready, dkv_node::stop_signal()).await;
+    // What it was asked before the node stopped is answered by others.
+    if ended.is_ok() && tokio::time::timeout(END, gateway).await.is_err() {
+        warn!("HTTP requests were still under way");
+    }
+    ended
+}
+
+/// Serves HTTP, from when the node serves until the process is told to stop.
+async fn serve(listener: Listener, args: Args, server: String, node: oneshot::Receiver<Observer>) {
+    let mut stop = std::pin::pin!(dkv_node::stop_signal());
+    let ready = async {
+        let observer = node.await.ok()?;
+        Some((join(&args, &server).await, observer))
+    };
+    let (client, observer) = tokio::select! {
+        ready = ready => match ready {
+            Some(ready) => ready,
+            // The node did not start.
+            None => return,
+        },
+        () = &mut stop => return,
+    };
+    let access = match dkv_gateway::access(&client, &args.http, listener.address()) {
+        Ok(access) => access,
+        Err(why) => return warn!(why, "HTTP is not served"),
+    };
+    let figures = Arc::new(move |text: &mut dkv_gateway::metrics::Exposition| {
+        if let Some(figures) = observer.figures() {
+            figures::expose(&figures, text);
+        }
+    });
+    let options = Options { network: server, access, figures: Some(figures) };
+    let app = App::new(client.clone(), options);
+    dkv_node::say(&format!("http {}", listener.address()));
+    listener.serve(app, stop).await;
+    client.close().await;
+}
+
+/// Joins the network as a client, however long that takes.
+async fn join(args: &Args, server: &str) -> Client {
+    let mut said = None;
+    loop {
+        let mut builder = Client::builder().server(server);
+        if let Some(file) = &args.http_token_file {
+            builder = builder.token_file(file);
+        }
+        match builder.connect().await {
+            Ok(client) => {
+                info!("HTTP has joined as {}", client.identity());
+                return client;
+            }
+            Err(error) => {
+                let text = explain(&error);
+                if said.as_ref() != Some(&text) {
+                    warn!("HTTP waits: {text}");
+                    said = Some(text);
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+fn explain(error: &ConnectError) -> String {
+    match error {
+        ConnectError::NoCredentials { .. } => {
+            format!("{error}; give a client token with --http-token-file")
+        }
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,273 @@
+//! Who may ask what, before anything is looked at.
+//!
+//! Where tokens are asked for, a request shows one of the network's ([`dkv_wire::bearer`]) as
+//! `Authorization: Bearer …`, and has the rights of that token and no more: the gateway's own never
+//! serve anybody. Tokens are judged here, by the authority's certificate and the deny list.
+//!
+//! Where none are asked for, which is on loopback as a rule, a browser must not become a way in for
+//! the pages that it shows. A page whose name was made to point here is told by its `Host`, which
+//! then is no name of loopback (DNS rebinding); a page of another origin by its `Origin`.
+//!
+//! `/livez`, `/readyz` and the files of the page are for everybody: they tell nothing of the store.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use axum::middleware::Next;
+use axum::response::IntoResponse;
+use dkv_api::HolderId;
+use dkv_wire::bearer::{Bearer, Rights, Verifier};
+
+use crate::limits::TOKENS_KNOWN_MAX;
+use crate::problem::Problem;
+
+/// Whether a holder is denied.
+pub type IsDenied = Arc<dyn Fn(HolderId) -> bool + Send + Sync>;
+
+/// Who may ask.
+#[derive(Clone)]
+pub enum Access {
+    /// Whoever shows a token.
+    Tokens(Arc<Tokens>),
+    /// Whoever reaches it, and is no page of a browser that came under a false name.
+    Loopback,
+    /// Whoever reaches it, under whatever name.
+    Anybody,
+}
+
+/// Judges tokens, and remembers those that were good.
+pub struct Tokens {
+    verifier: Verifier,
+    is_denied: IsDenied,
+    known: Mutex<HashMap<String, Bearer>>,
+}
+
+impl Tokens {
+    /// By the authority's certificate and the deny list.
+    pub fn new(verifier: Verifier, is_denied: IsDenied) -> Self {
+        Self { verifier, is_denied, known: Mutex::default() }
+    }
+
+    fn judge(&self, headers: &HeaderMap) -> Option<Bearer> {
+        let mut fields = headers.get_all(AUTHORIZATION).iter();
+        let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+        let (scheme, text) = field.to_str().ok()?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let (text, now_ms) = (text.trim(), now_ms());
+        let known = self.lock().get(text).copied();
+        let bearer = match known {
+            Some(bearer) if bearer.expires_ms.is_none_or(|end| end > now_ms) => bearer,
+            _ => {
+                // A signature takes some 50 µs to check; a token is shown with every request.
+                let bearer = self.verifier.verify(text, now_ms).ok()?;
+                let mut known = self.lock();
+                if known.len() >= TOKENS_KNOWN_MAX {
+                    known.clear();
+                }
+                known.insert(text.to_owned(), bearer);
+                bearer
+            }
+        };
+        (!(self.is_denied)(bearer.holder)).then_some(bearer)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Bearer>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tokens(_) => "Tokens",
+            Self::Loopback => "Loopback",
+            Self::Anybody => "Anybody",
+        })
+    }
+}
+
+/// Lets a request through, or refuses it.
+pub(crate) async fn check(
+    State(access): State<Access>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    match judge(&access, &head) {
+        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Err(problem) => {
+            let unknown = problem.status == StatusCode::UNAUTHORIZED;
+            let mut response = problem.into_response();
+            if unknown {
+                let scheme = HeaderValue::from_static("Bearer realm=\"dkv\"");
+                response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+            }
+            response
+        }
+    }
+}
+
+fn judge(access: &Access, head: &Parts) -> Result<(), Problem> {
+    if !matches!(access, Access::Anybody) {
+        same_origin(head)?;
+    }
+    match access {
+        Access::Anybody => Ok(()),
+        Access::Loopback => name_of_loopback(head),
+        Access::Tokens(_) if is_public(head.uri.path()) => Ok(()),
+        Access::Tokens(tokens) => {
+            let Some(bearer) = tokens.judge(&head.headers) else {
+                let why = "this takes a good token, as in Authorization: Bearer TOKEN";
+                return Err(Problem::new(StatusCode::UNAUTHORIZED, "token", why));
+            };
+            match bearer.rights {
+                Rights::Write => Ok(()),
+                Rights::Read if is_reading(head) => Ok(()),
+                Rights::Read => Err(Problem::new(
+                    StatusCode::FORBIDDEN,
+                    "read-only",
+                    "this token is for reading only",
+                )),
+            }
+        }
+    }
+}
+
+/// What tells nothing of the store.
+fn is_public(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/" | "/page.css" | "/page.js" | "/openapi.json")
+}
+
+fn is_reading(head: &Parts) -> bool {
+    let asks = head.method == Method::POST && matches!(head.uri.path(), "/fetch" | "/query");
+    asks || matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// The name that a request was made for: of HTTP/2 it is in the target.
+fn host(head: &Parts) -> Option<&str> {
+    let in_target = head.uri.authority().map(axum::http::uri::Authority::as_str);
+    in_target.or_else(|| head.headers.get(HOST)?.to_str().ok())
+}
+
+/// Without a port.
+fn name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn name_of_loopback(head: &Parts) -> Result<(), Problem> {
+    let Some(host) = host(head) else { return Ok(()) };
+    let name = name(host);
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    if address.is_ok() || name.eq_ignore_ascii_case("localhost") {
+        return Ok(());
+    }
+    let why = "this gateway answers to its address and to localhost only; one that is reached under \
+               a name asks for tokens";
+    Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "host", why))
+}
+
+/// A page of another origin has nothing to ask here.
+fn same_origin(head: &Parts) -> Result<(), Problem> {
+    let Some(origin) = head.headers.get(ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    match (origin, host(head)) {
+        (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host) => Ok(()),
+        _ => {
+            let why = "pages of other origins may not ask here";
+            Err(Problem::new(StatusCode::FORBIDDEN, "origin", why))
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use dkv_api::{NetworkId, Uuid};
+    use dkv_wire::bearer;
+    use dkv_wire::certificate::Authority;
+
+    use super::*;
+
+    fn head(method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(Body::empty()).unwrap().into_parts().0
+    }
+
+    fn status(access: &Access, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
+        let judged = judge(access, &head(method, target, fields));
+        judged.map_or_else(|problem| problem.status.as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn a_page_does_not_come_in_under_a_false_name() {
+        let at = |fields: &[_]| status(&Access::Loopback, "POST", "/v1/batch", fields);
+        for good in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "[::1]"] {
+            assert_eq!(at(&[("host", good)]), 200, "{good}");
+        }
+        for bad in
+            ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.nip.io"]
+        {
+            assert_eq!(at(&[("host", bad)]), 421, "{bad}");
+        }
+        let from = |origin| at(&[("host", "127.0.0.1:8080"), ("origin", origin)]);
+        assert_eq!(from("http://127.0.0.1:8080"), 200);
+        for bad in ["http://evil.example", "null", "http://127.0.0.1:9090"] {
+            assert_eq!(from(bad), 403, "{bad}");
+        }
+        let http2 = "http://evil.example/v1/batch";
+        assert_eq!(status(&Access::Loopback, "GET", http2, &[]), 421);
+        assert_eq!(status(&Access::Anybody, "GET", http2, &[]), 200);
+    }
+
+    #[test]
+    fn a_token_gives_its_rights_and_no_more() {
+        let network = NetworkId(Uuid::from_u128(7));
+        let authority = Authority::create(network, SystemTime::now()).unwrap();
+        let token = |number: u128, rights, expires_ms| {
+            let holder = HolderId(Uuid::from_u128(number));
+            let bearer = Bearer { network, holder, rights, expires_ms };
+            format!("Bearer {}", bearer::sign(&authority, &bearer).unwrap())
+        };
+        let verifier = Verifier::new(network, authority.certificate()).unwrap();
+        let is_denied: IsDenied = Arc::new(|holder| holder == HolderId(Uuid::from_u128(3)));
+        let access = Access::Tokens(Arc::new(Tokens::new(verifier, is_denied)));
+        let put = |field: &str| status(&access, "PUT", "/v1/kv/k", &[("authorization", field)]);
+        let get = |field: &str| status(&access, "GET", "/v1/kv/k", &[("authorization", field)]);
+        let (writer, reader) = (token(1, Rights::Write, None), token(2, Rights::Read, None));
+        for _ in 0..2 {
+            assert_eq!(
+                (put(&writer), get(&writer), get(&reader), put(&reader)),
+                (200, 200, 200, 403)
+            );
+        }
+        let query = |field| status(&access, "POST", "/query", &[("authorization", field)]);
+        assert_eq!(query(&reader), 200);
+        let (denied, ended) = (token(3, Rights::Write, None), token(1, Rights::Write, Some(1)));
+        for bad in [denied.as_str(), &ended, "", "Bearer", "Bearer x", "Basic YTpi", &writer[7..]] {
+            assert_eq!(get(bad), 401, "{bad}");
+        }
+        assert_eq!(status(&access, "GET", "/metrics", &[]), 401);
+        assert_eq!(status(&access, "GET", "/livez", &[]), 200);
+        let both = [("authorization", writer.as_str()), ("authorization", &reader)];
+        assert_eq!(status(&access, "GET", "/v1/kv/k", &both), 401);
+    }
+}

@@ -1,0 +1,48 @@
+//! How HTTP is served, as it is said on a command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// How HTTP is served.
+///
+/// On loopback whoever reaches it reads and writes with the rights of a client. Elsewhere it takes TLS
+/// and tokens, unless it is told otherwise.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[group(skip)]
+pub struct Args {
+    /// Where HTTP is served; port 0 takes a free one
+    #[arg(long, value_name = "IP:PORT", env = "DKV_HTTP")]
+    pub http: Option<SocketAddr>,
+
+    /// File with the certificate for TLS, and those that lead to its authority, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "DKV_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// File with the key of that certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "DKV_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Ask for tokens on loopback too (see dkv ADDRESS token create --http)
+    #[arg(long, conflicts_with = "without_authentication")]
+    pub with_authentication: bool,
+
+    /// Let anybody who reaches an address that is not of loopback read and write
+    #[arg(long)]
+    pub without_authentication: bool,
+
+    /// Serve an address that is not of loopback without TLS, as behind a proxy that has it
+    #[arg(long)]
+    pub without_tls: bool,
+}
+
+impl Args {
+    /// Whether requests at that address show tokens.
+    pub fn asks_for_tokens(&self, address: SocketAddr) -> bool {
+        self.with_authentication || !self.without_authentication && !is_loopback(address)
+    }
+}
+
+/// Whether only this machine reaches an address.
+pub(crate) fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}

@@ -1,0 +1,222 @@
+//! What a gateway counts, and the text in which it says so.
+//!
+//! Every request is of a kind, which is its path and method without the key, and has a status: so
+//! the number of figures is bounded whatever is asked. Counting costs a few relaxed additions.
+
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, Response, StatusCode, header};
+use axum::middleware::Next;
+use dkv_wire::histogram::Histogram;
+
+pub use self::text::{CONTENT_TYPE, Exposition, Family, Number};
+
+/// Statuses that are counted one by one, from 100 on.
+const STATUSES: usize = 500;
+
+/// What requests are for. The names are those of the label `kind`.
+const KINDS: [&str; 12] = [
+    "get", "put", "delete", "list", "batch", "status", "health", "metrics", "kvs", "pairs", "page",
+    "other",
+];
+
+/// The kind of a request, as a place in [`KINDS`].
+fn kind(method: &Method, path: &str) -> usize {
+    let name = match path {
+        "/v1/kv" => "list",
+        "/v1/batch" => "batch",
+        "/v1/status" | "/v1/traffic" | "/v1/me" => "status",
+        "/livez" | "/readyz" => "health",
+        "/metrics" => "metrics",
+        "/" | "/openapi.json" => "page",
+        "/set" | "/fetch" | "/query" => "pairs",
+        path if path.starts_with("/v1/kv/") => match *method {
+            Method::PUT => "put",
+            Method::DELETE => "delete",
+            _ => "get",
+        },
+        path if path.starts_with("/kvs") => "kvs",
+        _ => "other",
+    };
+    KINDS.iter().position(|known| *known == name).unwrap_or(KINDS.len() - 1)
+}
+
+/// The counters of one gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    requests: Vec<[AtomicU64; STATUSES]>,
+    times: [Histogram; KINDS.len()],
+    under_way: AtomicU64,
+    /// Connections that were accepted, and those that have ended.
+    accepted: AtomicU64,
+    ended: AtomicU64,
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            requests: (0..KINDS.len()).map(|_| [const { AtomicU64::new(0) }; STATUSES]).collect(),
+            times: Default::default(),
+            under_way: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Metrics {
+    fn done(&self, kind: usize, status: StatusCode, begun: Instant) {
+        let place = usize::from(status.as_u16()).saturating_sub(100).min(STATUSES - 1);
+        if let (Some(statuses), Some(times)) = (self.requests.get(kind), self.times.get(kind)) {
+            statuses[place].fetch_add(1, Ordering::Relaxed);
+            times.add(begun.elapsed());
+        }
+    }
+
+    pub(crate) fn accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn ended(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Puts all figures into a text.
+    pub(crate) fn expose(&self, text: &mut Exposition) {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let mut family =
+            text.counter("dkv_http_requests_total", "Requests that were answered, by status.");
+        for (kind, statuses) in KINDS.iter().zip(&self.requests) {
+            for (place, count) in statuses.iter().enumerate() {
+                let count = load(count);
+                if count > 0 {
+                    let status = (place + 100).to_string();
+                    family.put(&[("kind", kind), ("status", &status)], count);
+                }
+            }
+        }
+        let mut family = text.histogram(
+            "dkv_http_request_duration_seconds",
+            "Time from the head of a request to the head of its answer.",
+        );
+        for (kind, times) in KINDS.iter().zip(&self.times) {
+            let times = times.times();
+            if times.count() > 0 {
+                family.times(&[("kind", kind)], &times);
+            }
+        }
+        text.gauge("dkv_http_requests_under_way", "Requests that were not answered yet.")
+            .put(&[], load(&self.under_way));
+        text.counter("dkv_http_connections_total", "Connections that were accepted.")
+            .put(&[], load(&self.accepted));
+        let ended = load(&self.ended);
+        text.gauge("dkv_http_connections", "Connections that are open.")
+            .put(&[], load(&self.accepted).saturating_sub(ended));
+        text.counter("dkv_http_received_bytes_total", "Bytes that came over connections.")
+            .put(&[], load(&self.received_bytes));
+        text.counter("dkv_http_sent_bytes_total", "Bytes that went over connections.")
+            .put(&[], load(&self.sent_bytes));
+    }
+
+    /// Requests that were answered, and the longest bound that so many of a thousand of them took,
+    /// for the page.
+    pub(crate) fn traffic(&self) -> serde_json::Value {
+        let kinds = KINDS.iter().zip(&self.times).map(|(kind, times)| {
+            let times = times.times();
+            let entry = serde_json::json!({
+                "count": times.count(), "sum_us": times.sum_us, "buckets": times.buckets.to_vec(),
+            });
+            ((*kind).to_owned(), entry)
+        });
+        let kinds: serde_json::Map<String, serde_json::Value> = kinds.collect();
+        serde_json::json!({ "bounds_us": dkv_wire::histogram::BOUNDS_US.to_vec(), "kinds": kinds })
+    }
+}
+
+/// One request less is under way, however it ends.
+struct UnderWay<'a>(&'a Metrics);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a request.
+pub(crate) async fn count(
+    State(metrics): State<Arc<Metrics>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let kind = kind(request.method(), request.uri().path());
+    let begun = Instant::now();
+    metrics.under_way.fetch_add(1, Ordering::Relaxed);
+    let under_way = UnderWay(&metrics);
+    let response = next.run(request).await;
+    drop(under_way);
+    metrics.done(kind, response.status(), begun);
+    response
+}
+
+/// The answer to `/metrics`.
+pub(crate) fn answer(text: Exposition) -> Response<Body> {
+    let mut response = Response::new(Body::from(text.finish()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_of_kinds() {
+        let name = |method: Method, path: &str| KINDS[kind(&method, path)];
+        assert_eq!(name(Method::GET, "/v1/kv/a"), "get");
+        assert_eq!(name(Method::HEAD, "/v1/kv/a"), "get");
+        assert_eq!(name(Method::PUT, "/v1/kv/a"), "put");
+        assert_eq!(name(Method::GET, "/v1/kv"), "list");
+        assert_eq!(name(Method::PUT, "/kvs/a"), "kvs");
+        assert_eq!(name(Method::GET, "/nothing"), "other");
+    }
+
+    #[test]
+    fn what_was_counted_is_said() {
+        let metrics = Metrics::default();
+        metrics.done(0, StatusCode::OK, Instant::now());
+        metrics.done(0, StatusCode::from_u16(999).unwrap(), Instant::now());
+        metrics.accepted();
+        metrics.received(7);
+        let mut text = Exposition::default();
+        metrics.expose(&mut text);
+        let text = text.finish();
+        for line in [
+            "dkv_http_requests_total{kind=\"get\",status=\"200\"} 1",
+            "dkv_http_request_duration_seconds_count{kind=\"get\"} 2",
+            "dkv_http_connections 1",
+            "dkv_http_received_bytes_total 7",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is missing in {text}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Bearer tokens: what a program shows that speaks HTTP to a gateway.
+//!
+//! The server signs what a token says with the key of the network's authority, so whoever has the
+//! authority's certificate can judge a token by itself: the server is never asked, and need not be
+//! up. A token names its bearer by an id, as a certificate does, and the same deny list revokes both.
+//! It is text: `dkvb1.`, what it says, a dot, and the signature; both in base64url.
+//!
+//! Deliberately missing: rights to some keys only.
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
+
+use crate::certificate::{Authority, CertificateError};
+use crate::codec::{decode, encode};
+use crate::id::{HolderId, NetworkId};
+use crate::limits::TOKEN_BYTES_MAX;
+
+const PREFIX: &str = "dkvb1.";
+/// What is signed begins with this, so that no certificate can be taken for a token or the other way.
+const DOMAIN: &[u8] = b"dkv bearer token 1\0";
+
+/// What a bearer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rights {
+    /// Read.
+    Read,
+    /// Read and write.
+    Write,
+}
+
+/// What a token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bearer {
+    /// The network that it is for.
+    pub network: NetworkId,
+    /// Who bears it; the name under which it is revoked.
+    pub holder: HolderId,
+    /// What for.
+    pub rights: Rights,
+    /// When it ends, in milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+}
+
+/// Why a token is not taken. Who shows it is not told which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BearerError {
+    /// It is not of this form, of another network, or not signed by its authority.
+    #[error("this is no token of this network")]
+    Invalid,
+    /// It has ended.
+    #[error("the token has expired")]
+    Expired,
+}
+
+/// Signs a token.
+///
+/// # Errors
+/// If the authority's key cannot sign.
+pub fn sign(authority: &Authority, bearer: &Bearer) -> Result<String, CertificateError> {
+    let said = encode(bearer);
+    let signature = authority.sign_message(&[DOMAIN, &said].concat())?;
+    let (said, signature) = (BASE64URL_NOPAD.encode(&said), BASE64URL_NOPAD.encode(&signature));
+    Ok(format!("{PREFIX}{said}.{signature}"))
+}
+
+/// Judges tokens of one network.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    network: NetworkId,
+    /// The authority's public key, as a point.
+    key: Vec<u8>,
+}
+
+impl Verifier {
+    /// By the certificate of the network's authority, in DER.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn new(network: NetworkId, authority: &[u8]) -> Result<Self, CertificateError> {
+        Ok(Self { network, key: crate::certificate::public_key_of(authority)? })
+    }
+
+    /// What a token says, if it is one and has not ended.
+    ///
+    /// # Errors
+    /// See [`BearerError`].
+    pub fn verify(&self, text: &str, now_ms: u64) -> Result<Bearer, BearerError> {
+        let parts = || {
+            if text.len() > TOKEN_BYTES_MAX {
+                return None;
+            }
+            let (said, signature) = text.strip_prefix(PREFIX)?.split_once('.')?;
+            let said = BASE64URL_NOPAD.decode(said.as_bytes()).ok()?;
+            Some((said, BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?))
+        };
+        let (said, signature) = parts().ok_or(BearerError::Invalid)?;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.key)
+            .verify(&[DOMAIN, &said].concat(), &signature)
+            .map_err(|_| BearerError::Invalid)?;
+        let bearer: Bearer = decode(&said).map_err(|_| BearerError::Invalid)?;
+        if bearer.network != self.network {
+            return Err(BearerError::Invalid);
+        }
+        match bearer.expires_ms {
+            Some(end) if end <= now_ms => Err(BearerError::Expired),
+            _ => Ok(bearer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_authority_signed_is_taken() {
+        let network = NetworkId::random();
+        let create = |network| Authority::create(network, SystemTime::now()).unwrap();
+        let (authority, impostor) = (create(network), create(network));
+        let holder = HolderId::random();
+        let bearer = Bearer { network, holder, rights: Rights::Read, expires_ms: Some(1000) };
+        let verifier = Verifier::new(network, authority.certificate()).unwrap();
+        let text = sign(&authority, &bearer).unwrap();
+        assert!(text.len() < TOKEN_BYTES_MAX / 2, "{text}");
+        assert_eq!(verifier.verify(&text, 999), Ok(bearer));
+        assert_eq!(verifier.verify(&text, 1000), Err(BearerError::Expired));
+        let forged = sign(&impostor, &bearer).unwrap();
+        assert_eq!(verifier.verify(&forged, 0), Err(BearerError::Invalid));
+        let elsewhere = Bearer { network: NetworkId::random(), ..bearer };
+        let elsewhere = sign(&authority, &elsewhere).unwrap();
+        assert_eq!(verifier.verify(&elsewhere, 0), Err(BearerError::Invalid));
+        // Rights that were written over are not signed.
+        let (said, signature) = text.strip_prefix(PREFIX).unwrap().split_once('.').unwrap();
+        let more = encode(&Bearer { rights: Rights::Write, ..bearer });
+        let more = format!("{PREFIX}{}.{signature}", BASE64URL_NOPAD.encode(&more));
+        for bad in ["", PREFIX, said, &text[1..], &text[..text.len() - 1], &more] {
+            assert_eq!(verifier.verify(bad, 0), Err(BearerError::Invalid), "{bad}");
+        }
+        assert!(Verifier::new(network, b"no certificate").is_err());
+    }
+}
