@@ -151,7 +151,9 @@ async fn not_leader(raft: &Raft, pace: &Pace, forward: ForwardToLeader<Types>) -
 pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
     let change = match step {
         Step::FinishJoint => ChangeMembers::AddVoterIds(BTreeSet::new()),
-        Step::AddLearner(node) => ChangeMembers::AddNodes(BTreeMap::from([(*node, EmptyNode {})])),
+        Step::AddLearners(nodes) => {
+            ChangeMembers::AddNodes(nodes.iter().map(|node| (*node, EmptyNode {})).collect())
+        }
         Step::ChangeVoters(voters) => ChangeMembers::ReplaceAllVoters(voters.clone()),
         Step::RemoveLearner(node) => ChangeMembers::RemoveNodes(BTreeSet::from([*node])),
         Step::Transfer(node) => {

@@ -88,7 +88,7 @@ async fn a_slow_learner_that_is_left_behind_gets_a_snapshot_and_the_log_is_purge
     let metrics = MetricsWatch::of(&leader.raft);
     until("it has no members", || metrics.borrow().last_applied.is_some()).await;
     until("it does not lead", || metrics.borrow().current_leader == Some(leader.id)).await;
-    take_step(&leader.raft, &Step::AddLearner(id)).await.unwrap();
+    take_step(&leader.raft, &Step::AddLearners([id].into())).await.unwrap();
     let matched = || {
         let metrics = metrics.borrow();
         let matched = metrics.replication.as_ref().and_then(|members| *members.get(&id)?);
