@@ -4,7 +4,6 @@ use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
 use openraft::EntryPayload;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::super::codec::{AppendAnswer, decode_append};
 use super::super::drive::{initialize, propose, take_step};
