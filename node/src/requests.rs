@@ -176,9 +176,9 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             answer(node, reply, move |node| async move {
                 // A coordinator that was deposed may not know that a node is used again.
                 let confirmed = node.control().confirm_leadership();
-                tokio::time::timeout(patience, confirmed).await.map_err(|_| {
-                    Refusal::Unavailable("no quorum answers in time".into())
-                })??;
+                tokio::time::timeout(patience, confirmed)
+                    .await
+                    .map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
                 let report = placing::report(&node, forecast)?;
                 Ok(Answer::Placement(Box::new(report)))
             });
