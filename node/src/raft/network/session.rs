@@ -40,11 +40,6 @@ impl Sessions {
     pub(crate) fn leave_behind(&self, index: u64) {
         self.left_behind.send_replace(index);
     }
-
-    /// Changes when members are left behind from now on.
-    pub(super) fn left_behind(&self) -> watch::Receiver<u64> {
-        self.left_behind.subscribe()
-    }
 }
 
 /// What a session is made of.
@@ -75,7 +70,7 @@ impl Session<'_> {
             answered: 0,
             owed: 0,
             acknowledged: 0,
-            left_behind: self.sessions.left_behind(),
+            left_behind: self.sessions.left_behind.subscribe(),
             peers: self.peers,
             target: self.target,
         };

@@ -145,6 +145,7 @@ fn show_result(result: &CommandResult) -> String {
         CommandResult::SessionOpened => "opened".into(),
         CommandResult::SessionExpired => "expired".into(),
         CommandResult::Overloaded { retry_after_ms } => format!("overloaded, {retry_after_ms} ms"),
+        CommandResult::TooEarly => "too early".into(),
         CommandResult::Invalid => "invalid".into(),
     }
 }
