@@ -98,7 +98,7 @@ pub(crate) async fn run(node: Arc<Node>) {
                         group.checkpoint().await;
                     }
                 }
-            } else if *group.machine().applied().borrow() > group.checkpoint_index() {
+            } else if group.machine().applied_index() > group.checkpoint_index() {
                 debug!(group = %id, "taking a checkpoint to purge the log");
                 group.checkpoint().await;
             }

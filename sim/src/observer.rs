@@ -4,7 +4,7 @@
 //! index, whenever each of them got there; the server never goes back to an older coordinator, and
 //! never names two of one term.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -214,6 +214,7 @@ pub async fn run(
 }
 
 async fn obey(client: Client, observations: Observations, trace: Trace) {
+    let mut known = BTreeSet::new();
     loop {
         tokio::time::sleep(EVERY).await;
         let Some(order) = observations.lock().orders.front().cloned() else { continue };
@@ -222,13 +223,14 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
             Order::Rebalance => "",
         };
         let nodes = client.refresh().await.map(|view| view.nodes).unwrap_or_default();
+        known.extend(nodes.iter().map(|node| node.name.clone()));
         let node = nodes.iter().find(|node| node.name == name).map(|node| node.id);
         let done = match (&order, node) {
             (Order::Remove(_), Some(node)) => client.remove_node(node).await,
             (Order::Drain(_, on), Some(node)) => client.drain_node(node, *on).await,
             (Order::Rebalance, _) => client.rebalance().await,
-            // Only a view that has others in it says that this one is gone.
-            (_, None) if !nodes.is_empty() => Ok(()),
+            // Only one that was there, and is not among others, is gone; another has yet to come.
+            (_, None) if !nodes.is_empty() && known.contains(name) => Ok(()),
             (_, None) => continue,
         };
         match done {

@@ -21,11 +21,11 @@ use dkv_wire::platform::{self, run_blocking};
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::freshness::Freshness;
+use super::ordered_watch;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::clock::NodeClock;
@@ -92,7 +92,7 @@ struct Shared {
     /// When a leader was last followed, in microseconds since then; zero if none ever was.
     followed_us: AtomicU64,
     /// Index of the last applied entry, for those who wait for changes.
-    applied: watch::Sender<u64>,
+    applied: ordered_watch::Sender<u64>,
     /// Held by the one snapshot that is complete and not installed yet.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -121,7 +121,7 @@ impl Machine {
                 .map_err(|_| store.damaged("the applied position is malformed"))?,
             None => Position::default(),
         };
-        let (applied, _) = watch::channel(index(position.applied));
+        let applied = ordered_watch::Sender::new(index(position.applied));
         let clock = LogClock::new(state.clock_ms(), Duration::ZERO);
         let shared = Shared {
             group: store.id(),
@@ -291,13 +291,13 @@ impl MachineHandle {
     }
 
     /// Index of the last applied entry, and news of it.
-    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
-        self.shared.applied.subscribe()
+    pub(crate) fn applied(&self) -> ordered_watch::Receiver<u64> {
+        self.shared.applied.receiver()
     }
 
     /// Index of the last applied entry.
     pub(crate) fn applied_index(&self) -> u64 {
-        *self.shared.applied.borrow()
+        self.shared.applied.get()
     }
 
     /// The latest revision.
@@ -384,7 +384,7 @@ impl MachineHandle {
     }
 
     fn note_freshness(&self) {
-        let applied = *self.shared.applied.borrow();
+        let applied = self.shared.applied.get();
         lock(&self.shared.freshness).applied(applied);
     }
 
@@ -438,7 +438,7 @@ impl RaftStateMachine<Types> for Machine {
         while let Some(entry) = entries.next().await {
             let (entry, responder) = entry?;
             let outcome = self.handle.apply(entry.log_id, entry.payload)?;
-            self.handle.shared.applied.send_replace(entry.log_id.index);
+            self.handle.shared.applied.set(entry.log_id.index);
             if let Some(responder) = responder {
                 responder.send(outcome);
             }
@@ -470,7 +470,7 @@ impl RaftStateMachine<Types> for Machine {
         self.handle.shared.stamps.observe(state.stamp());
         let old = std::mem::replace(&mut *self.handle.write(), Current { state, position });
         drop(OffThread::new(old));
-        self.handle.shared.applied.send_replace(index(meta.last_log_id));
+        self.handle.shared.applied.set(index(meta.last_log_id));
         let group = self.handle.shared.group;
         info!(%group, index = index(meta.last_log_id), "snapshot installed");
         Ok(())

@@ -236,7 +236,14 @@ impl RaftNetworkV2<Types> for NetworkClient {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            let (send, receive) = match self.open_append().await {
+            // Nor may a session hold on to the log that cannot even begin.
+            let mut left_behind = self.network.sessions.left_behind();
+            let opened = tokio::select! {
+                biased;
+                opened = self.open_append() => opened,
+                Ok(()) = left_behind.changed() => Err(unreachable("it is behind the log")),
+            };
+            let (send, receive) = match opened {
                 Ok(streams) => streams,
                 Err(error) => {
                     // openraft pauses between the requests of a session, not between sessions.

@@ -1,5 +1,5 @@
-//! The watch channel that openraft runs on: its receivers are woken in the order in which they began to
-//! wait.
+//! The watch channel of a group, and of openraft: its receivers are woken in the order in which they
+//! began to wait.
 //!
 //! Tokio's own spreads its receivers over several queues by chance, to serve thousands of them. Here
 //! there are about a dozen, and a simulation must be able to do the same again.
@@ -53,8 +53,53 @@ impl<T> Shared<T> {
     }
 }
 
+impl<T: Send + Sync> Sender<T> {
+    pub(crate) fn new(value: T) -> Self {
+        OrderedWatch::channel(value).0
+    }
+
+    /// Sets the value, whether anybody waits for it or not.
+    pub(crate) fn set(&self, value: T) {
+        self.send_if_modified(|current| {
+            *current = value;
+            true
+        });
+    }
+}
+
+impl<T: Send + Sync + Copy> Sender<T> {
+    /// The value now.
+    pub(crate) fn get(&self) -> T {
+        *self.0.read()
+    }
+}
+
+impl<T: Send + Sync> Receiver<T> {
+    /// Waits until the value is another one than was seen last.
+    pub(crate) async fn changed(&mut self) -> Result<(), RecvError> {
+        WatchReceiver::changed(self).await
+    }
+
+    /// The value now.
+    pub(crate) fn get(&self) -> T
+    where
+        T: Copy,
+    {
+        *self.shared.read()
+    }
+
+    /// Waits until the value is as wanted.
+    pub(crate) async fn wait_for(&mut self, wanted: impl Fn(&T) -> bool) -> Result<(), RecvError> {
+        while !wanted(&self.borrow_and_update()) {
+            self.changed().await?;
+        }
+        Ok(())
+    }
+}
+
 impl<T> Sender<T> {
-    fn receiver(&self) -> Receiver<T> {
+    /// Another receiver, which has seen the value that is there.
+    pub(crate) fn receiver(&self) -> Receiver<T> {
         self.0.receivers.fetch_add(1, Ordering::Relaxed);
         Receiver { shared: Arc::clone(&self.0), seen: self.0.version() & !CLOSED }
     }
@@ -112,10 +157,7 @@ impl<T: Send + Sync> WatchSender<OrderedWatch, T> for Sender<T> {
         if self.0.receivers.load(Ordering::Relaxed) == 0 {
             return Err(SendError(value));
         }
-        self.send_if_modified(|current| {
-            *current = value;
-            true
-        });
+        self.set(value);
         Ok(())
     }
 

@@ -12,9 +12,9 @@ use dkv_wire::message::Opening;
 use futures::stream::{BoxStream, Stream, StreamExt, unfold};
 use openraft::errors::RPCError;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
-use tokio::sync::watch;
 
 use super::super::codec::{AppendAnswer, encode_append};
+use super::super::ordered_watch;
 use super::super::{LogId, Types};
 use super::lost;
 use crate::peers::{Lane, Peers};
@@ -29,16 +29,27 @@ const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// openraft keeps its log from being purged as long as a session streams what is to be purged. A
 /// member that is alive and slower than the writes would hold on to it for good. So a session can be
 /// ended from outside: openraft finds then that the member is to be sent a snapshot.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Sessions {
-    left_behind: Arc<watch::Sender<u64>>,
+    left_behind: ordered_watch::Sender<u64>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { left_behind: ordered_watch::Sender::new(0) }
+    }
 }
 
 impl Sessions {
     /// Ends those whose member has not acknowledged this index. What is before it must have been
     /// asked to be purged.
     pub(crate) fn leave_behind(&self, index: u64) {
-        self.left_behind.send_replace(index);
+        self.left_behind.set(index);
+    }
+
+    /// Changes when members are left behind from now on.
+    pub(super) fn left_behind(&self) -> ordered_watch::Receiver<u64> {
+        self.left_behind.receiver()
     }
 }
 
@@ -70,7 +81,7 @@ impl Session<'_> {
             answered: 0,
             owed: 0,
             acknowledged: 0,
-            left_behind: self.sessions.left_behind.subscribe(),
+            left_behind: self.sessions.left_behind(),
             peers: self.peers,
             target: self.target,
         };
@@ -144,7 +155,7 @@ struct Answers {
     /// The last index that was acknowledged.
     acknowledged: u64,
     /// Members that lack this index are not waited for.
-    left_behind: watch::Receiver<u64>,
+    left_behind: ordered_watch::Receiver<u64>,
     peers: Peers,
     target: NodeId,
 }
@@ -160,7 +171,7 @@ impl Answers {
                 biased;
                 read = read => read,
                 Ok(()) = answers.left_behind.changed() => {
-                    if *answers.left_behind.borrow_and_update() > answers.acknowledged {
+                    if answers.left_behind.get() > answers.acknowledged {
                         return Some((Err(lost("it is behind the log: a snapshot is next")), None));
                     }
                     continue;
