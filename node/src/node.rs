@@ -122,6 +122,7 @@ impl Node {
         let clock = NodeClock::default();
         let outboxes = Outboxes::open(me.id, wal.clone(), settings.log_bytes_max);
         let outboxes = outboxes.map_err(|problem| directory.damaged(problem).to_string())?;
+        clock.observe(outboxes.last_stamp());
         let opener = Opener {
             me: me.id,
             directory: &directory,

@@ -64,6 +64,8 @@ pub(crate) struct Moved {
 pub(crate) struct Book {
     me: NodeId,
     last: Number,
+    /// All up to that number has left, or may have: only a replica's state tells of it.
+    settled: Number,
     next_index: u64,
     staged: VecDeque<Kept>,
     kept: BTreeMap<Number, Kept>,
@@ -92,6 +94,7 @@ impl Book {
         let mut book = Self {
             me,
             last,
+            settled: Number(0),
             next_index,
             staged: VecDeque::new(),
             kept: BTreeMap::new(),
@@ -108,6 +111,12 @@ impl Book {
             book.bytes += kept.bytes();
             book.keep(kept);
         }
+        // What was settled may be here again, its purge having been lost; but it has gaps then.
+        let mut whole_from = Number(book.last.0 + 1);
+        while whole_from.0 > 1 && book.kept.contains_key(&Number(whole_from.0 - 1)) {
+            whole_from.0 -= 1;
+        }
+        book.settled = Number(whole_from.0 - 1);
         Ok(book)
     }
 
@@ -147,6 +156,11 @@ impl Book {
     pub(crate) fn find(&self, key: &[u8]) -> Option<&Kept> {
         let (_, number) = self.by_key.get(key)?.last()?;
         self.kept.get(number)
+    }
+
+    /// The latest stamp that is kept.
+    pub(crate) fn last_stamp(&self) -> Option<Stamp> {
+        self.kept.values().map(|kept| kept.stamp).max()
     }
 
     /// The write of that key and that moment, if it is here: a client sends it again.
@@ -195,9 +209,13 @@ impl Book {
         self.kept.len()
     }
 
-    /// The last number that was given out.
-    pub(crate) fn last(&self) -> Number {
-        self.last
+    /// Whether every write up to that number is here, or in a state that has taken so many.
+    pub(crate) fn shows(&self, number: Number, taken: Number) -> bool {
+        taken >= number || (number <= self.last_durable() && self.settled <= taken)
+    }
+
+    fn last_durable(&self) -> Number {
+        Number(self.last.0 - self.staged.len() as u64)
     }
 
     /// Bytes of all that is here, about.
@@ -214,6 +232,7 @@ impl Book {
                 break;
             }
             self.remove(number);
+            self.settled = self.settled.max(number);
             settled = true;
         }
         settled.then(|| self.purgeable())
@@ -260,8 +279,7 @@ impl Book {
         let kept = self.by_index.first_key_value().map(|(index, _)| *index);
         let first = kept.or(self.staged.front().map(|kept| kept.index)).unwrap_or(self.next_index);
         // What is not durable yet is not to be counted on.
-        let last = Number(self.last.0 - self.staged.len() as u64);
-        (first.saturating_sub(1), codec::encode(&last))
+        (first.saturating_sub(1), codec::encode(&self.last_durable()))
     }
 
     fn keep(&mut self, kept: Kept) {

@@ -88,10 +88,18 @@ impl Outboxes {
 
     /// The outbox of a shard, if anything at all waits in one of this node.
     pub(crate) fn busy(&self, shard: GroupId) -> Option<Arc<Outbox>> {
-        if self.bytes.load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        self.get(shard)
+        if self.are_empty() { None } else { self.get(shard) }
+    }
+
+    /// Whether nothing at all waits in one.
+    pub(crate) fn are_empty(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) == 0
+    }
+
+    /// The latest stamp of what waits in them.
+    pub(crate) fn last_stamp(&self) -> Stamp {
+        let stamps = self.all().into_iter().filter_map(|outbox| outbox.book().last_stamp());
+        stamps.max().unwrap_or_default()
     }
 
     /// All outboxes.
@@ -202,9 +210,9 @@ impl Outbox {
         self.book().find(key).cloned()
     }
 
-    /// Whether it has, or has delivered, the write of that number.
-    pub(crate) fn has_had(&self, number: Number) -> bool {
-        number <= self.book().last()
+    /// Whether every write up to that number waits here, or is in a state that has taken so many.
+    pub(crate) fn shows(&self, number: Number, taken: Number) -> bool {
+        self.book().shows(number, taken)
     }
 
     /// Writes that wait here.
@@ -264,3 +272,6 @@ impl Outbox {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,6 +163,13 @@ proptest! {
                 let found = found.map(|it| (it.stamp.0, it.value.as_ref().map(|value| value[0])));
                 prop_assert_eq!(found, latest);
             }
+            for (number, state) in (1..=twin.len() as u64)
+                .flat_map(|number| [settled.saturating_sub(1), settled, taken].map(|it| (number, it)))
+            {
+                let is_here = |number| here.iter().any(|it| it.number == number);
+                let expected = (state + 1..=number).all(is_here);
+                prop_assert_eq!(book.shows(Number(number), Number(state)), expected);
+            }
             let staged: Vec<&Deposit> = twin.iter().filter(|it| !it.durable).collect();
             prop_assert_eq!(book.staged.len(), staged.len());
         }
