@@ -22,7 +22,7 @@ use crate::trace::Trace;
 const TICK_NS: u64 = 1_000_000;
 /// Least and most time that a call may take, in milliseconds.
 const PATIENCE_MS: (u64, u64) = (300, 4000);
-/// Keys that have eventual writes, and no others.
+/// Keys that have eventual writes, among strong ones.
 const EVENTUAL_KEYS: u64 = 3;
 /// Time that each attempt of the last reads and writes may take.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
@@ -78,8 +78,8 @@ struct State {
 struct Eventual {
     /// Stamp and value of the latest that was accepted; no value of a delete.
     latest: Option<(u64, Option<String>)>,
-    /// Values of those that may have been accepted.
-    unknown: BTreeSet<Option<String>>,
+    /// Values of those whose stamp is not known: strong ones, and eventual ones that may have been accepted.
+    others: BTreeSet<Option<String>>,
 }
 
 impl Shared {
@@ -142,7 +142,10 @@ impl Shared {
         history
     }
 
-    fn note_eventual(&self, key: &str, value: Option<String>, outcome: &Outcome) {
+    fn note_write(&self, key: &str, value: Option<String>, outcome: &Outcome) {
+        if !key.starts_with('e') {
+            return;
+        }
         let mut keys = self.state.eventual.lock().unwrap_or_else(PoisonError::into_inner);
         let known = keys.entry(key.to_owned()).or_default();
         match outcome {
@@ -152,7 +155,10 @@ impl Shared {
                     known.latest = Some((*stamp, value));
                 }
             }
-            Outcome::Unknown => _ = known.unknown.insert(value),
+            // A delete of what is not there is the latest write as well.
+            Outcome::Unknown | Outcome::Written { .. } | Outcome::Absent { .. } => {
+                known.others.insert(value);
+            }
             _ => {}
         }
     }
@@ -168,7 +174,7 @@ impl Shared {
         let Some(known) = keys.get(key) else { return true };
         let latest = known.latest.as_ref();
         self.state.lossy.load(Ordering::Relaxed)
-            || known.unknown.contains(&shown)
+            || known.others.contains(&shown)
             || latest.is_none_or(|(_, value)| *value == shown)
     }
 
@@ -271,9 +277,11 @@ impl Caller {
         let patience = Duration::from_millis(self.random.between(low, high));
         let eventual = format!("e{}", self.random.below(EVENTUAL_KEYS));
         match self.random.below(120) {
-            100..108 => drop(self.deposit(&eventual, true, patience).await),
-            108..110 => drop(self.deposit(&eventual, false, patience).await),
-            110..113 => drop(self.get_key(&eventual, ReadOptions::eventual(), patience).await),
+            100..106 => drop(self.deposit(&eventual, true, patience).await),
+            106..108 => drop(self.deposit(&eventual, false, patience).await),
+            108..110 => drop(self.put_key(&eventual, Condition::Always, patience).await),
+            110..111 => drop(self.delete_key(&eventual, patience).await),
+            111..113 => drop(self.get_key(&eventual, ReadOptions::eventual(), patience).await),
             113..118 => drop(self.get_key(&eventual, ReadOptions::session(), patience).await),
             118..120 => drop(self.get_key(&eventual, Level::Strong.into(), patience).await),
             0..25 => drop(self.get(key, Level::Strong.into(), patience).await),
@@ -336,7 +344,7 @@ impl Caller {
         };
         let condition = check::Condition::Always;
         let noted = put.then(|| value.clone());
-        self.shared.note_eventual(key, noted, &outcome);
+        self.shared.note_write(key, noted, &outcome);
         let action = match put {
             true => Action::Put { value: value.into(), condition },
             false => Action::Delete(condition),
@@ -366,7 +374,11 @@ impl Caller {
     }
 
     async fn put(&mut self, key: u64, condition: Condition, patience: Duration) -> Outcome {
-        let begun = self.begin(key);
+        self.put_key(&format!("k{key}"), condition, patience).await
+    }
+
+    async fn put_key(&mut self, key: &str, condition: Condition, patience: Duration) -> Outcome {
+        let begun = self.begin_key(key);
         let value = format!("{}-{}", self.id, self.calls);
         let (often, bytes) = self.shared.state.load.large;
         let large = self.random.per_mille(often);
@@ -387,21 +399,23 @@ impl Caller {
             Condition::Present => check::Condition::Present,
             Condition::Revision(revision) => check::Condition::Revision(revision.0),
         };
+        self.shared.note_write(key, Some(value.clone()), &outcome);
         self.end(begun, Action::Put { value: value.into(), condition }, outcome)
     }
 
     async fn delete(&mut self, key: u64, patience: Duration) -> Outcome {
-        let begun = self.begin(key);
+        self.delete_key(&format!("k{key}"), patience).await
+    }
+
+    async fn delete_key(&mut self, key: &str, patience: Duration) -> Outcome {
+        let begun = self.begin_key(key);
         let options = WriteOptions { timeout: Some(patience), ..WriteOptions::default() };
         let outcome = match self.client.delete_with(&begun.key, options).await {
             Ok(written) => done(written.receipt, written.existed),
             Err(error) => failed(error),
         };
+        self.shared.note_write(key, None, &outcome);
         self.end(begun, Action::Delete(check::Condition::Always), outcome)
-    }
-
-    fn begin(&mut self, key: u64) -> Begun {
-        self.begin_key(&format!("k{key}"))
     }
 
     fn begin_key(&mut self, key: &str) -> Begun {

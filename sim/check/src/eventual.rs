@@ -61,7 +61,10 @@ impl<'a> Key<'a> {
                     self.stamps.insert(value, stamp);
                 }
             }
-            Outcome::Unknown | Outcome::Written { .. } => _ = self.others.insert(value, place),
+            // A delete of what is not there keeps what is earlier from coming, as any other.
+            Outcome::Unknown | Outcome::Written { .. } | Outcome::Absent { .. } => {
+                self.others.insert(value, place);
+            }
             _ => {}
         }
     }
