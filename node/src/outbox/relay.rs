@@ -115,6 +115,9 @@ impl Relay {
     fn whom(&mut self) -> Option<NodeId> {
         let shard = self.outbox.shard();
         let known = self.node.group(shard).and_then(|group| group.leader());
+        let known = known.or_else(|| self.node.primary_of(shard));
+        // What is known here may be old: every other attempt goes elsewhere.
+        let known = known.filter(|_| self.in_vain.is_multiple_of(2));
         known.or(self.primary.take()).or_else(|| {
             let peers = self.node.peers().known();
             self.asked = self.asked.wrapping_add(1);
