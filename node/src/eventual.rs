@@ -12,17 +12,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::message::{Answer, Level, ReadBounds, Receipt, Refusal, Stored};
+use dkv_wire::id::{NodeId, Number, Revision, Term};
+use dkv_wire::message::{
+    Answer, Level, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Stored,
+};
 
 use crate::group::Group;
 use crate::node::Node;
 use crate::outbox::{Kept, Outbox};
-use crate::reads::{self, Asked, PendingRead};
+use crate::reads::{self, Asked, PendingRead, Who};
 use crate::replies::ReplyTo;
 
 /// Time that a read waits for what is on its way. A replica that follows is behind by a round trip and
 /// an fsync.
 const ON_ITS_WAY: Duration = Duration::from_millis(10);
+/// Time that the way to the primary may take, between near members. Whoever asks takes a node for dead
+/// that says nothing for much longer.
+const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
 
 /// One node's part of a shard.
 #[derive(Clone)]
@@ -50,6 +56,35 @@ pub(crate) fn read(
     group.spawn(async move { part.later(asked, bounds, reply).await });
 }
 
+/// What a node that holds no replica can answer all the same: with a write of the key that waits in its
+/// outbox.
+pub(crate) fn without_replica(node: &Node, body: &RequestBody) -> Option<Answer> {
+    let RequestBody::Read { shard, key, mode: ReadMode::Eventual(bounds) } = body else {
+        return None;
+    };
+    let outbox = node.outboxes().busy(*shard)?;
+    let ReadBounds { max_staleness_ms, at_least, deposits } = bounds;
+    let is_there = |(other, number): &(NodeId, Number)| {
+        *other == node.id() && outbox.shows(*number, Number(0))
+    };
+    let keeps_within =
+        max_staleness_ms.is_none() && *at_least == Revision(0) && deposits.iter().all(is_there);
+    if !keeps_within || node.group(*shard).is_some() {
+        return None;
+    }
+    let who = Who { shard: *shard, node: node.id() };
+    let receipt = who.receipt(Term(0), Level::Eventual, None);
+    Some(answer_of(outbox.find(key)?, receipt))
+}
+
+/// The answer that is a write that waits.
+fn answer_of(pending: Kept, receipt: Receipt) -> Answer {
+    let Kept { number, stamp, value, .. } = pending;
+    let revision = Revision(0);
+    let receipt = Receipt { stamp, revision, pending: Some(number), ..receipt };
+    Answer::Value(receipt, value.map(|value| Stored { value, revision }))
+}
+
 impl Part {
     fn answer(&self, asked: Asked, reply: ReplyTo) {
         let Self { group, outbox } = self;
@@ -74,11 +109,7 @@ impl Part {
             let answered = answered.await;
             reply.send(match answered {
                 Ok(Ok(Answer::Value(receipt, _))) if pending.stamp > receipt.stamp => {
-                    let Kept { number, stamp, value, .. } = pending;
-                    let revision = Default::default();
-                    let receipt = Receipt { stamp, revision, pending: Some(number), ..receipt };
-                    let stored = value.map(|value| Stored { value, revision });
-                    Ok(Answer::Value(receipt, stored))
+                    Ok(answer_of(pending, receipt))
                 }
                 Ok(answer) => answer,
                 Err(_) => Err(Refusal::Unavailable("the node is stopping".into())),
@@ -99,9 +130,10 @@ impl Part {
         // it does not show, so it is of no use to whom that was promised.
         let (strong, answered) = ReplyTo::here();
         group.read(PendingRead { asked, anywhere: true, reply: strong });
-        match answered.await {
-            Ok(Ok(answer)) if self.has_applied(&bounds) => reply.send(Ok(answer)),
-            Ok(Err(refusal @ Refusal::Overloaded { .. })) => reply.refuse(refusal),
+        let patience = AS_FAR_AS_THE_PRIMARY.max(group.pace().round_trip() * 3);
+        match tokio::time::timeout(patience, answered).await {
+            Ok(Ok(Ok(answer))) if self.has_applied(&bounds) => reply.send(Ok(answer)),
+            Ok(Ok(Err(refusal @ Refusal::Overloaded { .. }))) => reply.refuse(refusal),
             _ => reply.refuse(Refusal::Behind {
                 revision: group.revision(),
                 staleness_ms: group.staleness_ms(),
@@ -116,14 +148,13 @@ impl Part {
     /// Whether all writes that must be there are, here or in the outbox.
     fn has(&self, bounds: &ReadBounds) -> bool {
         let (machine, me) = (self.group.machine(), self.group.who().node);
-        let waits = |node, number| {
-            node == me && self.outbox.as_ref().is_some_and(|outbox| outbox.has_had(number))
+        let is_there = |node: NodeId, number: Number| {
+            let taken = machine.taken(node);
+            let outbox = self.outbox.as_ref().filter(|_| node == me);
+            taken >= number || outbox.is_some_and(|outbox| outbox.shows(number, taken))
         };
         self.group.revision() >= bounds.at_least
-            && bounds
-                .deposits
-                .iter()
-                .all(|(node, number)| machine.taken(*node) >= *number || waits(*node, *number))
+            && bounds.deposits.iter().all(|(node, number)| is_there(*node, *number))
     }
 
     /// Whether all writes that must be there are ordered, and here.

@@ -22,13 +22,14 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::counters;
+use crate::deposits::{self, Deposit};
 use crate::group::Group;
 use crate::node::Node;
 use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Replies, ReplyTo};
 use crate::state::{self, Announcement, DirectoryCommand, DirectoryResult};
 use crate::writes::{PendingWrite, Place};
-use crate::{coordinator, departures, deposits, eventual, everywhere, forwarding, placing};
+use crate::{coordinator, departures, eventual, everywhere, forwarding, placing};
 
 /// A request takes one part of its connection's share, and one more for each of these bytes.
 const BYTES_A_PART: usize = 4096;
@@ -97,6 +98,9 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         // It would arrive in this node's name.
         return reply.refuse(Refusal::Denied("what is in an outbox is not passed on".into()));
     }
+    if let Some(answer) = eventual::without_replica(node, &request.body) {
+        return reply.send(Ok(answer));
+    }
     if request.forward
         && let Some(shard) = forwarding::destination(node, &request.body)
     {
@@ -111,8 +115,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             let reply = if everywhere { at_all(&group, deadline_ms, reply) } else { reply };
             write(node, peer, &group, command, deadline_ms, reply);
         }
-        RequestBody::Deposit { shard, stamp, key, value } => {
-            deposits::take(node, shard, stamp, key, value, reply);
+        RequestBody::Deposit { shard, stamp, again, key, value } => {
+            deposits::take(node, Deposit { shard, stamp, again, key, value }, reply);
         }
         RequestBody::Read { shard, key, mode } => {
             let Some(group) = shard_here(node, shard) else {

@@ -9,7 +9,7 @@
 //!
 //! A clock that is far ahead moves all that hear of it ahead, and does no more harm than that: order is
 //! kept. So that nobody can move it to its end, what comes from a client may not be ahead of the node's
-//! own wall by more than [`limits::CLOCK_SKEW`](crate::limits::CLOCK_SKEW), unless the node was so already.
+//! own wall by more than [`limits::CLOCK_SKEW`], unless the node was so already.
 
 use std::time::Duration;
 

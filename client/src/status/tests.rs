@@ -359,7 +359,6 @@ fn the_document_keeps_its_fields() {
             "confirmed_at_ms": 1772368496000,
             "id": "00000000-0000-0000-0000-000000000001",
             "name": "n1",
-              "pending": 0,
             "reachable": true,
             "term": 4
           },
@@ -398,7 +397,6 @@ fn the_document_keeps_its_fields() {
                   "leader": false,
                   "log_lag": 2,
                   "name": "n3",
-              "pending": null,
                   "reachable": false,
                   "silent_ms": 7
                 }

@@ -32,6 +32,17 @@ async fn arrived(client: &Client, expected: &[(String, Option<String>)]) {
     }
 }
 
+/// Waits until nothing is in any outbox.
+async fn delivered(client: &Client) {
+    eventually("an outbox is not emptied", async || {
+        let status = client.status().await;
+        let nodes = status.nodes.into_iter().map(|(_, status)| status);
+        let pending: u64 = nodes.map(|status| status.map_or(1, |status| status.pending)).sum();
+        if pending == 0 { Ok(()) } else { Err(format!("{pending} writes wait")) }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once() {
     let mut network = Network::start(3).await;
@@ -39,11 +50,16 @@ async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once()
     for number in 0..WRITES {
         client.write(format!("k{number}"), "before").await.unwrap();
     }
-    // One node alone: no shard has a majority.
+    // One node alone, which has all of it: no shard has a majority.
+    network.same_state().await;
     let alone = network.coordinator().await;
     for index in (0..3).filter(|index| *index != alone) {
         network.kill_node(index);
     }
+    // What it lacks it says that it lacks, although nobody can bring it.
+    let ahead = ReadOptions::eventual().at_least(Revision(1 << 40)).timeout(Duration::from_secs(5));
+    let refused = client.read_with("k0", ahead).await;
+    assert!(refused.as_ref().is_err_and(|e| e.to_string().contains("behind")), "{refused:?}");
     let mut expected = Vec::new();
     for number in 0..WRITES {
         let key = format!("k{number}");
@@ -81,13 +97,7 @@ async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once()
         network.start_node(index).await;
     }
     arrived(&client, &expected).await;
-    eventually("an outbox is not emptied", async || {
-        let status = client.status().await;
-        let nodes = status.nodes.into_iter().map(|(_, status)| status);
-        let pending: u64 = nodes.map(|status| status.map_or(1, |status| status.pending)).sum();
-        if pending == 0 { Ok(()) } else { Err(format!("{pending} writes wait")) }
-    })
-    .await;
+    delivered(&client).await;
     network.settled().await;
     let statuses = network.same_state().await;
     // Each write before and each one since has one revision; a delete of what is there too.
@@ -102,13 +112,7 @@ async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once()
     client.write_with("k2", "eventual", eventual()).await.unwrap();
     let last = [("k1", "strong"), ("k2", "eventual")];
     arrived(&client, &last.map(|(key, value)| (key.to_owned(), Some(value.to_owned())))).await;
-    eventually("the strong write does not stay", async || {
-        let status = client.status().await;
-        let nodes = status.nodes.into_iter().filter_map(|(_, status)| status.ok());
-        let pending: u64 = nodes.map(|status| status.pending).sum();
-        if pending == 0 { Ok(()) } else { Err(format!("{pending} writes wait")) }
-    })
-    .await;
+    delivered(&client).await;
     assert_eq!(client.read("k1").await.unwrap().value, "strong");
 }
 
@@ -147,6 +151,25 @@ async fn sessions_follow_their_eventual_writes_from_node_to_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_the_shard_keeps_a_write_for_it_and_shows_it() {
+    let settings = serde_json::json!({ "replication": 1, "shards": 1 });
+    let mut network = Network::with(settings, 2).await;
+    let client = network.client().await;
+    client.write("k", "before").await.unwrap();
+    let primary = client.read("k").await.unwrap().receipt.node;
+    let holder = network.nodes.iter().position(|node| node.id() == primary).unwrap();
+    let other = network.nodes[1 - holder].id();
+    network.kill_node(holder);
+    let written = client.write_with("k", "kept", eventual()).await.unwrap().receipt;
+    assert_eq!(written.node, other);
+    let read = client.read_with("k", ReadOptions::eventual()).await.unwrap();
+    assert_eq!((output(&read.value), read.receipt.pending), ("kept", written.pending));
+    network.start_node(holder).await;
+    arrived(&client, &[("k".into(), Some("kept".into()))]).await;
+    delivered(&client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_writes_into_another_ones_outbox_or_from_the_future() {
     let network = Network::start(1).await;
     let client = network.client().await;
@@ -167,9 +190,28 @@ async fn nobody_writes_into_another_ones_outbox_or_from_the_future() {
     assert!(matches!(refused, Err(Refusal::Denied(_))), "{refused:?}");
     for stamp in [Stamp(0), Stamp(1), Stamp(u64::MAX)] {
         let (key, value) = ("k".into(), Some("from nowhere".into()));
-        let refused = ask(&connection, RequestBody::Deposit { shard, stamp, key, value }).await;
+        let refused =
+            ask(&connection, RequestBody::Deposit { shard, stamp, again: false, key, value }).await;
         assert!(matches!(refused.unwrap(), Err(Refusal::Clock { .. })));
     }
+    // A client whose clock lags is told so, rather than that its write is older than what is there.
+    let deposit = async |stamp, again, value: &'static str| {
+        let (key, value) = ("other".into(), Some(value.into()));
+        let shard = client.refresh().await.unwrap().shard_of(b"other").unwrap().group;
+        ask(&connection, RequestBody::Deposit { shard, stamp, again, key, value }).await.unwrap()
+    };
+    let Err(Refusal::Clock { now }) = deposit(Stamp(0), false, "one").await else { panic!() };
+    let taken = deposit(now, false, "one").await;
+    assert!(matches!(taken, Ok(Answer::Written { .. })), "{taken:?}");
+    let lagging = Stamp::at(now.since_1970() - Duration::from_secs(2));
+    let Err(Refusal::Clock { now: later }) = deposit(lagging, false, "two").await else { panic!() };
+    assert!(later > now);
+    // It may have been taken before: then it is done, and changes nothing.
+    let taken = deposit(now, true, "one").await;
+    assert!(matches!(taken, Ok(Answer::Written { .. })), "{taken:?}");
+    let taken = deposit(later, false, "two").await;
+    assert!(matches!(taken, Ok(Answer::Written { .. })), "{taken:?}");
+    arrived(&client, &[("other".into(), Some("two".into()))]).await;
     let conditional = WriteOptions { condition: dkv_api::Condition::Absent, ..eventual() };
     let refused = client.write_with("k", "v", conditional).await;
     assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");

@@ -31,6 +31,12 @@ impl<W> Router<W> {
             .min_by_key(|node| self.peers.get(node).map(Peer::distance))
     }
 
+    /// Whoever took an eventual write that this client has made or seen, and may keep it yet.
+    pub(super) fn keeper(&self, now: Duration, group: &Group, passed: &[NodeId]) -> Option<NodeId> {
+        let mut keepers = group.deposits.keys().copied();
+        keepers.find(|&node| !passed.contains(&node) && self.is_usable(now, node))
+    }
+
     /// A replica to ask for a strong read whose primary cannot be reached from here for a while now:
     /// it may well be reached from there.
     pub(super) fn detour(&self, now: Duration, group: &Group) -> Option<NodeId> {

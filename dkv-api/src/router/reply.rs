@@ -207,8 +207,9 @@ impl<W> Router<W> {
     /// An eventual write needs another stamp, of a clock that a node has just set. If an attempt with the
     /// one that it has may have been taken, it has to keep that one, and another node may like it better.
     fn told_the_time(&mut self, now: Duration, node: NodeId, id: u64, stamp: Stamp) {
-        self.time.told(now, stamp);
         let Some(pending) = self.requests.get_mut(&id) else { return };
+        // It was so when the node answered: about half of the way ago.
+        self.time.told(now - now.saturating_sub(pending.sent) / 2, stamp);
         pending.tries += 1;
         if pending.may_have_effect() || pending.tries > timing::REDIRECTS_MAX {
             return self.pass_on(now, id, node, "the clocks are too far apart".into());

@@ -186,6 +186,11 @@ impl<W> Router<W> {
                 let reached = replica.filter(|&node| self.is_usable(now, node));
                 match pending.work {
                     Work::Deposit { .. } => reached.or(self.anybody(now, passed)).or(replica),
+                    // Without a replica there are those that keep a write of this client.
+                    Work::Read { level: Level::Eventual | Level::Session, .. } => {
+                        let keeper = group.and_then(|group| self.keeper(now, group, passed));
+                        reached.or(keeper).or(replica)
+                    }
                     _ => replica,
                 }
             }
@@ -245,7 +250,8 @@ impl<W> Router<W> {
         let group = pending.group.unwrap_or(GroupId::CONTROL);
         let primary = self.groups.get(&group).and_then(|group| group.primary);
         let detour = pending.work.whom() == Whom::Primary && primary != Some(node);
-        let Some(message) = pending.work.message(group, detour) else { return };
+        let again = pending.may_have_effect();
+        let Some(message) = pending.work.message(group, detour, again) else { return };
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(generation) = peer.up else { return };
         pending.attempts.push(node);

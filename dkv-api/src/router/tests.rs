@@ -256,8 +256,9 @@ impl Script {
                 }
                 Command::Deposited(_) => unreachable!("only nodes send it"),
             },
-            RequestBody::Deposit { stamp, .. } => {
-                format!("deposit at {} us", stamp.since_1970().as_micros())
+            RequestBody::Deposit { stamp, again, .. } => {
+                let again = if again { " again" } else { "" };
+                format!("deposit at {} us{again}", stamp.since_1970().as_micros())
             }
             other => format!("{other:?}"),
         };

@@ -135,8 +135,9 @@ impl Work {
     }
 
     /// What to send to a node for `group`; `None` for a write that has no stamp yet. `detour`: the
-    /// node is not taken for the primary that the request is for.
-    pub(crate) fn message(&self, shard: GroupId, detour: bool) -> Option<Message> {
+    /// node is not taken for the primary that the request is for. `again`: an earlier attempt may have
+    /// had an effect.
+    pub(crate) fn message(&self, shard: GroupId, detour: bool, again: bool) -> Option<Message> {
         Some(Message::Plain(match self {
             Self::Read { key, level, bounds, nearest } => {
                 let mode = mode(*level, bounds, *nearest || detour);
@@ -160,6 +161,7 @@ impl Work {
             Self::Deposit { key, value, moment } => RequestBody::Deposit {
                 shard,
                 stamp: *moment,
+                again,
                 key: key.clone(),
                 value: value.clone(),
             },

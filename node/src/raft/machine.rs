@@ -310,9 +310,10 @@ impl MachineHandle {
         self.read().state.as_shard().map(|shard| shard.taken(node)).unwrap_or_default()
     }
 
-    /// Whether the shard has a key.
-    pub(crate) fn has(&self, key: &[u8]) -> bool {
-        self.read().state.as_shard().is_some_and(|shard| shard.get(key).is_some())
+    /// When a key was last written or deleted, as far as that is known, and whether it is there.
+    pub(crate) fn last_written(&self, key: &[u8]) -> (Stamp, bool) {
+        let current = self.read();
+        current.state.as_shard().map(|shard| shard.last_written(key)).unwrap_or_default()
     }
 
     /// A few figures.

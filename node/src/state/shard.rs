@@ -87,6 +87,14 @@ impl ShardState {
         self.graves.get(key).unwrap_or_default()
     }
 
+    /// When a key was last written or deleted, as far as that is known, and whether it is there.
+    pub fn last_written(&self, key: &[u8]) -> (Stamp, bool) {
+        match self.keys.get(key) {
+            Some(slot) => (slot.stamp, true),
+            None => (self.deleted_at(key), false),
+        }
+    }
+
     /// How far the outbox of a node was taken.
     pub fn taken(&self, node: NodeId) -> Number {
         self.outboxes.taken(node)
@@ -296,8 +304,8 @@ impl ShardState {
             }
         }
         self.stamp = self.stamp.max(stamp);
-        let current = self.keys.get(key).map(|slot| slot.stamp).or(self.graves.get(key));
-        if current.is_some_and(|current| current >= stamp) && !planted(Mutant::LastArrivalWins) {
+        let (current, _) = self.last_written(key);
+        if current >= stamp && !planted(Mutant::LastArrivalWins) {
             return self.nothing_new();
         }
         self.store(key, operation, stamp).into()

@@ -67,6 +67,9 @@ pub enum RequestBody {
         /// Its moment. The client keeps it through all attempts: what comes twice is done once. Zero
         /// asks for the time: [`Refusal::Clock`].
         stamp: Stamp,
+        /// Whether an attempt with this stamp may have been taken. Otherwise the write must not be far
+        /// behind what the node has for the key: [`Refusal::Clock`] if it is.
+        again: bool,
         /// The key.
         key: Bytes,
         /// The value; nothing for a delete.
@@ -431,9 +434,9 @@ pub enum Refusal {
         /// The revision that the key is at, if it exists.
         current: Option<Revision>,
     },
-    /// The stamp of an eventual write is none, or too far from the node's clock. No effect; another
-    /// stamp, from here on.
-    #[error("the clocks are too far apart")]
+    /// The stamp of an eventual write is none, too far from the node's clock, or far behind what the
+    /// node has for the key. No effect; another stamp, from here on.
+    #[error("the stamp of the write is too far from the node's clock")]
     Clock {
         /// What the node's clock shows.
         now: Stamp,

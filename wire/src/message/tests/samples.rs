@@ -88,6 +88,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         RequestBody::Deposit {
             shard: GroupId(3),
             stamp: Stamp(1 << 59),
+            again: true,
             key: Bytes::from("key"),
             value: Some(Bytes::from("value")),
         },
@@ -261,7 +262,12 @@ fn measures() -> Measures {
         last_index: 300,
         members: vec![MemberProgress { node: node('b'), matched_index: 299, is_ready: true }],
     };
-    Measures { holds: vec![GroupId(0), GroupId(1)], leads: vec![led], free_bytes: 1 << 40 }
+    Measures {
+        holds: vec![GroupId(0), GroupId(1)],
+        leads: vec![led],
+        free_bytes: 1 << 40,
+        keeps_writes: true,
+    }
 }
 
 pub(super) fn page() -> Page {
