@@ -421,6 +421,7 @@ fn the_document_keeps_its_fields() {
               "log_lag": 0,
               "may_stop": null,
               "name": "n1",
+              "pending": 0,
               "primaries": [
                 1
               ],
@@ -448,6 +449,7 @@ fn the_document_keeps_its_fields() {
               "log_lag": 2,
               "may_stop": null,
               "name": "n3",
+              "pending": null,
               "primaries": [],
               "reachable": false,
               "region": null,
