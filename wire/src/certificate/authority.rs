@@ -127,7 +127,7 @@ impl Authority {
     /// Who the holder of a certificate of this authority is, and the public key in it, whether or
     /// not it has expired.
     ///
-    /// `proof` must be a signature over `material` by that key; see [`Credentials::prove`].
+    /// `proof` must be a signature over `material` by that key; see [`Credentials::prove`](super::Credentials::prove).
     pub fn recognise(
         &self,
         certificate: &[u8],
