@@ -75,7 +75,8 @@ impl Heard {
             .fresh(now)
             .map(|(node, said)| {
                 let holds = said.holds.iter().copied().collect();
-                (node, NodeReport { holds, free_bytes: said.free_bytes })
+                let Measures { free_bytes, keeps_writes, .. } = *said;
+                (node, NodeReport { holds, free_bytes, keeps_writes })
             })
             .collect();
         let nodes = silence.iter().map(|(node, silent_ms)| {
@@ -140,6 +141,7 @@ fn what_it_holds(node: &Node) -> Measures {
         holds: groups.iter().map(|group| group.id()).collect(),
         leads: groups.iter().filter_map(|group| group.measure()).collect(),
         free_bytes: 0,
+        keeps_writes: !node.is_going() || !node.outboxes().are_empty(),
     }
 }
 
@@ -150,6 +152,7 @@ struct Told {
     holds: Vec<GroupId>,
     /// Without sizes and positions, which change all the time.
     leads: Vec<LedGroup>,
+    keeps_writes: bool,
 }
 
 impl Told {
@@ -159,7 +162,8 @@ impl Told {
             (led.bytes, led.last_index) = (0, 0);
             led.members.iter_mut().for_each(|member| member.matched_index = 0);
         }
-        Self { coordinator, holds: measures.holds.clone(), leads }
+        let Measures { holds, keeps_writes, .. } = measures;
+        Self { coordinator, holds: holds.clone(), leads, keeps_writes: *keeps_writes }
     }
 }
 

@@ -14,26 +14,13 @@ use tokio::time::Instant;
 use super::ordered_watch::OrderedWatch;
 use super::pace::{self, Moment};
 
-/// Shorter than any time that is worth to sleep.
-const GATHER: Duration = Duration::from_micros(100);
-/// How often in a row a sleep until the same moment may be cut short.
-const CUTS_MAX: u32 = 100;
+/// openraft gathers what its log reports for a microsecond, which is shorter than any time that is worth
+/// to sleep.
+const GATHER: Duration = Duration::from_micros(2);
 
 thread_local! {
-    /// The moment until which nobody slept last, and how often in a row.
-    static CUT: Cell<(Option<Instant>, u32)> = const { Cell::new((None, 0)) };
-}
-
-/// Whether a sleep is so short that it is not slept. A paused clock goes on only while everybody sleeps:
-/// whoever waits for the same moment again and again sleeps in the end.
-fn is_cut_short(deadline: Instant, now: Instant) -> bool {
-    if deadline.saturating_duration_since(now) >= GATHER {
-        return false;
-    }
-    let (last, cuts) = CUT.get();
-    let cuts = if last == Some(deadline) { cuts + 1 } else { 0 };
-    CUT.set((Some(deadline), cuts));
-    cuts < CUTS_MAX
+    /// The last moment that was not slept until.
+    static NOT_SLEPT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Tokio; random numbers follow from what the platform draws.
@@ -69,10 +56,13 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        // openraft gathers what its log reports for a microsecond. tokio's clock has milliseconds, so
-        // that would hold back every commit for one of them while the log is busy.
+        // tokio's clock has milliseconds, so to gather would hold back every commit for one of them while
+        // the log is busy. Whoever comes back with the same moment waits for a tick of its clock, which
+        // must pass: where time stands still until all are asleep, it would ask for ever.
         let now = Instant::now();
-        tokio::time::sleep_until(if is_cut_short(deadline.0, now) { now } else { deadline.0 })
+        let gathers = deadline.0.saturating_duration_since(now) < GATHER;
+        let again = gathers && NOT_SLEPT.replace(Some(deadline.0)) == Some(deadline.0);
+        tokio::time::sleep_until(if gathers && !again { now } else { deadline.0 })
     }
 
     fn timeout<R, F: Future<Output = R> + Send>(
@@ -115,22 +105,15 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_stands_still_goes_on_in_the_end() {
-        let deadline = Moment(Instant::now() + GATHER / 2);
-        let patience = tokio::time::sleep(Duration::from_millis(10));
-        let waits = async {
-            while Instant::now() < deadline.0 {
-                <Runtime as AsyncRuntime>::sleep_until(deadline).await;
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = waits => {}
-            () = patience => panic!("it came to other things first"),
-        }
-        let gathered = Instant::now();
-        <Runtime as AsyncRuntime>::sleep_until(Moment(gathered + GATHER / 2)).await;
-        assert_eq!(Instant::now(), gathered, "a short sleep costs a millisecond");
+    async fn who_comes_back_with_the_same_moment_is_let_wait() {
+        let begun = Instant::now();
+        let moment = Moment(begun + Duration::from_micros(1));
+        Runtime::sleep_until(moment).await;
+        assert_eq!(Instant::now(), begun);
+        Runtime::sleep_until(moment).await;
+        assert!(Instant::now() > begun);
+        let later = Moment(begun + Duration::from_millis(5));
+        Runtime::sleep_until(later).await;
+        assert!(Instant::now() >= later.0);
     }
 }

@@ -26,8 +26,7 @@ impl Planner<'_> {
         let learners = self
             .nodes
             .iter()
-            // One that leads a shard has to learn that it shall not.
-            .filter(|(node, member)| !member.retiring || self.may_hold_shards(**node))
+            .filter(|(node, member)| !member.retiring || self.needs_directory(**node))
             .filter(|(node, _)| !voters.contains(node))
             .map(|(node, _)| *node);
         let learners = learners.collect();

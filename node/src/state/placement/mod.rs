@@ -125,14 +125,25 @@ impl<'a> Planner<'a> {
         let mut groups = self.directory.groups().iter().filter(|(_, plan)| plan.started);
         // A group of which nothing is known may have any member.
         let free = |group| self.measured.groups.get(group).is_some_and(|it| !it.has(node));
-        groups.all(|(group, plan)| !plan.has(node) && free(group))
+        groups.all(|(group, plan)| !plan.has(node) && free(group)) && self.has_delivered(node)
     }
 
-    /// Whether a shard counts on a node, or may do so.
-    fn may_hold_shards(&self, node: NodeId) -> bool {
-        self.shards().any(|(group, plan)| {
+    /// Whether no eventual write goes with a node. One that is silent is not waited for.
+    fn has_delivered(&self, node: NodeId) -> bool {
+        let Some(seen) = self.measured.nodes.get(&node).filter(|seen| seen.live) else {
+            return true;
+        };
+        seen.report.as_ref().is_some_and(|report| !report.keeps_writes)
+    }
+
+    /// Whether a node that is to go follows the directory yet: it may lead a shard, and has to learn that
+    /// it shall not; or it has something to deliver.
+    fn needs_directory(&self, node: NodeId) -> bool {
+        let mut shards = self.shards();
+        let counts = shards.any(|(group, plan)| {
             plan.has(node) || self.measured.groups.get(&group).is_none_or(|it| it.has(node))
-        })
+        });
+        counts || !self.has_delivered(node)
     }
 
     /// Whether a node may be given places: it is live, and to stay.
