@@ -15,11 +15,11 @@ use bytes::Bytes;
 use dkv_api::{Condition, ReadOptions, Receipt, Revision};
 use futures::stream::{self, StreamExt};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::document;
 use crate::app::Gateway;
-use crate::body::Held;
+use crate::body::{Held, Pieces};
 use crate::bytes_json::{self, Shown};
 use crate::limits::{
     BATCH_ANSWER_BYTES_MAX, BATCH_AT_ONCE, BATCH_BODY_BYTES_MAX, BATCH_OPERATIONS_MAX,
@@ -166,25 +166,31 @@ async fn run<S: Store>(
         .map(|(key, actions)| one_key(gateway.clone(), key, actions, shown))
         .collect();
     let mut keys = stream::iter(keys).buffer_unordered(BATCH_AT_ONCE);
-    let (mut results, mut bytes, mut rooms) = (vec![Value::Null; count], 0, Vec::new());
+    let mut results: Vec<(Bytes, Held)> = Vec::new();
+    results.resize_with(count, Default::default);
+    let mut bytes = 0;
     while let Some(done) = keys.next().await {
-        for Done { index, mut result, bytes: size, room } in done {
-            bytes += size;
-            if bytes > BATCH_ANSWER_BYTES_MAX {
+        for Done { index, mut text, mut room } in done {
+            if bytes + text.len() > BATCH_ANSWER_BYTES_MAX {
                 // What was written stays written, so the others are answered all the same.
                 let status = StatusCode::PAYLOAD_TOO_LARGE;
                 let why = "the values of this batch are too long together: ask for fewer";
-                result = Problem::new(status, "answer-too-large", why).document();
-                bytes -= size;
+                let problem = Problem::new(status, "answer-too-large", why).document();
+                (text, room) = (problem.to_string().into(), Held::default());
             }
-            rooms.extend(room);
-            results[index] = result;
+            bytes += text.len();
+            results[index] = (text, room);
         }
     }
     drop(held);
-    let text = json!({ "results": results }).to_string();
-    let body = gateway.budget.answer(text.into());
-    Ok(document("application/json", body.map_err(|error| Problem::unavailable(error.to_string()))?))
+    let mut answer = Pieces::default();
+    answer.push("{\"results\":[");
+    for (index, (text, room)) in results.into_iter().enumerate() {
+        answer.push(if index > 0 { "," } else { "" });
+        answer.push_held(text, room);
+    }
+    answer.push("]}");
+    Ok(document("application/json", answer.into_body()))
 }
 
 fn check(operation: Operation) -> Result<Checked, String> {
@@ -222,10 +228,16 @@ fn check(operation: Operation) -> Result<Checked, String> {
 /// What came of one operation.
 struct Done {
     index: usize,
-    result: Value,
-    /// Of the value that it shows.
-    bytes: usize,
-    room: Option<Held>,
+    /// The result.
+    text: Bytes,
+    /// Of the value that it shows, if it shows one.
+    room: Held,
+}
+
+impl Done {
+    fn short(index: usize, result: &Value) -> Self {
+        Self { index, text: result.to_string().into(), room: Held::default() }
+    }
 }
 
 /// Does the operations of one key, one after the other.
@@ -236,23 +248,15 @@ async fn one_key<S: Store>(
     shown: Shown,
 ) -> Vec<Done> {
     let mut done = Vec::with_capacity(actions.len());
-    let short = |index, result| Done { index, result, bytes: 0, room: None };
     for (index, action) in actions {
         let written = match action {
             Action::Get(options) => {
-                done.push(match gateway.store.read(&key, options).await {
-                    Err(error) => short(index, Problem::from_error(error, false).document()),
-                    Ok(read) => match gateway.budget.take(read.value.len()) {
-                        Err(error) => {
-                            short(index, Problem::unavailable(error.to_string()).document())
-                        }
-                        Ok(room) => {
-                            let mut result = about(StatusCode::OK, &read.receipt);
-                            bytes_json::put(&mut result, "value", &read.value, shown);
-                            let (bytes, room) = (read.value.len(), Some(room));
-                            Done { index, result: Value::Object(result), bytes, room }
-                        }
-                    },
+                let read = gateway.store.read(&key, options).await;
+                let found = read.map_err(|error| Problem::from_error(error, false));
+                let shown = found.and_then(|read| show(&gateway, &read, shown));
+                done.push(match shown {
+                    Ok((text, room)) => Done { index, text, room },
+                    Err(problem) => Done::short(index, &problem.document()),
                 });
                 continue;
             }
@@ -273,9 +277,22 @@ async fn one_key<S: Store>(
             Ok((status, receipt)) => Value::Object(about(status, &receipt)),
             Err(error) => Problem::from_error(error, false).document(),
         };
-        done.push(short(index, result));
+        done.push(Done::short(index, &result));
     }
     done
+}
+
+/// The result of a get, with its room.
+fn show<S: Store>(
+    gateway: &Gateway<S>,
+    read: &dkv_api::Value,
+    shown: Shown,
+) -> Result<(Bytes, Held), Problem> {
+    let mut result = about(StatusCode::OK, &read.receipt);
+    bytes_json::put(&mut result, "value", &read.value, shown);
+    let text = Bytes::from(Value::Object(result).to_string());
+    let room = gateway.budget.take(text.len());
+    Ok((text, room.map_err(|error| Problem::unavailable(error.to_string()))?))
 }
 
 fn about(status: StatusCode, receipt: &Receipt) -> Map<String, Value> {

@@ -180,6 +180,29 @@ async fn batches_answer_each_operation() {
 }
 
 #[tokio::test]
+async fn a_batch_whose_answer_is_too_long_says_what_it_has_written() {
+    let store = Memory::default();
+    // As text in JSON each of these bytes takes six.
+    let request = Request::put("/v1/kv/long").body(Body::from(vec![1; 11 << 20])).unwrap();
+    assert_eq!(ask(&store, request).await.status, StatusCode::CREATED);
+    let operations = json!({ "operations": [
+        { "op": "put", "key": "short", "value": "v" },
+        { "op": "get", "key": "long" },
+        { "op": "get", "key": "short" },
+    ]});
+    let request = Request::post("/v1/batch").body(Body::from(operations.to_string())).unwrap();
+    let answered = ask(&store, request).await;
+    let document: Json = serde_json::from_slice(&answered.body).unwrap();
+    let result = |index: usize| &document["results"][index];
+    assert_eq!(answered.status, StatusCode::OK);
+    assert_eq!((&result(0)["status"], &result(1)["status"]), (&201.into(), &413.into()));
+    assert_eq!(
+        (&result(1)["code"], &result(2)["status"]),
+        (&"answer-too-large".into(), &200.into())
+    );
+}
+
+#[tokio::test]
 async fn what_the_network_says() {
     let store = Memory::default();
     let put = async |error: Error| {
