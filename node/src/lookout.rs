@@ -36,10 +36,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Time in which the kernel of a near machine says that it has nobody at a port.
 const REFUSAL_WAIT: Duration = Duration::from_millis(5);
 /// Time that each voter leaves to those before it, so that two do not split the votes; if they are far,
-/// a round trip.
+/// two round trips, as the first to stand must be heard before the next one does.
 const TURN: Duration = Duration::from_millis(12);
 /// Time after the first try to be elected, as the others may not have noticed yet; after each further
-/// one it is as much longer. Never less than the two rounds of votes take.
+/// one it is as much longer. Never less than a handshake and the two rounds of votes take: who stands
+/// again before that undoes what it has begun.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(8);
 /// Tries after which Raft's own timers are left to it: within 1.7 s, for a machine that is very busy.
 const ASKS_MAX: u32 = 20;
@@ -101,7 +102,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             let term = group.term();
             if mourned.insert((group.id(), term)) {
                 info!(group = %group.id(), %leader, %term, "the leader's process is gone");
-                node.spawn(succeed(node.id(), group, leader, term));
+                node.spawn(succeed(Arc::clone(&node), group, leader, term));
             }
         }
     }
@@ -129,11 +130,11 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
 
 /// Stands for election, after those voters whose turn comes first, until somebody else leads: a vote
 /// may be split all the same, and Raft's own next try may be far away.
-async fn succeed(me: NodeId, group: Arc<Group>, leader: NodeId, term: Term) {
+async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term) {
     group.forsake(leader).await;
-    let round_trip = group.pace().round_trip();
-    let turn = TURN.max(round_trip) * turn(&group.voters(), me, leader);
-    tokio::time::sleep(turn).await;
+    let voters = group.voters();
+    let turn = turn(&voters, node.id(), leader);
+    tokio::time::sleep(TURN.max(farthest(&node, &group, leader) * 2) * turn).await;
     for ask in 1..=ASKS_MAX {
         let is_led = match group.leader() {
             Some(now) => now != leader || group.term() != term,
@@ -145,9 +146,22 @@ async fn succeed(me: NodeId, group: Arc<Group>, leader: NodeId, term: Term) {
         // What the leader sent before it was gone may be taken only now, and renews the promise.
         group.forsake(leader).await;
         group.stand().await;
-        let pause = ASK_AGAIN_AFTER * ask + turn;
-        tokio::time::sleep(pause.max(round_trip * 5 / 2)).await;
+        let asked = Instant::now();
+        let pause = ASK_AGAIN_AFTER * ask + TURN * turn;
+        // How far those are with whom there was no connection yet is known only once there is one.
+        while let until = asked + pause.max(farthest(&node, &group, leader) * 7 / 2)
+            && until > Instant::now()
+        {
+            tokio::time::sleep_until(until).await;
+        }
     }
+}
+
+/// How far the farthest of the voters that are left is, there and back.
+fn farthest(node: &Node, group: &Group, gone: NodeId) -> Duration {
+    let voters = group.voters().into_iter().filter(|voter| *voter != node.id() && *voter != gone);
+    let measured = voters.filter_map(|voter| node.peers().round_trip(voter)).max();
+    measured.unwrap_or_default().max(group.pace().round_trip())
 }
 
 /// How many of the voters that are left come before this one.

@@ -93,30 +93,29 @@ fn start(args: &Args) -> std::io::Result<bool> {
     Ok(summary.failed.is_empty())
 }
 
-/// Runs seeds with each of the known bugs until one shows it; whether all were found.
+/// Runs seeds with each of the known bugs: until one shows it, or all of them with `--keep-going`.
+/// Returns whether all were found.
 #[cfg(feature = "mutants")]
 fn plant_all(args: &Args, options: Options) -> std::io::Result<bool> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut all = true;
     for mutant in dkv_wire::mutants::Mutant::ALL {
         let options = Options { mutant: Some(mutant), ..options };
-        let mut found = None;
+        let mut first = None;
         let jobs = args.jobs.unwrap_or(cores);
         let summary = explore(args.from, args.seeds, jobs, options, |seed, outcome| {
-            if found.is_none() && !outcome.wrong.is_empty() {
-                found = Some((seed, outcome.wrong.join("; ")));
+            if first.is_none() && !outcome.wrong.is_empty() {
+                first = Some((seed, outcome.wrong.join("; ")));
             }
-            found.is_none()
+            first.is_none() || args.keep_going
         })?;
-        let seeds = summary.seeds;
-        match &found {
-            Some((seed, why)) => {
-                let why: String = why.chars().take(160).collect();
-                println!("{mutant:?} found in seed {seed}, after {seeds} seeds: {why}");
-            }
-            None => println!("{mutant:?} NOT found in {seeds} seeds"),
+        let (found, seeds) = (summary.failed.len(), summary.seeds);
+        println!("{mutant:?}: found in {found} of {seeds} seeds");
+        if let Some((seed, why)) = &first {
+            let why: String = why.chars().take(160).collect();
+            println!("    seed {seed}: {why}");
         }
-        all &= found.is_some();
+        all &= found > 0;
     }
     Ok(all)
 }

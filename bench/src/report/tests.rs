@@ -44,7 +44,7 @@ fn report() -> Report {
         one(Kind::Dkv, 2, 0, 2000, 1),
         failing,
     ];
-    let cells = summaries(&[Kind::Dkv, Kind::Etcd], vec![put, scans], &measured);
+    let cells = summaries(&[Kind::Dkv, Kind::Etcd, Kind::Nats], vec![put, scans], &measured);
     let machine = Machine {
         processor: "processor".into(),
         processors: 2,
@@ -81,7 +81,7 @@ fn the_table() {
         system              ops/s  (min..max)             p50 ms   p99 ms p99.9 ms   max ms  cpu us/op  own us/op  peak MiB
         etcd                   50  (50..50)               8.004    8.004    8.004      8.0     1000.0      500.0        64
           1 failed, the first: no leader
-        dkv           not offered
+        nats          not offered
     "#]]
     .assert_eq(&table(&report()));
 }
@@ -101,5 +101,5 @@ fn json_says_what_was_measured() {
     assert_eq!(json["cells"][0]["cell"]["work"], "put");
     assert_eq!(json["cells"][0]["cell"]["load"]["closed"]["clients"], 64);
     assert_eq!(json["cells"][0]["systems"][1]["ops"]["median"], 375.0);
-    assert_eq!(json["cells"][1]["not_offered"][0], "dkv");
+    assert_eq!(json["cells"][1]["not_offered"][0], "nats");
 }

@@ -71,7 +71,7 @@ fn more_load_than_it_can_take() {
         return;
     }
     // Times that a busy machine keeps: what is loaded here are the disks, not the processors.
-    let times = json!({ "heartbeat_ms": 100, "election_min_ms": 1000, "election_max_ms": 1500 });
+    let times = json!({ "heartbeat_ms": 100, "election_min_ms": 2000, "election_max_ms": 3000 });
     on_network(times, 3, async |lab| {
         let processes = [0, 1, 2].map(|index| lab.nodes[index].running().id());
         let slow = processes.map(|process| Injection::begin(process, SYNC));

@@ -326,7 +326,9 @@ async fn eventual_reads_leave_a_silent_replica() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_are_under_way_at_once() {
-    let (fake, client) = connected(3).await;
+    let fake = Fake::start(3).await;
+    // Whatever else the machine does: this is about how many there are, not about how long they take.
+    let client = fake.builder().timeout(Duration::from_secs(120)).connect().await.unwrap();
     let tasks: Vec<_> = (0..10_000)
         .map(|n: u32| {
             let client = client.clone();
@@ -412,7 +414,8 @@ async fn status_reports_who_is_silent() {
     fake.nodes[2].stop();
     let begun = Instant::now();
     let status = client.status().await;
-    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    // Long before a request's own time is up, which is ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     assert_eq!(status.server.unwrap().network, fake.network);
     let answered: Vec<bool> = status.nodes.iter().map(|(_, status)| status.is_ok()).collect();
     assert_eq!(answered, [true, false, false]);

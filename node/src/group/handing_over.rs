@@ -34,10 +34,13 @@ impl Group {
         if self.raft().trigger().transfer_leader(successor).await.is_err() {
             return false;
         }
-        let gone = metrics.wait_for(|metrics| {
-            metrics.state != ServerState::Leader && metrics.current_leader != Some(self.me)
-        });
-        matches!(tokio::time::timeout(patience, gone).await, Ok(Ok(_)))
+        // Not only until this replica leads no more: who is held here is to be told whom to go to.
+        let taken_over = metrics
+            .wait_for(|metrics| metrics.current_leader.is_some_and(|leader| leader != self.me));
+        let _ = tokio::time::timeout(patience, taken_over).await;
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        metrics.state != ServerState::Leader && metrics.current_leader != Some(self.me)
     }
 
     /// Lets no batch begin until what is returned is dropped, and waits, with patience, until those

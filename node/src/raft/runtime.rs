@@ -1,6 +1,7 @@
 //! The runtime that openraft runs on: tokio, with nothing in it that is left to chance but by the
 //! platform, and with each group's time at its pace (see `pace.rs`).
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use dkv_wire::platform;
@@ -8,12 +9,19 @@ use openraft::async_runtime::AsyncRuntime;
 use openraft::impls::TokioRuntime;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use tokio::time::Instant;
 
 use super::ordered_watch::OrderedWatch;
 use super::pace::{self, Moment};
 
-/// Shorter than any time that is worth to sleep.
-const GATHER: Duration = Duration::from_micros(100);
+/// openraft gathers what its log reports for a microsecond, which is shorter than any time that is worth
+/// to sleep.
+const GATHER: Duration = Duration::from_micros(2);
+
+thread_local! {
+    /// The last moment that was not slept until.
+    static NOT_SLEPT: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// Tokio; random numbers follow from what the platform draws.
 #[derive(Debug)]
@@ -48,11 +56,13 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        // openraft gathers what its log reports for a microsecond. tokio's clock has milliseconds, so
-        // that would hold back every commit for one of them while the log is busy.
-        let now = tokio::time::Instant::now();
+        // tokio's clock has milliseconds, so to gather would hold back every commit for one of them while
+        // the log is busy. Whoever comes back with the same moment waits for a tick of its clock, which
+        // must pass: where time stands still until all are asleep, it would ask for ever.
+        let now = Instant::now();
         let gathers = deadline.0.saturating_duration_since(now) < GATHER;
-        tokio::time::sleep_until(if gathers { now } else { deadline.0 })
+        let again = gathers && NOT_SLEPT.replace(Some(deadline.0)) == Some(deadline.0);
+        tokio::time::sleep_until(if gathers && !again { now } else { deadline.0 })
     }
 
     fn timeout<R, F: Future<Output = R> + Send>(
@@ -87,5 +97,23 @@ impl AsyncRuntime for Runtime {
         F: Future<Output = T>,
     {
         self.0.block_on(future)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_back_with_the_same_moment_is_let_wait() {
+        let begun = Instant::now();
+        let moment = Moment(begun + Duration::from_micros(1));
+        Runtime::sleep_until(moment).await;
+        assert_eq!(Instant::now(), begun);
+        Runtime::sleep_until(moment).await;
+        assert!(Instant::now() > begun);
+        let later = Moment(begun + Duration::from_millis(5));
+        Runtime::sleep_until(later).await;
+        assert!(Instant::now() >= later.0);
     }
 }

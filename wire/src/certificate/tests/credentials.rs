@@ -1,9 +1,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use rcgen::SanType;
 
 use super::*;
+use crate::certificate::credentials::{AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777

@@ -4,8 +4,14 @@ mod credentials;
 mod recognising;
 mod signing;
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::CertificateParams;
+
 use super::*;
-use crate::id::HolderId;
+use crate::id::{HolderId, NetworkId};
+use crate::identity::Role;
+use crate::limits::{CERTIFICATE_LIFE, CLOCK_SKEW};
 
 const ROLES: [Role; 4] = [Role::Server, Role::Node, Role::Client, Role::Admin];
 

@@ -1,0 +1,148 @@
+//! What a process keeps to prove who it is.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use bytes::Bytes;
+use rcgen::PublicKeyData;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::{CertificateError, identity_of, parse, private_key, signed_by, unusable};
+use crate::durable;
+use crate::identity::Identity;
+use crate::limits::{CERTIFICATE_LIFE, CLOCK_SKEW};
+
+/// Who a process is, and what it needs to prove it.
+#[derive(Clone)]
+pub struct Credentials {
+    /// What the certificate says.
+    pub identity: Identity,
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+    /// The certificate of the network's authority.
+    pub authority: CertificateDer<'static>,
+    pub(super) key: Vec<u8>,
+}
+
+/// Names of the files in a credentials directory.
+pub(super) const CERTIFICATE_FILE: &str = "certificate.der";
+pub(super) const AUTHORITY_FILE: &str = "authority.der";
+pub(super) const KEY_FILE: &str = "key.der";
+
+impl Credentials {
+    /// Puts together what belongs together.
+    ///
+    /// # Errors
+    /// If the certificate is not for this key or is none of ours. Whether the authority signed it
+    /// is for the handshake to find out.
+    pub fn new(
+        certificate: &[u8],
+        authority: &[u8],
+        key: Vec<u8>,
+    ) -> Result<Self, CertificateError> {
+        let certificate = CertificateDer::from(certificate.to_vec());
+        let identity = identity_of(&certificate)?;
+        let public_key = private_key(&key)?.subject_public_key_info();
+        if parse(&certificate)?.public_key().raw != public_key {
+            return Err(CertificateError::Unusable("certificate is for another key".into()));
+        }
+        let authority = CertificateDer::from(authority.to_vec());
+        Ok(Self { identity, certificate, authority, key })
+    }
+
+    /// Reads credentials from a directory; `None` if there are none.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or a bit of one is not what it was: the authority must have signed
+    /// itself and the certificate, and the key must fit.
+    pub fn load(directory: &Path) -> Result<Option<Self>, CertificateError> {
+        let read = |name: &str| {
+            let path = directory.join(name);
+            durable::read(&path)
+                .map_err(|source| CertificateError::Io { path: path.display().to_string(), source })
+        };
+        // The certificate is written last: without it the directory holds nothing yet.
+        let Some(certificate) = read(CERTIFICATE_FILE)? else { return Ok(None) };
+        let missing = || CertificateError::Unusable("a file of the credentials is missing".into());
+        let authority = read(AUTHORITY_FILE)?.ok_or_else(missing)?;
+        let key = read(KEY_FILE)?.ok_or_else(missing)?;
+        let named = |name: &str| {
+            let path = directory.join(name).display().to_string();
+            move |error: CertificateError| CertificateError::Damaged {
+                path,
+                problem: error.to_string(),
+            }
+        };
+        // Who connects finds out too, but says that the network is another one.
+        let authority_der = CertificateDer::from(authority.as_slice());
+        signed_by(&authority_der, &authority_der).map_err(named(AUTHORITY_FILE))?;
+        signed_by(&CertificateDer::from(certificate.as_slice()), &authority_der)
+            .map_err(named(CERTIFICATE_FILE))?;
+        Self::new(&certificate, &authority, key).map(Some).map_err(named(KEY_FILE))
+    }
+
+    /// Writes credentials to a directory that is made if need be.
+    ///
+    /// Renewed credentials keep their key, so that a crash between two files leaves a pair that
+    /// fits.
+    pub fn save(&self, directory: &Path) -> Result<(), CertificateError> {
+        let io = |source| CertificateError::Io { path: directory.display().to_string(), source };
+        durable::create_dir(directory).map_err(io)?;
+        for (name, content) in [
+            (KEY_FILE, self.key.as_slice()),
+            (AUTHORITY_FILE, &self.authority),
+            (CERTIFICATE_FILE, &self.certificate),
+        ] {
+            durable::write(&directory.join(name), content).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    /// The private key, as a secret to derive others from.
+    pub fn secret(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The private key, for TLS.
+    pub fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()))
+    }
+
+    /// The public key, as SubjectPublicKeyInfo in DER, to ask for a new certificate with.
+    pub fn public_key(&self) -> Result<Bytes, CertificateError> {
+        Ok(Bytes::from(private_key(&self.key)?.subject_public_key_info()))
+    }
+
+    /// Proves to have the private key: an ECDSA signature, in ASN.1, over `material`.
+    pub fn prove(&self, material: &[u8]) -> Result<Bytes, CertificateError> {
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &self.key);
+        let signature = key.map_err(unusable)?.sign(&SystemRandom::new(), material);
+        Ok(Bytes::copy_from_slice(signature.map_err(unusable)?.as_ref()))
+    }
+
+    /// The same holder with a newer certificate.
+    pub fn renewed(&self, certificate: &[u8]) -> Result<Self, CertificateError> {
+        let renewed = Self::new(certificate, &self.authority, self.key.clone())?;
+        if renewed.identity == self.identity { Ok(renewed) } else { Err(CertificateError::NotOurs) }
+    }
+
+    /// Time since the certificate was issued. Zero if that is in the future.
+    pub fn age(&self, now: SystemTime) -> Result<Duration, CertificateError> {
+        let issued = parse(&self.certificate)?.validity().not_before.timestamp();
+        let issued = UNIX_EPOCH + Duration::from_secs(issued.max(0) as u64) + CLOCK_SKEW;
+        Ok(now.duration_since(issued).unwrap_or_default())
+    }
+
+    /// Whether the certificate's life is over.
+    pub fn expired(&self, now: SystemTime) -> Result<bool, CertificateError> {
+        Ok(self.age(now)? > CERTIFICATE_LIFE)
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
