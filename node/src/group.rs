@@ -302,6 +302,9 @@ impl Group {
     /// Stops the group. What was acknowledged is durable already.
     pub(crate) async fn stop(&self) {
         self.tasks.end().await;
-        let _ = self.raft().shutdown().await;
+        // In a task of its own: who asks openraft for its end and does not wait for it leaves it in a state in
+        // which the next one who asks for anything panics.
+        let raft = self.raft().clone();
+        let _ = tokio::spawn(async move { raft.shutdown().await }).await;
     }
 }
