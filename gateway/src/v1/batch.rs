@@ -12,12 +12,13 @@ use axum::extract::State;
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use dkv_api::{Condition, ReadOptions, Receipt, Revision};
+use dkv_api::{Condition, ReadOptions, Receipt, Revision, WriteOptions, Written};
 use futures::stream::{self, StreamExt};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::document;
+use super::kv::written_status;
 use crate::app::Gateway;
 use crate::body::{Held, Pieces};
 use crate::bytes_json::{self, Shown};
@@ -107,6 +108,17 @@ enum When {
 enum Level {
     Strong,
     Eventual,
+    All,
+}
+
+impl From<Level> for dkv_api::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Strong => Self::Strong,
+            Level::Eventual => Self::Eventual,
+            Level::All => Self::All,
+        }
+    }
 }
 
 /// An operation that has been checked.
@@ -117,8 +129,8 @@ struct Checked {
 
 enum Action {
     Get(ReadOptions),
-    Put(Bytes, Condition),
-    Delete(Condition),
+    Put(Bytes, WriteOptions),
+    Delete(WriteOptions),
 }
 
 /// Answers a batch.
@@ -208,18 +220,16 @@ fn check(operation: Operation) -> Result<Checked, String> {
         (None, Some(Whole(revision))) => Some(Condition::Revision(Revision(revision))),
         (Some(_), Some(_)) => return Err("there is if or if_revision, not both".into()),
     };
+    let level = consistency.map_or(dkv_api::Level::Strong, Into::into);
+    let has_condition = condition.is_some();
+    let condition = condition.unwrap_or(Condition::Always);
+    let options = WriteOptions { level, condition, ..WriteOptions::default() };
     let action = match (op, value) {
-        (Kind::Get, None) if condition.is_none() => Action::Get(match consistency {
-            Some(Level::Eventual) => ReadOptions::eventual(),
-            _ => ReadOptions::default(),
-        }),
+        (Kind::Get, None) if !has_condition => Action::Get(level.into()),
         (Kind::Get, _) => return Err("a get has neither a value nor a condition".into()),
-        _ if consistency.is_some() => return Err("consistency is for a get".into()),
-        (Kind::Put, Some(value)) => {
-            Action::Put(value.into(), condition.unwrap_or(Condition::Always))
-        }
+        (Kind::Put, Some(value)) => Action::Put(value.into(), options),
         (Kind::Put, None) => return Err("the value is missing".into()),
-        (Kind::Delete, None) => Action::Delete(condition.unwrap_or(Condition::Always)),
+        (Kind::Delete, None) => Action::Delete(options),
         (Kind::Delete, Some(_)) => return Err("a delete has no value".into()),
     };
     Ok(Checked { key, action })
@@ -260,21 +270,16 @@ async fn one_key<S: Store>(
                 });
                 continue;
             }
-            Action::Put(value, condition) => {
-                let written = gateway.store.write(&key, value, condition.into()).await;
-                let status = |existed| match existed {
-                    true => StatusCode::NO_CONTENT,
-                    false => StatusCode::CREATED,
-                };
-                written.map(|written| (status(written.existed), written.receipt))
-            }
-            Action::Delete(condition) => {
-                let deleted = gateway.store.delete(&key, condition.into()).await;
-                deleted.map(|deleted| (StatusCode::NO_CONTENT, deleted.receipt))
+            Action::Put(value, options) => gateway.store.write(&key, value, options).await,
+            Action::Delete(options) => {
+                let deleted = gateway.store.delete(&key, options).await;
+                deleted.map(|deleted| Written { existed: true, ..deleted })
             }
         };
         let result = match written {
-            Ok((status, receipt)) => Value::Object(about(status, &receipt)),
+            Ok(Written { receipt, existed }) => {
+                Value::Object(about(written_status(&receipt, existed), &receipt))
+            }
             Err(error) => Problem::from_error(error, false).document(),
         };
         done.push(Done::short(index, &result));
@@ -298,7 +303,10 @@ fn show<S: Store>(
 fn about(status: StatusCode, receipt: &Receipt) -> Map<String, Value> {
     let mut result = Map::new();
     result.insert("status".into(), status.as_u16().into());
-    result.insert("revision".into(), receipt.revision.0.into());
+    match receipt.pending {
+        None => result.insert("revision".into(), receipt.revision.0.into()),
+        Some(number) => result.insert("pending".into(), number.0.into()),
+    };
     result.insert("shard".into(), receipt.shard.0.into());
     result
 }

@@ -129,6 +129,53 @@ async fn what_is_not_known_is_told_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_eventual_write_is_taken_without_a_majority() {
+    let mut network = Network::start(3).await;
+    let gateway = Gateway::start_with(&network, &["--timeout", "2s"]).await;
+    let (http, url) = (Http::new(false), gateway.url("/v1/kv/k"));
+    let at = |level: &str| gateway.url(&format!("/v1/kv/k?consistency={level}"));
+    let everywhere = http.send("PUT", &at("all"), &[], "v").await;
+    assert_eq!((everywhere.status, everywhere.field("dkv-level")), (201, "all"), "{everywhere:?}");
+    let read = http.send("GET", &at("all"), &[], "").await;
+    assert_eq!((read.status, read.body.as_slice()), (200, &b"v"[..]));
+    let condition = http.send("PUT", &at("eventual"), &[("if-match", "*")], "w").await;
+    problem(&condition, 400, "invalid", "none");
+
+    (0..2).for_each(|index| network.pause_node(index));
+    let taken = eventually("nobody takes it", async || {
+        let taken = http.send("PUT", &at("eventual"), &[], "w").await;
+        if taken.status == 202 { Ok(taken) } else { Err(format!("{taken:?}")) }
+    })
+    .await;
+    assert_eq!(taken.field("dkv-level"), "eventual", "{taken:?}");
+    assert!(taken.field("dkv-pending").parse::<u64>().is_ok(), "{taken:?}");
+    assert_eq!((taken.field("dkv-revision"), taken.field("etag")), ("", ""), "{taken:?}");
+    eventually("it cannot be read where it was taken", async || {
+        let read = http.send("GET", &at("eventual"), &[], "").await;
+        let shown = read.status == 200 && read.body == b"w" && read.field("etag").is_empty();
+        shown.then_some(()).ok_or_else(|| format!("{read:?}"))
+    })
+    .await;
+
+    (0..2).for_each(|index| network.resume_node(index));
+    eventually("it does not come to the others", async || {
+        let read = http.send("GET", &url, &[], "").await;
+        let there = read.status == 200 && read.body == b"w" && !read.field("etag").is_empty();
+        there.then_some(()).ok_or_else(|| format!("{read:?}"))
+    })
+    .await;
+    // What is to be everywhere and is not was done all the same.
+    network.pause_node(0);
+    let part = eventually("nobody answers", async || {
+        let part = http.send("PUT", &at("all"), &[], "x").await;
+        if part.json()["code"] == "incomplete" { Ok(part) } else { Err(format!("{part:?}")) }
+    })
+    .await;
+    problem(&part, 504, "incomplete", "done");
+    network.resume_node(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_stopped_answers_what_it_was_asked() {
     let network = Network::start(1).await;
     let mut gateway = Gateway::start(&network).await;
