@@ -71,7 +71,8 @@ pub(crate) async fn one(
             match store.write(key.as_bytes(), value, options).await {
                 Ok(written) => {
                     let verb = if written.existed { "replaced" } else { "written" };
-                    say_written(screen, verb, key, &written.receipt, started)?;
+                    let node = store.node_names(&[written.receipt.node]).pop();
+                    say_written(screen, verb, key, &written.receipt, node, started)?;
                 }
                 Err(error) => {
                     return Ok(failed(screen, &write_problem(key, *condition, "written", &error)));
@@ -81,7 +82,10 @@ pub(crate) async fn one(
         Command::Delete { key, level, condition } => {
             let options = write_options(*level, *condition, store.level());
             match store.delete(key.as_bytes(), options).await {
-                Ok(written) => say_written(screen, "deleted", key, &written.receipt, started)?,
+                Ok(written) => {
+                    let node = store.node_names(&[written.receipt.node]).pop();
+                    say_written(screen, "deleted", key, &written.receipt, node, started)?;
+                }
                 Err(error) => {
                     return Ok(failed(screen, &write_problem(key, *condition, "deleted", &error)));
                 }
@@ -136,8 +140,11 @@ fn read_options(how: &HowToRead, usual: Level) -> ReadOptions {
 }
 
 fn write_options(level: Option<Level>, condition: Condition, usual: Level) -> WriteOptions {
-    // A level that is for reads only is usual for those.
-    let usual = if usual == Level::All { Level::All } else { Level::Strong };
+    // What is usual does not hold for what cannot be had of it.
+    let usual = match usual {
+        Level::Eventual if condition != Condition::Always => Level::Strong,
+        usual => usual,
+    };
     WriteOptions { level: level.unwrap_or(usual), condition, ..WriteOptions::default() }
 }
 
@@ -146,10 +153,19 @@ fn say_written(
     verb: &str,
     key: &Key,
     receipt: &Receipt,
+    node: Option<String>,
     started: Instant,
 ) -> io::Result<()> {
-    let mut line =
-        format!("{verb} {key} at revision {} (shard {})", receipt.revision, receipt.shard);
+    let mut line = match receipt.pending {
+        None => format!("{verb} {key} at revision {} (shard {})", receipt.revision, receipt.shard),
+        // What it replaces is known once it is ordered.
+        Some(number) => {
+            let verb = if verb == "deleted" { "delete of" } else { "write of" };
+            let node = node.unwrap_or_else(|| receipt.node.short());
+            let shard = receipt.shard;
+            format!("{verb} {key} kept by {node}, pending (its number {number} of shard {shard})")
+        }
+    };
     if screen.terminal {
         line.push_str(&screen.paint(Tone::Dim, &format!("  {}", taken(started))));
     }
@@ -177,7 +193,10 @@ fn about(receipt: &Receipt) -> String {
         (Level::Eventual | Level::Session, None) => "of unknown age, ".into(),
         (Level::Strong | Level::All, _) => String::new(),
     };
-    format!("revision {}, {age}", receipt.revision)
+    match receipt.pending {
+        Some(_) => format!("pending, {age}"),
+        None => format!("revision {}, {age}", receipt.revision),
+    }
 }
 
 /// What a terminal shows about the replicas.

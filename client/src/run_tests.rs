@@ -28,6 +28,8 @@ fn receipt(revision: u64) -> Receipt {
         node: NodeId::default(),
         term: Term(1),
         staleness_ms: Some(0),
+        stamp: Default::default(),
+        pending: None,
     }
 }
 

@@ -90,7 +90,7 @@ pub use scan::{Scan, ScanOptions};
 
 pub use bytes::Bytes;
 pub use dkv_wire::bearer::{Rights, Verifier};
-pub use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
+pub use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
 pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::message::{
     Condition, Level, NodeStatus, Page, Pair, Reach, Receipt, ServerStatus, TokenInfo,

@@ -89,7 +89,8 @@ impl ReadOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteOptions {
     /// What the answer must guarantee; [`Level::Strong`] by default. [`Level::Session`] writes as
-    /// that does.
+    /// that does. [`Level::Eventual`] takes no condition: the nearest node keeps the write, durably, and
+    /// brings it to the primary when it can; the receipt says that it is pending.
     pub level: Level,
     /// When to do it; [`Condition::Always`] by default.
     pub condition: Condition,
@@ -131,7 +132,7 @@ pub struct Value {
 pub struct Written {
     /// About the write.
     pub receipt: Receipt,
-    /// Whether the key was there before.
+    /// Whether the key was there before; of an eventual write, as far as the node knew that took it.
     pub existed: bool,
 }
 

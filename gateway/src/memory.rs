@@ -185,6 +185,8 @@ fn receipt(revision: u64, level: Level) -> Receipt {
         level,
         node: NodeId(Uuid::from_u128(1)),
         term: Term(2),
+        stamp: Default::default(),
+        pending: None,
         staleness_ms,
     }
 }

@@ -73,7 +73,14 @@ pub(crate) async fn run(node: Arc<Node>) {
             continue;
         }
         for (id, last) in stats.oldest {
-            let Some(group) = node.group(id) else { continue };
+            let Some(group) = node.group(id) else {
+                // An outbox whose primary is away: its place in the log can change, its writes stay.
+                let outbox = id.outbox_shard().and_then(|shard| node.outboxes().get(shard));
+                if let Some(outbox) = outbox {
+                    outbox.rewrite();
+                }
+                continue;
+            };
             if group.checkpoint_index() >= last {
                 debug!(group = %id, upto = last, "purging the log");
                 group.purge(last).await;

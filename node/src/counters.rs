@@ -32,7 +32,7 @@ pub(crate) fn kind(body: &RequestBody) -> usize {
         RequestBody::Read { mode: ReadMode::Eventual(_), .. } => 1,
         RequestBody::Read { .. } => 0,
         RequestBody::Scan { .. } => 2,
-        RequestBody::Propose { .. } => 3,
+        RequestBody::Propose { .. } | RequestBody::Deposit { .. } => 3,
         RequestBody::View => 4,
         RequestBody::Status => 5,
         RequestBody::Committed { .. } | RequestBody::Reach { .. } => 6,
@@ -50,7 +50,8 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
         Err(Refusal::Unknown(_) | Refusal::SessionExpired) => 5,
         Err(Refusal::Invalid(_) | Refusal::TooLarge { .. }) => 6,
         Err(Refusal::Denied(_)) => 7,
-        Err(Refusal::Behind { .. }) => 8,
+        // Neither is an error: another replica, or another stamp, does.
+        Err(Refusal::Behind { .. } | Refusal::Clock { .. }) => 8,
     }
 }
 

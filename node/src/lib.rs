@@ -27,6 +27,8 @@ mod writes;
 mod reads;
 mod eventual;
 mod everywhere;
+mod outbox;
+mod deposits;
 mod forwarding;
 
 mod coordinator;
@@ -48,6 +50,7 @@ mod admission;
 mod data_dir;
 mod disk_check;
 mod memory;
+mod clock;
 mod shell;
 mod tasks;
 

@@ -73,7 +73,8 @@ impl Heard {
             .fresh(now)
             .map(|(node, said)| {
                 let holds = said.holds.iter().copied().collect();
-                (node, NodeReport { holds, free_bytes: said.free_bytes })
+                let Measures { free_bytes, keeps_writes, .. } = *said;
+                (node, NodeReport { holds, free_bytes, keeps_writes })
             })
             .collect();
         let nodes = silence.iter().map(|(node, silent_ms)| {
@@ -132,6 +133,7 @@ pub(crate) fn measure(node: &Node) -> Measures {
         holds: groups.iter().map(|group| group.id()).collect(),
         leads: groups.iter().filter_map(|group| group.measure()).collect(),
         free_bytes: node.free_bytes(),
+        keeps_writes: !node.is_going() || !node.outboxes().are_empty(),
     }
 }
 
@@ -142,6 +144,7 @@ struct Told {
     holds: Vec<GroupId>,
     /// Without sizes and positions, which change all the time.
     leads: Vec<LedGroup>,
+    keeps_writes: bool,
 }
 
 impl Told {
@@ -151,7 +154,8 @@ impl Told {
             (led.bytes, led.last_index) = (0, 0);
             led.members.iter_mut().for_each(|member| member.matched_index = 0);
         }
-        Self { coordinator, holds: measures.holds.clone(), leads }
+        let Measures { holds, keeps_writes, .. } = measures;
+        Self { coordinator, holds: holds.clone(), leads, keeps_writes: *keeps_writes }
     }
 }
 

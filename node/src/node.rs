@@ -25,10 +25,12 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::opening::Opener;
+use crate::clock::NodeClock;
 use crate::counters::Counters;
 use crate::data_dir::DataDir;
 use crate::group::Group;
 use crate::measuring::Heard;
+use crate::outbox::{self, Outboxes};
 use crate::peers::Peers;
 use crate::raft::{self, Pulses};
 use crate::registration::ServerLink;
@@ -77,6 +79,8 @@ pub(crate) struct Node {
     engine: Engine,
     server: Arc<ServerLink>,
     config: Arc<raft::Config>,
+    clock: NodeClock,
+    outboxes: Outboxes,
     control: Arc<Group>,
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     reign: Mutex<Option<Instant>>,
@@ -115,6 +119,10 @@ impl Node {
         let peers = Peers::new(endpoint.clone(), Arc::clone(&gate));
         let pulses = Pulses::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
+        let clock = NodeClock::default();
+        let outboxes = Outboxes::open(me.id, wal.clone(), settings.log_bytes_max);
+        let outboxes = outboxes.map_err(|problem| directory.damaged(problem).to_string())?;
+        clock.observe(outboxes.last_stamp());
         let opener = Opener {
             me: me.id,
             directory: &directory,
@@ -123,6 +131,7 @@ impl Node {
             engine: &engine,
             peers: &peers,
             pulses: &pulses,
+            clock: &clock,
             log_bytes_max: settings.log_bytes_max,
         };
         let control = Arc::new(opener.open(GroupId::CONTROL).await?);
@@ -140,6 +149,8 @@ impl Node {
             engine,
             server,
             config,
+            clock,
+            outboxes,
             control,
             reign: Mutex::default(),
             listed: Mutex::default(),
@@ -159,12 +170,25 @@ impl Node {
         for id in node.wal.groups().into_iter().filter(|id| id.is_shard()) {
             node.open_group(id).await?;
         }
+        for outbox in node.outboxes.all() {
+            node.spawn(outbox::run(Arc::clone(&node), outbox));
+        }
         node.delete_leftovers().await?;
         node.follow_directory().await?;
         if founder {
             node.control.initialize().await?;
         }
         Ok(node)
+    }
+
+    /// Its copy of the network's clock.
+    pub(crate) fn clock(&self) -> &NodeClock {
+        &self.clock
+    }
+
+    /// Eventual writes that it has taken and that are not delivered yet.
+    pub(crate) fn outboxes(&self) -> &Outboxes {
+        &self.outboxes
     }
 
     /// Its identity.

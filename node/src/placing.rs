@@ -225,6 +225,10 @@ fn places(directory: &Directory, measured: &Measured, node: NodeId) -> NodePlace
         }
         places.primaries += u32::from(actual.is_some_and(|it| it.leader == node));
     }
+    if draining || places.retiring {
+        let report = measured.nodes.get(&node).and_then(|seen| seen.report.as_ref());
+        places.may_stop &= report.is_none_or(|report| !report.keeps_writes);
+    }
     if draining && !places.may_stop {
         places.obstacle = placement::obstacle(directory, measured, node);
     }

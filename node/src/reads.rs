@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_wire::id::{GroupId, NodeId, Revision, Stamp, Term};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, RequestBody, Span};
 use dkv_wire::platform;
 use tokio::sync::mpsc;
@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use crate::ask::ask;
 use crate::group::{ProposeError, Proposer};
 use crate::peers::Lane;
-use crate::raft::{Looked, MachineHandle};
+use crate::raft::{Look, Looked, MachineHandle};
 use crate::replies::ReplyTo;
 
 /// Reads that wait for a round; more are refused as overload.
@@ -177,8 +177,8 @@ fn refuse(reads: impl Iterator<Item = PendingRead>, refusal: &Refusal) {
 
 fn answer(reply: ReplyTo, receipt: Receipt, looked: Looked) {
     match looked {
-        Ok((revision, stored)) => {
-            reply.send(Ok(Answer::Value(Receipt { revision, ..receipt }, stored)));
+        Ok(Look { revision, stamp, stored }) => {
+            reply.send(Ok(Answer::Value(Receipt { revision, stamp, ..receipt }, stored)));
         }
         Err(why) => reply.refuse(Refusal::Unavailable(why)),
     }
@@ -188,6 +188,7 @@ impl Who {
     /// The receipt of an answer, but for its revision.
     pub(crate) fn receipt(self, term: Term, level: Level, staleness_ms: Option<u64>) -> Receipt {
         let Self { shard, node } = self;
-        Receipt { shard, revision: Default::default(), level, node, term, staleness_ms }
+        let (revision, stamp) = (Revision::default(), Stamp::default());
+        Receipt { shard, revision, level, node, term, staleness_ms, stamp, pending: None }
     }
 }

@@ -15,13 +15,14 @@ use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::id::GroupId;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
-use dkv_wire::message::{Answer, ReadMode, Refusal, Request, RequestBody};
+use dkv_wire::message::{Answer, Command, ReadMode, Refusal, Request, RequestBody};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::counters;
+use crate::deposits::{self, Deposit};
 use crate::group::Group;
 use crate::node::Node;
 use crate::reads::{Asked, PendingRead};
@@ -93,6 +94,13 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
     if let Err(refusal) = allowed(peer, &request.body) {
         return reply.refuse(refusal);
     }
+    if request.forward && is_deposited(&request.body) {
+        // It would arrive in this node's name.
+        return reply.refuse(Refusal::Denied("what is in an outbox is not passed on".into()));
+    }
+    if let Some(answer) = eventual::without_replica(node, &request.body) {
+        return reply.send(Ok(answer));
+    }
     if request.forward
         && let Some(shard) = forwarding::destination(node, &request.body)
     {
@@ -105,7 +113,10 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             };
             let deadline_ms = request.deadline_ms;
             let reply = if everywhere { at_all(&group, deadline_ms, reply) } else { reply };
-            write(node, &group, command, deadline_ms, reply);
+            write(node, peer, &group, command, deadline_ms, reply);
+        }
+        RequestBody::Deposit { shard, stamp, again, key, value } => {
+            deposits::take(node, Deposit { shard, stamp, again, key, value }, reply);
         }
         RequestBody::Read { shard, key, mode } => {
             let Some(group) = shard_here(node, shard) else {
@@ -114,7 +125,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("a key has 1 to 4096 bytes".into()));
             }
-            read(&group, Asked::Key(key), mode, request.deadline_ms, reply);
+            read(node, &group, Asked::Key(key), mode, request.deadline_ms, reply);
         }
         RequestBody::Scan { shard, span, mode } => {
             let Some(group) = shard_here(node, shard) else {
@@ -123,7 +134,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             if span.prefix.len().max(span.after.len()) > limits::KEY_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
             }
-            read(&group, Asked::Page(span), mode, request.deadline_ms, reply);
+            read(node, &group, Asked::Page(span), mode, request.deadline_ms, reply);
         }
         RequestBody::Committed { shard } => match shard_here(node, shard) {
             Some(group) => {
@@ -199,7 +210,10 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
     let needed = match body {
         RequestBody::View | RequestBody::Status | RequestBody::Placement { .. } => return Ok(()),
-        RequestBody::Read { .. } | RequestBody::Scan { .. } | RequestBody::Propose { .. } => {
+        RequestBody::Read { .. }
+        | RequestBody::Scan { .. }
+        | RequestBody::Propose { .. }
+        | RequestBody::Deposit { .. } => {
             if role != Role::Server {
                 return Ok(());
             }
@@ -241,9 +255,18 @@ fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
     }
 }
 
-fn read(group: &Arc<Group>, asked: Asked, mode: ReadMode, deadline_ms: u32, reply: ReplyTo) {
+fn read(
+    node: &Arc<Node>,
+    group: &Arc<Group>,
+    asked: Asked,
+    mode: ReadMode,
+    deadline_ms: u32,
+    reply: ReplyTo,
+) {
     let (anywhere, reply) = match mode {
-        ReadMode::Eventual(bounds) => return eventual::read(group, asked, bounds, reply),
+        ReadMode::Eventual(bounds) => {
+            return eventual::read(node, group, asked, bounds, reply);
+        }
         ReadMode::Primary => (false, reply),
         ReadMode::Replica => (true, reply),
         ReadMode::All => (false, at_all(group, deadline_ms, reply)),
@@ -258,8 +281,16 @@ fn at_all(group: &Arc<Group>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
     here
 }
 
-fn write(node: &Node, group: &Group, command: Bytes, deadline_ms: u32, reply: ReplyTo) {
-    if let Err(refusal) = state::validate(&command, node.settings().value_bytes_max) {
+fn write(
+    node: &Node,
+    peer: Identity,
+    group: &Group,
+    command: Bytes,
+    deadline_ms: u32,
+    reply: ReplyTo,
+) {
+    let valid = state::validate(&command, node.settings().value_bytes_max);
+    if let Err(refusal) = valid.and_then(|command| may_propose(node, peer, &command)) {
         return reply.refuse(refusal);
     }
     if node.disk_full() {
@@ -269,6 +300,27 @@ fn write(node: &Node, group: &Group, command: Bytes, deadline_ms: u32, reply: Re
     }
     let expires = Instant::now() + Duration::from_millis(u64::from(deadline_ms));
     group.write(PendingWrite { command, expires, reply, place: Place::default() });
+}
+
+/// Whether a command may go into the log in the name of whoever sent it.
+fn may_propose(node: &Node, peer: Identity, command: &Command<'_>) -> Result<(), Refusal> {
+    match command {
+        Command::OpenSession(_) => Ok(()),
+        Command::Write(write) if node.clock().allows(write.after) => Ok(()),
+        Command::Write(_) => Err(Refusal::Invalid(
+            "the stamp of the write is more than an hour ahead of this node's clock".into(),
+        )),
+        Command::Deposited(deposited) if peer.as_node() == Some(deposited.node) => Ok(()),
+        Command::Deposited(_) => {
+            Err(Refusal::Denied("only a node brings what is in its outbox".into()))
+        }
+    }
+}
+
+/// Whether this is a write out of an outbox.
+fn is_deposited(body: &RequestBody) -> bool {
+    let RequestBody::Propose { command, .. } = body else { return false };
+    matches!(decode::<Command<'_>>(command), Ok(Command::Deposited(_)))
 }
 
 /// Answers when something has been done. There are few of these, so each may have a task.

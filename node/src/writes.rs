@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, NodeId, Revision, Term};
+use dkv_wire::id::{GroupId, NodeId, Revision, Stamp, Term};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::group::{ProposeError, Proposer};
+use crate::outbox;
 use crate::replies::ReplyTo;
 use crate::state::{BatchBuilder, CommandResult};
 use crate::wal::GroupLog;
@@ -107,8 +108,9 @@ pub(crate) async fn run(
             if log_full {
                 break;
             }
-            let time_ms = proposer.machine().clock_ms();
-            let Some((batch, replies)) = next_batch(&mut waiting, time_ms) else { break };
+            let machine = proposer.machine();
+            let (time_ms, stamp) = (machine.clock_ms(), machine.stamp());
+            let Some((batch, replies)) = next_batch(&mut waiting, time_ms, stamp) else { break };
             let proposer = Arc::clone(&proposer);
             let begun = Instant::now();
             backlog.begin(begun);
@@ -124,7 +126,7 @@ pub(crate) async fn run(
             }
             Some((outcome, replies, begun)) = in_flight.next(), if !in_flight.is_empty() => {
                 backlog.end(begun, Instant::now());
-                answer(group, me, outcome, replies);
+                answer(group, me, proposer.machine().last_stamp(), outcome, replies);
             }
             Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(Held::from(hold)),
             () = released(&mut held), if held.is_some() => held = None,
@@ -184,10 +186,14 @@ fn expired() -> Refusal {
 }
 
 /// Takes what fits into one batch off the front of the queue, and refuses what has waited too long.
-/// `time_ms` is what the shard's clock shows.
-fn next_batch(waiting: &mut VecDeque<PendingWrite>, time_ms: u64) -> Option<(Bytes, Vec<ReplyTo>)> {
+/// `time_ms` is what the shard's clock shows, `stamp` what the network's does.
+fn next_batch(
+    waiting: &mut VecDeque<PendingWrite>,
+    time_ms: u64,
+    stamp: Stamp,
+) -> Option<(Bytes, Vec<ReplyTo>)> {
     let now = Instant::now();
-    let mut batch = BatchBuilder::new(time_ms);
+    let mut batch = BatchBuilder::new(time_ms, stamp);
     let mut replies = Vec::new();
     while let Some(write) = waiting.front() {
         if !batch.takes(write.command.len()) {
@@ -207,6 +213,7 @@ fn next_batch(waiting: &mut VecDeque<PendingWrite>, time_ms: u64) -> Option<(Byt
 fn answer(
     group: GroupId,
     me: NodeId,
+    stamp: Stamp,
     outcome: Result<(Term, Vec<CommandResult>), ProposeError>,
     replies: Vec<ReplyTo>,
 ) {
@@ -220,6 +227,8 @@ fn answer(
                 node: me,
                 term,
                 staleness_ms: Some(0),
+                stamp,
+                pending: None,
             };
             for (reply, result) in replies.into_iter().zip(results) {
                 reply.send(to_answer(result, receipt));
@@ -247,6 +256,7 @@ fn to_answer(
         CommandResult::SessionOpened => Ok(Answer::Done),
         CommandResult::SessionExpired => Err(Refusal::SessionExpired),
         CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),
+        CommandResult::TooEarly => Err(outbox::too_early()),
         CommandResult::Invalid => Err(Refusal::Invalid("the command is malformed".into())),
     }
 }

@@ -77,6 +77,12 @@ impl Observations {
     /// Nothing if it is whole.
     pub fn not_whole(&self, names: &[String], groups: u32, replication: u32) -> Option<String> {
         let state = self.lock();
+        for name in names {
+            let pending = state.latest.get(name).map_or(0, |status| status.pending);
+            if pending > 0 {
+                return Some(format!("{name} has {pending} eventual writes in its outbox"));
+            }
+        }
         for group in (0..=groups).map(GroupId) {
             let mut position = None;
             let (mut leaders, mut holders) = (0, 0);
@@ -121,9 +127,11 @@ impl Observations {
         let state = self.lock();
         let mut lines = Vec::new();
         for (name, status) in &state.latest {
-            let NodeStatus { log_bytes, disk_full, .. } = status;
+            let NodeStatus { log_bytes, disk_full, pending, .. } = status;
             let id = status.id;
-            lines.push(format!("{name} ({id:?}): log {log_bytes} bytes, disk full: {disk_full}"));
+            lines.push(format!(
+                "{name} ({id:?}): log {log_bytes} bytes, disk full: {disk_full}, outbox {pending}"
+            ));
             for group in &status.groups {
                 lines.push(format!(
                     "{name} group {}: {:?} in term {}, last {}, applied {}, checkpoint {}, purged {}, \

@@ -130,6 +130,10 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     faults.heal(&mut cluster, &observations);
     let healed = cluster.now;
     let heal_within = options.heal_within;
+    if cluster.nodes.iter().any(|node| node.leaving) {
+        // What they had taken and not delivered went with them.
+        shared.nodes_were_removed();
+    }
     shared.set_phase(Phase::Probe);
     if wrong.is_empty() {
         let mut last = None;
@@ -159,7 +163,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     if PANICKED.get() {
         wrong.push("something panicked".to_owned());
     }
-    let history = shared.recorder().history();
+    let history = shared.history();
     let report = check(&history, CheckOptions::default());
     if !report.holds() {
         wrong.push(report.to_string());

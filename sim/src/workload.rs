@@ -4,14 +4,15 @@
 //! is an operation of the history: when it began, what it came to. A call whose outcome nobody knows
 //! is remembered as unknown.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dkv_api::{Client, Condition, Error, Level, ReadOptions, Receipt, WriteOptions};
 use dkv_check as check;
-use dkv_check::{Action, Operation, Outcome, Recorder};
+use dkv_check::{Action, History, Operation, Outcome, Recorder};
 use dkv_wire::network::key_hash;
 
 use crate::random::Random;
@@ -21,6 +22,8 @@ use crate::trace::Trace;
 const TICK_NS: u64 = 1_000_000;
 /// Least and most time that a call may take, in milliseconds.
 const PATIENCE_MS: (u64, u64) = (300, 4000);
+/// Keys that have eventual writes, among strong ones.
+const EVENTUAL_KEYS: u64 = 3;
 /// Time that each attempt of the last reads and writes may take.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -63,8 +66,20 @@ struct State {
     callers: AtomicU64,
     probed: AtomicU64,
     recorder: Recorder,
+    /// Whether nodes were removed, with what was in their outboxes.
+    lossy: AtomicBool,
+    eventual: Mutex<BTreeMap<String, Eventual>>,
     trace: Trace,
     load: Load,
+}
+
+/// What is known of a key that has eventual writes.
+#[derive(Default)]
+struct Eventual {
+    /// Stamp and value of the latest that was accepted; no value of a delete.
+    latest: Option<(u64, Option<String>)>,
+    /// Values of those whose stamp is not known: strong ones, and eventual ones that may have been accepted.
+    others: BTreeSet<Option<String>>,
 }
 
 impl Shared {
@@ -76,6 +91,8 @@ impl Shared {
             callers: AtomicU64::new(0),
             probed: AtomicU64::new(0),
             recorder: Recorder::default(),
+            lossy: AtomicBool::new(false),
+            eventual: Mutex::default(),
             trace,
             load,
         };
@@ -105,6 +122,60 @@ impl Shared {
     /// Callers that have finished their last reads and writes, and callers in all.
     pub fn probed(&self) -> (u64, u64) {
         (self.state.probed.load(Ordering::Relaxed), self.state.callers.load(Ordering::Relaxed))
+    }
+
+    /// Nodes were removed: what they had taken and not delivered may be lost.
+    pub fn nodes_were_removed(&self) {
+        self.state.lossy.store(true, Ordering::Relaxed);
+    }
+
+    /// Everything that was asked, as it is to be judged.
+    pub fn history(&self) -> History {
+        let mut history = self.state.recorder.history();
+        if self.state.lossy.load(Ordering::Relaxed) {
+            for operation in &mut history.operations {
+                if let Outcome::Accepted { .. } = operation.outcome {
+                    operation.outcome = Outcome::Unknown;
+                }
+            }
+        }
+        history
+    }
+
+    fn note_write(&self, key: &str, value: Option<String>, outcome: &Outcome) {
+        if !key.starts_with('e') {
+            return;
+        }
+        let mut keys = self.state.eventual.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = keys.entry(key.to_owned()).or_default();
+        match outcome {
+            Outcome::Accepted { stamp } => {
+                let is_later = known.latest.as_ref().is_none_or(|(latest, _)| stamp > latest);
+                if is_later {
+                    known.latest = Some((*stamp, value));
+                }
+            }
+            // A delete of what is not there is the latest write as well.
+            Outcome::Unknown | Outcome::Written { .. } | Outcome::Absent { .. } => {
+                known.others.insert(value);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether that is what a key with eventual writes is to be in the end.
+    fn is_settled(&self, key: &str, outcome: &Outcome) -> bool {
+        let shown = match outcome {
+            Outcome::Value { value, .. } => Some(value.to_string()),
+            Outcome::Absent { .. } => None,
+            _ => return false,
+        };
+        let keys = self.state.eventual.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = keys.get(key) else { return true };
+        let latest = known.latest.as_ref();
+        self.state.lossy.load(Ordering::Relaxed)
+            || known.others.contains(&shown)
+            || latest.is_none_or(|(_, value)| *value == shown)
     }
 
     /// Everything that was asked.
@@ -185,6 +256,16 @@ impl Caller {
                 self.until_it_succeeds(key, true).await;
             }
         }
+        for number in 0..EVENTUAL_KEYS {
+            let key = format!("e{number}");
+            loop {
+                let read = self.get_key(&key, Level::Strong.into(), LAST_PATIENCE).await;
+                if self.shared.is_settled(&key, &read) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
         self.shared.state.probed.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -194,7 +275,15 @@ impl Caller {
         let key = self.random.below(load.keys);
         let (low, high) = PATIENCE_MS;
         let patience = Duration::from_millis(self.random.between(low, high));
-        match self.random.below(100) {
+        let eventual = format!("e{}", self.random.below(EVENTUAL_KEYS));
+        match self.random.below(120) {
+            100..106 => drop(self.deposit(&eventual, true, patience).await),
+            106..108 => drop(self.deposit(&eventual, false, patience).await),
+            108..110 => drop(self.put_key(&eventual, Condition::Always, patience).await),
+            110..111 => drop(self.delete_key(&eventual, patience).await),
+            111..113 => drop(self.get_key(&eventual, ReadOptions::eventual(), patience).await),
+            113..118 => drop(self.get_key(&eventual, ReadOptions::session(), patience).await),
+            118..120 => drop(self.get_key(&eventual, Level::Strong.into(), patience).await),
             0..25 => drop(self.get(key, Level::Strong.into(), patience).await),
             25..35 => {
                 let nearest = ReadOptions { nearest: true, ..Level::Strong.into() };
@@ -233,15 +322,46 @@ impl Caller {
     }
 
     async fn get(&mut self, key: u64, options: ReadOptions, patience: Duration) -> Outcome {
-        let begun = self.begin(key);
+        let outcome = self.get_key(&format!("k{key}"), options, patience).await;
+        if let Outcome::Value { revision: Some(revision), .. } = outcome {
+            self.seen = Some((key, revision));
+        }
+        outcome
+    }
+
+    /// An eventual put or delete.
+    async fn deposit(&mut self, key: &str, put: bool, patience: Duration) -> Outcome {
+        let begun = self.begin_key(key);
+        let value = format!("{}-{}", self.id, self.calls);
+        let options = WriteOptions { timeout: Some(patience), ..Level::Eventual.into() };
+        let written = match put {
+            true => self.client.write_with(key, format!("{value} ").into_bytes(), options).await,
+            false => self.client.delete_with(key, options).await,
+        };
+        let outcome = match written {
+            Ok(written) => Outcome::Accepted { stamp: written.receipt.stamp.0 },
+            Err(error) => failed(error),
+        };
+        let condition = check::Condition::Always;
+        let noted = put.then(|| value.clone());
+        self.shared.note_write(key, noted, &outcome);
+        let action = match put {
+            true => Action::Put { value: value.into(), condition },
+            false => Action::Delete(condition),
+        };
+        self.end(begun, action, outcome)
+    }
+
+    async fn get_key(&mut self, key: &str, options: ReadOptions, patience: Duration) -> Outcome {
+        let begun = self.begin_key(key);
         let read = self.client.read_with(&begun.key, options.timeout(patience)).await;
         let outcome = match read {
             Ok(value) => {
-                let revision = value.receipt.revision.0;
-                self.seen = Some((key, revision));
+                let pending = value.receipt.pending.is_some();
+                let revision = Some(value.receipt.revision.0).filter(|_| !pending);
                 let length = value.value.iter().position(|b| *b == b' ').unwrap_or(0);
                 let name = String::from_utf8_lossy(&value.value[..length]);
-                Outcome::Value { value: name.into(), revision: Some(revision) }
+                Outcome::Value { value: name.into(), revision }
             }
             Err(error) => failed(error),
         };
@@ -254,7 +374,11 @@ impl Caller {
     }
 
     async fn put(&mut self, key: u64, condition: Condition, patience: Duration) -> Outcome {
-        let begun = self.begin(key);
+        self.put_key(&format!("k{key}"), condition, patience).await
+    }
+
+    async fn put_key(&mut self, key: &str, condition: Condition, patience: Duration) -> Outcome {
+        let begun = self.begin_key(key);
         let value = format!("{}-{}", self.id, self.calls);
         let (often, bytes) = self.shared.state.load.large;
         let large = self.random.per_mille(often);
@@ -275,22 +399,28 @@ impl Caller {
             Condition::Present => check::Condition::Present,
             Condition::Revision(revision) => check::Condition::Revision(revision.0),
         };
+        self.shared.note_write(key, Some(value.clone()), &outcome);
         self.end(begun, Action::Put { value: value.into(), condition }, outcome)
     }
 
     async fn delete(&mut self, key: u64, patience: Duration) -> Outcome {
-        let begun = self.begin(key);
+        self.delete_key(&format!("k{key}"), patience).await
+    }
+
+    async fn delete_key(&mut self, key: &str, patience: Duration) -> Outcome {
+        let begun = self.begin_key(key);
         let options = WriteOptions { timeout: Some(patience), ..WriteOptions::default() };
         let outcome = match self.client.delete_with(&begun.key, options).await {
             Ok(written) => done(written.receipt, written.existed),
             Err(error) => failed(error),
         };
+        self.shared.note_write(key, None, &outcome);
         self.end(begun, Action::Delete(check::Condition::Always), outcome)
     }
 
-    fn begin(&mut self, key: u64) -> Begun {
+    fn begin_key(&mut self, key: &str) -> Begun {
         self.calls += 1;
-        Begun { key: format!("k{key}"), start_ns: self.shared.now() * TICK_NS }
+        Begun { key: key.to_owned(), start_ns: self.shared.now() * TICK_NS }
     }
 
     fn end(&self, begun: Begun, action: Action, outcome: Outcome) -> Outcome {
@@ -326,7 +456,10 @@ fn done(receipt: Receipt, existed: bool) -> Outcome {
 
 fn failed(error: Error) -> Outcome {
     match error {
-        Error::NotFound { receipt } => Outcome::Absent { revision: Some(receipt.revision.0) },
+        // A delete that is not ordered yet has no revision.
+        Error::NotFound { receipt } => Outcome::Absent {
+            revision: Some(receipt.revision.0).filter(|_| receipt.pending.is_none()),
+        },
         Error::Conflict { current, .. } => {
             let absent = check::Current::Absent;
             let current = current.map_or(absent, |revision| check::Current::Revision(revision.0));

@@ -100,6 +100,15 @@ number! {
     Revision(u64)
 }
 number! {
+    /// A moment of the network's clock; see [`hlc`](crate::hlc). Zero: before all of them.
+    Stamp(u64)
+}
+number! {
+    /// The number that a node's outbox gives an eventual write of a shard, from one; together with the
+    /// node it names the write.
+    Number(u64)
+}
+number! {
     /// The number that a session gives a write. A shard executes each at most once.
     Serial(u64)
 }
@@ -108,8 +117,22 @@ impl GroupId {
     /// The group whose state is the directory and whose leader is the coordinator.
     pub const CONTROL: Self = Self(0);
 
+    /// Numbers from here on are those of no group: a node's log has its outboxes under them.
+    const OUTBOXES: u32 = 1 << 31;
+
     /// Whether this group holds keys, that is, whether it is a shard.
     pub fn is_shard(self) -> bool {
-        self != Self::CONTROL
+        self != Self::CONTROL && self.0 < Self::OUTBOXES
+    }
+
+    /// What the outbox of this shard goes by in a node's log.
+    pub fn outbox(self) -> Self {
+        Self(self.0 | Self::OUTBOXES)
+    }
+
+    /// The shard whose outbox goes by this in a node's log.
+    pub fn outbox_shard(self) -> Option<Self> {
+        let shard = Self(self.0 & !Self::OUTBOXES);
+        (self.0 >= Self::OUTBOXES && shard.is_shard()).then_some(shard)
     }
 }

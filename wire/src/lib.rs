@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod id;
+pub mod hlc;
 pub mod region;
 pub mod limits;
 pub mod network;

@@ -18,17 +18,20 @@ pub enum Mutant {
     HalfSnapshot,
     /// The server confirms a coordinator of an older term.
     OlderCoordinator,
+    /// Of eventual writes the one stays that arrives last, not the latest.
+    LastArrivalWins,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
         Self::ForgetVote,
         Self::HalfSnapshot,
         Self::OlderCoordinator,
+        Self::LastArrivalWins,
     ];
 }
 

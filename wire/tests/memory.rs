@@ -102,6 +102,7 @@ fn status() -> NodeStatus {
         log_bytes: 1,
         fsync_us: 1,
         disk_full: false,
+        pending: 0,
     }
 }
 

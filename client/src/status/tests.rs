@@ -59,6 +59,7 @@ fn answer(number: u8, voters: &[NodeId], groups: &[u32], leads: &[u32]) -> NodeS
         log_bytes: 12_000_000,
         fsync_us: 430,
         disk_full: false,
+        pending: 0,
     }
 }
 
@@ -420,6 +421,7 @@ fn the_document_keeps_its_fields() {
               "log_lag": 0,
               "may_stop": null,
               "name": "n1",
+              "pending": 0,
               "primaries": [
                 1
               ],
@@ -447,6 +449,7 @@ fn the_document_keeps_its_fields() {
               "log_lag": 2,
               "may_stop": null,
               "name": "n3",
+              "pending": null,
               "primaries": [],
               "reachable": false,
               "region": null,

@@ -33,11 +33,13 @@ impl Replicas {
 
     /// The same, until it says something: a busy machine may lose its leader for a moment.
     async fn read_at_last(&self, index: usize, mode: ReadMode) -> String {
-        eventually("a replica does not serve", async || match self.read(index, mode).await {
-            Ok(value) => Ok(value),
-            Err(Refusal::Unavailable(why)) => Err(why),
-            Err(Refusal::NotPrimary { .. }) => Err("it knows of no primary".into()),
-            Err(other) => panic!("{other}"),
+        eventually("a replica does not serve", async || {
+            match self.read(index, mode.clone()).await {
+                Ok(value) => Ok(value),
+                Err(Refusal::Unavailable(why)) => Err(why),
+                Err(Refusal::NotPrimary { .. }) => Err("it knows of no primary".into()),
+                Err(other) => panic!("{other}"),
+            }
         })
         .await
     }
@@ -55,8 +57,11 @@ impl Replicas {
     }
 }
 
-const EVENTUAL: ReadMode =
-    ReadMode::Eventual(ReadBounds { max_staleness_ms: None, at_least: Revision(0) });
+const EVENTUAL: ReadMode = ReadMode::Eventual(ReadBounds {
+    max_staleness_ms: None,
+    at_least: Revision(0),
+    deposits: Vec::new(),
+});
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_replica_answers_strong_reads_and_none_is_stale() {
@@ -84,9 +89,9 @@ async fn an_answer_keeps_within_its_bounds_or_there_is_none() {
     let replicas = Replicas::of(&network, &client).await;
     // What is there, everywhere and at once, whoever is behind.
     for index in 0..3 {
-        let bounds = ReadBounds { max_staleness_ms: None, at_least: written.revision };
+        let bounds = ReadBounds { at_least: written.revision, ..ReadBounds::default() };
         assert_eq!(replicas.read(index, ReadMode::Eventual(bounds)).await, Ok("1".into()));
-        let bounds = ReadBounds { max_staleness_ms: Some(0), at_least: Revision(0) };
+        let bounds = ReadBounds { max_staleness_ms: Some(0), ..ReadBounds::default() };
         assert_eq!(replicas.read(index, ReadMode::Eventual(bounds)).await, Ok("1".into()));
     }
     // What is not there yet is waited for until the deadline.
@@ -109,7 +114,7 @@ async fn an_answer_keeps_within_its_bounds_or_there_is_none() {
     }
     for_a_while(300).await;
     assert_eq!(replicas.read(left, EVENTUAL).await, Ok("2".into()));
-    let bounds = ReadBounds { max_staleness_ms: Some(200), at_least: Revision(0) };
+    let bounds = ReadBounds { max_staleness_ms: Some(200), ..ReadBounds::default() };
     let refused = replicas.read(left, ReadMode::Eventual(bounds)).await;
     assert!(matches!(refused, Err(Refusal::Behind { .. })), "{refused:?}");
     let refused = replicas.read(left, ReadMode::Replica).await;

@@ -32,6 +32,8 @@ mod deposed;
 
 mod levels;
 
+mod eventual_writes;
+
 mod retries;
 
 mod restarts;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::NodeId;
+use dkv_wire::id::{NodeId, Stamp};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
-use dkv_wire::message::{Answer, Level, Reach, ReadBounds};
+use dkv_wire::message::{Answer, Condition, Level, Reach, ReadBounds};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
@@ -158,8 +158,9 @@ impl Client {
         let ReadOptions { level, max_staleness, at_least, nearest, timeout } = options;
         let max_staleness_ms =
             max_staleness.map(|most| u64::try_from(most.as_millis()).unwrap_or(u64::MAX));
-        let bounds = ReadBounds { max_staleness_ms, at_least: at_least.unwrap_or_default() };
-        let bounded = bounds != ReadBounds::default();
+        let (at_least, deposits) = (at_least.unwrap_or_default(), Vec::new());
+        let bounds = ReadBounds { max_staleness_ms, at_least, deposits };
+        let bounded = !bounds.is_empty();
         if bounded && !matches!(level, Level::Eventual | Level::Session) {
             let why = "max_staleness and at_least are bounds of an eventual read";
             return Err(Error::Invalid(why.into()));
@@ -215,7 +216,8 @@ impl Client {
     /// Deletes a key under a condition.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the key does not exist and the condition allows that; for the others
+    /// [`Error::NotFound`] if the key does not exist and the condition allows that, but never of an
+    /// eventual delete, of which nobody knows that yet; for the others
     /// see [`write_with`](Self::write_with).
     pub async fn delete_with(
         &self,
@@ -223,7 +225,7 @@ impl Client {
         options: WriteOptions,
     ) -> Result<Written, Error> {
         let written = self.propose(key.as_ref(), None, options).await?;
-        if written.existed {
+        if written.existed || written.receipt.pending.is_some() {
             Ok(written)
         } else {
             Err(Error::NotFound { receipt: written.receipt })
@@ -254,14 +256,17 @@ impl Client {
             return Err(Error::TooLarge { what: "value".into(), bytes, limit });
         }
         let WriteOptions { level, condition, timeout } = options;
-        let everywhere = match level {
-            Level::Strong | Level::Session => false,
-            Level::All => true,
-            Level::Eventual => {
-                return Err(Error::Invalid("a write is strong or all".into()));
+        let everywhere = level == Level::All;
+        let work = match level {
+            Level::Eventual if condition != Condition::Always => {
+                let why = "an eventual write takes no condition: nobody can judge it before it is ordered";
+                return Err(Error::Invalid(why.into()));
+            }
+            Level::Eventual => Work::Deposit { key, value, moment: Stamp(0) },
+            Level::Strong | Level::Session | Level::All => {
+                Work::Write { condition, everywhere, key, value, stamp: None, after: Stamp(0) }
             }
         };
-        let work = Work::Write { condition, everywhere, key, value, stamp: None };
         match self.request(work, timeout).await? {
             Answer::Written { receipt, existed } => Ok(Written { receipt, existed }),
             Answer::WrittenEverywhere { receipt, existed, reach } => {

@@ -23,6 +23,20 @@ impl<W> Router<W> {
             .or_else(|| left().next())
     }
 
+    /// Any node, for what every node can take, if no replica can be reached.
+    pub(super) fn anybody(&self, now: Duration, passed: &[NodeId]) -> Option<NodeId> {
+        let nodes = self.peers.keys().copied().filter(|node| !passed.contains(node));
+        nodes
+            .filter(|&node| self.is_usable(now, node))
+            .min_by_key(|node| self.peers.get(node).map(Peer::distance))
+    }
+
+    /// Whoever took an eventual write that this client has made or seen, and may keep it yet.
+    pub(super) fn keeper(&self, now: Duration, group: &Group, passed: &[NodeId]) -> Option<NodeId> {
+        let mut keepers = group.deposits.keys().copied();
+        keepers.find(|&node| !passed.contains(&node) && self.is_usable(now, node))
+    }
+
     /// A replica to ask for a strong read whose primary cannot be reached from here for a while now:
     /// it may well be reached from there.
     pub(super) fn detour(&self, now: Duration, group: &Group) -> Option<NodeId> {
@@ -37,7 +51,7 @@ impl<W> Router<W> {
     }
 
     /// Whether a node is connected and says something when it is asked.
-    fn is_usable(&self, now: Duration, node: NodeId) -> bool {
+    pub(super) fn is_usable(&self, now: Duration, node: NodeId) -> bool {
         let peer = self.peers.get(&node);
         peer.is_some_and(|peer| peer.up.is_some() && !peer.is_silent(now, peer.patience()))
     }

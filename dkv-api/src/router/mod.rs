@@ -33,6 +33,7 @@ mod peer;
 mod probe;
 mod reply;
 mod route;
+mod time;
 pub(crate) mod timing;
 mod view;
 mod work;
@@ -50,6 +51,7 @@ use dkv_wire::network::NetworkView;
 use dkv_wire::region::Region;
 
 use self::peer::{Group, Peer};
+use self::time::Time;
 use self::work::Pending;
 pub(crate) use self::work::{Message, Stage, Whom, Work};
 use crate::error::Error;
@@ -109,6 +111,7 @@ pub(crate) struct Router<W> {
     parked: BTreeSet<u64>,
     pauses: BTreeSet<(Duration, u64)>,
     deadlines: BTreeSet<(Duration, u64)>,
+    time: Time,
     /// Hashes of keys whose value was large when it was last seen, each in the place that its
     /// lowest bits name.
     large: Vec<u64>,
@@ -134,6 +137,7 @@ impl<W> Router<W> {
             parked: BTreeSet::new(),
             pauses: BTreeSet::new(),
             deadlines: BTreeSet::new(),
+            time: Time::default(),
             large: vec![0; reply::LARGE_KEYS],
             effects: VecDeque::new(),
         }

@@ -1,10 +1,10 @@
 //! What the router knows of one node and of one shard.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Revision, SessionId};
+use dkv_wire::id::{NodeId, Number, Revision, SessionId};
 
 use super::timing;
 use crate::session::Session;
@@ -124,6 +124,8 @@ pub(crate) struct Group {
     pub(crate) replicas: Vec<NodeId>,
     /// The latest revision that an answer has shown: what a session may not fall behind.
     pub(crate) seen: Revision,
+    /// Of each node's outbox the last write that an answer has shown: what a session may not lack.
+    pub(crate) deposits: BTreeMap<NodeId, Number>,
     /// Requests that wait for its primary.
     pub(crate) waiting: usize,
     /// Since when something waits and nothing has been served.
@@ -148,6 +150,7 @@ impl Group {
             redirects: 0,
             replicas: Vec::new(),
             seen: Revision(0),
+            deposits: BTreeMap::new(),
             waiting: 0,
             quiet_since: Duration::ZERO,
             probe_at: Duration::ZERO,

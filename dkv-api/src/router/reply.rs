@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Revision};
-use dkv_wire::message::{Answer, Level, Refusal, Reply, RequestBody};
+use dkv_wire::id::{NodeId, Stamp};
+use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
 use super::route::BULK_BYTES;
@@ -27,7 +27,9 @@ impl<W> Pending<W> {
             (Work::Read { level, .. }, Answer::ValueEverywhere(..)) => *level == Level::All,
             (Work::Write { everywhere, .. }, Answer::Written { .. }) => !everywhere,
             (Work::Write { everywhere, .. }, Answer::WrittenEverywhere { .. }) => *everywhere,
-            (Work::Scan { .. }, Answer::Page(..)) | (Work::Open { .. }, Answer::Done) => true,
+            (Work::Scan { .. }, Answer::Page(..))
+            | (Work::Deposit { .. }, Answer::Written { .. })
+            | (Work::Open { .. }, Answer::Done) => true,
             (Work::Control(body) | Work::Direct { body, .. }, answer) => match body {
                 RequestBody::View => matches!(answer, Answer::View(_)),
                 RequestBody::Status => matches!(answer, Answer::Status(_)),
@@ -85,7 +87,8 @@ impl<W> Router<W> {
 
     fn answered(&mut self, now: Duration, node: NodeId, id: u64, answer: Answer) {
         let Some(pending) = self.requests.get(&id) else { return };
-        let alone = !matches!(pending.work.whom(), Whom::Primary);
+        let strong = matches!(pending.work, Work::Read { level: Level::Strong, .. });
+        let alone = !strong && !matches!(pending.work.whom(), Whom::Primary);
         if pending.stage == Stage::Sent(node)
             && let Some(peer) = self.peers.get_mut(&node)
         {
@@ -108,7 +111,12 @@ impl<W> Router<W> {
         if let (Some(seen), Some(group)) =
             (seen(&answer), group.and_then(|group| self.groups.get_mut(&group)))
         {
-            group.seen = group.seen.max(seen);
+            group.seen = group.seen.max(seen.revision);
+            if let Some(number) = seen.pending {
+                let last = group.deposits.entry(seen.node).or_default();
+                *last = number.max(*last);
+            }
+            self.time.seen(seen.stamp, seen.pending.is_some());
         }
         self.remember_size(id, &answer);
         let view = match &answer {
@@ -174,6 +182,9 @@ impl<W> Router<W> {
                 let pause = timing::jittered(told, self.jitter ^ id, pending.tries);
                 self.pause(now, id, node, refusal.to_string(), Some(pause));
             }
+            Refusal::Clock { now: stamp } if matches!(pending.work, Work::Deposit { .. }) => {
+                self.told_the_time(now, node, id, stamp);
+            }
             Refusal::NotPrimary { .. } | Refusal::Behind { .. } | Refusal::Unavailable(_)
                 if whom == Whom::Replica =>
             {
@@ -193,8 +204,34 @@ impl<W> Router<W> {
         }
     }
 
+    /// An eventual write needs another stamp, of a clock that a node has just set. If an attempt with the
+    /// one that it has may have been taken, it has to keep that one, and another node may like it better.
+    fn told_the_time(&mut self, now: Duration, node: NodeId, id: u64, stamp: Stamp) {
+        let Some(pending) = self.requests.get_mut(&id) else { return };
+        // It was so when the node answered: about half of the way ago.
+        self.time.told(now - now.saturating_sub(pending.sent) / 2, stamp);
+        pending.tries += 1;
+        if pending.may_have_effect() || pending.tries > timing::REDIRECTS_MAX {
+            return self.pass_on(now, id, node, "the clocks are too far apart".into());
+        }
+        // Attempts without a stamp are nobody's to take: what comes of them is of no interest.
+        pending.doubt = false;
+        for attempt in pending.attempts.drain(..) {
+            if let Some(peer) = self.peers.get_mut(&attempt) {
+                peer.outstanding -= 1;
+            }
+        }
+        if let Work::Deposit { moment, .. } = &mut pending.work {
+            *moment = self.time.stamp(now);
+        }
+        if matches!(pending.stage, Stage::Sent(_)) {
+            self.park(now, id, now);
+            self.route(now, id);
+        }
+    }
+
     /// A replica cannot serve a request that another one may: the next one is asked at once, or once
-    /// all were asked, the first one again after a while.
+    /// all that can be reached were asked, the first one again after a while.
     fn pass_on(&mut self, now: Duration, id: u64, node: NodeId, why: String) {
         let replicas = self.requests.get(&id).and_then(|pending| {
             let group = self.groups.get(&pending.group?)?;
@@ -206,14 +243,22 @@ impl<W> Router<W> {
             return;
         }
         pending.passed.push(node);
-        let replicas = replicas.unwrap_or_default();
-        if replicas.iter().all(|replica| pending.passed.contains(replica)) {
-            pending.passed.clear();
-            return self.pause(now, id, node, why, None);
-        }
         pending.why = Some(described);
-        self.park(now, id, now);
-        self.route(now, id);
+        let passed = pending.passed.clone();
+        let mut left = replicas.unwrap_or_default();
+        left.retain(|replica| !passed.contains(replica));
+        if left.iter().any(|&replica| self.is_usable(now, replica)) {
+            self.park(now, id, now);
+            return self.route(now, id);
+        }
+        // Nobody else can be asked now: all of them again, after a while.
+        for replica in left {
+            self.dial(now, replica);
+        }
+        if let Some(pending) = self.requests.get_mut(&id) {
+            pending.passed.clear();
+        }
+        self.pause(now, id, node, why, None);
     }
 
     /// A definite refusal ends a request. That this attempt had no effect says nothing about an
@@ -322,14 +367,14 @@ impl<W> Router<W> {
     }
 }
 
-/// The revision that an answer shows.
-fn seen(answer: &Answer) -> Option<Revision> {
+/// What an answer says about itself, if it shows or changes keys.
+fn seen(answer: &Answer) -> Option<Receipt> {
     match answer {
         Answer::Value(receipt, _)
         | Answer::ValueEverywhere(receipt, ..)
         | Answer::Page(receipt, _)
         | Answer::Written { receipt, .. }
-        | Answer::WrittenEverywhere { receipt, .. } => Some(receipt.revision),
+        | Answer::WrittenEverywhere { receipt, .. } => Some(*receipt),
         _ => None,
     }
 }

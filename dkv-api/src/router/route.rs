@@ -32,7 +32,8 @@ impl<W> Router<W> {
             }
         };
         let limit = self.value_bytes_max();
-        if let Work::Write { value: Some(value), .. } = &pending.work
+        if let Work::Write { value: Some(value), .. } | Work::Deposit { value: Some(value), .. } =
+            &pending.work
             && value.len() > limit
         {
             let (bytes, limit) = (value.len() as u64, limit as u64);
@@ -44,12 +45,27 @@ impl<W> Router<W> {
         }
         let is_write = matches!(pending.work, Work::Write { .. });
         self.unrouted.remove(&id);
-        let seen = group.and_then(|group| self.groups.get(&group)).map(|group| group.seen);
+        let known = group.and_then(|group| self.groups.get(&group));
+        let (seen, deposits) = match (&pending.work, known) {
+            (
+                Work::Read { level: Level::Session, .. } | Work::Scan { level: Level::Session, .. },
+                Some(group),
+            ) => (group.seen, group.deposits.iter().map(|(node, last)| (*node, *last)).collect()),
+            _ => Default::default(),
+        };
+        let is_deposit = matches!(pending.work, Work::Deposit { .. });
+        let moment = if is_deposit { self.time.stamp(now) } else { self.time.after() };
         if let Some(pending) = self.requests.get_mut(&id) {
             if let Work::Read { level: Level::Session, bounds, .. }
             | Work::Scan { level: Level::Session, bounds, .. } = &mut pending.work
             {
-                bounds.at_least = bounds.at_least.max(seen.unwrap_or_default());
+                bounds.at_least = bounds.at_least.max(seen);
+                bounds.deposits = deposits;
+            }
+            match &mut pending.work {
+                Work::Deposit { moment: stamp, .. } => *stamp = moment,
+                Work::Write { after, .. } => *after = moment,
+                _ => {}
             }
             pending.group = group;
             // What a Stage::Queued write waits for is its group's to say; see below.
@@ -164,7 +180,20 @@ impl<W> Router<W> {
                 }
                 _ => group.and_then(|group| group.primary),
             },
-            Whom::Replica => group.and_then(|group| self.choose(now, group, &pending.passed)),
+            Whom::Replica => {
+                let passed = &pending.passed;
+                let replica = group.and_then(|group| self.choose(now, group, passed));
+                let reached = replica.filter(|&node| self.is_usable(now, node));
+                match pending.work {
+                    Work::Deposit { .. } => reached.or(self.anybody(now, passed)).or(replica),
+                    // Without a replica there are those that keep a write of this client.
+                    Work::Read { level: Level::Eventual | Level::Session, .. } => {
+                        let keeper = group.and_then(|group| self.keeper(now, group, passed));
+                        reached.or(keeper).or(replica)
+                    }
+                    _ => replica,
+                }
+            }
         };
         match target {
             Some(node) if self.peers.get(&node).is_some_and(|peer| peer.up.is_some()) => {
@@ -221,7 +250,8 @@ impl<W> Router<W> {
         let group = pending.group.unwrap_or(GroupId::CONTROL);
         let primary = self.groups.get(&group).and_then(|group| group.primary);
         let detour = pending.work.whom() == Whom::Primary && primary != Some(node);
-        let Some(message) = pending.work.message(group, detour) else { return };
+        let again = pending.may_have_effect();
+        let Some(message) = pending.work.message(group, detour, again) else { return };
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(generation) = peer.up else { return };
         pending.attempts.push(node);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::codec::decode;
-use dkv_wire::id::{NetworkId, Revision, Term};
+use dkv_wire::id::{NetworkId, Number, Revision, Stamp, Term};
 use dkv_wire::message::{
     Command, Condition, Level, Operation, ReadBounds, ReadMode, Receipt, Refusal, Reply,
     RequestBody, Stored,
@@ -92,6 +92,8 @@ fn receipt(from: NodeId) -> Receipt {
         node: from,
         term: Term(1),
         staleness_ms: None,
+        stamp: Default::default(),
+        pending: None,
     }
 }
 
@@ -109,6 +111,15 @@ fn result(from: NodeId, words: &[&str]) -> Result<Answer, Refusal> {
         ["notprimary", primary] => Err(Refusal::NotPrimary { primary: Some(node(primary)) }),
         ["conflict"] => Err(Refusal::Conflict { receipt: receipt(from), current: None }),
         ["behind"] => Err(Refusal::Behind { revision: Revision(3), staleness_ms: Some(400) }),
+        ["kept", number] => {
+            let pending = Some(Number(number.parse().unwrap()));
+            let receipt = Receipt { pending, revision: Revision(0), ..receipt(from) };
+            Ok(Answer::Written { receipt, existed: false })
+        }
+        ["time", ms] => {
+            let now = Stamp::at(Duration::from_millis(ms.parse().unwrap()));
+            Err(Refusal::Clock { now })
+        }
         ["expired"] => Err(Refusal::SessionExpired),
         ["invalid"] => Err(Refusal::Invalid(why())),
         ["denied"] => Err(Refusal::Denied(why())),
@@ -155,9 +166,16 @@ impl Script {
                 let timeout = rest.first().map_or(2000, |ms| ms.parse().unwrap());
                 let (condition, stamp) = (Condition::Always, None);
                 let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
-                let work = Work::Write { condition, everywhere: false, key, value, stamp };
+                let after = Default::default();
+                let work = Work::Write { condition, everywhere: false, key, value, stamp, after };
                 let timeout = Duration::from_millis(timeout);
                 let id = router.submit(now, work, timeout, Some((*who).to_owned()));
+                self.ids.insert((*who).to_owned(), id);
+            }
+            ["deposit", who] => {
+                let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
+                let work = Work::Deposit { key, value, moment: Default::default() };
+                let id = router.submit(now, work, long, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
             }
             ["cancel", who] => router.cancel(now, self.ids[*who]),
@@ -218,8 +236,9 @@ impl Script {
         let what = match message.body() {
             RequestBody::View => "view?".to_owned(),
             RequestBody::Read { mode, .. } => match mode {
-                ReadMode::Eventual(ReadBounds { at_least, .. }) => {
-                    format!("read Eventual at least {at_least}")
+                ReadMode::Eventual(ReadBounds { at_least, deposits, .. }) => {
+                    let of = deposits.iter().map(|(node, last)| format!(" {} {last}", name(*node)));
+                    format!("read Eventual at least {at_least}{}", of.collect::<String>())
                 }
                 mode => format!("read {mode:?}"),
             },
@@ -228,13 +247,19 @@ impl Script {
                 Command::Write(write) => {
                     assert!(matches!(write.operation, Operation::Put(_)));
                     format!(
-                        "write ({}, {}) settled {}",
+                        "write ({}, {}) settled {}{}",
                         write.session.0.as_u128(),
                         write.serial,
-                        write.settled
+                        write.settled,
+                        if write.after == Stamp(0) { "" } else { " after an eventual one" }
                     )
                 }
+                Command::Deposited(_) => unreachable!("only nodes send it"),
             },
+            RequestBody::Deposit { stamp, again, .. } => {
+                let again = if again { " again" } else { "" };
+                format!("deposit at {} us{again}", stamp.since_1970().as_micros())
+            }
             other => format!("{other:?}"),
         };
         let who = who.map_or(format!("request {id}"), |who| format!("request {id} for {who}"));
@@ -257,7 +282,7 @@ fn run(script: &str) -> String {
             continue;
         }
         // What is sent in the same moment names its waiter, so the name comes first.
-        if let ["read" | "write", who, ..] = words[..] {
+        if let ["read" | "write" | "deposit", who, ..] = words[..] {
             state.ids.insert(who.to_owned(), state.router.next_id);
         }
         text.push_str(state.event(&words));

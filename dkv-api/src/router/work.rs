@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::codec;
-use dkv_wire::id::{GroupId, NodeId, SessionId};
+use dkv_wire::id::{GroupId, NodeId, SessionId, Stamp as Moment};
 use dkv_wire::message::{
     Command, Condition, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Write,
 };
@@ -26,7 +26,11 @@ pub(crate) enum Work {
         key: Bytes,
         value: Option<Bytes>,
         stamp: Option<Stamp>,
+        /// It is later than that.
+        after: Moment,
     },
+    /// An eventual put, or without a value a delete. Its moment is zero until the client has a clock.
+    Deposit { key: Bytes, value: Option<Bytes>, moment: Moment },
     /// Makes a shard remember a session. Only the router asks for it.
     Open { session: SessionId },
     /// A question to the coordinator, whoever that is; doing it twice does no harm.
@@ -46,6 +50,7 @@ pub(crate) enum Message {
         shard: GroupId,
         everywhere: bool,
         stamp: Stamp,
+        after: Moment,
         condition: Condition,
         key: Bytes,
         value: Option<Bytes>,
@@ -57,10 +62,11 @@ impl Message {
     pub(crate) fn body(self) -> RequestBody {
         match self {
             Self::Plain(body) => body,
-            Self::Write { shard, everywhere, stamp, condition, key, value } => {
+            Self::Write { shard, everywhere, stamp, after, condition, key, value } => {
                 let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
                 let Stamp { session, serial, settled } = stamp;
-                let write = Write { session, serial, settled, condition, key: &key, operation };
+                let key = &key;
+                let write = Write { session, serial, settled, after, condition, key, operation };
                 let command = codec::encode(&Command::Write(write));
                 RequestBody::Propose { shard, everywhere, command }
             }
@@ -84,7 +90,8 @@ impl Work {
         match self {
             Self::Read { level: Level::Eventual | Level::Session, .. }
             | Self::Read { level: Level::Strong, nearest: true, .. }
-            | Self::Scan { level: Level::Eventual | Level::Session, .. } => Whom::Replica,
+            | Self::Scan { level: Level::Eventual | Level::Session, .. }
+            | Self::Deposit { .. } => Whom::Replica,
             Self::Direct { node, .. } => Whom::Node(*node),
             _ => Whom::Primary,
         }
@@ -94,6 +101,8 @@ impl Work {
     pub(crate) fn has_effect(&self) -> bool {
         match self {
             Self::Write { .. } => true,
+            // Nobody takes one that has no moment yet.
+            Self::Deposit { moment, .. } => *moment != Moment(0),
             Self::Control(body) => {
                 matches!(body, RequestBody::RemoveNode(_) | RequestBody::Revoke(_))
             }
@@ -106,7 +115,9 @@ impl Work {
     /// The key, if it is about one.
     pub(crate) fn key(&self) -> Option<&Bytes> {
         match self {
-            Self::Read { key, .. } | Self::Write { key, .. } => Some(key),
+            Self::Read { key, .. } | Self::Write { key, .. } | Self::Deposit { key, .. } => {
+                Some(key)
+            }
             _ => None,
         }
     }
@@ -116,14 +127,17 @@ impl Work {
         match self {
             Self::Read { key, .. } => key.len(),
             Self::Scan { span, .. } => span.bytes_max as usize,
-            Self::Write { key, value, .. } => key.len() + value.as_ref().map_or(0, Bytes::len),
+            Self::Write { key, value, .. } | Self::Deposit { key, value, .. } => {
+                key.len() + value.as_ref().map_or(0, Bytes::len)
+            }
             _ => 0,
         }
     }
 
     /// What to send to a node for `group`; `None` for a write that has no stamp yet. `detour`: the
-    /// node is not taken for the primary that the request is for.
-    pub(crate) fn message(&self, shard: GroupId, detour: bool) -> Option<Message> {
+    /// node is not taken for the primary that the request is for. `again`: an earlier attempt may have
+    /// had an effect.
+    pub(crate) fn message(&self, shard: GroupId, detour: bool, again: bool) -> Option<Message> {
         Some(Message::Plain(match self {
             Self::Read { key, level, bounds, nearest } => {
                 let mode = mode(*level, bounds, *nearest || detour);
@@ -133,16 +147,24 @@ impl Work {
                 let mode = mode(*level, bounds, detour);
                 RequestBody::Scan { shard, span: span.clone(), mode }
             }
-            Self::Write { condition, everywhere, key, value, stamp } => {
+            Self::Write { condition, everywhere, key, value, stamp, after } => {
                 return Some(Message::Write {
                     shard,
                     everywhere: *everywhere,
+                    after: *after,
                     stamp: (*stamp)?,
                     condition: *condition,
                     key: key.clone(),
                     value: value.clone(),
                 });
             }
+            Self::Deposit { key, value, moment } => RequestBody::Deposit {
+                shard,
+                stamp: *moment,
+                again,
+                key: key.clone(),
+                value: value.clone(),
+            },
             Self::Open { session } => RequestBody::Propose {
                 shard,
                 everywhere: false,
@@ -157,7 +179,7 @@ fn mode(level: Level, bounds: &ReadBounds, anywhere: bool) -> ReadMode {
     match level {
         Level::Strong if anywhere => ReadMode::Replica,
         Level::Strong => ReadMode::Primary,
-        Level::Eventual | Level::Session => ReadMode::Eventual(*bounds),
+        Level::Eventual | Level::Session => ReadMode::Eventual(bounds.clone()),
         Level::All => ReadMode::All,
     }
 }

@@ -98,7 +98,8 @@ impl State {
 
     fn receipt(&self, node: NodeId, shard: GroupId, revision: u64, level: Level) -> Receipt {
         let (revision, term) = (Revision(revision), self.view.as_ref().unwrap().term);
-        Receipt { shard, revision, level, node, term, staleness_ms: Some(0) }
+        let (stamp, pending) = (Default::default(), None);
+        Receipt { shard, revision, level, node, term, staleness_ms: Some(0), stamp, pending }
     }
 
     fn propose(&mut self, node: NodeId, shard: GroupId, command: &[u8]) -> Result<Answer, Refusal> {
@@ -108,8 +109,9 @@ impl State {
                 return Ok(Answer::Done);
             }
             Command::Write(write) => write,
+            Command::Deposited(_) => return Err(Refusal::Denied("not a node".into())),
         };
-        let Write { session, serial, settled, condition, key, operation } = write;
+        let Write { session, serial, settled, condition, key, operation, .. } = write;
         let Some(table) = self.sessions.get_mut(&(shard, session)) else {
             return Err(Refusal::SessionExpired);
         };
@@ -168,6 +170,7 @@ impl State {
                 log_bytes: 0,
                 fsync_us: 0,
                 disk_full: false,
+                pending: 0,
             }))),
             RequestBody::Read { shard, key, mode } => {
                 let primary = self.primary(*shard);
@@ -217,6 +220,7 @@ impl State {
                 }
                 self.propose(node, *shard, command)
             }
+            RequestBody::Deposit { .. } => Err(Refusal::Unavailable("not here".into())),
             RequestBody::RemoveNode(_)
             | RequestBody::Revoke(_)
             | RequestBody::Drain { .. }

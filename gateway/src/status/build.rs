@@ -261,6 +261,7 @@ impl<'a> Said<'a> {
             log_bytes: own.map(|own| own.log_bytes),
             fsync_us: own.map(|own| own.fsync_us),
             disk_full: own.is_some_and(|own| own.disk_full),
+            pending: own.map(|own| own.pending),
             server_seen_ms: own.and_then(|own| own.server_seen_ms),
             draining: places.is_some_and(|places| places.draining),
             retiring: places.is_some_and(|places| places.retiring),
@@ -338,6 +339,11 @@ fn warnings(report: &Report, said: &Said<'_>) -> Vec<String> {
     for node in &report.nodes {
         if let Some(error) = node.error.as_ref().filter(|_| node.state != NodeState::Left) {
             warnings.push(format!("{} does not answer: {error}", node.name));
+        }
+        if let Some(pending @ 1..) = node.pending {
+            let writes = if pending == 1 { "write that is" } else { "writes that are" };
+            warnings
+                .push(format!("{} has {pending} eventual {writes} not delivered yet", node.name));
         }
         if let Some(why) = obstacles.iter().find(|(id, _)| *id == node.id).map(|(_, why)| why) {
             warnings.push(format!("{} cannot be emptied: {why}", node.name));

@@ -126,6 +126,8 @@ pub struct Node {
     pub fsync_us: Option<u64>,
     /// Whether it refuses writes because its disk is full.
     pub disk_full: bool,
+    /// Eventual writes that it has taken and that are not delivered yet.
+    pub pending: Option<u64>,
     /// How long ago it last spoke with the server.
     pub server_seen_ms: Option<u64>,
     /// Whether it is to be emptied.

@@ -8,8 +8,10 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use super::Node;
+use crate::clock::NodeClock;
 use crate::data_dir::{self, DataDir};
 use crate::group::{Group, GroupParts};
+use crate::outbox::{self, Outbox};
 use crate::peers::Peers;
 use crate::raft::{self, Machine, Pulses};
 use crate::state::{Engine, EngineError};
@@ -31,12 +33,22 @@ impl Node {
             engine: &self.engine,
             peers: &self.peers,
             pulses: &self.pulses,
+            clock: &self.clock,
             log_bytes_max: self.settings().log_bytes_max,
         };
         let group = Arc::new(opener.open(id).await?);
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&group));
         self.attend(&group);
         Ok(())
+    }
+
+    /// The outbox of a shard, with somebody who empties it.
+    pub(crate) fn outbox(self: &Arc<Self>, shard: GroupId) -> Result<Arc<Outbox>, String> {
+        let (outbox, is_new) = self.outboxes.open_for(shard)?;
+        if is_new {
+            self.spawn(outbox::run(Arc::clone(self), Arc::clone(&outbox)));
+        }
+        Ok(outbox)
     }
 
     /// Closes a group that does not count on this node any more, by that entry of its log, and deletes
@@ -136,13 +148,14 @@ pub(super) struct Opener<'a> {
     pub(super) engine: &'a Engine,
     pub(super) peers: &'a Peers,
     pub(super) pulses: &'a Pulses,
+    pub(super) clock: &'a NodeClock,
     pub(super) log_bytes_max: u64,
 }
 
 impl Opener<'_> {
     pub(super) async fn open(&self, id: GroupId) -> Result<Group, String> {
-        let engine = self.engine.clone();
-        let loaded = run_blocking(move || Machine::load(engine.group(id)?));
+        let (engine, clock) = (self.engine.clone(), self.clock.clone());
+        let loaded = run_blocking(move || Machine::load(engine.group(id)?, clock));
         let damaged = |problem: String| self.directory.damaged(problem).to_string();
         let machine =
             loaded.await.map_err(|error| error.to_string())?.map_err(|error| match error {

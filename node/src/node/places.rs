@@ -61,6 +61,15 @@ impl Node {
         holder.flatten()
     }
 
+    /// Whether an administrator wants this node to be empty.
+    pub(crate) fn is_going(&self) -> bool {
+        let going = self.control().machine().with_directory(|directory| {
+            let member = directory.nodes().get(&self.id());
+            member.is_some_and(|member| member.draining || member.retiring)
+        });
+        going.unwrap_or_default()
+    }
+
     /// Bytes that this node could take in.
     pub(crate) fn free_bytes(&self) -> u64 {
         if self.disk_full() { 0 } else { self.engine.free_bytes() }

@@ -83,6 +83,7 @@ impl Node {
             log_bytes: stats.bytes_on_disk,
             fsync_us: stats.fsync_us_median,
             disk_full: self.disk_full(),
+            pending: self.outboxes.all().iter().map(|outbox| outbox.len() as u64).sum(),
         }
     }
 }

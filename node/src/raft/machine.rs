@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::codec::encode;
-use dkv_wire::id::{GroupId, Revision};
+use dkv_wire::id::{GroupId, NodeId, Number, Revision, Stamp};
 use dkv_wire::message::{Page, Pair, Span, Stored};
 use dkv_wire::platform::{self, run_blocking};
 use futures::{Stream, StreamExt};
@@ -28,9 +28,10 @@ use super::freshness::Freshness;
 use super::ordered_watch;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
+use crate::clock::NodeClock;
 use crate::state::{
     Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, ListedKey,
-    ListedValue, LogClock,
+    ListedValue, LogClock, Row, ShardState,
 };
 
 /// Time between two attempts to write a checkpoint to a disk that is full.
@@ -45,9 +46,27 @@ const EVICT_KEYS: usize = 256;
 /// How many times that, at most, after values were read back.
 const EVICT_STEPS: usize = 64;
 
-/// What a look at a key comes to: the value or nothing, with its revision or the shard's; or why there
-/// is no answer.
-pub(crate) type Looked = Result<(Revision, Option<Stored>), String>;
+/// What a look at a key comes to, or why there is no answer.
+pub(crate) type Looked = Result<Look, String>;
+
+/// What a shard has for a key.
+pub(crate) struct Look {
+    /// Of the write that stored the value; of a key that is not there, the shard's latest.
+    pub(crate) revision: Revision,
+    /// When it was stored, or deleted as far as that is known.
+    pub(crate) stamp: Stamp,
+    pub(crate) stored: Option<Stored>,
+}
+
+impl Look {
+    fn found(row: &Row) -> Self {
+        Self { revision: row.revision, stamp: row.stamp, stored: Some(row.to_stored()) }
+    }
+
+    fn nothing(shard: &ShardState, key: &[u8]) -> Self {
+        Self { revision: shard.revision(), stamp: shard.deleted_at(key), stored: None }
+    }
+}
 
 /// The state machine of one group, as openraft drives it.
 pub(crate) struct Machine {
@@ -68,6 +87,8 @@ struct Shared {
     /// The shard's clock, and the moment from which its readings count.
     clock: Mutex<LogClock>,
     began: Instant,
+    /// The network's.
+    stamps: NodeClock,
     /// When a leader was last followed, in microseconds since then; zero if none ever was.
     followed_us: AtomicU64,
     /// Index of the last applied entry, for those who wait for changes.
@@ -92,8 +113,9 @@ pub(crate) struct Summary {
 
 impl Machine {
     /// The state as the engine has it.
-    pub(crate) fn load(store: GroupStore) -> Result<Self, EngineError> {
+    pub(crate) fn load(store: GroupStore, stamps: NodeClock) -> Result<Self, EngineError> {
         let (state, meta) = GroupState::load(&store)?;
+        stamps.observe(state.stamp());
         let position = match &meta {
             Some(meta) => Position::decode(&meta.applied)
                 .map_err(|_| store.damaged("the applied position is malformed"))?,
@@ -108,6 +130,7 @@ impl Machine {
             freshness: Mutex::default(),
             clock: Mutex::new(clock),
             began: Instant::now(),
+            stamps,
             followed_us: AtomicU64::new(0),
             applied,
             installing: Arc::default(),
@@ -134,8 +157,8 @@ impl MachineHandle {
             let Some(shard) = current.state.as_shard() else { return };
             for (key, answer) in keys {
                 match shard.get(&key) {
-                    Some(Found::Row(row)) => answer(Ok((row.revision, Some(row.to_stored())))),
-                    None => answer(Ok((shard.revision(), None))),
+                    Some(Found::Row(row)) => answer(Ok(Look::found(&row))),
+                    None => answer(Ok(Look::nothing(shard, &key))),
                     Some(Found::Stored(_)) => stored.push((key, answer)),
                 }
             }
@@ -161,8 +184,8 @@ impl MachineHandle {
                 let current = self.read();
                 let Some(shard) = current.state.as_shard() else { break };
                 match shard.get(key) {
-                    Some(Found::Row(row)) => return Ok((row.revision, Some(row.to_stored()))),
-                    None => return Ok((shard.revision(), None)),
+                    Some(Found::Row(row)) => return Ok(Look::found(&row)),
+                    None => return Ok(Look::nothing(shard, key)),
                     Some(Found::Stored(revision)) => revision,
                 }
             };
@@ -177,7 +200,7 @@ impl MachineHandle {
             if !current.state.as_shard_mut().is_none_or(|shard| shard.promote(key, &row)) {
                 return Err(self.unreadable(&"it is not what was written"));
             }
-            return Ok((row.revision, Some(row.to_stored())));
+            return Ok(Look::found(&row));
         }
         Err("the shard is leaving this node".to_owned())
     }
@@ -282,6 +305,17 @@ impl MachineHandle {
         self.read().state.revision()
     }
 
+    /// How far the outbox of a node was taken.
+    pub(crate) fn taken(&self, node: NodeId) -> Number {
+        self.read().state.as_shard().map(|shard| shard.taken(node)).unwrap_or_default()
+    }
+
+    /// When a key was last written or deleted, as far as that is known, and whether it is there.
+    pub(crate) fn last_written(&self, key: &[u8]) -> (Stamp, bool) {
+        let current = self.read();
+        current.state.as_shard().map(|shard| shard.last_written(key)).unwrap_or_default()
+    }
+
     /// A few figures.
     pub(crate) fn summary(&self) -> Summary {
         let current = self.read();
@@ -336,6 +370,16 @@ impl MachineHandle {
         lock(&self.shared.clock).now_ms(self.shared.began.elapsed())
     }
 
+    /// A fresh stamp of the network's clock.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.shared.stamps.stamp()
+    }
+
+    /// The latest stamp that this node made or saw.
+    pub(crate) fn last_stamp(&self) -> Stamp {
+        self.shared.stamps.last()
+    }
+
     fn note_clock(&self, clock_ms: u64) {
         lock(&self.shared.clock).observe(clock_ms, self.shared.began.elapsed());
     }
@@ -374,6 +418,7 @@ impl MachineHandle {
         };
         current.position.applied = Some(log_id);
         self.note_clock(current.state.clock_ms());
+        self.shared.stamps.observe(current.state.stamp());
         Ok(outcome)
     }
 }
@@ -423,6 +468,7 @@ impl RaftStateMachine<Types> for Machine {
         let (state, position) = arrived.switch().await?;
         debug_assert_eq!(position.applied, meta.last_log_id);
         self.handle.note_clock(state.clock_ms());
+        self.handle.shared.stamps.observe(state.stamp());
         let old = std::mem::replace(&mut *self.handle.write(), Current { state, position });
         drop(OffThread::new(old));
         self.handle.shared.applied.set(index(meta.last_log_id));

@@ -32,7 +32,7 @@ pub(crate) use drive::{
     since_quorum_ms, start, take_step,
 };
 use log::LogStore;
-pub(crate) use machine::{Looked, Machine, MachineHandle};
+pub(crate) use machine::{Look, Looked, Machine, MachineHandle};
 pub(crate) use network::{Network, Sessions};
 pub(crate) use openraft::{Config, ServerState};
 pub(crate) use pace::Pace;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::codec::{encode, encode_vec};
 use dkv_wire::gate::Gate;
-use dkv_wire::id::{GroupId, NetworkId, NodeId, Serial, SessionId};
+use dkv_wire::id::{GroupId, NetworkId, NodeId, Serial, SessionId, Stamp};
 use dkv_wire::identity::Identity;
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;
@@ -23,6 +23,7 @@ use super::{
     Machine, MachineHandle, Member, MetricsWatch, Network, Pace, Promises, Pulses, Raft, Sessions,
     SnapshotMeta, StoredMembership, config,
 };
+use crate::clock::NodeClock;
 use crate::disk::MemoryDisk;
 use crate::peers::Peers;
 use crate::state::{BatchBuilder, Engine, EngineOptions, GroupState, GroupStore, Meta};
@@ -56,7 +57,7 @@ impl Replica {
         let engine = open_engine(&directory);
         let options = WalOptions { segment_bytes: 1024 * 1024, ..WalOptions::default() };
         let wal = Wal::open(Arc::new(MemoryDisk::new()), options, Box::new(|_| ())).unwrap();
-        let machine = Machine::load(engine.group(SHARD).unwrap()).unwrap();
+        let machine = Machine::load(engine.group(SHARD).unwrap(), NodeClock::default()).unwrap();
         let handle = machine.handle();
         let endpoint = Endpoint::dial_only(Some(credentials.clone())).unwrap();
         let peers = Peers::new(endpoint, Arc::new(Gate::default()));
@@ -151,7 +152,7 @@ pub(super) fn snapshot(index: u64, keys: u64) -> Sent {
 /// A batch that opens a session and puts so many keys.
 pub(super) fn puts(keys: u64) -> Bytes {
     let session = SessionId(uuid::Uuid::from_u128(7));
-    let mut batch = BatchBuilder::new(1_000_000);
+    let mut batch = BatchBuilder::new(1_000_000, Stamp(1));
     batch.push(&encode_vec(&Command::OpenSession(session)));
     for number in 0..keys {
         let key = format!("key {number}");
@@ -159,6 +160,7 @@ pub(super) fn puts(keys: u64) -> Bytes {
             session,
             serial: Serial(number + 1),
             settled: Serial(1),
+            after: Stamp(0),
             condition: Condition::Always,
             key: key.as_bytes(),
             operation: Operation::Put(b"a value"),

@@ -143,6 +143,7 @@ impl Writer {
             session: Self::session(),
             serial: Serial(self.serial),
             settled: Serial(self.serial),
+            after: dkv_wire::id::Stamp(0),
             condition: Condition::Always,
             key,
             operation: Operation::Put(value),

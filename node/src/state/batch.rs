@@ -1,8 +1,8 @@
-//! What one entry of a shard's log carries: commands in order, and what the shard's clock showed
-//! when the primary put them together.
+//! What one entry of a shard's log carries: commands in order, and what the shard's clock and the
+//! network's showed when the primary put them together.
 //!
 //! ```text
-//! kind u8 = 1 | time_ms u64 le | count u32 le | count times: length varint, command bytes
+//! kind u8 = 2 | time_ms u64 le | stamp u64 le | count u32 le | count times: length varint, command bytes
 //! ```
 //!
 //! Commands stay as the client encoded them, so that the primary builds a batch by copying each
@@ -10,12 +10,13 @@
 //! batch is closed.
 
 use bytes::Bytes;
+use dkv_wire::id::Stamp;
 use dkv_wire::limits;
 
 /// First byte of a batch of this layout. Another layout gets another byte.
-const KIND: u8 = 1;
-/// Bytes of the kind, the time and the count.
-const HEADER_BYTES: usize = 1 + 8 + 4;
+const KIND: u8 = 2;
+/// Bytes of the kind, the time, the stamp and the count.
+const HEADER_BYTES: usize = 1 + 8 + 8 + 4;
 /// Bytes of the longest length prefix that is accepted: 32 bits in groups of seven.
 const LENGTH_BYTES_MAX: usize = 5;
 
@@ -40,11 +41,12 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty batch of a shard whose clock shows `time_ms`, in milliseconds.
-    pub fn new(time_ms: u64) -> Self {
+    /// An empty batch of a shard whose clock shows `time_ms`, in milliseconds, at that moment.
+    pub fn new(time_ms: u64, stamp: Stamp) -> Self {
         let mut encoded = Vec::with_capacity(1024);
         encoded.push(KIND);
         encoded.extend_from_slice(&time_ms.to_le_bytes());
+        encoded.extend_from_slice(&stamp.0.to_le_bytes());
         encoded.extend_from_slice(&0_u32.to_le_bytes());
         Self { encoded, count: 0 }
     }
@@ -100,6 +102,7 @@ impl BatchBuilder {
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     time_ms: u64,
+    stamp: Stamp,
     count: usize,
     commands: &'a [u8],
 }
@@ -114,7 +117,7 @@ impl<'a> Batch<'a> {
         let Some((header, commands)) = encoded.split_first_chunk::<HEADER_BYTES>() else {
             return corrupt(0, "shorter than its header");
         };
-        let [kind, t0, t1, t2, t3, t4, t5, t6, t7, c0, c1, c2, c3] = *header;
+        let [kind, t0, t1, t2, t3, t4, t5, t6, t7, stamp @ .., c0, c1, c2, c3] = *header;
         if kind != KIND {
             return corrupt(0, "of an unknown kind");
         }
@@ -133,12 +136,17 @@ impl<'a> Batch<'a> {
         if !rest.is_empty() {
             return corrupt(encoded.len() - rest.len(), "bytes after the last command");
         }
-        Ok(Self { time_ms, count, commands })
+        Ok(Self { time_ms, stamp: Stamp(u64::from_le_bytes(stamp)), count, commands })
     }
 
     /// What the shard's clock showed, in milliseconds.
     pub fn time_ms(&self) -> u64 {
         self.time_ms
+    }
+
+    /// The moment at which it was put together: what it writes is not earlier.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// Commands in it.

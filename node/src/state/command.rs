@@ -33,6 +33,8 @@ pub enum CommandResult {
         /// When to come again.
         retry_after_ms: u32,
     },
+    /// An eventual write whose predecessors in its outbox are not here yet. Not executed.
+    TooEarly,
     /// Not a command that can be executed, ever.
     Invalid,
 }
@@ -48,6 +50,13 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
     match &command {
         Command::OpenSession(_) => {}
         Command::Write(write) => check_write(write, value_bytes_max)?,
+        Command::Deposited(deposited) => {
+            if deposited.number.0 == 0 {
+                return Err(Refusal::Invalid("numbers count from one".into()));
+            }
+            check_key(deposited.key)?;
+            check_value(deposited.operation, value_bytes_max)?;
+        }
     }
     Ok(command)
 }
@@ -59,11 +68,27 @@ fn check_write(write: &Write<'_>, value_bytes_max: u64) -> Result<(), Refusal> {
     if write.settled > write.serial {
         return Err(Refusal::Invalid("a write cannot settle its own serial".into()));
     }
-    if write.key.is_empty() {
+    check_key(write.key)?;
+    check_value(write.operation, value_bytes_max)
+}
+
+/// Whether this can be a key.
+///
+/// # Errors
+/// As [`validate`].
+pub fn check_key(key: &[u8]) -> Result<(), Refusal> {
+    if key.is_empty() {
         return Err(Refusal::Invalid("the key is empty".into()));
     }
-    check_size("key", write.key, limits::KEY_BYTES_MAX as u64)?;
-    match write.operation {
+    check_size("key", key, limits::KEY_BYTES_MAX as u64)
+}
+
+/// Whether what an operation stores can be a value.
+///
+/// # Errors
+/// As [`validate`].
+pub fn check_value(operation: Operation<'_>, value_bytes_max: u64) -> Result<(), Refusal> {
+    match operation {
         Operation::Put(value) => check_size("value", value, value_bytes_max),
         Operation::Delete => Ok(()),
     }

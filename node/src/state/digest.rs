@@ -5,7 +5,7 @@
 //! can be taken out again. Replicas at the same index, and a state read back from disk, must have
 //! the same digest. It tells accident, not malice: sums of XXH3 can be forged.
 
-use dkv_wire::id::{Revision, Serial, SessionId};
+use dkv_wire::id::{Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::residence::{Place, Slot};
@@ -17,6 +17,9 @@ use super::sessions::{Outcome, Session};
 pub(super) struct Digest {
     keys_sum: u64,
     sessions_sum: u64,
+    /// Of graves and outboxes.
+    small_sum: u64,
+    small: u64,
     counts: Counts,
     results: u64,
 }
@@ -33,8 +36,8 @@ impl Digest {
     }
 
     /// The hash of a state of these parts at that moment.
-    pub(super) fn hash(&self, revision: Revision, clock_ms: u64) -> u64 {
-        let mut bytes = [0; 64];
+    pub(super) fn hash(&self, revision: Revision, clock_ms: u64, stamp: Stamp) -> u64 {
+        let mut bytes = [0; 88];
         let parts = [
             self.keys_sum,
             self.counts.keys,
@@ -44,6 +47,9 @@ impl Digest {
             self.results,
             revision.0,
             clock_ms,
+            stamp.0,
+            self.small_sum,
+            self.small,
         ];
         for (chunk, part) in bytes.chunks_exact_mut(8).zip(parts) {
             chunk.copy_from_slice(&part.to_le_bytes());
@@ -51,20 +57,33 @@ impl Digest {
         xxh3_64(&bytes)
     }
 
-    pub(super) fn add_key(&mut self, key: &[u8], revision: Revision, value: &[u8]) {
-        self.keys_sum = self.keys_sum.wrapping_add(key_hash(key, revision, value));
+    pub(super) fn add_key(&mut self, key: &[u8], revision: Revision, stamp: Stamp, value: &[u8]) {
+        self.keys_sum = self.keys_sum.wrapping_add(key_hash(key, revision, stamp, value));
         self.counts.keys += 1;
         self.counts.bytes += (key.len() + value.len()) as u64;
     }
 
     pub(super) fn remove_key(&mut self, key: &[u8], slot: &Slot) {
         let (hash, bytes) = match &slot.value {
-            Place::Here { value, .. } => (key_hash(key, slot.revision, value), value.len()),
+            Place::Here { value, .. } => {
+                (key_hash(key, slot.revision, slot.stamp, value), value.len())
+            }
             Place::Stored { bytes, hash } => (*hash, *bytes as usize),
         };
         self.keys_sum = self.keys_sum.wrapping_sub(hash);
         self.counts.keys -= 1;
         self.counts.bytes -= (key.len() + bytes) as u64;
+    }
+
+    /// A row of a small table: a number for a name.
+    pub(super) fn add_small(&mut self, table: Table, key: &[u8], number: u64) {
+        self.small_sum = self.small_sum.wrapping_add(small_hash(table, key, number));
+        self.small += 1;
+    }
+
+    pub(super) fn remove_small(&mut self, table: Table, key: &[u8], number: u64) {
+        self.small_sum = self.small_sum.wrapping_sub(small_hash(table, key, number));
+        self.small -= 1;
     }
 
     /// The session itself, without its results.
@@ -108,9 +127,10 @@ impl RowSink for Digest {
     fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
         match table {
             Table::Keys => {
-                let (revision, value) = Row::decode(value)?;
-                self.add_key(key, revision, value);
+                let (revision, stamp, value) = Row::decode(value)?;
+                self.add_key(key, revision, stamp, value);
             }
+            Table::Graves | Table::Outboxes => self.add_small(table, key, small_number(value)?),
             Table::Sessions => {
                 let (id, session) = Session::decode(key, value)?;
                 self.add_whole_session(id, &session);
@@ -121,7 +141,7 @@ impl RowSink for Digest {
     }
 
     fn hash_with(&self, meta: &Meta) -> u64 {
-        self.hash(meta.revision, meta.clock_ms)
+        self.hash(meta.revision, meta.clock_ms, meta.stamp)
     }
 
     fn counts(&self) -> Counts {
@@ -129,9 +149,20 @@ impl RowSink for Digest {
     }
 }
 
-/// The value is hashed once, in one piece; key and revision go in through the seeds.
-pub(super) fn key_hash(key: &[u8], revision: Revision, value: &[u8]) -> u64 {
-    xxh3_64_with_seed(value, xxh3_64_with_seed(key, revision.0))
+/// The value is hashed once, in one piece; key, revision and stamp go in through the seeds.
+pub(super) fn key_hash(key: &[u8], revision: Revision, stamp: Stamp, value: &[u8]) -> u64 {
+    let at = revision.0 ^ stamp.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    xxh3_64_with_seed(value, xxh3_64_with_seed(key, at))
+}
+
+fn small_hash(table: Table, key: &[u8], number: u64) -> u64 {
+    xxh3_64_with_seed(key, number ^ (u64::from(table.byte()) << 56))
+}
+
+/// The value of a row of a small table.
+pub(super) fn small_number(value: &[u8]) -> Result<u64, MalformedRow> {
+    let number = value.try_into().map_err(|_| MalformedRow("a number is not of 8 bytes"))?;
+    Ok(u64::from_le_bytes(number))
 }
 
 fn session_hash(id: SessionId, settled: Serial, used_ms: u64) -> u64 {

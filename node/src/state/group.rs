@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use dkv_wire::codec::DecodeError;
-use dkv_wire::id::{GroupId, Revision};
+use dkv_wire::id::{GroupId, Revision, Stamp};
 
 use super::batch::CorruptBatch;
 use super::command::CommandResult;
@@ -136,6 +136,14 @@ impl GroupState {
         match self {
             Self::Shard(shard) => shard.clock_ms(),
             Self::Control(directory) => directory.clock_ms(),
+        }
+    }
+
+    /// The latest stamp of a write; of a shard.
+    pub fn stamp(&self) -> Stamp {
+        match self {
+            Self::Shard(shard) => shard.stamp(),
+            Self::Control(_) => Stamp::default(),
         }
     }
 

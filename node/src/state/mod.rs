@@ -28,6 +28,7 @@ pub mod rows;
 
 mod clock;
 mod digest;
+mod graves;
 mod residence;
 mod scan;
 mod sessions;
@@ -45,7 +46,7 @@ mod tests;
 
 pub use batch::{Batch, BatchBuilder, CorruptBatch};
 pub use clock::LogClock;
-pub use command::{CommandResult, validate};
+pub use command::{CommandResult, check_key, check_value, validate};
 pub use directory::{
     Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed,
 };

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use dkv_wire::id::Revision;
+use dkv_wire::id::{Revision, Stamp};
 
 use super::rows::Row;
 
@@ -92,6 +92,7 @@ impl Drop for Residents {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) revision: Revision,
+    pub(super) stamp: Stamp,
     pub(super) value: Place,
 }
 
@@ -124,8 +125,8 @@ pub enum Found {
 }
 
 impl Slot {
-    pub(super) fn new(revision: Revision, value: Arc<[u8]>) -> Self {
-        Self { revision, value: Place::Here { value, used: AtomicBool::new(false) } }
+    pub(super) fn new(revision: Revision, stamp: Stamp, value: Arc<[u8]>) -> Self {
+        Self { revision, stamp, value: Place::Here { value, used: AtomicBool::new(false) } }
     }
 
     /// What a reader gets; the value counts as used.
@@ -136,7 +137,8 @@ impl Slot {
                 if !used.load(Ordering::Relaxed) {
                     used.store(true, Ordering::Relaxed);
                 }
-                Found::Row(Row { revision: self.revision, value: Arc::clone(value) })
+                let (revision, stamp) = (self.revision, self.stamp);
+                Found::Row(Row { revision, stamp, value: Arc::clone(value) })
             }
             Place::Stored { .. } => Found::Stored(self.revision),
         }

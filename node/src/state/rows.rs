@@ -1,4 +1,4 @@
-//! What the state is made of outside of memory: rows of three tables, and one meta row that says
+//! What the state is made of outside of memory: rows of five tables, and one meta row that says
 //! which moment they are of.
 //!
 //! The engine stores rows, a snapshot carries them, and both check them against the hash in the
@@ -8,7 +8,9 @@
 //! ```text
 //! table      key           value
 //! 'd' 100    (empty)       the directory, postcard
-//! 'k' 107    the key       revision u64 le, value
+//! 'g' 103    the key       stamp u64 le: it was deleted then
+//! 'k' 107    the key       revision u64 le, stamp u64 le, value
+//! 'o' 111    node id       number u64 le: so much of that node's outbox is here
 //! 's' 115    session id    the session, postcard
 //! ```
 
@@ -17,7 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_wire::codec;
-use dkv_wire::id::{Revision, SessionId};
+use dkv_wire::id::{Revision, SessionId, Stamp};
 use dkv_wire::message::Stored;
 use dkv_wire::mutants::{Mutant, planted};
 use serde::{Deserialize, Serialize};
@@ -26,7 +28,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::limits;
 
 /// Version of the layouts, first byte of the meta row.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Which table a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,8 +36,12 @@ const VERSION: u8 = 1;
 pub enum Table {
     /// The one row of the control group.
     Directory = b'd',
+    /// When keys of a shard were deleted.
+    Graves = b'g',
     /// The keys of a shard.
     Keys = b'k',
+    /// How far each node's outbox was taken.
+    Outboxes = b'o',
     /// The sessions of a shard.
     Sessions = b's',
 }
@@ -48,7 +54,9 @@ impl Table {
 
     /// The table that a byte stands for.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Directory, Self::Keys, Self::Sessions].into_iter().find(|table| table.byte() == byte)
+        [Self::Directory, Self::Graves, Self::Keys, Self::Outboxes, Self::Sessions]
+            .into_iter()
+            .find(|table| table.byte() == byte)
     }
 }
 
@@ -94,6 +102,8 @@ pub struct Meta {
     /// The log's clock, in milliseconds: of a shard since its first entry, of the directory since
     /// 1970.
     pub clock_ms: u64,
+    /// The latest stamp of a write; of a shard.
+    pub stamp: Stamp,
     /// The hash of the state.
     pub hash: u64,
     /// How much it holds.
@@ -155,6 +165,8 @@ impl Meta {
 pub struct Row {
     /// The write that stored it.
     pub revision: Revision,
+    /// When that was.
+    pub stamp: Stamp,
     /// The value, in an allocation of its own.
     pub value: Arc<[u8]>,
 }
@@ -166,16 +178,20 @@ impl Row {
     }
 
     /// Splits the value of a row of [`Table::Keys`].
-    pub(super) fn decode(value: &[u8]) -> Result<(Revision, &[u8]), MalformedRow> {
-        let (revision, value) =
+    pub(super) fn decode(value: &[u8]) -> Result<(Revision, Stamp, &[u8]), MalformedRow> {
+        let (revision, rest) =
             value.split_first_chunk::<8>().ok_or(MalformedRow("a key has no revision"))?;
-        Ok((Revision(u64::from_le_bytes(*revision)), value))
+        let (stamp, value) =
+            rest.split_first_chunk::<8>().ok_or(MalformedRow("a key has no stamp"))?;
+        let (revision, stamp) = (u64::from_le_bytes(*revision), u64::from_le_bytes(*stamp));
+        Ok((Revision(revision), Stamp(stamp), value))
     }
 
     /// The value of a row of [`Table::Keys`].
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(8 + self.value.len());
+        let mut encoded = Vec::with_capacity(16 + self.value.len());
         encoded.extend_from_slice(&self.revision.0.to_le_bytes());
+        encoded.extend_from_slice(&self.stamp.0.to_le_bytes());
         encoded.extend_from_slice(&self.value);
         encoded
     }
@@ -195,6 +211,8 @@ pub struct Changes {
     pub(super) generation: Generation,
     /// Keys, with nothing for those that were deleted.
     pub(super) keys: HashMap<Arc<[u8]>, Option<Row>>,
+    /// Rows of the small tables, encoded, with nothing for those that went.
+    pub(super) small: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
     /// Sessions, encoded, with nothing for those that ended.
     pub(super) sessions: Vec<(SessionId, Option<Vec<u8>>)>,
     /// The directory, encoded, if it changed.
@@ -216,7 +234,10 @@ impl Changes {
 
     /// Rows that a checkpoint of these changes writes or removes.
     pub fn len(&self) -> usize {
-        self.keys.len() + self.sessions.len() + usize::from(self.directory.is_some())
+        self.keys.len()
+            + self.small.len()
+            + self.sessions.len()
+            + usize::from(self.directory.is_some())
     }
 
     /// Whether there is nothing but a new moment.
@@ -229,9 +250,12 @@ impl Changes {
         let keys = self
             .keys
             .iter()
-            .map(|(key, row)| key.len() + 8 + row.as_ref().map_or(0, |row| row.value.len()));
+            .map(|(key, row)| key.len() + 16 + row.as_ref().map_or(0, |row| row.value.len()));
         let sessions = self.sessions.iter().map(|(_, row)| 16 + row.as_ref().map_or(0, Vec::len));
+        let small = self.small.iter();
+        let small = small.map(|(_, key, row)| key.len() + row.as_ref().map_or(0, Vec::len));
         keys.sum::<usize>()
+            + small.sum::<usize>()
             + sessions.sum::<usize>()
             + self.directory.as_ref().map_or(0, Vec::len)
             + self.meta.applied.len()

@@ -55,7 +55,7 @@ impl ListedKey {
             ListedValue::Here(value) => row.revision == self.revision && row.value == *value,
             ListedValue::Stored { hash } => {
                 row.revision == self.revision
-                    && key_hash(&self.key, row.revision, &row.value) == *hash
+                    && key_hash(&self.key, row.revision, row.stamp, &row.value) == *hash
             }
         }
     }

@@ -22,13 +22,15 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_wire::id::Revision;
-use dkv_wire::message::{Command, Condition, Operation, Write};
+use dkv_wire::id::{NodeId, Number, Revision, Stamp};
+use dkv_wire::message::{Command, Condition, Deposited, Operation, Write};
 use dkv_wire::mutants::{Mutant, planted};
 
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
-use super::digest::{Digest, key_hash};
+use super::digest::{Digest, key_hash, small_number};
+use super::graves::{self, Graves, Outboxes, Turn};
+use super::limits;
 use super::residence::{Found, Place, Residents, Slot, ValueMemory};
 use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table};
 use super::sessions::{Admission, Outcome, Session, SessionTable};
@@ -43,6 +45,10 @@ pub struct ShardState {
     /// The key that the hand of the eviction has come to.
     hand: Option<Arc<[u8]>>,
     sessions: SessionTable,
+    graves: Graves,
+    outboxes: Outboxes,
+    /// The latest stamp of a write.
+    stamp: Stamp,
     digest: Digest,
     revision: Revision,
     clock_ms: u64,
@@ -67,12 +73,36 @@ impl ShardState {
         let batch = Batch::decode(batch)?;
         self.clock_ms = self.clock_ms.max(batch.time_ms());
         self.sessions.expire(self.clock_ms, &mut self.digest);
-        Ok(batch.commands().map(|command| self.execute(command)).collect())
+        self.graves.expire(batch.stamp(), &mut self.digest);
+        Ok(batch.commands().map(|command| self.execute(command, batch.stamp())).collect())
     }
 
     /// What there is for a key. It shares the value.
     pub fn get(&self, key: &[u8]) -> Option<Found> {
         self.keys.get(key).map(Slot::find)
+    }
+
+    /// When a key was deleted that is not there; zero if that is not known.
+    pub fn deleted_at(&self, key: &[u8]) -> Stamp {
+        self.graves.get(key).unwrap_or_default()
+    }
+
+    /// When a key was last written or deleted, as far as that is known, and whether it is there.
+    pub fn last_written(&self, key: &[u8]) -> (Stamp, bool) {
+        match self.keys.get(key) {
+            Some(slot) => (slot.stamp, true),
+            None => (self.deleted_at(key), false),
+        }
+    }
+
+    /// How far the outbox of a node was taken.
+    pub fn taken(&self, node: NodeId) -> Number {
+        self.outboxes.taken(node)
+    }
+
+    /// The latest stamp of a write.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// All keys, ascending.
@@ -102,12 +132,13 @@ impl ShardState {
     /// A hash of all of the state, at the cost of one short hash. Replicas that applied the same
     /// entries have the same.
     pub fn hash(&self) -> u64 {
-        self.digest.hash(self.revision, self.clock_ms)
+        self.digest.hash(self.revision, self.clock_ms, self.stamp)
     }
 
     /// Rows that the next checkpoint will write.
     pub fn changed_rows(&self) -> usize {
-        self.changed.len() + self.sessions.changed_len()
+        let small = graves::changed_len(&self.graves, &self.outboxes);
+        self.changed.len() + small + self.sessions.changed_len()
     }
 
     /// Bytes of keys and values that were written since the changes were last taken. A key that was
@@ -123,12 +154,14 @@ impl ShardState {
         Changes {
             generation: self.generation,
             keys: std::mem::take(&mut self.changed),
+            small: graves::take_changed(&mut self.graves, &mut self.outboxes),
             sessions: self.sessions.take_changed(),
             directory: None,
             meta: Meta {
                 applied,
                 revision: self.revision,
                 clock_ms: self.clock_ms,
+                stamp: self.stamp,
                 hash: self.hash(),
                 counts: self.counts(),
             },
@@ -142,6 +175,7 @@ impl ShardState {
         for (key, row) in changes.keys {
             self.changed.entry(key).or_insert(row);
         }
+        graves::restore_changed(&mut self.graves, &mut self.outboxes, changes.small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
     }
 
@@ -158,6 +192,7 @@ impl ShardState {
         self.stored = meta.revision;
         self.revision = meta.revision;
         self.clock_ms = meta.clock_ms;
+        self.stamp = meta.stamp;
         self.generation = generation;
         Ok(())
     }
@@ -199,7 +234,7 @@ impl ShardState {
                 continue;
             }
             let Ok(bytes) = u32::try_from(value.len()) else { continue };
-            let hash = key_hash(key, slot.revision, value);
+            let hash = key_hash(key, slot.revision, slot.stamp, value);
             self.residents.went(value);
             slot.value = Place::Stored { bytes, hash };
         }
@@ -214,22 +249,23 @@ impl ShardState {
         if slot.revision != row.revision {
             return true;
         }
-        if key_hash(key, row.revision, &row.value) != hash {
+        if key_hash(key, row.revision, row.stamp, &row.value) != hash {
             return false;
         }
         self.residents.came(&row.value);
-        *slot = Slot::new(row.revision, Arc::clone(&row.value));
+        *slot = Slot::new(row.revision, row.stamp, Arc::clone(&row.value));
         true
     }
 
-    fn execute(&mut self, encoded: &[u8]) -> CommandResult {
+    fn execute(&mut self, encoded: &[u8], now: Stamp) -> CommandResult {
         match command::decode_logged(encoded) {
             None => CommandResult::Invalid,
             Some(Command::OpenSession(session)) => {
                 self.sessions.open(session, self.clock_ms, &mut self.digest)
             }
+            Some(Command::Deposited(deposited)) => self.deposit(&deposited),
             Some(Command::Write(write)) if planted(Mutant::SkipSessions) => {
-                self.write(&write).into()
+                self.write(&write, now).into()
             }
             Some(Command::Write(write)) => {
                 let admission = self.sessions.admit(
@@ -242,7 +278,7 @@ impl ShardState {
                 match admission {
                     Admission::Answer(answer) => answer,
                     Admission::Execute => {
-                        let outcome = self.write(&write);
+                        let outcome = self.write(&write, now);
                         self.sessions.record(
                             write.session,
                             write.serial,
@@ -256,21 +292,55 @@ impl ShardState {
         }
     }
 
-    fn write(&mut self, write: &Write<'_>) -> Outcome {
-        let found = find(&mut self.keys, write.key);
-        let current = found.as_ref().map(|(_, row)| row.revision);
-        let holds = match write.condition {
-            Condition::Always => true,
-            Condition::Absent => current.is_none(),
-            Condition::Present => current.is_some(),
-            Condition::Revision(revision) => current == Some(revision),
-        };
-        if !holds {
-            return Outcome::Conflict { current };
+    /// An eventual write that an outbox brings. The later stamp stays, whichever came first.
+    fn deposit(&mut self, deposited: &Deposited<'_>) -> CommandResult {
+        let Deposited { node, number, stamp, key, operation } = *deposited;
+        match self.outboxes.take(node, number, &mut self.digest) {
+            Turn::Now => {}
+            Turn::Before => return self.nothing_new(),
+            Turn::Later => return CommandResult::TooEarly,
+            Turn::Never => {
+                return CommandResult::Overloaded { retry_after_ms: limits::SESSION_RETRY_MS };
+            }
         }
-        let existed = current.is_some();
-        match (write.operation, found) {
+        self.stamp = self.stamp.max(stamp);
+        let (current, _) = self.last_written(key);
+        if current >= stamp && !planted(Mutant::LastArrivalWins) {
+            return self.nothing_new();
+        }
+        self.store(key, operation, stamp).into()
+    }
+
+    fn nothing_new(&self) -> CommandResult {
+        CommandResult::Written { revision: self.revision, existed: true }
+    }
+
+    fn write(&mut self, write: &Write<'_>, now: Stamp) -> Outcome {
+        if write.condition != Condition::Always {
+            let current = self.keys.get(write.key).map(|slot| slot.revision);
+            let holds = match write.condition {
+                Condition::Always => true,
+                Condition::Absent => current.is_none(),
+                Condition::Present => current.is_some(),
+                Condition::Revision(revision) => current == Some(revision),
+            };
+            if !holds {
+                return Outcome::Conflict { current };
+            }
+        }
+        // It takes effect now, so it is later than all that has had an effect here.
+        let stamp = now.max(self.stamp.next()).max(write.after.next());
+        self.stamp = stamp;
+        self.store(write.key, write.operation, stamp)
+    }
+
+    /// Stores or removes a key, as the next revision.
+    fn store(&mut self, key: &[u8], operation: Operation<'_>, stamp: Stamp) -> Outcome {
+        let found = find(&mut self.keys, key);
+        let existed = found.is_some();
+        match (operation, found) {
             (Operation::Delete, None) => {
+                self.graves.dig(Arc::from(key), stamp, &mut self.digest);
                 return Outcome::Written { revision: self.revision, existed };
             }
             (Operation::Delete, Some((key, row))) => {
@@ -280,14 +350,15 @@ impl ShardState {
                 self.keys.remove(&key);
                 self.note_changed(&key, None);
                 self.revision.0 += 1;
+                self.graves.dig(key, stamp, &mut self.digest);
             }
             (Operation::Put(value), found) => {
                 self.revision.0 += 1;
                 // A copy, so that a small value does not keep the whole batch in memory.
-                let new = Row { revision: self.revision, value: Arc::from(value) };
-                self.digest.add_key(write.key, new.revision, value);
+                let new = Row { revision: self.revision, stamp, value: Arc::from(value) };
+                self.digest.add_key(key, new.revision, stamp, value);
                 self.residents.came(value);
-                let slot = Slot::new(new.revision, Arc::clone(&new.value));
+                let slot = Slot::new(new.revision, stamp, Arc::clone(&new.value));
                 let key = match found {
                     Some((key, row)) => {
                         self.digest.remove_key(key, row);
@@ -296,7 +367,8 @@ impl ShardState {
                         Arc::clone(key)
                     }
                     None => {
-                        let key: Arc<[u8]> = Arc::from(write.key);
+                        self.graves.fill(key, &mut self.digest);
+                        let key: Arc<[u8]> = Arc::from(key);
                         self.keys.insert(Arc::clone(&key), slot);
                         key
                     }
@@ -339,19 +411,27 @@ impl RowSink for ShardState {
     fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
         match table {
             Table::Keys => {
-                let (revision, value) = Row::decode(value)?;
-                self.digest.add_key(key, revision, value);
+                let (revision, stamp, value) = Row::decode(value)?;
+                self.digest.add_key(key, revision, stamp, value);
                 let slot = match u32::try_from(value.len()) {
                     Ok(bytes) if self.residents.memory().is_exceeded() => {
-                        let hash = key_hash(key, revision, value);
-                        Slot { revision, value: Place::Stored { bytes, hash } }
+                        let hash = key_hash(key, revision, stamp, value);
+                        Slot { revision, stamp, value: Place::Stored { bytes, hash } }
                     }
                     _ => {
                         self.residents.came(value);
-                        Slot::new(revision, Arc::from(value))
+                        Slot::new(revision, stamp, Arc::from(value))
                     }
                 };
                 self.keys.insert(Arc::from(key), slot);
+            }
+            Table::Graves => {
+                let stamp = Stamp(small_number(value)?);
+                self.graves.load(Arc::from(key), stamp, &mut self.digest);
+            }
+            Table::Outboxes => {
+                let (node, number) = (graves::node_of(key)?, Number(small_number(value)?));
+                self.outboxes.load(node, number, &mut self.digest);
             }
             Table::Sessions => {
                 let (id, session) = Session::decode(key, value)?;

@@ -61,11 +61,11 @@ fn commands(batch: &Bytes) -> Vec<Bytes> {
 #[test]
 fn what_waits_leaves_together_and_in_order() {
     let mut waiting = Waiting::new();
-    assert!(next_batch(&mut waiting.queue, TIME_MS).is_none());
+    assert!(next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).is_none());
     for command in ["one", "two", "three"] {
         waiting.push(command, later());
     }
-    let (batch, replies) = next_batch(&mut waiting.queue, TIME_MS).unwrap();
+    let (batch, replies) = next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).unwrap();
     assert_eq!(commands(&batch), ["one", "two", "three"]);
     assert_eq!(Batch::decode(&batch).unwrap().time_ms(), TIME_MS);
     assert!(waiting.queue.is_empty());
@@ -82,7 +82,7 @@ fn what_waited_too_long_is_refused_and_has_no_effect() {
     waiting.push("late", Instant::now());
     waiting.push("in time", later());
     waiting.push("late too", Instant::now());
-    let (batch, replies) = next_batch(&mut waiting.queue, TIME_MS).unwrap();
+    let (batch, replies) = next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).unwrap();
     assert_eq!(commands(&batch), ["in time"]);
     assert_eq!(replies.len(), 1);
     let answered = waiting.answered();
@@ -91,7 +91,7 @@ fn what_waited_too_long_is_refused_and_has_no_effect() {
     assert!(answered.iter().all(|(_, result)| matches!(result, Err(Refusal::Unavailable(_)))));
 
     waiting.push("late", Instant::now());
-    assert!(next_batch(&mut waiting.queue, TIME_MS).is_none(), "no batch of nothing");
+    assert!(next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).is_none(), "no batch of nothing");
     assert!(waiting.queue.is_empty());
 }
 
@@ -107,7 +107,7 @@ fn a_batch_has_its_bounds_and_loses_nothing() {
     }
     let mut sizes = Vec::new();
     let mut unanswered = Vec::new();
-    while let Some((batch, replies)) = next_batch(&mut waiting.queue, TIME_MS) {
+    while let Some((batch, replies)) = next_batch(&mut waiting.queue, TIME_MS, Stamp(9)) {
         assert_eq!(commands(&batch).len(), replies.len());
         sizes.push(replies.len());
         unanswered.extend(replies);
@@ -132,6 +132,8 @@ fn each_result_is_told_as_what_it_is() {
         node: me,
         term,
         staleness_ms: Some(0),
+        stamp: Stamp(9),
+        pending: None,
     };
     let conflict = |revision, current| Refusal::Conflict { receipt: receipt(revision), current };
     let seven = Revision(7);
@@ -154,8 +156,8 @@ fn each_result_is_told_as_what_it_is() {
     for _ in &results {
         waiting.push("command", later());
     }
-    let (_, replies) = next_batch(&mut waiting.queue, TIME_MS).unwrap();
-    answer(group, me, Ok((term, results)), replies);
+    let (_, replies) = next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).unwrap();
+    answer(group, me, Stamp(9), Ok((term, results)), replies);
     let answered: Vec<_> = waiting.answered().into_iter().map(|(_, result)| result).collect();
     assert_eq!(answered, expected);
 }

@@ -107,6 +107,11 @@ pub enum Outcome {
     },
     /// It had no effect and will have none.
     Failed,
+    /// An eventual write was taken, and has its effect in the order of its stamp.
+    Accepted {
+        /// Its stamp.
+        stamp: u64,
+    },
     /// Nobody knows: it may have had its effect at any time since it began, may have it later, or
     /// never.
     Unknown,
@@ -125,7 +130,8 @@ pub enum Current {
 impl Operation {
     /// Whether it may have changed something at a time that is not known.
     pub fn is_open(&self) -> bool {
-        self.outcome == Outcome::Unknown && !matches!(self.action, Action::Get(_))
+        let open = matches!(self.outcome, Outcome::Unknown | Outcome::Accepted { .. });
+        open && !matches!(self.action, Action::Get(_))
     }
 
     /// Whether it tells or does anything at the moment it happens.

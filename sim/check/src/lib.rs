@@ -39,6 +39,8 @@ mod register;
 
 pub mod revisions;
 
+pub mod eventual;
+
 mod report;
 
 pub use history::{Action, Condition, Current, History, Level, Operation, Outcome, Recorder};

@@ -58,6 +58,9 @@ pub struct Line {
     /// Whether a put found the key there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existed: Option<bool>,
+    /// Of an eventual write that was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<u64>,
     /// What was there when the condition did not hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Current>,
@@ -87,6 +90,8 @@ pub enum Word {
     Conflict,
     /// It had no effect.
     Failed,
+    /// An eventual write was taken.
+    Accepted,
     /// It may have had an effect.
     Unknown,
 }
@@ -98,8 +103,8 @@ impl Line {
     /// What is missing in it, or is too much.
     pub fn into_operation(self) -> Result<Operation, String> {
         let Self { client, shard, key, op, value, condition, level, start_ns, end_ns, .. } = self;
-        let (result, revision, existed, current) =
-            (self.result, self.revision, self.existed, self.current);
+        let (result, revision, existed, current, stamp) =
+            (self.result, self.revision, self.existed, self.current, self.stamp);
         let end_ns = match (end_ns, result) {
             (Some(end_ns), _) if end_ns < start_ns => return Err("ends before it begins".into()),
             (Some(end_ns), _) => end_ns,
@@ -129,6 +134,10 @@ impl Line {
             }
             (Word::Conflict, _) => Outcome::Conflict { current },
             (Word::Failed, _) => Outcome::Failed,
+            (Word::Accepted, Verb::Get) => return Err("is a get that was accepted".into()),
+            (Word::Accepted, _) => {
+                Outcome::Accepted { stamp: stamp.ok_or("was accepted without a stamp")? }
+            }
             (Word::Unknown, _) => Outcome::Unknown,
         };
         let action = match op {
@@ -162,6 +171,7 @@ impl From<&Operation> for Line {
             result: Word::Ok,
             revision: None,
             existed: None,
+            stamp: None,
             current: None,
         };
         let set = |condition: &Condition| Some(*condition).filter(|it| *it != Condition::Always);
@@ -193,6 +203,9 @@ impl From<&Operation> for Line {
                 (line.result, line.current) = (Word::Conflict, *current);
             }
             Outcome::Failed => line.result = Word::Failed,
+            Outcome::Accepted { stamp } => {
+                (line.result, line.stamp) = (Word::Accepted, Some(*stamp));
+            }
             Outcome::Unknown => line.result = Word::Unknown,
         }
         line

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::eventual;
 use crate::explain;
 use crate::history::{Action, Condition, Current, History, Level, Operation, Outcome};
 use crate::linear::{Call, Verdict, search};
@@ -40,6 +41,8 @@ pub enum Kind {
     WentBack,
     /// An acknowledged write is not shown by the last read of its key.
     Lost,
+    /// A write was done twice.
+    Twice,
 }
 
 /// One contradiction, with the operations that make it.
@@ -96,7 +99,8 @@ impl Report {
 
 /// Runs both checkers over a history.
 pub fn check(history: &History, options: Options) -> Report {
-    let findings = revisions::check(history, options);
+    let mut findings = revisions::check(history, options);
+    findings.extend(eventual::check(history));
     let unknown = |operation: &&Operation| operation.outcome == Outcome::Unknown;
     let failed = |operation: &&Operation| operation.outcome == Outcome::Failed;
     let mut report = Report {
@@ -113,6 +117,12 @@ pub fn check(history: &History, options: Options) -> Report {
     report.keys = keys.len();
     let first = if options.any_start { Register::ANY } else { Register::ABSENT };
     for places in keys.into_values() {
+        // The order of these is that of their stamps, and judged by it.
+        let accepted =
+            |place: &usize| matches!(history.operations[*place].outcome, Outcome::Accepted { .. });
+        if places.iter().any(accepted) {
+            continue;
+        }
         let (places, calls) = calls(&history.operations, &places);
         match search(&calls, first) {
             Verdict::Explained => {}
@@ -166,7 +176,9 @@ fn calls(operations: &[Operation], places: &[usize]) -> (Vec<usize>, Vec<Call>) 
                 _ => Step::Missing(*revision),
             },
             Outcome::Conflict { current } => Step::Conflicted(condition, *current),
-            Outcome::Unknown | Outcome::Failed => Step::Open { value, condition },
+            Outcome::Unknown | Outcome::Accepted { .. } | Outcome::Failed => {
+                Step::Open { value, condition }
+            }
         };
         let end_ns = Some(operation.end_ns).filter(|_| !operation.is_open());
         found.0.push(*place);
@@ -241,6 +253,7 @@ impl fmt::Display for Operation {
             Outcome::Conflict { current: Some(Current::Revision(at)) } => {
                 write!(f, " -> conflict, the key is at revision {at}")
             }
+            Outcome::Accepted { stamp } => write!(f, " -> accepted at {stamp}"),
             Outcome::Failed => write!(f, " -> failed"),
             Outcome::Unknown => write!(f, " -> unknown"),
         }

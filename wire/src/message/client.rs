@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::placement::{Measures, Placement};
 use super::status::NodeStatus;
-use crate::id::{GroupId, HolderId, NodeId, Revision, Serial, SessionId, Term};
+use crate::id::{GroupId, HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp, Term};
 use crate::network::NetworkView;
 use crate::region::Region;
 
@@ -59,6 +59,21 @@ pub enum RequestBody {
         everywhere: bool,
         /// An encoded [`Command`]: it goes into the log as it came.
         command: Bytes,
+    },
+    /// An eventual write: keep it, and bring it to the primary when that can be reached.
+    Deposit {
+        /// The key's shard.
+        shard: GroupId,
+        /// Its moment. The client keeps it through all attempts: what comes twice is done once. Zero
+        /// asks for the time: [`Refusal::Clock`].
+        stamp: Stamp,
+        /// Whether an attempt with this stamp may have been taken. Otherwise the write must not be far
+        /// behind what the node has for the key: [`Refusal::Clock`] if it is.
+        again: bool,
+        /// The key.
+        key: Bytes,
+        /// The value; nothing for a delete.
+        value: Option<Bytes>,
     },
     /// From a node that holds a replica: what had been committed in a shard when this was asked.
     Committed {
@@ -180,7 +195,7 @@ impl Level {
 }
 
 /// What the answer to a read must guarantee, and who may give it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReadMode {
     /// Strong, from the primary; any other node says who that is.
     Primary,
@@ -194,16 +209,23 @@ pub enum ReadMode {
 
 /// How much an eventual answer may be behind. A replica that is further behind first goes as far as
 /// the primary, if it can, and otherwise answers [`Refusal::Behind`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadBounds {
     /// How old it may be, in milliseconds.
     pub max_staleness_ms: Option<u64>,
     /// The revision that the shard must have reached there.
     pub at_least: Revision,
+    /// Eventual writes that must be there: of these outboxes, all up to these numbers.
+    pub deposits: Vec<(NodeId, Number)>,
 }
 
 impl ReadBounds {
-    /// Whether a replica keeps within them that is at this revision and may be that old.
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a replica keeps within those of age and revision.
     pub fn allow(&self, revision: Revision, staleness_ms: Option<u64>) -> bool {
         let fresh =
             self.max_staleness_ms.is_none_or(|most| staleness_ms.is_some_and(|ms| ms <= most));
@@ -228,6 +250,27 @@ pub enum Command<'a> {
     /// A write of an open session.
     #[serde(borrow)]
     Write(Write<'a>),
+    /// An eventual write, from the outbox of the node that took it.
+    #[serde(borrow)]
+    Deposited(Deposited<'a>),
+}
+
+/// An eventual write on its way from an outbox. (node, number) names it: a shard takes them in order,
+/// each once. Of what a shard has for a key, the later stamp stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deposited<'a> {
+    /// Whose outbox.
+    pub node: NodeId,
+    /// Which of its writes to this shard; from one.
+    pub number: Number,
+    /// Its moment.
+    pub stamp: Stamp,
+    /// The key.
+    #[serde(borrow, with = "serde_bytes")]
+    pub key: &'a [u8],
+    /// What to do.
+    #[serde(borrow)]
+    pub operation: Operation<'a>,
 }
 
 /// One write. (session, serial) names it: a shard executes it at most once.
@@ -239,6 +282,9 @@ pub struct Write<'a> {
     pub serial: Serial,
     /// Every serial below this one is settled for the client: it will never ask for them again.
     pub settled: Serial,
+    /// The latest moment that the client has seen in an eventual write, its own or another's: this one
+    /// is later. Zero if it has seen none.
+    pub after: Stamp,
     /// When to do it.
     pub condition: Condition,
     /// The key, 1 to [`KEY_BYTES_MAX`](crate::limits::KEY_BYTES_MAX) bytes of anything.
@@ -289,6 +335,11 @@ pub struct Receipt {
     /// How old the answer may be, in milliseconds; zero for strong answers, `None` if the node
     /// cannot know.
     pub staleness_ms: Option<u64>,
+    /// Of a read: the moment of the write that it shows. Of a write: a moment not before its own.
+    pub stamp: Stamp,
+    /// The number of the write in the outbox of this node, if it was accepted and is not known to be
+    /// ordered yet. It has no revision then.
+    pub pending: Option<Number>,
 }
 
 /// A value and the write that stored it.
@@ -382,6 +433,13 @@ pub enum Refusal {
         receipt: Receipt,
         /// The revision that the key is at, if it exists.
         current: Option<Revision>,
+    },
+    /// The stamp of an eventual write is none, too far from the node's clock, or far behind what the
+    /// node has for the key. No effect; another stamp, from here on.
+    #[error("the stamp of the write is too far from the node's clock")]
+    Clock {
+        /// What the node's clock shows.
+        now: Stamp,
     },
     /// This replica is further behind than the read allows, and could not catch up. No effect; ask
     /// another one.

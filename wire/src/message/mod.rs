@@ -10,8 +10,8 @@ mod server;
 mod status;
 
 pub use client::{
-    Answer, Command, Condition, Level, Operation, Page, Pair, Reach, ReadBounds, ReadMode, Receipt,
-    Refusal, Reply, Request, RequestBody, Span, Stored, Write,
+    Answer, Command, Condition, Deposited, Level, Operation, Page, Pair, Reach, ReadBounds,
+    ReadMode, Receipt, Refusal, Reply, Request, RequestBody, Span, Stored, Write,
 };
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, RecertifyRequest};
 pub use placement::{

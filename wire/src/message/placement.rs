@@ -13,6 +13,8 @@ pub struct Measures {
     pub leads: Vec<LedGroup>,
     /// Bytes that it could take in: room on its disk beyond what it keeps in reserve.
     pub free_bytes: u64,
+    /// Whether it has eventual writes that are not delivered yet, or may take some yet.
+    pub keeps_writes: bool,
 }
 
 /// A group, by the word of its leader.

@@ -26,6 +26,8 @@ pub struct NodeStatus {
     pub fsync_us: u64,
     /// Whether it refuses writes because its disk is full.
     pub disk_full: bool,
+    /// Eventual writes that it has taken and that are not delivered yet.
+    pub pending: u64,
 }
 
 /// One replica.

@@ -7,12 +7,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-const REPLIES: [&[&str]; 11] = [
+const REPLIES: [&[&str]; 12] = [
     &["notprimary", "nobody"],
     &["notprimary", "n2"],
     &["notprimary", "n1"],
     &["expired"],
     &["behind"],
+    &["time", "5000"],
     &["overloaded", "3"],
     &["unavailable"],
     &["unknown"],
@@ -34,6 +35,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (20..400_u64).prop_map(|ms| Step::Event(format!("write {ms}"))),
+        2 => Just(Step::Event("deposit".into())),
         1 => Just(Step::Event("read strong".into())),
         1 => prop_oneof![Just("eventual"), Just("session"), Just("nearest")]
             .prop_map(|level| Step::Event(format!("read {level}"))),
@@ -59,6 +61,15 @@ struct World {
     doubtful: BTreeMap<u64, usize>,
 }
 
+fn has_effect(message: &Message) -> bool {
+    match message {
+        Message::Write { .. } => true,
+        // Without a stamp nobody takes it.
+        Message::Plain(RequestBody::Deposit { stamp, .. }) => *stamp != Stamp(0),
+        Message::Plain(_) => false,
+    }
+}
+
 impl World {
     fn settle(&mut self) {
         while let Some(effect) = self.script.router.poll_effect() {
@@ -70,7 +81,7 @@ impl World {
                 | Effect::KeepApart { .. } => {}
                 Effect::Send(sending) => {
                     assert!(self.up.contains(&(sending.node, sending.generation)));
-                    if matches!(sending.message, Message::Write { .. }) {
+                    if has_effect(&sending.message) {
                         *self.doubtful.entry(sending.id).or_default() += 1;
                     }
                     self.sent.push(sending);
@@ -135,12 +146,15 @@ impl World {
                 }
                 let sending = self.sent.remove(pick % self.sent.len());
                 let (node, generation) = (sending.node, sending.generation);
-                let is_write = matches!(sending.message, Message::Write { .. });
+                let is_write = has_effect(&sending.message);
                 let result = match (REPLIES[*with], sending.message.body()) {
                     (["fitting"], RequestBody::View) => {
                         result(node, &["view", "2", "n2", "n1,n2,n3"])
                     }
                     (["fitting"], RequestBody::Read { .. }) => result(node, &["value"]),
+                    (["fitting"], RequestBody::Deposit { stamp: Stamp(0), .. }) => {
+                        result(node, &["time", "5000"])
+                    }
                     (["fitting"], _) if is_write => result(node, &["written"]),
                     (["fitting"], _) => result(node, &["done"]),
                     (words, _) => result(node, words),

@@ -1,4 +1,4 @@
-use dkv_wire::id::{Serial, SessionId};
+use dkv_wire::id::{Serial, SessionId, Stamp};
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -57,7 +57,7 @@ impl Shard {
     }
 
     fn apply(&mut self, stamp_ms: u64, command: &Command<'_>) -> CommandResult {
-        let mut batch = BatchBuilder::new(stamp_ms);
+        let mut batch = BatchBuilder::new(stamp_ms, Stamp(1));
         batch.push(&dkv_wire::codec::encode_vec(command));
         let results = self.state.apply(&batch.finish()).unwrap();
         self.clock.observe(self.state.clock_ms(), self.now);
@@ -76,6 +76,7 @@ impl Shard {
             session,
             serial: Serial(self.serial),
             settled: Serial(self.serial),
+            after: Stamp(0),
             condition: Condition::Always,
             key: b"key",
             operation: Operation::Put(b"value"),

@@ -193,11 +193,13 @@ impl Directory {
         let changed = std::mem::take(&mut self.changed) || !self.loaded;
         self.loaded = true;
         Changes {
+            small: Vec::new(),
             generation: self.generation,
             keys: HashMap::new(),
             sessions: Vec::new(),
             directory: changed.then_some(encoded),
             meta: Meta {
+                stamp: Default::default(),
                 applied,
                 revision: self.contents.revision,
                 clock_ms: self.contents.clock_ms,

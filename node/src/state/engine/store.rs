@@ -125,8 +125,9 @@ impl GroupStore {
         let Some(table) = readable else { return Ok(None) };
         let stored = self.shared.guard().call(|| table.get(join_key(Table::Keys, key)))?;
         let row = stored.map(|value| {
-            let (revision, value) = Row::decode(&value).map_err(|error| self.damaged(error.0))?;
-            Ok(Row { revision, value: Arc::from(value) })
+            let (revision, stamp, value) =
+                Row::decode(&value).map_err(|error| self.damaged(error.0))?;
+            Ok(Row { revision, stamp, value: Arc::from(value) })
         });
         row.transpose()
     }
@@ -280,7 +281,15 @@ fn rows(changes: &Changes) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
     let sessions = sessions.into_iter();
     let sessions =
         sessions.map(|(id, row)| (join_key(Table::Sessions, id.0.as_bytes()), row.clone()));
-    directory.chain(keys).chain(meta).chain(sessions)
+    let mut small: Vec<_> = changes.small.iter().collect();
+    small.sort_unstable_by_key(|(table, key, _)| (*table, key));
+    let outboxes = small.partition_point(|(table, ..)| *table < Table::Outboxes);
+    let outboxes = small.split_off(outboxes).into_iter();
+    let small_row = |(table, key, row): &(Table, Vec<u8>, Option<Vec<u8>>)| {
+        (join_key(*table, key), row.clone())
+    };
+    let graves = small.into_iter().map(small_row);
+    directory.chain(graves).chain(keys).chain(meta).chain(outboxes.map(small_row)).chain(sessions)
 }
 
 /// The key of a row in its table.

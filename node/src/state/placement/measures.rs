@@ -32,6 +32,8 @@ pub struct NodeReport {
     pub holds: BTreeSet<GroupId>,
     /// Bytes that it could take in: room on its disk beyond what it keeps in reserve.
     pub free_bytes: u64,
+    /// Whether it has eventual writes that are not delivered yet, or may take some yet.
+    pub keeps_writes: bool,
 }
 
 /// How one group is, by the word of its leader.

@@ -125,7 +125,15 @@ impl<'a> Planner<'a> {
         let mut groups = self.directory.groups().iter().filter(|(_, plan)| plan.started);
         // A group of which nothing is known may have any member.
         let free = |group| self.measured.groups.get(group).is_some_and(|it| !it.has(node));
-        groups.all(|(group, plan)| !plan.has(node) && free(group))
+        groups.all(|(group, plan)| !plan.has(node) && free(group)) && self.has_delivered(node)
+    }
+
+    /// Whether no eventual write goes with a node. One that is silent is not waited for.
+    fn has_delivered(&self, node: NodeId) -> bool {
+        let Some(seen) = self.measured.nodes.get(&node).filter(|seen| seen.live) else {
+            return true;
+        };
+        seen.report.as_ref().is_some_and(|report| !report.keeps_writes)
     }
 
     /// Whether a node may be given places: it is live, and to stay.

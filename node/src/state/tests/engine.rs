@@ -303,7 +303,7 @@ fn a_row_that_was_changed_is_found() {
     let hash = "group 1: the hash of the rows is not the one stored with them";
     let count = "group 1: rows are missing or there are too many";
     let key = b"key 3";
-    let mut value = 1_u64.to_le_bytes().to_vec();
+    let mut value = [1_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
     value.extend_from_slice(format!("1 {}", "value ".repeat(20)).as_bytes());
     // The same length, so that only the hash can tell.
     assert_eq!(damage(&|store| store.tamper(Table::Keys, key, Some(&value))), hash);

@@ -65,6 +65,7 @@ proptest! {
             let mut installer = store.install()?;
             let _ = installer.write_chunk(&chunk);
             let meta = Meta {
+                stamp: Default::default(),
                 applied: Bytes::new(),
                 revision: Revision(1),
                 clock_ms: 1,
@@ -105,13 +106,13 @@ fn limits_are_told() {
 
 #[test]
 fn a_batch_is_full_in_good_time() {
-    let mut builder = BatchBuilder::new(1);
+    let mut builder = BatchBuilder::new(1, dkv_wire::id::Stamp(1));
     assert!(builder.is_empty() && builder.takes(usize::MAX / 2), "the first command always fits");
     while builder.takes(1000) {
         builder.push(&[0; 1000]);
     }
     assert!(builder.bytes() <= wire_limits::BATCH_BYTES_TARGET);
-    let mut builder = BatchBuilder::new(1);
+    let mut builder = BatchBuilder::new(1, dkv_wire::id::Stamp(1));
     while builder.takes(0) {
         builder.push(&[]);
     }

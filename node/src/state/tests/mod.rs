@@ -1,5 +1,6 @@
 //! Tests of the state: golden scripts, stupid twins, and images of a disk after a crash.
 
+mod deposits;
 mod engine;
 mod golden;
 mod hostile;
@@ -13,7 +14,7 @@ mod twins;
 
 use bytes::Bytes;
 use dkv_wire::codec;
-use dkv_wire::id::{NodeId, Serial, SessionId};
+use dkv_wire::id::{NodeId, Serial, SessionId, Stamp};
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use uuid::Uuid;
 
@@ -49,12 +50,17 @@ fn write<'a>(
     operation: Operation<'a>,
 ) -> Vec<u8> {
     let (serial, settled) = (Serial(serial), Serial(settled));
-    let write = Write { session, serial, settled, condition, key, operation };
+    let after = Stamp(0);
+    let write = Write { session, serial, settled, after, condition, key, operation };
     codec::encode_vec(&Command::Write(write))
 }
 
 fn batch(time_ms: u64, commands: &[Vec<u8>]) -> Bytes {
-    let mut batch = BatchBuilder::new(time_ms);
+    batch_at(time_ms, Stamp(1), commands)
+}
+
+fn batch_at(time_ms: u64, stamp: Stamp, commands: &[Vec<u8>]) -> Bytes {
+    let mut batch = BatchBuilder::new(time_ms, stamp);
     for command in commands {
         batch.push(command);
     }

@@ -69,7 +69,11 @@ impl World {
     }
 
     fn see(&mut self, letter: char, silent_ms: u64) {
-        let report = Some(NodeReport { holds: BTreeSet::new(), free_bytes: u64::MAX });
+        let report = Some(NodeReport {
+            holds: BTreeSet::new(),
+            free_bytes: u64::MAX,
+            ..NodeReport::default()
+        });
         let seen = NodeMeasure { live: silent_ms == 0, silent_ms, report };
         self.measured.nodes.insert(node(letter), seen);
     }

@@ -145,6 +145,7 @@ fn show_result(result: &CommandResult) -> String {
         CommandResult::SessionOpened => "opened".into(),
         CommandResult::SessionExpired => "expired".into(),
         CommandResult::Overloaded { retry_after_ms } => format!("overloaded, {retry_after_ms} ms"),
+        CommandResult::TooEarly => "too early".into(),
         CommandResult::Invalid => "invalid".into(),
     }
 }
@@ -233,8 +234,9 @@ fn directory_script() -> impl FnMut(&str) -> String {
                     let holds =
                         option(&words, "holds").map(|group| group.parse().expect("a group"));
                     let free_bytes = number(&words, "free", u64::MAX);
-                    let report =
-                        NodeReport { holds: holds.map(GroupId).into_iter().collect(), free_bytes };
+                    let holds = holds.map(GroupId).into_iter().collect();
+                    let keeps_writes = words.contains(&"keeps-writes");
+                    let report = NodeReport { holds, free_bytes, keeps_writes };
                     let report = (!words.contains(&"mute")).then_some(report);
                     let measure = NodeMeasure { live: silent_ms == 0, silent_ms, report };
                     seen.nodes.insert(node(letter), measure);

@@ -8,8 +8,10 @@ use dkv_node::state::{
     GroupState, MemoryStore,
 };
 use dkv_wire::codec::encode_vec;
-use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Serial, SessionId};
-use dkv_wire::message::{Command, Condition, Operation, Write};
+use dkv_wire::id::{
+    GroupId, HolderId, NetworkId, NodeId, Number, Revision, Serial, SessionId, Stamp,
+};
+use dkv_wire::message::{Command, Condition, Deposited, Operation, Write};
 use dkv_wire::network::Settings;
 
 use crate::parts::{Parts, join};
@@ -49,10 +51,15 @@ pub(super) fn batches() -> Vec<Vec<u8>> {
             session,
             serial: Serial(serial),
             settled: Serial(serial / 2),
+            after: Stamp(0),
             condition,
             key,
             operation,
         }))
+    };
+    let deposited = |number, stamp, key: &'static [u8], operation| {
+        let (node, number, stamp) = (NodeId(id(9)), Number(number), Stamp(stamp));
+        encode_vec(&Command::Deposited(Deposited { node, number, stamp, key, operation }))
     };
     let commands = [
         encode_vec(&Command::OpenSession(session)),
@@ -62,9 +69,12 @@ pub(super) fn batches() -> Vec<Vec<u8>> {
         write(3, Condition::Revision(Revision(1)), b"a", Operation::Put(b"three")),
         write(4, Condition::Present, b"b", Operation::Delete),
         encode_vec(&Command::OpenSession(SessionId(id(2)))),
+        deposited(1, 7, b"a", Operation::Put(b"late")),
+        deposited(2, u64::MAX, b"c", Operation::Delete),
+        deposited(4, 9, b"c", Operation::Put(b"too early")),
     ];
     let batch = |(at, commands): (usize, &[Vec<u8>])| {
-        let mut builder = BatchBuilder::new(1000 * at as u64);
+        let mut builder = BatchBuilder::new(1000 * at as u64, Stamp(1 << 20));
         commands.iter().for_each(|command| builder.push(command));
         builder.finish().to_vec()
     };

@@ -114,6 +114,8 @@ fn receipt(revision: u64, level: Level) -> Receipt {
         node: NodeId(Uuid::from_u128(1)),
         term: Term(1),
         staleness_ms: Some(0),
+        stamp: Default::default(),
+        pending: None,
     }
 }
 

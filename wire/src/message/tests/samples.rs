@@ -7,7 +7,9 @@ use uuid::Uuid;
 
 use super::super::*;
 use crate::bearer::Rights;
-use crate::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Serial, SessionId, Term};
+use crate::id::{
+    GroupId, HolderId, NetworkId, NodeId, Number, Revision, Serial, SessionId, Stamp, Term,
+};
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
 use crate::region::Region;
@@ -63,7 +65,11 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         span: span(values),
         mode: ReadMode::Primary,
     };
-    let bounds = ReadBounds { max_staleness_ms: Some(300), at_least: Revision(1 << 40) };
+    let bounds = ReadBounds {
+        max_staleness_ms: Some(300),
+        at_least: Revision(1 << 40),
+        deposits: vec![(node('d'), Number(7))],
+    };
     vec![
         RequestBody::View,
         RequestBody::Status,
@@ -78,6 +84,13 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
             shard: GroupId(2),
             everywhere: true,
             command: Bytes::from("command"),
+        },
+        RequestBody::Deposit {
+            shard: GroupId(3),
+            stamp: Stamp(1 << 59),
+            again: true,
+            key: Bytes::from("key"),
+            value: Some(Bytes::from("value")),
         },
         RequestBody::Committed { shard: GroupId(2) },
         RequestBody::Reach { shard: GroupId(2), index: 1 << 33 },
@@ -115,6 +128,7 @@ pub(super) fn commands() -> Vec<Command<'static>> {
             session: SessionId(uuid('s')),
             serial: Serial(7),
             settled: Serial(5),
+            after: Stamp(1 << 60),
             condition,
             key: b"\0key\xff",
             operation,
@@ -124,12 +138,18 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         .into_iter()
         .flat_map(|condition| operations().into_iter().map(move |operation| (condition, operation)))
         .map(write);
-    std::iter::once(Command::OpenSession(SessionId(uuid('s')))).chain(writes).collect()
+    let deposited = operations().into_iter().map(|operation| {
+        let (node, number, stamp) = (node('d'), Number(12), Stamp(1 << 61));
+        Command::Deposited(Deposited { node, number, stamp, key: b"key", operation })
+    });
+    let open = std::iter::once(Command::OpenSession(SessionId(uuid('s'))));
+    open.chain(writes).chain(deposited).collect()
 }
 
 fn receipt(level: Level, staleness_ms: Option<u64>) -> Receipt {
     let (shard, revision) = (GroupId(1), Revision(1000));
-    Receipt { shard, revision, level, node: node('a'), term: Term(3), staleness_ms }
+    let (stamp, pending) = (Stamp(99), staleness_ms.map(Number));
+    Receipt { shard, revision, level, node: node('a'), term: Term(3), staleness_ms, stamp, pending }
 }
 
 pub(super) fn node_states() -> Vec<NodeState> {
@@ -198,6 +218,7 @@ fn status() -> NodeStatus {
         log_bytes: 4096,
         fsync_us: 300,
         disk_full: true,
+        pending: 3,
     }
 }
 
@@ -241,7 +262,12 @@ fn measures() -> Measures {
         last_index: 300,
         members: vec![MemberProgress { node: node('b'), matched_index: 299, is_ready: true }],
     };
-    Measures { holds: vec![GroupId(0), GroupId(1)], leads: vec![led], free_bytes: 1 << 40 }
+    Measures {
+        holds: vec![GroupId(0), GroupId(1)],
+        leads: vec![led],
+        free_bytes: 1 << 40,
+        keeps_writes: true,
+    }
 }
 
 pub(super) fn page() -> Page {
@@ -277,6 +303,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::NotPrimary { primary: None },
         conflict(Some(Revision(3))),
         conflict(None),
+        Refusal::Clock { now: Stamp(1 << 58) },
         Refusal::Behind { revision: Revision(5), staleness_ms: None },
         Refusal::SessionExpired,
         Refusal::Invalid("empty key".into()),

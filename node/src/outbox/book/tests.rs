@@ -1,0 +1,195 @@
+//! The outbox against a list that forgets nothing, over a log that may crash at any step.
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+const ME: NodeId = NodeId(Uuid::from_u128(7));
+
+#[derive(Clone, Debug)]
+enum Step {
+    Deposit {
+        key: u8,
+        stamp: u64,
+        value: Option<u8>,
+    },
+    /// The oldest so many of what is on its way to the log arrive there.
+    Sync(usize),
+    /// What is not durable is lost; all else is read back.
+    Crash,
+    /// The primary acknowledges so many of what is sent.
+    Send(usize),
+    /// The replica here catches up with the primary.
+    Settle,
+    /// The log is to be shortened; whether it takes the records, and the purge gets there too.
+    Rewrite {
+        bytes_max: usize,
+        taken: bool,
+        purged: bool,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..3_u8, 1..50_u64, any::<Option<u8>>())
+            .prop_map(|(key, stamp, value)| Step::Deposit { key, stamp, value }),
+        4 => (0..4_usize).prop_map(Step::Sync),
+        1 => Just(Step::Crash),
+        2 => (0..4_usize).prop_map(Step::Send),
+        2 => Just(Step::Settle),
+        1 => (1..2000_usize, any::<bool>(), any::<bool>()).prop_map(|(bytes_max, taken, purged)| {
+            Step::Rewrite { bytes_max, taken, purged }
+        }),
+    ]
+}
+
+/// A log as the outbox uses it.
+#[derive(Default)]
+struct Log {
+    durable: Vec<(u64, Bytes)>,
+    under_way: VecDeque<(u64, Bytes)>,
+    next: u64,
+    purged: u64,
+    mark: Option<Bytes>,
+}
+
+impl Log {
+    fn append(&mut self, index: u64, record: Bytes) {
+        assert_eq!(index, self.next, "indexes follow each other");
+        self.next += 1;
+        self.under_way.push_back((index, record));
+    }
+
+    fn purge(&mut self, (upto, mark): (u64, Bytes)) {
+        assert!(upto < self.next, "only what is there is purged");
+        self.durable.retain(|(index, _)| *index > upto);
+        self.purged = self.purged.max(upto);
+        self.mark = Some(mark);
+    }
+}
+
+/// One write, for the twin.
+#[derive(Clone, Debug, PartialEq)]
+struct Deposit {
+    number: u64,
+    stamp: u64,
+    key: u8,
+    value: Option<u8>,
+    durable: bool,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn nothing_durable_is_lost_and_nothing_is_sent_out_of_order(
+        steps in proptest::collection::vec(step(), 1..80),
+    ) {
+        let mut log = Log { next: 1, ..Log::default() };
+        let mut book = Book::load(ME, 1, Vec::new(), None).unwrap();
+        // Everything that was ever accepted; what the primary took; what is settled.
+        let mut twin: Vec<Deposit> = Vec::new();
+        let (mut taken, mut settled) = (0_u64, 0_u64);
+        for step in steps {
+            match step {
+                Step::Deposit { key, stamp, value } => {
+                    let bytes = value.map(|value| Bytes::from(vec![value]));
+                    let append = book.stage(Stamp(stamp), &Bytes::from(vec![key]), bytes.as_ref());
+                    let number = append.number.0;
+                    prop_assert_eq!(number, twin.last().map_or(0, |last| last.number) + 1);
+                    log.append(append.index, append.command);
+                    twin.push(Deposit { number, stamp, key, value, durable: false });
+                }
+                Step::Sync(count) => {
+                    for _ in 0..count.min(log.under_way.len()) {
+                        log.durable.extend(log.under_way.pop_front());
+                        book.durable();
+                        let next = twin.iter_mut().find(|deposit| !deposit.durable);
+                        next.unwrap().durable = true;
+                    }
+                }
+                Step::Crash => {
+                    log.under_way.clear();
+                    twin.retain(|deposit| deposit.durable);
+                    let last = log.durable.last().map_or(0, |(index, _)| *index);
+                    log.next = last.max(log.purged) + 1;
+                    let records = log.durable.clone();
+                    book = Book::load(ME, log.next, records, log.mark.as_deref()).unwrap();
+                    // What the replica here has is known after a restart too.
+                    if let Some(purge) = book.settle(Number(settled)) {
+                        log.purge(purge);
+                    }
+                }
+                Step::Send(count) => {
+                    for (number, _) in book.window(count, usize::MAX) {
+                        // The shard takes the next one, and knows what it has.
+                        prop_assert!(number.0 <= taken + 1, "{} after {}", number.0, taken);
+                        taken = taken.max(number.0);
+                        book.sent(number);
+                    }
+                }
+                Step::Settle => {
+                    settled = taken;
+                    if let Some(purge) = book.settle(Number(settled)) {
+                        log.purge(purge);
+                    }
+                }
+                Step::Rewrite { bytes_max, taken: log_takes, purged } => {
+                    let moved = book.rewrite(bytes_max);
+                    if !log_takes {
+                        book.stay(moved);
+                    } else if !moved.is_empty() {
+                        for record in moved {
+                            log.append(record.to, record.command);
+                            log.durable.extend(log.under_way.pop_front());
+                        }
+                        if purged {
+                            log.purge(book.purgeable());
+                        }
+                    }
+                }
+            }
+            let here: Vec<&Deposit> =
+                twin.iter().filter(|it| it.durable && it.number > settled).collect();
+            prop_assert_eq!(book.len(), here.len());
+            for key in 0..3_u8 {
+                let latest = here
+                    .iter()
+                    .filter(|it| it.key == key)
+                    .max_by_key(|it| (it.stamp, it.number))
+                    .map(|it| (it.stamp, it.value));
+                let found = book.find(&[key]);
+                let found = found.map(|it| (it.stamp.0, it.value.as_ref().map(|value| value[0])));
+                prop_assert_eq!(found, latest);
+            }
+            for (number, state) in (1..=twin.len() as u64)
+                .flat_map(|number| [settled.saturating_sub(1), settled, taken].map(|it| (number, it)))
+            {
+                let is_here = |number| here.iter().any(|it| it.number == number);
+                let expected = (state + 1..=number).all(is_here);
+                prop_assert_eq!(book.shows(Number(number), Number(state)), expected);
+            }
+            let staged: Vec<&Deposit> = twin.iter().filter(|it| !it.durable).collect();
+            prop_assert_eq!(book.staged.len(), staged.len());
+        }
+    }
+}
+
+#[test]
+fn a_retry_is_found_and_a_stranger_is_not_read() {
+    let mut book = Book::load(ME, 1, Vec::new(), None).unwrap();
+    let (key, value) = (Bytes::from_static(b"k"), Bytes::from_static(b"v"));
+    let append = book.stage(Stamp(5), &key, Some(&value));
+    assert_eq!(book.again(b"k", Stamp(5)), None, "it is not durable yet");
+    book.durable();
+    assert_eq!(book.again(b"k", Stamp(5)), Some(Number(1)));
+    assert_eq!((book.again(b"k", Stamp(4)), book.again(b"k", Stamp(6))), (None, None));
+    assert_eq!(book.find(b"k").unwrap().value.as_deref(), Some(&b"v"[..]));
+
+    let other = NodeId(Uuid::from_u128(8));
+    let read = |me, record| Book::load(me, 2, vec![(1, record)], None).map(drop);
+    assert_eq!(read(ME, append.command.clone()), Ok(()));
+    assert_eq!(read(other, append.command), Err(Malformed));
+    assert_eq!(read(ME, Bytes::from_static(b"rubbish")), Err(Malformed));
+}

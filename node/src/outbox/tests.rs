@@ -1,0 +1,65 @@
+//! Outboxes in a log: what waits moves along with it, and is there after a crash.
+
+use super::*;
+use crate::disk::MemoryDisk;
+use crate::wal::WalOptions;
+
+const ME: NodeId = NodeId(uuid::Uuid::from_u128(7));
+const SHARD: GroupId = GroupId(3);
+const SEGMENT_BYTES: u64 = 64 * 1024;
+const WRITES: u64 = 20;
+
+fn open(disk: Arc<MemoryDisk>) -> (Wal, Outboxes) {
+    let options = WalOptions { segment_bytes: SEGMENT_BYTES, ..WalOptions::default() };
+    let wal = Wal::open(disk, options, Box::new(|_| ())).unwrap();
+    let outboxes = Outboxes::open(ME, wal.clone(), 1 << 30).unwrap();
+    (wal, outboxes)
+}
+
+fn key(number: u64) -> Bytes {
+    Bytes::from(format!("k{number}"))
+}
+
+#[tokio::test]
+async fn what_waits_lets_the_log_be_shortened_and_outlives_a_crash() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (wal, outboxes) = open(Arc::clone(&disk));
+    let (outbox, _) = outboxes.open_for(SHARD).unwrap();
+    for number in 1..=WRITES {
+        let value = Some(Bytes::from(vec![number as u8; 1000]));
+        let taken = Arc::clone(&outbox).deposit(Stamp(number), key(number), value).await;
+        assert_eq!(taken, Ok(Number(number)));
+    }
+    // Some are delivered; then another group writes many times as much as the log may hold.
+    outbox.settle(Number(5));
+    let (other, own) = (wal.group(GroupId(1)), SHARD.outbox());
+    for index in 1..=100 {
+        let (told, durable) = oneshot::channel();
+        let done = Box::new(move |outcome| drop(told.send(outcome)));
+        other.append(vec![(index, Bytes::from(vec![0; 10_000]))], done).unwrap();
+        durable.await.unwrap().unwrap();
+        other.purge(index, Bytes::new(), Box::new(|_| ())).unwrap();
+        let stats = wal.stats();
+        if stats.oldest.iter().any(|(group, _)| *group == own) {
+            outbox.rewrite();
+        }
+        let held = stats.bytes_on_disk / SEGMENT_BYTES;
+        assert!(held <= 6, "it holds {held} segments after {index} entries");
+    }
+    wal.close();
+    drop((outbox, outboxes, wal));
+
+    let (_wal, outboxes) = open(Arc::new(disk.crash(1)));
+    let outbox = outboxes.get(SHARD).unwrap();
+    assert_eq!(outbox.len(), WRITES as usize - 5);
+    for number in 6..=WRITES {
+        let kept = outbox.find(&key(number)).unwrap();
+        assert_eq!((kept.number, kept.stamp), (Number(number), Stamp(number)));
+        assert_eq!(kept.value.unwrap(), vec![number as u8; 1000]);
+    }
+    assert_eq!(outboxes.last_stamp(), Stamp(WRITES));
+    let next = Arc::clone(&outbox).deposit(Stamp(99), key(99), None).await;
+    assert_eq!(next, Ok(Number(WRITES + 1)), "no number is given twice");
+    outbox.settle(Number(WRITES + 1));
+    assert!(outboxes.are_empty());
+}

@@ -1,0 +1,173 @@
+//! What a shard keeps so that eventual writes can come late: when keys were deleted, and how far the
+//! outbox of each node was taken.
+//!
+//! An eventual write is ordered by its stamp, not by its arrival. So a key that was deleted must still know
+//! when: a put of an earlier moment that comes later must not bring it back. Such a *grave* is kept for an
+//! hour of the network's clock, and no longer than there is room; then a write that was away for longer wins
+//! over the delete. And each outbox is taken in the order of its numbers, so that one number for each
+//! node tells what of it is here, for good.
+//!
+//! Both are part of the state: equal on all replicas, in every checkpoint and snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dkv_wire::id::{NodeId, Number, Stamp};
+
+use super::digest::Digest;
+use super::limits;
+use super::rows::{MalformedRow, Table};
+
+/// When keys were deleted.
+#[derive(Debug, Default)]
+pub(super) struct Graves {
+    stamps: BTreeMap<Arc<[u8]>, Stamp>,
+    by_stamp: BTreeSet<(Stamp, Arc<[u8]>)>,
+    bytes: usize,
+    changed: BTreeSet<Arc<[u8]>>,
+}
+
+impl Graves {
+    /// When a key was deleted, if that is known.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Stamp> {
+        self.stamps.get(key).copied()
+    }
+
+    /// A key is deleted.
+    pub(super) fn dig(&mut self, key: Arc<[u8]>, stamp: Stamp, digest: &mut Digest) {
+        self.fill(&key, digest);
+        self.load(Arc::clone(&key), stamp, digest);
+        self.changed.insert(key);
+        while self.bytes > limits::GRAVES_BYTES_MAX {
+            self.fill_oldest(digest);
+        }
+    }
+
+    /// A key is there again.
+    pub(super) fn fill(&mut self, key: &[u8], digest: &mut Digest) {
+        let Some((key, stamp)) = self.stamps.remove_entry(key) else { return };
+        self.bytes -= cost(&key);
+        digest.remove_small(Table::Graves, &key, stamp.0);
+        self.by_stamp.remove(&(stamp, Arc::clone(&key)));
+        self.changed.insert(key);
+    }
+
+    /// Forgets what is too old to be of use.
+    pub(super) fn expire(&mut self, now: Stamp, digest: &mut Digest) {
+        let limit = now.since_1970().saturating_sub(limits::GRAVE_LIFE);
+        let limit = Stamp::at(limit);
+        while self.by_stamp.first().is_some_and(|(stamp, _)| *stamp < limit) {
+            self.fill_oldest(digest);
+        }
+    }
+
+    fn fill_oldest(&mut self, digest: &mut Digest) {
+        if let Some((_, key)) = self.by_stamp.first().cloned() {
+            self.fill(&key, digest);
+        }
+    }
+
+    /// Takes in a row that was read back.
+    pub(super) fn load(&mut self, key: Arc<[u8]>, stamp: Stamp, digest: &mut Digest) {
+        digest.add_small(Table::Graves, &key, stamp.0);
+        self.bytes += cost(&key);
+        self.by_stamp.insert((stamp, Arc::clone(&key)));
+        self.stamps.insert(key, stamp);
+    }
+}
+
+fn cost(key: &[u8]) -> usize {
+    key.len() + limits::GRAVE_OVERHEAD_BYTES
+}
+
+/// How far the outbox of each node was taken.
+#[derive(Debug, Default)]
+pub(super) struct Outboxes {
+    taken: BTreeMap<NodeId, Number>,
+    changed: BTreeSet<NodeId>,
+}
+
+/// What to do with an eventual write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Take it.
+    Now,
+    /// It is here.
+    Before,
+    /// Others come first.
+    Later,
+    /// There is no room for another outbox.
+    Never,
+}
+
+impl Outboxes {
+    /// How far that node's was taken.
+    pub(super) fn taken(&self, node: NodeId) -> Number {
+        self.taken.get(&node).copied().unwrap_or_default()
+    }
+
+    /// Whether a write is the next one of its outbox; if so it counts as taken.
+    pub(super) fn take(&mut self, node: NodeId, number: Number, digest: &mut Digest) -> Turn {
+        let taken = self.taken(node);
+        if number <= taken {
+            return Turn::Before;
+        }
+        if number.0 != taken.0 + 1 {
+            return Turn::Later;
+        }
+        if taken == Number(0) && self.taken.len() >= limits::OUTBOXES_MAX {
+            return Turn::Never;
+        }
+        self.load(node, number, digest);
+        self.changed.insert(node);
+        Turn::Now
+    }
+
+    /// Takes in a row that was read back.
+    pub(super) fn load(&mut self, node: NodeId, number: Number, digest: &mut Digest) {
+        if let Some(before) = self.taken.insert(node, number) {
+            digest.remove_small(Table::Outboxes, node.0.as_bytes(), before.0);
+        }
+        digest.add_small(Table::Outboxes, node.0.as_bytes(), number.0);
+    }
+}
+
+/// Rows of both that changed, encoded.
+pub(super) type SmallRows = Vec<(Table, Vec<u8>, Option<Vec<u8>>)>;
+
+/// The rows that changed since this was last asked.
+pub(super) fn take_changed(graves: &mut Graves, outboxes: &mut Outboxes) -> SmallRows {
+    let number = |number: u64| number.to_le_bytes().to_vec();
+    let dug = std::mem::take(&mut graves.changed).into_iter().map(|key| {
+        let row = graves.get(&key).map(|stamp| number(stamp.0));
+        (Table::Graves, key.to_vec(), row)
+    });
+    let mut rows: SmallRows = dug.collect();
+    for node in std::mem::take(&mut outboxes.changed) {
+        let row = Some(number(outboxes.taken(node).0));
+        rows.push((Table::Outboxes, node.0.as_bytes().to_vec(), row));
+    }
+    rows
+}
+
+/// Has these rows count as changed again.
+pub(super) fn restore_changed(graves: &mut Graves, outboxes: &mut Outboxes, rows: SmallRows) {
+    for (table, key, _) in rows {
+        match (table, node_of(&key)) {
+            (Table::Graves, _) => _ = graves.changed.insert(Arc::from(key)),
+            (_, Ok(node)) => _ = outboxes.changed.insert(node),
+            _ => {}
+        }
+    }
+}
+
+/// How many rows changed.
+pub(super) fn changed_len(graves: &Graves, outboxes: &Outboxes) -> usize {
+    graves.changed.len() + outboxes.changed.len()
+}
+
+/// The node that a row of [`Table::Outboxes`] is about.
+pub(super) fn node_of(key: &[u8]) -> Result<NodeId, MalformedRow> {
+    let id = key.try_into().map_err(|_| MalformedRow("a node id is not of 16 bytes"))?;
+    Ok(NodeId(uuid::Uuid::from_bytes(id)))
+}
