@@ -2,6 +2,9 @@
 # Starts a network of N nodes and its gateway on this machine: /set, /fetch, /query and the rest at
 # HTTP (127.0.0.1:8080). Usage: scripts/start_n_servers.sh [N]; scripts/stop_servers.sh stops all.
 #
+# The first start in a folder creates the network, with four shards for each of its nodes, each of them
+# on three nodes: so no node of many has all the data, and any of three or more may be lost.
+#
 #   DKV       the dkv command       [dkv if it is in the PATH, else target/release/dkv]
 #   DKV_DIR   where everything is   [data/servers]; what is there is gone on with
 #   HTTP      where HTTP is served  [127.0.0.1:8080]
@@ -18,11 +21,15 @@ dkv=${DKV:-$(command -v dkv || echo target/release/dkv)}
 dir=${DKV_DIR:-data/servers}
 server=${SERVER:-127.0.0.1:4400}
 mkdir -p "$dir"
+dir=$(cd "$dir" && pwd)
 if [[ -e $dir/pids ]]; then
     echo "servers run in $dir already; stop them with scripts/stop_servers.sh" >&2
     exit 1
 fi
 : >"$dir/pids"
+if [[ ! -e $dir/config.json ]]; then
+    echo "{ \"data_dir\": \"server\", \"shards\": $((4 * number)) }" >"$dir/config.json"
+fi
 
 # start NAME ARGUMENTS...: waits until the process says that it is ready.
 start() {
@@ -46,7 +53,8 @@ start() {
 }
 
 export DKV_DIR=$dir
-start server server --listen "$server" --data-dir "$dir/server"
+start server server --config "$dir/config.json" --listen "$server"
+server=$(sed -n 's/^ready //p' "$dir/server.out")
 for ((i = 1; i <= number; i++)); do
     start "n$i" node "$server" --name "n$i" --data-dir "$dir/n$i"
 done

@@ -81,6 +81,11 @@ fn groups(figures: &Figures, text: &mut Exposition) {
             family.put(&[("group", &group.group.to_string())], of(group));
         }
     }
+    let mut family =
+        text.gauge("dkv_raft_committed_index", "Last entry that is known here to be committed.");
+    for group in &figures.groups {
+        family.put(&[("group", &group.group.to_string())], group.committed_index);
+    }
     let mut family = text.gauge(
         "dkv_raft_replica_lag_entries",
         "Entries of a leader's log that a member has not acknowledged.",

@@ -7,10 +7,12 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use dkv_api::Client;
+use tokio::sync::Semaphore;
 
 use crate::access::{self, Access, Tokens};
 use crate::args::Args;
 use crate::body::Budget;
+use crate::limits::LISTS_AT_ONCE;
 use crate::metrics::{self, Exposition, Metrics};
 use crate::problem::Problem;
 use crate::store::Store;
@@ -47,6 +49,8 @@ pub(crate) struct Gateway<S> {
     /// Where the network's server is, as it was given.
     pub(crate) network: Arc<str>,
     pub(crate) budget: Budget,
+    /// Turns to make a page of a list.
+    pub(crate) lists: Arc<Semaphore>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) figures: Option<Figures>,
 }
@@ -60,6 +64,7 @@ impl App {
             store,
             network: network.into(),
             budget: Budget::default(),
+            lists: Arc::new(Semaphore::new(LISTS_AT_ONCE)),
             metrics: Arc::clone(&metrics),
             figures,
         };

@@ -4,6 +4,7 @@
 //! its own; and all bodies in memory together, those of answers included, have one budget. What is
 //! over the budget is refused at once: a body that waited for room would hold what it has.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -26,9 +27,20 @@ pub(crate) struct Budget {
 }
 
 /// Room that is taken, until this is dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Held {
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    /// Holds that room too.
+    fn add(&mut self, more: Self) {
+        match (&mut self.permit, more.permit) {
+            (Some(permit), Some(more)) => permit.merge(more),
+            (permit @ None, more) => *permit = more,
+            (Some(_), None) => {}
+        }
+    }
 }
 
 /// Why a body could not be read.
@@ -74,7 +86,7 @@ impl Budget {
     pub(crate) fn take(&self, bytes: usize) -> Result<Held, BodyError> {
         let bytes = u32::try_from(bytes).map_err(|_| BodyError::NoRoom)?;
         match self.bytes.clone().try_acquire_many_owned(bytes) {
-            Ok(permit) => Ok(Held { _permit: Some(permit) }),
+            Ok(permit) => Ok(Held { permit: Some(permit) }),
             Err(_) => Err(BodyError::NoRoom),
         }
     }
@@ -103,7 +115,7 @@ impl Budget {
         if body.size_hint().lower() > limit as u64 {
             return Err(BodyError::TooLong(limit));
         }
-        let mut held: Option<OwnedSemaphorePermit> = None;
+        let mut held = Held::default();
         // Copied, because a part may be a byte that keeps a whole buffer of the connection alive.
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
@@ -114,14 +126,10 @@ impl Budget {
             if data.is_empty() {
                 continue;
             }
-            let Held { _permit: more } = self.take(data.len())?;
-            match (&mut held, more) {
-                (Some(held), Some(more)) => held.merge(more),
-                (held, more) => *held = more,
-            }
+            held.add(self.take(data.len())?);
             whole.extend_from_slice(&data);
         }
-        Ok((whole.freeze(), Held { _permit: held }))
+        Ok((whole.freeze(), held))
     }
 
     /// A body of an answer, which holds its room until it was sent.
@@ -129,8 +137,45 @@ impl Budget {
     /// # Errors
     /// [`BodyError::NoRoom`].
     pub(crate) fn answer(&self, bytes: Bytes) -> Result<Body, BodyError> {
-        let _held = self.take(bytes.len())?;
-        Ok(Body::new(Answer { bytes: Some(bytes), _held }))
+        let mut pieces = Pieces::default();
+        let held = self.take(bytes.len())?;
+        pieces.push_held(bytes, held);
+        Ok(pieces.into_body())
+    }
+}
+
+/// A body of an answer that is put together piece by piece. A long one would otherwise be there twice
+/// before it is sent, once in pieces and once as a whole.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+    held: Held,
+}
+
+impl Pieces {
+    /// Adds a piece so short that it needs no room of its own.
+    pub(crate) fn push(&mut self, piece: impl Into<Bytes>) {
+        self.push_held(piece.into(), Held::default());
+    }
+
+    /// Adds a piece with its room.
+    pub(crate) fn push_held(&mut self, piece: Bytes, held: Held) {
+        if !piece.is_empty() {
+            self.bytes += piece.len();
+            self.pieces.push_back(piece);
+        }
+        self.held.add(held);
+    }
+
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// The body, which holds its room until it was sent.
+    pub(crate) fn into_body(self) -> Body {
+        Body::new(Answer(self))
     }
 }
 
@@ -150,11 +195,8 @@ async fn drain(mut body: Body) {
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
 }
 
-/// See [`Budget::answer`].
-struct Answer {
-    bytes: Option<Bytes>,
-    _held: Held,
-}
+/// See [`Pieces::into_body`].
+struct Answer(Pieces);
 
 impl hyper::body::Body for Answer {
     type Data = Bytes;
@@ -164,15 +206,17 @@ impl hyper::body::Body for Answer {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+        let piece = self.0.pieces.pop_front();
+        self.0.bytes -= piece.as_ref().map_or(0, Bytes::len);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        self.0.pieces.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, Bytes::len) as u64)
+        SizeHint::with_exact(self.0.bytes as u64)
     }
 }
 
@@ -208,6 +252,26 @@ mod tests {
             stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("gone"))]);
         let broken = budget.read(&head, Body::from_stream(broken), 10).await;
         assert_eq!(broken.unwrap_err(), BodyError::Broken);
+        assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_pieces_holds_its_room_until_it_is_gone() {
+        let budget = Budget::default();
+        let mut pieces = Pieces::default();
+        pieces.push("[");
+        for number in 0..3 {
+            let piece = Bytes::from(number.to_string());
+            pieces.push_held(piece, budget.take(1000).unwrap());
+        }
+        pieces.push("");
+        assert_eq!((pieces.len(), budget.bytes.available_permits()), (4, BODIES_BYTES_MAX - 3000));
+        let mut body = pieces.into_body();
+        assert_eq!(body.size_hint().exact(), Some(4));
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!((first.as_ref(), body.size_hint().exact()), (&b"["[..], Some(3)));
+        let rest = body.collect().await.unwrap().to_bytes();
+        assert_eq!(rest.as_ref(), b"012");
         assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
     }
 }

@@ -35,7 +35,8 @@ pub enum WriteCondition {
     Never,
 }
 
-/// What the conditions of a read come to, for a key that exists at `revision`, or does not.
+/// What the conditions of a read come to, for a key that exists at `revision`, or does not. An eventual
+/// write that is not ordered yet is at none, which is zero: it matches `*` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
     /// Answer with the value.
@@ -146,8 +147,8 @@ fn one(text: &str) -> Option<(Tag, &str)> {
         None if after.is_empty() => after,
         None => return None,
     };
-    let ours = opaque.bytes().all(|byte| byte.is_ascii_digit())
-        && (opaque == "0" || !opaque.starts_with('0'));
+    // Revisions begin at one; a value that has none yet has no tag either.
+    let ours = opaque.bytes().all(|byte| byte.is_ascii_digit()) && !opaque.starts_with('0');
     let revision = opaque.parse().ok().filter(|_| ours).map(Revision);
     Some((Tag { weak, revision }, after))
 }
@@ -198,6 +199,9 @@ mod tests {
             (&[("if-none-match", "\"8\"")], Some(7), Serve),
             (&[("if-none-match", "*")], Some(7), NotModified),
             (&[("if-none-match", "*")], None, Serve),
+            (&[("if-none-match", "\"0\"")], Some(0), Serve),
+            (&[("if-match", "\"0\"")], Some(0), Failed),
+            (&[("if-match", "*")], Some(0), Serve),
             (&[("if-match", "\"7\"")], Some(7), Serve),
             (&[("if-match", "W/\"7\"")], Some(7), Failed),
             (&[("if-match", "\"8\", \"9\"")], Some(7), Failed),

@@ -7,8 +7,8 @@
 //! | request | call |
 //! |---|---|
 //! | `GET`, `HEAD /v1/kv/{key}` | a read, strong unless `?consistency=eventual` |
-//! | `PUT /v1/kv/{key}` | a write of the body |
-//! | `DELETE /v1/kv/{key}` | a delete |
+//! | `PUT /v1/kv/{key}` | a write of the body, strong unless it says something else |
+//! | `DELETE /v1/kv/{key}` | a delete, likewise |
 //! | `GET /v1/kv` | a page of a scan, as JSON ([`bytes_json`]) |
 //! | `POST /v1/batch` | many of these, each by itself |
 //! | `GET /v1/status` | the status of the network, as JSON |
@@ -28,13 +28,14 @@
 //! |---|---|
 //! | 200, 304 | read; not modified |
 //! | 201, 204 | written, the key is new; written over, or deleted |
+//! | 202 | an eventual write was taken: it is on the disk of one node, and not ordered yet |
 //! | 400, 404, 405 | not understood; no such key or path; no such method |
 //! | 408 | the body took too long |
 //! | 409, 412 | a condition does not hold; 412 if it was in the header |
 //! | 401, 403, 421 | a token is missing; it is not for this; a page came under a false name |
 //! | 413, 414 | value or key over the limit |
 //! | 503 | not now; nothing was changed, so `Retry-After` |
-//! | 504 | the outcome of a write is not known |
+//! | 504 | the outcome of a write is not known; or it was done, but not everywhere |
 //!
 //! Reading order: plain data in, plain data out ([`percent`], [`query`], [`conditions`], [`receipt`],
 //! [`problem`]); then the handlers, over any [`Store`], behind the rules of who

@@ -4,26 +4,29 @@ use std::time::Duration;
 
 /// Connections at the same time; more wait in the listener's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// Files that the process may have open, if its limit can be raised so far: one for each connection, and
+/// those of whatever else it is.
+pub(crate) const FILES_MAX: u64 = 65_536;
 /// Requests at the same time on one HTTP/2 connection.
 pub(crate) const STREAMS_MAX: u32 = 256;
 /// Longest head of a request: request line and header fields.
 pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Header fields of an HTTP/1 request.
 pub(crate) const HEADERS_MAX: usize = 100;
-/// Time in which the head of an HTTP/1 request must be complete. A connection without a request is
-/// kept for as long.
+/// Time in which the head of an HTTP/1 request must be complete; then the connection is closed. After
+/// an answer it is kept for as long without another request.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that a TLS handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bearer tokens that were good and are remembered.
 pub(crate) const TOKENS_KNOWN_MAX: usize = 1024;
 /// Time after which a connection on which nothing moves is closed.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Silence after which an HTTP/2 peer is pinged, and time that it has to answer.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
 /// See [`PING_EVERY`].
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time in which a body must be complete.
+/// Time in which a body must be complete; whoever needs longer is told.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time that requests under way have when the gateway stops.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +52,10 @@ pub(crate) const LIST_LIMIT_DEFAULT: usize = 100;
 pub(crate) const LIST_LIMIT_MAX: usize = 1000;
 /// A page ends when it has so many bytes of keys and values.
 pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
+/// Pages that are made at the same time; others wait. The scan behind each may hold 16 MiB.
+pub(crate) const LISTS_AT_ONCE: usize = 16;
+/// Time that they wait.
+pub(crate) const LIST_TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest body of a batch.
 pub(crate) const BATCH_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Operations of a batch.
@@ -88,6 +95,10 @@ const _: () = {
     assert!(VALUE_BYTES_MAX * 8 <= BODIES_BYTES_MAX);
     assert!(3 * dkv_wire::limits::KEY_BYTES_MAX + QUERY_BYTES_MAX < HEAD_BYTES_MAX);
     assert!(KVS_VALUE_BYTES_MAX <= dkv_wire::limits::VALUE_BYTES_DEFAULT);
+    // Or the connection would end before anybody is told why.
+    assert!(HEAD_TIMEOUT.as_secs() < IDLE_TIMEOUT.as_secs());
+    assert!(BODY_TIMEOUT.as_secs() < IDLE_TIMEOUT.as_secs());
+    assert!(CONNECTIONS_MAX as u64 * 2 < FILES_MAX);
     assert!(FORWARD_IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
     assert!(PAGE_BYTES + VALUE_BYTES_MAX < BODIES_BYTES_MAX);
     assert!(BATCH_BODY_BYTES_MAX + BATCH_ANSWER_BYTES_MAX < BODIES_BYTES_MAX);

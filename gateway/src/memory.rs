@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use dkv_api::{
-    Condition, Error, GroupId, Level, NetworkStatus, NodeId, Pair, ReadOptions, Receipt, Revision,
-    ScanOptions, Term, Uuid, Value, WriteOptions, Written,
+    Condition, Error, GroupId, Level, NetworkStatus, NodeId, Number, Pair, ReadOptions, Receipt,
+    Revision, ScanOptions, Term, Uuid, Value, WriteOptions, Written,
 };
 use futures::stream::{self, Stream};
 use http_body_util::BodyExt;
@@ -78,6 +78,15 @@ impl Memory {
     ) -> Result<Written, Error> {
         let inner = &mut *self.inner.lock().unwrap();
         check(inner, key)?;
+        if options.level == Level::Eventual {
+            if options.condition != Condition::Always {
+                return Err(Error::Invalid("no condition".into()));
+            }
+            // It is never ordered.
+            let (pending, revision) = (Some(Number(7)), 0);
+            let receipt = Receipt { pending, ..receipt(revision, Level::Eventual) };
+            return Ok(Written { receipt, existed: false });
+        }
         let current = inner.values.get(key).map(|(_, revision)| Revision(*revision));
         let holds = match options.condition {
             Condition::Always => true,
@@ -97,7 +106,11 @@ impl Memory {
             Some(value) => drop(inner.values.insert(key.to_vec(), (value, inner.revision))),
             None => drop(inner.values.remove(key)),
         }
-        let receipt = receipt(inner.revision, Level::Strong);
+        let receipt = receipt(inner.revision, options.level);
+        if options.level == Level::All && key == b"not everywhere" {
+            let written = Written { receipt, existed: current.is_some() };
+            return Err(Error::Incomplete { written, missing: vec!["n3".into()] });
+        }
         Ok(Written { receipt, existed: current.is_some() })
     }
 }

@@ -1,8 +1,9 @@
 //! What goes wrong, as problem details (RFC 9457).
 //!
 //! A problem has no type of its own (`about:blank`), so its title is that of the status. Beside the
-//! members of the standard it has `code`, a word for programs, and `effect`: `none`, or `unknown`
-//! where the request may have had one, or may yet.
+//! members of the standard it has `code`, a word for programs, and `effect`: `none`; `unknown` where
+//! the request may have had one, or may yet; or `done`, where a write was done and what else was asked of it
+//! was not.
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY_AFTER};
@@ -24,14 +25,36 @@ pub struct Problem {
     pub code: &'static str,
     /// A line for people.
     pub detail: String,
-    /// Whether it may have had an effect.
-    pub effect_unknown: bool,
+    /// Whether it has had an effect.
+    pub effect: Effect,
     receipt: Option<Box<Receipt>>,
     current: Option<Revision>,
     /// `Allow`.
     allowed: Option<&'static str>,
     /// `Retry-After`.
     again: bool,
+}
+
+/// Whether a request that went wrong has changed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It has not, and will not.
+    None,
+    /// Nobody knows.
+    Unknown,
+    /// It has.
+    Done,
+}
+
+impl Effect {
+    /// As the document has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Unknown => "unknown",
+            Self::Done => "done",
+        }
+    }
 }
 
 impl Problem {
@@ -41,7 +64,7 @@ impl Problem {
             status,
             code,
             detail: detail.into(),
-            effect_unknown: false,
+            effect: Effect::None,
             receipt: None,
             current: None,
             allowed: None,
@@ -125,13 +148,12 @@ impl Problem {
                     "it is not known whether the write was done, or will be: {why}; read the key to see"
                 );
                 let problem = Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", detail);
-                Self { effect_unknown: true, ..problem }
+                Self { effect: Effect::Unknown, ..problem }
             }
             Error::Incomplete { written, .. } => {
-                // It was done; what is unknown is only who has it by now.
                 let problem = Self::new(StatusCode::GATEWAY_TIMEOUT, "incomplete", text);
                 let receipt = Some(Box::new(written.receipt));
-                Self { receipt, effect_unknown: true, ..problem }
+                Self { receipt, effect: Effect::Done, ..problem }
             }
             Error::Denied(why) => Self::new(StatusCode::FORBIDDEN, "denied", why),
         }
@@ -145,7 +167,7 @@ impl Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
             "code": self.code,
-            "effect": if self.effect_unknown { "unknown" } else { "none" },
+            "effect": self.effect.word(),
         });
         if let Some(current) = self.current {
             document["current_revision"] = current.0.into();

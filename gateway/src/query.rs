@@ -35,7 +35,7 @@ impl ReadQuery {
         for field in fields(query) {
             let (name, value) = field?;
             match name {
-                "consistency" => parsed.level = level(value)?,
+                "consistency" => parsed.level = level_of_key(value)?,
                 "max_staleness" => {
                     parsed.max_staleness = Some(Duration::from_millis(number(name, value)?));
                 }
@@ -58,6 +58,21 @@ impl ReadQuery {
         let Self { max_staleness, at_least, .. } = *self;
         ReadOptions { max_staleness, at_least, ..options }
     }
+}
+
+/// `consistency` of a write: what its answer must guarantee.
+///
+/// # Errors
+/// What is wrong with the query, in one line.
+pub fn level_of_write(query: Option<&str>) -> Result<Level, String> {
+    let mut asked = Level::Strong;
+    for field in fields(query) {
+        match field? {
+            ("consistency", value) => asked = level_of_key(value)?,
+            _ => return Err("the query of a write may have consistency only".into()),
+        }
+    }
+    Ok(asked)
 }
 
 /// Which keys to list, and how.
@@ -153,6 +168,13 @@ fn fields(query: Option<&str>) -> impl Iterator<Item = Result<(&str, &str), Stri
     long.into_iter().chain(fields)
 }
 
+fn level_of_key(value: &str) -> Result<Level, String> {
+    match value {
+        "all" => Ok(Level::All),
+        other => level(other).map_err(|_| "consistency must be strong, eventual or all".into()),
+    }
+}
+
 fn level(value: &str) -> Result<Level, String> {
     match value {
         "strong" => Ok(Level::Strong),
@@ -193,6 +215,19 @@ mod tests {
         assert_eq!((list.limit, list.values, list.level), (7, false, Level::Strong));
         for wrong in ["limit=0", "limit=1001", "prefix=%f", "values=1", "encoding=hex", "other=1"] {
             assert!(ListQuery::parse(Some(wrong)).is_err(), "{wrong}");
+        }
+        assert!(ListQuery::parse(Some("consistency=all")).is_err());
+        assert_eq!(parse("consistency=all").unwrap().level, Level::All);
+        for (query, level) in [
+            (None, Level::Strong),
+            (Some("consistency=strong"), Level::Strong),
+            (Some("consistency=eventual"), Level::Eventual),
+            (Some("consistency=all"), Level::All),
+        ] {
+            assert_eq!(level_of_write(query), Ok(level));
+        }
+        for wrong in ["consistency=session", "consistency", "at_least=1", "consistency=all&x=1"] {
+            assert!(level_of_write(Some(wrong)).is_err(), "{wrong}");
         }
         let long = format!("prefix={}", "k".repeat(4097));
         assert!(ListQuery::parse(Some(&long)).is_err());

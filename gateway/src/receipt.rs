@@ -8,6 +8,7 @@
 //! | `Dkv-Node` | id of the node that answered |
 //! | `Dkv-Level` | the level that was given |
 //! | `Dkv-Staleness-Ms` | how old the answer may be; left out if the node cannot know |
+//! | `Dkv-Pending` | of an eventual write that is not ordered yet, and so has no revision: its number in the outbox of the node |
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use dkv_api::Receipt;
@@ -19,7 +20,10 @@ pub fn insert(headers: &mut HeaderMap, receipt: &Receipt) {
             headers.insert(HeaderName::from_static(name), value);
         }
     };
-    put("dkv-revision", receipt.revision.to_string());
+    match receipt.pending {
+        None => put("dkv-revision", receipt.revision.to_string()),
+        Some(number) => put("dkv-pending", number.to_string()),
+    }
     put("dkv-shard", receipt.shard.to_string());
     put("dkv-term", receipt.term.to_string());
     put("dkv-node", receipt.node.to_string());

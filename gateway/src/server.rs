@@ -1,5 +1,8 @@
 //! Listening: connections, TLS, their bounds, and a stop in good order.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,8 +27,8 @@ use crate::app::App;
 use crate::args::{Args, is_loopback};
 use crate::idle::Watched;
 use crate::limits::{
-    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, IDLE_TIMEOUT,
-    PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
+    CONNECTIONS_MAX, FILES_MAX, HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX,
+    IDLE_TIMEOUT, PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
 };
 use crate::metrics::Metrics;
 
@@ -64,6 +68,7 @@ pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    connections_max: usize,
 }
 
 impl Listener {
@@ -78,10 +83,11 @@ impl Listener {
             _ if is_loopback(address) || args.without_tls || args.without_authentication => None,
             _ => return Err(ListenError::Plain(address)),
         };
+        allow_files();
         let fail = |source| ListenError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address, tls })
+        Ok(Self { listener, address, tls, connections_max: CONNECTIONS_MAX })
     }
 
     /// Where it listens.
@@ -93,7 +99,7 @@ impl Listener {
     pub async fn serve(self, app: App, stop: impl Future<Output = ()>) {
         let serving = Arc::new(Serving { builder: builder(), app, tls: self.tls });
         let graceful = GracefulShutdown::new();
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let slots = Arc::new(Semaphore::new(self.connections_max));
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepting = async {
@@ -176,6 +182,19 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.ended();
+    }
+}
+
+/// Raises the number of files that this process may have open: what is usual, 1024, was meant for
+/// programs that could not count further, and would end accepting long before our own bound does.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(FILES_MAX, |most| most.min(FILES_MAX));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), ..limit };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            debug!(%error, "the number of open files stays as it is");
+        }
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Figures {
 pub struct GroupFigures {
     /// Which.
     pub group: GroupId,
+    /// Last entry that this node knows to be committed.
+    pub committed_index: u64,
     /// How often another leader, or the same in another term, was seen since the start.
     pub leader_changes: u64,
     /// Writes that wait for a batch.

@@ -101,6 +101,13 @@ impl Dkv {
         client.timeout(REQUEST_TIMEOUT).connect().await.map_err(|error| error.to_string())
     }
 
+    /// Starts a gateway before the network, and tells where it listens.
+    #[cfg(feature = "peers")]
+    pub(super) fn gateway(&mut self) -> Result<String, String> {
+        let address = self.address.clone();
+        self.spawn("gateway", &["gateway", &address, "--http", "127.0.0.1:0"])
+    }
+
     fn spawn(&mut self, name: &str, args: &[&str]) -> Result<String, String> {
         let mut command = Command::new(&self.program);
         command.args(args).env("DKV_HOME", self.processes.path("home"));

@@ -53,7 +53,17 @@ impl Etcd {
     }
 
     fn endpoint(&self, index: usize) -> String {
-        format!("http://127.0.0.1:{}", self.client_ports[index])
+        format!("http://{}", self.address(index))
+    }
+
+    fn address(&self, index: usize) -> String {
+        format!("127.0.0.1:{}", self.client_ports[index])
+    }
+
+    /// Where the leader listens for clients.
+    pub(super) async fn leading_address(&self) -> Result<String, String> {
+        let (leader, _) = self.status().await?;
+        Ok(self.address(leader))
     }
 
     fn endpoints(&self) -> Vec<String> {

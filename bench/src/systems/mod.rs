@@ -5,13 +5,18 @@
 //! which system it measures.
 //!
 //! Every system keeps three copies and answers a write once a majority has it on disk, except the
-//! two of Valkey: one process, with every write synced, or with nothing kept at all.
+//! two of Valkey: one process, with every write synced, or with nothing kept at all; and nginx, which
+//! is no store.
 
 mod dkv;
 #[cfg(feature = "peers")]
 mod etcd;
 #[cfg(feature = "peers")]
+mod http;
+#[cfg(feature = "peers")]
 mod nats;
+#[cfg(feature = "peers")]
+mod nginx;
 mod processes;
 #[cfg(feature = "peers")]
 mod valkey;
@@ -47,10 +52,16 @@ pub(crate) enum Kind {
     Valkey,
     /// Valkey, one process, nothing on disk
     ValkeyMemory,
+    /// This repository's, asked over HTTP through a gateway
+    DkvHttp,
+    /// etcd, asked over HTTP through the gateway that it has
+    EtcdHttp,
+    /// nginx with files, which it does not sync: the limit of what a server of HTTP does
+    Nginx,
 }
 
 impl Kind {
-    /// All of them.
+    /// All that have clients of their own kind.
     pub(crate) const ALL: [Self; 5] =
         [Self::Dkv, Self::Etcd, Self::Nats, Self::Valkey, Self::ValkeyMemory];
 
@@ -62,12 +73,19 @@ impl Kind {
             Self::Nats => "nats",
             Self::Valkey => "valkey",
             Self::ValkeyMemory => "valkey-memory",
+            Self::DkvHttp => "dkv-http",
+            Self::EtcdHttp => "etcd-http",
+            Self::Nginx => "nginx",
         }
     }
 
     /// Whether its clients can do this work at all.
     pub(crate) fn offers(self, work: Work) -> bool {
-        !work.mix().has_scans() || matches!(self, Self::Dkv | Self::Etcd)
+        match self {
+            Self::Dkv | Self::Etcd => true,
+            Self::Nats | Self::Valkey | Self::ValkeyMemory => !work.mix().has_scans(),
+            Self::DkvHttp | Self::EtcdHttp | Self::Nginx => work.mix().is_puts_and_gets(),
+        }
     }
 
     /// Whether another process takes over when one is lost.
@@ -167,6 +185,12 @@ pub(crate) async fn start(kind: Kind, place: &Place) -> Result<Box<dyn System>, 
             let synced = kind == Kind::Valkey;
             valkey::Valkey::start(place, synced).await.map(|system| Box::new(system) as _)
         }
+        #[cfg(feature = "peers")]
+        Kind::DkvHttp => http::Http::dkv(place).await.map(|system| Box::new(system) as _),
+        #[cfg(feature = "peers")]
+        Kind::EtcdHttp => http::Http::etcd(place).await.map(|system| Box::new(system) as _),
+        #[cfg(feature = "peers")]
+        Kind::Nginx => http::Http::nginx(place).await.map(|system| Box::new(system) as _),
         #[cfg(not(feature = "peers"))]
         _ => Err("this program was built without `--features peers`".into()),
     };
@@ -176,16 +200,22 @@ pub(crate) async fn start(kind: Kind, place: &Place) -> Result<Box<dyn System>, 
 /// What a system says of its version.
 pub(crate) fn version(kind: Kind, place: &Place) -> String {
     let program = match kind {
-        Kind::Dkv => Dkv::program(place),
-        Kind::Etcd => Ok(program(place, "etcd")),
+        Kind::Dkv | Kind::DkvHttp => Dkv::program(place),
+        Kind::Etcd | Kind::EtcdHttp => Ok(program(place, "etcd")),
+        Kind::Nginx => Ok("nginx".into()),
         Kind::Nats => Ok(program(place, "nats-server")),
         Kind::Valkey | Kind::ValkeyMemory => Ok(program(place, "valkey-server")),
     };
     let output = program.and_then(|program| {
-        let run = std::process::Command::new(program).arg("--version").output();
+        let flag = if kind == Kind::Nginx { "-v" } else { "--version" };
+        let run = std::process::Command::new(program).arg(flag).output();
         run.map_err(|error| error.to_string())
     });
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let text = output.map(|output| {
+        // nginx calls it an error.
+        let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+        String::from_utf8_lossy(&said).into_owned()
+    });
     text.ok().and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_default()
 }
 

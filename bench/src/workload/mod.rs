@@ -155,6 +155,11 @@ impl Mix {
     pub(crate) fn has_scans(&self) -> bool {
         self.scan > 0
     }
+
+    /// Whether a system that knows nothing but puts and gets can do it.
+    pub(crate) fn is_puts_and_gets(&self) -> bool {
+        self.scan == 0 && self.read_modify_write == 0
+    }
 }
 
 /// What all clients of one measurement share.

@@ -31,7 +31,7 @@ fn kind(method: &Method, path: &str) -> usize {
     let name = match path {
         "/v1/kv" => "list",
         "/v1/batch" => "batch",
-        "/v1/status" | "/v1/traffic" | "/v1/me" => "status",
+        "/v1/status" | "/v1/traffic" => "status",
         "/livez" | "/readyz" => "health",
         "/metrics" => "metrics",
         "/" | "/openapi.json" => "page",
@@ -91,6 +91,12 @@ impl Metrics {
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Connections that are open.
+    pub(crate) fn open(&self) -> u64 {
+        let ended = self.ended.load(Ordering::Relaxed);
+        self.accepted.load(Ordering::Relaxed).saturating_sub(ended)
+    }
+
     pub(crate) fn received(&self, bytes: usize) {
         self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -127,9 +133,7 @@ impl Metrics {
             .put(&[], load(&self.under_way));
         text.counter("dkv_http_connections_total", "Connections that were accepted.")
             .put(&[], load(&self.accepted));
-        let ended = load(&self.ended);
-        text.gauge("dkv_http_connections", "Connections that are open.")
-            .put(&[], load(&self.accepted).saturating_sub(ended));
+        text.gauge("dkv_http_connections", "Connections that are open.").put(&[], self.open());
         text.counter("dkv_http_received_bytes_total", "Bytes that came over connections.")
             .put(&[], load(&self.received_bytes));
         text.counter("dkv_http_sent_bytes_total", "Bytes that went over connections.")

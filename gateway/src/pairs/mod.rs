@@ -30,7 +30,7 @@ use axum::extract::State;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use axum::routing::any;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::app::Gateway;
 use crate::limits::{PAIRS_BODY_BYTES_MAX, PAIRS_KEYS_MAX, RETRY_AFTER_S};
@@ -128,9 +128,8 @@ fn refuse(status: StatusCode, error: &str) -> Response<Body> {
 }
 
 /// 200, or 206 if something is missing.
-fn partial(whole: bool, body: Value) -> (StatusCode, String) {
-    let status = if whole { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
-    (status, body.to_string())
+fn status(whole: bool) -> StatusCode {
+    if whole { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT }
 }
 
 fn answer(status: StatusCode, body: Body) -> Response<Body> {

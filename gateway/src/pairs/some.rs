@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
+use bytes::Bytes;
 use dkv_api::{Condition, Error, ReadOptions};
 use futures::future;
 use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
 
 use super::format::{Item, Pair};
-use super::{answer, partial, refuse};
+use super::{answer, refuse, status};
 use crate::app::Gateway;
+use crate::body::Pieces;
 use crate::limits::{PAIRS_ANSWER_BYTES_MAX, PAIRS_AT_ONCE};
 use crate::store::Store;
 
@@ -43,8 +45,8 @@ pub(super) async fn set<S: Store>(gateway: &Gateway<S>, pairs: Vec<Pair>) -> Ans
         .collect();
     let added = count - failed.len();
     let whole = failed.is_empty();
-    let (status, text) = partial(whole, json!([{ "keys_added": added, "keys_failed": failed }]));
-    Ok(answer(status, Body::from(text)))
+    let text = json!([{ "keys_added": added, "keys_failed": failed }]).to_string();
+    Ok(answer(status(whole), Body::from(text)))
 }
 
 /// Stores pairs, and tells which keys failed.
@@ -113,33 +115,31 @@ async fn look_up<S: Store>(
         })
         .collect();
     let mut reads = stream::iter(reads).buffered(PAIRS_AT_ONCE);
-    let (mut elements, mut whole, mut bytes, mut held) = (Vec::new(), true, 0_usize, Vec::new());
+    let (mut elements, mut count, mut whole) = (Pieces::default(), 0, true);
     let (mut unread, mut why_unread) = (0, String::new());
+    elements.push("[");
     while let Some((key, found)) = reads.next().await {
-        let size =
-            key.data.len() + if let Found::Value(item) = &found { item.data.len() } else { 0 };
-        bytes += size;
-        if bytes > PAIRS_ANSWER_BYTES_MAX {
-            let why = "the answer would be too long: ask for fewer keys";
-            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, why));
-        }
-        let room = gateway.budget.take(size);
-        held.push(room.map_err(|error| refuse(error.status(), &error.to_string()))?);
         if let Found::Unread(why) = &found {
             unread += 1;
             why_unread.clone_from(why);
         }
         let (good, element) = element(key, found);
-        whole &= good;
-        elements.push(element);
+        let comma = if count > 0 { "," } else { "" };
+        let text = Bytes::from(format!("{comma}{element}"));
+        if elements.len() + text.len() > PAIRS_ANSWER_BYTES_MAX {
+            let why = "the answer would be too long: ask for fewer keys";
+            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, why));
+        }
+        let room = gateway.budget.take(text.len());
+        let room = room.map_err(|error| refuse(error.status(), &error.to_string()))?;
+        elements.push_held(text, room);
+        (count, whole) = (count + 1, whole & good);
     }
-    if unread > 0 && unread == elements.len() {
+    if unread > 0 && unread == count {
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, &why_unread));
     }
-    let (status, text) = partial(whole, Value::Array(elements));
-    drop(held);
-    let body = gateway.budget.answer(text.into());
-    Ok(answer(status, body.map_err(|error| refuse(error.status(), &error.to_string()))?))
+    elements.push("]");
+    Ok(answer(status(whole), elements.into_body()))
 }
 
 async fn find<S: Store>(store: &S, key: &Item) -> Found {

@@ -12,14 +12,15 @@ use axum::extract::State;
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use dkv_api::{Condition, ReadOptions, Receipt, Revision};
+use dkv_api::{Condition, ReadOptions, Receipt, Revision, WriteOptions, Written};
 use futures::stream::{self, StreamExt};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::document;
+use super::kv::written_status;
 use crate::app::Gateway;
-use crate::body::Held;
+use crate::body::{Held, Pieces};
 use crate::bytes_json::{self, Shown};
 use crate::limits::{
     BATCH_ANSWER_BYTES_MAX, BATCH_AT_ONCE, BATCH_BODY_BYTES_MAX, BATCH_OPERATIONS_MAX,
@@ -107,6 +108,17 @@ enum When {
 enum Level {
     Strong,
     Eventual,
+    All,
+}
+
+impl From<Level> for dkv_api::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Strong => Self::Strong,
+            Level::Eventual => Self::Eventual,
+            Level::All => Self::All,
+        }
+    }
 }
 
 /// An operation that has been checked.
@@ -117,8 +129,8 @@ struct Checked {
 
 enum Action {
     Get(ReadOptions),
-    Put(Bytes, Condition),
-    Delete(Condition),
+    Put(Bytes, WriteOptions),
+    Delete(WriteOptions),
 }
 
 /// Answers a batch.
@@ -166,25 +178,31 @@ async fn run<S: Store>(
         .map(|(key, actions)| one_key(gateway.clone(), key, actions, shown))
         .collect();
     let mut keys = stream::iter(keys).buffer_unordered(BATCH_AT_ONCE);
-    let (mut results, mut bytes, mut rooms) = (vec![Value::Null; count], 0, Vec::new());
+    let mut results: Vec<(Bytes, Held)> = Vec::new();
+    results.resize_with(count, Default::default);
+    let mut bytes = 0;
     while let Some(done) = keys.next().await {
-        for Done { index, mut result, bytes: size, room } in done {
-            bytes += size;
-            if bytes > BATCH_ANSWER_BYTES_MAX {
+        for Done { index, mut text, mut room } in done {
+            if bytes + text.len() > BATCH_ANSWER_BYTES_MAX {
                 // What was written stays written, so the others are answered all the same.
                 let status = StatusCode::PAYLOAD_TOO_LARGE;
                 let why = "the values of this batch are too long together: ask for fewer";
-                result = Problem::new(status, "answer-too-large", why).document();
-                bytes -= size;
+                let problem = Problem::new(status, "answer-too-large", why).document();
+                (text, room) = (problem.to_string().into(), Held::default());
             }
-            rooms.extend(room);
-            results[index] = result;
+            bytes += text.len();
+            results[index] = (text, room);
         }
     }
     drop(held);
-    let text = json!({ "results": results }).to_string();
-    let body = gateway.budget.answer(text.into());
-    Ok(document("application/json", body.map_err(|error| Problem::unavailable(error.to_string()))?))
+    let mut answer = Pieces::default();
+    answer.push("{\"results\":[");
+    for (index, (text, room)) in results.into_iter().enumerate() {
+        answer.push(if index > 0 { "," } else { "" });
+        answer.push_held(text, room);
+    }
+    answer.push("]}");
+    Ok(document("application/json", answer.into_body()))
 }
 
 fn check(operation: Operation) -> Result<Checked, String> {
@@ -202,18 +220,16 @@ fn check(operation: Operation) -> Result<Checked, String> {
         (None, Some(Whole(revision))) => Some(Condition::Revision(Revision(revision))),
         (Some(_), Some(_)) => return Err("there is if or if_revision, not both".into()),
     };
+    let level = consistency.map_or(dkv_api::Level::Strong, Into::into);
+    let has_condition = condition.is_some();
+    let condition = condition.unwrap_or(Condition::Always);
+    let options = WriteOptions { level, condition, ..WriteOptions::default() };
     let action = match (op, value) {
-        (Kind::Get, None) if condition.is_none() => Action::Get(match consistency {
-            Some(Level::Eventual) => ReadOptions::eventual(),
-            _ => ReadOptions::default(),
-        }),
+        (Kind::Get, None) if !has_condition => Action::Get(level.into()),
         (Kind::Get, _) => return Err("a get has neither a value nor a condition".into()),
-        _ if consistency.is_some() => return Err("consistency is for a get".into()),
-        (Kind::Put, Some(value)) => {
-            Action::Put(value.into(), condition.unwrap_or(Condition::Always))
-        }
+        (Kind::Put, Some(value)) => Action::Put(value.into(), options),
         (Kind::Put, None) => return Err("the value is missing".into()),
-        (Kind::Delete, None) => Action::Delete(condition.unwrap_or(Condition::Always)),
+        (Kind::Delete, None) => Action::Delete(options),
         (Kind::Delete, Some(_)) => return Err("a delete has no value".into()),
     };
     Ok(Checked { key, action })
@@ -222,10 +238,16 @@ fn check(operation: Operation) -> Result<Checked, String> {
 /// What came of one operation.
 struct Done {
     index: usize,
-    result: Value,
-    /// Of the value that it shows.
-    bytes: usize,
-    room: Option<Held>,
+    /// The result.
+    text: Bytes,
+    /// Of the value that it shows, if it shows one.
+    room: Held,
+}
+
+impl Done {
+    fn short(index: usize, result: &Value) -> Self {
+        Self { index, text: result.to_string().into(), room: Held::default() }
+    }
 }
 
 /// Does the operations of one key, one after the other.
@@ -236,52 +258,55 @@ async fn one_key<S: Store>(
     shown: Shown,
 ) -> Vec<Done> {
     let mut done = Vec::with_capacity(actions.len());
-    let short = |index, result| Done { index, result, bytes: 0, room: None };
     for (index, action) in actions {
         let written = match action {
             Action::Get(options) => {
-                done.push(match gateway.store.read(&key, options).await {
-                    Err(error) => short(index, Problem::from_error(error, false).document()),
-                    Ok(read) => match gateway.budget.take(read.value.len()) {
-                        Err(error) => {
-                            short(index, Problem::unavailable(error.to_string()).document())
-                        }
-                        Ok(room) => {
-                            let mut result = about(StatusCode::OK, &read.receipt);
-                            bytes_json::put(&mut result, "value", &read.value, shown);
-                            let (bytes, room) = (read.value.len(), Some(room));
-                            Done { index, result: Value::Object(result), bytes, room }
-                        }
-                    },
+                let read = gateway.store.read(&key, options).await;
+                let found = read.map_err(|error| Problem::from_error(error, false));
+                let shown = found.and_then(|read| show(&gateway, &read, shown));
+                done.push(match shown {
+                    Ok((text, room)) => Done { index, text, room },
+                    Err(problem) => Done::short(index, &problem.document()),
                 });
                 continue;
             }
-            Action::Put(value, condition) => {
-                let written = gateway.store.write(&key, value, condition.into()).await;
-                let status = |existed| match existed {
-                    true => StatusCode::NO_CONTENT,
-                    false => StatusCode::CREATED,
-                };
-                written.map(|written| (status(written.existed), written.receipt))
-            }
-            Action::Delete(condition) => {
-                let deleted = gateway.store.delete(&key, condition.into()).await;
-                deleted.map(|deleted| (StatusCode::NO_CONTENT, deleted.receipt))
+            Action::Put(value, options) => gateway.store.write(&key, value, options).await,
+            Action::Delete(options) => {
+                let deleted = gateway.store.delete(&key, options).await;
+                deleted.map(|deleted| Written { existed: true, ..deleted })
             }
         };
         let result = match written {
-            Ok((status, receipt)) => Value::Object(about(status, &receipt)),
+            Ok(Written { receipt, existed }) => {
+                Value::Object(about(written_status(&receipt, existed), &receipt))
+            }
             Err(error) => Problem::from_error(error, false).document(),
         };
-        done.push(short(index, result));
+        done.push(Done::short(index, &result));
     }
     done
+}
+
+/// The result of a get, with its room.
+fn show<S: Store>(
+    gateway: &Gateway<S>,
+    read: &dkv_api::Value,
+    shown: Shown,
+) -> Result<(Bytes, Held), Problem> {
+    let mut result = about(StatusCode::OK, &read.receipt);
+    bytes_json::put(&mut result, "value", &read.value, shown);
+    let text = Bytes::from(Value::Object(result).to_string());
+    let room = gateway.budget.take(text.len());
+    Ok((text, room.map_err(|error| Problem::unavailable(error.to_string()))?))
 }
 
 fn about(status: StatusCode, receipt: &Receipt) -> Map<String, Value> {
     let mut result = Map::new();
     result.insert("status".into(), status.as_u16().into());
-    result.insert("revision".into(), receipt.revision.0.into());
+    match receipt.pending {
+        None => result.insert("revision".into(), receipt.revision.0.into()),
+        Some(number) => result.insert("pending".into(), number.0.into()),
+    };
     result.insert("shard".into(), receipt.shard.0.into());
     result
 }

@@ -6,7 +6,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIO
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
-use dkv_api::{Condition, Error, Receipt, Written};
+use dkv_api::{Condition, Error, Level, Receipt, WriteOptions, Written};
 
 use crate::app::Gateway;
 use crate::conditions::{self, ReadConditions, ReadOutcome, WriteCondition};
@@ -87,7 +87,7 @@ async fn put<S: Store>(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let key = key_of(head)?;
-    query::expect_none(head.uri.query()).map_err(Problem::invalid)?;
+    let level = query::level_of_write(head.uri.query()).map_err(Problem::invalid)?;
     if key.len() > dkv_wire::limits::KEY_BYTES_MAX {
         let (bytes, limit) = (key.len() as u64, dkv_wire::limits::KEY_BYTES_MAX as u64);
         let error = Error::TooLarge { what: "key".into(), bytes, limit };
@@ -96,35 +96,48 @@ async fn put<S: Store>(
     if head.headers.contains_key(axum::http::header::CONTENT_RANGE) {
         return Err(Problem::invalid("a value is written as a whole, without Content-Range"));
     }
-    let condition = condition_of(head)?;
+    let options = options_of(head, level)?;
     let read = gateway.budget.read(head, body, VALUE_BYTES_MAX).await;
     let (value, _held) = read.map_err(Problem::of_body)?;
-    let written = gateway.store.write(&key, value, condition.into()).await;
-    let Written { receipt, existed } =
-        written.map_err(|error| Problem::from_error(error, condition != Condition::Always))?;
+    let written = gateway.store.write(&key, value, options).await;
+    let Written { receipt, existed } = written.map_err(|error| failed(error, options))?;
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = if existed { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
+    *response.status_mut() = written_status(&receipt, existed);
     about(&mut response, &receipt);
     Ok(response)
 }
 
 async fn delete<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Body>, Problem> {
     let key = key_of(head)?;
-    query::expect_none(head.uri.query()).map_err(Problem::invalid)?;
-    let condition = condition_of(head)?;
-    let deleted = gateway.store.delete(&key, condition.into()).await;
-    let Written { receipt, .. } =
-        deleted.map_err(|error| Problem::from_error(error, condition != Condition::Always))?;
+    let level = query::level_of_write(head.uri.query()).map_err(Problem::invalid)?;
+    let options = options_of(head, level)?;
+    let deleted = gateway.store.delete(&key, options).await;
+    let Written { receipt, .. } = deleted.map_err(|error| failed(error, options))?;
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.status_mut() = written_status(&receipt, true);
     receipt::insert(response.headers_mut(), &receipt);
     Ok(response)
 }
 
-fn condition_of(head: &Parts) -> Result<Condition, Problem> {
+fn options_of(head: &Parts, level: Level) -> Result<WriteOptions, Problem> {
     match conditions::for_write(&head.headers).map_err(Problem::invalid)? {
-        WriteCondition::If(condition) => Ok(condition),
+        WriteCondition::If(condition) => {
+            Ok(WriteOptions { level, condition, ..WriteOptions::default() })
+        }
         WriteCondition::Never => Err(Problem::precondition(None, None)),
+    }
+}
+
+fn failed(error: Error, options: WriteOptions) -> Problem {
+    Problem::from_error(error, options.condition != Condition::Always)
+}
+
+/// 201 or 204; 202 for what a node has taken and will bring to the others.
+pub(super) fn written_status(receipt: &Receipt, existed: bool) -> StatusCode {
+    match (receipt.pending, existed) {
+        (Some(_), _) => StatusCode::ACCEPTED,
+        (None, true) => StatusCode::NO_CONTENT,
+        (None, false) => StatusCode::CREATED,
     }
 }
 
@@ -133,7 +146,10 @@ fn about(response: &mut Response<Body>, receipt: &Receipt) {
     let headers = response.headers_mut();
     receipt::insert(headers, receipt);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if let Ok(tag) = HeaderValue::from_str(&conditions::entity_tag(receipt.revision)) {
+    // What is not ordered yet has no revision, and so no tag.
+    if receipt.pending.is_none()
+        && let Ok(tag) = HeaderValue::from_str(&conditions::entity_tag(receipt.revision))
+    {
         headers.insert(ETAG, tag);
     }
 }

@@ -5,14 +5,16 @@ use axum::extract::State;
 use axum::http::header::LINK;
 use axum::http::{HeaderValue, Method, Request, Response};
 use axum::response::IntoResponse;
+use bytes::Bytes;
 use dkv_api::{Level, Pair, ScanOptions};
 use futures::stream::TryStreamExt;
 use serde_json::{Map, Value, json};
 
 use super::document;
 use crate::app::Gateway;
+use crate::body::Pieces;
 use crate::bytes_json;
-use crate::limits::PAGE_BYTES;
+use crate::limits::{LIST_TURN_TIMEOUT, PAGE_BYTES};
 use crate::percent;
 use crate::problem::Problem;
 use crate::query::ListQuery;
@@ -38,6 +40,11 @@ async fn page<S: Store>(
     gateway: &Gateway<S>,
     query: &ListQuery,
 ) -> Result<Response<Body>, Problem> {
+    // A scan holds a page of each shard, of which no more is known before it has come.
+    let turn = tokio::time::timeout(LIST_TURN_TIMEOUT, gateway.lists.acquire()).await;
+    let Ok(Ok(_turn)) = turn else {
+        return Err(Problem::unavailable("too many pages are asked for"));
+    };
     let mut pairs = std::pin::pin!(gateway.store.scan(ScanOptions {
         prefix: query.prefix.clone().into(),
         after: query.after.clone().into(),
@@ -47,23 +54,24 @@ async fn page<S: Store>(
         level: query.level,
         timeout: None,
     }));
-    let (mut shown, mut bytes, mut last) = (Vec::new(), 0, None);
-    let mut held = Vec::new();
+    let (mut count, mut bytes, mut last) = (0, 0, None);
+    let mut page = Pieces::default();
+    page.push("{\"pairs\":[");
     while let Some(pair) =
         pairs.try_next().await.map_err(|error| Problem::from_error(error, false))?
     {
-        if shown.len() == query.limit || bytes >= PAGE_BYTES {
+        if count == query.limit || bytes >= PAGE_BYTES {
             let next = next(query, last.as_deref().unwrap_or_default());
-            return answer(gateway, shown, Some(next));
+            return Ok(answer(page, Some(next)));
         }
-        let size = pair.key.len() + pair.value.as_ref().map_or(0, bytes::Bytes::len);
-        let room = gateway.budget.take(size);
-        held.push(room.map_err(|error| Problem::unavailable(error.to_string()))?);
-        bytes += size;
-        last = Some(pair.key.clone());
-        shown.push(element(&pair, query));
+        bytes += pair.key.len() + pair.value.as_ref().map_or(0, Bytes::len);
+        let comma = if count > 0 { "," } else { "" };
+        let text = Bytes::from(format!("{comma}{}", element(&pair, query)));
+        let room = gateway.budget.take(text.len());
+        page.push_held(text, room.map_err(|error| Problem::unavailable(error.to_string()))?);
+        (count, last) = (count + 1, Some(pair.key));
     }
-    answer(gateway, shown, None)
+    Ok(answer(page, None))
 }
 
 fn element(pair: &Pair, query: &ListQuery) -> Value {
@@ -95,19 +103,13 @@ fn next(query: &ListQuery, after: &[u8]) -> String {
     next
 }
 
-fn answer<S: Store>(
-    gateway: &Gateway<S>,
-    pairs: Vec<Value>,
-    next: Option<String>,
-) -> Result<Response<Body>, Problem> {
-    let text = json!({ "pairs": pairs, "next": next }).to_string();
-    let body = gateway.budget.answer(text.into());
-    let body = body.map_err(|error| Problem::unavailable(error.to_string()))?;
-    let mut response = document("application/json", body);
+fn answer(mut page: Pieces, next: Option<String>) -> Response<Body> {
+    page.push(format!("],\"next\":{}}}", json!(next)));
+    let mut response = document("application/json", page.into_body());
     // It is text without controls or angle brackets.
     let link = next.and_then(|next| HeaderValue::from_str(&format!("<{next}>; rel=\"next\"")).ok());
     if let Some(link) = link {
         response.headers_mut().insert(LINK, link);
     }
-    Ok(response)
+    response
 }

@@ -75,13 +75,49 @@ async fn conditional_writes() {
 }
 
 #[tokio::test]
+async fn writes_of_every_level() {
+    let store = Memory::default();
+    let put = async |path: &str, fields: &[_]| send(&store, Method::PUT, path, fields).await;
+    let all = put("/v1/kv/k?consistency=all", &[]).await;
+    assert_eq!((all.status, all.field("dkv-level")), (StatusCode::CREATED, "all"));
+    let part = put("/v1/kv/not%20everywhere?consistency=all", &[]).await;
+    problem(&part, 504, "incomplete");
+    let document: Json = serde_json::from_slice(&part.body).unwrap();
+    assert_eq!((&document["effect"], part.field("dkv-revision")), (&"done".into(), "2"));
+    // What is not ordered yet has a number and no revision.
+    for method in [Method::PUT, Method::DELETE] {
+        let near = send(&store, method, "/v1/kv/k?consistency=eventual", &[]).await;
+        assert_eq!((near.status, near.field("dkv-level")), (StatusCode::ACCEPTED, "eventual"));
+        assert_eq!((near.field("dkv-pending"), near.field("dkv-revision")), ("7", ""));
+        assert_eq!(near.field("etag"), "");
+    }
+    let when = [("if-match", "*")];
+    problem(&put("/v1/kv/k?consistency=eventual", &when).await, 400, "invalid");
+    let operations = json!({ "operations": [
+        { "op": "put", "key": "k", "value": "v", "consistency": "eventual" },
+        { "op": "delete", "key": "k", "consistency": "eventual" },
+        { "op": "put", "key": "k", "value": "v", "consistency": "all" },
+        { "op": "put", "key": "k", "value": "v", "consistency": "eventual", "if": "present" },
+    ]});
+    let request = Request::post("/v1/batch").body(Body::from(operations.to_string())).unwrap();
+    let document: Json = serde_json::from_slice(&ask(&store, request).await.body).unwrap();
+    let statuses = document["results"].as_array().unwrap().iter().map(|it| it["status"].as_u64());
+    assert_eq!(statuses.collect::<Vec<_>>(), [202, 202, 204, 400].map(Some));
+    assert_eq!(
+        (&document["results"][0]["pending"], &document["results"][0]["revision"]),
+        (&7.into(), &Json::Null)
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_understood() {
     let store = Memory::default();
     for (method, path, status, code) in [
         (Method::GET, "/v1/kv/", 400, "invalid"),
         (Method::GET, "/v1/kv/%zz", 400, "invalid"),
         (Method::GET, "/v1/kv/k?consistency=some", 400, "invalid"),
-        (Method::PUT, "/v1/kv/k?consistency=strong", 400, "invalid"),
+        (Method::PUT, "/v1/kv/k?consistency=session", 400, "invalid"),
+        (Method::DELETE, "/v1/kv/k?at_least=1", 400, "invalid"),
         (Method::POST, "/v1/kv/k", 405, "method"),
         (Method::PUT, "/v1/status", 405, "method"),
         (Method::GET, "/v1/kv?limit=0", 400, "invalid"),
@@ -177,6 +213,29 @@ async fn batches_answer_each_operation() {
     let (status, said) = batch(json!({ "operations": many }).to_string()).await;
     assert_eq!((status, &said["code"]), (413, &"too-many-operations".into()));
     assert_eq!(batch("{\"operations\":[]}".into()).await, (200, json!({ "results": [] })));
+}
+
+#[tokio::test]
+async fn a_batch_whose_answer_is_too_long_says_what_it_has_written() {
+    let store = Memory::default();
+    // As text in JSON each of these bytes takes six.
+    let request = Request::put("/v1/kv/long").body(Body::from(vec![1; 11 << 20])).unwrap();
+    assert_eq!(ask(&store, request).await.status, StatusCode::CREATED);
+    let operations = json!({ "operations": [
+        { "op": "put", "key": "short", "value": "v" },
+        { "op": "get", "key": "long" },
+        { "op": "get", "key": "short" },
+    ]});
+    let request = Request::post("/v1/batch").body(Body::from(operations.to_string())).unwrap();
+    let answered = ask(&store, request).await;
+    let document: Json = serde_json::from_slice(&answered.body).unwrap();
+    let result = |index: usize| &document["results"][index];
+    assert_eq!(answered.status, StatusCode::OK);
+    assert_eq!((&result(0)["status"], &result(1)["status"]), (&201.into(), &413.into()));
+    assert_eq!(
+        (&result(1)["code"], &result(2)["status"]),
+        (&"answer-too-large".into(), &200.into())
+    );
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ impl Group {
     pub(crate) fn figures(&self) -> GroupFigures {
         GroupFigures {
             group: self.id,
+            committed_index: index(self.metrics().borrow().local_committed),
             leader_changes: self.leaders_seen.load(Ordering::Relaxed).saturating_sub(1),
             writes_waiting: self.writes.max_capacity() - self.writes.capacity(),
             reads_waiting: self.reads.max_capacity() - self.reads.capacity(),

@@ -20,6 +20,8 @@ pub(crate) struct Browser {
     from: BufReader<pipe::Receiver>,
     session: Option<String>,
     number: u64,
+    /// What the page has complained of.
+    complaints: Vec<String>,
 }
 
 impl Browser {
@@ -50,11 +52,18 @@ impl Browser {
         options.read_write(true);
         let from = BufReader::new(options.open_receiver(&from).unwrap());
         let to = options.open_sender(&to).unwrap();
-        let mut browser = Self { process, to, from, session: None, number: 0 };
-        let page = browser.call("Target.createTarget", json!({ "url": url })).await;
+        let mut browser =
+            Self { process, to, from, session: None, number: 0, complaints: Vec::new() };
+        let blank = json!({ "url": "about:blank" });
+        let page = browser.call("Target.createTarget", blank).await;
         let attach = json!({ "targetId": page["targetId"], "flatten": true });
         let attached = browser.call("Target.attachToTarget", attach).await;
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
+        // Before the page is there, so that nothing is missed.
+        for domain in ["Runtime.enable", "Log.enable"] {
+            browser.call(domain, json!({})).await;
+        }
+        browser.call("Page.navigate", json!({ "url": url })).await;
         Some(browser)
     }
 
@@ -72,6 +81,7 @@ impl Browser {
                 self.from.read_until(0, &mut said).await.unwrap();
                 said.pop();
                 let mut said: Value = serde_json::from_slice(&said).unwrap();
+                self.complaints.extend(complaint(&said));
                 if said["id"] == self.number {
                     assert!(said["error"].is_null(), "{method}: {said}");
                     return said["result"].take();
@@ -79,6 +89,12 @@ impl Browser {
             }
         };
         tokio::time::timeout(PATIENCE, answered).await.expect("the browser does not answer")
+    }
+
+    /// What the page has complained of since it was loaded: errors and warnings of its scripts, and what
+    /// the browser itself says, as of files that were not there.
+    pub(crate) fn complaints(&self) -> &[String] {
+        &self.complaints
     }
 
     /// What an expression comes to on the page.
@@ -119,6 +135,18 @@ impl Browser {
         let file = Path::new(&directory).join(format!("{name}.png"));
         std::fs::write(file, data.unwrap()).unwrap();
     }
+}
+
+/// A complaint, if an event is one.
+fn complaint(event: &Value) -> Option<String> {
+    let params = &event["params"];
+    let level = match event["method"].as_str()? {
+        "Runtime.exceptionThrown" => "error",
+        "Runtime.consoleAPICalled" => params["type"].as_str()?,
+        "Log.entryAdded" => params["entry"]["level"].as_str()?,
+        _ => return None,
+    };
+    ["error", "warning", "assert"].contains(&level).then(|| params.to_string())
 }
 
 impl Drop for Browser {

@@ -9,6 +9,8 @@ mod node;
 mod page;
 mod pairs;
 mod schema;
+mod scripts;
+mod statuses;
 mod v1;
 
 use std::net::SocketAddr;

@@ -43,6 +43,7 @@ async fn a_node_serves_http_and_tells_its_figures() {
         );
         assert!(figure(&text, "dkv_wal_fsync_duration_seconds_count") > Some(10.0), "{text}");
         assert_eq!(figure(&text, "dkv_raft_has_leader{group=\"1\"}"), Some(1.0), "{text}");
+        assert!(figure(&text, "dkv_raft_committed_index{group=\"1\"}") > Some(0.0), "{text}");
         writes +=
             figure(&text, "dkv_node_requests_total{kind=\"write\",result=\"ok\"}").unwrap_or(0.0);
         leaders += figure(&text, "dkv_raft_is_leader{group=\"2\"}").unwrap();

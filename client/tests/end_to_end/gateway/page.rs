@@ -72,4 +72,13 @@ async fn the_page_shows_a_failover_and_writes_a_key() {
     browser.evaluate("document.querySelector('#sure button[value=yes]').click()").await;
     browser.until("at('said').textContent === 'Deleted.'").await;
     assert!(client.read(deleted.as_str().unwrap()).await.is_err());
+    // That the condition did not hold is what a browser itself remarks on.
+    let unexpected = |browser: &Browser| {
+        let complaints = browser.complaints().iter();
+        complaints.filter(|it| !it.contains("status of 412")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(unexpected(&browser), [""; 0]);
+    // And others would have been noticed.
+    browser.evaluate("fetch('/nothing').then(it => console.warn(it.status))").await;
+    assert_eq!(unexpected(&browser).len(), 2, "{:?}", browser.complaints());
 }

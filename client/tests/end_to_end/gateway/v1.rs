@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::Gateway;
 use super::http::{Answer, Http, raw};
-use crate::harness::{Network, eventually, for_a_while};
+use crate::harness::process::command_under;
+use crate::harness::{Network, Process, eventually, for_a_while};
 
 const LIMIT: usize = 2 * 1024 * 1024;
 
@@ -82,11 +83,16 @@ async fn sizes_at_and_over_each_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_are_not_well_behaved() {
     let network = Network::start(1).await;
-    let gateway = Gateway::start(&network).await;
-    let address = gateway.address;
+    let server = network.address.to_string();
+    // As many files as a login has as a rule; a gateway asks for more.
+    let wrapper = ["sh", "-c", "ulimit -S -n 1024; exec \"$0\" \"$@\""];
+    let arguments = ["gateway", &server, "--http", "127.0.0.1:0"];
+    let command = command_under(&wrapper, &arguments, &network.home());
+    let mut process = Process::run(command, &network.path("gateway.log"));
+    let address = process.ready().await.unwrap();
     // Many connections that say nothing hold nobody up.
     let mut idle = Vec::new();
-    for _ in 0..1000 {
+    for _ in 0..1100 {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
     let one = b"PUT /v1/kv/p HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nv";
@@ -177,7 +183,7 @@ async fn a_network_without_a_majority_is_unavailable() {
     let address = network.address.to_string();
     let arguments = ["gateway", &address, "--http", "127.0.0.1:0", "--timeout", "700ms"];
     let log = network.path("gateway.log");
-    let mut process = crate::harness::Process::spawn(&arguments, &network.home(), &log);
+    let mut process = Process::spawn(&arguments, &network.home(), &log);
     let address = process.ready().await.unwrap();
     let http = Http::new(false);
     let url = |path: &str| format!("http://{address}{path}");

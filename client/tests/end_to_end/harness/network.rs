@@ -92,6 +92,11 @@ impl Network {
         network
     }
 
+    /// Room for what is as busy as a network and is none of these.
+    pub(crate) async fn room() -> SemaphorePermit<'static> {
+        SLOTS.acquire().await.unwrap()
+    }
+
     /// A server without nodes.
     pub(crate) async fn server_only(settings: Value) -> Self {
         let slot = SLOTS.acquire().await.unwrap();
