@@ -136,6 +136,13 @@ impl<'a> Planner<'a> {
         seen.report.as_ref().is_some_and(|report| !report.keeps_writes)
     }
 
+    /// Whether a shard counts on a node, or may do so.
+    fn may_hold_shards(&self, node: NodeId) -> bool {
+        self.shards().any(|(group, plan)| {
+            plan.has(node) || self.measured.groups.get(&group).is_none_or(|it| it.has(node))
+        })
+    }
+
     /// Whether a node may be given places: it is live, and to stay.
     fn is_usable(&self, node: NodeId) -> bool {
         self.is_staying(node)

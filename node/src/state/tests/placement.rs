@@ -133,6 +133,14 @@ impl World {
         if group == GroupId::CONTROL {
             let staying = before.nodes().values().filter(|member| !member.retiring).count();
             prop_assert!(voters.union(learners).count() >= staying, "everybody has the directory");
+            let members = old.voters.union(&old.learners);
+            for id in members.filter(|id| !voters.contains(id) && !learners.contains(id)) {
+                let shards = before.groups().iter().filter(|(group, _)| group.is_shard());
+                let mut counts = shards.map(|(group, plan)| {
+                    plan.has(*id) || self.measured.groups.get(group).is_none_or(|it| it.has(*id))
+                });
+                prop_assert!(counts.all(|counts| !counts), "a shard counts on it");
+            }
             return Ok(());
         }
         prop_assert!(learners.is_empty());
