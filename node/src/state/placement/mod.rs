@@ -136,14 +136,11 @@ impl<'a> Planner<'a> {
         seen.report.as_ref().is_some_and(|report| !report.keeps_writes)
     }
 
-    /// Whether a node that is to go follows the directory yet: it may lead a shard, and has to learn that
-    /// it shall not; or it has something to deliver.
-    fn needs_directory(&self, node: NodeId) -> bool {
-        let mut shards = self.shards();
-        let counts = shards.any(|(group, plan)| {
+    /// Whether a shard counts on a node, or may do so.
+    fn may_hold_shards(&self, node: NodeId) -> bool {
+        self.shards().any(|(group, plan)| {
             plan.has(node) || self.measured.groups.get(&group).is_none_or(|it| it.has(node))
-        });
-        counts || !self.has_delivered(node)
+        })
     }
 
     /// Whether a node may be given places: it is live, and to stay.
