@@ -76,7 +76,7 @@ fn progress(name: &str, places: &NodePlaces, placement: &Placement) -> String {
     let moving = placement.moves.iter().filter(|it| it.from == Some(places.node)).count();
     let shards = plural(places.shards.into(), "shard", "shards");
     let mut text = match places.shards {
-        0 => format!("{name} gives up its vote in the control group"),
+        0 => format!("{name} has no shard any more, and lets go of copies and votes"),
         count => format!("{name} has {count} {shards}, {}", bytes(places.bytes)),
     };
     if moving > 0 {
@@ -252,7 +252,7 @@ mod tests {
         (places.shards, places.obstacle) = (0, None);
         assert_eq!(
             progress("n2", &places, &placement),
-            "n2 gives up its vote in the control group"
+            "n2 has no shard any more, and lets go of copies and votes"
         );
     }
 }

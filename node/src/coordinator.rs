@@ -61,7 +61,13 @@ pub(crate) async fn run(node: Arc<Node>) {
             let leads = metrics.state == ServerState::Leader;
             leads.then_some(Term(metrics.current_term)) != term
         });
-        if let Ok(Err(_)) = tokio::time::timeout(TICK, another_reign).await {
+        let has_ended = match &reign {
+            Some(_) => {
+                matches!(tokio::time::timeout(TICK, another_reign).await, Ok(Err(_)))
+            }
+            None => another_reign.await.is_err(),
+        };
+        if has_ended {
             break;
         }
     }
@@ -178,11 +184,15 @@ pub(crate) fn states(node: &Node, since: Instant) -> BTreeMap<NodeId, NodeState>
 /// Tells the server, at once when something has changed and now and then when nothing has.
 async fn report(node: Arc<Node>) {
     let mut told: Option<(NetworkView, Instant)> = None;
+    let mut metrics = node.control().metrics();
     loop {
         tokio::time::sleep(TICK / 2).await;
         if !node.control().leads() {
             told = None;
-            continue;
+            let leads = metrics.wait_for(|metrics| metrics.state == ServerState::Leader);
+            if leads.await.is_err() {
+                return;
+            }
         }
         let Some(view) = node.view() else { continue };
         let due = match &told {

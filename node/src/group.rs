@@ -243,10 +243,18 @@ impl Group {
         let _ = self.raft().trigger().heartbeat().await;
     }
 
-    /// Has openraft look at its election timer only while that matters: not while this replica leads,
-    /// and not while it has heard its leader within `quiet`.
+    /// Whether this replica neither leads nor votes.
+    pub(crate) fn only_follows(&self) -> bool {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        let mut voters = metrics.membership_config.membership().voter_ids();
+        metrics.state != ServerState::Leader && voters.all(|voter| voter != self.me)
+    }
+
+    /// Has openraft look at its election timer only while that matters: not while this replica leads or
+    /// has no vote, and not while it has heard its leader within `quiet`.
     pub(crate) fn mind_elections(&self, quiet: Duration) {
-        let at_rest = self.leads() || self.machine().follows_since(quiet);
+        let at_rest = self.leads() || self.only_follows() || self.machine().follows_since(quiet);
         self.raft().runtime_config().tick(!at_rest);
     }
 

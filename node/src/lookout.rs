@@ -33,6 +33,8 @@ use crate::node::Node;
 const TRY_EVERY: Duration = Duration::from_millis(10);
 /// Longest time between two looks at the leaders, and between two tries.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The same for a node that votes in nothing.
+const LOOK_EVERY_FOLLOWING: Duration = Duration::from_millis(500);
 /// Time in which the kernel of a near machine says that it has nobody at a port.
 const REFUSAL_WAIT: Duration = Duration::from_millis(5);
 /// Time that each voter leaves to those before it, so that two do not split the votes; if they are far,
@@ -57,7 +59,8 @@ pub(crate) async fn run(node: Arc<Node>) {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
         let led = led_by_others(&node);
         mourned.retain(|(id, term)| node.group(*id).is_some_and(|group| group.term() <= *term));
-        let mut next = Instant::now() + LOOK_EVERY;
+        let look_every = if node.only_follows() { LOOK_EVERY_FOLLOWING } else { LOOK_EVERY };
+        let mut next = Instant::now() + look_every;
         for leader in led.keys().copied() {
             if asking.contains(&leader) {
                 continue;

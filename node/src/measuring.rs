@@ -19,6 +19,8 @@ use crate::state::placement::{GroupMeasure, Measured, NodeMeasure, NodeReport};
 
 /// How often a node looks whether there is something to tell.
 const TICK: Duration = Duration::from_millis(50);
+/// How often one that votes in nothing does, and so will not lead anything in a moment.
+const TICK_FOLLOWING: Duration = Duration::from_millis(250);
 /// How often it tells when nothing has changed that matters at once.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Time that the coordinator has to answer.
@@ -103,14 +105,14 @@ impl Heard {
 pub(crate) async fn run(node: Arc<Node>) {
     let mut told: Option<(Told, Instant)> = None;
     loop {
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(if node.only_follows() { TICK_FOLLOWING } else { TICK }).await;
         let Some(coordinator) = node.control().leader() else { continue };
         // The coordinator looks at itself when it decides.
         if coordinator == node.id() {
             told = None;
             continue;
         }
-        let measures = measure(&node);
+        let mut measures = what_it_holds(&node);
         let now = Told::of(coordinator, &measures);
         let due = told.as_ref().is_none_or(|(before, when)| {
             *before != now || when.elapsed() >= TELL_EVERY || measures.is_changing()
@@ -118,6 +120,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         if !due {
             continue;
         }
+        measures.free_bytes = node.free_bytes();
         let body = RequestBody::Measures(Box::new(measures));
         match ask::tell(node.peers(), coordinator, body, PATIENCE).await {
             Ok(()) => told = Some((now, Instant::now())),
@@ -128,11 +131,16 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// How this node and what it leads are.
 pub(crate) fn measure(node: &Node) -> Measures {
+    Measures { free_bytes: node.free_bytes(), ..what_it_holds(node) }
+}
+
+/// The same but for the room on its disk, which it takes a call of the kernel to know.
+fn what_it_holds(node: &Node) -> Measures {
     let groups = node.groups();
     Measures {
         holds: groups.iter().map(|group| group.id()).collect(),
         leads: groups.iter().filter_map(|group| group.measure()).collect(),
-        free_bytes: node.free_bytes(),
+        free_bytes: 0,
         keeps_writes: !node.is_going() || !node.outboxes().are_empty(),
     }
 }

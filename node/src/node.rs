@@ -246,6 +246,11 @@ impl Node {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// Whether this node neither leads nor votes in any group.
+    pub(crate) fn only_follows(&self) -> bool {
+        self.groups().iter().all(|group| group.only_follows())
+    }
+
     /// Whether the network has that shard, held here or not.
     pub(crate) fn knows_shard(&self, id: GroupId) -> bool {
         let known = self.control.machine().with_directory(|directory| {

@@ -225,9 +225,11 @@ fn places(directory: &Directory, measured: &Measured, node: NodeId) -> NodePlace
         }
         places.primaries += u32::from(actual.is_some_and(|it| it.leader == node));
     }
-    if draining || places.retiring {
-        let report = measured.nodes.get(&node).and_then(|seen| seen.report.as_ref());
-        places.may_stop &= report.is_none_or(|report| !report.keeps_writes);
+    // Its own word on what it has not deleted or not delivered yet, if it lives.
+    if let Some(report) = measured.nodes.get(&node).and_then(|seen| seen.report.as_ref()) {
+        places.may_stop &= !report.holds.iter().any(|it| it.is_shard());
+        let is_going = draining || places.retiring;
+        places.may_stop &= !(is_going && report.keeps_writes);
     }
     if draining && !places.may_stop {
         places.obstacle = placement::obstacle(directory, measured, node);

@@ -183,8 +183,16 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             None => reply.refuse(Refusal::NotPrimary { primary: node.control().leader() }),
         },
         RequestBody::Placement { forecast } => {
-            let report = placing::report(node, forecast);
-            reply.send(report.map(|report| Answer::Placement(Box::new(report))));
+            let patience = Duration::from_millis(u64::from(request.deadline_ms));
+            answer(node, reply, move |node| async move {
+                // A coordinator that was deposed may not know that a node is used again.
+                let confirmed = node.control().confirm_leadership();
+                tokio::time::timeout(patience, confirmed)
+                    .await
+                    .map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
+                let report = placing::report(&node, forecast)?;
+                Ok(Answer::Placement(Box::new(report)))
+            });
         }
         RequestBody::Measures(measures) => {
             let Some(id) = peer.as_node() else { return };

@@ -18,14 +18,20 @@ use crate::state::steward::{Desired, Membership, Progress, next_step};
 
 /// How often a leader looks.
 const TICK: Duration = Duration::from_millis(100);
+/// How soon again when a step has just been taken.
+const TICK_AFTER_STEP: Duration = Duration::from_millis(10);
+/// How often one that follows looks whether it leads.
+const TICK_FOLLOWING: Duration = Duration::from_millis(250);
 /// Time that one step may take before the facts are looked at again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs for the life of a group.
 pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
+    let mut tick = TICK;
     loop {
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(tick).await;
         group.note_leader();
+        tick = if group.leads() { TICK } else { TICK_FOLLOWING };
         if !group.leads() {
             continue;
         }
@@ -39,7 +45,7 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
         let Some(step) = next_step(&desired, &actual, &progress, node.id()) else { continue };
         info!(group = %group.id(), ?step, "changing members");
         match tokio::time::timeout(STEP_TIMEOUT, group.take_step(&step)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => tick = TICK_AFTER_STEP,
             Ok(Err(error)) => debug!(group = %group.id(), %error, "members were not changed"),
             Err(_) => debug!(group = %group.id(), "a change of members takes long"),
         }

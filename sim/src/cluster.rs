@@ -201,6 +201,7 @@ impl Cluster {
         let server = SocketAddr::new(self.server.address(), SERVER_PORT);
         let data_dir = self.path(&self.nodes[index].name);
         let token_file = self.token_file("node");
+        let regions = self.settings.delays.between.len().max(1);
         let node = &mut self.nodes[index];
         let args = Args {
             server: server.to_string(),
@@ -208,7 +209,12 @@ impl Cluster {
             data_dir: Some(data_dir),
             listen: Some(SocketAddr::new(node.machine.address(), NODE_PORT)),
             advertise: None,
-            region: None,
+            region: self
+                .settings
+                .delays
+                .between
+                .get(index % regions)
+                .and_then(|it| it.parse().ok()),
             token_file: Some(token_file),
             threads: None,
             // Every other node has no room for values: it reads them back from its checkpoints.

@@ -72,7 +72,7 @@ pub enum Fault {
     Join,
     /// A node is removed.
     Remove,
-    /// A node is to be emptied.
+    /// A node is to be emptied: for a while, or to be switched off for good once it is said that it may.
     Drain,
     /// Replicas and primaries are to be evened out.
     Rebalance,
@@ -129,6 +129,7 @@ enum End {
     Clock(usize),
     Disk(usize),
     Drain(usize),
+    Remove(usize),
 }
 
 impl Faults {
@@ -147,6 +148,7 @@ impl Faults {
     pub fn tick(&mut self, cluster: &mut Cluster, observations: &Observations) {
         let now = cluster.now;
         self.end_due(cluster, observations);
+        Self::switch_off(cluster, observations);
         self.plan_restarts(cluster);
         let restarts = |(_, end): &(u64, End)| matches!(end, End::RestartServer);
         if !cluster.server.is_up() && !self.ends.iter().any(restarts) {
@@ -162,6 +164,7 @@ impl Faults {
     /// Starts again what has ended, and begins nothing.
     pub fn restart(&mut self, cluster: &mut Cluster, observations: &Observations) {
         self.end_due(cluster, observations);
+        Self::switch_off(cluster, observations);
         self.plan_restarts(cluster);
     }
 
@@ -300,19 +303,40 @@ impl Faults {
             }
             Fault::Join if cluster.nodes.len() < NODES_MAX => drop(cluster.add_node()),
             Fault::Remove => {
-                let stays = |node: &&crate::cluster::Node| !node.leaving;
-                let staying = cluster.nodes.iter().filter(stays).count();
-                if staying > NODES_MIN && !cluster.nodes[victim].leaving {
+                if Self::may_lose_one(cluster) && !cluster.nodes[victim].leaving {
                     cluster.nodes[victim].leaving = true;
                     observations.order(Order::Remove(name));
                 }
             }
             Fault::Join => {}
+            Fault::Drain if cluster.nodes[victim].leaving => {}
+            Fault::Drain if length.is_multiple_of(2) && Self::may_lose_one(cluster) => {
+                // Nobody takes it back any more.
+                self.ends.retain(|(_, end)| !matches!(end, End::Drain(it) if *it == victim));
+                cluster.nodes[victim].leaving = true;
+                observations.order(Order::Empty(name));
+                self.ends.push((until + 8 * length, End::Remove(victim)));
+            }
             Fault::Drain => {
                 observations.order(Order::Drain(name, true));
                 self.ends.push((until + 2 * length, End::Drain(victim)));
             }
             Fault::Rebalance => observations.order(Order::Rebalance),
+        }
+    }
+
+    fn may_lose_one(cluster: &Cluster) -> bool {
+        cluster.nodes.iter().filter(|node| !node.leaving).count() > NODES_MIN
+    }
+
+    /// Takes who says that a node may be switched off at his word: it never comes back, nor does its disk.
+    fn switch_off(cluster: &mut Cluster, observations: &Observations) {
+        for index in 0..cluster.nodes.len() {
+            if observations.may_be_switched_off(&cluster.nodes[index].name) {
+                cluster.trace.line("what may be switched off is switched off for good");
+                cluster.nodes[index].wanted = false;
+                cluster.kill_node(index, Death::Power);
+            }
         }
     }
 
@@ -408,6 +432,9 @@ impl Faults {
             End::Drain(index) => {
                 let name = cluster.nodes[*index].name.clone();
                 observations.order(Order::Drain(name, false));
+            }
+            End::Remove(index) => {
+                observations.order(Order::Remove(cluster.nodes[*index].name.clone()));
             }
         }
     }

@@ -29,6 +29,7 @@ pub mod cluster;
 pub mod faults;
 pub mod workload;
 pub mod observer;
+mod copies;
 
 pub mod machine;
 pub mod network;

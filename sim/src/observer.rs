@@ -2,7 +2,8 @@
 //!
 //! What must hold at any moment is checked as it is seen: replicas have the same state at the same
 //! index, whenever each of them got there; the server never goes back to an older coordinator, and
-//! never names two of one term.
+//! never names two of one term; and no order takes replicas from a shard, but a removal the one of the
+//! node that is removed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use dkv_api::{Client, Error, NetworkStatus, NodeStatus, Role};
 use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::message::GroupRole;
 
+use crate::copies::Copies;
 use crate::trace::Trace;
 
 /// Time between two looks.
@@ -25,6 +27,8 @@ pub enum Order {
     Remove(String),
     /// To have the node of that name emptied, or used again.
     Drain(String, bool),
+    /// To have the node of that name emptied, and to say when it may be switched off for good.
+    Empty(String),
     /// To have everything evened out.
     Rebalance,
 }
@@ -42,6 +46,10 @@ struct Seen {
     hashes: BTreeMap<(GroupId, u64), (u64, String)>,
     coordinator: Option<(u64, NodeId)>,
     latest: BTreeMap<String, NodeStatus>,
+    copies: Copies,
+    /// Nodes that are emptied for good, and those of them that may be switched off.
+    emptying: BTreeSet<String>,
+    empty: BTreeSet<String>,
     looks: u64,
     wrong: Vec<String>,
 }
@@ -65,6 +73,16 @@ impl Observations {
             groups.any(|seen| seen.group == group && seen.role == GroupRole::Leader)
         };
         state.latest.iter().find(|(_, status)| leads(status)).map(|(name, _)| name.clone())
+    }
+
+    /// Says how many replicas each shard is to have.
+    pub fn expect(&self, replication: u32) {
+        self.lock().copies.replication = replication as usize;
+    }
+
+    /// Whether a node may be switched off for good, as was asked for. Said once.
+    pub fn may_be_switched_off(&self, name: &str) -> bool {
+        self.lock().empty.remove(name)
     }
 
     /// Comparisons of states that could be made.
@@ -167,6 +185,16 @@ impl Observations {
                 state.wrong.push(wrong);
             }
         }
+        let wrong = state.copies.look(&status.nodes);
+        state.wrong.extend(wrong);
+        for places in status.placement.iter().flat_map(|placement| &placement.nodes) {
+            let node = status.nodes.iter().find(|(node, _)| node.id == places.node);
+            if let Some((node, _)) = node.filter(|_| places.draining && places.may_stop)
+                && state.emptying.remove(&node.name)
+            {
+                state.empty.insert(node.name.clone());
+            }
+        }
         for (node, status) in &status.nodes {
             let Ok(status) = status else { continue };
             for group in &status.groups {
@@ -219,15 +247,26 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
         tokio::time::sleep(EVERY).await;
         let Some(order) = observations.lock().orders.front().cloned() else { continue };
         let name = match &order {
-            Order::Remove(name) | Order::Drain(name, _) => name.as_str(),
+            Order::Remove(name) | Order::Drain(name, _) | Order::Empty(name) => name.as_str(),
             Order::Rebalance => "",
         };
         let nodes = client.refresh().await.map(|view| view.nodes).unwrap_or_default();
         known.extend(nodes.iter().map(|node| node.name.clone()));
         let node = nodes.iter().find(|node| node.name == name).map(|node| node.id);
         let done = match (&order, node) {
-            (Order::Remove(_), Some(node)) => client.remove_node(node).await,
+            (Order::Remove(_), Some(node)) => {
+                // It may be heard even if no answer comes.
+                observations.lock().copies.removed.insert(node);
+                client.remove_node(node).await
+            }
             (Order::Drain(_, on), Some(node)) => client.drain_node(node, *on).await,
+            (Order::Empty(name), Some(node)) => {
+                let done = client.drain_node(node, true).await;
+                if done.is_ok() {
+                    observations.lock().emptying.insert(name.clone());
+                }
+                done
+            }
             (Order::Rebalance, _) => client.rebalance().await,
             // Only one that was there, and is not among others, is gone; another has yet to come.
             (_, None) if !nodes.is_empty() && known.contains(name) => Ok(()),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Once;
 
 use dkv_check::{Options as CheckOptions, check};
+use dkv_wire::delays::Delays;
 use dkv_wire::id::GroupId;
 use dkv_wire::mutants::Mutant;
 use dkv_wire::network::Settings;
@@ -21,6 +22,8 @@ use crate::workload::{self, ClientMachine, Load, Phase, Shared};
 const BEGIN_MAX: u64 = 20_000;
 /// Time after which a node that is down is replaced, where that is to happen during a run.
 const REPLACED_SOON_MS: u64 = 4000;
+/// Of so many seeds one has nodes in regions that are far apart.
+const FAR_APART_EVERY: u64 = 5;
 /// Machines of clients.
 const CLIENTS: u8 = 3;
 
@@ -92,6 +95,9 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     PANICKED.set(false);
     watch_for_panics();
     let (mut settings, load, nodes) = network(&mut random);
+    if seed.is_multiple_of(FAR_APART_EVERY) {
+        settings.delays = far_apart(&mut random);
+    }
     if options.lying_disk {
         // The node that was told apart never comes back as itself, and is to be replaced soon.
         settings.replace_after_ms = REPLACED_SOON_MS;
@@ -100,6 +106,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let (groups, replication) = (settings.shards, settings.replication);
     let mut cluster = Cluster::new(random.fork(), settings, CLIENTS, trace.clone())?;
     let (shared, observations) = (Shared::new(load, trace.clone()), Observations::default());
+    observations.expect(replication);
     cluster.start_server();
     for _ in 0..nodes {
         // One after the other, some of them at almost the same moment.
@@ -226,6 +233,18 @@ fn network(random: &mut Random) -> (Settings, Load, u64) {
         shards,
     };
     (settings, load, nodes)
+}
+
+/// Two or three regions, some way from each other; nodes take turns in them.
+fn far_apart(random: &mut Random) -> Delays {
+    let count = random.between(2, 3) as usize;
+    let between = (1..=count).map(|number| format!("r{number}")).collect();
+    let row = |from: usize, random: &mut Random| {
+        let way = |to: usize| if from == to { 0 } else { random.between(1, 60) as u32 };
+        (0..count).map(way).collect()
+    };
+    let average_ms = (0..count).map(|from| row(from, random)).collect();
+    Delays { between, average_ms, vary: random.per_mille(500) }
 }
 
 fn start_clients(

@@ -1,6 +1,6 @@
 //! The processes of a local network, and the client that talks to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,6 +26,8 @@ use crate::store::{Connection, Session, Store};
 pub(crate) const SERVER: &str = "server";
 /// Nodes of a new network.
 const NODES_DEFAULT: u16 = 3;
+/// Nodes that start at the same time.
+const STARTING_MAX: usize = 8;
 /// Time between two looks at a network that is coming up.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -171,18 +173,22 @@ impl LocalNetwork {
         }
     }
 
-    /// Starts several, which come up side by side.
+    /// Starts several, a few at a time side by side: all at once, many would keep each other, and those
+    /// that serve already, from the processor and the disk.
     async fn launch_all(
         &self,
         names: &[String],
         patience: Duration,
         screen: &mut Screen,
     ) -> Result<(), String> {
-        let mut starting = Vec::new();
-        for name in names {
-            starting.push((name, self.spawn(name)?));
-        }
-        for (name, mut child) in starting {
+        let (mut rest, mut starting) = (names.iter(), VecDeque::new());
+        loop {
+            while starting.len() < STARTING_MAX
+                && let Some(name) = rest.next()
+            {
+                starting.push_back((name, self.spawn(name)?));
+            }
+            let Some((name, mut child)) = starting.pop_front() else { return Ok(()) };
             match child.ready(patience).await {
                 Ok(address) => self.progress(screen, name, &address.to_string()),
                 Err(problem) => {
@@ -192,7 +198,6 @@ impl LocalNetwork {
             }
             self.children.lock().await.insert(name.clone(), child);
         }
-        Ok(())
     }
 
     fn spawn(&self, name: &str) -> Result<Child, String> {

@@ -15,6 +15,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::raft::{ReadPolicy, TransferLeaderRequest};
 use openraft::{ChangeMembers, EmptyNode};
 
+use super::network::SPARED_FOR;
 use super::{
     LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Pace, Proposal, Raft, ServerState,
     Types,
@@ -151,7 +152,9 @@ async fn not_leader(raft: &Raft, pace: &Pace, forward: ForwardToLeader<Types>) -
 pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
     let change = match step {
         Step::FinishJoint => ChangeMembers::AddVoterIds(BTreeSet::new()),
-        Step::AddLearner(node) => ChangeMembers::AddNodes(BTreeMap::from([(*node, EmptyNode {})])),
+        Step::AddLearners(nodes) => {
+            ChangeMembers::AddNodes(nodes.iter().map(|node| (*node, EmptyNode {})).collect())
+        }
         Step::ChangeVoters(voters) => ChangeMembers::ReplaceAllVoters(voters.clone()),
         Step::RemoveLearner(node) => ChangeMembers::RemoveNodes(BTreeSet::from([*node])),
         Step::Transfer(node) => {
@@ -182,14 +185,18 @@ pub(crate) async fn forsake(raft: &Raft, leader: NodeId) {
     let _ = raft.handle_transfer_leader(request).await;
 }
 
-/// Time since each other member last answered the leader, in milliseconds. Empty on a follower.
+/// Time since each other member last answered the leader, in milliseconds, without the time in which a
+/// learner is not asked. Empty on a follower.
 pub(crate) fn silence(metrics: &Metrics) -> BTreeMap<NodeId, u64> {
     let Some(heartbeat) = &metrics.heartbeat else { return BTreeMap::new() };
+    let membership = metrics.membership_config.membership();
+    let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
     heartbeat
         .iter()
         .filter_map(|(node, answered)| {
-            let answered = answered.as_ref()?;
-            Some((*node, answered.age().as_millis() as u64))
+            let age = answered.as_ref()?.age();
+            let silent = if voters.contains(node) { age } else { age.saturating_sub(SPARED_FOR) };
+            Some((*node, silent.as_millis() as u64))
         })
         .collect()
 }

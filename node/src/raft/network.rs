@@ -24,6 +24,7 @@ use openraft::raft::StreamAppendResult;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, RaftNetworkFactory};
+use tokio::time::Instant;
 
 use super::codec::{
     Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead, encode_append,
@@ -33,9 +34,12 @@ use super::{MetricsWatch, Pace, Pulses, Raft, Snapshot, SnapshotData, Types, Vot
 use crate::peers::{Lane, Peers};
 
 mod session;
+mod sparing;
 
 use session::Session;
 pub(crate) use session::Sessions;
+pub(super) use sparing::SPARED_FOR;
+use sparing::Sparing;
 
 /// Priority of a snapshot's stream; entries have the default, zero.
 const SNAPSHOT_PRIORITY: i32 = -10;
@@ -88,8 +92,14 @@ impl Network {
         Some(Acknowledged { term: Term(metrics.current_term), index: matched.index })
     }
 
+    /// Whether a member votes, unless it is known that it does not.
+    fn may_vote(&self, target: NodeId) -> bool {
+        let Some(metrics) = self.metrics.get() else { return true };
+        metrics.borrow().membership_config.membership().voter_ids().any(|id| id == target)
+    }
+
     fn client(&self, target: NodeId, purpose: Purpose) -> NetworkClient {
-        NetworkClient { network: self.clone(), target, purpose }
+        NetworkClient { network: self.clone(), target, purpose, sparing: Sparing::default() }
     }
 }
 
@@ -122,6 +132,7 @@ pub(crate) struct NetworkClient {
     network: Network,
     target: NodeId,
     purpose: Purpose,
+    sparing: Sparing,
 }
 
 impl NetworkClient {
@@ -200,6 +211,11 @@ impl RaftNetworkV2<Types> for NetworkClient {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let now = Instant::now();
+        if self.sparing.spares(self.network.may_vote(self.target), now) {
+            // openraft takes it for one that was lost, and makes no more of it.
+            return Err(unreachable("a learner was spared it"));
+        }
         let append = Bytes::from(encode_append(&request).concat());
         let quorum_age_ms = self.network.quorum_age_ms();
         let acknowledged = self.network.acknowledged(self.target);
@@ -210,6 +226,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         match tokio::time::timeout(self.patience(&option), beat).await {
             Ok(Ok(CallAnswer::Heartbeat(answer))) => {
                 peers.answered(self.target, Lane::Urgent);
+                self.sparing.answered(now);
                 Ok(answer)
             }
             Ok(Ok(_)) => Err(unreachable("an answer to another question")),

@@ -54,8 +54,8 @@ pub struct Progress {
 pub enum Step {
     /// Bring the change of voters to its end that was begun.
     FinishJoint,
-    /// Let a node follow.
-    AddLearner(NodeId),
+    /// Let these nodes follow.
+    AddLearners(BTreeSet<NodeId>),
     /// Make these the voters. Those that are none any more follow as learners.
     ChangeVoters(BTreeSet<NodeId>),
     /// Hand the leadership over: this leader shall not vote any more.
@@ -86,7 +86,7 @@ pub fn next_step(
         // elected. It leads until it says that it does not.
         return steward.transfer().or_else(|| steward.transfer_to_any());
     }
-    steward.add_learner().or_else(|| steward.change_voters()).or_else(|| steward.remove_learner())
+    steward.add_learners().or_else(|| steward.change_voters()).or_else(|| steward.remove_learner())
 }
 
 struct Steward<'a> {
@@ -97,13 +97,14 @@ struct Steward<'a> {
 }
 
 impl Steward<'_> {
-    fn add_learner(&self) -> Option<Step> {
-        // Those that shall vote come first: they have to catch up.
-        let mut wanted = self.desired.voters.iter().chain(&self.desired.learners);
-        let missing = wanted.find(|node| {
+    /// All at once: no majority has to be found among those that follow.
+    fn add_learners(&self) -> Option<Step> {
+        let wanted = self.desired.voters.union(&self.desired.learners);
+        let missing = wanted.filter(|node| {
             !self.actual.voters.contains(node) && !self.actual.learners.contains(node)
         });
-        missing.map(|node| Step::AddLearner(*node))
+        let missing: BTreeSet<NodeId> = missing.copied().collect();
+        (!missing.is_empty()).then_some(Step::AddLearners(missing))
     }
 
     fn change_voters(&self) -> Option<Step> {

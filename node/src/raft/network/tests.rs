@@ -4,7 +4,6 @@ use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
 use openraft::EntryPayload;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::super::codec::{AppendAnswer, decode_append};
 use super::super::drive::{initialize, propose, take_step};
@@ -88,7 +87,7 @@ async fn a_slow_learner_that_is_left_behind_gets_a_snapshot_and_the_log_is_purge
     let metrics = MetricsWatch::of(&leader.raft);
     until("it has no members", || metrics.borrow().last_applied.is_some()).await;
     until("it does not lead", || metrics.borrow().current_leader == Some(leader.id)).await;
-    take_step(&leader.raft, &Step::AddLearner(id)).await.unwrap();
+    take_step(&leader.raft, &Step::AddLearners([id].into())).await.unwrap();
     let matched = || {
         let metrics = metrics.borrow();
         let matched = metrics.replication.as_ref().and_then(|members| *members.get(&id)?);

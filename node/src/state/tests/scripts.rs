@@ -416,7 +416,7 @@ fn steward_script() -> impl FnMut(&str) -> String {
 fn show_step(step: &Step) -> String {
     match step {
         Step::FinishJoint => "finish joint".into(),
-        Step::AddLearner(node) => format!("add learner {}", letter(node)),
+        Step::AddLearners(nodes) => format!("add learners {}", show(nodes)),
         Step::ChangeVoters(voters) => format!("voters {}", show(voters)),
         Step::Transfer(node) => format!("transfer to {}", letter(node)),
         Step::RemoveLearner(node) => format!("remove learner {}", letter(node)),
@@ -427,9 +427,7 @@ fn show_step(step: &Step) -> String {
 pub(super) fn execute(step: &Step, actual: &mut Membership, own: &mut NodeId) {
     match step {
         Step::FinishJoint => actual.is_joint = false,
-        Step::AddLearner(node) => {
-            actual.learners.insert(*node);
-        }
+        Step::AddLearners(nodes) => actual.learners.extend(nodes),
         Step::ChangeVoters(voters) => {
             let demoted = actual.voters.difference(voters).copied().collect::<Vec<_>>();
             actual.learners.retain(|node| !voters.contains(node));
