@@ -7,6 +7,7 @@
 //! damaged         why nobody may use the directory any more; not there while all is well
 //! wal/            the log of all groups
 //! state/          checkpoints
+//! former/         what is left of replicas that were deleted; see `former.rs`
 //! ```
 //!
 //! The identity lives and dies with the directory. `node.json` says whether the log was begun: a

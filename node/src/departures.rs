@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::{Answer, Refusal, RequestBody};
 use tracing::debug;
 
@@ -18,6 +18,7 @@ use crate::ask;
 use crate::group::Group;
 use crate::node::Node;
 use crate::peers::Lane;
+use crate::raft::Vote;
 
 /// How often a node looks for replicas that it need not keep.
 const EVERY: Duration = Duration::from_millis(300);
@@ -33,8 +34,8 @@ pub(crate) async fn run(node: Arc<Node>) {
         for group in node.groups() {
             let Some(holders) = unwanted(&node, &group) else { continue };
             match departed(&node, &group, holders).await {
-                Ok(index) => {
-                    if let Err(why) = node.close_group(group.id(), index).await {
+                Ok((index, leader)) => {
+                    if let Err(why) = node.close_group(group.id(), index, leader).await {
                         return node.fail(why);
                     }
                 }
@@ -56,8 +57,13 @@ fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
     holders.flatten()
 }
 
-/// Asks the primary whether the shard counts on this node; if it does not, by which entry.
-async fn departed(node: &Node, group: &Group, holders: Vec<NodeId>) -> Result<u64, Refusal> {
+/// Asks the primary whether the shard counts on this node; if it does not, by which entry, and with
+/// which vote it leads.
+async fn departed(
+    node: &Node,
+    group: &Group,
+    holders: Vec<NodeId>,
+) -> Result<(u64, Vote), Refusal> {
     let mut next: Vec<NodeId> = holders.into_iter().rev().collect();
     next.extend(group.leader().filter(|leader| *leader != node.id()));
     let mut last = Refusal::Unavailable("nobody is known who holds it".into());
@@ -65,7 +71,9 @@ async fn departed(node: &Node, group: &Group, holders: Vec<NodeId>) -> Result<u6
         let Some(peer) = next.pop() else { break };
         let body = RequestBody::Departed(group.id());
         match ask::ask(node.peers(), peer, Lane::Urgent, body, PATIENCE).await {
-            Ok(Answer::Departed { index }) => return Ok(index),
+            Ok(Answer::Departed { index, term: Term(term) }) => {
+                return Ok((index, Vote::new(term, peer)));
+            }
             Ok(_) => last = Refusal::Unavailable("an answer to another question".into()),
             Err(refusal) => {
                 if let Refusal::NotPrimary { primary: Some(primary) } = &refusal {
@@ -78,19 +86,24 @@ async fn departed(node: &Node, group: &Group, holders: Vec<NodeId>) -> Result<u6
     Err(last)
 }
 
-/// Whether a group of this node does not count on `who` any more; if so, by which entry of its log.
+/// Whether a group of this node does not count on `who` any more; if so, by which entry of its log, and
+/// in which term this node leads.
 ///
 /// # Errors
 /// If it does, or this node cannot say.
-pub(crate) async fn confirm(node: &Node, shard: GroupId, who: NodeId) -> Result<u64, Refusal> {
+pub(crate) async fn confirm(
+    node: &Node,
+    shard: GroupId,
+    who: NodeId,
+) -> Result<(u64, Term), Refusal> {
     let Some(group) = node.group(shard) else {
         return Err(Refusal::NotPrimary { primary: None });
     };
-    group.confirm_leadership().await?;
+    let term = group.confirm_leadership().await?;
     let configured = group.configured();
     let is_member = configured.voters.contains(&who) || configured.others.contains(&who);
     if is_member || configured.is_joint || !configured.is_applied {
         return Err(Refusal::Unavailable("the shard still counts on the node".into()));
     }
-    Ok(configured.index)
+    Ok((configured.index, term))
 }

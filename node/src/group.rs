@@ -54,6 +54,8 @@ pub(crate) struct GroupParts {
     pub(crate) me: NodeId,
     pub(crate) config: Arc<raft::Config>,
     pub(crate) log: GroupLog,
+    /// The entry that the replica must have before it takes part in elections.
+    pub(crate) owed: u64,
     pub(crate) machine: Machine,
     pub(crate) peers: Peers,
     pub(crate) pulses: Pulses,
@@ -64,16 +66,17 @@ pub(crate) struct GroupParts {
 impl Group {
     /// Starts a group from what its log and its state on disk say.
     pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
-        let GroupParts { id, me, config, log, machine, peers, pulses, log_bytes_max } = parts;
+        let GroupParts { id, me, config, log, owed, machine, peers, pulses, log_bytes_max } = parts;
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
-        let promises = Promises::new(log.clone(), handle.clone());
+        let promises = Promises::new(log.clone(), handle.clone(), owed);
         let sessions = Sessions::default();
         let pace = Pace::new(Duration::from_millis(config.heartbeat_interval));
         let (beats, heard) = (pulses.clone(), sessions.clone());
         let network = Network::new(id, me, peers.clone(), beats, heard, pace.clone());
         let raft = raft::start(me, config, log, machine, network, &pace).await?;
+        raft.runtime_config().elect(promises.are_known());
         let member = Member::new(raft.clone(), handle.clone(), promises);
         let proposer = Arc::new(Proposer { raft, machine: handle, pulses, peers, pace });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
@@ -233,6 +236,9 @@ impl Group {
 
     /// Asks the other voters whether they would vote for this node, and stands if they would.
     pub(crate) async fn stand(&self) {
+        if !self.promises().are_known() {
+            return;
+        }
         // It fails only if the group has stopped.
         let _ = self.raft().trigger().elect(true).await;
     }
@@ -254,6 +260,7 @@ impl Group {
     /// Has openraft look at its election timer only while that matters: not while this replica leads or
     /// has no vote, and not while it has heard its leader within `quiet`.
     pub(crate) fn mind_elections(&self, quiet: Duration) {
+        self.raft().runtime_config().elect(self.promises().are_known());
         let at_rest = self.leads() || self.only_follows() || self.machine().follows_since(quiet);
         self.raft().runtime_config().tick(!at_rest);
     }

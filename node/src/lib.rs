@@ -35,6 +35,7 @@ mod coordinator;
 mod measuring;
 mod placing;
 mod departures;
+mod former;
 mod lookout;
 mod metronome;
 mod pacing;

@@ -202,8 +202,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Departed(shard) => {
             let Some(id) = peer.as_node() else { return };
             answer(node, reply, move |node| async move {
-                let index = departures::confirm(&node, shard, id).await?;
-                Ok(Answer::Departed { index })
+                let (index, term) = departures::confirm(&node, shard, id).await?;
+                Ok(Answer::Departed { index, term })
             });
         }
         RequestBody::HandOver { shard, to } => answer(node, reply, move |node| async move {

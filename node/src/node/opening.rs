@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use dkv_wire::codec::{decode, encode};
 use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::platform::run_blocking;
 use tokio::sync::oneshot;
@@ -10,13 +11,14 @@ use tracing::info;
 use super::Node;
 use crate::clock::NodeClock;
 use crate::data_dir::{self, DataDir};
+use crate::former::Former;
 use crate::group::{Group, GroupParts};
 use crate::outbox::{self, Outbox};
 use crate::peers::Peers;
-use crate::raft::{self, Machine, Pulses};
+use crate::raft::{self, Machine, Pulses, Vote};
 use crate::state::{Engine, EngineError};
 use crate::stewards;
-use crate::wal::Wal;
+use crate::wal::{GroupLog, GroupState, Wal};
 
 impl Node {
     /// Opens a group, unless it is open.
@@ -51,12 +53,13 @@ impl Node {
         Ok(outbox)
     }
 
-    /// Closes a group that does not count on this node any more, by that entry of its log, and deletes
-    /// all that is here of it.
+    /// Closes a group that does not count on this node any more, by that entry of its log and the word of
+    /// the leader of that vote, and deletes all that is here of it but what a later replica must know.
     pub(crate) async fn close_group(
         self: &Arc<Self>,
         id: GroupId,
         departed: u64,
+        leader: Vote,
     ) -> Result<(), String> {
         let opening = self.opening.lock().await;
         let Some(group) = self.group(id) else { return Ok(()) };
@@ -66,6 +69,7 @@ impl Node {
         let is_member_again = group.configured().index > departed;
         drop(group);
         if !is_member_again {
+            self.keep_former(id, departed, leader).await?;
             self.delete_group(id).await?;
             info!(group = %id, "the replica was deleted: the shard has others");
         }
@@ -75,6 +79,15 @@ impl Node {
         }
         // It may have been wanted again meanwhile, when it was still open.
         self.follow_directory().await
+    }
+
+    async fn keep_former(&self, id: GroupId, departed: u64, leader: Vote) -> Result<(), String> {
+        let own = self.wal.group(id).state().vote;
+        let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(|e| e.to_string())?;
+        let former = Former::new(departed, leader, own);
+        let directory = self.directory.path().to_owned();
+        let saved = run_blocking(move || former.save(&directory, id)).await;
+        saved.flatten().map_err(|error| format!("cannot delete a replica in good order: {error}"))
     }
 
     /// Deletes log and rows of a group that is not open. The log goes first: rows without one are
@@ -164,11 +177,16 @@ impl Opener<'_> {
             })?;
         let log = self.wal.group(id);
         check_fit(id, &machine, &log).map_err(damaged)?;
+        let former = Former::load(self.directory.path(), id).map_err(damaged)?;
+        if let Some(former) = former.as_ref().filter(|_| log.state() == GroupState::default()) {
+            save_vote(&log, &former.vote).await?;
+        }
         Group::start(GroupParts {
             id,
             me: self.me,
             config: Arc::clone(self.config),
             log,
+            owed: former.map_or(0, |former| former.index),
             machine,
             peers: self.peers.clone(),
             pulses: self.pulses.clone(),
@@ -178,8 +196,18 @@ impl Opener<'_> {
     }
 }
 
+async fn save_vote(log: &GroupLog, vote: &Vote) -> Result<(), String> {
+    let (done, saved) = oneshot::channel();
+    let told = Box::new(move |result| drop(done.send(result)));
+    log.save_vote(encode(vote), told).map_err(|error| error.to_string())?;
+    match saved.await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the log has stopped".into()),
+    }
+}
+
 /// A log that begins after the state ends has lost entries in between.
-fn check_fit(id: GroupId, machine: &Machine, log: &crate::wal::GroupLog) -> Result<(), String> {
+fn check_fit(id: GroupId, machine: &Machine, log: &GroupLog) -> Result<(), String> {
     let applied = machine.handle().summary().applied_index;
     match log.state().purged {
         Some((purged, _)) if purged > applied => Err(format!(

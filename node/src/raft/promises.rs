@@ -35,12 +35,27 @@ const STALLED: Duration = Duration::from_millis(500);
 pub(crate) struct Promises {
     log: GroupLog,
     machine: MachineHandle,
+    /// The last entry that concerned an earlier replica of the same group in the same directory.
+    owed: u64,
     broken: watch::Sender<Option<String>>,
 }
 
 impl Promises {
-    pub(crate) fn new(log: GroupLog, machine: MachineHandle) -> Self {
-        Self { log, machine, broken: watch::Sender::new(None) }
+    pub(crate) fn new(log: GroupLog, machine: MachineHandle, owed: u64) -> Self {
+        Self { log, machine, owed, broken: watch::Sender::new(None) }
+    }
+
+    /// Whether this replica knows all that an earlier one in its place knew (see `former`). Until then
+    /// it must not vote, and its members may be those of long ago.
+    pub(crate) fn are_known(&self) -> bool {
+        self.owed == 0 || self.owed <= self.last_index()
+    }
+
+    /// The last entry that is here, or was.
+    fn last_index(&self) -> u64 {
+        let log = self.log.state();
+        let in_log = log.last_index.max(log.purged.map(|(purged, _)| purged)).unwrap_or(0);
+        in_log.max(self.machine.applied_index())
     }
 
     /// Compares what `leader` knows to be here with what is here.
@@ -53,6 +68,10 @@ impl Promises {
         acknowledged: Option<Acknowledged>,
     ) -> Result<(), String> {
         let Some(Acknowledged { term, index }) = acknowledged else { return Ok(()) };
+        if !self.are_known() {
+            // It was begun anew, and has promised nothing yet.
+            return Ok(());
+        }
         let log = self.log.state();
         let Some(vote) = log.vote.as_deref().and_then(|vote| decode::<Vote>(vote).ok()) else {
             // A replica that was begun anew: it has promised nothing yet.
@@ -64,12 +83,12 @@ impl Promises {
         if own.0 > term || own.0 == term && own.1 != leader {
             return Ok(());
         }
-        let in_log = log.last_index.max(log.purged.map(|(purged, _)| purged)).unwrap_or(0);
-        if in_log >= index || self.machine.summary().applied_index >= index {
+        let last = self.last_index();
+        if last >= index {
             return Ok(());
         }
         let why = format!(
-            "the log ends at entry {in_log} of group {}, and this node has acknowledged entry {index}",
+            "the log ends at entry {last} of group {}, and this node has acknowledged entry {index}",
             self.log.id()
         );
         self.broken.send_replace(Some(why.clone()));

@@ -85,6 +85,10 @@ async fn answer_call(member: &Member, from: NodeId, frame: &Bytes) -> CallResult
 
 async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
     let Member { raft, machine, promises, .. } = member;
+    let elects = matches!(call, Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_));
+    if elects && !promises.are_known() {
+        return Err("this replica is new and is being filled".into());
+    }
     match call {
         Call::Heartbeat { append, quorum_age_ms, acknowledged } => {
             let request = decode_append(&append).map_err(|error| error.to_string())?;

@@ -409,6 +409,8 @@ pub enum Answer {
     Departed {
         /// Index of the entry.
         index: u64,
+        /// The term in which the node that answers leads the shard.
+        term: Term,
     },
     /// To [`RequestBody::Placement`].
     Placement(Box<Placement>),

@@ -18,7 +18,7 @@ async fn log(leader: NodeId) -> (Replica, Promises, GroupLog) {
     log.save_vote(vote, Box::new(|_| ())).unwrap();
     let entries = (0..=10).map(|index| (index, Bytes::from_static(b"entry"))).collect();
     log.append(entries, Box::new(|_| ())).unwrap();
-    let promises = Promises::new(log.clone(), replica.machine.clone());
+    let promises = Promises::new(log.clone(), replica.machine.clone(), 0);
     (replica, promises, log)
 }
 
@@ -49,10 +49,29 @@ async fn less_than_was_acknowledged_is_a_broken_promise() {
 }
 
 #[tokio::test]
+async fn a_replica_in_the_place_of_another_has_a_say_once_it_knows_as_much() {
+    let leader = NodeId::random();
+    let (replica, _, log) = log(leader).await;
+    let promises = |owed| Promises::new(log.clone(), replica.machine.clone(), owed);
+    assert!(promises(0).are_known() && promises(10).are_known());
+    let promises = promises(12);
+    // Nor is it held to what the other one acknowledged.
+    let acknowledged = Some(Acknowledged { term: Term(5), index: 12 });
+    for index in 11..=12 {
+        assert!(!promises.are_known());
+        assert!(promises.check(leader, acknowledged).is_ok());
+        log.append(vec![(index, Bytes::from_static(b"entry"))], Box::new(|_| ())).unwrap();
+    }
+    assert!(promises.are_known());
+    let acknowledged = Some(Acknowledged { term: Term(5), index: 13 });
+    assert!(promises.check(leader, acknowledged).is_err());
+}
+
+#[tokio::test]
 async fn a_replica_that_begins_has_promised_nothing() {
     let (replica, _, _) = log(NodeId::random()).await;
     let wal = Wal::open(Arc::new(MemoryDisk::new()), WalOptions::default(), Box::new(|_| ()));
-    let promises = Promises::new(wal.unwrap().group(SHARD), replica.machine.clone());
+    let promises = Promises::new(wal.unwrap().group(SHARD), replica.machine.clone(), 0);
     let acknowledged = Some(Acknowledged { term: Term(5), index: 11 });
     assert!(promises.check(NodeId::random(), acknowledged).is_ok());
 }

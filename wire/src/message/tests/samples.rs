@@ -290,7 +290,7 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Committed { index: 12, term: Term(2) },
         Answer::Reached { was_behind: true },
         Answer::Done,
-        Answer::Departed { index: 99 },
+        Answer::Departed { index: 99, term: Term(5) },
         Answer::Placement(Box::new(placement())),
     ]
 }
