@@ -1,6 +1,7 @@
 //! More load than a network can take: it refuses what it cannot do in time and says when to come again,
 //! what it takes is done in time, nobody is elected, and as soon as the load has gone all is as before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::disks::Injection;
 use crate::lab::network::{Lab, on_network};
-use crate::lab::{for_a_while, tools};
+use crate::lab::{eventually, for_a_while, tools};
 
 /// Time that each sync of each disk takes: with it, some 10 MB/s are all that the network can do.
 const SYNC: &str = "delay_enter=150000";
@@ -73,6 +74,15 @@ fn more_load_than_it_can_take() {
     // Times that a busy machine keeps: what is loaded here are the disks, not the processors.
     let times = json!({ "heartbeat_ms": 100, "election_min_ms": 2000, "election_max_ms": 3000 });
     on_network(times, 3, async |lab| {
+        // The founder gives one of its two shards away, which is no election that is meant here.
+        eventually("one node leads all shards", async || {
+            let statuses = lab.same_state().await;
+            let groups = statuses.iter().flat_map(|status| &status.groups);
+            let shards = groups.filter(|group| group.group.is_shard());
+            let primaries: BTreeSet<_> = shards.map(|group| group.leader).collect();
+            if primaries.len() == 2 { Ok(()) } else { Err(format!("{primaries:?}")) }
+        })
+        .await;
         let processes = [0, 1, 2].map(|index| lab.nodes[index].running().id());
         let slow = processes.map(|process| Injection::begin(process, SYNC));
         let client = lab.client().await;
