@@ -30,13 +30,15 @@ enum Kind {
     Put(Level),
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::Get(Level::Eventual),
     Kind::Get(Level::Session),
     Kind::Get(Level::Strong),
     Kind::Get(Level::All),
     Kind::Put(Level::Strong),
     Kind::Put(Level::All),
+    // Last, so that nothing waits for it to be delivered.
+    Kind::Put(Level::Eventual),
 ];
 
 impl Kind {
@@ -193,10 +195,10 @@ fn geometry(view: &NetworkView, from: &Region, key: &[u8], kind: Kind) -> Option
     let there = round_trip(delays, own, primary);
     let mut replicas = shard.voters.iter().chain(&shard.learners);
     match kind {
-        Kind::Get(Level::Eventual | Level::Session) => {
+        Kind::Get(Level::Eventual | Level::Session) | Kind::Put(Level::Eventual) => {
             replicas.filter_map(|node| Some(round_trip(delays, own, place(*node)?))).min()
         }
-        Kind::Get(Level::Strong) | Kind::Put(Level::Strong | Level::Session | Level::Eventual) => {
+        Kind::Get(Level::Strong) | Kind::Put(Level::Strong | Level::Session) => {
             Some(there + to(&mut shard.voters.iter(), true)?)
         }
         // First as a strong one, then the round to everybody.

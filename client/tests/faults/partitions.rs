@@ -1,9 +1,13 @@
 //! Hosts that do not reach each other.
 
+use std::time::Duration;
+
+use dkv_api::{Error, Level, ReadOptions, WriteOptions};
 use serde_json::json;
 
+use crate::lab::host::{CLIENT, SERVER};
 use crate::lab::network::on_network;
-use crate::lab::{Lab, for_a_while, tools};
+use crate::lab::{Lab, eventually, for_a_while, tools};
 
 /// Longer than an election takes.
 const LONG_MS: u64 = 1500;
@@ -51,13 +55,91 @@ fn the_leader_is_cut_off_from_everybody() {
         let work = lab.work().await;
         let leader = lab.coordinator().await;
         let others = lab.others(leader);
-        let all = [&[crate::lab::host::CLIENT, crate::lab::host::SERVER], &hosts(lab, &others)[..]];
+        let all = [&[CLIENT, SERVER], &hosts(lab, &others)[..]];
         for other in all.concat() {
             lab.hosts.cut(lab.nodes[leader].host, other);
         }
         work.more(300).await;
         for_a_while(LONG_MS).await;
         lab.judge(work).await;
+    });
+}
+
+/// Keys that are written on both sides of a cut.
+const KEYS: usize = 20;
+
+/// Nobody there reaches the other nodes or the server.
+fn cut_off(lab: &Lab, host: usize, others: &[usize]) {
+    for other in others.iter().chain(&[SERVER]) {
+        lab.hosts.cut(host, *other);
+    }
+}
+
+#[test]
+fn a_place_that_is_cut_off_goes_on_with_what_is_eventual() {
+    if !can_be_run("a_place_that_is_cut_off_goes_on_with_what_is_eventual") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let client = lab.client().await;
+        for number in 0..KEYS {
+            client.write(format!("k{number}"), "before").await.unwrap();
+        }
+        lab.same_state().await;
+        let left = lab.others(lab.coordinator().await)[0];
+        let (left_host, far) = (lab.nodes[left].host, hosts(lab, &lab.others(left)));
+        // A node and a client, which reach each other and nobody else.
+        cut_off(lab, left_host, &far);
+        cut_off(lab, CLIENT, &far);
+        for number in 0..KEYS {
+            let (key, value) = (format!("k{number}"), format!("alone {number}"));
+            let read = client.read_with(&key, ReadOptions::eventual()).await.unwrap();
+            assert_eq!(read.value, "before");
+            let written = client.write_with(&key, value.clone(), Level::Eventual.into()).await;
+            let receipt = written.unwrap().receipt;
+            assert_eq!((receipt.node, receipt.level), (lab.nodes[left].id(), Level::Eventual));
+            for level in [ReadOptions::eventual(), ReadOptions::session()] {
+                let read = client.read_with(&key, level).await.unwrap();
+                assert_eq!(
+                    (read.value.as_ref(), read.receipt.pending),
+                    (value.as_bytes(), receipt.pending)
+                );
+            }
+        }
+        let patience = Duration::from_secs(3);
+        let read = client.read_with("k0", ReadOptions::default().timeout(patience)).await;
+        assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
+        let strong = WriteOptions { timeout: Some(patience), ..WriteOptions::default() };
+        let written = client.write_with("nobody", "v", strong).await;
+        // Nobody knows only if the node led that shard when it was cut off.
+        let refused = matches!(written, Err(Error::Unavailable(_) | Error::Unknown(_)));
+        assert!(refused, "{written:?}");
+
+        // Elsewhere life goes on, and what is later stays later.
+        lab.hosts.heal();
+        cut_off(lab, left_host, &far);
+        let other = lab.client().await;
+        other.write("k0", "later").await.unwrap();
+        lab.hosts.heal();
+        lab.settled().await;
+        for number in 0..KEYS {
+            let expected = if number == 0 { "later".into() } else { format!("alone {number}") };
+            eventually("an accepted write does not arrive", async || {
+                let read = other.read(format!("k{number}")).await.map_err(|e| e.to_string())?;
+                let value = String::from_utf8_lossy(&read.value).into_owned();
+                if value == expected { Ok(()) } else { Err(format!("k{number} is {value:?}")) }
+            })
+            .await;
+        }
+        eventually("an outbox is not emptied", async || {
+            let status = client.status().await;
+            let nodes = status.nodes.into_iter().map(|(_, status)| status);
+            let pending: u64 = nodes.map(|status| status.map_or(1, |status| status.pending)).sum();
+            if pending == 0 { Ok(()) } else { Err(format!("{pending} writes wait")) }
+        })
+        .await;
+        lab.same_state().await;
+        assert_eq!(other.read("k0").await.unwrap().value, "later");
     });
 }
 

@@ -10,6 +10,9 @@ use super::Group;
 use crate::raft::{self, Metrics, ServerState};
 use crate::writes::Hold;
 
+/// Time in which a new leader is heard of once the old one leads no more.
+const SUCCESSOR_WAIT: Duration = Duration::from_millis(10);
+
 impl Group {
     /// Hands leadership to the voter that has most of the log, and waits until that is done.
     ///
@@ -34,13 +37,16 @@ impl Group {
         if self.raft().trigger().transfer_leader(successor).await.is_err() {
             return false;
         }
-        // Not only until this replica leads no more: who is held here is to be told whom to go to.
-        let taken_over = metrics
-            .wait_for(|metrics| metrics.current_leader.is_some_and(|leader| leader != self.me));
-        let _ = tokio::time::timeout(patience, taken_over).await;
-        let metrics = self.metrics();
-        let metrics = metrics.borrow();
-        metrics.state != ServerState::Leader && metrics.current_leader != Some(self.me)
+        let gone = metrics.wait_for(|metrics| {
+            metrics.state != ServerState::Leader && metrics.current_leader != Some(self.me)
+        });
+        if !matches!(tokio::time::timeout(patience, gone).await, Ok(Ok(()))) {
+            return false;
+        }
+        // Whoever is held here is best told whom to go to; but they find out by themselves too.
+        let known = metrics.wait_for(|metrics| metrics.current_leader.is_some());
+        let _ = tokio::time::timeout(SUCCESSOR_WAIT, known).await;
+        true
     }
 
     /// Lets no batch begin until what is returned is dropped, and waits, with patience, until those
