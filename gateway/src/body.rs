@@ -13,12 +13,14 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::EXPECT;
 use axum::http::request::Parts;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{BODIES_BYTES_MAX, BODY_TIMEOUT, DRAIN_BYTES_MAX, DRAIN_TIMEOUT};
+use crate::limits::{
+    ANSWER_PIECE_BYTES, BODIES_BYTES_MAX, BODY_TIMEOUT, DRAIN_BYTES_MAX, DRAIN_TIMEOUT,
+};
 
 /// Room for bodies.
 #[derive(Clone, Debug)]
@@ -117,7 +119,7 @@ impl Budget {
         }
         let mut held = Held::default();
         // Copied, because a part may be a byte that keeps a whole buffer of the connection alive.
-        let mut whole = BytesMut::new();
+        let mut whole = Vec::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
             if whole.len() + data.len() > limit {
@@ -127,12 +129,17 @@ impl Budget {
                 continue;
             }
             held.add(self.take(data.len())?);
+            if whole.capacity() - whole.len() < data.len() {
+                // Twice as much as has come, but no more than is said to come.
+                let rest = data.len() + body.size_hint().lower().min(limit as u64) as usize;
+                whole.reserve_exact(rest.min(whole.len().max(data.len())).max(data.len()));
+            }
             whole.extend_from_slice(&data);
         }
-        Ok((whole.freeze(), held))
+        Ok((Bytes::from(whole), held))
     }
 
-    /// A body of an answer, which holds its room until it was sent.
+    /// A body of an answer, which holds its room until all of it was sent.
     ///
     /// # Errors
     /// [`BodyError::NoRoom`].
@@ -150,7 +157,19 @@ impl Budget {
 pub(crate) struct Pieces {
     pieces: VecDeque<Bytes>,
     bytes: usize,
-    held: Held,
+}
+
+/// Bytes that hold their room for as long as they are anywhere. A connection takes a body long before it has
+/// sent it.
+struct HeldBytes {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Pieces {
@@ -160,12 +179,15 @@ impl Pieces {
     }
 
     /// Adds a piece with its room.
-    pub(crate) fn push_held(&mut self, piece: Bytes, held: Held) {
-        if !piece.is_empty() {
-            self.bytes += piece.len();
-            self.pieces.push_back(piece);
+    pub(crate) fn push_held(&mut self, bytes: Bytes, held: Held) {
+        if bytes.is_empty() {
+            return;
         }
-        self.held.add(held);
+        self.bytes += bytes.len();
+        self.pieces.push_back(match held.permit {
+            Some(_) => Bytes::from_owner(HeldBytes { bytes, _held: held }),
+            None => bytes,
+        });
     }
 
     /// Bytes so far.
@@ -173,7 +195,7 @@ impl Pieces {
         self.bytes
     }
 
-    /// The body, which holds its room until it was sent.
+    /// The body, of which each piece holds its room until it was sent.
     pub(crate) fn into_body(self) -> Body {
         Body::new(Answer(self))
     }
@@ -206,8 +228,14 @@ impl hyper::body::Body for Answer {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let piece = self.0.pieces.pop_front();
-        self.0.bytes -= piece.as_ref().map_or(0, Bytes::len);
+        let Pieces { pieces, bytes } = &mut self.0;
+        let piece = match pieces.front_mut() {
+            Some(long) if long.len() > ANSWER_PIECE_BYTES => {
+                Some(long.split_to(ANSWER_PIECE_BYTES))
+            }
+            _ => pieces.pop_front(),
+        };
+        *bytes -= piece.as_ref().map_or(0, Bytes::len);
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
@@ -270,8 +298,45 @@ mod tests {
         assert_eq!(body.size_hint().exact(), Some(4));
         let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!((first.as_ref(), body.size_hint().exact()), (&b"["[..], Some(3)));
-        let rest = body.collect().await.unwrap().to_bytes();
-        assert_eq!(rest.as_ref(), b"012");
+        let mut last = Bytes::new();
+        while let Some(frame) = body.frame().await {
+            last = frame.unwrap().into_data().unwrap();
+        }
+        assert!(body.is_end_stream());
+        // As long as a connection has any of them left to send.
+        drop(body);
+        assert_eq!(
+            (&last[..], budget.bytes.available_permits()),
+            (&b"2"[..], BODIES_BYTES_MAX - 1000)
+        );
+        drop(last);
         assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_is_taken_in_pieces() {
+        let value = Bytes::from(vec![7; 2 * ANSWER_PIECE_BYTES + 1]);
+        let (place, budget) = (value.as_ptr(), Budget::default());
+        let mut body = budget.answer(value.clone()).unwrap();
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        // Not copied.
+        assert_eq!((first.len(), first.as_ptr()), (ANSWER_PIECE_BYTES, place));
+        assert_eq!(body.size_hint().exact(), Some(ANSWER_PIECE_BYTES as u64 + 1));
+        assert_eq!([&first[..], &body.collect().await.unwrap().to_bytes()[..]].concat(), value);
+        assert!(budget.bytes.available_permits() < BODIES_BYTES_MAX);
+        drop(first);
+        assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_body_takes_no_more_room_than_it_has_bytes() {
+        let (head, ()) = Request::new(()).into_parts();
+        let sent = [&[1_u8; 3000][..], &[2; 100_000], &[3; 50_000]].map(Bytes::from_static);
+        let mut known = Pieces::default();
+        sent.iter().for_each(|piece| known.push(piece.clone()));
+        let (read, _held) =
+            Budget::default().read(&head, known.into_body(), 1 << 20).await.unwrap();
+        assert_eq!(read, sent.concat());
+        assert_eq!(Vec::from(read).capacity(), 153_000);
     }
 }
