@@ -129,10 +129,13 @@ impl Budget {
                 continue;
             }
             held.add(self.take(data.len())?);
-            if whole.capacity() - whole.len() < data.len() {
-                // Twice as much as has come, but no more than is said to come.
-                let rest = data.len() + body.size_hint().lower().min(limit as u64) as usize;
-                whole.reserve_exact(rest.min(whole.len().max(data.len())).max(data.len()));
+            match body.size_hint().exact() {
+                // Room for what is said to come, as far as enough has come to believe that.
+                Some(rest) => {
+                    let believed = 15 * (whole.len() + data.len());
+                    whole.reserve_exact(data.len() + believed.min(rest as usize));
+                }
+                None => whole.reserve(data.len()),
             }
             whole.extend_from_slice(&data);
         }
