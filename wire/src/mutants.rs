@@ -22,11 +22,13 @@ pub enum Mutant {
     LastArrivalWins,
     /// A page of a scan begins one key too late.
     SkipInScan,
+    /// A replica does not know of one that was deleted in its place.
+    ForgetFormer,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -35,6 +37,7 @@ impl Mutant {
         Self::OlderCoordinator,
         Self::LastArrivalWins,
         Self::SkipInScan,
+        Self::ForgetFormer,
     ];
 }
 
