@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, Error, Level, NetworkView, NodeId, ReadOptions, Region, Role};
+use dkv_api::{Client, Error, Level, NetworkView, NodeId, Placement, ReadOptions, Region, Role};
 use dkv_wire::delays::Delays;
 
 use crate::cli::{Connect, Local, Rehearse};
@@ -22,6 +22,13 @@ use crate::signals::Signals;
 const KEYS_TRIED: u32 = 10_000;
 /// Time that one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for which nothing has moved when the measuring begins: longer than any step of a move takes, or
+/// than nodes are looked at before there is one.
+const REST: Duration = Duration::from_secs(10);
+/// Time after which it begins whatever moves.
+const REST_WAIT_MAX: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +113,7 @@ async fn rehearse(
     screen: &mut Screen,
 ) -> Result<Vec<Row>, String> {
     network.bring_up(local, screen).await?;
+    rest(network, screen).await?;
     let mut measuring = Vec::new();
     for region in &local.regions {
         let client = network.connect_in(Role::Client, Some(region.clone())).await?;
@@ -113,6 +121,36 @@ async fn rehearse(
     }
     let rows = futures::future::join_all(measuring).await;
     Ok(rows.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// Waits until replicas and primaries stay where they are: a network that has just begun spreads them over
+/// its regions, and a request that meets a primary on its way takes longer.
+async fn rest(network: &LocalNetwork, screen: &mut Screen) -> Result<(), String> {
+    screen.note("waiting until the primaries are spread over the regions");
+    let client = network.connect(Role::Client).await?;
+    let begun = Instant::now();
+    let mut last: Option<(Placement, Instant)> = None;
+    let rested = loop {
+        // The coordinator may be changing hands.
+        if let Ok(placement) = client.placement(false).await {
+            let is_same = last.as_ref().is_some_and(|(before, _)| *before == placement);
+            if !is_same || !placement.moves.is_empty() {
+                last = Some((placement, Instant::now()));
+            }
+        }
+        if last.as_ref().is_some_and(|(_, since)| since.elapsed() >= REST) {
+            break true;
+        }
+        if begun.elapsed() >= REST_WAIT_MAX {
+            break false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    client.close().await;
+    if !rested {
+        screen.note("replicas still move, which makes some requests slower");
+    }
+    Ok(())
 }
 
 /// Everything that is asked from one region.

@@ -73,12 +73,11 @@ impl Group {
         let promises = Promises::new(log.clone(), handle.clone(), owed);
         let sessions = Sessions::default();
         let pace = Pace::new(Duration::from_millis(config.heartbeat_interval));
-        let (beats, heard) = (pulses.clone(), sessions.clone());
-        let network = Network::new(id, me, peers.clone(), beats, heard, pace.clone());
-        let raft = raft::start(me, config, log, machine, network, &pace).await?;
+        let network = Network::new(id, me, peers.clone(), pulses, sessions.clone(), pace.clone());
+        let raft = raft::start(me, config, log, machine, network.clone(), &pace).await?;
         raft.runtime_config().elect(promises.are_known());
         let member = Member::new(raft.clone(), handle.clone(), promises);
-        let proposer = Arc::new(Proposer { raft, machine: handle, pulses, peers, pace });
+        let proposer = Arc::new(Proposer { raft, machine: handle, network, peers, pace });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
