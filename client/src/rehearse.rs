@@ -34,12 +34,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Get(Level),
+    /// A strong one, answered by the nearest replica.
+    GetNearest,
     Put(Level),
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::Get(Level::Eventual),
     Kind::Get(Level::Session),
+    Kind::GetNearest,
     Kind::Get(Level::Strong),
     Kind::Get(Level::All),
     Kind::Put(Level::Strong),
@@ -52,6 +55,7 @@ impl Kind {
     fn name(self) -> String {
         match self {
             Self::Get(level) => format!("get {}", level.word()),
+            Self::GetNearest => "get nearest".to_owned(),
             Self::Put(level) => format!("put {}", level.word()),
         }
     }
@@ -201,8 +205,10 @@ async fn median(client: &Client, kind: Kind, key: &str, samples: u32) -> Result<
 
 async fn ask(client: &Client, kind: Kind, key: &str) -> Result<(), String> {
     let asked = match kind {
-        Kind::Get(level) => {
-            let options = ReadOptions::from(level).timeout(TIMEOUT);
+        Kind::Get(_) | Kind::GetNearest => {
+            let nearest = kind == Kind::GetNearest;
+            let level = if let Kind::Get(level) = kind { level } else { Level::Strong };
+            let options = ReadOptions { nearest, ..ReadOptions::from(level).timeout(TIMEOUT) };
             client.read_with(key, options).await.map(drop)
         }
         Kind::Put(level) => client.write_with(key, "a value", level.into()).await.map(drop),
@@ -238,6 +244,14 @@ fn geometry(view: &NetworkView, from: &Region, key: &[u8], kind: Kind) -> Option
         }
         Kind::Get(Level::Strong) | Kind::Put(Level::Strong | Level::Session) => {
             Some(there + to(&mut shard.voters.iter(), true)?)
+        }
+        // To the replica, and from there to the primary, to which it brings its vote.
+        Kind::GetNearest => {
+            let nearest = shard.voters.iter().filter_map(|node| place(*node));
+            let nearest = nearest.min_by_key(|voter| round_trip(delays, own, *voter))?;
+            let round = shard.voters.len() > 3 || nearest == primary;
+            let round = if round { to(&mut shard.voters.iter(), true)? } else { Duration::ZERO };
+            Some(round_trip(delays, own, nearest) + round_trip(delays, nearest, primary) + round)
         }
         // First as a strong one, then the round to everybody.
         Kind::Get(Level::All) | Kind::Put(Level::All) => {

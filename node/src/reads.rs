@@ -9,7 +9,8 @@
 //! Any other replica can answer one as well, if it was asked to: it asks the primary how far the
 //! shard was committed, waits until it has applied as much, and answers from its own memory. The
 //! primary answers that question after a round like any read, so one that was deposed and does not
-//! know it answers nobody. This is the ReadIndex of section 6.4 of Ongaro's dissertation,
+//! know it answers nobody. If the asker votes, its own vote goes with the question: of three voters that and
+//! the primary's are a majority, and no round is needed. This is the ReadIndex of section 6.4 of Ongaro's dissertation,
 //! "Consensus: Bridging Theory and Practice", with its followers.
 //!
 //! A scan is a read of many keys: it shares the round, and then takes its page from the state at one
@@ -145,7 +146,8 @@ pub(crate) fn serve(
 /// Answers reads once this replica has what the primary says is committed.
 async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: Vec<PendingRead>) {
     let catch_up = async {
-        let body = RequestBody::Committed { shard: who.shard };
+        let followed = proposer.followed(primary);
+        let body = RequestBody::Committed { shard: who.shard, followed };
         let answer =
             ask(proposer.peers(), primary, Lane::Urgent, body, patience(&proposer)).await?;
         let Answer::Committed { index, term } = answer else {

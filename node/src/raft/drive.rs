@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::{NodeId, Term};
-use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError};
+use openraft::errors::{
+    ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
+};
 use openraft::raft::TransferLeaderRequest;
 use openraft::{ChangeMembers, EmptyNode};
 
@@ -101,7 +103,11 @@ async fn quorum_answers(raft: &Raft, pace: &Pace) {
 }
 
 /// Who leads instead, once that is known or has taken too long.
-pub(super) async fn not_leader(raft: &Raft, pace: &Pace, forward: ForwardToLeader<Types>) -> ProposeError {
+pub(super) async fn not_leader(
+    raft: &Raft,
+    pace: &Pace,
+    forward: ForwardToLeader<Types>,
+) -> ProposeError {
     let known = match forward.reason {
         ForwardReason::LeaseExpired => {
             return ProposeError::Unavailable("no quorum answers".into());

@@ -55,9 +55,8 @@ impl Claim {
 
     /// Whether these are enough of the voters.
     fn is_confirmed_by(&self, confirmed: &BTreeSet<NodeId>) -> bool {
-        let is_majority = |voters: &BTreeSet<NodeId>| {
-            voters.intersection(confirmed).count() > voters.len() / 2
-        };
+        let is_majority =
+            |voters: &BTreeSet<NodeId>| voters.intersection(confirmed).count() > voters.len() / 2;
         self.voters.iter().all(is_majority)
     }
 }
@@ -104,6 +103,22 @@ async fn ask_voters(raft: &Raft, machine: &MachineHandle, network: &Network) -> 
     tokio::time::timeout(network.pace().patience(), round).await.ok()??;
     machine.applied().wait_for(|applied| *applied >= claim.committed).await.ok()?;
     Some(Term(claim.vote.leader_id.term))
+}
+
+/// What is committed, if this replica leads in that term and makes a quorum with one voter who says that it
+/// follows it there. What the voter has said it found after the read had come that it asks for: it is as
+/// good as its answer to a question.
+pub(crate) async fn confirmed_by(
+    raft: &Raft,
+    network: &Network,
+    voter: NodeId,
+    term: Term,
+) -> Option<u64> {
+    let me = network.me();
+    let claim = raft.with_raft_state(move |state| Claim::of(me, state)).await.ok()??;
+    let is_confirmed = Term(claim.vote.leader_id.term) == term
+        && claim.is_confirmed_by(&BTreeSet::from([me, voter]));
+    is_confirmed.then_some(claim.committed)
 }
 
 async fn openrafts_round(raft: &Raft, network: &Network) -> Result<Term, ProposeError> {

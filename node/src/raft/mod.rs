@@ -29,9 +29,10 @@ pub(crate) mod untrusted;
 mod watch;
 
 pub(crate) use drive::{
-    Configured, configured, forsake, initialize, propose, silence, since_quorum_ms, start, take_step,
+    Configured, configured, forsake, initialize, propose, silence, since_quorum_ms, start,
+    take_step,
 };
-pub(crate) use leadership::confirm_leadership;
+pub(crate) use leadership::{confirm_leadership, confirmed_by};
 use log::LogStore;
 pub(crate) use machine::{Look, Looked, Machine, MachineHandle};
 pub(crate) use network::{Network, Sessions};
