@@ -212,7 +212,7 @@ async fn what_each_replica_has_is_shown() {
     assert_eq!(rows[0], ["NODE", "REVISION", "TIME", "VALUE"], "{found}{err}");
     let mut names: Vec<&str> = rows[1..4].iter().map(|row| row[0]).collect();
     names.sort_unstable();
-    assert_eq!(names, ["node-1", "node-2", "node-3"]);
+    assert_eq!(names, ["n1", "n2", "n3"]);
     assert!(
         rows[1..4].iter().all(|row| row[1] == "1" && row.ends_with(&["a", "value"])),
         "{found}"
