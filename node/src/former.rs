@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::durable;
 use dkv_wire::id::GroupId;
+use dkv_wire::mutants::{Mutant, planted};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -56,6 +57,9 @@ impl Former {
     /// # Errors
     /// If it cannot be read, with what is wrong.
     pub(crate) fn load(directory: &Path, group: GroupId) -> Result<Option<Self>, String> {
+        if planted(Mutant::ForgetFormer) {
+            return Ok(None);
+        }
         let path = path(directory, group);
         let content =
             durable::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;

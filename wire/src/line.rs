@@ -23,10 +23,18 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::delays::{Wander, Way};
-use crate::platform;
+use crate::{platform, quic};
 
 /// Bytes that may wait, each way.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that the kernel takes at once, to be sent as packets of one length: as many as one IPv4 datagram has.
+const BURST_BYTES_MAX: usize = 65_507;
+/// Packets that may be handed to the kernel at once.
+///
+/// Ten, as quinn would have it, are more than the kernel takes if the packets are long. All of them would
+/// be lost without a word, quinn would conclude that the path does not carry long packets, and send
+/// the shortest for a minute.
+const SEGMENTS_MAX: usize = BURST_BYTES_MAX / quic::PACKET_BYTES_MAX as usize;
 
 /// A socket that can hold back what goes through it.
 pub(crate) struct Line {
@@ -338,7 +346,7 @@ impl AsyncUdpSocket for Line {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.socket.max_transmit_segments()
+        self.socket.max_transmit_segments().min(SEGMENTS_MAX)
     }
 
     fn max_receive_segments(&self) -> usize {

@@ -20,11 +20,13 @@ pub enum Mutant {
     OlderCoordinator,
     /// Of eventual writes the one stays that arrives last, not the latest.
     LastArrivalWins,
+    /// A replica does not know of one that was deleted in its place.
+    ForgetFormer,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -32,6 +34,7 @@ impl Mutant {
         Self::HalfSnapshot,
         Self::OlderCoordinator,
         Self::LastArrivalWins,
+        Self::ForgetFormer,
     ];
 }
 

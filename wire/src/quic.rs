@@ -361,7 +361,7 @@ pub(crate) fn widen(connection: &quinn::Connection) {
 
 /// Longest packet that is tried: what a network with jumbo frames carries. Paths that carry less are
 /// found out by probes, as RFC 8899 describes.
-const PACKET_BYTES_MAX: u16 = 8952;
+pub(crate) const PACKET_BYTES_MAX: u16 = 8952;
 /// Packets that may wait for one acknowledgement.
 const ACK_PACKETS: u32 = 10;
 

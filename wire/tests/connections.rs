@@ -137,6 +137,32 @@ async fn a_denied_holder_loses_its_open_connections() {
     assert!(bystander.close_reason().is_none());
 }
 
+/// What the kernel refuses to send is lost without a word, and taken for a path that carries only short packets.
+#[tokio::test]
+async fn much_data_goes_in_long_packets() {
+    let network = Network::new();
+    let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
+    let gate = Arc::new(Gate::default());
+    tokio::spawn(gate.serve(endpoint.clone(), |connection, _: Peer| async move {
+        while let Ok((_, mut stream)) = connection.accept_bi().await {
+            let _ = stream.read_to_end(usize::MAX).await;
+        }
+    }));
+    let client = network.dialer(Role::Client);
+    let address = endpoint.local_address().unwrap();
+    let connection = client.connect(address, Expect::AnyNode).await.unwrap();
+    let all = vec![7; 1024 * 1024];
+    for _ in 0..16 {
+        let (mut stream, _) = connection.open_bi().await.unwrap();
+        stream.write_all(&all).await.unwrap();
+        stream.finish().unwrap();
+        stream.stopped().await.unwrap();
+    }
+    let path = connection.stats().path;
+    assert_eq!(path.black_holes_detected, 0, "{path:?}");
+    assert!(path.current_mtu > 8000, "{path:?}");
+}
+
 /// A process that is killed tells nobody. What has come back in its place must not leave its peers
 /// waiting for the idle time.
 #[test]
