@@ -17,6 +17,7 @@ mod grammar;
 mod store;
 
 mod run;
+mod held;
 
 mod screen;
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, Error, Level, NetworkView, NodeId, ReadOptions, Region, Role};
+use dkv_api::{Client, Error, Level, NetworkView, NodeId, Placement, ReadOptions, Region, Role};
 use dkv_wire::delays::Delays;
 
 use crate::cli::{Connect, Local, Rehearse};
@@ -23,16 +23,26 @@ const KEYS_TRIED: u32 = 10_000;
 /// Time that one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Time for which nothing has moved when the measuring begins: longer than any step of a move takes, or
+/// than nodes are looked at before there is one.
+const REST: Duration = Duration::from_secs(10);
+/// Time after which it begins whatever moves.
+const REST_WAIT_MAX: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Get(Level),
+    /// A strong one, answered by the nearest replica.
+    GetNearest,
     Put(Level),
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::Get(Level::Eventual),
     Kind::Get(Level::Session),
+    Kind::GetNearest,
     Kind::Get(Level::Strong),
     Kind::Get(Level::All),
     Kind::Put(Level::Strong),
@@ -45,6 +55,7 @@ impl Kind {
     fn name(self) -> String {
         match self {
             Self::Get(level) => format!("get {}", level.word()),
+            Self::GetNearest => "get nearest".to_owned(),
             Self::Put(level) => format!("put {}", level.word()),
         }
     }
@@ -106,6 +117,7 @@ async fn rehearse(
     screen: &mut Screen,
 ) -> Result<Vec<Row>, String> {
     network.bring_up(local, screen).await?;
+    rest(network, screen).await?;
     let mut measuring = Vec::new();
     for region in &local.regions {
         let client = network.connect_in(Role::Client, Some(region.clone())).await?;
@@ -113,6 +125,36 @@ async fn rehearse(
     }
     let rows = futures::future::join_all(measuring).await;
     Ok(rows.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// Waits until replicas and primaries stay where they are: a network that has just begun spreads them over
+/// its regions, and a request that meets a primary on its way takes longer.
+async fn rest(network: &LocalNetwork, screen: &mut Screen) -> Result<(), String> {
+    screen.note("waiting until the primaries are spread over the regions");
+    let client = network.connect(Role::Client).await?;
+    let begun = Instant::now();
+    let mut last: Option<(Placement, Instant)> = None;
+    let rested = loop {
+        // The coordinator may be changing hands.
+        if let Ok(placement) = client.placement(false).await {
+            let is_same = last.as_ref().is_some_and(|(before, _)| *before == placement);
+            if !is_same || !placement.moves.is_empty() {
+                last = Some((placement, Instant::now()));
+            }
+        }
+        if last.as_ref().is_some_and(|(_, since)| since.elapsed() >= REST) {
+            break true;
+        }
+        if begun.elapsed() >= REST_WAIT_MAX {
+            break false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    client.close().await;
+    if !rested {
+        screen.note("replicas still move, which makes some requests slower");
+    }
+    Ok(())
 }
 
 /// Everything that is asked from one region.
@@ -163,8 +205,10 @@ async fn median(client: &Client, kind: Kind, key: &str, samples: u32) -> Result<
 
 async fn ask(client: &Client, kind: Kind, key: &str) -> Result<(), String> {
     let asked = match kind {
-        Kind::Get(level) => {
-            let options = ReadOptions::from(level).timeout(TIMEOUT);
+        Kind::Get(_) | Kind::GetNearest => {
+            let nearest = kind == Kind::GetNearest;
+            let level = if let Kind::Get(level) = kind { level } else { Level::Strong };
+            let options = ReadOptions { nearest, ..ReadOptions::from(level).timeout(TIMEOUT) };
             client.read_with(key, options).await.map(drop)
         }
         Kind::Put(level) => client.write_with(key, "a value", level.into()).await.map(drop),
@@ -200,6 +244,14 @@ fn geometry(view: &NetworkView, from: &Region, key: &[u8], kind: Kind) -> Option
         }
         Kind::Get(Level::Strong) | Kind::Put(Level::Strong | Level::Session) => {
             Some(there + to(&mut shard.voters.iter(), true)?)
+        }
+        // To the replica, and from there to the primary, to which it brings its vote.
+        Kind::GetNearest => {
+            let nearest = shard.voters.iter().filter_map(|node| place(*node));
+            let nearest = nearest.min_by_key(|voter| round_trip(delays, own, *voter))?;
+            let round = shard.voters.len() > 3 || nearest == primary;
+            let round = if round { to(&mut shard.voters.iter(), true)? } else { Duration::ZERO };
+            Some(round_trip(delays, own, nearest) + round_trip(delays, nearest, primary) + round)
         }
         // First as a strong one, then the round to everybody.
         Kind::Get(Level::All) | Kind::Put(Level::All) => {

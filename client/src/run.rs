@@ -11,6 +11,7 @@ use dkv_api::{Condition, Error, Level, Pair, Reach, ReadOptions, Receipt, WriteO
 
 use crate::csv;
 use crate::grammar::{Command, HowToRead, Key, LEVELS, WORDS};
+use crate::held;
 use crate::human;
 use crate::screen::{Screen, Tone};
 use crate::status;
@@ -98,6 +99,16 @@ pub(crate) async fn one(
                 return Ok(failed(screen, &scan_problem(&error)));
             }
         }
+        Command::Search(key) => {
+            if !held::search(key, store, screen).await? {
+                return Ok(Outcome::Failed);
+            }
+        }
+        Command::ShowAll { node } => {
+            if !held::show_all(node, store, screen).await? {
+                return Ok(Outcome::Failed);
+            }
+        }
         Command::Wait { ms } => {
             tokio::time::sleep(Duration::from_millis(*ms)).await;
             screen.line(&format!("waited {ms} ms"))?;
@@ -173,7 +184,7 @@ fn say_written(
 }
 
 /// A line of a list: a record of CSV, or a field of it.
-fn listed(pair: &Pair) -> Vec<u8> {
+pub(crate) fn listed(pair: &Pair) -> Vec<u8> {
     match &pair.value {
         Some(value) => csv::record(&pair.key, value),
         None => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use dkv_api::{GroupId, NetworkStatus, NodeId, Revision, Term, Value, Written};
+use dkv_api::{GroupId, Held, NetworkStatus, NodeId, Revision, Term, Value, Written};
 
 use super::*;
 use crate::grammar::{Scan, parse_arguments, parse_line};
@@ -118,6 +118,18 @@ impl Store for Fake {
             say(&Pair { key, revision: Revision(*revision), value })?;
         }
         Ok(Ok(()))
+    }
+
+    async fn search(&self, _key: &[u8]) -> Result<Vec<Held>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn show_all(
+        &self,
+        _node: &str,
+        mut say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>> {
+        self.scan(&Scan::default(), &mut say).await
     }
 
     async fn status(&self) -> NetworkStatus {

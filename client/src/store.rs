@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, ConnectError, Error, Level, NetworkStatus, NodeId, Pair, ReadOptions, Region, Role,
-    ScanOptions, Value, WriteOptions, Written,
+    Client, ConnectError, Error, Held, Level, NetworkStatus, NodeId, Pair, ReadOptions, Region,
+    Role, ScanOptions, Value, WriteOptions, Written,
 };
 
 use crate::grammar::{Action, Scan, Target};
@@ -45,6 +45,19 @@ pub(crate) trait Store {
     async fn scan(
         &self,
         scan: &Scan,
+        say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>>;
+
+    /// What each replica has of a key.
+    async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error>;
+
+    /// Lists what the node of that name holds, and says each as it comes, until that fails.
+    ///
+    /// # Errors
+    /// Those of whom each is said to.
+    async fn show_all(
+        &self,
+        node: &str,
         say: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>>;
 
@@ -158,6 +171,42 @@ async fn list(
     }
 }
 
+/// Lists what the node of that name holds.
+async fn list_of(
+    client: &Client,
+    name: &str,
+    mut say: impl FnMut(&Pair) -> io::Result<()>,
+) -> io::Result<Result<(), Error>> {
+    let shards = async {
+        let view = client.refresh().await?;
+        let node = view.nodes.iter().find(|node| node.name == name).ok_or_else(|| {
+            Error::Invalid(format!("no node is called {name}; nodes shows their names"))
+        })?;
+        Ok((node.id, client.shards_of(node.id).await?))
+    };
+    let (node, shards) = match shards.await {
+        Ok(found) => found,
+        Err(error) => return Ok(Err(error)),
+    };
+    for shard in shards {
+        let mut after = Bytes::new();
+        loop {
+            let (pairs, more) = match client.page_of(node, shard, after).await {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(error)),
+            };
+            for pair in &pairs {
+                say(pair)?;
+            }
+            match pairs.last() {
+                Some(last) if more => after = last.key.clone(),
+                _ => break,
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
 impl Store for Session {
     fn level(&self) -> Level {
         self.level
@@ -190,6 +239,18 @@ impl Store for Session {
         say: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>> {
         list(&self.client, self.level, scan, say).await
+    }
+
+    async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error> {
+        self.client.search(key).await
+    }
+
+    async fn show_all(
+        &self,
+        node: &str,
+        say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>> {
+        list_of(&self.client, node, say).await
     }
 
     async fn status(&self) -> NetworkStatus {

@@ -72,6 +72,7 @@ mod builder;
 mod client;
 mod connect;
 mod error;
+mod held;
 mod keep;
 mod link;
 mod options;
@@ -85,6 +86,7 @@ mod status;
 pub use builder::{ClientBuilder, DEFAULT_PORT};
 pub use client::Client;
 pub use error::{ConnectError, Error};
+pub use held::Held;
 pub use options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
 

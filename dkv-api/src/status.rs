@@ -16,6 +16,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(1000);
 /// round trip before the question does.
 const LIVE_TIMEOUT: Duration = Duration::from_millis(4000);
 
+/// Time that a node has to answer.
+pub(crate) fn patience(state: NodeState) -> Duration {
+    match state {
+        NodeState::Live | NodeState::Joining => LIVE_TIMEOUT,
+        NodeState::Suspect | NodeState::Down | NodeState::Left => ANSWER_TIMEOUT,
+    }
+}
+
 pub(crate) async fn gather(client: &Client) -> NetworkStatus {
     let shared = client.shared();
     let seen = |client: &Client| {
@@ -91,11 +99,7 @@ async fn ask_all(
         let client = client.clone();
         answers.spawn(async move {
             let work = Work::Direct { node: node.id, body: RequestBody::Status };
-            let patience = match node.state {
-                NodeState::Live | NodeState::Joining => LIVE_TIMEOUT,
-                NodeState::Suspect | NodeState::Down | NodeState::Left => ANSWER_TIMEOUT,
-            };
-            let answer = match client.request(work, Some(patience)).await {
+            let answer = match client.request(work, Some(patience(node.state))).await {
                 Ok(Answer::Status(status)) => Ok(*status),
                 Ok(_) => Err("the answer is to another question".to_owned()),
                 Err(error) => Err(error.to_string()),

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dkv_wire::id::{GroupId, NodeId, Revision, Term};
-use dkv_wire::message::Refusal;
+use dkv_wire::message::{Answer, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -22,7 +22,8 @@ use crate::raft::{
     self, Configured, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Pace,
     Promises, Pulses, Raft, ServerState, Sessions,
 };
-use crate::reads::{self, PendingRead, Who};
+use crate::reads::{self, Asked, PendingRead, Who};
+use crate::replies::ReplyTo;
 use crate::state::steward::Step;
 use crate::state::{DirectoryEntry, DirectoryResult};
 use crate::tasks::Tasks;
@@ -73,12 +74,11 @@ impl Group {
         let promises = Promises::new(log.clone(), handle.clone(), owed);
         let sessions = Sessions::default();
         let pace = Pace::new(Duration::from_millis(config.heartbeat_interval));
-        let (beats, heard) = (pulses.clone(), sessions.clone());
-        let network = Network::new(id, me, peers.clone(), beats, heard, pace.clone());
-        let raft = raft::start(me, config, log, machine, network, &pace).await?;
+        let network = Network::new(id, me, peers.clone(), pulses, sessions.clone(), pace.clone());
+        let raft = raft::start(me, config, log, machine, network.clone(), &pace).await?;
         raft.runtime_config().elect(promises.are_known());
-        let member = Member::new(raft.clone(), handle.clone(), promises);
-        let proposer = Arc::new(Proposer { raft, machine: handle, pulses, peers, pace });
+        let member = Member::new(raft.clone(), handle.clone(), promises.clone());
+        let proposer = Arc::new(Proposer { raft, machine: handle, promises, network, peers, pace });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
@@ -158,9 +158,21 @@ impl Group {
 
     /// Hands a strong read to the next quorum round, or refuses it.
     pub(crate) fn read(&self, read: PendingRead) {
-        if let Err(error) = self.reads.try_send(read) {
-            error.into_inner().reply.refuse(Refusal::Overloaded { retry_after_ms: 20 });
-        }
+        hand_in(&self.reads, read);
+    }
+
+    /// Says how far the shard is committed: at once if the asker, which says in which term it follows this
+    /// replica, makes a quorum with it, and else after the next round.
+    pub(crate) fn tell_committed(&self, asker: Option<(NodeId, Term)>, reply: ReplyTo) {
+        let (proposer, reads) = (Arc::clone(&self.proposer), self.reads.clone());
+        self.tasks.spawn(async move {
+            if let Some((voter, term)) = asker
+                && let Some(index) = proposer.confirmed_by(voter, term).await
+            {
+                return reply.send(Ok(Answer::Committed { index, term }));
+            }
+            hand_in(&reads, PendingRead { asked: Asked::Committed, anywhere: false, reply });
+        });
     }
 
     /// How old the state here may be, in milliseconds.
@@ -321,5 +333,12 @@ impl Group {
         // which the next one who asks for anything panics.
         let raft = self.raft().clone();
         let _ = tokio::spawn(async move { raft.shutdown().await }).await;
+    }
+}
+
+/// Hands a strong read to the next round, or refuses it.
+fn hand_in(reads: &mpsc::Sender<PendingRead>, read: PendingRead) {
+    if let Err(error) = reads.try_send(read) {
+        error.into_inner().reply.refuse(Refusal::Overloaded { retry_after_ms: 20 });
     }
 }

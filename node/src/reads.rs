@@ -2,14 +2,15 @@
 //!
 //! A strong read is answered from the primary's memory after the primary has made sure, by one
 //! round to a quorum, that it still is the primary and has applied everything that was committed
-//! when the round began. All reads that wait share a round; those that come while it is under way
-//! share the next. No clock is trusted. A primary that was just elected cannot finish its first
-//! round before it has applied an entry of its own term.
+//! when the round began. All reads that wait share a round (see [`rounds`](crate::rounds)). No clock is
+//! trusted. A primary that was just elected cannot finish its first round before it has applied an
+//! entry of its own term.
 //!
 //! Any other replica can answer one as well, if it was asked to: it asks the primary how far the
 //! shard was committed, waits until it has applied as much, and answers from its own memory. The
 //! primary answers that question after a round like any read, so one that was deposed and does not
-//! know it answers nobody. This is the ReadIndex of section 6.4 of Ongaro's dissertation,
+//! know it answers nobody. If the asker votes, its own vote goes with the question: of three voters that and
+//! the primary's are a majority, and no round is needed. This is the ReadIndex of section 6.4 of Ongaro's dissertation,
 //! "Consensus: Bridging Theory and Practice", with its followers.
 //!
 //! A scan is a read of many keys: it shares the round, and then takes its page from the state at one
@@ -32,11 +33,10 @@ use crate::group::{ProposeError, Proposer};
 use crate::peers::Lane;
 use crate::raft::{Look, Looked, MachineHandle};
 use crate::replies::ReplyTo;
+use crate::rounds::Rounds;
 
 /// Reads that wait for a round; more are refused as overload.
 pub(crate) const QUEUE_MAX: usize = 16 * 1024;
-/// Reads that share a round.
-const TAKE_MAX: usize = 4096;
 /// Time that a round may take before its reads are refused, between near members.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Questions of one replica to its primary that are under way at once. A primary far away is asked
@@ -69,19 +69,26 @@ pub(crate) struct Who {
 }
 
 /// Runs until the queue closes.
-pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, mut queue: mpsc::Receiver<PendingRead>) {
-    let mut taken = Vec::new();
+pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, queue: mpsc::Receiver<PendingRead>) {
+    let mut rounds = Rounds::new(queue);
     let mut away = JoinSet::new();
-    while queue.recv_many(&mut taken, TAKE_MAX).await > 0 {
+    let confirm = || {
+        let proposer = Arc::clone(&proposer);
+        async move {
+            let confirmed = proposer.confirm_leadership();
+            tokio::time::timeout(patience(&proposer), confirmed).await
+        }
+    };
+    while let Some((mut reads, confirmed)) = rounds.next(confirm).await {
         while away.try_join_next().is_some() {}
-        match tokio::time::timeout(patience(&proposer), proposer.confirm_leadership()).await {
+        match confirmed {
             Ok(Ok(term)) => {
                 let receipt = who.receipt(term, Level::Strong, Some(0));
-                serve(proposer.machine(), taken.drain(..), receipt);
+                serve(proposer.machine(), reads.into_iter(), receipt);
             }
             Ok(Err(ProposeError::NotLeader(Some(primary)))) if primary != who.node => {
-                let here: Vec<_> = taken.extract_if(.., |read| read.anywhere).collect();
-                refuse(taken.drain(..), &Refusal::NotPrimary { primary: Some(primary) });
+                let here: Vec<_> = reads.extract_if(.., |read| read.anywhere).collect();
+                refuse(reads.into_iter(), &Refusal::NotPrimary { primary: Some(primary) });
                 if !here.is_empty() {
                     if away.len() >= ROUNDS_AWAY_MAX {
                         let _ = away.join_next().await;
@@ -89,9 +96,9 @@ pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, mut queue: mpsc::Rece
                     away.spawn(serve_after(who, Arc::clone(&proposer), primary, here));
                 }
             }
-            Ok(Err(error)) => refuse(taken.drain(..), &error.into()),
+            Ok(Err(error)) => refuse(reads.into_iter(), &error.into()),
             Err(_) => {
-                refuse(taken.drain(..), &Refusal::Unavailable("no quorum answers".into()));
+                refuse(reads.into_iter(), &Refusal::Unavailable("no quorum answers".into()));
             }
         }
     }
@@ -139,7 +146,8 @@ pub(crate) fn serve(
 /// Answers reads once this replica has what the primary says is committed.
 async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: Vec<PendingRead>) {
     let catch_up = async {
-        let body = RequestBody::Committed { shard: who.shard };
+        let followed = proposer.followed(primary);
+        let body = RequestBody::Committed { shard: who.shard, followed };
         let answer =
             ask(proposer.peers(), primary, Lane::Urgent, body, patience(&proposer)).await?;
         let Answer::Committed { index, term } = answer else {

@@ -136,10 +136,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             }
             read(node, &group, Asked::Page(span), mode, request.deadline_ms, reply);
         }
-        RequestBody::Committed { shard } => match shard_here(node, shard) {
-            Some(group) => {
-                group.read(PendingRead { asked: Asked::Committed, anywhere: false, reply });
-            }
+        RequestBody::Committed { shard, followed } => match shard_here(node, shard) {
+            Some(group) => group.tell_committed(peer.as_node().zip(followed), reply),
             None => reply.refuse(elsewhere(node, shard)),
         },
         RequestBody::Reach { shard, index } => match shard_here(node, shard) {

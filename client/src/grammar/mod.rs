@@ -39,6 +39,10 @@ pub(crate) enum Command {
     Delete { key: Key, level: Option<Level>, condition: Condition },
     /// Lists keys with their values, in order.
     Scan(Scan),
+    /// Shows what each replica has of a key.
+    Search(Key),
+    /// Lists the keys that a node holds, with their values.
+    ShowAll { node: String },
     /// Waits, in milliseconds, at most [`WAIT_MS_MAX`].
     Wait { ms: u64 },
     /// Shows how the network is.
@@ -269,6 +273,8 @@ impl fmt::Display for Command {
                 }
                 if *keys_only { f.write_str(" --keys") } else { Ok(()) }
             }
+            Self::Search(key) => write!(f, "search {key:?}"),
+            Self::ShowAll { node } => write!(f, "show-all {}", quote::quoted(node.as_bytes())),
             Self::Wait { ms } => write!(f, "wait {ms}"),
             Self::Status { json: false } => f.write_str("status"),
             Self::Status { json: true } => f.write_str("status --json"),

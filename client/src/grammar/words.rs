@@ -49,6 +49,13 @@ pub(crate) const WORDS: &[Word] = &[
         "list keys and values in order, as CSV",
         false,
     ),
+    word(
+        "search",
+        "search KEY",
+        "show what each replica has of a key, and when it was written",
+        false,
+    ),
+    word("show-all", "show-all NODE", "list what one node holds, as CSV", false),
     word("wait", "wait MS", "wait that many milliseconds", false),
     word("status", "status [--json]", "show how the network is", false),
     word("nodes", "nodes", "list the nodes", false),
@@ -122,6 +129,8 @@ pub(super) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
             }
         }
         ("scan", rest) => scan(rest).map(Command::Scan).ok_or_else(wrong),
+        ("search", [name]) => Ok(Command::Search(key(name)?)),
+        ("show-all", [node]) => Ok(Command::ShowAll { node: quote::shown(node) }),
         ("wait", [time]) => Ok(Command::Wait { ms: comma::milliseconds(time, known.form)? }),
         ("status", []) => Ok(Command::Status { json: false }),
         ("status", [b"--json" | b"json"]) => Ok(Command::Status { json: true }),

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Error, Level, NetworkStatus, NodeId, NodeState, Pair, ReadOptions, Region, Role, Value,
-    WriteOptions, Written,
+    Client, Error, Held, Level, NetworkStatus, NodeId, NodeState, Pair, ReadOptions, Region, Role,
+    Value, WriteOptions, Written,
 };
 use tokio::sync::{Mutex, OnceCell};
 
@@ -423,6 +423,24 @@ impl Store for LocalNetwork {
     ) -> io::Result<Result<(), Error>> {
         match self.session() {
             Some(session) => session.scan(scan, say).await,
+            None => Ok(not_up()),
+        }
+    }
+
+    async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error> {
+        match self.session() {
+            Some(session) => session.search(key).await,
+            None => not_up(),
+        }
+    }
+
+    async fn show_all(
+        &self,
+        node: &str,
+        say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>> {
+        match self.session() {
+            Some(session) => session.show_all(node, say).await,
             None => Ok(not_up()),
         }
     }

@@ -197,3 +197,35 @@ async fn the_command_takes_levels_for_all_and_for_each() {
     assert!(late.contains("is behind: it is at revision 3"), "{late}");
     assert!(run(&["--level", "loose", "R,k"]).await.1.contains("strong, session, eventual or all"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_each_replica_has_is_shown() {
+    let mut network = Network::start(3).await;
+    let run = async |network: &Network, arguments: &[&str]| {
+        let ran = network.dkv(arguments).await;
+        (output(&ran.stdout).to_owned(), output(&ran.stderr).to_owned())
+    };
+    run(&network, &["put", "k", "a value", "all"]).await;
+    let (found, err) = run(&network, &["search", "k"]).await;
+    let rows: Vec<Vec<&str>> =
+        found.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NODE", "REVISION", "TIME", "VALUE"], "{found}{err}");
+    let mut names: Vec<&str> = rows[1..4].iter().map(|row| row[0]).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["n1", "n2", "n3"]);
+    assert!(
+        rows[1..4].iter().all(|row| row[1] == "1" && row.ends_with(&["a", "value"])),
+        "{found}"
+    );
+    assert!(found.ends_with("\nno replica that answers differs\n"), "{found}");
+    for name in &names {
+        assert_eq!(run(&network, &["show-all", name]).await.0, "k,a value\n");
+    }
+    let (_, err) = run(&network, &["show-all", "nobody"]).await;
+    assert!(err.contains("no node is called nobody"), "{err}");
+
+    let gone = network.nodes[2].file()["name"].as_str().unwrap().to_owned();
+    network.kill_node(2);
+    let (found, _) = run(&network, &["search", "k"]).await;
+    assert!(found.ends_with(&format!("differs; no answer: {gone}\n")), "{found}");
+}

@@ -346,7 +346,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-fn checked_key(key: &[u8]) -> Result<Bytes, Error> {
+pub(crate) fn checked_key(key: &[u8]) -> Result<Bytes, Error> {
     if key.is_empty() {
         return Err(Error::Invalid("a key has at least one byte".into()));
     }

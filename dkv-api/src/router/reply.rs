@@ -34,6 +34,8 @@ impl<W> Pending<W> {
                 RequestBody::View => matches!(answer, Answer::View(_)),
                 RequestBody::Status => matches!(answer, Answer::Status(_)),
                 RequestBody::Placement { .. } => matches!(answer, Answer::Placement(_)),
+                RequestBody::Read { .. } => matches!(answer, Answer::Value(..)),
+                RequestBody::Scan { .. } => matches!(answer, Answer::Page(..)),
                 _ => matches!(answer, Answer::Done),
             },
             _ => false,

@@ -5,7 +5,9 @@ use dkv_wire::id::{NodeId, Term};
 use dkv_wire::message::Refusal;
 
 use crate::peers::Peers;
-use crate::raft::{self, MachineHandle, MetricsWatch, Outcome, Pace, Pulses, Raft, ServerState};
+use crate::raft::{
+    self, MachineHandle, MetricsWatch, Network, Outcome, Pace, Promises, Raft, ServerState,
+};
 use crate::state::CommandResult;
 
 /// Why something that was proposed to a group did not come to an answer.
@@ -36,7 +38,8 @@ impl From<ProposeError> for Refusal {
 pub(crate) struct Proposer {
     pub(super) raft: Raft,
     pub(super) machine: MachineHandle,
-    pub(super) pulses: Pulses,
+    pub(super) promises: Promises,
+    pub(super) network: Network,
     pub(super) peers: Peers,
     pub(super) pace: Pace,
 }
@@ -55,8 +58,18 @@ impl Proposer {
 
     /// Makes sure that this replica leads and has applied what was committed before the call.
     pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
-        let _hurry = self.pulses.hurry();
-        raft::confirm_leadership(&self.raft, &self.pace).await
+        raft::confirm_leadership(&self.raft, &self.machine, &self.network).await
+    }
+
+    /// What is committed, if this replica leads in that term and a voter that says it follows it makes a
+    /// quorum with it.
+    pub(crate) async fn confirmed_by(&self, voter: NodeId, term: Term) -> Option<u64> {
+        raft::confirmed_by(&self.raft, &self.network, voter, term).await
+    }
+
+    /// The term in which this replica follows `leader`, if it does.
+    pub(crate) fn followed(&self, leader: NodeId) -> Option<Term> {
+        self.promises.followed(leader)
     }
 
     /// How far the group's members are, and how much longer its times are for it.

@@ -165,6 +165,13 @@ pub(super) enum Call {
     PreVote(VoteRequest<Types>),
     /// The leader hands over.
     Transfer(TransferLeaderRequest<Types>),
+    /// Do you still follow the leader that has this vote?
+    Follow {
+        /// Of the term that the sender leads.
+        vote: Vote,
+        /// As in a heartbeat.
+        acknowledged: Option<Acknowledged>,
+    },
 }
 
 /// The answer to a [`Call`], or why there is none.
@@ -176,6 +183,8 @@ pub(super) enum CallAnswer {
     Heartbeat(AppendEntriesResponse<Types>),
     Vote(VoteResponse<Types>),
     Transfer(TransferLeaderResponse<Types>),
+    /// Whether the vote that this member has put into its log last is that one.
+    Follow(bool),
 }
 
 /// What comes in front of the chunks of a snapshot.

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::{NodeId, Term};
-use dkv_wire::mutants::{Mutant, planted};
-use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError};
-use openraft::errors::{InitializeError, RaftError};
-use openraft::raft::{ReadPolicy, TransferLeaderRequest};
+use openraft::errors::{
+    ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
+};
+use openraft::raft::TransferLeaderRequest;
 use openraft::{ChangeMembers, EmptyNode};
 
 use super::network::SPARED_FOR;
@@ -102,29 +102,12 @@ async fn quorum_answers(raft: &Raft, pace: &Pace) {
         .await;
 }
 
-/// One quorum round: this replica leads, and has applied what was committed before the call.
-pub(crate) async fn confirm_leadership(raft: &Raft, pace: &Pace) -> Result<Term, ProposeError> {
-    if planted(Mutant::ReadWithoutQuorum) {
-        let metrics = MetricsWatch::of(raft);
-        let metrics = metrics.borrow();
-        if metrics.state == ServerState::Leader {
-            return Ok(Term(metrics.current_term));
-        }
-    }
-    let confirmed = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
-    match confirmed {
-        Ok(read) => Ok(Term(**read.committed_leader_id())),
-        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-            Err(not_leader(raft, pace, forward).await)
-        }
-        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-            Err(ProposeError::Unavailable("no quorum answers".into()))
-        }
-        Err(RaftError::Fatal(error)) => Err(ProposeError::Unavailable(error.to_string())),
-    }
-}
-
-async fn not_leader(raft: &Raft, pace: &Pace, forward: ForwardToLeader<Types>) -> ProposeError {
+/// Who leads instead, once that is known or has taken too long.
+pub(super) async fn not_leader(
+    raft: &Raft,
+    pace: &Pace,
+    forward: ForwardToLeader<Types>,
+) -> ProposeError {
     let known = match forward.reason {
         ForwardReason::LeaseExpired => {
             return ProposeError::Unavailable("no quorum answers".into());

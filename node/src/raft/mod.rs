@@ -12,6 +12,7 @@
 mod codec;
 mod drive;
 mod freshness;
+mod leadership;
 mod log;
 mod machine;
 mod network;
@@ -28,9 +29,10 @@ pub(crate) mod untrusted;
 mod watch;
 
 pub(crate) use drive::{
-    Configured, configured, confirm_leadership, forsake, initialize, propose, silence,
-    since_quorum_ms, start, take_step,
+    Configured, configured, forsake, initialize, propose, silence, since_quorum_ms, start,
+    take_step,
 };
+pub(crate) use leadership::{confirm_leadership, confirmed_by};
 use log::LogStore;
 pub(crate) use machine::{Look, Looked, Machine, MachineHandle};
 pub(crate) use network::{Network, Sessions};

@@ -30,6 +30,7 @@ use super::codec::{
     Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead, encode_append,
 };
 use super::drive::since_quorum_ms;
+use super::pulse::Hurry;
 use super::{MetricsWatch, Pace, Pulses, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::peers::{Lane, Peers};
 
@@ -77,6 +78,29 @@ impl Network {
     pub(super) fn told_by(&self, raft: &Raft) {
         // Told once: it is the same openraft from then on.
         let _ = self.metrics.set(MetricsWatch::of(raft));
+    }
+
+    /// Whose network it is.
+    pub(super) fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// How far the members are.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Has heartbeats sent at once while it lives.
+    pub(super) fn hurry(&self) -> Hurry<'_> {
+        self.pulses.hurry()
+    }
+
+    /// Asks a voter whether it still follows the leader that has this vote. That it does not answer is
+    /// no confirmation either.
+    pub(super) async fn follows(&self, voter: NodeId, vote: Vote) -> bool {
+        let call = Call::Follow { vote, acknowledged: self.acknowledged(voter) };
+        let answer = self.pulses.ask(voter, self.group, call).await;
+        matches!(answer, Ok(CallAnswer::Follow(true)))
     }
 
     /// Time since a quorum last confirmed this leader, in milliseconds.

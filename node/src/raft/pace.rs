@@ -56,6 +56,11 @@ impl Pace {
         Duration::from_micros(self.0.round_trip_us.load(Ordering::Relaxed))
     }
 
+    /// Time that the answer to a heartbeat has.
+    pub(crate) fn patience(&self) -> Duration {
+        self.stretch(self.0.patience)
+    }
+
     /// A time that was set, as it is for this group.
     pub(crate) fn stretch(&self, time: Duration) -> Duration {
         match self.factor() {

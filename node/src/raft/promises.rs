@@ -106,6 +106,13 @@ impl Promises {
         own.as_ref() == Some(vote) && vote.committed && self.log.write_pending() < STALLED
     }
 
+    /// The term in which this replica follows `leader`, in the same sense.
+    pub(crate) fn followed(&self, leader: NodeId) -> Option<Term> {
+        let own = self.log.state().vote.and_then(|own| decode::<Vote>(&own).ok())?;
+        let follows = own.leader_id.voted_for == leader && self.follows(&own);
+        follows.then_some(Term(own.leader_id.term))
+    }
+
     /// Waits until a promise was found broken, and returns what is missing.
     pub(crate) async fn broken(&self) -> String {
         let mut broken = self.broken.subscribe();

@@ -3,8 +3,8 @@
 //! A node that leads many groups has a heartbeat for each of them and each of their members. Sent
 //! one by one, each would be a packet, its answer another and two acknowledgements two more; all of
 //! them for a peer at one time are one frame on a stream that stays open. Frames are numbered and
-//! may be answered in any order, so a group that answers late holds up no other. Heartbeats that a
-//! strong read waits for are sent at once.
+//! may be answered in any order, so a group that answers late holds up no other. What a strong read
+//! waits for is sent at once: a leader's question whether it still leads, which goes the same way.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ use crate::tasks::Tasks;
 
 /// Longest time in which heartbeats that nobody waits for are gathered once there is one.
 const GATHER: Duration = Duration::from_millis(4);
-/// Heartbeats that may wait for one peer; there is at most one a group.
+/// Heartbeats and questions that may wait for one peer; of a group there is at most one heartbeat.
 const WAITING_MAX: usize = 4096;
 
 /// One frame of a pulse.
@@ -111,8 +111,28 @@ impl Pulses {
         group: GroupId,
         call: Call,
     ) -> Result<CallAnswer, String> {
-        let (waiter, answer) = oneshot::channel();
         let urgent = self.shared.rounds.load(Ordering::Relaxed) > 0;
+        self.send(target, group, call, urgent).await
+    }
+
+    /// Sends a question to `target` at once, with the heartbeats that wait, and waits for its answer.
+    pub(super) async fn ask(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        call: Call,
+    ) -> Result<CallAnswer, String> {
+        self.send(target, group, call, true).await
+    }
+
+    async fn send(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        call: Call,
+        urgent: bool,
+    ) -> Result<CallAnswer, String> {
+        let (waiter, answer) = oneshot::channel();
         let beat = Beat { group, call, urgent, waiter };
         self.queue(target).try_send(beat).map_err(|_| "too many heartbeats wait".to_owned())?;
         answer.await.unwrap_or_else(|_| Err("no answer".to_owned()))

@@ -125,6 +125,11 @@ async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
             let answer = raft.handle_transfer_leader(request).await;
             answer.map(CallAnswer::Transfer).map_err(|error| error.to_string())
         }
+        Call::Follow { vote, acknowledged } => {
+            own(&vote, from)?;
+            promises.check(from, acknowledged)?;
+            Ok(CallAnswer::Follow(promises.follows(&vote)))
+        }
     }
 }
 

@@ -81,6 +81,8 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         (0, Bytes::from(encode_append(&append(Vec::new())).concat())),
         (2, encode(&Call::PreVote(request()))),
         (2, encode(&Call::Transfer(TransferLeaderRequest::new(vote, nodes[1], None)))),
+        (2, encode(&Call::Follow { vote, acknowledged: None })),
+        (3, encode(&CallResult::Ok(CallAnswer::Follow(true)))),
         (3, encode(&CallResult::Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success)))),
         (3, encode(&CallResult::Ok(CallAnswer::Vote(VoteResponse::new(vote, None, true))))),
         (3, encode(&CallResult::Err("why".into()))),

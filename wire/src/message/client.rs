@@ -79,6 +79,9 @@ pub enum RequestBody {
     Committed {
         /// The shard.
         shard: GroupId,
+        /// The term in which the asker follows the node that is asked, by the vote that it has put into
+        /// its log last. With it a voter confirms the primary that it asks.
+        followed: Option<Term>,
     },
     /// From the primary: answer once this replica has applied that entry.
     Reach {

@@ -84,6 +84,9 @@ async fn a_leader_is_followed_until_a_vote_for_another_is_on_its_way() {
     assert!(!promises.follows(&Vote::new(5, leader)), "one who stands does not lead");
     assert!(!promises.follows(&Vote::new_committed(4, leader)));
     assert!(!promises.follows(&Vote::new_committed(5, NodeId::random())));
+    assert_eq!(promises.followed(leader), Some(Term(5)));
+    assert_eq!(promises.followed(NodeId::random()), None);
     log.save_vote(encode(&Vote::new(6, NodeId::random())), Box::new(|_| ())).unwrap();
     assert!(!promises.follows(&Vote::new_committed(5, leader)));
+    assert_eq!(promises.followed(leader), None);
 }

@@ -164,6 +164,7 @@ fn calls(vote: Vote, last: Option<LogId>) -> Vec<Call> {
         Call::Vote(VoteRequest::new(vote, last)),
         Call::PreVote(VoteRequest::new(vote, last)),
         Call::Transfer(TransferLeaderRequest::new(vote, NodeId::random(), last)),
+        Call::Follow { vote, acknowledged: None },
     ]
 }
 
