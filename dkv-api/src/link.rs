@@ -2,8 +2,8 @@
 //!
 //! Small requests share one stream; large ones, and reads of keys known to be large, share another,
 //! so that a value of megabytes delays nobody else's answer. Each stream has one task, which writes
-//! all that waits as one piece and hands on all replies that have arrived at once. A stream is
-//! opened with its first request.
+//! all that waits as one piece and hands on all replies that have arrived at once. A long value is not
+//! copied for that: until it is acknowledged it is in memory once. A stream is opened with its first request.
 //!
 //! The queues need no bound of their own: a request holds a permit of the client while it is in
 //! one, and is in each at most once.
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::codec::decode;
+use dkv_wire::codec::{decode, encode_ending};
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::id::NodeId;
 use dkv_wire::limits::FRAME_BYTES_MAX;
@@ -134,11 +134,15 @@ impl Way<'_> {
                     continue;
                 }
                 let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
-                let (id, body) = (sending.id, sending.message.body());
-                writer.push(&Request { id, deadline_ms, forward: false, body });
-                if writer.pending() > FLUSH_BYTES
-                    && let Err(error) = writer.flush().await
-                {
+                let (body, long) = sending.message.body();
+                let request = Request { id: sending.id, deadline_ms, forward: false, body };
+                let sent = if !long.is_empty() {
+                    writer.send_parts(encode_ending(&request, long)).await
+                } else {
+                    writer.push(&request);
+                    if writer.pending() > FLUSH_BYTES { writer.flush().await } else { Ok(()) }
+                };
+                if let Err(error) = sent {
                     return error.to_string();
                 }
             }

@@ -13,12 +13,14 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::EXPECT;
 use axum::http::request::Parts;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{BODIES_BYTES_MAX, BODY_TIMEOUT, DRAIN_BYTES_MAX, DRAIN_TIMEOUT};
+use crate::limits::{
+    ANSWER_PIECE_BYTES, BODIES_BYTES_MAX, BODY_TIMEOUT, DRAIN_BYTES_MAX, DRAIN_TIMEOUT,
+};
 
 /// Room for bodies.
 #[derive(Clone, Debug)]
@@ -117,7 +119,7 @@ impl Budget {
         }
         let mut held = Held::default();
         // Copied, because a part may be a byte that keeps a whole buffer of the connection alive.
-        let mut whole = BytesMut::new();
+        let mut whole = Vec::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
             if whole.len() + data.len() > limit {
@@ -127,12 +129,20 @@ impl Budget {
                 continue;
             }
             held.add(self.take(data.len())?);
+            match body.size_hint().exact() {
+                // Room for what is said to come, as far as enough has come to believe that.
+                Some(rest) => {
+                    let believed = 15 * (whole.len() + data.len());
+                    whole.reserve_exact(data.len() + believed.min(rest as usize));
+                }
+                None => whole.reserve(data.len()),
+            }
             whole.extend_from_slice(&data);
         }
-        Ok((whole.freeze(), held))
+        Ok((Bytes::from(whole), held))
     }
 
-    /// A body of an answer, which holds its room until it was sent.
+    /// A body of an answer, which holds its room until all of it was sent.
     ///
     /// # Errors
     /// [`BodyError::NoRoom`].
@@ -150,7 +160,19 @@ impl Budget {
 pub(crate) struct Pieces {
     pieces: VecDeque<Bytes>,
     bytes: usize,
-    held: Held,
+}
+
+/// Bytes that hold their room for as long as they are anywhere. A connection takes a body long before it has
+/// sent it.
+struct HeldBytes {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Pieces {
@@ -160,12 +182,15 @@ impl Pieces {
     }
 
     /// Adds a piece with its room.
-    pub(crate) fn push_held(&mut self, piece: Bytes, held: Held) {
-        if !piece.is_empty() {
-            self.bytes += piece.len();
-            self.pieces.push_back(piece);
+    pub(crate) fn push_held(&mut self, bytes: Bytes, held: Held) {
+        if bytes.is_empty() {
+            return;
         }
-        self.held.add(held);
+        self.bytes += bytes.len();
+        self.pieces.push_back(match held.permit {
+            Some(_) => Bytes::from_owner(HeldBytes { bytes, _held: held }),
+            None => bytes,
+        });
     }
 
     /// Bytes so far.
@@ -173,7 +198,7 @@ impl Pieces {
         self.bytes
     }
 
-    /// The body, which holds its room until it was sent.
+    /// The body, of which each piece holds its room until it was sent.
     pub(crate) fn into_body(self) -> Body {
         Body::new(Answer(self))
     }
@@ -206,8 +231,14 @@ impl hyper::body::Body for Answer {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let piece = self.0.pieces.pop_front();
-        self.0.bytes -= piece.as_ref().map_or(0, Bytes::len);
+        let Pieces { pieces, bytes } = &mut self.0;
+        let piece = match pieces.front_mut() {
+            Some(long) if long.len() > ANSWER_PIECE_BYTES => {
+                Some(long.split_to(ANSWER_PIECE_BYTES))
+            }
+            _ => pieces.pop_front(),
+        };
+        *bytes -= piece.as_ref().map_or(0, Bytes::len);
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
@@ -221,57 +252,4 @@ impl hyper::body::Body for Answer {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::Request;
-    use futures::stream;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn bodies_have_a_limit_and_a_budget() {
-        let budget = Budget::default();
-        let (head, ()) = Request::new(()).into_parts();
-        let chunks = |count: usize| {
-            let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(b"x"));
-            Body::from_stream(stream::iter(std::iter::repeat_with(chunk).take(count)))
-        };
-        let (whole, held) = budget.read(&head, chunks(10_000), 10_000).await.unwrap();
-        assert_eq!(
-            (whole.len(), budget.bytes.available_permits()),
-            (10_000, BODIES_BYTES_MAX - 10_000)
-        );
-        drop(held);
-        assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
-        let over = budget.read(&head, chunks(10_001), 10_000).await;
-        assert_eq!(over.unwrap_err(), BodyError::TooLong(10_000));
-        let all = budget.take(BODIES_BYTES_MAX).unwrap();
-        let refused = budget.read(&head, chunks(1), 10).await;
-        assert_eq!(refused.unwrap_err(), BodyError::NoRoom);
-        drop(all);
-        let broken =
-            stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("gone"))]);
-        let broken = budget.read(&head, Body::from_stream(broken), 10).await;
-        assert_eq!(broken.unwrap_err(), BodyError::Broken);
-        assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
-    }
-
-    #[tokio::test]
-    async fn an_answer_in_pieces_holds_its_room_until_it_is_gone() {
-        let budget = Budget::default();
-        let mut pieces = Pieces::default();
-        pieces.push("[");
-        for number in 0..3 {
-            let piece = Bytes::from(number.to_string());
-            pieces.push_held(piece, budget.take(1000).unwrap());
-        }
-        pieces.push("");
-        assert_eq!((pieces.len(), budget.bytes.available_permits()), (4, BODIES_BYTES_MAX - 3000));
-        let mut body = pieces.into_body();
-        assert_eq!(body.size_hint().exact(), Some(4));
-        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert_eq!((first.as_ref(), body.size_hint().exact()), (&b"["[..], Some(3)));
-        let rest = body.collect().await.unwrap().to_bytes();
-        assert_eq!(rest.as_ref(), b"012");
-        assert_eq!(budget.bytes.available_permits(), BODIES_BYTES_MAX);
-    }
-}
+mod tests;

@@ -1,125 +1,105 @@
-//! A connection that ends when nothing moves on it.
+//! Whether a connection is of use to anybody.
 //!
-//! It covers whoever connects and says nothing, and whoever asks and does not read the answer. That
-//! a head or a body comes too slowly is for others to notice.
+//! What counts are requests: that one begins, that a piece of a body is taken, either way, and that one is
+//! being answered. Bytes do not: those of HTTP/2 alone, pings and their answers above all, would keep a
+//! connection on which nothing is asked for as long as its peer likes, and one whose answers nobody takes.
+//! That a head or a body comes too slowly is for others to notice.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
-use crate::metrics::Metrics;
-
-/// A connection that is watched.
-pub(crate) struct Watched<C> {
-    connection: C,
-    patience: Duration,
-    alarm: Pin<Box<Sleep>>,
-    metrics: Arc<Metrics>,
+/// What has happened on a connection.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    begun: Instant,
+    /// When something last did, in milliseconds since then.
+    last_ms: AtomicU64,
+    /// Requests that have no answer yet.
+    running: AtomicU64,
 }
 
-impl<C> Watched<C> {
-    /// Watches a connection, which ends after so much time without a byte either way. What goes over
-    /// it is counted.
-    pub(crate) fn new(connection: C, patience: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { connection, patience, alarm: Box::pin(tokio::time::sleep(patience)), metrics }
+impl Activity {
+    /// Of a connection that has just begun.
+    pub(crate) fn new() -> Arc<Self> {
+        let (last_ms, running) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { begun: Instant::now(), last_ms, running })
     }
 
-    fn sent(&self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.metrics.sent(*bytes);
+    /// A request has begun; it is answered when what this returns is dropped.
+    pub(crate) fn request(self: &Arc<Self>) -> Running {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        self.note();
+        Running(Arc::clone(self))
+    }
+
+    fn note(&self) {
+        let since_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(since_ms, Ordering::Relaxed);
+    }
+
+    /// Waits until nothing has happened for so long.
+    pub(crate) async fn idle(&self, patience: Duration) {
+        loop {
+            let last = self.begun + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+            let is_running = self.running.load(Ordering::Relaxed) > 0;
+            let end = if is_running { Instant::now() } else { last } + patience;
+            if end <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(end).await;
         }
     }
+}
 
-    /// What `poll` is while nothing moved, and a note that something did.
-    fn watch<T>(
-        &mut self,
+/// A request that is being answered.
+pub(crate) struct Running(Arc<Activity>);
+
+impl Running {
+    /// A body of this request or of its answer.
+    pub(crate) fn body<B>(&self, body: B) -> Noted<B> {
+        Noted { body, activity: Arc::clone(&self.0) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.note();
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A body of which each piece that is taken is noted.
+pub(crate) struct Noted<B> {
+    body: B,
+    activity: Arc<Activity>,
+}
+
+impl<B: Body + Unpin> Body for Noted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        poll: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let poll = Pin::new(&mut self.body).poll_frame(context);
         if poll.is_ready() {
-            let next = Instant::now() + self.patience;
-            self.alarm.as_mut().reset(next);
-            return poll;
+            self.activity.note();
         }
-        ready!(self.alarm.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the connection is idle")))
-    }
-}
-
-impl<C: AsyncRead + Unpin> AsyncRead for Watched<C> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let poll = Pin::new(&mut self.connection).poll_read(context, buffer);
-        self.metrics.received(buffer.filled().len() - before);
-        self.watch(context, poll)
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Watched<C> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.connection).poll_write(context, bytes);
-        self.sent(&poll);
-        self.watch(context, poll)
+        poll
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.connection).poll_write_vectored(context, slices);
-        self.sent(&poll);
-        self.watch(context, poll)
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.connection.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_shutdown(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn silence_ends_it_and_bytes_do_not() {
-        let (one, mut other) = tokio::io::duplex(4);
-        let mut watched = Watched::new(one, Duration::from_millis(150), Arc::default());
-        for _ in 0..4 {
-            tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>())
-                .await
-                .unwrap_err();
-            other.write_all(b"x").await.unwrap();
-            watched.read_u8().await.unwrap();
-        }
-        let ended = watched.read_u8().await.unwrap_err();
-        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
-        let (one, _unread) = tokio::io::duplex(4);
-        let mut watched = Watched::new(one, Duration::from_millis(50), Arc::default());
-        let ended = watched.write_all(&[0; 64]).await.unwrap_err();
-        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

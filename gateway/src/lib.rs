@@ -76,6 +76,7 @@ mod args;
 #[cfg(test)]
 mod memory;
 
+mod counting;
 mod idle;
 mod server;
 

@@ -20,7 +20,7 @@ pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bearer tokens that were good and are remembered.
 pub(crate) const TOKENS_KNOWN_MAX: usize = 1024;
-/// Time after which a connection on which nothing moves is closed.
+/// Time after which a connection is closed on which nothing is asked, and no piece of a body is taken.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Silence after which an HTTP/2 peer is pinged, and time that it has to answer.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
@@ -34,6 +34,8 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const VALUE_BYTES_MAX: usize = dkv_wire::limits::VALUE_BYTES_MAX;
 /// Bytes of bodies, of requests and of answers, that are in memory at the same time.
 pub(crate) const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// An answer is handed to its connection in pieces of so many bytes, each when there is room for it.
+pub(crate) const ANSWER_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes that are read and thrown away of a body that is too long, so that its sender gets to read
 /// the answer.
 pub(crate) const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;

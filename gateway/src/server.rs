@@ -9,26 +9,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::app::App;
 use crate::args::{Args, is_loopback};
-use crate::idle::Watched;
+use crate::counting::Counting;
+use crate::idle::Activity;
 use crate::limits::{
-    CONNECTIONS_MAX, FILES_MAX, HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX,
-    IDLE_TIMEOUT, PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
+    ANSWER_PIECE_BYTES, CONNECTIONS_MAX, FILES_MAX, HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX,
+    HEAD_TIMEOUT, HEADERS_MAX, IDLE_TIMEOUT, PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
 };
 use crate::metrics::Metrics;
 
@@ -98,7 +100,7 @@ impl Listener {
     /// Serves until `stop` completes; then lets the requests under way finish.
     pub async fn serve(self, app: App, stop: impl Future<Output = ()>) {
         let serving = Arc::new(Serving { builder: builder(), app, tls: self.tls });
-        let graceful = GracefulShutdown::new();
+        let (stopping, _) = watch::channel(());
         let slots = Arc::new(Semaphore::new(self.connections_max));
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -121,16 +123,16 @@ impl Listener {
             };
             // It only makes answers slower if this fails.
             let _ = stream.set_nodelay(true);
-            let (serving, watcher) = (serving.clone(), graceful.watcher());
+            let (serving, stop) = (serving.clone(), stopping.subscribe());
             tokio::spawn(async move {
                 let counted = Counted::new(&serving.app.metrics);
-                let stream = Watched::new(stream, IDLE_TIMEOUT, Arc::clone(&serving.app.metrics));
+                let stream = Counting::new(stream, Arc::clone(&serving.app.metrics));
                 match &serving.tls {
-                    None => serving.connection(stream, watcher).await,
+                    None => serving.connection(stream, stop).await,
                     Some(tls) => {
                         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
                         match handshake.await {
-                            Ok(Ok(stream)) => serving.connection(stream, watcher).await,
+                            Ok(Ok(stream)) => serving.connection(stream, stop).await,
                             Ok(Err(error)) => debug!(%error, "no TLS"),
                             Err(_) => debug!("the handshake took too long"),
                         }
@@ -140,8 +142,10 @@ impl Listener {
             });
         }
         drop(self.listener);
-        info!(connections = graceful.count(), "stopping");
-        if tokio::time::timeout(STOP_TIMEOUT, graceful.shutdown()).await.is_err() {
+        info!(connections = stopping.receiver_count(), "stopping");
+        stopping.send_replace(());
+        // Each connection holds a receiver until it has ended.
+        if tokio::time::timeout(STOP_TIMEOUT, stopping.closed()).await.is_err() {
             warn!("requests were still under way");
         }
     }
@@ -155,15 +159,37 @@ struct Serving {
 }
 
 impl Serving {
+    /// Serves a connection until it ends, is idle, or is to stop: then its requests under way are
+    /// answered, and it takes no others.
     async fn connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        watcher: Watcher,
+        mut stop: watch::Receiver<()>,
     ) {
-        let service: TowerToHyperService<Router> =
-            TowerToHyperService::new(self.app.router.clone());
+        let router = TowerToHyperService::new(self.app.router.clone());
+        let activity = Activity::new();
+        let service = service_fn(|request: Request<Incoming>| {
+            let running = activity.request();
+            let answer = router.call(request.map(|body| running.body(body)));
+            async move { answer.await.map(|answer| answer.map(|body| running.body(body))) }
+        });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => Ok(ended),
+            _ = stop.changed() => Err("requests were still under way"),
+            () = activity.idle(IDLE_TIMEOUT) => Err("answers were not taken"),
+        };
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(why) => {
+                connection.as_mut().graceful_shutdown();
+                let ending = tokio::time::timeout(STOP_TIMEOUT, connection).await;
+                ending.unwrap_or_else(|_| Err(why.into()))
+            }
+        };
+        if let Err(error) = ended {
             debug!(error, "a connection has ended");
         }
     }
@@ -232,6 +258,7 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_send_buf_size(ANSWER_PIECE_BYTES)
         .max_header_list_size(HEAD_BYTES_MAX as u32);
     builder
 }

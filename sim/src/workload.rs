@@ -4,6 +4,8 @@
 //! is an operation of the history: when it began, what it came to. A call whose outcome nobody knows
 //! is remembered as unknown.
 
+mod scans;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -24,6 +26,8 @@ const TICK_NS: u64 = 1_000_000;
 const PATIENCE_MS: (u64, u64) = (300, 4000);
 /// Keys that have eventual writes, among strong ones.
 const EVENTUAL_KEYS: u64 = 3;
+/// Calls of a thousand that walk over all keys.
+const SCANS_PER_MILLE: u64 = 20;
 /// Time that each attempt of the last reads and writes may take.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -275,6 +279,10 @@ impl Caller {
         let key = self.random.below(load.keys);
         let (low, high) = PATIENCE_MS;
         let patience = Duration::from_millis(self.random.between(low, high));
+        if self.random.per_mille(SCANS_PER_MILLE) {
+            let level = if self.random.per_mille(250) { Level::Eventual } else { Level::Strong };
+            return self.scan(level, patience).await;
+        }
         let eventual = format!("e{}", self.random.below(EVENTUAL_KEYS));
         match self.random.below(120) {
             100..106 => drop(self.deposit(&eventual, true, patience).await),

@@ -43,6 +43,21 @@ pub fn encode_into<T: Serialize>(value: &T, buffer: Vec<u8>) -> Vec<u8> {
     }
 }
 
+/// Encodes a value that ends with a byte string, in parts which together are its encoding: the byte string
+/// is empty in `value`, and has `ending` for its content instead, which is not copied.
+///
+/// # Panics
+/// In debug builds, if the value does not end with an empty byte string.
+pub fn encode_ending<T: Serialize>(value: &T, ending: Vec<Bytes>) -> Vec<Bytes> {
+    let mut head = encode_vec(value);
+    let empty = head.pop();
+    debug_assert_eq!(empty, Some(0), "it does not end with an empty byte string");
+    let length: usize = ending.iter().map(Bytes::len).sum();
+    let mut parts = vec![Bytes::from(encode_into(&length, head))];
+    parts.extend(ending);
+    parts
+}
+
 /// Decodes a value that must fill `bytes` exactly.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
     let (value, rest) = postcard::take_from_bytes(bytes).map_err(DecodeError::Malformed)?;

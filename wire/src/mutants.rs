@@ -20,13 +20,15 @@ pub enum Mutant {
     OlderCoordinator,
     /// Of eventual writes the one stays that arrives last, not the latest.
     LastArrivalWins,
+    /// A page of a scan begins one key too late.
+    SkipInScan,
     /// A replica does not know of one that was deleted in its place.
     ForgetFormer,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -34,6 +36,7 @@ impl Mutant {
         Self::HalfSnapshot,
         Self::OlderCoordinator,
         Self::LastArrivalWins,
+        Self::SkipInScan,
         Self::ForgetFormer,
     ];
 }

@@ -247,9 +247,13 @@ impl<W> Router<W> {
     fn give_up(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
         let waited = pending.deadline.saturating_sub(pending.begun).as_millis();
-        let reason = self.obstacle(pending);
+        let text = match (&pending.stage, &self.no_view) {
+            // What a whole sentence or two say is no end of another one.
+            (Stage::Unrouted, Some(why)) => format!("not within {waited} ms: {why}"),
+            _ => format!("{} within {waited} ms", self.obstacle(pending)),
+        };
         let last = self.stood_in_the_way(pending).map(|why| format!("; before that: {why}"));
-        let text = format!("{reason} within {waited} ms{}", last.unwrap_or_default());
+        let text = text + &last.unwrap_or_default();
         let error =
             if pending.may_have_effect() { Error::Unknown(text) } else { Error::Unavailable(text) };
         self.finish(now, id, Err(error));

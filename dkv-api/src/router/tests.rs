@@ -233,7 +233,7 @@ impl Script {
     fn sent(&self, sending: Sending) -> String {
         let Sending { node, generation, id, message, .. } = sending;
         let who = self.ids.iter().find(|(_, known)| **known == id).map(|(who, _)| who.clone());
-        let what = match message.body() {
+        let what = match message.body().0 {
             RequestBody::View => "view?".to_owned(),
             RequestBody::Read { mode, .. } => match mode {
                 ReadMode::Eventual(ReadBounds { at_least, deposits, .. }) => {

@@ -57,20 +57,41 @@ pub(crate) enum Message {
     },
 }
 
+/// Values of so many bytes are sent as they lie in memory; shorter ones are copied beside others.
+const SHARED_BYTES: usize = 16 * 1024;
+
 impl Message {
-    /// The body of the request.
-    pub(crate) fn body(self) -> RequestBody {
+    /// The body of the request. If it has a long value, that is left out, and with it what it is in: then
+    /// the byte string that the body ends with is empty, and has the parts for its content.
+    pub(crate) fn body(self) -> (RequestBody, Vec<Bytes>) {
         match self {
-            Self::Plain(body) => body,
+            Self::Plain(RequestBody::Deposit { shard, stamp, again, key, value }) => {
+                let (value, long) = apart(value);
+                (RequestBody::Deposit { shard, stamp, again, key, value }, long)
+            }
+            Self::Plain(body) => (body, Vec::new()),
             Self::Write { shard, everywhere, stamp, after, condition, key, value } => {
+                let (value, long) = apart(value);
                 let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
                 let Stamp { session, serial, settled } = stamp;
                 let key = &key;
                 let write = Write { session, serial, settled, after, condition, key, operation };
-                let command = codec::encode(&Command::Write(write));
-                RequestBody::Propose { shard, everywhere, command }
+                let command = Command::Write(write);
+                let (command, parts) = match long.is_empty() {
+                    true => (codec::encode(&command), long),
+                    false => (Bytes::new(), codec::encode_ending(&command, long)),
+                };
+                (RequestBody::Propose { shard, everywhere, command }, parts)
             }
         }
+    }
+}
+
+/// A value; one that is long is empty, and beside it.
+fn apart(value: Option<Bytes>) -> (Option<Bytes>, Vec<Bytes>) {
+    match value {
+        Some(long) if long.len() >= SHARED_BYTES => (Some(Bytes::new()), vec![long]),
+        short => (short, Vec::new()),
     }
 }
 
@@ -234,5 +255,59 @@ impl<W> Pending<W> {
     pub(crate) fn waits_for_primary(&self) -> bool {
         self.work.whom() == Whom::Primary
             && matches!(self.stage, Stage::Parked { .. } | Stage::Sent(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dkv_wire::id::Serial;
+    use dkv_wire::message::Request;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_sent_as_it_lies_in_memory() {
+        let (shard, key) = (GroupId(1), Bytes::from_static(b"key"));
+        let session = SessionId(Uuid::from_u128(7));
+        let stamp = Stamp { session, serial: Serial(3), settled: Serial(1) };
+        let work = |value: Option<Bytes>, deposit| match deposit {
+            true => Work::Deposit { key: key.clone(), value, moment: Moment(9) },
+            false => Work::Write {
+                condition: Condition::Absent,
+                everywhere: true,
+                key: key.clone(),
+                value,
+                stamp: Some(stamp),
+                after: Moment(5),
+            },
+        };
+        for (bytes, deposit) in [0, 1, SHARED_BYTES - 1, SHARED_BYTES, 3 << 20]
+            .into_iter()
+            .flat_map(|bytes| [(bytes, false), (bytes, true)])
+        {
+            let value = Bytes::from(vec![b'v'; bytes]);
+            let message = work(Some(value.clone()), deposit).message(shard, false, true).unwrap();
+            let (body, parts) = message.body();
+            let is_shared = parts.last().map(|last| last.as_ptr() == value.as_ptr());
+            assert_eq!(is_shared, (bytes >= SHARED_BYTES).then_some(true));
+            let request = Request { id: 4, deadline_ms: 5, forward: false, body };
+            let sent = match parts.is_empty() {
+                true => codec::encode(&request).to_vec(),
+                false => codec::encode_ending(&request, parts).concat(),
+            };
+            let arrived: Request = codec::decode(&sent).unwrap();
+            match arrived.body {
+                RequestBody::Deposit { value: arrived, .. } => assert_eq!(arrived, Some(value)),
+                RequestBody::Propose { command, .. } => match codec::decode(&command).unwrap() {
+                    Command::Write(write) => {
+                        assert_eq!((write.key, write.serial), (&b"key"[..], Serial(3)));
+                        assert_eq!(write.operation, Operation::Put(&value));
+                    }
+                    other => panic!("{other:?}"),
+                },
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -76,7 +76,7 @@ async fn answer<S: Store>(gateway: &Gateway<S>, head: &Parts, body: Body) -> Res
         }
         _ => {
             let read = gateway.store.read(&key, ReadOptions::default()).await.map_err(refuse)?;
-            let Ok(text) = std::str::from_utf8(&read.value) else {
+            let Ok(text) = String::from_utf8(read.value.into()) else {
                 let status = StatusCode::NOT_ACCEPTABLE;
                 return Err(Reply::error(status, "the value is no text; it is not of this store"));
             };
@@ -102,7 +102,8 @@ fn stored_key(path: &str) -> Result<Vec<u8>, Reply> {
 /// The text in a form.
 fn value_of(form: &[u8]) -> Result<Vec<u8>, Reply> {
     let Some(value) = percent::form_field(form, b"val") else {
-        return Err(Reply::error(StatusCode::BAD_REQUEST, "the form field val is missing"));
+        let why = "the form field val is missing; the body must be as in curl -d val=bart";
+        return Err(Reply::error(StatusCode::BAD_REQUEST, why));
     };
     if value.len() > KVS_VALUE_BYTES_MAX {
         let why = format!("the value is over the limit of {KVS_VALUE_BYTES_MAX} bytes");

@@ -20,12 +20,12 @@ fn said(status: u16, text: &str) -> (u16, String) {
 #[tokio::test]
 async fn the_answers_of_the_document() {
     let store = Memory::default();
-    let missing = said(404, r#"{"error":"key does not exist","msg":"error"}"#);
+    let missing = said(404, r#"{"msg":"error","error":"key does not exist"}"#);
     assert_eq!(send(&store, "GET", "/kvs/foo", "").await, missing);
     assert_eq!(send(&store, "DELETE", "/kvs/foo", "").await, missing);
     let put = async |form: &'static str| send(&store, "PUT", "/kvs/foo", form).await;
-    assert_eq!(put("val=bart").await, said(201, r#"{"msg":"success","replaced":0}"#));
-    assert_eq!(put("val=a+b%26").await, said(200, r#"{"msg":"success","replaced":1}"#));
+    assert_eq!(put("val=bart").await, said(201, r#"{"replaced":0,"msg":"success"}"#));
+    assert_eq!(put("val=a+b%26").await, said(200, r#"{"replaced":1,"msg":"success"}"#));
     let read = send(&store, "GET", "/kvs/foo", "").await;
     assert_eq!(read, said(200, r#"{"msg":"success","value":"a b&"}"#));
     assert_eq!(send(&store, "GET", "/kvs/FOO", "").await, missing);
@@ -33,7 +33,7 @@ async fn the_answers_of_the_document() {
     assert_eq!(send(&store, "GET", "/kvs/foo", "").await, missing);
     for error in [Error::Unavailable("x".into()), Error::Unknown("x".into())] {
         store.fail_with(error);
-        let down = said(404, r#"{"error":"service is not available","msg":"error"}"#);
+        let down = said(404, r#"{"msg":"error","error":"service is not available"}"#);
         assert_eq!(send(&store, "GET", "/kvs/foo", "").await, down);
         assert_eq!(put("val=1").await, down);
         assert_eq!(send(&store, "DELETE", "/kvs/foo", "").await, down);

@@ -7,6 +7,8 @@ const HISTORY_S = 300;
 const CHART_POINTS = 120;
 const EVENTS_MAX = 200;
 const FOUND_AT_ONCE = 50;
+/** Of a value that is no text. */
+const SHOWN_BYTES_MAX = 4096;
 
 const at = (id) => document.getElementById(id);
 
@@ -46,7 +48,7 @@ async function ask(path, options = {}) {
 
 async function document_of(path) {
   const answer = await ask(path);
-  if (!answer.ok) throw new Error(await problem(answer));
+  if (!answer.ok) throw Object.assign(new Error(await problem(answer)), { status: answer.status });
   return answer.json();
 }
 
@@ -98,8 +100,8 @@ function age(ms) {
   return `${Math.floor(s / 86400)} d`;
 }
 
-function tile(value, label) {
-  return make("li", {}, make("b", {}, value), make("span", { className: "quiet" }, label));
+function tile(value, label, warns = false) {
+  return make("li", { className: warns ? "warn" : "" }, make("b", {}, value), make("span", { className: "quiet" }, label));
 }
 
 function show_state(report) {
@@ -116,9 +118,9 @@ function show_state(report) {
   show(at("tiles"), [
     tile(`${live} of ${report.nodes.length}`, "nodes answer"),
     tile(report.coordinator?.name ?? "none", report.coordinator ? `coordinator in term ${report.coordinator.term}` : "coordinator"),
-    tile(count(report.may_fail), "more nodes may fail"),
+    tile(count(report.may_fail), report.may_fail === 1 ? "more node may fail" : "more nodes may fail", report.may_fail === 0 && report.nodes.length > 1),
     tile(count(shards.length), shards.length === 1 ? "shard" : "shards"),
-    tile(count(keys), `keys, ${bytes(data)}`),
+    tile(count(keys), `${keys === 1 ? "key" : "keys"}, ${bytes(data)}`),
     tile(`${count(writes_a_second(report))}/s`, "writes in the network"),
   ]);
   at("warnings").hidden = report.warnings.length === 0;
@@ -136,7 +138,7 @@ function node_card(node) {
     ["address", node.address],
     ...(node.region ? [["region", node.region]] : []),
     ["primary of", node.primaries.length > 6 ? `${node.primaries.length} shards` : node.primaries.join(", ") || "–"],
-    ["behind", node.applied_lag == null ? "–" : `${count(node.applied_lag)} entries`],
+    ["behind", node.applied_lag == null ? "–" : `${count(node.applied_lag)} ${node.applied_lag === 1 ? "entry" : "entries"}`],
     ["sync", time(node.fsync_us)],
     ["log", bytes(node.log_bytes)],
     ["up", age(node.uptime_ms)],
@@ -266,35 +268,67 @@ function traffic_since(traffic) {
   return { rate: total / ((now - before.now) / 1000), median: quantile(0.5), tail: quantile(0.99) };
 }
 
+/** From zero to a round number: where a value is between them, and what is written beside the chart. */
+function linear(values, unit) {
+  const most = Math.max(1, ...values);
+  const power = 10 ** Math.floor(Math.log10(most));
+  const top = power * [1, 2, 5, 10].find((step) => step * power >= most);
+  return { place: (value) => value / top, marks: [0, 0.5, 1].map((share) => [share, `${number.format(share * top)}${unit}`]) };
+}
+
+/** Times by powers of ten, so that one that is long does not hide the others. */
+function logarithmic(values_us) {
+  const some = values_us.filter((value) => value > 0);
+  const least = Math.floor(Math.log10(Math.min(1e3, ...some)));
+  const most = Math.max(least + 2, Math.ceil(Math.log10(Math.max(1e4, ...some))));
+  const exponents = Array.from({ length: most - least + 1 }, (_, index) => least + index);
+  return {
+    place: (value) => Math.max(0, (Math.log10(Math.max(value, 1)) - least) / (most - least)),
+    marks: exponents.map((exponent) => [(exponent - least) / (most - least), round_time(10 ** exponent)]),
+  };
+}
+
+const round_time = (us) => us < 1000 ? `${us} µs` : us < 1e6 ? `${us / 1000} ms` : `${us / 1e6} s`;
+
+const CHART = { width: 600, height: 140, margin: 4 };
+
+/** How far down a chart a share of it is. */
+const down = (share) => CHART.margin + (1 - share) * (CHART.height - 2 * CHART.margin);
+
 /** A line of a chart; nothing where there is no value. */
-function line(values, most, area = false) {
-  const width = 600, height = 132;
+function line(values, scale, area = false) {
   let path = "", open = false, begun = 0;
-  const x = (index) => ((index + CHART_POINTS - values.length) / (CHART_POINTS - 1)) * width;
+  const x = (index) => ((index + CHART_POINTS - values.length) / (CHART_POINTS - 1)) * CHART.width;
+  const close = () => { if (open && area) path += `V${down(0)}H${x(begun).toFixed(1)}Z`; };
   values.forEach((value, index) => {
     if (value == null) {
-      if (open && area) path += `V${height + 4}H${x(begun).toFixed(1)}Z`;
+      close();
       open = false;
       return;
     }
-    const y = (4 + height - (value / most) * height).toFixed(1);
-    if (!open) { begun = index; path += area ? `M${x(index).toFixed(1)},${height + 4}V${y}` : `M${x(index).toFixed(1)},${y}`; }
+    const y = down(scale.place(value)).toFixed(1);
+    if (!open) { begun = index; path += area ? `M${x(index).toFixed(1)},${down(0)}V${y}` : `M${x(index).toFixed(1)},${y}`; }
     path += `L${x(index).toFixed(1)},${y}`;
     open = true;
   });
-  if (open && area) path += `V${height + 4}H${x(begun).toFixed(1)}Z`;
+  close();
   return path;
 }
 
-function draw(chart, lines, label) {
-  const space = "http://www.w3.org/2000/svg";
-  chart.replaceChildren(...lines.map(([kind, path]) => {
-    const element = document.createElementNS(space, "path");
+function draw(chart, scale, lines, label) {
+  const rules = scale.marks.map(([share]) => ["rule", `M0,${down(share).toFixed(1)}H${CHART.width}`]);
+  chart.replaceChildren(...[...rules, ...lines].map(([kind, path]) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", "path");
     element.setAttribute("class", kind);
     element.setAttribute("d", path);
     return element;
   }));
   chart.setAttribute("aria-label", label);
+  show(chart.parentElement.querySelector(".scale"), scale.marks.map(([share, text]) => {
+    const mark = make("span", {}, text);
+    mark.style.top = `${((down(share) / CHART.height) * 8.75).toFixed(2)}rem`;
+    return mark;
+  }));
 }
 
 function show_traffic(traffic) {
@@ -303,15 +337,15 @@ function show_traffic(traffic) {
   points.push(point);
   while (points.length > CHART_POINTS) points.shift();
   const rates = points.map((it) => it.rate);
-  const rate_most = Math.max(1, ...rates) * 1.1;
-  at("rate-now").textContent = `${count(point.rate)}/s · at most ${count(Math.max(...rates))}/s`;
-  draw(at("rate"), [["rule", "M0,136H600"], ["area", line(rates, rate_most, true)], ["first", line(rates, rate_most)]],
+  const rate_scale = linear(rates, "/s");
+  at("rate-now").textContent = `${count(point.rate)}/s`;
+  draw(at("rate"), rate_scale, [["area", line(rates, rate_scale, true)], ["first", line(rates, rate_scale)]],
     `${count(point.rate)} requests a second; at most ${count(Math.max(...rates))} in the last two minutes`);
-  const tails = points.map((it) => it.tail);
-  const tail_most = Math.max(1000, ...tails.map((it) => it ?? 0)) * 1.1;
+  const [medians, tails] = [points.map((it) => it.median), points.map((it) => it.tail)];
+  const time_scale = logarithmic([...medians, ...tails]);
   const last = points.findLast((it) => it.tail != null);
   at("latency-now").textContent = last ? `${time(last.median)} · ${time(last.tail)}` : "";
-  draw(at("latency"), [["rule", "M0,136H600"], ["second", line(tails, tail_most)], ["first", line(points.map((it) => it.median), tail_most)]],
+  draw(at("latency"), time_scale, [["second", line(tails, time_scale)], ["first", line(medians, time_scale)]],
     last ? `median ${time(last.median)}, 99 of 100 requests within ${time(last.tail)}` : "no requests yet");
 }
 
@@ -330,10 +364,11 @@ async function look() {
     show_traffic(traffic);
   } catch (error) {
     const pill = at("state");
-    if (pill.textContent !== "gateway does not answer") {
-      pill.textContent = "gateway does not answer";
+    const text = error.status === 401 ? "a token is needed" : error.status ? "gateway refuses" : "gateway does not answer";
+    if (pill.textContent !== text) {
+      pill.textContent = text;
       pill.className = "pill bad";
-      happened(`the gateway does not answer: ${error.message}`, true);
+      happened(`${text}: ${error.message}`, true);
     }
   } finally {
     looking = false;
@@ -363,13 +398,25 @@ function from_base64(text) {
 
 function as_text(data) {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(data);
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(data);
   } catch {
     return null;
   }
 }
 
 const escaped = (data) => [...data].map((byte) => byte >= 32 && byte < 127 ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, "0")}`).join("");
+
+/** A key as people see it, in one line: a field would drop what breaks it. */
+function name_of(key) {
+  const text = as_text(key);
+  return text === null || /[\x00-\x1f\x7f]/.test(text) ? escaped(key) : text;
+}
+
+/** A value that can be edited; a field would make one line feed of a carriage return. */
+function editable(value) {
+  const text = as_text(value);
+  return text === null || /[\x00\r]/.test(text) ? null : text;
+}
 
 function say(text, bad = false) {
   at("said").textContent = text;
@@ -383,12 +430,14 @@ function key_now() {
 }
 
 function fill(key, value, about, etag) {
-  const shown = as_text(key) ?? escaped(key);
-  const text = value === null ? "" : as_text(value);
+  const shown = name_of(key);
+  const text = value === null ? "" : editable(value);
   at("key").value = shown;
-  at("value").value = text ?? escaped(value);
+  at("value").value = text ?? escaped(value.subarray(0, SHOWN_BYTES_MAX));
   at("value").readOnly = text === null;
-  at("about").textContent = text === null ? `${about}; it is not text, so it is shown and cannot be edited here` : about;
+  at("put").disabled = text === null;
+  const part = value?.length > SHOWN_BYTES_MAX ? `, its first ${bytes(SHOWN_BYTES_MAX)} are shown` : "";
+  at("about").textContent = text === null ? `${about}; it is no plain text: it cannot be edited here${part}` : about;
   loaded = { key, shown, etag };
   for (const button of at("found").querySelectorAll("button")) {
     button.setAttribute("aria-current", String(button.textContent === shown));
@@ -411,7 +460,6 @@ async function get(key) {
 }
 
 async function put(key) {
-  if (at("value").readOnly) return say("This value is not text and cannot be edited here.", true);
   const value = text_to_bytes(at("value").value);
   const headers = {};
   // Whoever edits what was read writes over that and nothing else.
@@ -446,7 +494,7 @@ async function list(target) {
   if (!more) at("found").replaceChildren();
   for (const pair of page.pairs) {
     const key = pair.key === undefined ? from_base64(pair.key_base64) : text_to_bytes(pair.key);
-    const button = make("button", { type: "button", "aria-current": "false" }, as_text(key) ?? escaped(key));
+    const button = make("button", { type: "button", "aria-current": "false" }, name_of(key));
     button.addEventListener("click", () => busy(() => get(key)));
     at("found").append(make("li", {}, button));
   }
@@ -487,7 +535,7 @@ at("sure").addEventListener("close", () => {
 at("new").addEventListener("click", () => {
   loaded = null;
   at("editor").reset();
-  at("value").readOnly = false;
+  at("value").readOnly = at("put").disabled = false;
   at("about").textContent = "";
   say("");
   at("key").focus();

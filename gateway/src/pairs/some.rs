@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dkv_api::{Condition, Error, ReadOptions};
 use futures::future;
 use futures::stream::{self, StreamExt};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::format::{Item, Pair};
 use super::{answer, refuse, status};
@@ -25,6 +25,13 @@ pub(super) const PREFIX: &[u8] = b"pairs/";
 /// The key in the network.
 fn stored_key(key: &[u8]) -> Vec<u8> {
     [PREFIX, key].concat()
+}
+
+/// What became of pairs that were to be stored.
+#[derive(Serialize)]
+struct Stored {
+    keys_added: usize,
+    keys_failed: Vec<Item>,
 }
 
 /// Stores pairs. Of pairs with the same key the last one counts.
@@ -45,7 +52,8 @@ pub(super) async fn set<S: Store>(gateway: &Gateway<S>, pairs: Vec<Pair>) -> Ans
         .collect();
     let added = count - failed.len();
     let whole = failed.is_empty();
-    let text = json!([{ "keys_added": added, "keys_failed": failed }]).to_string();
+    let text = serde_json::to_vec(&[Stored { keys_added: added, keys_failed: failed }])
+        .map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
     Ok(answer(status(whole), Body::from(text)))
 }
 
@@ -78,31 +86,51 @@ enum Found {
     Unread(String),
 }
 
+/// What is told of a key, with the members in the order of the document.
+#[derive(Serialize)]
+struct Told<T> {
+    key: Item,
+    /// `null` if there is none, or nobody knows.
+    value: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl<T> Told<T> {
+    fn of(key: Item, value: Option<T>) -> Self {
+        Self { key, value, error: None }
+    }
+
+    fn unread(key: Item, why: String) -> Self {
+        Self { key, value: None, error: Some(why) }
+    }
+}
+
 /// Reads keys: the value of each, or `null`.
 pub(super) async fn fetch<S: Store>(gateway: &Gateway<S>, keys: Vec<Item>) -> Answered {
-    let element = |key: Item, found: Found| match found {
-        Found::Value(value) => (true, json!({ "key": key, "value": value })),
-        Found::Missing | Found::Invalid => (false, json!({ "key": key, "value": null })),
-        Found::Unread(why) => (false, json!({ "key": key, "value": null, "error": why })),
+    let told = |key: Item, found: Found| match found {
+        Found::Value(value) => (true, Told::of(key, Some(value))),
+        Found::Missing | Found::Invalid => (false, Told::of(key, None)),
+        Found::Unread(why) => (false, Told::unread(key, why)),
     };
-    look_up(gateway, keys, element).await
+    look_up(gateway, keys, told).await
 }
 
 /// Tells of each key whether it is there.
 pub(super) async fn query<S: Store>(gateway: &Gateway<S>, keys: Vec<Item>) -> Answered {
-    let element = |key: Item, found: Found| match found {
-        Found::Value(_) => (true, json!({ "key": key, "value": true })),
-        Found::Missing => (true, json!({ "key": key, "value": false })),
-        Found::Invalid => (false, json!({ "key": key, "value": false })),
-        Found::Unread(why) => (false, json!({ "key": key, "value": null, "error": why })),
+    let told = |key: Item, found: Found| match found {
+        Found::Value(_) => (true, Told::of(key, Some(true))),
+        Found::Missing => (true, Told::of(key, Some(false))),
+        Found::Invalid => (false, Told::of(key, Some(false))),
+        Found::Unread(why) => (false, Told::unread(key, why)),
     };
-    look_up(gateway, keys, element).await
+    look_up(gateway, keys, told).await
 }
 
-async fn look_up<S: Store>(
+async fn look_up<S: Store, T: Serialize>(
     gateway: &Gateway<S>,
     keys: Vec<Item>,
-    element: impl Fn(Item, Found) -> (bool, Value),
+    told: impl Fn(Item, Found) -> (bool, Told<T>),
 ) -> Answered {
     let reads: Vec<_> = keys
         .into_iter()
@@ -123,9 +151,11 @@ async fn look_up<S: Store>(
             unread += 1;
             why_unread.clone_from(why);
         }
-        let (good, element) = element(key, found);
-        let comma = if count > 0 { "," } else { "" };
-        let text = Bytes::from(format!("{comma}{element}"));
+        let (good, told) = told(key, found);
+        let mut text = if count > 0 { vec![b','] } else { Vec::new() };
+        serde_json::to_writer(&mut text, &told)
+            .map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
+        let text = Bytes::from(text);
         if elements.len() + text.len() > PAIRS_ANSWER_BYTES_MAX {
             let why = "the answer would be too long: ask for fewer keys";
             return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, why));

@@ -45,6 +45,14 @@ async fn pairs_are_stored_and_found() {
     let (status, all) = send(&store, "GET", "/fetch", "").await;
     assert_eq!((status, all.as_array().unwrap().len()), (200, 2), "{all}");
     assert!(all.as_array().unwrap().contains(&pair(&string("01"), &string("b"))));
+    // Word for word, in the order of the document.
+    let one = r#"[{"encoding":"string","data":"01"}]"#;
+    let request = Request::builder().method("POST").uri("/fetch").body(one.into()).unwrap();
+    let text = String::from_utf8(ask(&store, request).await.body).unwrap();
+    assert_eq!(
+        text,
+        r#"[{"key":{"encoding":"string","data":"01"},"value":{"encoding":"string","data":"b"}}]"#
+    );
     let asked = json!([string("01"), string("none")]).to_string();
     let told = json!([pair(&string("01"), &true.into()), pair(&string("none"), &false.into())]);
     assert_eq!(send(&store, "POST", "/query", asked.clone()).await, (200, told));

@@ -1,8 +1,12 @@
 //! Connections and their bounds, some by a clock that is moved by hand.
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::*;
 use crate::app::Options;
@@ -19,16 +23,18 @@ fn app() -> App {
 fn connected() -> (DuplexStream, JoinHandle<()>) {
     let (client, stream) = tokio::io::duplex(64 * 1024);
     let serving = Serving { builder: builder(), app: app(), tls: None };
-    let stream = Watched::new(stream, IDLE_TIMEOUT, Arc::clone(&serving.app.metrics));
-    let graceful = GracefulShutdown::new();
-    let served = async move { serving.connection(stream, graceful.watcher()).await };
+    let (never, stop) = watch::channel(());
+    let served = async move {
+        serving.connection(stream, stop).await;
+        drop(never);
+    };
     (client, tokio::spawn(served))
 }
 
 /// Sends bytes one by one, with so many seconds between them, until the other side has gone; and
 /// tells what it has said and after how many seconds it went.
 async fn dribble(client: DuplexStream, bytes: &[u8], every_s: u64) -> (String, u64) {
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let (mut from, mut to) = tokio::io::split(client);
     let sending = async {
         for byte in bytes.iter().cycle() {
@@ -88,6 +94,68 @@ async fn whoever_sends_a_body_too_slowly_is_told() {
     }
 }
 
+type Sender = http2::SendRequest<Full<Bytes>>;
+
+/// Speaks HTTP/2, and pings whether or not anything is asked; the task ends with the connection.
+async fn pinging(client: DuplexStream) -> (Sender, JoinHandle<hyper::Result<()>>) {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).initial_stream_window_size(1024);
+    builder.keep_alive_interval(Duration::from_secs(5)).keep_alive_while_idle(true);
+    let (sender, connection) = builder.handshake(TokioIo::new(client)).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+async fn ask(to: &mut Sender, method: &str, value: Vec<u8>) -> axum::http::Response<Incoming> {
+    let request = Request::builder().method(method).uri("http://localhost/v1/kv/k");
+    to.send_request(request.body(Full::from(value)).unwrap()).await.unwrap()
+}
+
+/// Seconds until a connection ends, which it does within some minutes.
+async fn ended(since: Instant, connection: JoinHandle<hyper::Result<()>>) -> u64 {
+    let ended = tokio::time::timeout(10 * IDLE_TIMEOUT, connection).await;
+    let _ = ended.expect("the connection is kept").unwrap();
+    since.elapsed().as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_keep_no_connection_on_which_nothing_is_asked() {
+    let (client, served) = connected();
+    let (mut sender, connection) = pinging(client).await;
+    for _ in 0..3 {
+        assert_eq!(ask(&mut sender, "PUT", vec![7; 1000]).await.status().as_u16() / 100, 2);
+        tokio::time::sleep(IDLE_TIMEOUT - Duration::from_secs(1)).await;
+        assert!(sender.is_ready());
+    }
+    assert_eq!(ended(Instant::now(), connection).await, 1);
+    served.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_takes_ends_its_connection_and_a_slow_one_does_not() {
+    let (client, served) = connected();
+    let (mut sender, connection) = pinging(client).await;
+    let value = vec![7; 16 * ANSWER_PIECE_BYTES];
+    ask(&mut sender, "PUT", value.clone()).await;
+    let mut body = ask(&mut sender, "GET", Vec::new()).await.into_body();
+    let (begun, mut read, mut stop) = (Instant::now(), 0, ANSWER_PIECE_BYTES);
+    while let Some(frame) = body.frame().await {
+        read += frame.unwrap().into_data().unwrap().len();
+        if read >= stop {
+            stop += ANSWER_PIECE_BYTES;
+            tokio::time::sleep(IDLE_TIMEOUT / 4).await;
+        }
+    }
+    assert_eq!(read, value.len());
+    assert!(begun.elapsed() > 3 * IDLE_TIMEOUT);
+
+    let begun = Instant::now();
+    let unread = ask(&mut sender, "GET", Vec::new()).await;
+    // Those that are under way have some time to end.
+    assert_eq!(ended(begun, connection).await, (IDLE_TIMEOUT + STOP_TIMEOUT).as_secs());
+    served.await.unwrap();
+    drop(unread);
+}
+
 #[tokio::test]
 async fn more_connections_than_there_may_be_wait_for_their_turn() {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -97,19 +165,19 @@ async fn more_connections_than_there_may_be_wait_for_their_turn() {
     let metrics = Arc::clone(&app.metrics);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(listener.serve(app, async { _ = stopped.await }));
-    let ask = async |stream: &mut TcpStream| {
+    let ask_for_life = async |stream: &mut TcpStream| {
         stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     };
     let mut said = [0; 12];
     let mut inside = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        ask(&mut stream).await;
+        ask_for_life(&mut stream).await;
         stream.read_exact(&mut said).await.unwrap();
         inside.push(stream);
     }
     let mut third = TcpStream::connect(address).await.unwrap();
-    ask(&mut third).await;
+    ask_for_life(&mut third).await;
     let early = tokio::time::timeout(Duration::from_millis(200), third.read_exact(&mut said)).await;
     assert!(early.is_err() && metrics.open() == 2);
     drop(inside.pop());

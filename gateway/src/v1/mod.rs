@@ -56,7 +56,7 @@ async fn ready<S: Store>(
     let options = ReadOptions { timeout: Some(READY_TIMEOUT), ..ReadOptions::default() };
     match gateway.store.read(READY_KEY, options).await {
         Ok(_) | Err(Error::NotFound { .. }) => document("text/plain; charset=utf-8", "ready\n"),
-        Err(error) => Problem::unavailable(error.to_string()).into_response(),
+        Err(error) => Problem::from_error(error, false).into_response(),
     }
 }
 

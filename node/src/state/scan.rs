@@ -10,6 +10,7 @@ use std::sync::Arc;
 use dkv_wire::id::Revision;
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::Span;
+use dkv_wire::mutants::{Mutant, planted};
 
 use super::digest::key_hash;
 use super::residence::Place;
@@ -70,8 +71,9 @@ impl ShardState {
             after if after >= span.prefix.as_ref() && !after.is_empty() => Bound::Excluded(after),
             _ => Bound::Included(span.prefix.as_ref()),
         };
+        let skipped = usize::from(planted(Mutant::SkipInScan) && !span.after.is_empty());
         let (mut listed, mut bytes) = (Listed::default(), 0);
-        for (key, slot) in self.keys().range::<[u8], _>((from, Bound::Unbounded)) {
+        for (key, slot) in self.keys().range::<[u8], _>((from, Bound::Unbounded)).skip(skipped) {
             if !key.starts_with(&span.prefix) {
                 break;
             }

@@ -32,10 +32,24 @@ async fn the_page_shows_a_failover_and_writes_a_key() {
     browser.evaluate("document.querySelector('#found button').click()").await;
     browser.until("at('value').value === 'green'").await;
 
+    // What a field would change is shown, and neither edited nor taken for another key.
+    client.write("line\nbreak", "one\r\ntwo").await.unwrap();
+    browser.evaluate("document.querySelector('#find button').click()").await;
+    let found = r"[...document.querySelectorAll('#found button')].find(it => it.textContent === 'line\\x0abreak')";
+    browser.until(&format!("{found} !== undefined")).await;
+    browser.evaluate(&format!("{found}.click()")).await;
+    browser.until(r"at('value').value === 'one\\x0d\\x0atwo' && at('put').disabled").await;
+    browser.evaluate("document.getElementById('delete').click()").await;
+    browser.evaluate("document.querySelector('#sure button[value=yes]').click()").await;
+    browser.until("at('said').textContent === 'Deleted.'").await;
+    assert!(client.read("line\nbreak").await.is_err());
+    browser.evaluate("document.getElementById('new').click()").await;
+
     // The coordinator is killed and replaced; the page is not loaded again.
     browser.evaluate("window.since = 'before'").await;
     let load = Load::start(&client);
     load.more(300).await;
+    browser.until("document.querySelectorAll('.scale span').length >= 6").await;
     let coordinator = network.coordinator().await;
     let name = format!("node-{}", coordinator + 1);
     network.kill_node(coordinator);

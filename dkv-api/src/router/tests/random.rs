@@ -147,7 +147,7 @@ impl World {
                 let sending = self.sent.remove(pick % self.sent.len());
                 let (node, generation) = (sending.node, sending.generation);
                 let is_write = has_effect(&sending.message);
-                let result = match (REPLIES[*with], sending.message.body()) {
+                let result = match (REPLIES[*with], sending.message.body().0) {
                     (["fitting"], RequestBody::View) => {
                         result(node, &["view", "2", "n2", "n1,n2,n3"])
                     }
