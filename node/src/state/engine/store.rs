@@ -90,12 +90,14 @@ impl GroupStore {
         if changes.generation != current.generation {
             return Err(EngineError::Superseded);
         }
-        shared.require_room(changes.bytes())?;
+        // Straight into a table, or once in the journal and once in a table.
+        let is_ingested = changes.bytes() >= INGESTED_BYTES;
+        shared.require_room(changes.bytes() * if is_ingested { 1 } else { 2 })?;
         let table = match &current.table {
             Some(table) => table.clone(),
             None => shared.table(self.id(), current.generation)?,
         };
-        if changes.bytes() >= INGESTED_BYTES {
+        if is_ingested {
             shared.guard().call(|| shared.tables.ingest(&table, rows(changes)))?;
         } else {
             let mut batch = shared.tables.batch();
