@@ -64,6 +64,7 @@ pub(crate) async fn propose(
     entry: Bytes,
 ) -> Result<(Term, Outcome), ProposeError> {
     let patience = tokio::time::Instant::now() + turnover_wait(pace);
+    let mut has_waited = false;
     loop {
         match raft.client_write(Proposal(entry.clone())).await {
             Ok(response) => return Ok((Term(*response.log_id.leader_id), response.data)),
@@ -71,10 +72,14 @@ pub(crate) async fn propose(
                 // A leader that was just elected takes nothing before a quorum has answered it,
                 // which it does within a round trip.
                 let fresh = forward.reason == ForwardReason::LeaseExpired;
-                if !(fresh
-                    && tokio::time::timeout_at(patience, quorum_answers(raft, pace)).await.is_ok())
+                if fresh
+                    && tokio::time::timeout_at(patience, quorum_answers(raft, pace)).await.is_ok()
                 {
-                    return Err(not_leader(raft, pace, forward).await);
+                    continue;
+                }
+                match leader_of(raft, pace, forward).await {
+                    Leader::Me if !has_waited => has_waited = true,
+                    leader => return Err(leader.into()),
                 }
             }
             Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
@@ -102,33 +107,51 @@ async fn quorum_answers(raft: &Raft, pace: &Pace) {
         .await;
 }
 
-/// Who leads instead, once that is known or has taken too long.
-pub(super) async fn not_leader(
-    raft: &Raft,
-    pace: &Pace,
-    forward: ForwardToLeader<Types>,
-) -> ProposeError {
-    let known = match forward.reason {
-        ForwardReason::LeaseExpired => {
-            return ProposeError::Unavailable("no quorum answers".into());
+/// Who leads, as far as a replica knows that did not when it was asked.
+pub(super) enum Leader {
+    /// This replica, by now.
+    Me,
+    /// Another one, or nobody that is known.
+    Other(Option<NodeId>),
+    /// This replica, but a quorum does not answer it.
+    Alone,
+}
+
+impl From<Leader> for ProposeError {
+    fn from(leader: Leader) -> Self {
+        match leader {
+            Leader::Me => Self::NotLeader(None),
+            Leader::Other(leader) => Self::NotLeader(leader),
+            Leader::Alone => Self::Unavailable("no quorum answers".into()),
         }
-        ForwardReason::NotLeader => forward.leader_id,
-        // It does not lead yet.
-        ForwardReason::LeadershipTransfer => None,
-    };
-    if known.is_some() {
-        return ProposeError::NotLeader(known);
     }
-    // Whoever asks is sent on once a successor leads; sent on at once it would not know where to,
-    // and find out later than the turnover takes.
+}
+
+/// Who leads, once that is known or has taken too long.
+pub(super) async fn leader_of(raft: &Raft, pace: &Pace, forward: ForwardToLeader<Types>) -> Leader {
+    let hands_over = match forward.reason {
+        ForwardReason::LeaseExpired => return Leader::Alone,
+        ForwardReason::NotLeader if forward.leader_id.is_some() => {
+            return Leader::Other(forward.leader_id);
+        }
+        ForwardReason::NotLeader => false,
+        ForwardReason::LeadershipTransfer => true,
+    };
+    // Whoever asks is sent on once somebody leads; sent on at once it would not know where to, and find
+    // out later than the turnover takes. That somebody may be this replica, but for one that is just
+    // handing over: it names itself until another leads.
     let mut metrics = MetricsWatch::of(raft);
     let taken_over = metrics.wait_for(|metrics| {
-        metrics.state != ServerState::Leader
-            && metrics.current_leader.is_some_and(|leader| leader != metrics.id)
+        let is_me = metrics.state == ServerState::Leader;
+        let leads = metrics.current_leader.is_some_and(|leader| is_me == (leader == metrics.id));
+        leads && !(hands_over && is_me)
     });
     let _ = tokio::time::timeout(turnover_wait(pace), taken_over).await;
-    let leader = metrics.borrow().current_leader;
-    ProposeError::NotLeader(leader.or(forward.leader_id))
+    let metrics = metrics.borrow();
+    match metrics.current_leader {
+        Some(leader) if leader == metrics.id && !hands_over => Leader::Me,
+        leader => Leader::Other(leader.or(forward.leader_id)),
+    }
 }
 
 /// Takes one step toward the wanted members and waits until it is committed.
@@ -221,3 +244,6 @@ pub(crate) fn configured(metrics: &Metrics) -> Configured {
     let is_joint = membership.get_joint_config().len() > 1;
     Configured { index, is_applied: index <= applied, voters, others, is_joint }
 }
+
+#[cfg(test)]
+mod tests;

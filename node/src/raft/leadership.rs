@@ -27,7 +27,7 @@ use openraft::RaftState;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 
-use super::drive::not_leader;
+use super::drive::{Leader, leader_of};
 use super::{MachineHandle, MetricsWatch, Network, Raft, ServerState, Types, Vote};
 use crate::group::ProposeError;
 
@@ -123,15 +123,23 @@ pub(crate) async fn confirmed_by(
 
 async fn openrafts_round(raft: &Raft, network: &Network) -> Result<Term, ProposeError> {
     let _hurry = network.hurry();
-    match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-        Ok(read) => Ok(Term(**read.committed_leader_id())),
-        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-            Err(not_leader(raft, network.pace(), forward).await)
+    let mut has_waited = false;
+    loop {
+        match raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(read) => return Ok(Term(**read.committed_leader_id())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                match leader_of(raft, network.pace(), forward).await {
+                    Leader::Me if !has_waited => has_waited = true,
+                    leader => return Err(leader.into()),
+                }
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                return Err(ProposeError::Unavailable("no quorum answers".into()));
+            }
+            Err(RaftError::Fatal(error)) => {
+                return Err(ProposeError::Unavailable(error.to_string()));
+            }
         }
-        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-            Err(ProposeError::Unavailable("no quorum answers".into()))
-        }
-        Err(RaftError::Fatal(error)) => Err(ProposeError::Unavailable(error.to_string())),
     }
 }
 

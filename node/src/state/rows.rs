@@ -245,6 +245,11 @@ impl Changes {
         self.len() == 0
     }
 
+    /// Whether a value is this long.
+    pub fn has_value_of(&self, bytes: usize) -> bool {
+        self.keys.values().flatten().any(|row| row.value.len() >= bytes)
+    }
+
     /// Bytes that the rows come to, about.
     pub fn bytes(&self) -> usize {
         let keys = self

@@ -256,11 +256,9 @@ impl Shared {
         self.guard().call(|| self.tables.table(&name))
     }
 
-    /// Refuses what would leave too little room, before anything is written.
+    /// Refuses to write so many bytes if that would leave too little room.
     fn require_room(&self, bytes: usize) -> Result<(), EngineError> {
-        // Once in the journal and once in a table.
-        let needed_bytes =
-            self.reserve_bytes.load(Ordering::Relaxed).saturating_add(2 * bytes as u64);
+        let needed_bytes = self.reserve_bytes.load(Ordering::Relaxed).saturating_add(bytes as u64);
         self.guard().room(self.tables.free_bytes(&self.path), needed_bytes)
     }
 

@@ -14,6 +14,9 @@ use crate::state::rows::{Changes, Generation, Meta, Row, RowSink, Table};
 /// A checkpoint of this many bytes is written as a table of its own, in one pass; a smaller one goes
 /// through the journal, which then becomes a table together with others.
 const INGESTED_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
+/// So is one that has a value of this many bytes, as each that is kept beside the tables has: what an
+/// ingestion finds in a memtable it writes into a table as it is, and merging would write it again and again.
+const INGESTED_VALUE_BYTES: usize = tables::SEPARATED_BYTES as usize / 2;
 
 /// Key of the meta row; no table has this byte.
 pub(super) const META_KEY: [u8; 1] = *b"m";
@@ -90,12 +93,15 @@ impl GroupStore {
         if changes.generation != current.generation {
             return Err(EngineError::Superseded);
         }
-        shared.require_room(changes.bytes())?;
+        // Straight into a table, or once in the journal and once in a table.
+        let is_ingested =
+            changes.bytes() >= INGESTED_BYTES || changes.has_value_of(INGESTED_VALUE_BYTES);
+        shared.require_room(changes.bytes() * if is_ingested { 1 } else { 2 })?;
         let table = match &current.table {
             Some(table) => table.clone(),
             None => shared.table(self.id(), current.generation)?,
         };
-        if changes.bytes() >= INGESTED_BYTES {
+        if is_ingested {
             shared.guard().call(|| shared.tables.ingest(&table, rows(changes)))?;
         } else {
             let mut batch = shared.tables.batch();

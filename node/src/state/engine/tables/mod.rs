@@ -9,6 +9,8 @@
 mod memory;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{
     Database, Iter, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch,
@@ -25,9 +27,11 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 /// Values from this many bytes on are kept beside the tables, so that merging these does not write them
 /// again.
-const SEPARATED_BYTES: u32 = 16 * 1024;
+pub(super) const SEPARATED_BYTES: u32 = 16 * 1024;
 /// Journals that are kept before memtables are made to go to disk, in bytes: fjall's minimum.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes that go to a journal before fjall is made to look whether it should begin another, or delete one.
+const JOURNAL_LOOK_BYTES: u64 = 16 * 1024 * 1024;
 /// Threads that write memtables and merge tables. Of several, one hands merges on, and spins while the
 /// others merge.
 const WORKERS: usize = 1;
@@ -55,8 +59,14 @@ pub(super) enum Tables {
 /// number below that of the deletion of another, whose place it takes, and be taken for deleted at the
 /// next start, rows and all. So each table that is made or deleted is followed by a durable row of a
 /// later number, and each start skips what may lack that.
+///
+/// It is also how the journal comes to an end: see [`Self::journaled`].
 #[derive(Clone)]
-pub(super) struct Sequence(Keyspace);
+pub(super) struct Sequence {
+    keyspace: Keyspace,
+    /// Bytes that went to the journal since fjall was last made to look at it.
+    journal_bytes: Arc<AtomicU64>,
+}
 
 /// One table. Clones are the same table; it can be read for as long as one is kept, deleted or not.
 #[derive(Clone)]
@@ -67,7 +77,8 @@ pub(in crate::state) enum Table {
 
 /// Changes of tables that happen together or not at all.
 pub(super) enum Batch {
-    Fjall(OwnedWriteBatch),
+    /// With the bytes of its rows.
+    Fjall(OwnedWriteBatch, u64),
     Memory(Vec<(MemoryTable, Slice, Option<Slice>)>),
 }
 
@@ -87,7 +98,8 @@ impl Tables {
             .max_cached_files(Some(OPEN_FILES_MAX))
             .worker_threads(WORKERS)
             .open()?;
-        let sequence = Sequence(database.keyspace(SEQUENCE, table_options)?);
+        let keyspace = database.keyspace(SEQUENCE, table_options)?;
+        let sequence = Sequence { keyspace, journal_bytes: Arc::default() };
         sequence.advance(&database, SEQUENCE_GAP)?;
         Ok(Self::Fjall(database, sequence))
     }
@@ -139,7 +151,7 @@ impl Tables {
     /// A batch without changes.
     pub(super) fn batch(&self) -> Batch {
         match self {
-            Self::Fjall(database, _) => Batch::Fjall(database.batch()),
+            Self::Fjall(database, _) => Batch::Fjall(database.batch(), 0),
             Self::Memory(_) => Batch::Memory(Vec::new()),
         }
     }
@@ -147,9 +159,10 @@ impl Tables {
     /// Makes the changes of a batch, durably.
     pub(super) fn commit(&self, batch: Batch) -> fjall::Result<()> {
         match (self, batch) {
-            (Self::Fjall(database, _), Batch::Fjall(batch)) => {
+            (Self::Fjall(database, sequence), Batch::Fjall(batch, bytes)) => {
                 batch.commit()?;
-                database.persist(PersistMode::SyncAll)
+                database.persist(PersistMode::SyncAll)?;
+                sequence.journaled(database, bytes)
             }
             (Self::Memory(tables), Batch::Memory(changes)) => tables.commit(changes),
             _ => unreachable!("{OTHER}"),
@@ -233,9 +246,24 @@ impl Sequence {
     /// Takes that many numbers, durably.
     fn advance(&self, database: &Database, count: usize) -> fjall::Result<()> {
         for _ in 0..count {
-            self.0.insert(b"last", b"")?;
+            self.keyspace.insert(b"last", b"")?;
         }
         database.persist(PersistMode::SyncAll)
+    }
+
+    /// Takes note of what went to the journal, and has fjall look at its journals if that was much.
+    ///
+    /// It does so only as it writes a memtable that is full. Those of our tables may never be:
+    /// an ingestion writes them, whatever they hold, and the journal would grow without bound.
+    fn journaled(&self, database: &Database, bytes: u64) -> fjall::Result<()> {
+        let journal_bytes = self.journal_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if journal_bytes < JOURNAL_LOOK_BYTES {
+            return Ok(());
+        }
+        self.journal_bytes.store(0, Ordering::Relaxed);
+        // An empty memtable would not be written.
+        self.advance(database, 1)?;
+        self.keyspace.rotate_memtable().map(drop)
     }
 }
 
@@ -261,7 +289,11 @@ impl Batch {
     /// Has a row in a table.
     pub(super) fn insert(&mut self, table: &Table, key: impl Into<Slice>, value: impl Into<Slice>) {
         match (self, table) {
-            (Self::Fjall(batch), Table::Fjall(keyspace)) => batch.insert(keyspace, key, value),
+            (Self::Fjall(batch, bytes), Table::Fjall(keyspace)) => {
+                let (key, value) = (key.into(), value.into());
+                *bytes += (key.len() + value.len()) as u64;
+                batch.insert(keyspace, key, value);
+            }
             (Self::Memory(changes), Table::Memory(table)) => {
                 changes.push((table.clone(), key.into(), Some(value.into())));
             }
@@ -272,7 +304,11 @@ impl Batch {
     /// Has no row of that key in a table.
     pub(super) fn remove(&mut self, table: &Table, key: impl Into<Slice>) {
         match (self, table) {
-            (Self::Fjall(batch), Table::Fjall(keyspace)) => batch.remove(keyspace, key),
+            (Self::Fjall(batch, bytes), Table::Fjall(keyspace)) => {
+                let key = key.into();
+                *bytes += key.len() as u64;
+                batch.remove(keyspace, key);
+            }
             (Self::Memory(changes), Table::Memory(table)) => {
                 changes.push((table.clone(), key.into(), None));
             }
@@ -301,6 +337,9 @@ fn table_options() -> KeyspaceCreateOptions {
         // Keys are looked up in memory: filters for those that are not there would lie idle.
         .expect_point_read_hits(true)
 }
+
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 impl Tables {

@@ -2,6 +2,8 @@
 
 use clap::CommandFactory;
 
+use dkv_api::Role;
+
 use super::*;
 
 fn parse(line: &[&str]) -> Result<Cli, clap::Error> {

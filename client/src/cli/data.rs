@@ -1,0 +1,113 @@
+//! Arguments of the words that move files of records, and of those about join tokens.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use dkv_api::{Role, Uuid};
+
+use super::Connect;
+use crate::human::parse_time;
+
+/// Arguments of `load`.
+#[derive(Args, Debug)]
+pub(crate) struct Load {
+    #[command(flatten)]
+    pub(crate) transfer: Transfer,
+
+    /// Afterwards, read every record back and compare
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+/// Arguments of `load` and `verify`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Transfer {
+    /// File of records, one a line
+    pub(crate) file: PathBuf,
+
+    /// How a line is a record [default: by the name of the file, .tsv or .csv, else lines]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+
+    /// Requests that are under way at the same time
+    #[arg(long, value_name = "N", default_value_t = 256,
+        value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) in_flight: u16,
+
+    /// Time that one record may go on being tried while the network does not answer
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    pub(crate) retry: Duration,
+
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+}
+
+/// How a line is a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Key, tab, value
+    Tsv,
+    /// Key, comma, value; either may be in double quotes
+    Csv,
+    /// The line is the key, its number the value
+    Lines,
+}
+
+/// Arguments of `token`.
+#[derive(Args, Debug)]
+pub(crate) struct Token {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+
+    #[command(subcommand)]
+    pub(crate) action: TokenAction,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenAction {
+    /// Make a token and print it; it is shown this once only
+    #[command(override_usage = "dkv <ADDRESS> token create [OPTIONS]")]
+    Create {
+        /// What its bearers become: node, client or admin
+        #[arg(long, default_value = "node", value_parser = token_role)]
+        role: Role,
+        /// A token that a program shows to a gateway, as in Authorization: Bearer TOKEN. It is not kept
+        /// and not listed; revoke ID ends it early
+        #[arg(long, conflicts_with_all = ["role", "uses"])]
+        http: bool,
+        /// One that may only read
+        #[arg(long, requires = "http")]
+        read_only: bool,
+        /// Time that it lives, as in 1h or 7d [default: for good]
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        life: Option<Duration>,
+        /// How often it may be used [default: any number of times]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        uses: Option<u32>,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// List all tokens, without their secrets
+    #[command(override_usage = "dkv <ADDRESS> token list [OPTIONS]")]
+    List {
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Make a token admit nobody any more
+    #[command(override_usage = "dkv <ADDRESS> token revoke <ID> [OPTIONS]")]
+    Revoke {
+        /// Id of the token, as list shows it
+        id: Uuid,
+        #[command(flatten)]
+        connect: Connect,
+    },
+}
+
+fn token_role(text: &str) -> Result<Role, String> {
+    match text.parse() {
+        Ok(role @ (Role::Node | Role::Client | Role::Admin)) => Ok(role),
+        _ => Err("write node, client or admin".into()),
+    }
+}
