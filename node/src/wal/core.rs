@@ -326,12 +326,12 @@ impl Core {
         self.segments.want_spare(self.options.segment_bytes);
     }
 
-    /// Ends the log for good. Returns the hook that has to be called, the first time.
-    pub(super) fn die(&mut self, reason: String) -> Option<(FatalHook, String)> {
-        if self.dead.is_none() {
-            self.dead = Some(reason.clone());
+    /// Ends the log for good. Before anybody else can notice, the hook is told why.
+    pub(super) fn die(&mut self, reason: String) {
+        if let Some(hook) = self.on_fatal.take() {
+            hook(&reason);
         }
-        self.on_fatal.take().map(|hook| (hook, reason))
+        self.dead.get_or_insert(reason);
     }
 
     fn stop(&mut self, error: io::Error) -> Plan {

@@ -41,7 +41,7 @@ impl Drop for Handle {
 impl Wal {
     /// Opens the log in the directory `disk`, or begins a new one there, and starts its two threads.
     /// Reads all segments and blocks until they are read. `on_fatal` is called, from one of the
-    /// threads, if the log stops for good.
+    /// threads, if the log stops for good, before anybody else learns of it; it must not use the log.
     ///
     /// # Errors
     /// [`WalError::Damaged`] if acknowledged data may be lost, [`WalError::Missing`] if there is

@@ -75,17 +75,13 @@ impl Shared {
 
     /// Ends the log for good and calls the fatal hook, the first time.
     pub(super) fn die(&self, reason: String) {
-        let hook = {
+        {
             let mut core = self.lock();
-            let hook = core.die(reason);
+            core.die(reason);
             self.wake_writer_locked(&mut core);
-            hook
-        };
+        }
         self.notify_keeper();
         self.wake_appenders();
-        if let Some((hook, reason)) = hook {
-            hook(&reason);
-        }
     }
 
     /// Begins to close the log: the writer writes what is staged, seals, and stops.
