@@ -25,6 +25,7 @@ mod requests;
 mod replies;
 mod writes;
 mod reads;
+mod rhythm;
 mod rounds;
 mod eventual;
 mod everywhere;
