@@ -62,6 +62,7 @@ pub mod wal;
 pub mod disk;
 mod storage;
 
+mod turns;
 pub mod untrusted;
 
 pub use args::Args;
