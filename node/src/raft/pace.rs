@@ -84,7 +84,8 @@ impl Pace {
 
     /// Of a follower, that often: looks whether its leader, last heard then, is missed by those who ask.
     pub(crate) fn miss(&self, heard: Option<Instant>, every: Duration) {
-        self.rest(|rest| rest.misses(heard, every, Instant::now()));
+        let slowest = self.stretch(every);
+        self.rest(|rest| rest.misses(heard, every, slowest, Instant::now()));
     }
 
     /// The leader, or another who would lead, says whether the group rests.

@@ -69,14 +69,20 @@ impl Rest {
         !std::mem::replace(&mut self.says, true) || whole
     }
 
-    /// Of a follower, whenever its leader would send a heartbeat if it were awake, which is so often: `heard` is when
-    /// it was last heard, if ever. Returns whether it is not to be taken to rest any more: it is gone, or it is missed by
-    /// those who ask.
-    pub(super) fn misses(&mut self, heard: Option<Instant>, every: Duration, now: Instant) -> bool {
+    /// Of a follower, as often as its leader beats when it is awake, which is every `every`, while now it may be every
+    /// `slowest`: `heard` is when it was last heard, if ever. Returns whether it is not to be taken to rest any more, as it
+    /// is gone, or is missed by those who ask.
+    pub(super) fn misses(
+        &mut self,
+        heard: Option<Instant>,
+        every: Duration,
+        slowest: Duration,
+        now: Instant,
+    ) -> bool {
         let passed = |since| now.saturating_duration_since(since);
         let unanswered =
             heard.is_none_or(|heard| heard < self.asked) && passed(self.asked) > 2 * every;
-        let gone = heard.is_none_or(|heard| passed(heard) > BEATS_MAX * SLOWER * every);
+        let gone = heard.is_none_or(|heard| passed(heard) > BEATS_MAX * slowest);
         (unanswered || gone) && self.told(false)
     }
 
@@ -107,6 +113,7 @@ mod tests {
     use super::*;
 
     const EVERY: Duration = Duration::from_millis(50);
+    const SLOWEST: Duration = Duration::from_millis(250);
 
     #[test]
     fn a_leader_rests_when_it_is_asked_nothing_and_says_so_first() {
@@ -140,12 +147,14 @@ mod tests {
         rest.told(true);
         let heard = Some(start + Duration::from_secs(10));
         let asked = start + Duration::from_millis(10_020);
-        assert!(!rest.misses(heard, EVERY, asked), "nobody asks");
+        assert!(!rest.misses(heard, EVERY, SLOWEST, asked), "nobody asks");
         rest.stir(asked);
-        assert!(!rest.misses(heard, EVERY, asked + 2 * EVERY), "it may answer yet");
+        assert!(!rest.misses(heard, EVERY, SLOWEST, asked + 2 * EVERY), "it may answer yet");
         let mut answered = rest;
-        assert!(!answered.misses(Some(asked), EVERY, asked + 3 * EVERY) && answered.is_slow());
-        assert!(rest.misses(heard, EVERY, asked + 3 * EVERY) && !rest.is_slow());
+        assert!(
+            !answered.misses(Some(asked), EVERY, SLOWEST, asked + 3 * EVERY) && answered.is_slow()
+        );
+        assert!(rest.misses(heard, EVERY, SLOWEST, asked + 3 * EVERY) && !rest.is_slow());
     }
 
     #[test]
@@ -153,9 +162,11 @@ mod tests {
         let heard = Instant::now();
         let mut rest = Rest::new(heard - Duration::from_secs(10));
         rest.told(true);
-        let election = BEATS_MAX * SLOWER * EVERY;
-        assert!(!rest.misses(Some(heard), EVERY, heard + election) && rest.is_slow());
-        assert!(rest.misses(Some(heard), EVERY, heard + election + EVERY) && !rest.is_slow());
+        let election = BEATS_MAX * SLOWEST;
+        assert!(!rest.misses(Some(heard), EVERY, SLOWEST, heard + election) && rest.is_slow());
+        assert!(
+            rest.misses(Some(heard), EVERY, SLOWEST, heard + election + EVERY) && !rest.is_slow()
+        );
     }
 
     #[test]
