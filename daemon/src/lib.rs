@@ -22,6 +22,12 @@ use dkv_node::{NodeError, Observer};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+/// Large values come and go in all sizes, and glibc's allocator gave back little of what they had taken: a node
+/// took half as much again as it held (docs/decisions.md, "The allocator").
+#[cfg(unix)]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Time between two attempts of the gateway to join.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Time that the gateway has to end after its node.

@@ -47,7 +47,10 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut asked = Asked::default();
     let mut fsyncs = 0;
     loop {
-        tokio::time::sleep(tick).await;
+        match tick {
+            TICK_WHILE_LONG => tokio::time::sleep(tick).await,
+            _ => node.rhythm().pause(tick).await,
+        }
         let stats = node.wal().stats();
         node.set_disk_full(stats.short_of_room || stats.waiting_for_room);
         let pending = Duration::from_micros(stats.write_pending_us);

@@ -37,7 +37,7 @@ struct Reign {
 pub(crate) async fn run(node: Arc<Node>) {
     let mut reign: Option<Reign> = None;
     node.spawn(report(Arc::clone(&node)));
-    let mut metrics = node.control().metrics();
+    let (mut metrics, rhythm) = (node.control().metrics(), node.rhythm());
     loop {
         let term = node.control().leads().then(|| node.control().term());
         if term != reign.as_ref().map(|reign| reign.term) {
@@ -62,9 +62,10 @@ pub(crate) async fn run(node: Arc<Node>) {
             leads.then_some(Term(metrics.current_term)) != term
         });
         let has_ended = match &reign {
-            Some(_) => {
-                matches!(tokio::time::timeout(TICK, another_reign).await, Ok(Err(_)))
-            }
+            Some(_) => tokio::select! {
+                ended = another_reign => ended.is_err(),
+                () = rhythm.pause(TICK) => false,
+            },
             None => another_reign.await.is_err(),
         };
         if has_ended {
@@ -186,7 +187,7 @@ async fn report(node: Arc<Node>) {
     let mut told: Option<(NetworkView, Instant)> = None;
     let mut metrics = node.control().metrics();
     loop {
-        tokio::time::sleep(TICK / 2).await;
+        node.rhythm().pause(TICK / 2).await;
         if !node.control().leads() {
             told = None;
             let leads = metrics.wait_for(|metrics| metrics.state == ServerState::Leader);

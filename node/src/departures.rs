@@ -30,7 +30,7 @@ const ASKED_MAX: usize = 4;
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
-        tokio::time::sleep(EVERY).await;
+        node.rhythm().pause(EVERY).await;
         for group in node.groups() {
             let Some(holders) = unwanted(&node, &group) else { continue };
             match departed(&node, &group, holders).await {

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::peers::Peers;
 use crate::raft::{
     self, Configured, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Pace,
-    Promises, Pulses, Raft, ServerState, Sessions,
+    Promises, Pulses, Raft, SLOWER, ServerState, Sessions,
 };
 use crate::reads::{self, Asked, PendingRead, Who};
 use crate::replies::ReplyTo;
@@ -73,11 +73,11 @@ impl Group {
         let brake_log = log.clone();
         let promises = Promises::new(log.clone(), handle.clone(), owed);
         let sessions = Sessions::default();
-        let pace = Pace::new(Duration::from_millis(config.heartbeat_interval));
+        let pace = Pace::new(Duration::from_millis(config.heartbeat_interval), pulses.rhythm());
         let network = Network::new(id, me, peers.clone(), pulses, sessions.clone(), pace.clone());
         let raft = raft::start(me, config, log, machine, network.clone(), &pace).await?;
         raft.runtime_config().elect(promises.are_known());
-        let member = Member::new(raft.clone(), handle.clone(), promises.clone());
+        let member = Member::new(raft.clone(), handle.clone(), promises.clone(), pace.clone());
         let proposer = Arc::new(Proposer { raft, machine: handle, promises, network, peers, pace });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(reads::QUEUE_MAX);
@@ -205,6 +205,7 @@ impl Group {
         &self,
         entry: &DirectoryEntry,
     ) -> Result<DirectoryResult, ProposeError> {
+        self.pace().stir();
         match raft::propose(self.raft(), self.pace(), entry.encode()).await? {
             (_, Outcome::Directory(result)) => Ok(result),
             (_, other) => Err(ProposeError::Unknown(format!("the directory answered {other}"))),
@@ -270,10 +271,16 @@ impl Group {
     }
 
     /// Has openraft look at its election timer only while that matters: not while this replica leads or
-    /// has no vote, and not while it has heard its leader within `quiet`.
-    pub(crate) fn mind_elections(&self, quiet: Duration) {
+    /// has no vote, and not while it has heard its leader, which beats so often unless the group rests.
+    pub(crate) fn mind_elections(&self, every: Duration) {
         self.raft().runtime_config().elect(self.promises().are_known());
-        let at_rest = self.leads() || self.only_follows() || self.machine().follows_since(quiet);
+        let leads = self.leads();
+        if !leads {
+            self.pace().miss(self.machine().followed_at(), every);
+        }
+        let every = if self.pace().is_slow() { every * SLOWER } else { every };
+        let heard = || self.machine().followed_at().is_some_and(|at| at.elapsed() <= every * 3 / 2);
+        let at_rest = leads || self.only_follows() || heard();
         self.raft().runtime_config().tick(!at_rest);
     }
 
@@ -284,6 +291,7 @@ impl Group {
 
     /// Takes one step toward the wanted members; only the leader can.
     pub(crate) async fn take_step(&self, step: &Step) -> Result<(), String> {
+        self.pace().stir();
         raft::take_step(self.raft(), step).await
     }
 

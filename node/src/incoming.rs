@@ -102,7 +102,7 @@ async fn serve_stream(
             if group.promises().check(from, acknowledged).is_err() {
                 return;
             }
-            raft::serve_append(raft, from, hearing, reader, writer).await;
+            raft::serve_append(group.as_member(), from, hearing, reader, writer).await;
         }
         Opening::RaftSnapshot { .. } => {
             let machine = group.machine().clone();

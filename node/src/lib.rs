@@ -25,6 +25,7 @@ mod requests;
 mod replies;
 mod writes;
 mod reads;
+mod rhythm;
 mod rounds;
 mod eventual;
 mod everywhere;
@@ -61,6 +62,7 @@ pub mod wal;
 pub mod disk;
 mod storage;
 
+mod turns;
 pub mod untrusted;
 
 pub use args::Args;

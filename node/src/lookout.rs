@@ -28,13 +28,14 @@ use tracing::{debug, info};
 
 use crate::group::Group;
 use crate::node::Node;
+use crate::raft::SLOWER;
 
 /// Shortest time between two tries of one who is silent.
 const TRY_EVERY: Duration = Duration::from_millis(10);
 /// Longest time between two looks at the leaders, and between two tries.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The same for a node that votes in nothing.
-const LOOK_EVERY_FOLLOWING: Duration = Duration::from_millis(500);
+/// The same while all groups rest, and for a node that votes in nothing.
+const LOOK_EVERY_AT_REST: Duration = Duration::from_millis(500);
 /// Time in which the kernel of a near machine says that it has nobody at a port.
 const REFUSAL_WAIT: Duration = Duration::from_millis(5);
 /// Time that each voter leaves to those before it, so that two do not split the votes; if they are far,
@@ -55,13 +56,20 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut resting: BTreeMap<NodeId, Instant> = BTreeMap::new();
     let mut answers: JoinSet<(NodeId, bool)> = JoinSet::new();
     let mut mourned: BTreeSet<(GroupId, Term)> = BTreeSet::new();
+    let rhythm = node.rhythm();
     loop {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
         let led = led_by_others(&node);
         mourned.retain(|(id, term)| node.group(*id).is_some_and(|group| group.term() <= *term));
-        let look_every = if node.only_follows() { LOOK_EVERY_FOLLOWING } else { LOOK_EVERY };
+        let rests =
+            |groups: &[Arc<Group>]| groups.iter().all(|group| group.pace().is_undisturbed());
+        let all_rest = rests(&node.groups());
+        let look_every =
+            if all_rest || node.only_follows() { LOOK_EVERY_AT_REST } else { LOOK_EVERY };
         let mut next = Instant::now() + look_every;
-        for leader in led.keys().copied() {
+        for (leader, groups) in &led {
+            let leader = *leader;
+            let heartbeat = if rests(groups) { heartbeat * SLOWER } else { heartbeat };
             if asking.contains(&leader) {
                 continue;
             }
@@ -93,11 +101,12 @@ pub(crate) async fn run(node: Arc<Node>) {
             });
         }
         // Whoever is far answers late, and holds up nobody.
-        let Ok(Some(Ok((leader, refused)))) =
-            tokio::time::timeout_at(next, next_answer(&mut answers)).await
-        else {
-            continue;
+        let answered = tokio::select! {
+            biased;
+            answered = next_answer(&mut answers) => answered,
+            () = rhythm.until(next) => continue,
         };
+        let Some(Ok((leader, refused))) = answered else { continue };
         asking.remove(&leader);
         // Those that it led when it was asked, and leads yet.
         let groups = led_by_others(&node).remove(&leader).filter(|_| refused);

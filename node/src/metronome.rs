@@ -6,36 +6,43 @@
 //!
 //! The clocks of groups that hear their leaders rest meanwhile. One that has not heard its leader for one
 //! and a half heartbeats runs again at the next beat: in time, as no election time is shorter than three.
-//! A node that neither leads nor votes in anything looks only now and then whether it does.
+//! A node that neither leads nor votes in anything looks only now and then whether it does, and so does one whose
+//! groups all rest (see `raft/rest.rs`): it is woken when one of them wakes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::{MissedTickBehavior, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::node::Node;
-
-/// Beats that a node leaves out while it only follows.
-const BEATS_LEFT_OUT: u32 = 5;
+use crate::raft::SLOWER;
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let every = Duration::from_millis(node.settings().heartbeat_ms);
-    let mut beats = tokio::time::interval(every);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let rhythm = node.rhythm();
+    let mut next_whole = Instant::now();
     loop {
-        beats.tick().await;
+        let now = Instant::now();
+        // All groups that rest beat at one moment too.
+        let whole = now >= next_whole;
+        if whole {
+            next_whole = rhythm.next(every * SLOWER, now);
+        }
         let groups = node.groups();
         for group in &groups {
-            group.mind_elections(every * 3 / 2);
+            group.mind_elections(every);
         }
-        let led: Vec<_> = groups.iter().filter(|group| group.leads()).collect();
-        node.expect_heartbeats(led.len());
+        let beating: Vec<_> =
+            groups.iter().filter(|group| group.leads() && group.pace().beats(whole)).collect();
+        node.expect_heartbeats(beating.len());
         // A group that is behind with its work holds up no other.
-        let _ = timeout(every, join_all(led.iter().map(|group| group.send_heartbeats()))).await;
-        if node.only_follows() {
-            sleep(every * BEATS_LEFT_OUT).await;
-        }
+        let _ = timeout(every, join_all(beating.iter().map(|group| group.send_heartbeats()))).await;
+        let all_rest = groups.iter().all(|group| group.pace().is_undisturbed());
+        rhythm.set_rests(all_rest);
+        let seldom = all_rest || node.only_follows();
+        let until = if seldom { next_whole } else { rhythm.next(every, now) };
+        rhythm.until_beat(until).await;
     }
 }

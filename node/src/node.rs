@@ -34,6 +34,7 @@ use crate::outbox::{self, Outboxes};
 use crate::peers::Peers;
 use crate::raft::{self, Pulses};
 use crate::registration::ServerLink;
+use crate::rhythm::Rhythm;
 use crate::state::Engine;
 use crate::tasks::Tasks;
 use crate::wal::Wal;
@@ -305,6 +306,11 @@ impl Node {
     /// Says that heartbeats of so many groups are sent now.
     pub(crate) fn expect_heartbeats(&self, groups: usize) {
         self.pulses.expect(groups);
+    }
+
+    /// When it looks after things.
+    pub(crate) fn rhythm(&self) -> Rhythm {
+        self.pulses.rhythm()
     }
 
     /// Something has happened after which the process must not go on.

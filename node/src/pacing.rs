@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        node.rhythm().pause(LOOK_EVERY).await;
         let mut measured: BTreeMap<NodeId, Option<Duration>> = BTreeMap::new();
         for group in node.groups() {
             let others = group.members().into_iter().filter(|member| *member != node.id());

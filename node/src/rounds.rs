@@ -6,62 +6,19 @@
 //! two rounds, so there another one begins before the last has ended: as soon as a small part of the time
 //! has passed that a round takes, and up to a bound.
 //!
-//! [`Turns`] decides, as plain data; [`Rounds`] does as it says.
+//! [`Turns`] decides; [`Rounds`] does as it says.
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
+
+use crate::turns::{Turn, Turns, UNDER_WAY_MAX, until};
 
 /// Who may share a round.
 const TAKE_MAX: usize = 4096;
-/// Rounds that are under way at once.
-const UNDER_WAY_MAX: usize = 16;
-/// Least time from the beginning of a round to that of the next while the first is under way. A round
-/// between near members takes a small part of it.
-const APART_MIN: Duration = Duration::from_millis(5);
-
-/// When the next round may begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    Now,
-    At(Instant),
-    /// Not before one has ended.
-    Later,
-}
-
-/// What is known of the rounds of a group.
-#[derive(Debug, Default)]
-struct Turns {
-    under_way: usize,
-    /// When the last one began.
-    begun: Option<Instant>,
-    /// How long the one took that ended last.
-    took: Duration,
-}
-
-impl Turns {
-    fn next(&self, now: Instant) -> Turn {
-        let Some(begun) = self.begun.filter(|_| self.under_way > 0) else { return Turn::Now };
-        if self.under_way >= UNDER_WAY_MAX {
-            return Turn::Later;
-        }
-        let at = begun + APART_MIN.max(self.took / UNDER_WAY_MAX as u32);
-        if at <= now { Turn::Now } else { Turn::At(at) }
-    }
-
-    fn begins(&mut self, now: Instant) {
-        self.under_way += 1;
-        self.begun = Some(now);
-    }
-
-    fn ends(&mut self, took: Duration) {
-        self.under_way -= 1;
-        self.took = took;
-    }
-}
 
 /// Those who wait for rounds (`T`), and the rounds, which come to an `R`.
 pub(crate) struct Rounds<T, R> {
@@ -77,8 +34,8 @@ struct Ended<T, R>(Vec<T>, Duration, R);
 
 impl<T: Send + 'static, R: Send + 'static> Rounds<T, R> {
     pub(crate) fn new(queue: mpsc::Receiver<T>) -> Self {
-        let (under_way, turns) = Default::default();
-        Self { queue, ended: false, under_way, turns }
+        let under_way = FuturesUnordered::new();
+        Self { queue, ended: false, under_way, turns: Turns::new(1) }
     }
 
     /// Begins rounds for those who come, until one has ended: for whom it was, and what it came to.
@@ -88,8 +45,12 @@ impl<T: Send + 'static, R: Send + 'static> Rounds<T, R> {
         F: Future<Output = R> + Send + 'static,
     {
         loop {
-            let turn = if self.ended { Turn::Later } else { self.turns.next(Instant::now()) };
-            let at = if let Turn::At(at) = turn { Some(at) } else { None };
+            let turn = if self.ended {
+                Turn::Later
+            } else {
+                self.turns.next(UNDER_WAY_MAX, Instant::now())
+            };
+            let at = turn.at();
             let mut taken = Vec::new();
             tokio::select! {
                 biased;
@@ -114,12 +75,6 @@ impl<T: Send + 'static, R: Send + 'static> Rounds<T, R> {
                 else => return None,
             }
         }
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    if let Some(at) = at {
-        sleep_until(at).await;
     }
 }
 

@@ -4,7 +4,8 @@
 //! [`IN_FLIGHT_MAX`] batches under way becomes a batch at once, alone or with whatever waits beside
 //! it; commands that come while that many are under way wait and leave together. So an idle
 //! primary answers in one round trip and a busy one spends its fsyncs and its messages on hundreds
-//! of commands each.
+//! of commands each. Where members are far from each other, a batch is a long time under way while neither disk
+//! nor processor is busy: there more begin before the others have ended (see [`turns`](crate::turns)).
 //!
 //! The log of the node is shortened in the background, by checkpoints and purges (`compaction`). When
 //! writes are faster, no batch begins until there is room: they wait, each no longer than its deadline.
@@ -32,13 +33,16 @@ use crate::group::{ProposeError, Proposer};
 use crate::outbox;
 use crate::replies::ReplyTo;
 use crate::state::{BatchBuilder, CommandResult};
+use crate::turns::{Turn, Turns, UNDER_WAY_MAX, until};
 use crate::wal::GroupLog;
 
-/// Batches of one shard that are under way at once.
+/// Batches of one shard that are under way at once, between near members.
 ///
 /// One leaves the disk idle while a batch travels; more than two or three spread the same commands
 /// over more fsyncs. Measured: docs/decisions.md.
 pub(crate) const IN_FLIGHT_MAX: usize = 2;
+/// Distance of the farthest member, there and back, from which more are under way.
+const FAR: Duration = Duration::from_millis(20);
 /// Commands that wait for a batch; more are refused as overload.
 pub(crate) const QUEUE_MAX: usize = 16 * 1024;
 /// How often writes that wait behind stuck batches are looked through.
@@ -84,6 +88,12 @@ impl Brakes {
     }
 }
 
+/// When the next batch may begin: among near members not before one ends.
+fn next_turn(turns: &Turns, farthest: Duration) -> Turn {
+    let most = if farthest >= FAR { UNDER_WAY_MAX } else { IN_FLIGHT_MAX };
+    turns.next(most, Instant::now())
+}
+
 /// Runs until the queue closes.
 pub(crate) async fn run(
     group: GroupId,
@@ -96,6 +106,7 @@ pub(crate) async fn run(
     let mut waiting: VecDeque<PendingWrite> = VecDeque::new();
     let mut taken = Vec::new();
     let mut in_flight = FuturesUnordered::new();
+    let mut turns = Turns::new(IN_FLIGHT_MAX);
     let mut open = true;
     let mut held: Option<Held> = None;
     while open || !waiting.is_empty() || !in_flight.is_empty() {
@@ -103,7 +114,12 @@ pub(crate) async fn run(
             held.tell_drained();
         }
         let mut log_full = false;
-        while held.is_none() && !waiting.is_empty() && in_flight.len() < IN_FLIGHT_MAX {
+        let mut turn = Turn::Later;
+        while held.is_none() && !waiting.is_empty() {
+            turn = next_turn(&turns, proposer.pace().round_trip());
+            if turn != Turn::Now {
+                break;
+            }
             log_full = brakes.log_is_full();
             if log_full {
                 break;
@@ -114,6 +130,7 @@ pub(crate) async fn run(
             let proposer = Arc::clone(&proposer);
             let begun = Instant::now();
             backlog.begin(begun);
+            turns.begins(begun);
             in_flight.push(async move { (proposer.propose_batch(batch).await, replies, begun) });
         }
         let room = waiting.len() < TAKE_MAX;
@@ -125,11 +142,14 @@ pub(crate) async fn run(
                 waiting.extend(taken.drain(..));
             }
             Some((outcome, replies, begun)) = in_flight.next(), if !in_flight.is_empty() => {
-                backlog.end(begun, Instant::now());
+                let ended = Instant::now();
+                backlog.end(begun, ended);
+                turns.ends(ended - begun);
                 answer(group, me, proposer.machine().last_stamp(), outcome, replies);
             }
             Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(Held::from(hold)),
             () = released(&mut held), if held.is_some() => held = None,
+            () = until(turn.at()), if turn.at().is_some() => {}
             () = tokio::time::sleep(if log_full { LOOK_AGAIN } else { EXPIRE_EVERY }),
                 if !waiting.is_empty() =>
             {

@@ -127,6 +127,14 @@ impl Line {
         held.state().set_ways(ways, vary);
     }
 
+    /// Longest time for which a packet is held back.
+    pub(crate) fn longest_way(&self) -> Duration {
+        let Some(held) = self.held.get() else { return Duration::ZERO };
+        let ways = &held.state().ways;
+        // One that varies may take twice its average.
+        ways.values().map(|ways| ways.average.to * 2).max().unwrap_or_default()
+    }
+
     /// How long an answer from there takes, on average, for the delays alone.
     pub(crate) fn round_trip(&self, address: SocketAddr) -> Duration {
         let Some(held) = self.held.get() else { return Duration::ZERO };

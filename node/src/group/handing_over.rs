@@ -29,6 +29,7 @@ impl Group {
     ///
     /// Returns whether this replica leads no more.
     pub(crate) async fn hand_over_to(&self, successor: NodeId, patience: Duration) -> bool {
+        self.pace().stir();
         // The request, the vote and the word of the new leader are on their way for as long.
         let patience = patience.max(self.pace().round_trip() * 4);
         let mut metrics = self.metrics();

@@ -50,6 +50,7 @@ impl Proposer {
         &self,
         batch: Bytes,
     ) -> Result<(Term, Vec<CommandResult>), ProposeError> {
+        self.pace.stir();
         match raft::propose(&self.raft, &self.pace, batch).await? {
             (term, Outcome::Shard(results)) => Ok((term, results)),
             (_, other) => Err(ProposeError::Unknown(format!("a shard answered {other}"))),
@@ -58,12 +59,14 @@ impl Proposer {
 
     /// Makes sure that this replica leads and has applied what was committed before the call.
     pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
+        self.pace.stir();
         raft::confirm_leadership(&self.raft, &self.machine, &self.network).await
     }
 
     /// What is committed, if this replica leads in that term and a voter that says it follows it makes a
     /// quorum with it.
     pub(crate) async fn confirmed_by(&self, voter: NodeId, term: Term) -> Option<u64> {
+        self.pace.stir();
         raft::confirmed_by(&self.raft, &self.network, voter, term).await
     }
 

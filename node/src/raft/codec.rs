@@ -158,6 +158,8 @@ pub(super) enum Call {
         quorum_age_ms: Option<u64>,
         /// How far the leader knows the receiver to be, if it votes.
         acknowledged: Option<Acknowledged>,
+        /// Whether the group rests: the next heartbeat comes later.
+        rests: bool,
     },
     /// A request for a vote.
     Vote(VoteRequest<Types>),

@@ -347,10 +347,10 @@ impl MachineHandle {
         self.shared.followed_us.store(us.max(1), Ordering::Relaxed);
     }
 
-    /// Whether this replica has heard the leader that it follows since `ago`.
-    pub(crate) fn follows_since(&self, ago: Duration) -> bool {
+    /// When this replica last heard the leader that it follows.
+    pub(crate) fn followed_at(&self) -> Option<Instant> {
         let us = self.shared.followed_us.load(Ordering::Relaxed);
-        us > 0 && self.shared.began.elapsed() <= Duration::from_micros(us) + ago
+        (us > 0).then(|| self.shared.began + Duration::from_micros(us))
     }
 
     /// How old the state may be, in milliseconds; `None` if no leader was heard since the start.

@@ -22,6 +22,7 @@ mod rig;
 mod ordered_watch;
 mod pace;
 mod promises;
+mod rest;
 mod runtime;
 mod service;
 mod snapshot;
@@ -38,6 +39,8 @@ pub(crate) use machine::{Look, Looked, Machine, MachineHandle};
 pub(crate) use network::{Network, Sessions};
 pub(crate) use openraft::{Config, ServerState};
 pub(crate) use pace::Pace;
+pub(crate) use rest::SLOWER;
+
 pub(crate) use promises::Promises;
 pub(crate) use pulse::Pulses;
 pub(crate) use service::{Member, serve_append, serve_calls, serve_pulse, serve_snapshot};

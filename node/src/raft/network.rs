@@ -243,7 +243,8 @@ impl RaftNetworkV2<Types> for NetworkClient {
         let append = Bytes::from(encode_append(&request).concat());
         let quorum_age_ms = self.network.quorum_age_ms();
         let acknowledged = self.network.acknowledged(self.target);
-        let request = Call::Heartbeat { append, quorum_age_ms, acknowledged };
+        let rests = self.network.pace.says_rest();
+        let request = Call::Heartbeat { append, quorum_age_ms, acknowledged, rests };
         let peers = &self.network.peers;
         let beat = self.network.pulses.beat(self.target, self.network.group, request);
         // Openraft's worker gives up at its own limit; this one is a little earlier.

@@ -6,17 +6,23 @@
 //! pace may change at any time. Times as they are set fit round trips of up to [`ROOM`] of a
 //! heartbeat's patience, and are not stretched for these.
 //!
+//! The times of a group that rests are longer too, as its heartbeats are further apart (see `rest.rs`).
+//!
 //! openraft asks its runtime for the time without saying for which group. The group is known from the
 //! task: whatever a group's tasks start belongs to it too.
 //!
 //! Nothing that is promised rests on these times: they say when something is tried, not what holds.
 
 use std::ops::{Add, AddAssign, Sub, SubAssign};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task_local;
+use tokio::time::Instant;
+
+use super::rest::{Rest, SLOWER};
+use crate::rhythm::Rhythm;
 
 /// Round trips that the time for the answer to a heartbeat must have room for.
 const ROOM: f64 = 1.25;
@@ -37,12 +43,19 @@ struct Shared {
     /// Time that the answer to a heartbeat has as things are set.
     patience: Duration,
     round_trip_us: AtomicU64,
+    rest: Mutex<Rest>,
+    /// Whether times are those of rest, for those who cannot wait for the lock.
+    slow: AtomicBool,
+    /// The node's, which is woken with the group.
+    rhythm: Rhythm,
 }
 
 impl Pace {
     /// The pace of a group whose heartbeats have so much time to be answered.
-    pub(crate) fn new(patience: Duration) -> Self {
-        Self(Arc::new(Shared { patience, round_trip_us: AtomicU64::new(0) }))
+    pub(crate) fn new(patience: Duration, rhythm: Rhythm) -> Self {
+        let (round_trip_us, slow) = Default::default();
+        let rest = Mutex::new(Rest::new(Instant::now()));
+        Self(Arc::new(Shared { patience, round_trip_us, rest, slow, rhythm }))
     }
 
     /// Notes how far the farthest member is.
@@ -54,6 +67,54 @@ impl Pace {
     /// How far the farthest member is, there and back.
     pub(crate) fn round_trip(&self) -> Duration {
         Duration::from_micros(self.0.round_trip_us.load(Ordering::Relaxed))
+    }
+
+    /// Something is asked of the group: it does not rest any more.
+    pub(crate) fn stir(&self) {
+        if self.rest(|rest| rest.stir(Instant::now())) {
+            self.0.rhythm.wake();
+        }
+    }
+
+    /// Of a leader, whenever there is a heartbeat, `whole` if it is one that is sent at rest too: whether to
+    /// send it.
+    pub(crate) fn beats(&self, whole: bool) -> bool {
+        self.rest(|rest| rest.beats(whole, Instant::now()))
+    }
+
+    /// Of a follower, that often: looks whether its leader, last heard then, is missed by those who ask.
+    pub(crate) fn miss(&self, heard: Option<Instant>, every: Duration) {
+        let slowest = self.stretch(every);
+        self.rest(|rest| rest.misses(heard, every, slowest, Instant::now()));
+    }
+
+    /// The leader, or another who would lead, says whether the group rests.
+    pub(super) fn told(&self, rests: bool) {
+        if self.is_slow() != rests && self.rest(|rest| rest.told(rests)) {
+            self.0.rhythm.wake();
+        }
+    }
+
+    /// What this leader's heartbeats say of it.
+    pub(super) fn says_rest(&self) -> bool {
+        self.rest(|rest| rest.says())
+    }
+
+    /// Whether heartbeats are as far apart as they are at rest.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.0.slow.load(Ordering::Relaxed)
+    }
+
+    /// The same, and nobody waits for the leader.
+    pub(crate) fn is_undisturbed(&self) -> bool {
+        self.is_slow() && self.rest(|rest| rest.is_undisturbed(Instant::now()))
+    }
+
+    fn rest<T>(&self, change: impl FnOnce(&mut Rest) -> T) -> T {
+        let mut rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut rest);
+        self.0.slow.store(rest.is_slow(), Ordering::Relaxed);
+        result
     }
 
     /// Time that the answer to a heartbeat has.
@@ -74,6 +135,11 @@ impl Pace {
         self.stretch(Duration::from_millis(time_ms)).as_millis() as u64
     }
 
+    /// When a sleep ends that was to end then: those of groups that rest end together.
+    fn end_of_sleep(&self, deadline: Instant) -> Instant {
+        if self.is_slow() { self.0.rhythm.at_rest(deadline) } else { deadline }
+    }
+
     /// Runs what belongs to the group.
     pub(super) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
         PACE.scope(self.clone(), work).await
@@ -82,7 +148,9 @@ impl Pace {
     /// How many times longer everything takes, if it does.
     fn factor(&self) -> Option<f64> {
         let needed = self.round_trip().mul_f64(ROOM);
-        (needed > self.0.patience).then(|| needed.as_secs_f64() / self.0.patience.as_secs_f64())
+        let far = needed.as_secs_f64() / self.0.patience.as_secs_f64();
+        let slow = if self.is_slow() { f64::from(SLOWER) } else { 1.0 };
+        Some(far.max(slow)).filter(|factor| *factor > 1.0)
     }
 }
 
@@ -96,6 +164,11 @@ pub(super) fn stretched(time: Duration) -> Duration {
     PACE.try_with(|pace| pace.stretch(time)).unwrap_or(time)
 }
 
+/// When a sleep of the group that this task belongs to ends that was to end then.
+pub(super) fn end_of_sleep(deadline: Moment) -> Instant {
+    PACE.try_with(|pace| pace.end_of_sleep(deadline.0)).unwrap_or(deadline.0)
+}
+
 /// A time that has passed, as it would have to be set to be so long.
 fn shrunk(time: Duration) -> Duration {
     let factor = PACE.try_with(Pace::factor).ok().flatten();
@@ -104,7 +177,7 @@ fn shrunk(time: Duration) -> Duration {
 
 /// A moment, to which openraft adds times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(pub(super) tokio::time::Instant);
+pub(crate) struct Moment(pub(super) Instant);
 
 impl Moment {
     /// How long ago it was, for everybody.
@@ -115,7 +188,7 @@ impl Moment {
 
 impl openraft::Instant for Moment {
     fn now() -> Self {
-        Self(tokio::time::Instant::now())
+        Self(Instant::now())
     }
 }
 
@@ -166,7 +239,7 @@ mod tests {
 
     #[test]
     fn near_members_change_nothing_and_far_ones_stretch_everything() {
-        let pace = Pace::new(ms(100));
+        let pace = Pace::new(ms(100), Rhythm::default());
         for (round_trip, stretched) in
             [(0, 150), (1, 150), (80, 150), (160, 300), (1200, 2250), (600_000, 9375)]
         {
@@ -175,9 +248,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn rest_stretches_everything_but_not_what_is_longer_already() {
+        let pace = Pace::new(ms(100), Rhythm::default());
+        pace.told(true);
+        assert_eq!(pace.stretch_ms(150), 750);
+        pace.set_round_trip(ms(1200));
+        assert_eq!(pace.stretch_ms(150), 2250);
+        pace.told(false);
+        pace.set_round_trip(ms(1));
+        assert_eq!(pace.stretch_ms(150), 150);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_time_of_a_group_is_that_of_its_tasks() {
-        let pace = Pace::new(ms(100));
+        let pace = Pace::new(ms(100), Rhythm::default());
         pace.set_round_trip(ms(160));
         let far = pace.clone();
         let (begun, later) = pace

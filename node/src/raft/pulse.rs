@@ -24,6 +24,7 @@ use tracing::debug;
 
 use super::codec::{Call, CallAnswer, CallResult};
 use crate::peers::{Lane, Peers};
+use crate::rhythm::Rhythm;
 use crate::tasks::Tasks;
 
 /// Longest time in which heartbeats that nobody waits for are gathered once there is one.
@@ -59,6 +60,7 @@ struct Shared {
     rounds: AtomicUsize,
     /// Groups whose heartbeats come together.
     expected: Arc<AtomicUsize>,
+    rhythm: Rhythm,
     tasks: Tasks,
 }
 
@@ -88,8 +90,8 @@ type Waiting = Arc<Mutex<BTreeMap<u64, Vec<Waiter>>>>;
 
 impl Pulses {
     pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
-        let (queues, rounds, expected, tasks) = Default::default();
-        Self { shared: Arc::new(Shared { me, peers, queues, rounds, expected, tasks }) }
+        let (queues, rounds, expected, rhythm, tasks) = Default::default();
+        Self { shared: Arc::new(Shared { me, peers, queues, rounds, expected, rhythm, tasks }) }
     }
 
     /// Has heartbeats sent at once while a round to a quorum is waited for.
@@ -97,6 +99,11 @@ impl Pulses {
         let rounds = &self.shared.rounds;
         rounds.fetch_add(1, Ordering::Relaxed);
         Hurry { rounds }
+    }
+
+    /// The node's rhythm.
+    pub(crate) fn rhythm(&self) -> Rhythm {
+        self.shared.rhythm.clone()
     }
 
     /// Says of how many groups there will be heartbeats in a moment.

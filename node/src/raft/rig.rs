@@ -65,7 +65,8 @@ impl Replica {
         let config = config(&Settings::default()).unwrap();
         let pulses = Pulses::new(id, peers.clone());
         let sessions = Sessions::default();
-        let pace = Pace::new(std::time::Duration::from_millis(config.heartbeat_interval));
+        let patience = std::time::Duration::from_millis(config.heartbeat_interval);
+        let pace = Pace::new(patience, pulses.rhythm());
         let network =
             Network::new(SHARD, id, peers.clone(), pulses, sessions.clone(), pace.clone());
         let log = wal.group(SHARD);
@@ -79,7 +80,7 @@ impl Replica {
     /// The same, as the other members see it.
     pub(super) fn member(&self) -> Member {
         let (raft, machine) = (self.raft.clone(), self.machine.clone());
-        Member::new(raft, machine, self.promises.clone())
+        Member::new(raft, machine, self.promises.clone(), self.pace.clone())
     }
 
     /// Its store.

@@ -62,7 +62,7 @@ impl AsyncRuntime for Runtime {
         let now = Instant::now();
         let gathers = deadline.0.saturating_duration_since(now) < GATHER;
         let again = gathers && NOT_SLEPT.replace(Some(deadline.0)) == Some(deadline.0);
-        tokio::time::sleep_until(if gathers && !again { now } else { deadline.0 })
+        tokio::time::sleep_until(if gathers && !again { now } else { pace::end_of_sleep(deadline) })
     }
 
     fn timeout<R, F: Future<Output = R> + Send>(

@@ -25,7 +25,7 @@ use super::codec::{
 };
 use super::pulse::{Pulse, PulseAnswer};
 use super::snapshot::NotTaken;
-use super::{MachineHandle, Promises, Raft, Snapshot, SnapshotData, Types, Vote};
+use super::{MachineHandle, Pace, Promises, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::hearing::Hearing;
 
 type Reader = FrameReader<quinn::RecvStream>;
@@ -48,12 +48,13 @@ pub(crate) struct Member {
     pub(crate) raft: Raft,
     pub(crate) machine: MachineHandle,
     pub(crate) promises: Promises,
+    pub(crate) pace: Pace,
     late: Arc<Semaphore>,
 }
 
 impl Member {
-    pub(crate) fn new(raft: Raft, machine: MachineHandle, promises: Promises) -> Self {
-        Self { raft, machine, promises, late: Arc::new(Semaphore::new(LATE_MAX)) }
+    pub(crate) fn new(raft: Raft, machine: MachineHandle, promises: Promises, pace: Pace) -> Self {
+        Self { raft, machine, promises, pace, late: Arc::new(Semaphore::new(LATE_MAX)) }
     }
 }
 
@@ -84,18 +85,22 @@ async fn answer_call(member: &Member, from: NodeId, frame: &Bytes) -> CallResult
 }
 
 async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
-    let Member { raft, machine, promises, .. } = member;
+    let Member { raft, promises, .. } = member;
     let elects = matches!(call, Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_));
     if elects && !promises.are_known() {
         return Err("this replica is new and is being filled".into());
     }
+    if elects {
+        // Whoever is elected by this must not be missed for longer than at any other time.
+        member.pace.told(false);
+    }
     match call {
-        Call::Heartbeat { append, quorum_age_ms, acknowledged } => {
+        Call::Heartbeat { append, quorum_age_ms, acknowledged, rests } => {
             let request = decode_append(&append).map_err(|error| error.to_string())?;
             own(&request.vote, from)?;
             promises.check(from, acknowledged)?;
             let vote = request.vote;
-            let hearing = hear(raft.clone(), machine.clone(), request, quorum_age_ms);
+            let hearing = hear(member.clone(), request, quorum_age_ms, rests);
             let mut hearing = Box::pin(hearing);
             if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut hearing).await {
                 return heard;
@@ -135,15 +140,17 @@ async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
 
 /// Hands a heartbeat to openraft.
 async fn hear(
-    raft: Raft,
-    machine: MachineHandle,
+    member: Member,
     request: AppendEntriesRequest<Types>,
     quorum_age_ms: Option<u64>,
+    rests: bool,
 ) -> CallResult {
+    let Member { raft, machine, pace, .. } = member;
     let committed = committed_by_leader(&request);
     let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
     if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
         machine.follow_leader();
+        pace.told(rests);
     }
     if let (true, Some(committed), Some(age_ms)) = (answer.is_success(), committed, quorum_age_ms) {
         machine.heard_leader(Duration::from_millis(age_ms), committed);
@@ -199,7 +206,7 @@ pub(crate) async fn serve_pulse(
 
 /// Takes entries from a leader, pipelined, and acknowledges them in order.
 pub(crate) async fn serve_append<R, W>(
-    raft: Raft,
+    member: Member,
     from: NodeId,
     hearing: Hearing,
     reader: FrameReader<R>,
@@ -208,8 +215,9 @@ pub(crate) async fn serve_append<R, W>(
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin,
 {
+    let Member { raft, pace, .. } = member;
     // Ends at the first frame that is not a request of the sender's own: so does the stream.
-    let requests = unfold((reader, hearing), move |(mut reader, hearing)| async move {
+    let requests = unfold((reader, hearing, pace), move |(mut reader, hearing, pace)| async move {
         let frame = match reader.next().await {
             Ok(frame) => frame?,
             Err(error) => {
@@ -229,7 +237,8 @@ pub(crate) async fn serve_append<R, W>(
             warn!(?from, %error, "entries refused");
             return None;
         }
-        Some((request, (reader, hearing)))
+        pace.told(false);
+        Some((request, (reader, hearing, pace)))
     });
     let mut answers = std::pin::pin!(raft.stream_append(requests));
     while let Some(answer) = answers.next().await {

@@ -71,6 +71,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         append: Bytes::from(encode_append(&append(Vec::new())).concat()),
         quorum_age_ms: age,
         acknowledged: age.map(|index| Acknowledged { term: Term(3), index }),
+        rests: age.is_some(),
     };
     let request = || VoteRequest::new(vote, Some(log_id(2, 6)));
     let calls = [heartbeat(None), heartbeat(Some(4)), Call::Vote(request())];

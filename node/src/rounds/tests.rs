@@ -1,4 +1,7 @@
+use tokio::time::sleep_until;
+
 use super::*;
+use crate::turns::UNDER_WAY_MAX;
 
 /// Between regions, and in one place.
 const FAR: Duration = Duration::from_millis(400);
@@ -72,24 +75,4 @@ async fn among_near_members_one_round_is_under_way_at_a_time() {
     let seen = serve(NEAR, &arrivals).await;
     assert_eq!(seen.at_once, 1);
     assert!(seen.waits.iter().all(|wait| *wait <= NEAR * 2 + ms(1)));
-}
-
-#[test]
-fn as_many_as_may_are_under_way_and_no_more() {
-    let (mut turns, mut now) = (Turns::default(), Instant::now());
-    assert_eq!(turns.next(now), Turn::Now);
-    for _ in 0..UNDER_WAY_MAX {
-        assert_eq!(turns.next(now), Turn::Now);
-        turns.begins(now);
-        now += APART_MIN;
-    }
-    assert_eq!(turns.next(now + FAR), Turn::Later);
-    turns.ends(FAR);
-    let last = now - APART_MIN;
-    assert_eq!(turns.next(now), Turn::At(last + FAR / UNDER_WAY_MAX as u32));
-    // With none under way nobody waits.
-    for _ in 1..UNDER_WAY_MAX {
-        turns.ends(FAR);
-    }
-    assert_eq!(turns.next(last), Turn::Now);
 }

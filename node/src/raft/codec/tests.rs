@@ -156,9 +156,11 @@ fn false_counts_and_lengths_are_refused() {
 #[test]
 fn a_heartbeat_is_the_bytes_that_it_was() {
     let append = Bytes::from_static(b"append");
-    for (quorum_age_ms, end) in [(None, &[0, 0][..]), (Some(300), &[1, 0xac, 0x02, 0])] {
+    for (quorum_age_ms, rests, end) in
+        [(None, false, &[0, 0, 0][..]), (Some(300), true, &[1, 0xac, 0x02, 0, 1])]
+    {
         let heartbeat =
-            Call::Heartbeat { append: append.clone(), quorum_age_ms, acknowledged: None };
+            Call::Heartbeat { append: append.clone(), quorum_age_ms, acknowledged: None, rests };
         let bytes = encode(&heartbeat);
         assert_eq!(*bytes, *[&[0, 6][..], b"append", end].concat());
         let Call::Heartbeat { append: back, quorum_age_ms: age, .. } = decode(&bytes).unwrap()

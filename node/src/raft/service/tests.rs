@@ -160,7 +160,7 @@ fn append(vote: Vote, leader_commit: Option<LogId>) -> AppendEntriesRequest<Type
 fn calls(vote: Vote, last: Option<LogId>) -> Vec<Call> {
     let append = Bytes::from(encode_append(&append(vote, last)).concat());
     vec![
-        Call::Heartbeat { append, quorum_age_ms: Some(0), acknowledged: None },
+        Call::Heartbeat { append, quorum_age_ms: Some(0), acknowledged: None, rests: false },
         Call::Vote(VoteRequest::new(vote, last)),
         Call::PreVote(VoteRequest::new(vote, last)),
         Call::Transfer(TransferLeaderRequest::new(vote, NodeId::random(), last)),
@@ -197,7 +197,7 @@ async fn nobody_leads_or_stands_in_anothers_name() {
         let (reading, writing) = tokio::io::split(theirs);
         let reader = FrameReader::new(reading, FRAME_BYTES_MAX);
         let serving = serve_append(
-            replica.raft.clone(),
+            replica.member(),
             from,
             Hearing::default(),
             reader,

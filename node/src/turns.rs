@@ -1,0 +1,122 @@
+//! When something begins of which several may be under way, each of which takes a way to others and back.
+//!
+//! Among near members a few are under way at a time, and whatever comes meanwhile shares the next. Over a long way
+//! that would make whoever comes just too late wait for a whole one, so there more begin before the last has ended: as
+//! soon as a small part of the time has passed that one takes, and up to a bound.
+//!
+//! Deliberately missing: clocks. Moments are passed in.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+/// How many are under way at once.
+pub(crate) const UNDER_WAY_MAX: usize = 16;
+/// Least time from the beginning of one to that of the next while as many are under way as begin without a pause. A round
+/// between near members takes a small part of it.
+const APART_MIN: Duration = Duration::from_millis(5);
+
+/// When the next one may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Now,
+    At(Instant),
+    /// Not before one has ended.
+    Later,
+}
+
+impl Turn {
+    /// The moment to wait for, if it is one.
+    pub(crate) fn at(self) -> Option<Instant> {
+        if let Self::At(at) = self { Some(at) } else { None }
+    }
+}
+
+/// What is known of those under way.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    /// So many begin without a pause.
+    at_once: usize,
+    under_way: usize,
+    /// When the last one began.
+    begun: Option<Instant>,
+    /// How long the one took that ended last.
+    took: Duration,
+}
+
+impl Turns {
+    pub(crate) fn new(at_once: usize) -> Self {
+        Self { at_once, under_way: 0, begun: None, took: Duration::ZERO }
+    }
+
+    /// When the next one may begin, if so many may be under way.
+    pub(crate) fn next(&self, most: usize, now: Instant) -> Turn {
+        let is_busy = self.under_way >= self.at_once;
+        let Some(begun) = self.begun.filter(|_| is_busy) else { return Turn::Now };
+        if self.under_way >= most {
+            return Turn::Later;
+        }
+        let at = begun + APART_MIN.max(self.took / UNDER_WAY_MAX as u32);
+        if at <= now { Turn::Now } else { Turn::At(at) }
+    }
+
+    /// One begins.
+    pub(crate) fn begins(&mut self, now: Instant) {
+        self.under_way += 1;
+        self.begun = Some(now);
+    }
+
+    /// One has ended that took so long.
+    pub(crate) fn ends(&mut self, took: Duration) {
+        self.under_way -= 1;
+        self.took = took;
+    }
+}
+
+/// Sleeps until then, if there is a then.
+pub(crate) async fn until(at: Option<Instant>) {
+    if let Some(at) = at {
+        sleep_until(at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAR: Duration = Duration::from_millis(400);
+
+    #[test]
+    fn as_many_as_may_are_under_way_and_no_more() {
+        let (mut turns, mut now) = (Turns::new(1), Instant::now());
+        assert_eq!(turns.next(UNDER_WAY_MAX, now), Turn::Now);
+        for _ in 0..UNDER_WAY_MAX {
+            assert_eq!(turns.next(UNDER_WAY_MAX, now), Turn::Now);
+            turns.begins(now);
+            now += APART_MIN;
+        }
+        assert_eq!(turns.next(UNDER_WAY_MAX, now + FAR), Turn::Later);
+        turns.ends(FAR);
+        let last = now - APART_MIN;
+        let at = Turn::At(last + FAR / UNDER_WAY_MAX as u32);
+        assert_eq!(turns.next(UNDER_WAY_MAX, now), at);
+        // With none under way nobody waits.
+        for _ in 1..UNDER_WAY_MAX {
+            turns.ends(FAR);
+        }
+        assert_eq!(turns.next(UNDER_WAY_MAX, last), Turn::Now);
+    }
+
+    #[test]
+    fn a_few_begin_without_a_pause_and_among_near_members_no_more() {
+        let (mut turns, now) = (Turns::new(2), Instant::now());
+        turns.begins(now);
+        assert_eq!(turns.next(2, now), Turn::Now);
+        turns.begins(now);
+        assert_eq!(turns.next(UNDER_WAY_MAX, now), Turn::At(now + APART_MIN));
+        assert_eq!(turns.next(UNDER_WAY_MAX, now + APART_MIN), Turn::Now);
+        assert_eq!(turns.next(2, now + APART_MIN), Turn::Later);
+        turns.ends(FAR);
+        assert_eq!(turns.next(2, now), Turn::Now);
+    }
+}
