@@ -41,8 +41,9 @@ use crate::wal::GroupLog;
 /// One leaves the disk idle while a batch travels; more than two or three spread the same commands
 /// over more fsyncs. Measured: docs/decisions.md.
 pub(crate) const IN_FLIGHT_MAX: usize = 2;
-/// Distance of the farthest member, there and back, from which more are under way.
-const FAR: Duration = Duration::from_millis(20);
+/// Distance of the farthest member, there and back, from which more are under way: farther than it seems when a
+/// near member's machine is busy, as more and smaller batches would make it busier.
+const FAR: Duration = Duration::from_millis(100);
 /// Commands that wait for a batch; more are refused as overload.
 pub(crate) const QUEUE_MAX: usize = 16 * 1024;
 /// How often writes that wait behind stuck batches are looked through.
