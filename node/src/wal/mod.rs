@@ -8,7 +8,7 @@
 //!
 //! The log is a sequence of *segment* files of fixed size, filled with zeros before they are used
 //! (that halves the time of a sync) and deleted oldest first, once all their entries are purged or
-//! truncated. The first frame of each restates what else there is to know, so an old segment is
+//! truncated; a few of the files are used again. The first frame of each restates what else there is to know, so an old segment is
 //! needed for its entries only. A group that does not purge keeps segments alive for all;
 //! [`WalStats::oldest`] names it.
 //!
@@ -33,7 +33,7 @@
 //! * a log that may have lost acknowledged data does not open.
 //!
 //! Deliberately missing: any knowledge of Raft (terms and votes are opaque), compression,
-//! encryption, reuse of old segments, and removal of anything but the oldest segment. The log cannot
+//! encryption, and removal of anything but the oldest segment. The log cannot
 //! tell an emptied directory from a new one; [`WalOptions::must_exist`] is for a caller who can.
 
 pub mod handle;

@@ -4,15 +4,18 @@
 //! So the header of a later frame, wherever it lies, proves that all frames before it had been on
 //! the disk; and the next segment is prepared only after the first frame of this one was synced, so
 //! its existence proves that too. An unsound frame with no such proof behind it is the write that
-//! was under way at a crash, which nobody was told about: it is dropped, and zeros take its place
-//! before anything else is written. An unsound frame with proof behind it was acknowledged, and is
+//! was under way at a crash, which nobody was told about: it is dropped, and zeros take the place of its
+//! header before anything else is written. An unsound frame with proof behind it was acknowledged, and is
 //! now lost: the log refuses to open. The same goes for files that are missing, shorter than they
 //! were made or not segments, and for groups whose entries have holes.
 //!
 //! The last sound frame may be known to the operating system only, left by a process that died
 //! between write and sync, or whose sync failed. It is therefore written once more, and synced.
 //!
-//! What cannot be told apart: damage of the very last frame from a torn tail, and zeros over the end
+//! Behind the end of the log a segment has zeros, or what its file held when it was another segment: frames
+//! of another salt.
+//!
+//! What cannot be told apart: damage of the very last frame from a torn tail, and anything over the end
 //! of the log from an end. A seal after an idle moment makes the last frame one that holds nothing.
 //!
 //! Lengths are checked against the file before anything is allocated or read.
@@ -255,8 +258,12 @@ impl Walk {
             if at_start && offset > start && self.expected == Some(header.number) {
                 return Ok(true);
             }
-            // The lost frame was either here or at the start of the next segment.
-            let was_here = at_start && number_missing || !is_zero(here, offset)?;
+            // The lost frame was either here or at the start of the next segment, or there were some.
+            let lost_one = self.expected.is_some_and(|expected| header.number == expected + 1);
+            let was_here = match at_start {
+                true => number_missing || !is_zero(here, offset)?,
+                false => !lost_one && !is_zero(here, offset)?,
+            };
             let (lost_in, lost_at) =
                 if was_here { (sequence, offset) } else { (sequence + 1, start) };
             return lost(lost_in, lost_at, next, at);
@@ -359,25 +366,16 @@ fn is_zero(segment: &Segment, offset: u64) -> Result<bool, WalError> {
     Ok(scan(segment, offset, first)?.unwrap_or(true))
 }
 
-/// Puts zeros, durably, in place of whatever a torn write left behind `from`.
+/// Puts zeros, durably, in place of the header that a torn write left behind `from`.
 fn clear(segment: &Segment, from: u64) -> Result<(), WalError> {
     let failed = |action: &str| {
         WalError::disk(format!("{action} {}", segment_name(segment.header.sequence)))
     };
     let mut cleared = false;
-    let zeros = vec![0; SECTOR_BYTES];
-    scan(segment, from, |at, piece| {
-        let sectors = piece.chunks(SECTOR_BYTES).zip((at..).step_by(SECTOR_BYTES));
-        for (sector, at) in sectors.filter(|(sector, _)| sector.iter().any(|byte| *byte != 0)) {
-            cleared = true;
-            if let Err(error) = segment.file.write_at(&zeros[..sector.len()], at) {
-                return Some(error);
-            }
-        }
-        None
-    })?
-    .map_or(Ok(()), Err)
-    .map_err(failed("clear"))?;
+    while let Some((at, _)) = find_header(segment, from)? {
+        segment.file.write_at(&[0; SECTOR_BYTES], at).map_err(failed("clear"))?;
+        cleared = true;
+    }
     if cleared { segment.file.sync_data().map_err(failed("sync")) } else { Ok(()) }
 }
 

@@ -139,6 +139,13 @@ impl Segments {
         }
     }
 
+    /// The segment, if nobody reads its file: whoever begins to read does not find it any more once it may
+    /// go.
+    pub(super) fn unread(&self, sequence: u64) -> Option<Segment> {
+        let segment = self.written.get(&sequence)?;
+        (Arc::strong_count(&segment.file) == 1).then(|| segment.clone())
+    }
+
     pub(super) fn deleted(&mut self, sequence: u64) {
         self.written.remove(&sequence);
     }

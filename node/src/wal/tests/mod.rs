@@ -5,6 +5,7 @@ mod damage;
 mod faults;
 mod measure;
 mod model;
+mod reuse;
 mod tasks;
 mod threads;
 mod underway;
