@@ -50,23 +50,11 @@ impl Client {
         Ok(futures::future::join_all(asked).await)
     }
 
-    /// The shards of which a node holds a replica.
+    /// Keys of a shard that come after a key, as that node has them, and whether there are more. What waits
+    /// in its outbox is there too, under revision zero; of a shard that it does not hold there is nothing else.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if nobody says where the replicas are.
-    pub async fn shards_of(&self, node: NodeId) -> Result<Vec<GroupId>, Error> {
-        let view = self.refresh().await?;
-        let holds = view
-            .shards
-            .iter()
-            .filter(|shard| shard.voters.contains(&node) || shard.learners.contains(&node));
-        Ok(holds.map(|shard| shard.group).collect())
-    }
-
-    /// Keys of a shard that come after a key, as that node has them, and whether there are more.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if it does not answer, or holds no replica of the shard.
+    /// [`Error::Unavailable`] if it does not answer.
     pub async fn page_of(
         &self,
         node: NodeId,
@@ -81,8 +69,7 @@ impl Client {
             bytes_max: SCAN_BYTES_MAX as u32,
             values: true,
         };
-        let body =
-            RequestBody::Scan { shard, span, mode: ReadMode::Eventual(ReadBounds::default()) };
+        let body = RequestBody::Scan { shard, span, mode: ReadMode::Held };
         match self.ask_one(&view, node, body).await? {
             Answer::Page(_, Page { pairs, more }) => Ok((pairs, more)),
             _ => Err(other_kind()),

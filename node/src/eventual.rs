@@ -1,7 +1,7 @@
 //! The eventual reads of a replica: answered at once, from whatever this node has.
 //!
 //! That is what its replica has applied, or an eventual write of the key that waits in this node's
-//! outbox, whichever is later. How old it may be counts from the last time that a quorum confirmed the
+//! outbox, whichever is later; of a scan, for each key. How old it may be counts from the last time that a quorum confirmed the
 //! leader, here as at a replica that follows it.
 //!
 //! A read may set bounds: how old the answer may be, which revision it must have reached, and which
@@ -12,9 +12,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Number, Revision, Term};
+use bytes::Bytes;
+use dkv_wire::id::{GroupId, NodeId, Number, Revision, Term};
 use dkv_wire::message::{
-    Answer, Level, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Stored,
+    Answer, Level, Page, Pair, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span, Stored,
 };
 
 use crate::group::Group;
@@ -22,6 +23,7 @@ use crate::node::Node;
 use crate::outbox::{Kept, Outbox};
 use crate::reads::{self, Asked, PendingRead, Who};
 use crate::replies::ReplyTo;
+use crate::state::{Listed, ListedKey, ShardState};
 
 /// Time that a read waits for what is on its way. A replica that follows is behind by a round trip and
 /// an fsync.
@@ -57,24 +59,47 @@ pub(crate) fn read(
 }
 
 /// What a node that holds no replica can answer all the same: with a write of the key that waits in its
-/// outbox.
+/// outbox, and with what it has when that is what is asked for.
 pub(crate) fn without_replica(node: &Node, body: &RequestBody) -> Option<Answer> {
-    let RequestBody::Read { shard, key, mode: ReadMode::Eventual(bounds) } = body else {
-        return None;
-    };
-    let outbox = node.outboxes().busy(*shard)?;
+    match body {
+        RequestBody::Read { shard, key, mode: ReadMode::Eventual(bounds) } => {
+            waiting_key(node, *shard, key, bounds)
+        }
+        RequestBody::Scan { shard, span, mode: ReadMode::Held } => {
+            let is_here = node.group(*shard).is_some() || !node.knows_shard(*shard);
+            (!is_here).then(|| waiting_page(node, *shard, span))
+        }
+        _ => None,
+    }
+}
+
+fn waiting_key(node: &Node, shard: GroupId, key: &[u8], bounds: &ReadBounds) -> Option<Answer> {
+    let outbox = node.outboxes().busy(shard)?;
     let ReadBounds { max_staleness_ms, at_least, deposits } = bounds;
     let is_there = |(other, number): &(NodeId, Number)| {
         *other == node.id() && outbox.shows(*number, Number(0))
     };
     let keeps_within =
         max_staleness_ms.is_none() && *at_least == Revision(0) && deposits.iter().all(is_there);
-    if !keeps_within || node.group(*shard).is_some() {
+    if !keeps_within || node.group(shard).is_some() {
         return None;
     }
-    let who = Who { shard: *shard, node: node.id() };
-    let receipt = who.receipt(Term(0), Level::Eventual, None);
-    Some(answer_of(outbox.find(key)?, receipt))
+    Some(answer_of(outbox.find(key)?, outside(node, shard)))
+}
+
+fn waiting_page(node: &Node, shard: GroupId, span: &Span) -> Answer {
+    let waiting = node.outboxes().busy(shard).map(|outbox| outbox.list(span)).unwrap_or_default();
+    let Listed { keys, more } = ShardState::new().list(span, &waiting);
+    let pairs = keys.into_iter().map(|ListedKey { key, revision, value }| {
+        let value = value.here().filter(|_| span.values);
+        Pair { key: Bytes::from_owner(key), revision, value }
+    });
+    Answer::Page(outside(node, shard), Page { pairs: pairs.collect(), more })
+}
+
+/// The receipt of a node that holds no replica.
+fn outside(node: &Node, shard: GroupId) -> Receipt {
+    Who { shard, node: node.id() }.receipt(Term(0), Level::Eventual, None)
 }
 
 /// The answer that is a write that waits.
@@ -86,17 +111,18 @@ fn answer_of(pending: Kept, receipt: Receipt) -> Answer {
 }
 
 impl Part {
-    fn answer(&self, asked: Asked, reply: ReplyTo) {
+    fn answer(&self, mut asked: Asked, mut reply: ReplyTo) {
         let Self { group, outbox } = self;
         // First what waits, then the state: what leaves the outbox is in the state by then.
-        let pending = match (outbox, &asked) {
-            (Some(outbox), Asked::Key(key)) => outbox.find(key),
-            _ => None,
-        };
-        let reply = match pending {
-            Some(pending) => self.or_pending(pending, reply),
-            None => reply,
-        };
+        match (outbox, &mut asked) {
+            (Some(outbox), Asked::Key(key)) => {
+                if let Some(pending) = outbox.find(key) {
+                    reply = self.or_pending(pending, reply);
+                }
+            }
+            (Some(outbox), Asked::Page(span, waiting)) => *waiting = outbox.list(span),
+            _ => {}
+        }
         let receipt = group.who().receipt(group.term(), Level::Eventual, group.staleness_ms());
         let read = PendingRead { asked, anywhere: true, reply };
         reads::serve(group.machine(), std::iter::once(read), receipt);

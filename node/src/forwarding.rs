@@ -27,7 +27,7 @@ pub(crate) fn destination(node: &Node, body: &RequestBody) -> Option<GroupId> {
     let (shard, anywhere) = match body {
         RequestBody::Propose { shard, .. } => (*shard, false),
         RequestBody::Read { shard, mode, .. } | RequestBody::Scan { shard, mode, .. } => {
-            (*shard, matches!(mode, ReadMode::Eventual(_) | ReadMode::Replica))
+            (*shard, matches!(mode, ReadMode::Eventual(_) | ReadMode::Replica | ReadMode::Held))
         }
         _ => return None,
     };

@@ -34,6 +34,7 @@ use crate::peers::Lane;
 use crate::raft::{Look, Looked, MachineHandle};
 use crate::replies::ReplyTo;
 use crate::rounds::Rounds;
+use crate::state::Waiting;
 
 /// Reads that wait for a round; more are refused as overload.
 pub(crate) const QUEUE_MAX: usize = 16 * 1024;
@@ -55,8 +56,8 @@ pub(crate) struct PendingRead {
 pub(crate) enum Asked {
     /// The value of a key.
     Key(Bytes),
-    /// A page of keys.
-    Page(Span),
+    /// A page of keys, those that wait among them.
+    Page(Span, Vec<Waiting>),
     /// How far the shard is committed; of the primary alone.
     Committed,
 }
@@ -113,8 +114,8 @@ pub(crate) fn serve(
     let (mut scans, mut asked_how_far) = (Vec::new(), Vec::new());
     machine.read_keys(reads.filter_map(|PendingRead { asked, reply, .. }| match asked {
         Asked::Key(key) => Some((key, move |looked| answer(reply, receipt, looked))),
-        Asked::Page(span) => {
-            scans.push((span, reply));
+        Asked::Page(span, waiting) => {
+            scans.push((span, waiting, reply));
             None
         }
         Asked::Committed => {
@@ -132,8 +133,8 @@ pub(crate) fn serve(
     let machine = machine.clone();
     // One thread for the scans of a round, however many they are.
     platform::spawn_blocking(move || {
-        for (span, reply) in scans {
-            match machine.scan(&span) {
+        for (span, waiting, reply) in scans {
+            match machine.scan(&span, &waiting) {
                 Ok((revision, page)) => {
                     reply.send(Ok(Answer::Page(Receipt { revision, ..receipt }, page)));
                 }

@@ -15,7 +15,7 @@ use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::id::GroupId;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
-use dkv_wire::message::{Answer, Command, ReadMode, Refusal, Request, RequestBody};
+use dkv_wire::message::{Answer, Command, ReadBounds, ReadMode, Refusal, Request, RequestBody};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -134,7 +134,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             if span.prefix.len().max(span.after.len()) > limits::KEY_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
             }
-            read(node, &group, Asked::Page(span), mode, request.deadline_ms, reply);
+            read(node, &group, Asked::Page(span, Vec::new()), mode, request.deadline_ms, reply);
         }
         RequestBody::Committed { shard, followed } => match shard_here(node, shard) {
             Some(group) => group.tell_committed(peer.as_node().zip(followed), reply),
@@ -272,6 +272,9 @@ fn read(
     let (anywhere, reply) = match mode {
         ReadMode::Eventual(bounds) => {
             return eventual::read(node, group, asked, bounds, reply);
+        }
+        ReadMode::Held => {
+            return eventual::read(node, group, asked, ReadBounds::default(), reply);
         }
         ReadMode::Primary => (false, reply),
         ReadMode::Replica => (true, reply),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_api::{Client, Error, Level, ReadOptions, Role, WriteOptions};
+use dkv_api::{Client, Error, Level, ReadOptions, Role, ScanOptions, WriteOptions};
 use dkv_wire::id::{Number, Revision, Stamp};
 use dkv_wire::message::{Answer, ReadBounds, ReadMode, Refusal, RequestBody};
 
@@ -83,6 +83,16 @@ async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once()
         }
         expected.push((key, value));
     }
+    // And so it does among all keys.
+    let mut listed = Vec::new();
+    let mut scan = client.scan(ScanOptions { level: Level::Eventual, ..ScanOptions::prefix("k") });
+    while let Some(pair) = scan.next().await.unwrap() {
+        assert_eq!(pair.revision, Revision(0));
+        listed.push((output(&pair.key).to_owned(), pair.value.map(|it| output(&it).to_owned())));
+    }
+    let mut there: Vec<_> = expected.iter().filter(|(_, it)| it.is_some()).cloned().collect();
+    there.sort_unstable();
+    assert_eq!(listed, there);
     network.kill_node(alone);
     network.start_node(alone).await;
     eventually("what was taken does not show after a restart", async || {
@@ -164,6 +174,9 @@ async fn a_node_without_the_shard_keeps_a_write_for_it_and_shows_it() {
     assert_eq!(written.node, other);
     let read = client.read_with("k", ReadOptions::eventual()).await.unwrap();
     assert_eq!((output(&read.value), read.receipt.pending), ("kept", written.pending));
+    let other = network.nodes[1 - holder].file()["name"].as_str().unwrap().to_owned();
+    let shown = network.dkv(&["show-all", &other]).await;
+    assert_eq!((output(&shown.stdout), output(&shown.stderr)), ("k,kept\n", ""));
     network.start_node(holder).await;
     arrived(&client, &[("k".into(), Some("kept".into()))]).await;
     delivered(&client).await;

@@ -178,7 +178,7 @@ impl State {
                     return Err(Refusal::NotPrimary { primary });
                 }
                 let level = match mode {
-                    ReadMode::Eventual(_) => Level::Eventual,
+                    ReadMode::Eventual(_) | ReadMode::Held => Level::Eventual,
                     ReadMode::Primary | ReadMode::Replica | ReadMode::All => Level::Strong,
                 };
                 let latest = self.revisions.get(shard).copied().unwrap_or_default();

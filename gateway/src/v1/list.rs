@@ -6,7 +6,7 @@ use axum::http::header::LINK;
 use axum::http::{HeaderValue, Method, Request, Response};
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use dkv_api::{Level, Pair, ScanOptions};
+use dkv_api::{Level, Pair, Revision, ScanOptions};
 use futures::stream::TryStreamExt;
 use serde_json::{Map, Value, json};
 
@@ -80,7 +80,10 @@ fn element(pair: &Pair, query: &ListQuery) -> Value {
     if let Some(value) = &pair.value {
         bytes_json::put(&mut element, "value", value, query.shown);
     }
-    element.insert("revision".into(), pair.revision.0.into());
+    match pair.revision {
+        Revision(0) => element.insert("pending".into(), true.into()),
+        revision => element.insert("revision".into(), revision.0.into()),
+    };
     Value::Object(element)
 }
 

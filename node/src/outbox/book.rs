@@ -8,12 +8,14 @@
 //! the primary cannot be reached, what is kept is written again at the end of the log, under the same
 //! numbers; after a crash in between a number may be there twice.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use dkv_wire::codec;
 use dkv_wire::id::{NodeId, Number, Stamp};
-use dkv_wire::message::{Command, Deposited, Operation};
+use dkv_wire::message::{Command, Deposited, Operation, Span};
+
+use crate::state::Waiting;
 
 /// Bytes that a write takes besides its key and value, about.
 const OVERHEAD_BYTES: usize = 200;
@@ -69,7 +71,7 @@ pub(crate) struct Book {
     next_index: u64,
     staged: VecDeque<Kept>,
     kept: BTreeMap<Number, Kept>,
-    by_key: HashMap<Bytes, BTreeSet<(Stamp, Number)>>,
+    by_key: BTreeMap<Bytes, BTreeSet<(Stamp, Number)>>,
     /// Where in the log what is kept lies.
     by_index: BTreeMap<u64, Number>,
     sent: Number,
@@ -98,7 +100,7 @@ impl Book {
             next_index,
             staged: VecDeque::new(),
             kept: BTreeMap::new(),
-            by_key: HashMap::new(),
+            by_key: BTreeMap::new(),
             by_index: BTreeMap::new(),
             sent: Number(0),
             bytes: 0,
@@ -156,6 +158,19 @@ impl Book {
     pub(crate) fn find(&self, key: &[u8]) -> Option<&Kept> {
         let (_, number) = self.by_key.get(key)?.last()?;
         self.kept.get(number)
+    }
+
+    /// The latest write of each key of a span that is here, in the order of keys.
+    pub(crate) fn list(&self, span: &Span) -> Vec<Waiting> {
+        let keys = self.by_key.range::<[u8], _>(span.range());
+        keys.take_while(|(key, _)| key.starts_with(&span.prefix))
+            .filter_map(|(_, writes)| self.kept.get(&writes.last()?.1))
+            .map(|Kept { key, stamp, value, .. }| Waiting {
+                key: key.clone(),
+                stamp: *stamp,
+                value: value.clone(),
+            })
+            .collect()
     }
 
     /// The latest stamp that is kept.

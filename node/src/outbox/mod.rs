@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Number, Stamp};
-use dkv_wire::message::Refusal;
+use dkv_wire::message::{Refusal, Span};
 use tokio::sync::{Notify, oneshot};
 use tracing::debug;
 
@@ -32,6 +32,7 @@ pub(crate) use book::Kept;
 pub(crate) use relay::{run, too_early};
 
 use self::book::{Append, Book};
+use crate::state::Waiting;
 use crate::wal::{GroupLog, Wal};
 
 /// Bytes that the outboxes of a node may hold together, however long its log may be.
@@ -208,6 +209,11 @@ impl Outbox {
     /// The latest write of a key that waits here.
     pub(crate) fn find(&self, key: &[u8]) -> Option<Kept> {
         self.book().find(key).cloned()
+    }
+
+    /// The latest write of each key of a span that waits here.
+    pub(crate) fn list(&self, span: &Span) -> Vec<Waiting> {
+        self.book().list(span)
     }
 
     /// Whether every write up to that number waits here, or is in a state that has taken so many.

@@ -30,8 +30,8 @@ use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::clock::NodeClock;
 use crate::state::{
-    Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, ListedKey,
-    ListedValue, LogClock, Row, ShardState,
+    Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, ListedKey, LogClock,
+    Row, ShardState, Waiting,
 };
 
 /// Time between two attempts to write a checkpoint to a disk that is full.
@@ -205,14 +205,18 @@ impl MachineHandle {
         Err("the shard is leaving this node".to_owned())
     }
 
-    /// A page of the keys of a shard, all of one moment, with the shard's revision at that moment.
-    /// Waits for the disk if values are there only.
-    pub(crate) fn scan(&self, span: &Span) -> Result<(Revision, Page), String> {
+    /// A page of the keys of a shard and of what waits, all of one moment, with the shard's revision at that
+    /// moment. Waits for the disk if values are there only.
+    pub(crate) fn scan(
+        &self,
+        span: &Span,
+        waiting: &[Waiting],
+    ) -> Result<(Revision, Page), String> {
         for _ in 0..LOOK_UPS_MAX {
             let (revision, listed) = {
                 let current = self.read();
                 let Some(shard) = current.state.as_shard() else { break };
-                (shard.revision(), shard.list(span))
+                (shard.revision(), shard.list(span, waiting))
             };
             if let Some(pairs) = self.fill(&listed.keys, span.values)? {
                 return Ok((revision, Page { pairs, more: listed.more }));
@@ -227,10 +231,10 @@ impl MachineHandle {
         let store = &self.shared.store;
         let mut pairs = Vec::with_capacity(keys.len());
         for listed in keys {
-            let value = match &listed.value {
+            let value = match listed.value.here() {
                 _ if !values => None,
-                ListedValue::Here(value) => Some(Bytes::from_owner(Arc::clone(value))),
-                ListedValue::Stored { .. } => {
+                Some(value) => Some(value),
+                None => {
                     let row = store.get(&listed.key).map_err(|error| self.unreadable(&error))?;
                     match row {
                         Some(row) if listed.is(&row) => Some(Bytes::from_owner(row.value)),

@@ -57,5 +57,5 @@ pub use engine::{
 pub use group::{Applied, CorruptEntry, GroupState};
 pub use residence::Found;
 pub use rows::{Changes, Counts, Generation, Meta, Row};
-pub use scan::{Listed, ListedKey, ListedValue};
+pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;

@@ -36,7 +36,9 @@ impl Caller {
             let key = format!("k{number}");
             let outcome = match found.get(key.as_bytes()) {
                 Some((value, revision)) => {
-                    Outcome::Value { value: value.as_str().into(), revision: Some(*revision) }
+                    // One that waits has none yet.
+                    let revision = Some(*revision).filter(|revision| *revision > 0);
+                    Outcome::Value { value: value.as_str().into(), revision }
                 }
                 None => Outcome::Absent { revision: None },
             };

@@ -1,6 +1,7 @@
 //! What a client asks a node, and what it is told.
 
 use std::net::SocketAddr;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -150,12 +151,23 @@ pub struct Span {
     pub values: bool,
 }
 
+impl Span {
+    /// The keys that there are from where it begins on, in the order of their bytes; those that begin with its prefix come first.
+    pub fn range(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+        let from = match self.after.as_ref() {
+            after if after >= self.prefix.as_ref() && !after.is_empty() => Bound::Excluded(after),
+            _ => Bound::Included(self.prefix.as_ref()),
+        };
+        (from, Bound::Unbounded)
+    }
+}
+
 /// A key that a scan found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     /// The key.
     pub key: Bytes,
-    /// The write that stored its value.
+    /// The write that stored its value; zero while that waits in the outbox of the node that answers.
     pub revision: Revision,
     /// The value, if it was asked for.
     pub value: Option<Bytes>,
@@ -208,6 +220,8 @@ pub enum ReadMode {
     Eventual(ReadBounds),
     /// Strong, from the primary, and after it every replica that can be reached has as much.
     All,
+    /// Of a scan: what this node has and nobody else's, be it no more than what waits in its outbox.
+    Held,
 }
 
 /// How much an eventual answer may be behind. A replica that is further behind first goes as far as

@@ -153,6 +153,15 @@ proptest! {
             let here: Vec<&Deposit> =
                 twin.iter().filter(|it| it.durable && it.number > settled).collect();
             prop_assert_eq!(book.len(), here.len());
+            let span = Span {
+                prefix: Bytes::new(),
+                after: Bytes::from_static(&[0]),
+                keys_max: 9,
+                bytes_max: 9,
+                values: true,
+            };
+            let listed = book.list(&span);
+            prop_assert!(listed.is_sorted_by(|one, other| one.key < other.key));
             for key in 0..3_u8 {
                 let latest = here
                     .iter()
@@ -162,6 +171,9 @@ proptest! {
                 let found = book.find(&[key]);
                 let found = found.map(|it| (it.stamp.0, it.value.as_ref().map(|value| value[0])));
                 prop_assert_eq!(found, latest);
+                let listed = listed.iter().find(|it| *it.key == [key]);
+                let listed = listed.map(|it| (it.stamp.0, it.value.as_ref().map(|value| value[0])));
+                prop_assert_eq!(listed, latest.filter(|_| key > 0));
             }
             for (number, state) in (1..=twin.len() as u64)
                 .flat_map(|number| [settled.saturating_sub(1), settled, taken].map(|it| (number, it)))

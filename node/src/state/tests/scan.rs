@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use dkv_wire::id::Stamp;
 use dkv_wire::message::{Condition, Operation, Span};
 use proptest::prelude::*;
 
-use super::super::ListedValue;
+use super::super::Waiting;
 use super::super::shard::ShardState;
 use super::{batch, open, session, write};
 
@@ -18,6 +19,11 @@ proptest! {
     #[test]
     fn pages_are_what_a_sorted_list_has(
         writes in prop::collection::vec((key(), prop::option::weighted(0.8, 0..300_usize)), 0..40),
+        deposits in prop::collection::btree_map(
+            key(),
+            (prop::sample::select(vec![0, u64::MAX]), prop::option::weighted(0.6, 0..300_usize)),
+            0..10,
+        ),
         prefix in prop::collection::vec(prop::sample::select(vec![0, b'a', b'b', 255]), 0..3),
         after in prop_oneof![Just(Vec::new()), key()],
         keys_max in 0..8_u32,
@@ -36,6 +42,18 @@ proptest! {
                 None => drop(twin.remove(&key)),
             }
         }
+        // What waits shows if it is later.
+        let mut waiting = Vec::new();
+        for (key, (stamp, put)) in deposits {
+            let value = put.map(|length| vec![9; length]);
+            let deposit = |value| Waiting { key: key.clone().into(), stamp: Stamp(stamp), value };
+            waiting.push(deposit(value.clone().map(Bytes::from)));
+            match value {
+                _ if stamp == 0 => {}
+                Some(value) => drop(twin.insert(key, value)),
+                None => drop(twin.remove(&key)),
+            }
+        }
         let mut span = Span {
             prefix: Bytes::from(prefix.clone()),
             after: Bytes::from(after.clone()),
@@ -46,7 +64,8 @@ proptest! {
         let mut expected: Vec<_> =
             twin.into_iter().filter(|(key, _)| key.starts_with(&prefix) && *key > after).collect();
         loop {
-            let listed = state.list(&span);
+            waiting.retain(|it| it.key.starts_with(&prefix) && it.key > span.after);
+            let listed = state.list(&span, &waiting);
             let size = |(key, value): &(Vec<u8>, Vec<u8>)| {
                 key.len() + if values { value.len() } else { 0 }
             };
@@ -61,7 +80,7 @@ proptest! {
             }
             for (listed, (key, value)) in listed.keys.iter().zip(expected.drain(..count)) {
                 prop_assert_eq!(&listed.key[..], &key[..]);
-                prop_assert_eq!(&listed.value, &ListedValue::Here(value.into()));
+                prop_assert_eq!(listed.value.here(), Some(Bytes::from(value)));
                 span.after = key.into();
             }
             if !listed.more {

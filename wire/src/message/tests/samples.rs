@@ -60,11 +60,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         bytes_max: 65_536,
         values,
     };
-    let scan = |values| RequestBody::Scan {
-        shard: GroupId(1),
-        span: span(values),
-        mode: ReadMode::Primary,
-    };
+    let scan = |values, mode| RequestBody::Scan { shard: GroupId(1), span: span(values), mode };
     let bounds = ReadBounds {
         max_staleness_ms: Some(300),
         at_least: Revision(1 << 40),
@@ -78,8 +74,9 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         read(ReadMode::Eventual(ReadBounds::default())),
         read(ReadMode::Eventual(bounds)),
         read(ReadMode::All),
-        scan(true),
-        scan(false),
+        scan(true, ReadMode::Primary),
+        scan(false, ReadMode::Primary),
+        scan(true, ReadMode::Held),
         RequestBody::Propose {
             shard: GroupId(2),
             everywhere: true,
