@@ -61,8 +61,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
         let led = led_by_others(&node);
         mourned.retain(|(id, term)| node.group(*id).is_some_and(|group| group.term() <= *term));
-        let rests =
-            |groups: &[Arc<Group>]| groups.iter().all(|group| group.pace().is_undisturbed());
+        let rests = |groups: &[Arc<Group>]| groups.iter().all(|group| group.pace().rests());
         let all_rest = rests(&node.groups());
         let look_every =
             if all_rest || node.only_follows() { LOOK_EVERY_AT_REST } else { LOOK_EVERY };

@@ -39,7 +39,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         node.expect_heartbeats(beating.len());
         // A group that is behind with its work holds up no other.
         let _ = timeout(every, join_all(beating.iter().map(|group| group.send_heartbeats()))).await;
-        let all_rest = groups.iter().all(|group| group.pace().is_undisturbed());
+        let all_rest = groups.iter().all(|group| group.pace().rests());
         rhythm.set_rests(all_rest);
         let seldom = all_rest || node.only_follows();
         let until = if seldom { next_whole } else { rhythm.next(every, now) };

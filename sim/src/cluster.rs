@@ -288,3 +288,6 @@ impl Node {
         self.process.ended.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
+
+#[cfg(test)]
+mod tests;

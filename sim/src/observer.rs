@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dkv_api::{Client, Error, NetworkStatus, NodeStatus, Role};
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_wire::id::{GroupId, HolderId, NodeId};
 use dkv_wire::message::GroupRole;
 
 use crate::copies::Copies;
@@ -242,7 +242,7 @@ pub async fn run(
 }
 
 async fn obey(client: Client, observations: Observations, trace: Trace) {
-    let mut known = BTreeSet::new();
+    let mut known = BTreeMap::new();
     loop {
         tokio::time::sleep(EVERY).await;
         let Some(order) = observations.lock().orders.front().cloned() else { continue };
@@ -250,9 +250,10 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
             Order::Remove(name) | Order::Drain(name, _) | Order::Empty(name) => name.as_str(),
             Order::Rebalance => "",
         };
-        let nodes = client.refresh().await.map(|view| view.nodes).unwrap_or_default();
-        known.extend(nodes.iter().map(|node| node.name.clone()));
-        let node = nodes.iter().find(|node| node.name == name).map(|node| node.id);
+        let Ok(view) = client.refresh().await else { continue };
+        known.extend(view.nodes.iter().map(|node| (node.name.clone(), HolderId::from(node.id))));
+        let node = view.nodes.iter().find(|node| node.name == name).map(|node| node.id);
+        let was_removed = || known.get(name).is_some_and(|holder| view.denied.contains(holder));
         let done = match (&order, node) {
             (Order::Remove(_), Some(node)) => {
                 // It may be heard even if no answer comes.
@@ -268,8 +269,8 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
                 done
             }
             (Order::Rebalance, _) => client.rebalance().await,
-            // Only one that was there, and is not among others, is gone; another has yet to come.
-            (_, None) if !nodes.is_empty() && known.contains(name) => Ok(()),
+            (_, None) if was_removed() => Ok(()),
+            // It has yet to come, or the view is an older one.
             (_, None) => continue,
         };
         match done {

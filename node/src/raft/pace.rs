@@ -82,10 +82,11 @@ impl Pace {
         self.rest(|rest| rest.beats(whole, Instant::now()))
     }
 
-    /// Of a follower, that often: looks whether its leader, last heard then, is missed by those who ask.
+    /// Of a follower whose leader was last heard then, if ever, and beats so often when the group is awake: looks
+    /// whether that is gone.
     pub(crate) fn miss(&self, heard: Option<Instant>, every: Duration) {
-        let slowest = self.stretch(every);
-        self.rest(|rest| rest.misses(heard, every, slowest, Instant::now()));
+        let every = self.stretch(every);
+        self.rest(|rest| rest.misses(heard, every, Instant::now()));
     }
 
     /// The leader, or another who would lead, says whether the group rests.
@@ -105,9 +106,9 @@ impl Pace {
         self.0.slow.load(Ordering::Relaxed)
     }
 
-    /// The same, and nobody waits for the leader.
-    pub(crate) fn is_undisturbed(&self) -> bool {
-        self.is_slow() && self.rest(|rest| rest.is_undisturbed(Instant::now()))
+    /// Whether the group rests, and goes on to.
+    pub(crate) fn rests(&self) -> bool {
+        self.rest(|rest| rest.rests())
     }
 
     fn rest<T>(&self, change: impl FnOnce(&mut Rest) -> T) -> T {

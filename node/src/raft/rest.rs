@@ -7,8 +7,7 @@
 //! that says it is awake, which it sends at once when it is asked something.
 //!
 //! That a process has died is found out in another way (see `lookout.rs`). When a whole machine is gone, a resting
-//! group would take longer to notice; so a follower that is asked something does not wait for it: if its leader is not
-//! heard in time, it no longer takes it to be resting.
+//! group takes as much longer to notice.
 //!
 //! Deliberately missing: clocks. Moments are passed in.
 
@@ -49,11 +48,10 @@ impl Rest {
         Self { asked: now, says: false, slow: Slow::No }
     }
 
-    /// Something is asked. Returns whether that wakes the group.
+    /// Something is asked. Returns whether that wakes the group: only its leader can.
     pub(super) fn stir(&mut self, now: Instant) -> bool {
-        let undisturbed = self.is_undisturbed(now);
         self.asked = now;
-        std::mem::take(&mut self.says) || undisturbed
+        std::mem::take(&mut self.says)
     }
 
     /// Of a leader, whenever there is a heartbeat, `whole` if it is one that is sent at rest too. Returns
@@ -69,21 +67,13 @@ impl Rest {
         !std::mem::replace(&mut self.says, true) || whole
     }
 
-    /// Of a follower, as often as its leader beats when it is awake, which is every `every`, while now it may be every
-    /// `slowest`: `heard` is when it was last heard, if ever. Returns whether it is not to be taken to rest any more, as it
-    /// is gone, or is missed by those who ask.
-    pub(super) fn misses(
-        &mut self,
-        heard: Option<Instant>,
-        every: Duration,
-        slowest: Duration,
-        now: Instant,
-    ) -> bool {
-        let passed = |since| now.saturating_duration_since(since);
-        let unanswered =
-            heard.is_none_or(|heard| heard < self.asked) && passed(self.asked) > 2 * every;
-        let gone = heard.is_none_or(|heard| passed(heard) > BEATS_MAX * slowest);
-        (unanswered || gone) && self.told(false)
+    /// Of a follower whose leader was last heard then, if ever, and beats so often: it is not to be taken to rest if it
+    /// is gone.
+    pub(super) fn misses(&mut self, heard: Option<Instant>, every: Duration, now: Instant) {
+        let silence = heard.map(|heard| now.saturating_duration_since(heard));
+        if silence.is_none_or(|silence| silence > BEATS_MAX * every) {
+            self.told(false);
+        }
     }
 
     /// The leader, or another who would lead, says whether the group rests. Returns whether that wakes it.
@@ -102,9 +92,9 @@ impl Rest {
         self.slow != Slow::No
     }
 
-    /// Whether nobody waits for the leader.
-    pub(super) fn is_undisturbed(&self, now: Instant) -> bool {
-        self.is_slow() && now.saturating_duration_since(self.asked) >= RESTS_AFTER
+    /// Whether the group rests, and goes on to.
+    pub(super) fn rests(&self) -> bool {
+        self.slow == Slow::Yes
     }
 }
 
@@ -136,25 +126,9 @@ mod tests {
         assert!(!rest.says() && rest.is_slow());
         assert!(!rest.stir(later), "it is on its way already");
         assert!(rest.beats(false, later) && rest.is_slow(), "nobody has answered yet");
+        assert!(!rest.rests());
         assert!(rest.beats(false, later + EVERY) && !rest.is_slow());
         assert!(!rest.stir(later + EVERY), "it is awake");
-    }
-
-    #[test]
-    fn a_follower_that_is_asked_something_does_not_wait_for_a_leader_that_is_gone() {
-        let start = Instant::now();
-        let mut rest = Rest::new(start);
-        rest.told(true);
-        let heard = Some(start + Duration::from_secs(10));
-        let asked = start + Duration::from_millis(10_020);
-        assert!(!rest.misses(heard, EVERY, SLOWEST, asked), "nobody asks");
-        rest.stir(asked);
-        assert!(!rest.misses(heard, EVERY, SLOWEST, asked + 2 * EVERY), "it may answer yet");
-        let mut answered = rest;
-        assert!(
-            !answered.misses(Some(asked), EVERY, SLOWEST, asked + 3 * EVERY) && answered.is_slow()
-        );
-        assert!(rest.misses(heard, EVERY, SLOWEST, asked + 3 * EVERY) && !rest.is_slow());
     }
 
     #[test]
@@ -162,22 +136,20 @@ mod tests {
         let heard = Instant::now();
         let mut rest = Rest::new(heard - Duration::from_secs(10));
         rest.told(true);
-        let election = BEATS_MAX * SLOWEST;
-        assert!(!rest.misses(Some(heard), EVERY, SLOWEST, heard + election) && rest.is_slow());
-        assert!(
-            rest.misses(Some(heard), EVERY, SLOWEST, heard + election + EVERY) && !rest.is_slow()
-        );
+        rest.misses(Some(heard), SLOWEST, heard + BEATS_MAX * SLOWEST);
+        assert!(rest.is_slow());
+        rest.misses(Some(heard), SLOWEST, heard + BEATS_MAX * SLOWEST + EVERY);
+        assert!(!rest.is_slow());
+        rest.told(true);
+        rest.misses(None, SLOWEST, heard);
+        assert!(!rest.is_slow(), "it was never heard");
     }
 
     #[test]
     fn who_leads_says_whether_the_group_rests() {
-        let now = Instant::now();
-        let mut rest = Rest::new(now);
-        assert!(!rest.told(true) && rest.is_slow());
-        assert!(rest.told(false) && !rest.is_slow());
+        let mut rest = Rest::new(Instant::now());
+        assert!(!rest.told(true) && rest.rests());
+        assert!(rest.told(false) && !rest.rests());
         assert!(!rest.told(false), "it is awake already");
-        assert!(!rest.is_undisturbed(now + RESTS_AFTER));
-        rest.told(true);
-        assert!(rest.is_undisturbed(now + RESTS_AFTER) && !rest.is_undisturbed(now));
     }
 }

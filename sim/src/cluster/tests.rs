@@ -1,0 +1,135 @@
+//! What a network does that nobody asks anything, and one whose members are far apart.
+
+use dkv_api::Client;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+
+use super::*;
+use crate::network::Weather;
+
+/// Milliseconds, of which each is a tick, after which a network that nobody asks anything is at rest.
+const SETTLE: u64 = 15_000;
+
+/// Three nodes, and a client that writes whenever it is told to.
+struct Quiet {
+    cluster: Cluster,
+    write: UnboundedSender<()>,
+    /// How long each took.
+    written: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Quiet {
+    /// A network at rest: the first node leads all of it, and the client is connected.
+    fn at_rest() -> Self {
+        let settings = Settings { shards: 1, ..Settings::default() };
+        let trace = Trace::new(false, false);
+        let mut cluster = Cluster::new(Random::new(7), settings, 1, trace).unwrap();
+        cluster.start_server();
+        (0..1000).for_each(|_| cluster.tick());
+        for _ in 0..3 {
+            cluster.add_node();
+            (0..1000).for_each(|_| cluster.tick());
+        }
+        let (write, mut wanted) = unbounded_channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (server, token) = (cluster.server_address(), cluster.token_file("client"));
+        let (home, done) = (cluster.path("client"), Arc::clone(&written));
+        cluster.clients[0].start(async move {
+            let builder = Client::builder().server(server).token_file(token).home(home);
+            let client = builder.connect().await.unwrap();
+            while let Some(()) = wanted.recv().await {
+                let (client, done, begun) = (client.clone(), Arc::clone(&done), Instant::now());
+                tokio::spawn(async move {
+                    client.write("k", "v").await.unwrap();
+                    done.lock().unwrap().push(begun.elapsed());
+                });
+            }
+        });
+        let mut quiet = Self { cluster, write, written };
+        quiet.takes_to_write();
+        quiet.pass(SETTLE);
+        quiet
+    }
+
+    fn pass(&mut self, ticks: u64) {
+        (0..ticks).for_each(|_| self.cluster.tick());
+    }
+
+    /// Ticks that a write takes that begins now.
+    fn takes_to_write(&mut self) -> u64 {
+        self.write.send(()).unwrap();
+        self.all_written(1)[0]
+    }
+
+    /// Passes until so many writes are done, and returns what they took.
+    fn all_written(&mut self, count: usize) -> Vec<u64> {
+        let begun = self.cluster.now;
+        while self.written.lock().unwrap().len() < count {
+            self.pass(1);
+            assert!(self.cluster.now < begun + 20_000, "it is never done");
+        }
+        let ticks = |took: Duration| took.as_millis() as u64;
+        self.written.lock().unwrap().drain(..).map(ticks).collect()
+    }
+
+    /// Datagrams that are sent in a second.
+    fn datagrams(&mut self) -> u64 {
+        let before = self.cluster.network.counts().sent;
+        self.pass(10_000);
+        (self.cluster.network.counts().sent - before) / 10
+    }
+}
+
+#[test]
+fn a_network_that_is_asked_nothing_says_little_and_wakes_at_once() {
+    let mut quiet = Quiet::at_rest();
+    let datagrams = quiet.datagrams();
+    assert!(datagrams < 100, "{datagrams} datagrams a second");
+    let ticks = quiet.takes_to_write();
+    assert!(ticks < 20, "the first write took {ticks} ms");
+}
+
+#[test]
+fn a_process_that_dies_at_rest_is_missed_before_anybody_asks() {
+    let mut quiet = Quiet::at_rest();
+    quiet.cluster.kill_node(0, Death::Process);
+    quiet.pass(400);
+    let ticks = quiet.takes_to_write();
+    assert!(ticks < 150, "a write took {ticks} ms");
+}
+
+#[test]
+fn a_machine_that_is_gone_at_rest_is_missed_within_a_second_and_a_half() {
+    let mut quiet = Quiet::at_rest();
+    quiet.cluster.kill_node(0, Death::Power);
+    quiet.pass(1500);
+    let ticks = quiet.takes_to_write();
+    assert!(ticks < 150, "a write took {ticks} ms");
+}
+
+#[test]
+fn a_machine_that_is_gone_is_missed_as_soon_as_ever_after_something_was_asked() {
+    let mut quiet = Quiet::at_rest();
+    quiet.takes_to_write();
+    quiet.pass(300);
+    quiet.cluster.kill_node(0, Death::Power);
+    let ticks = quiet.takes_to_write();
+    assert!(ticks < 700, "a write took {ticks} ms");
+}
+
+#[test]
+fn over_a_long_way_no_write_waits_for_those_before_it() {
+    let mut quiet = Quiet::at_rest();
+    quiet.cluster.network.set_weather(Weather { delay_min: 200, delay_max: 200, ..Weather::CALM });
+    // Until it is known how far all are.
+    quiet.pass(15_000);
+    quiet.takes_to_write();
+    let count = 40;
+    for _ in 0..count {
+        quiet.write.send(()).unwrap();
+        quiet.pass(15);
+    }
+    let took = quiet.all_written(count);
+    // To the primary, from there to a majority, and as much back. With two under way it would be up to 200 ms more.
+    assert!(took.iter().all(|ticks| (800..860).contains(ticks)), "{took:?}");
+}
