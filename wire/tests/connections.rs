@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::gate::{Gate, Peer};
@@ -135,6 +135,32 @@ async fn a_denied_holder_loses_its_open_connections() {
     let again = client.connect(address, Expect::AnyNode).await.unwrap();
     tokio::time::timeout(SOON, again.closed()).await.unwrap();
     assert!(bystander.close_reason().is_none());
+}
+
+/// QUIC's own end takes three times as long as a lost packet takes to be noticed, whoever waits for it.
+#[tokio::test]
+async fn who_closes_leaves_at_once_and_the_others_learn_of_it() {
+    let network = Network::new();
+    let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
+    let (closed, mut learnt) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(Arc::new(Gate::default()).serve(endpoint.clone(), move |connection, _: Peer| {
+        let closed = closed.clone();
+        async move {
+            let _ = closed.send(connection.closed().await);
+        }
+    }));
+    let address = endpoint.local_address().unwrap();
+    let mut shortest = Duration::MAX;
+    for _ in 0..5 {
+        let client = network.dialer(Role::Client);
+        let _connection = client.connect(address, Expect::AnyNode).await.unwrap();
+        let begun = Instant::now();
+        client.close().await;
+        shortest = shortest.min(begun.elapsed());
+        let reason = tokio::time::timeout(SOON, learnt.recv()).await.unwrap().unwrap();
+        assert!(matches!(reason, quinn::ConnectionError::ApplicationClosed(_)), "{reason}");
+    }
+    assert!(shortest < Duration::from_millis(50), "{shortest:?}");
 }
 
 /// What the kernel refuses to send is lost without a word, and taken for a path that carries only short packets.
