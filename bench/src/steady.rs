@@ -1,6 +1,6 @@
 //! Elections while nothing fails and a network is loaded: there should be none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::workload;
 pub(crate) async fn run(place: &Place, time: Duration, clients: usize) -> Result<(), String> {
     let network = Dkv::start(place).await?;
     let client = network.client().await?;
-    let before = terms(&client).await;
+    let (before, logged) = (terms(&client).await, network.logged());
     let count = Arc::new(AtomicU64::new(0));
     let mut writers = JoinSet::new();
     for number in 0..clients {
@@ -32,9 +32,16 @@ pub(crate) async fn run(place: &Place, time: Duration, clients: usize) -> Result
     }
     tokio::time::sleep(time).await;
     drop(writers);
-    let after = terms(&client).await;
+    let elections = terms(&client).await.saturating_sub(before);
     println!("{} writes in {} s", count.load(Ordering::Relaxed), time.as_secs());
-    println!("elections: {}", after.saturating_sub(before));
+    println!("elections: {elections}");
+    if elections > 0 {
+        println!("meanwhile the nodes logged:");
+        let logged: BTreeSet<String> = logged.into_iter().collect();
+        network.logged().iter().filter(|line| !logged.contains(*line)).for_each(|line| {
+            println!("{line}");
+        });
+    }
     Ok(())
 }
 

@@ -101,6 +101,16 @@ impl Dkv {
         client.timeout(REQUEST_TIMEOUT).connect().await.map_err(|error| error.to_string())
     }
 
+    /// What its nodes have logged, a line each, the node's name first.
+    pub(crate) fn logged(&self) -> Vec<String> {
+        let names = (1..=self.nodes).map(|number| format!("n{number}"));
+        let lines = |name: String| {
+            let log = self.processes.log(&name);
+            log.lines().map(|line| format!("{name} {line}")).collect::<Vec<_>>()
+        };
+        names.flat_map(lines).collect()
+    }
+
     /// Starts a gateway before the network, and tells where it listens.
     #[cfg(feature = "peers")]
     pub(super) fn gateway(&mut self) -> Result<String, String> {
