@@ -65,6 +65,7 @@ pub(crate) struct Sending {
     pub(crate) node: NodeId,
     /// Number of the connection that it is for.
     pub(crate) generation: u64,
+    /// The attempt; see [`Work::attempt`].
     pub(crate) id: u64,
     pub(crate) deadline: Duration,
     pub(crate) message: Message,

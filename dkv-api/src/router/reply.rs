@@ -7,7 +7,7 @@ use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
 use super::route::BULK_BYTES;
-use super::work::Pending;
+use super::work::{Pending, request_of};
 use super::{Router, Stage, Whom, Work, timing};
 use crate::error::Error;
 
@@ -61,17 +61,18 @@ impl<W> Router<W> {
         });
         // Nothing is known of the request any more, which is common: another attempt was quicker,
         // or its caller has gone.
-        let Some(pending) = self.requests.get_mut(&reply.id) else { return };
+        let id = request_of(reply.id);
+        let Some(pending) = self.requests.get_mut(&id) else { return };
         let sent_here = pending.attempts.iter().position(|&attempt| attempt == node);
         // Nobody answers what was not asked.
-        if sent_here.is_none() && !pending.doubt {
+        if (sent_here.is_none() && !pending.doubt) || pending.work.attempt(id) != reply.id {
             return;
         }
         match reply.result {
             Ok(answer) if pending.fits(&answer) => {
                 // An old connection's answer is as good as any. It is the only thing of it that is
                 // listened to: a refusal would speak of an attempt that is in doubt already.
-                self.answered(now, node, reply.id, answer);
+                self.answered(now, node, id, answer);
             }
             result => {
                 let (true, Some(index)) = (current, sent_here) else { return };
@@ -82,7 +83,7 @@ impl<W> Router<W> {
                 let refusal = result.err().unwrap_or_else(|| {
                     Refusal::Unknown("the answer is to another kind of request".into())
                 });
-                self.refused(now, node, reply.id, refusal);
+                self.refused(now, node, id, refusal);
             }
         }
     }

@@ -263,7 +263,7 @@ impl<W> Router<W> {
             let hash = key_hash(key);
             bulk |= self.large[hash as usize % self.large.len()] == hash;
         }
-        let deadline = pending.deadline;
+        let (id, deadline) = (pending.work.attempt(id), pending.deadline);
         let sending = Sending { node, generation, id, deadline, message, bulk };
         self.effects.push_back(Effect::Send(sending));
     }

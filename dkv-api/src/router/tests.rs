@@ -24,6 +24,7 @@ use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
 use dkv_wire::region::Region;
 use uuid::Uuid;
 
+use super::work::{ASKS_THE_TIME, request_of};
 use super::*;
 
 struct Script {
@@ -196,7 +197,13 @@ impl Script {
                 router.link_lost(now, node(who), generation.parse().unwrap(), "removed", true);
             }
             ["reply", from, generation, id, rest @ ..] => {
-                let id = self.ids.get(*id).copied().unwrap_or_else(|| id.parse().unwrap());
+                // To what was sent last, or as `a?` to an eventual write's question for the time.
+                let (id, asked) = id.strip_suffix('?').map_or((*id, false), |id| (id, true));
+                let id = self.ids.get(id).copied().unwrap_or_else(|| id.parse().unwrap());
+                let id = match router.requests.get(&id) {
+                    Some(pending) if !asked => pending.work.attempt(id),
+                    _ => id | if asked { ASKS_THE_TIME } else { 0 },
+                };
                 let reply = Reply { id, result: result(node(from), rest) };
                 router.handle_reply(now, node(from), generation.parse().unwrap(), reply);
             }
@@ -231,7 +238,8 @@ impl Script {
     }
 
     fn sent(&self, sending: Sending) -> String {
-        let Sending { node, generation, id, message, .. } = sending;
+        let Sending { node, generation, message, .. } = sending;
+        let id = request_of(sending.id);
         let who = self.ids.iter().find(|(_, known)| **known == id).map(|(who, _)| who.clone());
         let what = match message.body().0 {
             RequestBody::View => "view?".to_owned(),

@@ -95,6 +95,14 @@ fn apart(value: Option<Bytes>) -> (Option<Bytes>, Vec<Bytes>) {
     }
 }
 
+/// Set in the names of attempts that ask for the time.
+pub(crate) const ASKS_THE_TIME: u64 = 1 << 63;
+
+/// The request that an attempt belongs to.
+pub(crate) fn request_of(attempt: u64) -> u64 {
+    attempt & !ASKS_THE_TIME
+}
+
 /// Who can serve a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whom {
@@ -122,8 +130,7 @@ impl Work {
     pub(crate) fn has_effect(&self) -> bool {
         match self {
             Self::Write { .. } => true,
-            // Nobody takes one that has no moment yet.
-            Self::Deposit { moment, .. } => *moment != Moment(0),
+            Self::Deposit { .. } => !self.asks_the_time(),
             Self::Control(body) => {
                 matches!(body, RequestBody::RemoveNode(_) | RequestBody::Revoke(_))
             }
@@ -131,6 +138,17 @@ impl Work {
                 false
             }
         }
+    }
+
+    /// Whether it is an eventual write that has no moment yet. Nobody takes it; what comes of it is the time.
+    pub(crate) fn asks_the_time(&self) -> bool {
+        matches!(self, Self::Deposit { moment: Moment(0), .. })
+    }
+
+    /// The name that an attempt at this request has on its way. A write that asked for the time and is sent
+    /// again with it has another one: a late answer to the question says nothing of the write.
+    pub(crate) fn attempt(&self, request: u64) -> u64 {
+        if self.asks_the_time() { request | ASKS_THE_TIME } else { request }
     }
 
     /// The key, if it is about one.

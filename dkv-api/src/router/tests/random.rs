@@ -82,7 +82,7 @@ impl World {
                 Effect::Send(sending) => {
                     assert!(self.up.contains(&(sending.node, sending.generation)));
                     if has_effect(&sending.message) {
-                        *self.doubtful.entry(sending.id).or_default() += 1;
+                        *self.doubtful.entry(request_of(sending.id)).or_default() += 1;
                     }
                     self.sent.push(sending);
                 }
@@ -163,7 +163,7 @@ impl World {
                 let heard = self.up.contains(&(node, generation));
                 let no_effect = !matches!(result, Ok(_) | Err(Refusal::Unknown(_)));
                 if let (true, Some(count)) =
-                    (is_write && heard && no_effect, self.doubtful.get_mut(&sending.id))
+                    (is_write && heard && no_effect, self.doubtful.get_mut(&request_of(sending.id)))
                 {
                     *count -= 1;
                 }
