@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) retry_at: Duration,
     /// Attempts that it has not answered.
     pub(crate) outstanding: usize,
+    /// Time that it may take to ask others for what it owes.
+    pub(crate) asks: Duration,
     /// Since when it owes an answer and has said nothing.
     pub(crate) quiet_since: Duration,
     /// Smoothed time of an answer.
@@ -49,6 +51,7 @@ impl Peer {
             failures: 0,
             retry_at: Duration::ZERO,
             outstanding: 0,
+            asks: Duration::ZERO,
             quiet_since: Duration::ZERO,
             round_trip: None,
             reach: None,
@@ -64,8 +67,12 @@ impl Peer {
                 (time * 8).clamp(timing::PATIENCE_MIN, timing::PATIENCE_MAX).max(time * 3 / 2)
             }
         };
-        // Of a node that is far: the way there and back, and as far again to a majority.
-        usual.max(self.reach.unwrap_or_default() * 3)
+        usual.max(self.there_and_to_a_majority()) + self.asks
+    }
+
+    /// Of a node that is far: the way there and back, and as far again to a majority.
+    pub(crate) fn there_and_to_a_majority(&self) -> Duration {
+        self.reach.unwrap_or_default() * 3
     }
 
     /// Time after which an answer that it gives alone is taken to be lost.
@@ -83,10 +90,13 @@ impl Peer {
         self.outstanding > 0 && now.saturating_sub(self.quiet_since) >= patience
     }
 
-    pub(crate) fn sent(&mut self, now: Duration) {
+    /// A request was sent to it, for which it may have to ask others for so long.
+    pub(crate) fn sent(&mut self, now: Duration, asks: Duration) {
         if self.outstanding == 0 {
             self.quiet_since = now;
+            self.asks = Duration::ZERO;
         }
+        self.asks = self.asks.max(asks);
         self.outstanding += 1;
     }
 

@@ -6,6 +6,7 @@ use dkv_wire::id::{GroupId, NodeId, SessionId};
 use dkv_wire::message::Level;
 use dkv_wire::network::key_hash;
 
+use super::peer::Peer;
 use super::{Effect, Outcome, Router, Sending, Stage, Whom, Work, timing};
 use crate::error::Error;
 
@@ -252,11 +253,15 @@ impl<W> Router<W> {
         let detour = pending.work.whom() == Whom::Primary && primary != Some(node);
         let again = pending.may_have_effect();
         let Some(message) = pending.work.message(group, detour, again) else { return };
+        // Another node's way to the primary is not known here; it is taken to be as long as one's own.
+        let asked = primary.filter(|&primary| primary != node && pending.work.may_ask_on());
+        let asked = asked.and_then(|primary| self.peers.get(&primary));
+        let asks = asked.map(Peer::there_and_to_a_majority).unwrap_or_default();
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(generation) = peer.up else { return };
         pending.attempts.push(node);
         pending.sent = now;
-        peer.sent(now);
+        peer.sent(now, asks);
         let mut bulk =
             pending.work.bytes() > BULK_BYTES || matches!(pending.work, Work::Scan { .. });
         if let Work::Read { key, .. } = &pending.work {

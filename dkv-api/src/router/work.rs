@@ -140,6 +140,15 @@ impl Work {
         }
     }
 
+    /// Whether a replica may have to ask the primary before it answers.
+    pub(crate) fn may_ask_on(&self) -> bool {
+        match self {
+            Self::Read { level: Level::Strong, nearest, .. } => *nearest,
+            Self::Read { bounds, .. } | Self::Scan { bounds, .. } => !bounds.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether it is an eventual write that has no moment yet. Nobody takes it; what comes of it is the time.
     pub(crate) fn asks_the_time(&self) -> bool {
         matches!(self, Self::Deposit { moment: Moment(0), .. })
