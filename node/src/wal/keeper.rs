@@ -173,25 +173,23 @@ impl SegmentMaker {
         let Wanted { sequence, bytes, may_use_reserve, zeroed } = wanted;
         let reserve_bytes = if may_use_reserve { 0 } else { self.reserve_bytes };
         let header = SegmentHeader { sequence, bytes, salt: self.next_salt() };
+        if bytes != self.segment_bytes {
+            // What was kept is of no use soon, and room may be needed.
+            for Kept { name, .. } in self.kept.drain(..) {
+                disk.remove(&name)?;
+            }
+        }
         let (name, made) = match self.kept.pop() {
-            Some(Kept { name, file }) if bytes == self.segment_bytes => {
-                let filled = Self::fill(&*file, &header, zeroed, true);
+            Some(Kept { name, file }) => {
+                let filled = Self::fill(&*file, &header, zeroed);
                 (name, filled.map(|()| file))
             }
-            other => {
-                // Another length is asked for: what was kept is of no use soon, and room may be needed.
-                for Kept { name, .. } in other.into_iter().chain(self.kept.drain(..)) {
-                    disk.remove(&name)?;
-                }
+            None => {
                 if disk.free_bytes()? < bytes.saturating_add(reserve_bytes) {
                     return Err(io::ErrorKind::StorageFull.into());
                 }
                 let name = unfinished_name(sequence);
-                let file = disk.create(&name);
-                let made = file.and_then(|file| {
-                    Self::fill(&*file, &header, zeroed, false)?;
-                    Ok(file)
-                });
+                let made = Self::create(disk, &name, &header, zeroed);
                 (name, made)
             }
         };
@@ -209,29 +207,31 @@ impl SegmentMaker {
         Ok(Segment { header, file })
     }
 
-    /// Gives a file its header and its length; it may have the length already.
-    fn fill(
-        file: &dyn DiskFile,
+    /// A new file of the length that the header says.
+    fn create(
+        disk: &dyn Disk,
+        name: &str,
         header: &SegmentHeader,
         zeroed: bool,
-        is_long: bool,
-    ) -> io::Result<()> {
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        let file = disk.create(name)?;
+        let allocated = if zeroed { false } else { allocate(&*file, header.bytes)? };
+        Self::fill(&*file, header, !allocated)?;
+        Ok(file)
+    }
+
+    /// Gives a file its header, and zeros behind it if they are wanted.
+    fn fill(file: &dyn DiskFile, header: &SegmentHeader, zeroed: bool) -> io::Result<()> {
         file.write_at(&header.encode(), 0)?;
-        if !zeroed {
-            match if is_long { Ok(()) } else { file.allocate(header.bytes) } {
-                // It does not know how.
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
-                Err(error) => return Err(error),
-                Ok(()) => return file.sync_data(),
+        if zeroed {
+            let mut at = SEGMENT_HEADER_BYTES as u64;
+            let zeros = vec![0; PIECE_BYTES.min(header.bytes as usize)];
+            while at < header.bytes {
+                let piece = zeros.len().min((header.bytes - at) as usize);
+                file.write_at(&zeros[..piece], at)?;
+                file.sync_data()?;
+                at += piece as u64;
             }
-        }
-        let mut at = SEGMENT_HEADER_BYTES as u64;
-        let zeros = vec![0; PIECE_BYTES.min(header.bytes as usize)];
-        while at < header.bytes {
-            let piece = zeros.len().min((header.bytes - at) as usize);
-            file.write_at(&zeros[..piece], at)?;
-            file.sync_data()?;
-            at += piece as u64;
         }
         file.sync_data()
     }
@@ -243,5 +243,14 @@ impl SegmentMaker {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+}
+
+/// Gives a file room, unless it does not know how.
+fn allocate(file: &dyn DiskFile, bytes: u64) -> io::Result<bool> {
+    match file.allocate(bytes) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+        Err(error) => Err(error),
     }
 }

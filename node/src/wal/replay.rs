@@ -259,7 +259,8 @@ impl Walk {
                 return Ok(true);
             }
             // The lost frame was either here or at the start of the next segment, or there were some.
-            let lost_one = self.expected.is_some_and(|expected| header.number == expected + 1);
+            let second = self.expected.and_then(|expected| expected.checked_add(1));
+            let lost_one = second == Some(header.number);
             let was_here = match at_start {
                 true => number_missing || !is_zero(here, offset)?,
                 false => !lost_one && !is_zero(here, offset)?,
