@@ -1,8 +1,8 @@
 //! The eventual reads of a replica: answered at once, from whatever this node has.
 //!
 //! That is what its replica has applied, or an eventual write of the key that waits in this node's
-//! outbox, whichever is later; of a scan, for each key. How old it may be counts from the last time that a quorum confirmed the
-//! leader, here as at a replica that follows it.
+//! outbox, whichever is later; of a scan, for each key. How old it may be counts from the last time that a
+//! quorum confirmed the leader, here as at a replica that follows it.
 //!
 //! A read may set bounds: how old the answer may be, which revision it must have reached, and which
 //! eventual writes must be there. A node that does not keep within them waits a moment for what is on its
@@ -65,9 +65,10 @@ pub(crate) fn without_replica(node: &Node, body: &RequestBody) -> Option<Answer>
         RequestBody::Read { shard, key, mode: ReadMode::Eventual(bounds) } => {
             waiting_key(node, *shard, key, bounds)
         }
-        RequestBody::Scan { shard, span, mode: ReadMode::Held } => {
-            let is_here = node.group(*shard).is_some() || !node.knows_shard(*shard);
-            (!is_here).then(|| waiting_page(node, *shard, span))
+        RequestBody::Scan { shard, span, mode: ReadMode::Held }
+            if node.knows_shard(*shard) && node.group(*shard).is_none() =>
+        {
+            Some(waiting_page(node, *shard, span))
         }
         _ => None,
     }
