@@ -99,6 +99,11 @@ impl<T> Queue<T> {
         self.waiting.first_key_value().map(|((due, _), _)| *due)
     }
 
+    /// When the next thing is due of those that were not by then.
+    fn due_after(&self, now: Instant) -> Option<Instant> {
+        self.waiting.range((now, u64::MAX)..).next().map(|((due, _), _)| *due)
+    }
+
     fn pop(&mut self, now: Instant, bytes: impl Fn(&T) -> usize) -> Option<T> {
         let first = self.waiting.first_entry().filter(|first| first.key().0 <= now)?;
         let thing = first.remove();
@@ -237,8 +242,9 @@ impl Held {
         buffers: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> usize {
-        let now = Instant::now();
         let mut state = self.state();
+        // As of now that the state is ours: who lets go has not yet looked for a reader of what is due later.
+        let now = Instant::now();
         let mut count = 0;
         for (buffer, place) in buffers.iter_mut().zip(metas) {
             let Some((meta, content)) = state.arrived.pop(now, |(_, content)| content.len()) else {
@@ -282,15 +288,13 @@ async fn let_go(held: Weak<Held>, news: Arc<Notify>) {
         }
         let next = {
             let mut state = strong.state();
-            let arrived = state.arrived.due();
-            if arrived.is_some_and(|due| due <= now)
+            if state.arrived.due().is_some_and(|due| due <= now)
                 && let Some(reader) = state.reader.take()
             {
                 reader.wake();
             }
             // What is due and not read yet is for the reader to come back to.
-            let arrived = arrived.filter(|due| *due > now);
-            state.sending.due().into_iter().chain(arrived).min()
+            state.sending.due().into_iter().chain(state.arrived.due_after(now)).min()
         };
         drop(strong);
         match next {
@@ -365,3 +369,6 @@ impl AsyncUdpSocket for Line {
         self.socket.may_fragment()
     }
 }
+
+#[cfg(test)]
+mod tests;
