@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use dkv_api::{Client, NodeId, NodeStatus, Role};
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -324,19 +323,14 @@ impl Network {
         }
     }
 
-    /// Pauses a node, as a machine that swaps or a debugger does.
+    /// Pauses a node.
     pub(crate) fn pause_node(&mut self, index: usize) {
-        let process = self.nodes[index].running();
-        process.signal(Signal::SIGSTOP);
-        // Its threads stop one by one, and until the last has, it still acknowledges.
-        while !process.is_stopped() {
-            std::thread::yield_now();
-        }
+        self.nodes[index].running().pause();
     }
 
     /// Lets a paused node go on.
     pub(crate) fn resume_node(&mut self, index: usize) {
-        self.nodes[index].running().signal(Signal::SIGCONT);
+        self.nodes[index].running().resume();
     }
 }
 

@@ -140,8 +140,22 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// Pauses it, as a machine that swaps or a debugger does.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+        // Its threads stop one by one, and until the last has, it still acknowledges.
+        while !self.is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// Whether every one of its threads has stopped.
-    pub(crate) fn is_stopped(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         threads.flatten().all(|thread| {
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();

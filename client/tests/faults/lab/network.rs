@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use dkv_api::{Client, NodeId, NodeStatus, Role};
 use dkv_check::{History, Options, check};
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -233,16 +232,12 @@ impl Lab {
 
     /// Pauses a node.
     pub(crate) fn pause_node(&mut self, index: usize) {
-        let process = self.nodes[index].running();
-        process.signal(Signal::SIGSTOP);
-        while !process.is_stopped() {
-            std::thread::yield_now();
-        }
+        self.nodes[index].running().pause();
     }
 
     /// Lets a paused node go on.
     pub(crate) fn resume_node(&mut self, index: usize) {
-        self.nodes[index].running().signal(Signal::SIGCONT);
+        self.nodes[index].running().resume();
     }
 
     /// Indices of the nodes that run.
