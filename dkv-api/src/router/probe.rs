@@ -235,8 +235,8 @@ impl<W> Router<W> {
         }
     }
 
-    /// Reads at any replica go to another one when theirs is silent; a node that is silent for
-    /// long gets another connection.
+    /// Reads at any replica go to another one when theirs is silent. The silent one is asked for its view, which
+    /// it has at hand: one that does not give that either gets another connection, and what it owed is lost.
     fn attend_silent(&mut self, now: Duration) {
         let silent: Vec<NodeId> = self
             .peers
@@ -245,16 +245,15 @@ impl<W> Router<W> {
             .map(|(&node, _)| node)
             .collect();
         for node in silent {
-            let reads: Vec<u64> = self
-                .requests
-                .iter()
-                .filter(|(_, pending)| {
-                    pending.stage == Stage::Sent(node) && pending.work.whom() == Whom::Replica
-                })
-                .map(|(&id, _)| id)
-                .collect();
-            for id in reads {
-                self.route(now, id);
+            let owed = self.requests.iter().filter(|(_, pending)| {
+                pending.work.whom() == Whom::Replica && pending.attempts.contains(&node)
+            });
+            let owed: Vec<u64> = owed.map(|(&id, _)| id).collect();
+            for &id in &owed {
+                if self.requests.get(&id).is_some_and(|pending| pending.stage == Stage::Sent(node))
+                {
+                    self.route(now, id);
+                }
             }
             let long = self
                 .peers
@@ -262,6 +261,8 @@ impl<W> Router<W> {
                 .is_some_and(|peer| peer.is_silent(now, peer.reconnect_after()));
             if long {
                 self.dial(now, node);
+            } else if !owed.is_empty() {
+                self.probe(now, node);
             }
         }
     }

@@ -239,6 +239,7 @@ impl<W> Router<W> {
     /// Sends a request to a node that is connected. If that node has it already, its answer is
     /// waited for.
     fn send(&mut self, now: Duration, id: u64, node: NodeId) {
+        let asks = self.asks(id, node);
         let Some(pending) = self.requests.get_mut(&id) else { return };
         if let Stage::Parked { not_before } = pending.stage {
             self.parked.remove(&id);
@@ -253,10 +254,6 @@ impl<W> Router<W> {
         let detour = pending.work.whom() == Whom::Primary && primary != Some(node);
         let again = pending.may_have_effect();
         let Some(message) = pending.work.message(group, detour, again) else { return };
-        // Another node's way to the primary is not known here; it is taken to be as long as one's own.
-        let asked = primary.filter(|&primary| primary != node && pending.work.may_ask_on());
-        let asked = asked.and_then(|primary| self.peers.get(&primary));
-        let asks = asked.map(Peer::there_and_to_a_majority).unwrap_or_default();
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(generation) = peer.up else { return };
         pending.attempts.push(node);
@@ -271,6 +268,20 @@ impl<W> Router<W> {
         let (id, deadline) = (pending.work.attempt(id), pending.deadline);
         let sending = Sending { node, generation, id, deadline, message, bulk };
         self.effects.push_back(Effect::Send(sending));
+    }
+
+    /// Time that a replica may take to ask the primary for its answer, or if it is the primary, the nearest of the
+    /// others. How far they are from it is not known here: it is taken to be as far as they are from here.
+    fn asks(&self, id: u64, node: NodeId) -> Duration {
+        let pending = self.requests.get(&id).filter(|pending| pending.work.may_ask_on());
+        let group = pending.and_then(|pending| self.groups.get(&pending.group?));
+        let Some(group) = group else { return Duration::ZERO };
+        let time = |node: &NodeId| self.peers.get(node).map(Peer::there_and_to_a_majority);
+        let asked = match group.primary.filter(|&primary| primary != node) {
+            Some(primary) => time(&primary),
+            None => group.replicas.iter().filter(|&&other| other != node).filter_map(time).min(),
+        };
+        asked.unwrap_or_default()
     }
 
     /// Connects to a node, unless that is under way or it is too early to try again.
