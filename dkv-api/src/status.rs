@@ -1,10 +1,13 @@
 //! How a network is: everybody is asked at once, and whoever is silent is reported as silent.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use dkv_wire::id::NodeId;
 use dkv_wire::message::{Answer, NodeStatus, RequestBody, ServerAnswer, ServerRequest};
 use dkv_wire::network::{NodeInfo, NodeState};
+
+use tokio::time::timeout;
 
 use crate::Client;
 use crate::options::NetworkStatus;
@@ -98,14 +101,38 @@ async fn ask_all(
     for node in nodes {
         let client = client.clone();
         answers.spawn(async move {
-            let work = Work::Direct { node: node.id, body: RequestBody::Status };
-            let answer = match client.request(work, Some(patience(node.state))).await {
-                Ok(Answer::Status(status)) => Ok(*status),
-                Ok(_) => Err("the answer is to another question".to_owned()),
-                Err(error) => Err(error.to_string()),
-            };
+            let answer = ask(&client, &node).await;
             (node, answer)
         });
     }
     answers.join_all().await
+}
+
+/// Asks a node. If it turns out meanwhile that the network does not take it to be alive, it has no longer than any
+/// such node.
+async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, String> {
+    let work = Work::Direct { node: node.id, body: RequestBody::Status };
+    let mut answer = pin!(client.request(work, Some(patience(node.state))));
+    let answer = match timeout(ANSWER_TIMEOUT, &mut answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let known = client.shared().with(|router, _| router.view().cloned());
+            let state = known.and_then(|view| view.node(node.id).map(|newer| newer.state));
+            if patience(state.unwrap_or(node.state)) == ANSWER_TIMEOUT {
+                return Err(format!(
+                    "{} at {} is {}, and did not answer within {} ms",
+                    node.name,
+                    node.address,
+                    state.unwrap_or(node.state),
+                    ANSWER_TIMEOUT.as_millis(),
+                ));
+            }
+            answer.await
+        }
+    };
+    match answer {
+        Ok(Answer::Status(status)) => Ok(*status),
+        Ok(_) => Err("the answer is to another question".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }

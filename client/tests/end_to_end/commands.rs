@@ -1,9 +1,11 @@
 //! The `dkv` command on a network, to the letter; and what the library adds to it.
 
-use dkv_api::{Condition, Error, Role};
+use std::time::{Duration, Instant};
 
-use crate::harness::Network;
+use dkv_api::{Condition, Error, NodeState, Role};
+
 use crate::harness::network::output;
+use crate::harness::{Network, eventually};
 
 /// What a command printed, and its exit status.
 async fn run(network: &Network, arguments: &[&str]) -> (String, String, i32) {
@@ -109,4 +111,28 @@ async fn the_status_tells_all() {
     let told: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(status, 0);
     assert!(told.is_object(), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_waits_for_a_dead_node_no_longer_than_it_has_to() {
+    let mut network = Network::start(3).await;
+    // What this client knows is of the time when all lived.
+    let client = network.client().await;
+    client.write("k", "v").await.unwrap();
+    network.kill_node(2);
+    let other = network.client().await;
+    eventually("the dead node is not missed", async || {
+        let view = other.refresh().await.map_err(|error| error.to_string())?;
+        let missed = view.nodes.iter().any(|node| node.state != NodeState::Live);
+        if missed { Ok(()) } else { Err("all are live".to_owned()) }
+    })
+    .await;
+    let begun = Instant::now();
+    let status = client.status().await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let (answered, silent): (Vec<_>, Vec<_>) =
+        status.nodes.iter().partition(|(_, answer)| answer.is_ok());
+    assert_eq!((answered.len(), silent.len()), (2, 1));
+    let (node, why) = silent[0];
+    assert_eq!(node.name, "n3", "{why:?}");
 }
