@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::loops::{self, Cell, Load, Times};
-use crate::report::{self, Machine};
+use crate::report::{self, Bars, Machine};
 use crate::systems::{self, Kind, Place};
 use crate::usage;
 use crate::workload::Work;
@@ -39,6 +39,9 @@ pub(crate) struct Plan {
     /// A file that the figures are written to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// A file that they are drawn in, as SVG
+    #[arg(long)]
+    svg: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +80,9 @@ pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
         }
     }
     let rows = Rows { machine: Machine::this(), rows };
+    if let Some(path) = &plan.svg {
+        report::write_svg(path, pictures(&rows.rows))?;
+    }
     plan.json.as_deref().map_or(Ok(()), |path| report::write_json(path, &rows))
 }
 
@@ -119,6 +125,42 @@ async fn one(
     Ok(())
 }
 
+/// What grows and what shrinks: a colour for each work and number of clients, over what changes.
+fn pictures(rows: &[Row]) -> Vec<Bars> {
+    let place = |row: &Row| {
+        let Row { nodes, shards, cell, .. } = row;
+        format!("nodes {nodes}, shards {shards}, keys {}", cell.records)
+    };
+    let of = |row: &Row| format!("{}, {}", row.cell.work.name(), row.cell.load);
+    let distinct = |name: &dyn Fn(&Row) -> String| {
+        let mut names: Vec<String> = Vec::new();
+        for name in rows.iter().map(name) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    };
+    let places = distinct(&place);
+    let bars = |title, figure: fn(&Row) -> f64| {
+        let series = distinct(&of).into_iter().map(|name| {
+            let at = |there: &String| {
+                let row = rows.iter().find(|row| place(row) == *there && of(row) == name)?;
+                Some(figure(row) as f32)
+            };
+            let lengths = places.iter().map(at).collect();
+            (name, lengths)
+        });
+        Bars { title, places: places.clone(), series: series.collect() }
+    };
+    vec![
+        bars("operations a second", |row| row.ops),
+        bars("p99 latency, ms", |row| row.p99_ms),
+        bars("processor time of one, us", |row| row.cpu_us),
+        bars("memory of the largest node, MiB", |row| (row.node_bytes >> 20) as f64),
+    ]
+}
+
 fn text(row: &Row, clients: usize) -> String {
     format!(
         "{:>5} {:>6} {:>9}  {:<13} {clients:>7} {:>11.0} {:>8.3} {:>8.3} {:>10.1} {:>9}",
@@ -132,4 +174,32 @@ fn text(row: &Row, clients: usize) -> String {
         row.cpu_us,
         row.node_bytes / (1024 * 1024),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_picture_has_every_figure_of_every_size() {
+        let row = |shards, work| Row {
+            nodes: 3,
+            shards,
+            cell: Cell { work, value_bytes: 100, records: 10, load: Load::Closed { clients: 64 } },
+            ops: 1000.0,
+            p50_ms: 1.0,
+            p99_ms: 2.0,
+            cpu_us: 10.0,
+            node_bytes: 70 << 20,
+        };
+        // Of one size there is only one kind of work.
+        let rows = [row(1, Work::Put), row(1, Work::Get), row(4, Work::Put)];
+        let pictures = pictures(&rows);
+        for bars in &pictures {
+            assert_eq!(bars.places, ["nodes 3, shards 1, keys 10", "nodes 3, shards 4, keys 10"]);
+            let [(_, put), (_, get)] = &bars.series[..] else { panic!("two kinds of work") };
+            assert_eq!((put[0], put[1], get[1]), (get[0], put[0], None), "{}", bars.title);
+        }
+        assert_eq!(pictures[3].series[0].1[0], Some(70.0));
+    }
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+pub(crate) use self::chart::Bars;
 pub(crate) use self::machine::Machine;
 pub(crate) use self::table::{line, table};
 use crate::compare::Measured;
@@ -202,10 +203,15 @@ pub(crate) fn write(
         write_json(path, report)?;
     }
     if let Some(path) = svg {
-        let chart = chart::svg(report)?;
-        std::fs::write(path, chart).map_err(|error| format!("{}: {error}", path.display()))?;
+        write_svg(path, chart::of_report(report))?;
     }
     Ok(())
+}
+
+/// Draws figures below each other.
+pub(crate) fn write_svg(path: &Path, pictures: Vec<Bars>) -> Result<(), String> {
+    let drawn = chart::svg(pictures)?;
+    std::fs::write(path, drawn).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Writes anything as JSON.

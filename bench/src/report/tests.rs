@@ -88,7 +88,7 @@ fn the_table() {
 
 #[test]
 fn the_chart_has_all_systems_and_both_figures() {
-    let chart = chart::svg(&report()).unwrap();
+    let chart = chart::svg(chart::of_report(&report())).unwrap();
     for text in ["dkv", "etcd", "operations a second", "p99 latency, ms", "put, 100 B, 64 clients"]
     {
         assert!(chart.contains(text), "{text}");
