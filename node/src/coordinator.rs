@@ -166,14 +166,17 @@ pub(crate) fn states(node: &Node, since: Instant) -> BTreeMap<NodeId, NodeState>
     let membership = metrics.membership_config.membership();
     let heard = raft::silence(&metrics);
     let members: Vec<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
+    let voters: Vec<NodeId> = membership.voter_ids().collect();
     drop(metrics);
     silence(node, since)
         .into_iter()
         .map(|(id, silent_ms)| {
             let joined = id == node.id() || (members.contains(&id) && heard.contains_key(&id));
+            // Who votes has joined long ago, whether or not this coordinator has ever heard it.
+            let known = joined || voters.contains(&id);
             let state = match silent_ms {
                 silent_ms if silent_ms > down_ms => NodeState::Down,
-                silent_ms if silent_ms > suspect_ms && joined => NodeState::Suspect,
+                silent_ms if silent_ms > suspect_ms && known => NodeState::Suspect,
                 _ if joined => NodeState::Live,
                 _ => NodeState::Joining,
             };
