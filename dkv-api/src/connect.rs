@@ -27,15 +27,17 @@ use dkv_wire::message::{
 };
 use dkv_wire::network::NetworkView;
 use dkv_wire::platform;
-use dkv_wire::quic::{Close, Endpoint};
+use dkv_wire::quic::{Close, Endpoint, peer_identity};
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::address::HostPort;
 use crate::builder::ClientBuilder;
 use crate::error::ConnectError;
+use crate::first_view;
 use crate::keep::Keep;
 use crate::server::{self, ServerError, is_denial};
 
@@ -43,6 +45,8 @@ use crate::server::{self, ServerError, is_denial};
 const SERVER_HEAD_START: Duration = Duration::from_millis(150);
 /// Time that one process has to answer when several could.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time in which others may contradict the first node that answers.
+const OTHERS_TIMEOUT: Duration = Duration::from_millis(100);
 /// Nodes that are asked at once.
 const NODES_ASKED_MAX: usize = 16;
 
@@ -319,7 +323,7 @@ struct NodesError {
     why: String,
 }
 
-/// The first view that one of these nodes gives.
+/// The view that most of these nodes agree with of those that answer.
 async fn ask_nodes(
     endpoint: &Endpoint,
     nodes: Vec<(Expect, SocketAddr)>,
@@ -329,25 +333,41 @@ async fn ask_nodes(
         let endpoint = endpoint.clone();
         asked.spawn(async move { ask_node(&endpoint, expect, address).await });
     }
+    let enough = asked.len() / 2 + 1;
     let mut failures = NodesError { denied: false, why: "no node is known".into() };
-    while let Some(answer) = asked.join_next().await {
-        match answer {
-            Ok(Ok(view)) => return Ok(view),
-            Ok(Err(failure)) if !failures.denied => failures = failure,
+    let (mut told, mut until) = (Vec::new(), None);
+    while told.len() < enough {
+        let next = match until {
+            None => asked.join_next().await,
+            Some(until) => tokio::time::timeout_at(until, asked.join_next()).await.unwrap_or(None),
+        };
+        match next {
+            None => break,
+            Some(Ok(Ok(view))) => {
+                told.push(view);
+                until.get_or_insert_with(|| Instant::now() + OTHERS_TIMEOUT);
+            }
+            Some(Ok(Err(failure))) if !failures.denied => failures = failure,
             _ => {}
         }
     }
-    Err(failures)
+    match first_view::choose(told) {
+        Ok(view) => Ok(view),
+        Err(Some(why)) => Err(NodesError { denied: false, why }),
+        Err(None) => Err(failures),
+    }
 }
 
 async fn ask_node(
     endpoint: &Endpoint,
     expect: Expect,
     address: SocketAddr,
-) -> Result<NetworkView, NodesError> {
+) -> Result<(NodeId, NetworkView), NodesError> {
     let failed = |why: String| NodesError { denied: false, why };
     let connection =
         endpoint.connect(address, expect).await.map_err(|error| failed(error.to_string()))?;
+    let node = peer_identity(&connection).and_then(|identity| identity.as_node());
+    let node = node.ok_or_else(|| failed(format!("{address}: it is no node")))?;
     let deadline_ms = ANSWER_TIMEOUT.as_millis() as u32;
     let request = Request { id: 0, deadline_ms, forward: false, body: RequestBody::View };
     let answer: Result<Reply, _> =
@@ -356,7 +376,7 @@ async fn ask_node(
     let denied = connection.close_reason().is_some_and(|reason| is_denial(&reason));
     Close::Done.close(&connection, "asked");
     match answer {
-        Ok(Reply { result: Ok(Answer::View(view)), .. }) => Ok(*view),
+        Ok(Reply { result: Ok(Answer::View(view)), .. }) => Ok((node, *view)),
         Ok(Reply { result: Err(refusal), .. }) => Err(failed(format!("{address}: {refusal}"))),
         Ok(_) => Err(failed(format!("{address}: the answer is to another question"))),
         Err(error) => Err(NodesError { denied, why: format!("{address}: {error}") }),

@@ -72,6 +72,7 @@ mod builder;
 mod client;
 mod connect;
 mod error;
+mod first_view;
 mod held;
 mod keep;
 mod link;

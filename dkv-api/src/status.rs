@@ -96,7 +96,7 @@ async fn ask_all(
     nodes: Vec<NodeInfo>,
 ) -> Vec<(NodeInfo, Result<NodeStatus, String>)> {
     let addresses: Vec<_> = nodes.iter().map(|node| (node.id, node.address)).collect();
-    client.shared().with(|router, _| router.learn_nodes(addresses));
+    client.shared().with(|router, _| router.meet_nodes(addresses));
     let mut answers = tokio::task::JoinSet::new();
     for node in nodes {
         let client = client.clone();

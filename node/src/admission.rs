@@ -14,7 +14,7 @@ use dkv_wire::certificate::Credentials;
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, find_token, join, recertify};
 use dkv_wire::limits;
-use dkv_wire::message::{Admission, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::message::{Admission, ControlGroup, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::platform;
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::region::Region;
@@ -116,11 +116,12 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    async fn register(&self) -> Result<Admission, ServerError> {
+    async fn register(&self, control: Option<ControlGroup>) -> Result<Admission, ServerError> {
         let request = ServerRequest::Register {
             name: self.name.clone(),
             address: self.address,
             region: self.region.clone(),
+            control,
         };
         match self.server.ask(&request).await? {
             ServerAnswer::Admitted(admission) => Ok(*admission),
@@ -133,7 +134,7 @@ impl Registration {
         let mut waiting = Waiting::default();
         let begun = Instant::now();
         loop {
-            match self.register().await {
+            match self.register(None).await {
                 Ok(admission) => return Ok(admission),
                 // The machine that had the name may just have lost its data, and be this one.
                 Err(error @ ServerError::Refused(ServerRefusal::NameTaken(_)))
@@ -187,6 +188,7 @@ fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
 /// left at the addresses in it: so of a node to which there is no connection, the address under
 /// which it has registered is tried.
 pub(crate) fn learn(node: &Node, admission: &Admission) {
+    node.vouched_by_server(&admission.vouched);
     let begun = node.control().machine().with_directory(|directory| directory.exists());
     if let (Some(view), false) = (&admission.view, begun.unwrap_or(false)) {
         node.keep_apart(&view.settings.delays, &view.nodes);
@@ -211,12 +213,19 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
         // The first meeting shows whether directory and server are of one network.
         let judge =
             if met || begun.elapsed() > FIRST_MEETING { fatal_while_running } else { fatal };
-        let pause = match registration.register().await {
+        let pause = match registration.register(node.control_group()).await {
             Ok(admission) => {
                 met = true;
                 learn(&node, &admission);
                 // The network has not begun, or nobody is where it was: the server hears of it first.
                 if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
+            }
+            // The directory's word stands against the server's books: it does not stop for a name.
+            Err(error @ ServerError::Refused(ServerRefusal::NameTaken(_)))
+                if node.is_listed(node.id()) =>
+            {
+                warn!(%error, "not registered");
+                REGISTER_EVERY
             }
             Err(error) => match judge(&error, node.directory()) {
                 Some(fatal) => return node.fail(fatal.to_string()),

@@ -2,7 +2,8 @@
 //!
 //! A node that joins, that comes back, or that has moved says so to the coordinator, which it finds
 //! through whomever it knows. It goes on saying so until the directory, as it has arrived here by
-//! replication, shows the node as it is.
+//! replication, shows the node as it is. That somebody refuses it, whoever that is, stops no node: it tells the
+//! operator and goes on asking.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use dkv_wire::id::NodeId;
 use dkv_wire::message::{Refusal, RequestBody};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::ask::tell;
 use crate::node::{Me, Node};
@@ -20,6 +21,8 @@ use crate::state::DirectoryCommand;
 const RETRY_EVERY: Duration = Duration::from_millis(200);
 /// How often a node that is known looks whether it still is.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How often one that was refused tries again, and says so.
+const REFUSED_EVERY: Duration = Duration::from_secs(5);
 /// Time that one attempt may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -35,10 +38,14 @@ pub(crate) async fn run(node: Arc<Node>) {
             tokio::time::sleep(CHECK_EVERY).await;
             continue;
         }
-        if let Err(Refusal::Invalid(why)) = announce(&node).await {
-            return node.fail(format!("the coordinator does not accept this node: {why}"));
-        }
-        tokio::time::sleep(RETRY_EVERY).await;
+        let pause = match announce(&node).await {
+            Err(Refusal::Invalid(why)) => {
+                warn!(name = node.me().name, why, "the coordinator does not take this node's name");
+                REFUSED_EVERY
+            }
+            _ => RETRY_EVERY,
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use dkv_wire::id::{NodeId, Term};
 use dkv_wire::message::{Confirmation, CoordinatorReport, Refusal, ServerAnswer, ServerRequest};
-use dkv_wire::network::{NetworkView, NodeState};
+use dkv_wire::network::NodeState;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::node::Node;
 use crate::placing::Placing;
 use crate::raft::{self, ServerState};
+use crate::registration::ServerError;
 use crate::state::placement::down_after_ms;
 use crate::state::{Announcement, DirectoryCommand, DirectoryResult};
 
@@ -187,7 +188,7 @@ pub(crate) fn states(node: &Node, since: Instant) -> BTreeMap<NodeId, NodeState>
 
 /// Tells the server, at once when something has changed and now and then when nothing has.
 async fn report(node: Arc<Node>) {
-    let mut told: Option<(NetworkView, Instant)> = None;
+    let mut told: Option<(CoordinatorReport, Instant)> = None;
     let mut metrics = node.control().metrics();
     loop {
         node.rhythm().pause(TICK / 2).await;
@@ -199,28 +200,34 @@ async fn report(node: Arc<Node>) {
             }
         }
         let Some(view) = node.view() else { continue };
+        let Some(control) = node.led_control_group() else { continue };
+        let report = CoordinatorReport { term: view.term, view, control };
         let due = match &told {
-            Some((last, when)) => *last != view || when.elapsed() >= REPORT_EVERY,
+            Some((last, when)) => *last != report || when.elapsed() >= REPORT_EVERY,
             None => true,
         };
         if !due {
             continue;
         }
-        let first = told.is_none();
-        let request =
-            ServerRequest::Report(CoordinatorReport { term: view.term, view: view.clone() });
+        let (first, term) = (told.is_none(), report.term);
+        let request = ServerRequest::Report(report.clone());
         match node.server().ask(&request).await {
             Ok(ServerAnswer::Confirmed(Confirmation::Confirmed)) => {
                 if first {
-                    info!(term = %view.term, "confirmed as coordinator by the server");
+                    info!(%term, "confirmed as coordinator by the server");
                 }
-                told = Some((view, Instant::now()));
+                told = Some((report, Instant::now()));
             }
             Ok(ServerAnswer::Confirmed(Confirmation::Outdated { confirmed })) => {
-                warn!(own = %view.term, %confirmed, "the server knows a newer coordinator");
+                warn!(own = %term, %confirmed, "the server knows a newer coordinator");
                 tokio::time::sleep(REPORT_EVERY).await;
             }
             Ok(_) => warn!("the server gave an unexpected answer"),
+            Err(error @ ServerError::Refused(_)) => {
+                // It follows once it has heard of the voters from those that it knows.
+                warn!(%error, "the server does not take this coordinator's report");
+                tokio::time::sleep(REPORT_EVERY).await;
+            }
             Err(error) => {
                 debug!(%error, "the server was not told");
                 tokio::time::sleep(REPORT_EVERY / 4).await;

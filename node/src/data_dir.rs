@@ -44,8 +44,9 @@ pub(crate) enum DataDirError {
     InUse(PathBuf),
     /// What is in it cannot be.
     #[error(
-        "the data directory {path} is damaged: {problem}; move it away and start again: the node \
-         will join under a new identity and get its data from the others"
+        "the data directory {path} is damaged: {problem}; keep it as it is. If `dkv status` shows \
+         that the other nodes have everything, start the node with an empty directory \
+         (--data-dir): it joins under a new identity and gets its data from them"
     )]
     Damaged {
         /// Which directory.

@@ -3,14 +3,16 @@
 //!
 //! That the directory does not name this node for a shard is a wish, and may be an old one. That the
 //! shard does not count on it any more is for the shard's own log to say: its primary confirms that it
-//! leads, and that by an entry which is committed this node is no member. The replica is then stopped,
-//! and deleted unless its own log has come further than that entry, which would mean that it is a
-//! member again.
+//! leads, and that by an entry which is committed this node is no member. And since one node's word deletes
+//! nothing, most of those who shall hold the shard say that they do, without this node. The replica
+//! is then stopped, and deleted unless its own log has come further than that entry, which would
+//! mean that it is a member again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_wire::limits;
 use dkv_wire::message::{Answer, Refusal, RequestBody};
 use tracing::debug;
 
@@ -64,19 +66,24 @@ async fn departed(
     group: &Group,
     holders: Vec<NodeId>,
 ) -> Result<(u64, Vote), Refusal> {
-    let mut next: Vec<NodeId> = holders.into_iter().rev().collect();
+    let mut next: Vec<NodeId> = holders.iter().rev().copied().collect();
     next.extend(group.leader().filter(|leader| *leader != node.id()));
+    let is_known = |peer: NodeId| holders.contains(&peer) || node.is_member(group, peer);
     let mut last = Refusal::Unavailable("nobody is known who holds it".into());
     for _ in 0..ASKED_MAX {
         let Some(peer) = next.pop() else { break };
         let body = RequestBody::Departed(group.id());
         match ask::ask(node.peers(), peer, Lane::Urgent, body, PATIENCE).await {
-            Ok(Answer::Departed { index, term: Term(term) }) => {
-                return Ok((index, Vote::new(term, peer)));
+            Ok(Answer::Departed { index, term }) => {
+                check(group, index, term)?;
+                agreed(node, group, peer, &holders).await?;
+                return Ok((index, Vote::new(term.0, peer)));
             }
             Ok(_) => last = Refusal::Unavailable("an answer to another question".into()),
             Err(refusal) => {
-                if let Refusal::NotPrimary { primary: Some(primary) } = &refusal {
+                if let Refusal::NotPrimary { primary: Some(primary) } = &refusal
+                    && is_known(*primary)
+                {
                     next.push(*primary);
                 }
                 last = refusal;
@@ -84,6 +91,40 @@ async fn departed(
         }
     }
     Err(last)
+}
+
+/// Whether that entry, and that term, can be.
+fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
+    let last = group.machine().applied_index().max(group.configured().index);
+    let can_be = term.may_follow(Some(group.term()))
+        && index >= group.machine().members().0
+        && index <= last.saturating_add(limits::ENTRIES_AHEAD_MAX);
+    match can_be {
+        true => Ok(()),
+        false => Err(Refusal::Invalid(format!("entry {index} in term {term} cannot be"))),
+    }
+}
+
+/// Whether most of those who shall hold a shard do, without this node; `primary` has said so.
+async fn agreed(
+    node: &Node,
+    group: &Group,
+    primary: NodeId,
+    holders: &[NodeId],
+) -> Result<(), Refusal> {
+    let mut agree = usize::from(holders.contains(&primary));
+    for holder in holders.iter().filter(|holder| **holder != primary) {
+        if agree > holders.len() / 2 {
+            break;
+        }
+        let body = RequestBody::Member { group: group.id(), node: node.id() };
+        let asked = ask::ask(node.peers(), *holder, Lane::Urgent, body, PATIENCE).await;
+        agree += usize::from(matches!(asked, Ok(Answer::Member(false))));
+    }
+    match agree > holders.len() / 2 {
+        true => Ok(()),
+        false => Err(Refusal::Unavailable("most of its holders have not confirmed it".into())),
+    }
 }
 
 /// Whether a group of this node does not count on `who` any more; if so, by which entry of its log, and

@@ -71,7 +71,7 @@ impl Group {
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
-        let promises = Promises::new(log.clone(), handle.clone(), owed);
+        let promises = Promises::new(log.clone(), handle.clone(), owed, &peers.secret());
         let sessions = Sessions::default();
         let pace = Pace::new(Duration::from_millis(config.heartbeat_interval), pulses.rhythm());
         let network = Network::new(id, me, peers.clone(), pulses, sessions.clone(), pace.clone());

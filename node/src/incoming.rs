@@ -2,14 +2,14 @@
 //!
 //! By the time a connection gets here its peer has shown a certificate of this network. Each stream
 //! says in its first frame what it is for; who may open which is decided here, once. Raft is for
-//! nodes, and a node speaks for itself only.
+//! the members of a group, and each speaks for itself only.
 
 use std::sync::Arc;
 
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::gate::Peer;
-use dkv_wire::id::NodeId;
+use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::Opening;
@@ -17,8 +17,9 @@ use dkv_wire::quic::Close;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
+use crate::hearing::Hearing;
 use crate::node::Node;
-use crate::raft;
+use crate::raft::{self, Speaker};
 use crate::requests;
 
 /// Serves one connection until it closes.
@@ -26,7 +27,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     let Peer::Certified(identity) = peer else {
         return Close::Denied.close(&connection, "a certificate is needed");
     };
-    if let Some(peer) = identity.as_node() {
+    if let Some(peer) = identity.as_node().filter(|peer| node.may_speak(GroupId::CONTROL, *peer)) {
         node.peers().met(peer, &connection);
     }
     let share = Arc::new(Semaphore::new(requests::CONNECTION_PARTS));
@@ -85,28 +86,31 @@ async fn serve_stream(
         warn!(%identity, claimed = ?from, "refused to speak Raft");
         return Close::Denied.close(&connection, "only a node speaks Raft, and for itself");
     }
-    let hearing = node.peers().hearing(from);
     let Some(group) = group else {
+        let speaker = speaker(&node, from);
         let find = move |id| Some(node.group(id)?.as_member());
-        return raft::serve_pulse(find, from, hearing, reader, writer).await;
+        return raft::serve_pulse(find, speaker, reader, writer).await;
     };
     // Not there yet, or not any more: the peer finds its stream ended and tries again.
     let Some(group) = node.group(group) else { return };
-    let raft = group.raft().clone();
+    if !node.may_speak(group.id(), from) {
+        let why = format!("denied: no member of group {}", group.id());
+        return node.peers().refusals().note(from, &why);
+    }
+    let speaker = speaker(&node, from);
     match opening {
         Opening::Requests | Opening::RaftPulse { .. } => {}
         Opening::RaftCalls { .. } => {
-            raft::serve_calls(group.as_member(), from, hearing, reader, writer).await;
+            raft::serve_calls(group.as_member(), speaker, reader, writer).await;
         }
         Opening::RaftAppend { acknowledged, .. } => {
-            if group.promises().check(from, acknowledged).is_err() {
-                return;
+            if let Err(why) = group.promises().check(from, acknowledged) {
+                return node.peers().refusals().note(from, &why);
             }
-            raft::serve_append(group.as_member(), from, hearing, reader, writer).await;
+            raft::serve_append(group.as_member(), speaker, reader, writer).await;
         }
         Opening::RaftSnapshot { .. } => {
-            let machine = group.machine().clone();
-            let taken = raft::serve_snapshot(raft, machine, from, reader, writer).await;
+            let taken = raft::serve_snapshot(group.as_member(), speaker, reader, writer).await;
             // One that was closed meanwhile takes nothing any more, and need not.
             let is_open = node.group(group.id()).is_some_and(|open| Arc::ptr_eq(&open, &group));
             if let Err(why) = taken
@@ -116,6 +120,16 @@ async fn serve_stream(
             }
         }
     }
+}
+
+/// A node that sends, and what it may.
+fn speaker(node: &Arc<Node>, from: NodeId) -> Speaker {
+    let (known, looking) = (node.may_speak(GroupId::CONTROL, from), Arc::clone(node));
+    // Nothing is kept of strangers.
+    let hearing = if known { node.peers().hearing(from) } else { Hearing::default() };
+    let refusals = node.peers().refusals().clone();
+    let is_member = Arc::new(move |group| looking.may_speak(group, from));
+    Speaker { id: from, hearing, is_member, refusals }
 }
 
 /// Whether the holder of a certificate is the node that a message names as its sender.

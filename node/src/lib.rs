@@ -48,6 +48,8 @@ mod compaction;
 mod peers;
 mod ask;
 mod hearing;
+mod members;
+mod refusals;
 mod registration;
 mod admission;
 mod data_dir;

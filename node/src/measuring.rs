@@ -36,9 +36,24 @@ pub(crate) struct Heard {
 
 impl Heard {
     /// A node has spoken.
-    pub(crate) fn hear(&mut self, node: NodeId, measures: Measures, now: Instant) {
+    ///
+    /// # Errors
+    /// If a term in it leaps from the one that was heard of before: it would hide every later leader.
+    pub(crate) fn hear(
+        &mut self,
+        node: NodeId,
+        measures: Measures,
+        now: Instant,
+    ) -> Result<(), String> {
         self.by_node.retain(|_, (when, _)| now.saturating_duration_since(*when) < OLD_AFTER);
+        let known = self.led(now);
+        let known = |group| known.get(&group).map(|(_, led)| led.term);
+        let leaps = |led: &&LedGroup| !led.term.may_follow(known(led.group));
+        if let Some(led) = measures.leads.iter().find(leaps) {
+            return Err(format!("the term of group {} leaps to {}", led.group, led.term));
+        }
         self.by_node.insert(node, (now, measures));
+        Ok(())
     }
 
     /// Those words that still count.
@@ -201,12 +216,17 @@ mod tests {
     fn the_later_term_leads_and_old_words_do_not_count() {
         let (mut heard, start) = (Heard::default(), Instant::now());
         let (one, other) = (NodeId::random(), NodeId::random());
-        heard.hear(one, says(3), start);
-        heard.hear(other, says(2), start + OLD_AFTER / 2);
+        heard.hear(one, says(3), start).unwrap();
+        heard.hear(other, says(2), start + OLD_AFTER / 2).unwrap();
         let leader = |heard: &Heard, now| heard.led(now).get(&GroupId(1)).map(|(node, _)| *node);
         assert_eq!(leader(&heard, start + OLD_AFTER / 2), Some(one));
         assert_eq!(leader(&heard, start + OLD_AFTER), Some(other));
         assert_eq!(leader(&heard, start + 2 * OLD_AFTER), None);
+        // One that lies about its term hides nobody.
+        for term in [u64::MAX, 1 << 41] {
+            assert!(heard.hear(other, says(term), start + OLD_AFTER).is_err());
+        }
+        assert_eq!(leader(&heard, start + OLD_AFTER), Some(other));
         let silence = BTreeMap::from([(one, 0), (other, 10)]);
         let measured = heard.measured(&silence, 5, start + OLD_AFTER);
         assert_eq!(measured.nodes[&one].report, None);

@@ -30,6 +30,7 @@ use crate::counters::Counters;
 use crate::data_dir::DataDir;
 use crate::group::Group;
 use crate::measuring::Heard;
+use crate::members::Vouchers;
 use crate::outbox::{self, Outboxes};
 use crate::peers::Peers;
 use crate::raft::{self, Pulses};
@@ -91,6 +92,8 @@ pub(crate) struct Node {
     heard: Mutex<Heard>,
     /// Who led the shards that are not here, when it was heard last.
     primaries: Mutex<BTreeMap<GroupId, NodeId>>,
+    /// Who is vouched for.
+    vouchers: Vouchers,
     /// Held while a group is opened or closed.
     opening: tokio::sync::Mutex<()>,
     /// Whether an administrator wants replicas and primaries evened out at once.
@@ -157,6 +160,7 @@ impl Node {
             listed: Mutex::default(),
             heard: Mutex::default(),
             primaries: Mutex::default(),
+            vouchers: Vouchers::default(),
             opening: tokio::sync::Mutex::default(),
             rebalancing: AtomicBool::new(false),
             started: Instant::now(),
@@ -210,6 +214,11 @@ impl Node {
     /// The other nodes.
     pub(crate) fn peers(&self) -> &Peers {
         &self.peers
+    }
+
+    /// Who is vouched for by others than this node's logs.
+    pub(crate) fn vouchers(&self) -> &Vouchers {
+        &self.vouchers
     }
 
     /// The registration server.

@@ -20,6 +20,7 @@ use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
 use crate::hearing::Hearing;
+use crate::refusals::Refusals;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +69,7 @@ struct Shared {
     hearings: Mutex<BTreeMap<NodeId, Hearing>>,
     /// The newest connection from each node.
     met: Mutex<BTreeMap<NodeId, quinn::Connection>>,
+    refusals: Refusals,
 }
 
 /// One connection to be, or that is.
@@ -97,6 +99,7 @@ impl Peers {
             links: Mutex::default(),
             hearings: Mutex::default(),
             met: Mutex::default(),
+            refusals: Refusals::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -117,6 +120,17 @@ impl Peers {
     /// Whether there is a connection to a node, as far as is known.
     pub(crate) fn is_connected(&self, node: NodeId) -> bool {
         [Lane::Urgent, Lane::Bulk].into_iter().any(|lane| self.link(node, lane).open().is_some())
+    }
+
+    /// Where it is told what other nodes sent that was refused.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.shared.refusals
+    }
+
+    /// A secret of this node's own, the same for the life of its identity.
+    pub(crate) fn secret(&self) -> Vec<u8> {
+        let credentials = self.shared.endpoint.credentials();
+        credentials.map(|credentials| credentials.secret().to_vec()).unwrap_or_default()
     }
 
     /// When a node was last heard to speak Raft: to be noted, and looked at.

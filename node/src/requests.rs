@@ -194,7 +194,14 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         }
         RequestBody::Measures(measures) => {
             let Some(id) = peer.as_node() else { return };
-            node.hear(id, *measures);
+            if !node.is_listed(id) {
+                let why = Refusal::Denied("the directory does not name this node".into());
+                return reply.refuse(why);
+            }
+            if let Err(why) = node.hear(id, *measures) {
+                node.peers().refusals().note(id, &why);
+                return reply.refuse(Refusal::Invalid(why));
+            }
             reply.send(Ok(Answer::Done));
         }
         RequestBody::Departed(shard) => {
@@ -203,6 +210,18 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
                 let (index, term) = departures::confirm(&node, shard, id).await?;
                 Ok(Answer::Departed { index, term })
             });
+        }
+        RequestBody::Member { group, node: asked } => match node.group(group) {
+            Some(group) => reply.send(Ok(Answer::Member(node.is_member(&group, asked)))),
+            None => reply.refuse(Refusal::NotPrimary { primary: None }),
+        },
+        // Whoever thinks that it is the coordinator and is not asks in vain.
+        RequestBody::HandOver { .. } if peer.as_node() != node.control().leader() => {
+            let why = "only the coordinator has shards handed over".to_owned();
+            if let Some(id) = peer.as_node() {
+                node.peers().refusals().note(id, &why);
+            }
+            reply.refuse(Refusal::Denied(why));
         }
         RequestBody::HandOver { shard, to } => answer(node, reply, move |node| async move {
             placing::hand_over(&node, shard, to).await?;
@@ -231,6 +250,7 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
         | RequestBody::Reach { .. }
         | RequestBody::Measures(_)
         | RequestBody::Departed(_)
+        | RequestBody::Member { .. }
         | RequestBody::HandOver { .. } => Role::Node,
         RequestBody::RemoveNode(_)
         | RequestBody::Revoke(_)

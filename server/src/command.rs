@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
+use dkv_wire::id::NodeId;
 use dkv_wire::identity::Role;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -32,6 +33,11 @@ pub struct Args {
     /// Directory of the network's authority, tokens and books, instead of the file's
     #[arg(long, value_name = "DIR", env = "DKV_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// Take reports from this node, whose id `dkv NODE:PORT status` shows: only if all the voters of the control
+    /// group that the server knew were replaced while it was down
+    #[arg(long, value_name = "NODE")]
+    pub trust_voter: Option<NodeId>,
 }
 
 impl Args {
@@ -51,6 +57,7 @@ impl Args {
         if let Some(data_dir) = self.data_dir {
             config.data_dir = data_dir;
         }
+        config.trust_voter = self.trust_voter;
         Ok(config)
     }
 }

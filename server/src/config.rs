@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use dkv_wire::delays::Delays;
+use dkv_wire::id::NodeId;
 use dkv_wire::network::{Settings, SettingsError};
 use serde::Deserialize;
 
@@ -26,6 +27,9 @@ pub struct Config {
     /// The directory below which tokens are left for other processes of this user; see
     /// [`dkv_wire::local`]. Not in the file: it follows from the user's environment.
     pub tokens_home: Option<PathBuf>,
+    /// A voter of the control group, by the operator's word: for a server that was down while all the voters that
+    /// it knew were replaced. Not in the file: it is for one start.
+    pub trust_voter: Option<NodeId>,
 }
 
 impl Default for Config {
@@ -35,6 +39,7 @@ impl Default for Config {
             data_dir: PathBuf::from("data/server"),
             settings: Settings::default(),
             tokens_home: dkv_wire::local::home(),
+            trust_voter: None,
         }
     }
 }
@@ -87,7 +92,8 @@ struct File {
 
 impl Default for File {
     fn default() -> Self {
-        let Config { listen, data_dir, settings, tokens_home: _ } = Config::default();
+        let Config { listen, data_dir, settings, tokens_home: _, trust_voter: _ } =
+            Config::default();
         // Without `..`: a new setting that is forgotten here does not compile.
         let Settings {
             replication,

@@ -80,9 +80,13 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.settings.check()?;
         let data = DataDir::open(&config.data_dir)?;
-        let Network { registry, authority, is_new } =
+        let Network { mut registry, authority, is_new } =
             data.load_or_create(&config.settings, clock::now())?;
         warn_of_other_settings(&registry, &config);
+        if let Some(voter) = config.trust_voter {
+            info!(%voter, "reports are taken from this node, by the operator's word");
+            registry.trust(voter);
+        }
         let endpoint = listen(config.listen, &authority)?;
         let address =
             endpoint.local_address().map_err(|source| listen_error(config.listen, source))?;

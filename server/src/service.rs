@@ -33,6 +33,7 @@ use crate::limits::{
     HOLDER_CONNECTIONS_MAX, JOIN_TIMEOUT, JOINERS_MAX, REQUEST_BYTES_MAX, SIGNING_MAX,
     SIGNING_TIMEOUT, STREAMS_MAX,
 };
+use crate::registry::Effects;
 
 /// Answers everybody.
 pub(crate) struct Service {
@@ -244,11 +245,17 @@ impl Service {
                 let status = self.keeper.current().status(version, uptime_ms, clock::now_ms());
                 Ok(ServerAnswer::Status(Box::new(status)))
             }
-            ServerRequest::Register { name, address, region } => {
+            ServerRequest::Register { name, address, region, control } => {
                 let node = must_be_node(identity)?;
                 let registered = self.keeper.change(move |registry| {
-                    let name = name.as_deref();
-                    registry.handle_register(node, name, address, region.clone(), clock::now_ms())
+                    let (name, now_ms) = (name.as_deref(), clock::now_ms());
+                    let said = control.as_ref().map_or(Effects::default(), |control| {
+                        registry.handle_control(node, control, now_ms)
+                    });
+                    let (answer, mut effects) =
+                        registry.handle_register(node, name, address, region.clone(), now_ms);
+                    effects.save |= said.save;
+                    (answer, effects)
                 });
                 Ok(ServerAnswer::Admitted(Box::new(kept(registered.await)?)))
             }

@@ -154,6 +154,7 @@ impl Cluster {
             data_dir: self.path("server"),
             settings: self.settings.clone(),
             tokens_home: None,
+            trust_voter: None,
         };
         let trace = self.trace.clone();
         self.server.start(async move {

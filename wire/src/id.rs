@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::platform;
+use crate::{limits, platform};
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -111,6 +111,19 @@ number! {
 number! {
     /// The number that a session gives a write. A shard executes each at most once.
     Serial(u64)
+}
+
+impl Term {
+    /// Whether a message may speak of this term to somebody who knows of `known`, or of none.
+    ///
+    /// Terms only grow, so one that is taken once rules all lower ones out for good. By what it takes
+    /// to be elected they grow by one at a time; a leap is a lie or damage, and is to be refused.
+    pub fn may_follow(self, known: Option<Self>) -> bool {
+        match known {
+            Some(known) => self.0 <= known.0.saturating_add(limits::TERMS_AHEAD_MAX),
+            None => self.0 <= limits::FIRST_TERM_MAX,
+        }
+    }
 }
 
 impl GroupId {

@@ -22,6 +22,7 @@ pub mod call;
 pub mod identity;
 pub mod token;
 pub mod certificate;
+pub mod seal;
 pub mod bearer;
 pub mod platform;
 pub mod mutants;

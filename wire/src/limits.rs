@@ -63,6 +63,14 @@ pub const DELAY_MS_MAX: u32 = 1000;
 /// Entries of the deny list.
 pub const DENIED_MAX: usize = 65_536;
 
+/// How far a term may be past the one that is known, in terms. Somebody who was away meets a later
+/// one: an election every second for half a year is less than this.
+pub const TERMS_AHEAD_MAX: u64 = 1 << 24;
+/// Highest term that is taken by somebody who knows none: an election a millisecond for 34 years.
+pub const FIRST_TERM_MAX: u64 = 1 << 40;
+/// How far an index may be past the entries that are known: 34,000 entries a second for a year.
+pub const ENTRIES_AHEAD_MAX: u64 = 1 << 40;
+
 /// Time that a peer has to finish its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that a peer has to send the rest of a frame once it has begun one.
@@ -98,6 +106,8 @@ const _: () = {
     assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
     assert!(CERTIFICATE_RENEW.as_secs() * 3 < CERTIFICATE_LIFE.as_secs());
     assert!(SHARDS_MAX < u32::MAX);
+    // Whoever begins can follow whoever has been there.
+    assert!(TERMS_AHEAD_MAX < FIRST_TERM_MAX);
     // A report of the largest network fits: ids take 17 bytes, and a shard lists its voters and
     // about as many learners.
     assert!(

@@ -147,7 +147,13 @@ fn an_announced_length_allocates_nothing_that_was_not_sent() {
         uses: None,
         admitted: vec![HolderId::random(); 3],
     };
-    let report = dkv_wire::message::CoordinatorReport { term: Term(1), view: view() };
+    let control = dkv_wire::message::ControlGroup {
+        term: Term(1),
+        leader: None,
+        index: 1,
+        voters: vec![dkv_wire::id::NodeId::random(); 3],
+    };
+    let report = dkv_wire::message::CoordinatorReport { term: Term(1), view: view(), control };
     let most = [
         most_allocated(&ServerRequest::Report(report)),
         most_allocated(&ServerAnswer::View(Some(Box::new(view())))),

@@ -25,7 +25,7 @@ impl<W> Router<W> {
 
     /// Any node, for what every node can take, if no replica can be reached.
     pub(super) fn anybody(&self, now: Duration, passed: &[NodeId]) -> Option<NodeId> {
-        let nodes = self.peers.keys().copied().filter(|node| !passed.contains(node));
+        let nodes = self.members().filter(|node| !passed.contains(node));
         nodes
             .filter(|&node| self.is_usable(now, node))
             .min_by_key(|node| self.peers.get(node).map(Peer::distance))

@@ -23,6 +23,10 @@
 //! answer cannot come any more, which leaves a doubt. A write that has to be given up is
 //! [`Error::Unknown`] if an attempt is open or in doubt, and otherwise [`Error::Unavailable`].
 //!
+//! Views are believed of the server and of nodes that it, or an earlier view, names as nodes of the network; see
+//! [`view`]. Of a stranger with a certificate nothing is believed and nothing is sent to it, and a node that
+//! was removed is a stranger.
+//!
 //! A dropped future is given up at once, and its serial is settled: see [`crate::session`].
 //!
 //! Deliberately missing: an order among the claims of different nodes. Views carry no term of a
@@ -44,7 +48,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_wire::delays::Way;
-use dkv_wire::id::{GroupId, NodeId, SessionId};
+use dkv_wire::id::{GroupId, HolderId, NodeId, SessionId};
 use dkv_wire::limits;
 use dkv_wire::message::Answer;
 use dkv_wire::network::NetworkView;
@@ -101,6 +105,8 @@ pub(crate) struct Router<W> {
     region: Option<Region>,
     ways: Vec<(SocketAddr, Way)>,
     view: Option<Arc<NetworkView>>,
+    /// Whom a view has named as removed: an id never comes back.
+    denied: BTreeSet<HolderId>,
     /// What the server said when it had no view.
     no_view: Option<String>,
     ask_server_at: Duration,
@@ -128,6 +134,7 @@ impl<W> Router<W> {
             region,
             ways: Vec::new(),
             view: None,
+            denied: BTreeSet::new(),
             no_view: None,
             ask_server_at: Duration::ZERO,
             peers: BTreeMap::new(),
@@ -149,9 +156,15 @@ impl<W> Router<W> {
         self.view.as_ref()
     }
 
-    /// Nodes and where they are.
+    /// The nodes of the network and where they are.
     pub(crate) fn addresses(&self) -> Vec<(NodeId, SocketAddr)> {
-        self.peers.iter().map(|(&node, peer)| (node, peer.address)).collect()
+        let members = self.peers.iter().filter(|(_, peer)| peer.is_member);
+        members.map(|(&node, peer)| (node, peer.address)).collect()
+    }
+
+    /// Those who are asked for what matters: the nodes of the network.
+    fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.iter().filter(|(_, peer)| peer.is_member).map(|(&node, _)| node)
     }
 
     /// Whether nothing is under way, so that no time has to pass.

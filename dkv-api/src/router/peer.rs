@@ -13,6 +13,9 @@ use crate::session::Session;
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
+    /// Whether the server, or a view that is believed, names it as a node of the network. Others are asked how
+    /// they are at most.
+    pub(crate) is_member: bool,
     /// Whether it is in the client's own region.
     pub(crate) is_near: bool,
     /// Number of the connection that is up.
@@ -44,6 +47,7 @@ impl Peer {
     pub(crate) fn new(address: SocketAddr) -> Self {
         Self {
             address,
+            is_member: false,
             is_near: false,
             up: None,
             dialing: None,

@@ -116,7 +116,7 @@ impl<W> Router<W> {
     }
 
     /// The answers of a node to everything that it has cannot come any more.
-    fn lose_attempts(&mut self, now: Duration, node: NodeId, why: &str) {
+    pub(super) fn lose_attempts(&mut self, now: Duration, node: NodeId, why: &str) {
         let why = format!("{}: {why}", self.describe(node));
         let mut homeless = Vec::new();
         for (&id, pending) in &mut self.requests {
@@ -142,7 +142,7 @@ impl<W> Router<W> {
         }
     }
 
-    fn doubt_primary(&mut self, node: NodeId) {
+    pub(super) fn doubt_primary(&mut self, node: NodeId) {
         for group in self.groups.values_mut().filter(|group| group.primary == Some(node)) {
             group.doubted = true;
         }
@@ -187,7 +187,7 @@ impl<W> Router<W> {
         }
         self.ask_server_at = now + timing::ASK_SERVER_EVERY;
         self.effects.push_back(Effect::AskServer);
-        let nodes: Vec<NodeId> = self.peers.keys().copied().take(timing::PROBES_MAX).collect();
+        let nodes: Vec<NodeId> = self.members().take(timing::PROBES_MAX).collect();
         for node in nodes {
             self.probe(now, node);
         }
@@ -206,7 +206,7 @@ impl<W> Router<W> {
             self.effects.push_back(Effect::AskServer);
         }
         if others.is_empty() {
-            others = self.peers.keys().copied().filter(|&node| Some(node) != primary).collect();
+            others = self.members().filter(|&node| Some(node) != primary).collect();
         }
         others.truncate(timing::PROBES_MAX);
         others.extend(primary.filter(|_| quiet >= timing::PROBE_SILENT_AFTER));

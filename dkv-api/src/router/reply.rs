@@ -133,7 +133,7 @@ impl<W> Router<W> {
         }
         self.finish(now, id, Ok(answer));
         if let Some(view) = view {
-            self.handle_view(now, *view);
+            self.handle_view_of(now, node, *view);
         }
     }
 
@@ -278,7 +278,8 @@ impl<W> Router<W> {
 
     /// A node says that it does not lead, and perhaps who does.
     fn redirected(&mut self, now: Duration, node: NodeId, id: u64, to: Option<NodeId>) {
-        let known = to.filter(|to| *to != node && self.peers.contains_key(to));
+        let is_member = |to: &NodeId| self.peers.get(to).is_some_and(|peer| peer.is_member);
+        let known = to.filter(|to| *to != node && is_member(to));
         let name = self.describe(node);
         let Some(pending) = self.requests.get_mut(&id) else { return };
         if pending.stage != Stage::Sent(node) {

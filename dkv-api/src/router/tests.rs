@@ -51,8 +51,12 @@ fn home() -> Region {
 }
 
 /// `view TERM PRIMARY NODES`: one shard; everything that is led is led by the same node. A node may be
-/// followed by its region, as in `n1@home`.
+/// followed by its region, as in `n1@home`. Nodes that were removed may come after that: `without=NODES`.
 fn view(words: &[&str]) -> NetworkView {
+    let (words, gone) = match words {
+        [words @ .., gone] if words.len() == 3 => (words, gone.strip_prefix("without=").unwrap()),
+        words => (words, ""),
+    };
     let [term, primary, nodes] = words else { panic!("view TERM PRIMARY NODES") };
     let primary = (*primary != "nobody").then(|| node(primary));
     let nodes = nodes.split(',').map(|text| {
@@ -81,7 +85,7 @@ fn view(words: &[&str]) -> NetworkView {
             learners: Vec::new(),
         }],
         settings: Settings::default(),
-        denied: Vec::new(),
+        denied: gone.split(',').filter(|who| !who.is_empty()).map(|who| node(who).into()).collect(),
     }
 }
 
@@ -146,6 +150,9 @@ impl Script {
                 }
             }
             ["view", rest @ ..] => router.handle_view(now, view(rest)),
+            ["met", nodes] => {
+                router.meet_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
+            }
             ["noview"] => router.no_view("nobody has started it".into()),
             ["learn", nodes] => {
                 router.learn_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));

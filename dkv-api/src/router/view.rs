@@ -1,18 +1,32 @@
 //! Views: what the network looks like, and who leads what.
+//!
+//! Whoever holds a node's certificate can say what it likes, and a view decides where values go. So a view
+//! counts if it is the server's, or that of a node which the view before names, and which is in its
+//! own; and if its term does not leap, as one that is taken once rules out all earlier ones. Whom a
+//! view names as removed is forgotten, and is no node of the network in any later one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_wire::id::{GroupId, HolderId, NodeId};
+use dkv_wire::limits;
 use dkv_wire::network::NetworkView;
 
 use super::peer::{Group, Peer};
 use super::{Effect, Router, Stage, Whom, timing};
 
 impl<W> Router<W> {
-    /// Nodes that are known from an earlier run, or from the server's books.
+    /// Nodes that are known from an earlier run.
     pub(crate) fn learn_nodes(&mut self, nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+        for (node, address) in nodes {
+            let known = Peer { is_member: true, ..Peer::new(address) };
+            self.peers.entry(node).or_insert(known);
+        }
+    }
+
+    /// Whoever has registered with the server, to be asked how they are and no more.
+    pub(crate) fn meet_nodes(&mut self, nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
         for (node, address) in nodes {
             self.peers.entry(node).or_insert_with(|| Peer::new(address));
         }
@@ -23,7 +37,20 @@ impl<W> Router<W> {
         self.no_view = Some(why);
     }
 
-    /// Somebody's view.
+    /// A node's view, which counts only if it is one of the network's.
+    pub(crate) fn handle_view_of(&mut self, now: Duration, node: NodeId, view: NetworkView) {
+        let is_member = self.peers.get(&node).is_some_and(|peer| peer.is_member);
+        let known = self.view.as_ref().map(|current| current.term);
+        let counts = is_member
+            && !self.denied.contains(&node.into())
+            && view.node(node).is_some()
+            && view.term.may_follow(known);
+        if counts {
+            self.handle_view(now, view);
+        }
+    }
+
+    /// The server's view, or that of a node of the network.
     ///
     /// One of an older term than ours is not looked at. Claims of an equal or newer one about a
     /// primary are believed if ours is unknown, in doubt or untried, but never against a primary
@@ -32,9 +59,11 @@ impl<W> Router<W> {
         let current = self.view.as_ref();
         if current
             .is_some_and(|current| view.term < current.term || view.network != current.network)
+            || view.nodes.iter().any(|info| view.denied.contains(&info.id.into()))
         {
             return;
         }
+        self.deny(now, &view.denied);
         self.keep_apart(&view);
         self.update_nodes(&view);
         let mut claims = vec![(GroupId::CONTROL, view.coordinator)];
@@ -64,6 +93,20 @@ impl<W> Router<W> {
         self.attend(now);
     }
 
+    /// Forgets nodes that were removed from the network, and what was asked of them.
+    fn deny(&mut self, now: Duration, denied: &[HolderId]) {
+        let room = limits::DENIED_MAX.saturating_sub(self.denied.len());
+        let is_known = |holder: &&HolderId| self.peers.contains_key(&NodeId(holder.0));
+        let gone: Vec<NodeId> = denied.iter().filter(is_known).map(|it| NodeId(it.0)).collect();
+        self.denied.extend(denied.iter().take(room));
+        for node in gone {
+            self.lose_attempts(now, node, "it was removed from the network");
+            self.peers.remove(&node);
+            self.doubt_primary(node);
+            self.effects.push_back(Effect::Disconnect { node });
+        }
+    }
+
     /// In a network that rehearses distances, a client has its own from each node.
     fn keep_apart(&mut self, view: &NetworkView) {
         let delays = &view.settings.delays;
@@ -77,6 +120,9 @@ impl<W> Router<W> {
     fn update_nodes(&mut self, view: &NetworkView) {
         let mut changed = false;
         for info in &view.nodes {
+            if self.denied.contains(&info.id.into()) {
+                continue;
+            }
             match self.peers.get_mut(&info.id) {
                 None => {
                     self.peers.insert(info.id, Peer::new(info.address));
@@ -100,7 +146,11 @@ impl<W> Router<W> {
             }
             if let Some(peer) = self.peers.get_mut(&info.id) {
                 peer.is_near = self.region.is_some() && info.region == self.region;
+                changed |= !std::mem::replace(&mut peer.is_member, true);
             }
+        }
+        for (node, peer) in &mut self.peers {
+            peer.is_member &= view.node(*node).is_some();
         }
         let gone: Vec<NodeId> = self
             .peers
@@ -119,14 +169,16 @@ impl<W> Router<W> {
     }
 
     fn update_group(&mut self, group: GroupId, replicas: Vec<NodeId>) {
-        let first = self.first_session;
+        let (first, mut replicas) = (self.first_session, replicas);
+        replicas.retain(|node| self.peers.get(node).is_some_and(|peer| peer.is_member));
         self.groups.entry(group).or_insert_with(|| Group::new(first)).replicas = replicas;
     }
 
     /// Somebody claims that `primary` leads `group`.
     fn consider(&mut self, now: Duration, id: GroupId, primary: NodeId) {
         let Some(group) = self.groups.get(&id) else { return };
-        if group.primary == Some(primary) || !self.peers.contains_key(&primary) {
+        let is_member = self.peers.get(&primary).is_some_and(|peer| peer.is_member);
+        if group.primary == Some(primary) || !is_member {
             return;
         }
         // One that has had no time to serve yet gives way only to one that answers: otherwise the

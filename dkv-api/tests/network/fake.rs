@@ -224,7 +224,8 @@ impl State {
             RequestBody::RemoveNode(_)
             | RequestBody::Revoke(_)
             | RequestBody::Drain { .. }
-            | RequestBody::Rebalance => {
+            | RequestBody::Rebalance
+            | RequestBody::Member { .. } => {
                 let primary = self.view.as_ref().unwrap().coordinator;
                 if primary == Some(node) {
                     Ok(Answer::Done)

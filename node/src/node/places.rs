@@ -13,16 +13,27 @@ use crate::measuring::{self, Heard};
 use crate::state::placement::Measured;
 
 impl Node {
-    /// A node tells how it is.
-    pub(crate) fn hear(&self, node: NodeId, measures: Measures) {
-        lock(&self.heard).hear(node, measures, Instant::now());
+    /// A node of the directory tells how it is.
+    ///
+    /// # Errors
+    /// If it cannot be so. Nothing of it is noted then.
+    pub(crate) fn hear(&self, node: NodeId, measures: Measures) -> Result<(), String> {
+        let groups = self.control().machine().with_directory(|directory| {
+            directory.groups().keys().copied().collect::<BTreeSet<_>>()
+        });
+        let groups = groups.unwrap_or_default();
+        if let Some(led) = measures.leads.iter().find(|led| !groups.contains(&led.group)) {
+            return Err(format!("it claims to lead group {}, which there is not", led.group));
+        }
+        lock(&self.heard).hear(node, measures, Instant::now())
     }
 
     /// What the nodes have told, this one included.
     pub(crate) fn heard<T>(&self, look: impl FnOnce(&Heard, Instant) -> T) -> T {
         let (own, now) = (measuring::measure(self), Instant::now());
         let mut heard = lock(&self.heard);
-        heard.hear(self.id(), own, now);
+        // What it says itself is so.
+        let _ = heard.hear(self.id(), own, now);
         look(&heard, now)
     }
 

@@ -9,6 +9,7 @@ use std::io;
 use bytes::{Buf, BufMut, Bytes};
 use dkv_wire::codec::{DecodeError, decode, decode_prefix, encode_into};
 use dkv_wire::message::Acknowledged;
+use dkv_wire::seal::Seal;
 use openraft::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
@@ -143,8 +144,19 @@ pub(super) fn decode_append(bytes: &Bytes) -> Result<AppendEntriesRequest<Types>
     })
 }
 
-/// The acknowledgement of one request to append.
-pub(super) type AppendAnswer = Result<Option<LogId>, StreamAppendError<Types>>;
+/// The acknowledgement of one request to append, or why it was not taken.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum AppendAnswer {
+    /// All up to the end of the request is on disk.
+    Taken {
+        /// Its last entry.
+        last: Option<LogId>,
+        /// The member's seal on that, by which it knows its word again; see `promises`.
+        seal: Option<Seal>,
+    },
+    /// It was not taken.
+    Refused(StreamAppendError<Types>),
+}
 
 /// A call that has one answer.
 #[derive(Serialize, Deserialize)]

@@ -8,6 +8,7 @@
 //! The position of the last applied entry, and the membership in force there, go with every
 //! checkpoint, so that state and position can never part.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -297,6 +298,19 @@ impl MachineHandle {
     /// Index of the last applied entry, and news of it.
     pub(crate) fn applied(&self) -> ordered_watch::Receiver<u64> {
         self.shared.applied.receiver()
+    }
+
+    /// The last applied entry.
+    pub(super) fn applied_log_id(&self) -> Option<LogId> {
+        self.read().position.applied
+    }
+
+    /// The members by the last configuration that is applied, and the entry that it is in.
+    pub(crate) fn members(&self) -> (u64, BTreeSet<NodeId>, BTreeSet<NodeId>) {
+        let current = self.read();
+        let stored = &current.position.membership;
+        let all = stored.nodes().map(|(node, _)| *node).collect();
+        (index(*stored.log_id()), stored.voter_ids().collect(), all)
     }
 
     /// Index of the last applied entry.

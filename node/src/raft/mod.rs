@@ -21,6 +21,7 @@ mod pulse;
 mod rig;
 mod ordered_watch;
 mod pace;
+mod plausible;
 mod promises;
 mod rest;
 mod runtime;
@@ -43,7 +44,7 @@ pub(crate) use rest::SLOWER;
 
 pub(crate) use promises::Promises;
 pub(crate) use pulse::Pulses;
-pub(crate) use service::{Member, serve_append, serve_calls, serve_pulse, serve_snapshot};
+pub(crate) use service::{Member, Speaker, serve_append, serve_calls, serve_pulse, serve_snapshot};
 pub(crate) use snapshot::SnapshotData;
 pub(crate) use watch::MetricsWatch;
 

@@ -30,6 +30,7 @@ use super::codec::{
     Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead, encode_append,
 };
 use super::drive::since_quorum_ms;
+use super::plausible::Known;
 use super::pulse::Hurry;
 use super::{MetricsWatch, Pace, Pulses, Raft, Snapshot, SnapshotData, Types, Vote};
 use crate::peers::{Lane, Peers};
@@ -112,8 +113,46 @@ impl Network {
     fn acknowledged(&self, target: NodeId) -> Option<Acknowledged> {
         let metrics = self.metrics.get()?.borrow();
         let votes = metrics.membership_config.membership().voter_ids().any(|id| id == target);
-        let matched = metrics.replication.as_ref()?.get(&target)?.as_ref().filter(|_| votes)?;
-        Some(Acknowledged { term: Term(metrics.current_term), index: matched.index })
+        metrics.replication.as_ref().filter(|_| votes)?;
+        self.sessions.word(target, Term(metrics.current_term))
+    }
+
+    /// Forgets the words of those that are no members any more.
+    fn forget_others(&self) {
+        let Some(metrics) = self.metrics.get() else { return };
+        let metrics = metrics.borrow();
+        let members = metrics.membership_config.membership().nodes().map(|(node, _)| *node);
+        self.sessions.forget_others(&members.collect());
+    }
+
+    /// What is known here, to judge answers by.
+    fn known(&self) -> Known {
+        let Some(metrics) = self.metrics.get() else { return Known::default() };
+        let metrics = metrics.borrow();
+        let last = metrics.last_log_index.unwrap_or_default();
+        Known { term: Some(Term(metrics.current_term)), last }
+    }
+
+    /// An answer that cannot be is not handed on, and told to the operator.
+    fn refuse(&self, target: NodeId, why: &str) {
+        let why = format!("group {}, an answer: {why}", self.group);
+        self.peers.refusals().note(target, &why);
+    }
+
+    /// The answer, if it can be one.
+    fn judged<T>(
+        &self,
+        target: NodeId,
+        answer: T,
+        judge: impl FnOnce(&Known, &T) -> Result<(), String>,
+    ) -> Result<T, RPCError<Types>> {
+        match judge(&self.known(), &answer) {
+            Ok(()) => Ok(answer),
+            Err(why) => {
+                self.refuse(target, &why);
+                Err(unreachable(why))
+            }
+        }
     }
 
     /// Whether a member votes, unless it is known that it does not.
@@ -240,6 +279,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
             // openraft takes it for one that was lost, and makes no more of it.
             return Err(unreachable("a learner was spared it"));
         }
+        let sent = request.prev_log_id;
         let append = Bytes::from(encode_append(&request).concat());
         let quorum_age_ms = self.network.quorum_age_ms();
         let acknowledged = self.network.acknowledged(self.target);
@@ -252,7 +292,9 @@ impl RaftNetworkV2<Types> for NetworkClient {
             Ok(Ok(CallAnswer::Heartbeat(answer))) => {
                 peers.answered(self.target, Lane::Urgent);
                 self.sparing.answered(now);
-                Ok(answer)
+                self.network.judged(self.target, answer, |known, answer| {
+                    known.heartbeat_response(answer, sent.as_ref())
+                })
             }
             Ok(Ok(_)) => Err(unreachable("an answer to another question")),
             Ok(Err(error)) => Err(unreachable(error)),
@@ -293,6 +335,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
                     return Err(error);
                 }
             };
+            self.network.forget_others();
             let opening = Opening::RaftAppend {
                 group: self.network.group,
                 from: self.network.me,
@@ -301,7 +344,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
             let session = Session {
                 opening,
                 sessions: &self.network.sessions,
-                peers: self.network.peers.clone(),
+                network: &self.network,
                 target: self.target,
             };
             Ok(session.run(send, receive, input))
@@ -314,7 +357,9 @@ impl RaftNetworkV2<Types> for NetworkClient {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         match self.call(Call::Vote(request), &option).await? {
-            CallAnswer::Vote(answer) => Ok(answer),
+            CallAnswer::Vote(answer) => {
+                self.network.judged(self.target, answer, Known::vote_response)
+            }
             _ => Err(unreachable("an answer to another question")),
         }
     }
@@ -325,7 +370,9 @@ impl RaftNetworkV2<Types> for NetworkClient {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         match self.call(Call::PreVote(request), &option).await? {
-            CallAnswer::Vote(answer) => Ok(answer),
+            CallAnswer::Vote(answer) => {
+                self.network.judged(self.target, answer, Known::vote_response)
+            }
             _ => Err(unreachable("an answer to another question")),
         }
     }
@@ -341,7 +388,13 @@ impl RaftNetworkV2<Types> for NetworkClient {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot) => match sent {
-                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Ok(vote) => match self.network.judged(self.target, vote, Known::vote) {
+                    Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                    Err(_) => {
+                        let why = "an answer that cannot be".to_owned();
+                        Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(why))))
+                    }
+                },
                 Err(error) => {
                     Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(error))))
                 }

@@ -9,6 +9,10 @@
 //! have an entry that was committed, and its votes may be forgotten too. It stops, and comes back
 //! under a new identity, as one that has promised nothing.
 //!
+//! Nobody's bare word stops a node. With each acknowledgement goes a seal that only this node can
+//! make (see [`dkv_wire::seal`]); the leader tells it the seal too, and what does not carry the
+//! right one is a lie, or of somebody else, and is refused and no more.
+//!
 //! The same is asked for another reason: whether a leader is still followed here. openraft answers a
 //! heartbeat once all that it gave to the log before is on disk, which is right for entries and far
 //! more than a heartbeat asks. While a disk is slow, leaders would seem to have lost their quorum, and no
@@ -20,11 +24,13 @@
 use std::time::Duration;
 
 use dkv_wire::codec::decode;
-use dkv_wire::id::{NodeId, Term};
+use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::Acknowledged;
+use dkv_wire::seal::{Seal, Sealer};
 use tokio::sync::watch;
 
-use super::{MachineHandle, Vote};
+use super::plausible::Known;
+use super::{LogId, MachineHandle, Vote};
 use crate::wal::GroupLog;
 
 /// A disk that has written for so long may never end it.
@@ -37,12 +43,49 @@ pub(crate) struct Promises {
     machine: MachineHandle,
     /// The last entry that concerned an earlier replica of the same group in the same directory.
     owed: u64,
+    sealer: Sealer,
     broken: watch::Sender<Option<String>>,
 }
 
+/// What seals of acknowledgements are for.
+const PURPOSE: &str = "dkv acknowledgement 1";
+
 impl Promises {
-    pub(crate) fn new(log: GroupLog, machine: MachineHandle, owed: u64) -> Self {
-        Self { log, machine, owed, broken: watch::Sender::new(None) }
+    /// `secret` is this node's own, and the same for the life of its identity.
+    pub(crate) fn new(log: GroupLog, machine: MachineHandle, owed: u64, secret: &[u8]) -> Self {
+        let (sealer, broken) = (Sealer::new(secret, PURPOSE), watch::Sender::new(None));
+        Self { log, machine, owed, sealer, broken }
+    }
+
+    /// The group that the replica is of.
+    pub(super) fn group(&self) -> GroupId {
+        self.log.id()
+    }
+
+    /// The replica's log.
+    pub(super) fn log(&self) -> &GroupLog {
+        &self.log
+    }
+
+    /// What is known here, to judge what others say by.
+    pub(super) fn known(&self) -> Known {
+        let vote = self.log.state().vote.and_then(|own| decode::<Vote>(&own).ok());
+        let term = vote.map(|vote| Term(vote.leader_id.term));
+        Known { term, last: self.last_index() }
+    }
+
+    /// The seal on the word that all up to that entry is on disk here, as a leader of that term is told.
+    pub(super) fn seal(&self, term: Term, last: Option<LogId>) -> Option<Seal> {
+        last.map(|last| self.sealer.seal(&self.word(term, last.index)))
+    }
+
+    /// What an acknowledgement says, in bytes.
+    fn word(&self, Term(term): Term, index: u64) -> [u8; 20] {
+        let mut word = [0; 20];
+        word[..4].copy_from_slice(&self.log.id().0.to_le_bytes());
+        word[4..12].copy_from_slice(&term.to_le_bytes());
+        word[12..].copy_from_slice(&index.to_le_bytes());
+        word
     }
 
     /// Whether this replica knows all that an earlier one in its place knew (see `former`). Until then
@@ -61,13 +104,14 @@ impl Promises {
     /// Compares what `leader` knows to be here with what is here.
     ///
     /// # Errors
-    /// If it is not here any more, with what is missing. The node must then stop for good.
+    /// If it is not here any more, with what is missing: the node must then stop for good, and hears of it by
+    /// [`broken`](Self::broken). And if it was never said by this node; then nothing is to be done.
     pub(crate) fn check(
         &self,
         leader: NodeId,
         acknowledged: Option<Acknowledged>,
     ) -> Result<(), String> {
-        let Some(Acknowledged { term, index }) = acknowledged else { return Ok(()) };
+        let Some(Acknowledged { term, index, seal }) = acknowledged else { return Ok(()) };
         if !self.are_known() {
             // It was begun anew, and has promised nothing yet.
             return Ok(());
@@ -87,8 +131,12 @@ impl Promises {
         if last >= index {
             return Ok(());
         }
+        if !self.sealer.knows(&self.word(term, index), seal) {
+            return Err(format!("this node has never acknowledged entry {index} in term {term}"));
+        }
         let why = format!(
-            "the log ends at entry {last} of group {}, and this node has acknowledged entry {index}",
+            "the log ends at entry {last} of group {}, and this node has acknowledged entry {index} \
+             to node {leader:?} in term {term} under its own seal",
             self.log.id()
         );
         self.broken.send_replace(Some(why.clone()));

@@ -71,7 +71,7 @@ impl Replica {
             Network::new(SHARD, id, peers.clone(), pulses, sessions.clone(), pace.clone());
         let log = wal.group(SHARD);
         let raft = super::start(id, config, log, machine, network, &pace).await.unwrap();
-        let promises = Promises::new(wal.group(SHARD), handle.clone(), 0);
+        let promises = Promises::new(wal.group(SHARD), handle.clone(), 0, b"secret");
         let machine = handle;
         let _directory = directory;
         Self { raft, machine, promises, engine, peers, sessions, pace, id, _directory }

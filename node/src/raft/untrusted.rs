@@ -6,8 +6,10 @@ use bytes::Bytes;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::Acknowledged;
+use dkv_wire::seal::Seal;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, EntryPayload, Membership};
 use serde::Serialize;
@@ -70,7 +72,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
     let heartbeat = |age| Call::Heartbeat {
         append: Bytes::from(encode_append(&append(Vec::new())).concat()),
         quorum_age_ms: age,
-        acknowledged: age.map(|index| Acknowledged { term: Term(3), index }),
+        acknowledged: age.map(|index| Acknowledged { term: Term(3), index, seal: Seal([9; 16]) }),
         rests: age.is_some(),
     };
     let request = || VoteRequest::new(vote, Some(log_id(2, 6)));
@@ -87,7 +89,8 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         (3, encode(&CallResult::Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success)))),
         (3, encode(&CallResult::Ok(CallAnswer::Vote(VoteResponse::new(vote, None, true))))),
         (3, encode(&CallResult::Err("why".into()))),
-        (4, encode(&AppendAnswer::Ok(Some(log_id(3, 9))))),
+        (4, encode(&AppendAnswer::Taken { last: Some(log_id(3, 9)), seal: Some(Seal([9; 16])) })),
+        (4, encode(&AppendAnswer::Refused(StreamAppendError::Conflict(log_id(3, 9))))),
         (6, encode(&PulseAnswer { number: 1, answers: vec![Err("why".into())] })),
         (7, encode(&SnapshotHead { vote, meta, store: Bytes::from_static(b"store") })),
         (8, encode(&SnapshotFrame::Rows(Bytes::from_static(b"rows")))),

@@ -14,15 +14,17 @@
 //! send(answer);
 //! ```
 //!
-//! Three rules, each with tests of its own:
+//! Four rules, each with tests of its own:
 //! - The right to bootstrap is granted once in the life of a network, to one node id.
 //! - The confirmed term never goes back, and one term has one coordinator.
 //! - Who is on the deny list stays there.
+//! - What is said of the network is believed of the control group's voters only (see [`control`]).
 //!
 //! Deliberately missing: sockets, files, clocks and random numbers (times and fresh ids come in as
 //! arguments), and any influence on the network. The Raft logs are the law; this is a directory
 //! that can be late.
 
+mod control;
 mod nodes;
 mod tokens;
 
@@ -42,6 +44,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::limits::{DOWN_AFTER_MS, SUSPECT_AFTER_MS};
+use control::Said;
 use nodes::NodeRecord;
 use tokens::TokenRecord;
 
@@ -79,6 +82,14 @@ pub struct Registry {
     denied: BTreeSet<HolderId>,
     tokens: BTreeMap<Uuid, TokenRecord>,
     view: Option<NetworkView>,
+    /// The voters of the control group, whose reports are taken, and the entry that names them.
+    #[serde(default)]
+    voters: BTreeSet<NodeId>,
+    #[serde(default)]
+    voters_index: u64,
+    /// What the nodes say of the control group.
+    #[serde(skip)]
+    said: BTreeMap<NodeId, Said>,
     /// What the configuration says; not in the books.
     #[serde(skip)]
     settings: Settings,
@@ -101,6 +112,9 @@ impl Registry {
             denied: BTreeSet::new(),
             tokens: BTreeMap::new(),
             view: None,
+            voters: BTreeSet::new(),
+            voters_index: 0,
+            said: BTreeMap::new(),
             settings,
             started_ms: now_ms,
             reported_ms: None,
@@ -112,6 +126,7 @@ impl Registry {
         self.settings = settings;
         self.started_ms = now_ms;
         self.reported_ms = None;
+        self.said.clear();
     }
 
     /// The network.
@@ -144,8 +159,8 @@ impl Registry {
     /// Takes a report of a node that says it is the coordinator.
     ///
     /// # Errors
-    /// `Denied` for a removed node, `Invalid` for a report that contradicts itself, its sender or
-    /// the limits. Then nothing has changed.
+    /// `Denied` for a removed node and for one that is no voter of the control group, `Invalid` for a
+    /// report that contradicts itself, its sender or the limits. Then nothing has changed.
     pub fn handle_report(
         &mut self,
         node: NodeId,
@@ -171,6 +186,7 @@ impl Registry {
             }
         }
         self.reported_ms = Some(now_ms);
+        effects.save |= self.take_control(&report.control);
         if self.view.as_ref() != Some(&report.view) {
             effects.save = true;
             effects.deny = self.deny(&report.view.denied);
@@ -205,7 +221,7 @@ impl Registry {
         if view.nodes.iter().any(|node| node.name.len() > limits::NAME_BYTES_MAX) {
             return wrong("the report has a node with a name that is too long");
         }
-        Ok(())
+        self.check_reporter(node, report)
     }
 
     fn check_not_removed(&self, node: NodeId) -> Result<(), ServerRefusal> {

@@ -69,6 +69,7 @@ impl Registry {
         let heard_ms = now_ms;
         let record = NodeRecord { name: name.clone(), address, region, state, heard_ms, reported };
         self.nodes.insert(node, record);
+        self.take_name_from_others(node, &name);
         let admission = Admission {
             network: self.network,
             name,
@@ -76,6 +77,7 @@ impl Registry {
             settings: self.settings.clone(),
             view: self.view.clone(),
             peers: self.nodes.iter().map(|(&id, record)| (id, record.address)).collect(),
+            vouched: self.vouched(),
         };
         (Ok(admission), effects)
     }
@@ -109,15 +111,42 @@ impl Registry {
         }
         if let Some(name) = wanted {
             check_name(name)?;
-            if self.is_taken(name, node, now_ms) {
-                return Err(ServerRefusal::NameTaken(name.to_owned()));
+            if self.listed_name(node) == Some(name) || !self.is_taken(name, node, now_ms) {
+                return Ok(name.to_owned());
             }
-            return Ok(name.to_owned());
+            // A node of the directory has a name in any case: that it was given away is no reason to stop it.
+            return match self.listed_name(node) {
+                Some(listed) => Ok(listed.to_owned()),
+                None => Err(ServerRefusal::NameTaken(name.to_owned())),
+            };
         }
         match known {
+            Some(record) if self.listed_name(node) == Some(&record.name) => Ok(record.name.clone()),
             // While it was down another node may have taken its name.
             Some(record) if !self.is_taken(&record.name, node, now_ms) => Ok(record.name.clone()),
             _ => Ok(self.free_name(node)),
+        }
+    }
+
+    /// The name that a node has in the directory, by the last word of a coordinator.
+    fn listed_name(&self, node: NodeId) -> Option<&str> {
+        Some(self.view.as_ref()?.node(node)?.name.as_str())
+    }
+
+    /// Gives another name to whoever was given that of a node of the directory while it was away.
+    fn take_name_from_others(&mut self, node: NodeId, name: &str) {
+        if self.listed_name(node) != Some(name) {
+            return;
+        }
+        let is_other = |(&id, record): (&NodeId, &NodeRecord)| {
+            (id != node && record.name == name && self.listed_name(id) != Some(name)).then_some(id)
+        };
+        let others: Vec<NodeId> = self.nodes.iter().filter_map(is_other).collect();
+        for other in others {
+            let free = self.free_name(other);
+            if let Some(record) = self.nodes.get_mut(&other) {
+                record.name = free;
+            }
         }
     }
 

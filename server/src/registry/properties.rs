@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
-use dkv_wire::message::{Confirmation, CoordinatorReport};
+use dkv_wire::message::{Confirmation, ControlGroup, CoordinatorReport};
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::token::SecretHash;
 use proptest::prelude::*;
@@ -82,7 +82,10 @@ fn report(network: NetworkId, sender: u8, term: u64, members: u8, denied: u8) ->
         settings: Settings::default(),
         denied: chosen(denied).map(|number| node(number).into()).collect(),
     };
-    CoordinatorReport { term: Term(term), view }
+    // Whoever is asked may lead next.
+    let voters = (0..NODES).map(node).collect();
+    let control = ControlGroup { term: Term(term), leader: Some(node(sender)), index: 1, voters };
+    CoordinatorReport { term: Term(term), view, control }
 }
 
 /// What everybody outside has been told so far.
@@ -134,9 +137,11 @@ impl World {
             Step::Report { node: number, term, members, denied } => {
                 let (id, term) = (node(*number), Term(*term));
                 let report = report(next.network(), *number, term.0, *members, *denied);
+                let is_heard = next.reporters().contains(&id);
                 let (answer, effects) = next.handle_report(id, &report, self.now_ms);
                 match answer {
                     Ok(Confirmation::Confirmed) => {
+                        prop_assert!(is_heard, "a report of somebody who does not vote");
                         if let Some((before, by)) = told.confirmed {
                             prop_assert!(before <= term, "back from {before} to {term}");
                             prop_assert!(before < term || by == id, "two coordinators in {term}");
@@ -149,7 +154,7 @@ impl World {
                     Ok(Confirmation::Outdated { confirmed }) => {
                         prop_assert_eq!(Some(confirmed), told.confirmed.map(|(term, _)| term));
                     }
-                    Err(_) => prop_assert!(told.denied.contains(&id.into())),
+                    Err(_) => prop_assert!(told.denied.contains(&id.into()) || !is_heard),
                 }
                 effects
             }

@@ -9,6 +9,9 @@
 //! restart                                      goes through the books, as a killed server does
 //! register NODE ADDRESS [name=NAME] [region=REGION]
 //! report NODE TERM [NODE:NAME:PORT:STATE[:REGION] …] [denied=LETTERS] [of=NODE] [view-term=TERM] [foreign]
+//!        [voters=LETTERS] [index=INDEX]        its voters are the nodes in it unless named
+//! say NODE VOTERS INDEX                        what a node that registers knows of the control group
+//! trust NODE                                   the operator's word
 //! status
 //! token TOKEN ROLE [life=S] [uses=N]
 //! join TOKEN HOLDER [secret=TOKEN]
@@ -16,11 +19,12 @@
 //! tokens
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
-use dkv_wire::message::{Confirmation, CoordinatorReport};
+use dkv_wire::message::{Confirmation, ControlGroup, CoordinatorReport};
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::region::Region;
 use dkv_wire::token::SecretHash;
@@ -52,6 +56,11 @@ fn reports() {
 #[test]
 fn removal() {
     check("removal");
+}
+
+#[test]
+fn control() {
+    check("control");
 }
 
 #[test]
@@ -126,6 +135,15 @@ impl Script {
                 self.register(words[1], words[2], option("name"), region);
             }
             "report" => self.report(&words, &option),
+            "say" => {
+                let voters = ids(words[2]).into_iter().collect();
+                let (term, index) = (Term(9), words[3].parse().unwrap());
+                let control = ControlGroup { term, leader: None, index, voters };
+                let node = NodeId(letter(words[1]));
+                let effects = self.registry.handle_control(node, &control, self.now_ms);
+                self.print(Ok::<_, String>("heard".to_owned()), effects);
+            }
+            "trust" => self.registry.trust(NodeId(letter(words[1]))),
             "status" => self.status(),
             "token" => {
                 let (answer, effects) = self.registry.handle_create_token(
@@ -211,7 +229,13 @@ impl Script {
             settings: Settings::default(),
             denied: denied.map(|id| HolderId(letter(&id.to_string()))).collect(),
         };
-        let report = CoordinatorReport { term: Term(term), view };
+        let named = option("voters").map(ids);
+        let listed = || view.nodes.iter().map(|info| info.id).chain([node]).collect();
+        let voters: BTreeSet<NodeId> = named.unwrap_or_else(listed);
+        let voters = voters.into_iter().collect();
+        let index = option("index").map_or(1, |index| index.parse().unwrap());
+        let control = ControlGroup { term: Term(term), leader: Some(node), index, voters };
+        let report = CoordinatorReport { term: Term(term), view, control };
         let (answer, effects) = self.registry.handle_report(node, &report, self.now_ms);
         let answer = answer.map(|confirmation| match confirmation {
             Confirmation::Confirmed => "confirmed".to_owned(),
@@ -263,6 +287,11 @@ impl Script {
 /// The id that a letter stands for.
 fn letter(name: &str) -> Uuid {
     Uuid::from_u128(u128::from(name.as_bytes()[0]))
+}
+
+/// The nodes that some letters stand for.
+fn ids(letters: &str) -> BTreeSet<NodeId> {
+    letters.chars().map(|name| NodeId(letter(&name.to_string()))).collect()
 }
 
 fn letter_of(id: Uuid) -> char {

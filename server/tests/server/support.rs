@@ -12,7 +12,8 @@ use dkv_wire::identity::Role;
 use dkv_wire::join::join;
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{
-    Admission, Confirmation, CoordinatorReport, ServerAnswer, ServerRefusal, ServerRequest,
+    Admission, Confirmation, ControlGroup, CoordinatorReport, ServerAnswer, ServerRefusal,
+    ServerRequest,
 };
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::quic::{ConnectError, Endpoint};
@@ -46,6 +47,7 @@ impl Place {
             data_dir: self.data_dir(),
             settings: Settings::default(),
             tokens_home: Some(self.home()),
+            trust_voter: None,
         }
     }
 
@@ -152,7 +154,11 @@ impl Peer {
             settings: Settings::default(),
             denied: denied.to_vec(),
         };
-        CoordinatorReport { term: Term(term), view }
+        let mut voters: Vec<NodeId> = nodes.iter().map(|peer| peer.node()).collect();
+        voters.push(self.node());
+        let control =
+            ControlGroup { term: Term(term), leader: Some(self.node()), index: term, voters };
+        CoordinatorReport { term: Term(term), view, control }
     }
 }
 
@@ -161,5 +167,6 @@ pub fn register(port: u16) -> ServerRequest {
         name: None,
         address: SocketAddr::from(([127, 0, 0, 1], port)),
         region: None,
+        control: None,
     }
 }

@@ -132,6 +132,13 @@ pub enum RequestBody {
         /// Whether to tell what is going to be done besides what is under way.
         forecast: bool,
     },
+    /// From a node: whether that node is a member of a group by the log of the one that is asked.
+    Member {
+        /// Which group.
+        group: GroupId,
+        /// Which node.
+        node: NodeId,
+    },
 }
 
 /// Some of the keys of a shard, in the order of their bytes, and how much of them makes a page.
@@ -431,6 +438,8 @@ pub enum Answer {
     },
     /// To [`RequestBody::Placement`].
     Placement(Box<Placement>),
+    /// To [`RequestBody::Member`].
+    Member(bool),
 }
 
 /// Why a request came to nothing, and with which consequence.

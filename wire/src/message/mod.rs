@@ -18,14 +18,15 @@ pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
 };
 pub use server::{
-    Admission, Confirmation, CoordinatorReport, NodeReport, ServerAnswer, ServerRefusal,
-    ServerRequest, ServerStatus, TokenInfo,
+    Admission, Confirmation, ControlGroup, CoordinatorReport, NodeReport, ServerAnswer,
+    ServerRefusal, ServerRequest, ServerStatus, TokenInfo,
 };
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{GroupId, NodeId, Term};
+use crate::seal::Seal;
 
 /// The first frame of a stream to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,8 @@ pub struct Acknowledged {
     pub term: Term,
     /// The last entry.
     pub index: u64,
+    /// The voter's own seal on that, as it came with the acknowledgement.
+    pub seal: Seal,
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub enum ServerRequest {
         address: SocketAddr,
         /// The region that it is in, if it was told.
         region: Option<Region>,
+        /// The control group as its own log has it, once that names any member.
+        control: Option<ControlGroup>,
     },
     /// From the coordinator: how everything is, and that it is the coordinator.
     Report(CoordinatorReport),
@@ -59,13 +61,29 @@ pub enum ServerRequest {
     RevokeToken(Uuid),
 }
 
-/// The coordinator's word to the server. The server takes it if no later term has spoken.
+/// The control group, by the log of one of its members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlGroup {
+    /// The term that is known.
+    pub term: Term,
+    /// Who leads it, as far as is known.
+    pub leader: Option<NodeId>,
+    /// The entry in which its members are.
+    pub index: u64,
+    /// Nodes whose vote counts; of a joint configuration, those of both halves.
+    pub voters: Vec<NodeId>,
+}
+
+/// The coordinator's word to the server. The server takes it from a voter of the control group if no
+/// later term has spoken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoordinatorReport {
     /// The term it leads.
     pub term: Term,
     /// The network as the coordinator sees it.
     pub view: NetworkView,
+    /// The group that it leads: the server takes the next report from one of these voters.
+    pub control: ControlGroup,
 }
 
 /// What the server answers.
@@ -110,6 +128,9 @@ pub struct Admission {
     /// Addresses of all nodes that ever registered and were not removed, for the case that nobody
     /// has reported yet.
     pub peers: Vec<(NodeId, SocketAddr)>,
+    /// Who may speak to a node that does not know the control group yet: the coordinator and the
+    /// group's voters as the server knows them, or else the node that is to bootstrap.
+    pub vouched: Vec<NodeId>,
 }
 
 /// The server's decision on a report.

@@ -1,14 +1,14 @@
 //! A session: entries that are streamed to one member, and its acknowledgements.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::NodeId;
+use dkv_wire::id::{NodeId, Term};
 use dkv_wire::limits::FRAME_BYTES_MAX;
-use dkv_wire::message::Opening;
+use dkv_wire::message::{Acknowledged, Opening};
 use futures::stream::{BoxStream, Stream, StreamExt, unfold};
 use openraft::errors::RPCError;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
@@ -16,8 +16,8 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use super::super::codec::{AppendAnswer, encode_append};
 use super::super::ordered_watch;
 use super::super::{LogId, Types};
-use super::lost;
-use crate::peers::{Lane, Peers};
+use super::{Network, lost};
+use crate::peers::Lane;
 
 /// Time that news of a commit waits for entries to go along with.
 const COMMIT_WAIT: Duration = Duration::from_millis(5);
@@ -32,11 +32,13 @@ const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct Sessions {
     left_behind: ordered_watch::Sender<u64>,
+    /// What each member has acknowledged last, under its seal.
+    words: Arc<Mutex<BTreeMap<NodeId, Acknowledged>>>,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { left_behind: ordered_watch::Sender::new(0) }
+        Self { left_behind: ordered_watch::Sender::new(0), words: Arc::default() }
     }
 }
 
@@ -45,6 +47,21 @@ impl Sessions {
     /// asked to be purged.
     pub(crate) fn leave_behind(&self, index: u64) {
         self.left_behind.set(index);
+    }
+
+    /// Keeps what a member has acknowledged.
+    fn keep_word(&self, member: NodeId, word: Acknowledged) {
+        lock(&self.words).insert(member, word);
+    }
+
+    /// What a member has acknowledged in that term, if anything.
+    pub(super) fn word(&self, member: NodeId, term: Term) -> Option<Acknowledged> {
+        lock(&self.words).get(&member).copied().filter(|word| word.term == term)
+    }
+
+    /// Forgets what was acknowledged by those that are no members.
+    pub(super) fn forget_others(&self, members: &BTreeSet<NodeId>) {
+        lock(&self.words).retain(|member, _| members.contains(member));
     }
 
     /// Changes when members are left behind from now on.
@@ -57,7 +74,7 @@ impl Sessions {
 pub(super) struct Session<'a> {
     pub(super) opening: Opening,
     pub(super) sessions: &'a Sessions,
-    pub(super) peers: Peers,
+    pub(super) network: &'a Network,
     pub(super) target: NodeId,
 }
 
@@ -72,7 +89,7 @@ impl Session<'_> {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
     {
-        let sent = Arc::new(AtomicU64::new(0));
+        let sent = Arc::new(Mutex::new(Sent::default()));
         let writing = write_requests(send, self.opening, input, Arc::clone(&sent));
         let answers = Answers {
             reader: FrameReader::new(receive, FRAME_BYTES_MAX),
@@ -82,7 +99,7 @@ impl Session<'_> {
             owed: 0,
             acknowledged: 0,
             left_behind: self.sessions.left_behind(),
-            peers: self.peers,
+            network: self.network.clone(),
             target: self.target,
         };
         unfold(Some(answers), Answers::step).boxed()
@@ -94,7 +111,7 @@ async fn write_requests<S>(
     send: quinn::SendStream,
     opening: Opening,
     input: S,
-    sent: Arc<AtomicU64>,
+    sent: Arc<Mutex<Sent>>,
 ) -> std::io::Result<()>
 where
     S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin,
@@ -109,7 +126,8 @@ where
             request = replaced(request, &mut input, last_sent).await;
         }
         last_sent = request.entries.last().map_or(request.prev_log_id, |entry| Some(entry.log_id));
-        sent.fetch_add(1, Ordering::Relaxed);
+        let term = Term(request.vote.leader_id.term);
+        lock(&sent).push(Asked { term, from: request.prev_log_id, to: last_sent });
         writer.send_parts(encode_append(&request)).await?;
     }
     writer.into_inner().finish().map_err(std::io::Error::other)
@@ -142,12 +160,37 @@ where
     request
 }
 
+/// Requests that were sent and are not answered.
+#[derive(Default)]
+struct Sent {
+    count: u64,
+    /// Of each what it follows on and where it ends, in their order.
+    unanswered: VecDeque<Asked>,
+}
+
+/// What a request was.
+struct Asked {
+    term: Term,
+    from: Option<LogId>,
+    to: Option<LogId>,
+}
+
+impl Sent {
+    fn push(&mut self, asked: Asked) {
+        self.count += 1;
+        self.unanswered.push_back(asked);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The acknowledgements of one session, in the order of its requests.
 struct Answers {
     reader: FrameReader<quinn::RecvStream>,
     _writer: AbortOnDrop,
-    /// Requests that were sent.
-    sent: Arc<AtomicU64>,
+    sent: Arc<Mutex<Sent>>,
     /// Requests that were acknowledged.
     answered: u64,
     /// Requests that had been sent when an acknowledgement last took long.
@@ -156,7 +199,7 @@ struct Answers {
     acknowledged: u64,
     /// Members that lack this index are not waited for.
     left_behind: ordered_watch::Receiver<u64>,
-    peers: Peers,
+    network: Network,
     target: NodeId,
 }
 
@@ -184,7 +227,7 @@ impl Answers {
                 Err(_) if answers.owed > answers.answered => {
                     return Some((Err(lost("no acknowledgement in time")), None));
                 }
-                Err(_) => answers.owed = answers.sent.load(Ordering::Relaxed),
+                Err(_) => answers.owed = lock(&answers.sent).count,
             }
         };
         answers.answered += 1;
@@ -192,19 +235,50 @@ impl Answers {
             Ok(Some(frame)) => frame,
             Ok(None) => return None,
             Err(error) => {
-                answers.peers.failed(answers.target, Lane::Bulk);
+                answers.network.peers.failed(answers.target, Lane::Bulk);
                 return Some((Err(lost(error)), None));
             }
         };
-        answers.peers.answered(answers.target, Lane::Bulk);
-        match decode::<AppendAnswer>(&frame) {
-            Ok(Ok(acknowledged)) => {
-                answers.acknowledged = acknowledged.map_or(0, |acknowledged| acknowledged.index);
-                Some((Ok(Ok(acknowledged)), Some(answers)))
-            }
-            // After a conflict or a higher vote nothing that is queued can succeed.
-            Ok(Err(refused)) => Some((Ok(Err(refused)), None)),
+        answers.network.peers.answered(answers.target, Lane::Bulk);
+        match decode::<AppendAnswer>(&frame).map_err(|error| error.to_string()) {
+            Ok(answer) => match answers.judge(answer) {
+                Ok(Ok(acknowledged)) => Some((Ok(Ok(acknowledged)), Some(answers))),
+                // After a conflict or a higher vote nothing that is queued can succeed.
+                Ok(Err(refused)) => Some((Ok(Err(refused)), None)),
+                Err(why) => {
+                    answers.network.refuse(answers.target, &why);
+                    Some((Err(lost(why)), None))
+                }
+            },
             Err(error) => Some((Err(lost(error)), None)),
+        }
+    }
+
+    /// What openraft is told of an answer.
+    ///
+    /// # Errors
+    /// If it cannot be one to what was sent.
+    fn judge(&mut self, answer: AppendAnswer) -> Result<StreamAppendResult<Types>, String> {
+        let asked = lock(&self.sent).unanswered.pop_front();
+        let Asked { term, from, to } = asked.ok_or("an answer to nothing that was sent")?;
+        match answer {
+            AppendAnswer::Taken { last, seal } if last == to => {
+                self.acknowledged = last.map_or(0, |last| last.index);
+                if let Some(seal) = seal {
+                    let index = self.acknowledged;
+                    let word = Acknowledged { term, index, seal };
+                    self.network.sessions.keep_word(self.target, word);
+                }
+                Ok(Ok(last))
+            }
+            AppendAnswer::Taken { last, .. } => {
+                let name = |at: Option<LogId>| at.map_or("nothing".to_owned(), |at| at.to_string());
+                Err(format!("entries up to {} are acknowledged as {}", name(to), name(last)))
+            }
+            AppendAnswer::Refused(refused) => {
+                self.network.known().refusal(&refused, from.as_ref())?;
+                Ok(Err(refused))
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ async fn slow_stream(
             tokio::time::sleep(PAUSE).await;
         }
         let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
-        let answer: AppendAnswer = Ok(last);
+        let answer = AppendAnswer::Taken { last, seal: None };
         writer.push_bytes(&encode(&answer));
         if writer.flush().await.is_err() {
             return;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_wire::codec::encode;
 
+use super::super::codec::log_id;
 use super::super::rig::{Replica, SHARD};
 use super::*;
 use crate::disk::MemoryDisk;
@@ -18,23 +19,55 @@ async fn log(leader: NodeId) -> (Replica, Promises, GroupLog) {
     log.save_vote(vote, Box::new(|_| ())).unwrap();
     let entries = (0..=10).map(|index| (index, Bytes::from_static(b"entry"))).collect();
     log.append(entries, Box::new(|_| ())).unwrap();
-    let promises = Promises::new(log.clone(), replica.machine.clone(), 0);
+    let promises = Promises::new(log.clone(), replica.machine.clone(), 0, SECRET);
     (replica, promises, log)
+}
+
+const SECRET: &[u8] = b"the secret of this node";
+
+/// What a leader tells that was given it.
+fn acknowledged(promises: &Promises, term: u64, index: u64) -> Acknowledged {
+    let (term, last) = (Term(term), Some(log_id(term, index)));
+    Acknowledged { term, index, seal: promises.seal(term, last).unwrap() }
+}
+
+/// Whoever has a node's certificate can say it; only this node can have said it.
+#[tokio::test]
+async fn a_promise_that_was_never_made_is_not_broken() {
+    let leader = NodeId::random();
+    let (replica, promises, log) = log(leader).await;
+    let other = Promises::new(log, replica.machine.clone(), 0, b"another node's secret");
+    let of_other = acknowledged(&other, 5, 11).seal;
+    let lies = [
+        Acknowledged { term: Term(u64::MAX), index: u64::MAX, seal: Seal([0; 16]) },
+        Acknowledged { term: Term(5), index: 11, seal: of_other },
+        // Its own seal, on less.
+        Acknowledged { index: 11, ..acknowledged(&promises, 5, 10) },
+        Acknowledged { term: Term(6), ..acknowledged(&promises, 5, 11) },
+    ];
+    for lie in lies {
+        let why = promises.check(leader, Some(lie)).unwrap_err();
+        assert!(why.starts_with("this node has never acknowledged"), "{why}");
+    }
+    assert!(tokio::time::timeout(Duration::ZERO, promises.broken()).await.is_err());
+    // After a restart it knows its word again.
+    let again = Promises::new(promises.log().clone(), replica.machine.clone(), 0, SECRET);
+    assert!(again.check(leader, Some(acknowledged(&promises, 5, 11))).is_err());
+    assert!(again.broken().await.contains("under its own seal"));
 }
 
 #[tokio::test]
 async fn less_than_was_acknowledged_is_a_broken_promise() {
     let leader = NodeId::random();
     let (_replica, promises, log) = log(leader).await;
-    let check = |term, index| {
-        promises.check(leader, Some(Acknowledged { term: Term(term), index })).is_ok()
-    };
+    let check =
+        |term, index| promises.check(leader, Some(acknowledged(&promises, term, index))).is_ok();
     assert!(promises.check(leader, None).is_ok());
     assert!(check(5, 10) && check(5, 3));
     // The leader of an earlier term: what came after it may have been dropped.
     assert!(check(4, 11));
     // Somebody who does not lead that term.
-    let other = Some(Acknowledged { term: Term(5), index: 11 });
+    let other = Some(acknowledged(&promises, 5, 11));
     assert!(promises.check(NodeId::random(), other).is_ok());
     assert!(tokio::time::timeout(Duration::ZERO, promises.broken()).await.is_err());
 
@@ -52,28 +85,27 @@ async fn less_than_was_acknowledged_is_a_broken_promise() {
 async fn a_replica_in_the_place_of_another_has_a_say_once_it_knows_as_much() {
     let leader = NodeId::random();
     let (replica, _, log) = log(leader).await;
-    let promises = |owed| Promises::new(log.clone(), replica.machine.clone(), owed);
+    let promises = |owed| Promises::new(log.clone(), replica.machine.clone(), owed, SECRET);
     assert!(promises(0).are_known() && promises(10).are_known());
     let promises = promises(12);
     // Nor is it held to what the other one acknowledged.
-    let acknowledged = Some(Acknowledged { term: Term(5), index: 12 });
+    let word = Some(acknowledged(&promises, 5, 12));
     for index in 11..=12 {
         assert!(!promises.are_known());
-        assert!(promises.check(leader, acknowledged).is_ok());
+        assert!(promises.check(leader, word).is_ok());
         log.append(vec![(index, Bytes::from_static(b"entry"))], Box::new(|_| ())).unwrap();
     }
     assert!(promises.are_known());
-    let acknowledged = Some(Acknowledged { term: Term(5), index: 13 });
-    assert!(promises.check(leader, acknowledged).is_err());
+    assert!(promises.check(leader, Some(acknowledged(&promises, 5, 13))).is_err());
 }
 
 #[tokio::test]
 async fn a_replica_that_begins_has_promised_nothing() {
     let (replica, _, _) = log(NodeId::random()).await;
     let wal = Wal::open(Arc::new(MemoryDisk::new()), WalOptions::default(), Box::new(|_| ()));
-    let promises = Promises::new(wal.unwrap().group(SHARD), replica.machine.clone(), 0);
-    let acknowledged = Some(Acknowledged { term: Term(5), index: 11 });
-    assert!(promises.check(NodeId::random(), acknowledged).is_ok());
+    let promises = Promises::new(wal.unwrap().group(SHARD), replica.machine.clone(), 0, SECRET);
+    let word = Some(acknowledged(&promises, 5, 11));
+    assert!(promises.check(NodeId::random(), word).is_ok());
 }
 
 #[tokio::test]

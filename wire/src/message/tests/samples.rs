@@ -13,6 +13,7 @@ use crate::id::{
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
 use crate::region::Region;
+use crate::seal::Seal;
 
 fn uuid(letter: char) -> Uuid {
     Uuid::from_bytes([letter as u8; 16])
@@ -36,7 +37,7 @@ fn v6() -> SocketAddr {
 
 pub(super) fn openings() -> Vec<Opening> {
     let (group, from) = (GroupId(300), node('a'));
-    let acknowledged = Acknowledged { term: Term(7), index: 1000 };
+    let acknowledged = Acknowledged { term: Term(7), index: 1000, seal: Seal([7; 16]) };
     vec![
         Opening::Requests,
         Opening::RaftCalls { group, from },
@@ -103,6 +104,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         RequestBody::Drain { node: node('a'), on: true },
         RequestBody::Rebalance,
         RequestBody::Placement { forecast: true },
+        RequestBody::Member { group: GroupId(0), node: node('a') },
     ]
 }
 
@@ -290,6 +292,7 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Done,
         Answer::Departed { index: 99, term: Term(5) },
         Answer::Placement(Box::new(placement())),
+        Answer::Member(true),
     ]
 }
 
@@ -323,14 +326,28 @@ pub(super) fn roles() -> Vec<Role> {
     vec![Role::Server, Role::Node, Role::Client, Role::Admin]
 }
 
+fn control() -> ControlGroup {
+    let voters = vec![node('a'), node('b')];
+    ControlGroup { term: Term(4), leader: Some(node('a')), index: 300, voters }
+}
+
 pub(super) fn server_requests() -> Vec<ServerRequest> {
     let create = |(role, life_s)| ServerRequest::CreateToken { role, life_s, uses: Some(3) };
     let mut requests = vec![
         ServerRequest::Lookup,
         ServerRequest::Status,
-        ServerRequest::Register { name: Some("a".into()), address: v4(), region: Some(region()) },
-        ServerRequest::Register { name: None, address: v6(), region: None },
-        ServerRequest::Report(CoordinatorReport { term: Term(4), view: view() }),
+        ServerRequest::Register {
+            name: Some("a".into()),
+            address: v4(),
+            region: Some(region()),
+            control: Some(control()),
+        },
+        ServerRequest::Register { name: None, address: v6(), region: None, control: None },
+        ServerRequest::Report(CoordinatorReport {
+            term: Term(4),
+            view: view(),
+            control: control(),
+        }),
         ServerRequest::Renew { public_key: Bytes::from("key") },
         ServerRequest::CreateBearer { rights: Rights::Read, life_s: Some(3600) },
         ServerRequest::CreateBearer { rights: Rights::Write, life_s: None },
@@ -382,6 +399,7 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
         settings: Settings::default(),
         view: None,
         peers: vec![(node('b'), v6())],
+        vouched: vec![node('a')],
     };
     let token = TokenInfo {
         id: uuid('t'),
