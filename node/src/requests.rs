@@ -94,6 +94,14 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
     if let Err(refusal) = allowed(peer, &request.body) {
         return reply.refuse(refusal);
     }
+    if let Some(stranger) =
+        peer.as_node().filter(|id| needs_listing(&request.body) && !node.is_listed(*id))
+    {
+        // A node that has just come may not be in the directory here yet: it, or who sent it, asks again.
+        let why = "a node that the directory does not name is not served";
+        node.peers().refusals().note(stranger, why);
+        return reply.refuse(Refusal::Unavailable(why.into()));
+    }
     if request.forward && is_deposited(&request.body) {
         // It would arrive in this node's name.
         return reply.refuse(Refusal::Denied("what is in an outbox is not passed on".into()));
@@ -194,10 +202,6 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         }
         RequestBody::Measures(measures) => {
             let Some(id) = peer.as_node() else { return };
-            if !node.is_listed(id) {
-                let why = Refusal::Denied("the directory does not name this node".into());
-                return reply.refuse(why);
-            }
             if let Err(why) = node.hear(id, *measures) {
                 node.peers().refusals().note(id, &why);
                 return reply.refuse(Refusal::Invalid(why));
@@ -264,6 +268,19 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
             "this needs the certificate of a {needed}, and yours is a {role}'s"
         )))
     }
+}
+
+/// Whether a node has to be in the directory to ask this. The certificate of one that is not says only that
+/// it may ask to be taken in.
+fn needs_listing(body: &RequestBody) -> bool {
+    !matches!(
+        body,
+        RequestBody::View
+            | RequestBody::Status
+            | RequestBody::Announce { .. }
+            | RequestBody::Placement { .. }
+            | RequestBody::Member { .. }
+    )
 }
 
 fn shard_here(node: &Node, shard: GroupId) -> Option<Arc<Group>> {

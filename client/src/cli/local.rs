@@ -182,6 +182,9 @@ pub(crate) enum Fault {
     RestartAll,
     /// Nodes are added, and the first ones removed for good
     Churn,
+    /// Somebody with a stolen node token attacks every node and the server, as a leader, as a candidate and as
+    /// the coordinator, and waits for clients that are misled
+    Intruder,
     /// Nothing is done: you do it, to a network that you name
     ByHand,
     /// All that can be done to a network of its own, one after the other

@@ -17,6 +17,8 @@
 
 mod faults;
 
+mod intruder;
+
 mod outcome;
 
 mod outfit;

@@ -4,7 +4,8 @@ use dkv_api::{Condition, GroupId, NodeId, Role};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::message::{
-    Answer, CoordinatorReport, Refusal, RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
+    Answer, ControlGroup, CoordinatorReport, Refusal, RequestBody, ServerAnswer, ServerRefusal,
+    ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
@@ -78,9 +79,11 @@ async fn nobody_does_what_its_role_does_not_allow() {
     let holder = client.credentials.identity.holder;
 
     let to_server = client.to_server(&network).await.unwrap();
-    let report = CoordinatorReport { term: view.term, view: view.clone() };
+    let leader = view.coordinator;
+    let control = ControlGroup { term: view.term, leader, index: 1, voters: vec![id] };
+    let report = CoordinatorReport { term: view.term, view: view.clone(), control };
     for request in [
-        ServerRequest::Register { name: None, address: node_address, region: None },
+        ServerRequest::Register { name: None, address: node_address, region: None, control: None },
         ServerRequest::Report(report.clone()),
         ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: None },
         ServerRequest::ListTokens,

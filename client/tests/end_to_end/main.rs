@@ -24,6 +24,8 @@ mod placement;
 
 mod intruders;
 
+mod thieves;
+
 mod directories;
 
 mod failover;

@@ -1,7 +1,9 @@
 //! Processes that end and start again: all at once, the server alone, and nodes without it.
 
 use dkv_wire::certificate::Credentials;
-use dkv_wire::message::{Confirmation, CoordinatorReport, ServerAnswer, ServerRequest};
+use dkv_wire::message::{
+    Confirmation, ControlGroup, CoordinatorReport, ServerAnswer, ServerRequest,
+};
 
 use crate::harness::direct::{Direct, ask_server};
 use crate::harness::{Load, Network, eventually};
@@ -85,7 +87,10 @@ async fn a_network_goes_on_without_its_server() {
     let credentials = Credentials::load(&old.dir.join("credentials")).unwrap().unwrap();
     let connection = Direct::with(credentials).to_server(&network).await.unwrap();
     (old_view.term, old_view.coordinator) = (before.1, Some(old.id()));
-    let report = CoordinatorReport { term: old_view.term, view: old_view };
+    let voters = old_view.nodes.iter().map(|node| node.id).collect();
+    let control =
+        ControlGroup { term: old_view.term, leader: old_view.coordinator, index: 1, voters };
+    let report = CoordinatorReport { term: old_view.term, view: old_view, control };
     let answer = ask_server(&connection, &ServerRequest::Report(report)).await;
     let outdated = matches!(
         answer,

@@ -227,7 +227,7 @@ impl<W> Router<W> {
             .peers
             .iter()
             .take(timing::WARM_MAX)
-            .filter(|(_, peer)| peer.up.is_none() && peer.generation == 0)
+            .filter(|(_, peer)| peer.is_member && peer.up.is_none() && peer.generation == 0)
             .map(|(&node, _)| node)
             .collect();
         for node in cold {

@@ -1,11 +1,11 @@
-//! Frames of Raft, read and written again, whatever they are. Nothing happens to any group.
+//! Frames of Raft, read and written again, whatever they are, and forged ones. Nothing happens to any group.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::id::{GroupId, NodeId, Term};
-use dkv_wire::message::Acknowledged;
+use dkv_wire::message::{Acknowledged, Opening};
 use dkv_wire::seal::Seal;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest,
@@ -103,4 +103,84 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
     let calls = calls.into_iter().map(|call| (GroupId(1), call)).collect();
     samples.push((5, encode(&Pulse { number: 1, calls })));
     samples
+}
+
+/// A stream that somebody opens to a node who has a node's certificate, and what is sent on it.
+pub struct Forged {
+    /// What the stream is for.
+    pub opening: Opening,
+    /// The frames after that.
+    pub frames: Vec<Bytes>,
+}
+
+/// What a thief of a node's certificate would say of a group in its own name, as its leader or a candidate of
+/// that term: everything that there is to say, so as to depose, to overwrite, and to be taken for proof that
+/// the receiver is damaged.
+pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<Forged> {
+    let vote = Vote::new_committed(term, from);
+    let far = Some(log_id(term, u64::MAX));
+    let acknowledged =
+        Some(Acknowledged { term: Term(u64::MAX), index: u64::MAX, seal: Seal([0; 16]) });
+    let blank = |index| Entry { log_id: log_id(term, index), payload: EntryPayload::Blank };
+    let rubbish = Entry {
+        log_id: log_id(term, 0),
+        payload: EntryPayload::Normal(Proposal(Bytes::from_static(b"rubbish"))),
+    };
+    let me = Membership::new(vec![[from].into()], BTreeMap::from([(from, EmptyNode {})]));
+    let takeover = Entry {
+        log_id: log_id(term, 0),
+        payload: EntryPayload::Membership(me.clone().unwrap_or_default()),
+    };
+    let append = |prev_log_id, leader_commit, entries| {
+        let request = AppendEntriesRequest { vote, prev_log_id, leader_commit, entries };
+        Bytes::from(encode_append(&request).concat())
+    };
+    let heartbeat = |leader_commit, acknowledged| Call::Heartbeat {
+        append: append(None, leader_commit, Vec::new()),
+        quorum_age_ms: Some(0),
+        acknowledged,
+        rests: true,
+    };
+    let calls = || {
+        vec![
+            heartbeat(None, None),
+            heartbeat(far, None),
+            heartbeat(None, acknowledged),
+            Call::PreVote(VoteRequest::new(Vote::new(term, from), far)),
+            Call::Vote(VoteRequest::new(Vote::new(term, from), Some(log_id(term, 1 << 30)))),
+            Call::Transfer(TransferLeaderRequest::new(vote, from, None)),
+            Call::Transfer(TransferLeaderRequest::new(vote, to, None)),
+            Call::Follow { vote, acknowledged },
+        ]
+    };
+    let meta = SnapshotMeta {
+        last_log_id: Some(log_id(term, 1 << 30)),
+        last_membership: StoredMembership::new(Some(log_id(term, 1)), me.unwrap_or_default()),
+    };
+    let snapshot = [
+        encode(&SnapshotHead { vote, meta, store: Bytes::from_static(b"store") }),
+        encode(&SnapshotFrame::Rows(Bytes::from_static(b"rows"))),
+        encode(&SnapshotFrame::End),
+    ];
+    let stream = |acknowledged, frame| Forged {
+        opening: Opening::RaftAppend { group, from, acknowledged },
+        frames: vec![frame],
+    };
+    let pulse = Pulse { number: 1, calls: calls().into_iter().map(|it| (group, it)).collect() };
+    let mut forged = vec![
+        Forged { opening: Opening::RaftPulse { from }, frames: vec![encode(&pulse)] },
+        Forged { opening: Opening::RaftSnapshot { group, from }, frames: snapshot.into() },
+        stream(acknowledged, append(None, None, Vec::new())),
+        stream(None, append(None, far, vec![takeover])),
+        stream(None, append(None, far, vec![rubbish])),
+        stream(None, append(far, far, Vec::new())),
+        stream(None, append(None, None, (0..50).map(blank).collect())),
+        stream(None, Bytes::from_static(&[255; 64])),
+    ];
+    // Each on a stream of its own: the first that is refused may end it.
+    forged.extend(calls().into_iter().map(|call| Forged {
+        opening: Opening::RaftCalls { group, from },
+        frames: vec![encode(&call)],
+    }));
+    forged
 }

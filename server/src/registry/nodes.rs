@@ -69,7 +69,7 @@ impl Registry {
         let heard_ms = now_ms;
         let record = NodeRecord { name: name.clone(), address, region, state, heard_ms, reported };
         self.nodes.insert(node, record);
-        self.take_name_from_others(node, &name);
+        effects.save |= self.take_name_from_others(node, &name);
         let admission = Admission {
             network: self.network,
             name,
@@ -133,21 +133,23 @@ impl Registry {
         Some(self.view.as_ref()?.node(node)?.name.as_str())
     }
 
-    /// Gives another name to whoever was given that of a node of the directory while it was away.
-    fn take_name_from_others(&mut self, node: NodeId, name: &str) {
+    /// Gives another name to whoever was given that of a node of the directory while it was away; says whether
+    /// there was anybody.
+    fn take_name_from_others(&mut self, node: NodeId, name: &str) -> bool {
         if self.listed_name(node) != Some(name) {
-            return;
+            return false;
         }
         let is_other = |(&id, record): (&NodeId, &NodeRecord)| {
             (id != node && record.name == name && self.listed_name(id) != Some(name)).then_some(id)
         };
         let others: Vec<NodeId> = self.nodes.iter().filter_map(is_other).collect();
-        for other in others {
-            let free = self.free_name(other);
-            if let Some(record) = self.nodes.get_mut(&other) {
+        for other in &others {
+            let free = self.free_name(*other);
+            if let Some(record) = self.nodes.get_mut(other) {
                 record.name = free;
             }
         }
+        !others.is_empty()
     }
 
     /// Whether another node that may be running has the name.

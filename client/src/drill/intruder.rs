@@ -1,0 +1,333 @@
+//! An intruder: somebody who has stolen a node token and speaks the network's own protocol.
+//!
+//! The token gets it a node's certificate, as it would get one to whoever starts a node. With that it
+//! says everything that a member of a group could say, in its own name, to every node and of every
+//! group; it reports to the server as the coordinator of a later term, with all other nodes on its
+//! deny list; and it registers where it listens itself, so that clients which believe in it come to it. It
+//! must get nowhere: no term rises by it, no node stops, no client comes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dkv_api::{GroupId, NetworkView, NodeId, Role};
+use dkv_node::untrusted::forgeries;
+use dkv_wire::call::call;
+use dkv_wire::certificate::Credentials;
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::id::{Number, Stamp, Term};
+use dkv_wire::join::join;
+use dkv_wire::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+use dkv_wire::message::{
+    Answer, Command, ControlGroup, CoordinatorReport, Deposited, LedGroup, Measures, Opening,
+    Operation, Refusal, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
+};
+use dkv_wire::network::{NodeInfo, NodeState};
+use dkv_wire::quic::Endpoint;
+use dkv_wire::tls::{Admit, Expect};
+use dkv_wire::token::Token;
+use tokio::task::JoinSet;
+
+use super::stage::Stage;
+use crate::local::network::SERVER;
+use crate::screen::Screen;
+use crate::store::Store;
+
+/// Time that an answer may take.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Pause between two waves, so that the machine is not simply full.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The key that it tries to write.
+const KEY: &[u8] = b"intruder";
+
+/// Attacks for about that long.
+///
+/// # Errors
+/// What it has come by, or that it could not attack; in one line.
+pub(super) async fn attack(
+    stage: &mut Stage,
+    time: Duration,
+    screen: &mut Screen,
+) -> Result<(), String> {
+    let network = stage.network()?;
+    let server: SocketAddr =
+        network.address().parse().map_err(|error| format!("{}: {error}", network.address()))?;
+    let token = network.place.data(SERVER).join("tokens/node.token");
+    let token = std::fs::read_to_string(&token)
+        .map_err(|error| format!("cannot read {}: {error}", token.display()))?;
+    let client = network.connect(Role::Client).await?;
+    let view = client.view().await.map_err(|error| error.to_string())?;
+    let intruder = Arc::new(Intruder::join(server, token.trim(), view).await?);
+    stage.tell("somebody with a stolen node token attacks every node and the server", screen);
+    let mut attacking = JoinSet::new();
+    let attacker = Arc::clone(&intruder);
+    attacking.spawn(async move { attacker.run(time).await });
+    stage.hold(time, screen).await;
+    let tried = match attacking.join_next().await {
+        Some(Ok(tried)) => tried?,
+        _ => return Err("the attack ended before its time".into()),
+    };
+    stage.tell(&format!("the attack is over: {tried} conversations"), screen);
+    let found = intruder.judge(&client, stage).await;
+    client.close().await;
+    found
+}
+
+/// The attacker.
+struct Intruder {
+    id: NodeId,
+    name: String,
+    /// Where it attacks from, and waits for whom it has misled.
+    endpoint: Endpoint,
+    address: SocketAddr,
+    server: SocketAddr,
+    /// The network as it was before.
+    view: NetworkView,
+    /// Requests of clients that came to it.
+    captured: Arc<AtomicUsize>,
+    _serving: JoinSet<()>,
+}
+
+impl Intruder {
+    async fn join(server: SocketAddr, token: &str, view: NetworkView) -> Result<Self, String> {
+        let token: Token = token.parse().map_err(|_| "the node token is malformed".to_owned())?;
+        let joiner = Endpoint::dial_only(None).map_err(|error| error.to_string())?;
+        let credentials: Credentials =
+            join(&joiner, server, &token).await.map_err(|error| error.to_string())?;
+        let id = credentials.identity.as_node().ok_or("the token is not a node's")?;
+        let here = ([127, 0, 0, 1], 0).into();
+        let secret = credentials.secret().to_vec();
+        let endpoint = Endpoint::listen(here, credentials, Admit::Certified, &secret)
+            .map_err(|error| error.to_string())?;
+        let address = endpoint.local_address().map_err(|error| error.to_string())?;
+        let captured = Arc::new(AtomicUsize::new(0));
+        let mut serving = JoinSet::new();
+        serving.spawn(lie_in_wait(endpoint.clone(), forged_view(&view, id, address), {
+            Arc::clone(&captured)
+        }));
+        let name = "intruder".to_owned();
+        Ok(Self { id, name, endpoint, address, server, view, captured, _serving: serving })
+    }
+
+    /// Attacks until the time is over; says how many conversations it had.
+    async fn run(&self, time: Duration) -> Result<usize, String> {
+        let end = Instant::now() + time;
+        let mut tried = 0;
+        while Instant::now() < end {
+            tried += self.attack_server().await?;
+            for node in &self.view.nodes {
+                tried += self.attack_node(node).await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(tried)
+    }
+
+    /// Registers, says who votes, and reports.
+    ///
+    /// # Errors
+    /// If the server took the report.
+    async fn attack_server(&self) -> Result<usize, String> {
+        let Ok(connection) = self.endpoint.connect(self.server, Expect::Server).await else {
+            return Ok(0);
+        };
+        let mut tried = 0;
+        let known = self.view.term.0;
+        for term in [known, known + 1, known + 1000, u64::MAX] {
+            let control = ControlGroup {
+                term: Term(term),
+                leader: Some(self.id),
+                index: 1 << 30,
+                voters: vec![self.id],
+            };
+            let register = ServerRequest::Register {
+                name: Some(self.name.clone()),
+                address: self.address,
+                region: None,
+                control: Some(control.clone()),
+            };
+            let mut view = forged_view(&self.view, self.id, self.address);
+            view.term = Term(term);
+            let report =
+                ServerRequest::Report(CoordinatorReport { term: view.term, view, control });
+            for request in [register, report] {
+                tried += 1;
+                let answer: Result<ServerAnswer, _> =
+                    call(&connection, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, ANSWER).await;
+                if matches!(answer, Ok(ServerAnswer::Confirmed(_))) {
+                    return Err(format!("the server has taken its report of term {term}"));
+                }
+            }
+        }
+        Ok(tried)
+    }
+
+    /// Says all that there is to say to a node; says how much that was.
+    async fn attack_node(&self, node: &NodeInfo) -> usize {
+        let mut tried = 0;
+        let groups = self.view.shards.iter().map(|shard| shard.group);
+        let groups: Vec<GroupId> = [GroupId::CONTROL].into_iter().chain(groups).collect();
+        for group in &groups {
+            for term in [1, self.view.term.0 + 1, self.view.term.0 + 1_000_000, u64::MAX] {
+                for forged in forgeries(self.id, node.id, *group, term) {
+                    tried += 1;
+                    let sent = self.send(node.address, forged.opening, forged.frames);
+                    // What is refused may not be answered.
+                    let _ = tokio::time::timeout(ANSWER, sent).await;
+                }
+            }
+        }
+        let Ok(connection) = self.endpoint.connect(node.address, Expect::Node(node.id)).await
+        else {
+            return tried;
+        };
+        for body in self.requests(&groups) {
+            tried += 1;
+            let request = Request { id: 1, deadline_ms: 500, forward: false, body };
+            let opening = Some(&Opening::Requests);
+            let _: Result<Reply, _> =
+                call(&connection, opening, &request, FRAME_BYTES_MAX, ANSWER).await;
+        }
+        tried
+    }
+
+    /// Opens a stream, sends frames and waits for the first answer, if any.
+    async fn send(
+        &self,
+        to: SocketAddr,
+        opening: Opening,
+        frames: Vec<Bytes>,
+    ) -> Result<(), String> {
+        let connection = self.endpoint.connect(to, Expect::AnyNode).await;
+        let connection = connection.map_err(|error| error.to_string())?;
+        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let mut writer = FrameWriter::new(send);
+        writer.push(&opening);
+        for frame in frames {
+            writer.push_bytes(&frame);
+        }
+        writer.flush().await.map_err(|error| error.to_string())?;
+        let _ = FrameReader::new(receive, FRAME_BYTES_MAX).next().await;
+        Ok(())
+    }
+
+    /// What a node of the network may ask another one, and a stranger must not.
+    fn requests(&self, groups: &[GroupId]) -> Vec<RequestBody> {
+        let led = groups.iter().map(|group| LedGroup {
+            group: *group,
+            term: Term(u64::MAX),
+            voters: vec![self.id],
+            learners: Vec::new(),
+            is_joint: false,
+            bytes: 0,
+            last_index: u64::MAX,
+            members: Vec::new(),
+        });
+        let mut requests = vec![RequestBody::Measures(Box::new(Measures {
+            leads: led.collect(),
+            ..Measures::default()
+        }))];
+        let write = Deposited {
+            node: self.id,
+            number: Number(1),
+            stamp: Stamp(1 << 40),
+            key: KEY,
+            operation: Operation::Put(b"stolen"),
+        };
+        let command = dkv_wire::codec::encode(&Command::Deposited(write));
+        for shard in groups.iter().copied().filter(|group| group.is_shard()) {
+            let command = command.clone();
+            requests.extend([
+                RequestBody::HandOver { shard, to: self.id },
+                RequestBody::Departed(shard),
+                RequestBody::Committed { shard, followed: Some(Term(u64::MAX)) },
+                RequestBody::Propose { shard, everywhere: false, command },
+            ]);
+        }
+        requests.push(RequestBody::Leaving);
+        requests
+    }
+
+    /// Whether it has come by anything.
+    async fn judge(&self, client: &dkv_api::Client, stage: &Stage) -> Result<(), String> {
+        let captured = self.captured.load(Ordering::Relaxed);
+        if captured > 0 {
+            return Err(format!("{captured} requests of clients came to the intruder"));
+        }
+        if let Ok(read) = client.read(KEY).await {
+            return Err(format!(
+                "the intruder has stored {:?}",
+                String::from_utf8_lossy(&read.value)
+            ));
+        }
+        let view = client.refresh().await.map_err(|error| error.to_string())?;
+        if view.node(self.id).is_some() || view.coordinator == Some(self.id) {
+            return Err("the intruder is a node of the network".into());
+        }
+        let before: Vec<NodeId> = self.view.nodes.iter().map(|node| node.id).collect();
+        if let Some(gone) = before.iter().find(|node| view.node(**node).is_none()) {
+            return Err(format!("node {gone} is gone"));
+        }
+        for node in &self.view.nodes {
+            stage.process(&node.name).await.map_err(|error| format!("the intruder: {error}"))?;
+            stage.live(&node.name).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The network as the intruder would have it: nobody but itself.
+fn forged_view(view: &NetworkView, id: NodeId, address: SocketAddr) -> NetworkView {
+    let mut forged = view.clone();
+    forged.term = Term(view.term.0 + 1);
+    forged.coordinator = Some(id);
+    forged.denied = view.nodes.iter().map(|node| node.id.into()).collect();
+    let (name, region, state) = ("intruder".into(), None, NodeState::Live);
+    forged.nodes = vec![NodeInfo { id, name, address, region, state }];
+    for shard in &mut forged.shards {
+        shard.primary = Some(id);
+        shard.voters = vec![id];
+        shard.learners.clear();
+    }
+    forged
+}
+
+/// Answers whoever comes, so that a client which is misled stays; counts those who ask for more than a view.
+async fn lie_in_wait(endpoint: Endpoint, view: NetworkView, captured: Arc<AtomicUsize>) {
+    let mut conversations = JoinSet::new();
+    while let Some(incoming) = endpoint.quinn().accept().await {
+        let (view, captured) = (view.clone(), Arc::clone(&captured));
+        conversations.spawn(async move {
+            let Ok(connection) = incoming.await else { return };
+            while let Ok((send, receive)) = connection.accept_bi().await {
+                let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+                let mut writer = FrameWriter::new(send);
+                let opening = reader.next().await.ok().flatten();
+                if !matches!(opening.map(|it| decode::<Opening>(&it)), Some(Ok(Opening::Requests)))
+                {
+                    continue;
+                }
+                while let Ok(Some(frame)) = reader.next().await {
+                    let Ok(request) = decode::<Request>(&frame) else { break };
+                    let result = match request.body {
+                        RequestBody::View => Ok(Answer::View(Box::new(view.clone()))),
+                        RequestBody::Read { .. }
+                        | RequestBody::Scan { .. }
+                        | RequestBody::Propose { .. }
+                        | RequestBody::Deposit { .. } => {
+                            captured.fetch_add(1, Ordering::Relaxed);
+                            Ok(Answer::Done)
+                        }
+                        _ => Err(Refusal::Unavailable("busy".into())),
+                    };
+                    if writer.send(&Reply { id: request.id, result }).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,241 @@
+//! What a stolen credential of a node is good for: a token makes a node's certificate, which admits and
+//! no more; and the key of a member lets a thief say what that member could say, and nothing that
+//! cannot be.
+
+use std::time::Duration;
+
+use dkv_api::{GroupId, NodeId, Role};
+use dkv_node::untrusted::forgeries;
+use dkv_wire::certificate::Credentials;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::id::{Number, Stamp, Term};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{
+    Answer, Command, ControlGroup, CoordinatorReport, Deposited, LedGroup, Measures, Operation,
+    RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
+};
+use dkv_wire::network::{NodeInfo, NodeState};
+
+use crate::harness::direct::{Direct, ask, ask_server};
+use crate::harness::{Network, eventually};
+
+/// Time in which what is said is answered, or refused without an answer.
+const HEARD: Duration = Duration::from_millis(300);
+const KEY: &[u8] = b"stolen";
+
+/// The terms of all groups, by which an election would show.
+async fn terms(network: &Network) -> Vec<u64> {
+    let mut terms = Vec::new();
+    for index in network.running() {
+        let status = network.status_of(index).await;
+        terms.extend(status.groups.iter().map(|group| group.term.0));
+    }
+    terms
+}
+
+/// Says to every node, of every group, all that a thief could say in these terms.
+async fn forge(network: &Network, thief: &Direct, terms: &[u64], but: Option<NodeId>) {
+    let from = thief.credentials.identity.as_node().unwrap();
+    for node in network.nodes.iter().filter(|node| Some(node.id()) != but) {
+        for (group, term) in (0..=4).flat_map(|group| terms.iter().map(move |term| (group, *term)))
+        {
+            for forged in forgeries(from, node.id(), GroupId(group), term) {
+                let connection = thief.to_node(node.address()).await.unwrap();
+                let (send, receive) = connection.open_bi().await.unwrap();
+                let mut writer = FrameWriter::new(send);
+                writer.push(&forged.opening);
+                forged.frames.iter().for_each(|frame| writer.push_bytes(frame));
+                // It may be refused before it is whole.
+                let _ = writer.flush().await;
+                let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+                let _ = tokio::time::timeout(HEARD, reader.next()).await;
+            }
+        }
+    }
+}
+
+/// Makes sure that nothing has come of it: nobody has ended or is marked, and all serve.
+async fn unharmed(network: &mut Network) {
+    network.assert_alive();
+    for node in &network.nodes {
+        assert!(!node.dir.join("damaged").exists(), "a node was marked as damaged");
+    }
+    let client = network.client().await;
+    client.write("k", "after").await.unwrap();
+    assert_eq!(client.read("k").await.unwrap().value, "after");
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stolen_node_token_captures_nobody() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    client.write("k", "v").await.unwrap();
+    network.settled().await;
+    let before = terms(&network).await;
+    let view = client.refresh().await.unwrap();
+    let thief = Direct::join(&network, Role::Node).await;
+    let id = thief.credentials.identity.as_node().unwrap();
+
+    let next = view.term.0 + 1;
+    forge(&network, &thief, &[next, next + 1_000_000, u64::MAX], None).await;
+    let led = |group| LedGroup {
+        group: GroupId(group),
+        term: Term(u64::MAX),
+        voters: vec![id],
+        learners: Vec::new(),
+        is_joint: false,
+        bytes: 0,
+        last_index: u64::MAX,
+        members: Vec::new(),
+    };
+    let measures = Measures { leads: (0..=4).map(led).collect(), ..Measures::default() };
+    let write = Command::Deposited(Deposited {
+        node: id,
+        number: Number(1),
+        stamp: Stamp(1 << 40),
+        key: KEY,
+        operation: Operation::Put(b"by a thief"),
+    });
+    for node in &network.nodes {
+        let connection = thief.to_node(node.address()).await.unwrap();
+        for body in [
+            RequestBody::Measures(Box::new(measures.clone())),
+            RequestBody::HandOver { shard: GroupId(1), to: network.nodes[0].id() },
+            RequestBody::Departed(GroupId(1)),
+            RequestBody::Committed { shard: GroupId(1), followed: Some(Term(u64::MAX)) },
+            RequestBody::Leaving,
+            RequestBody::Propose {
+                shard: view.shard_of(KEY).unwrap().group,
+                everywhere: false,
+                command: dkv_wire::codec::encode(&write),
+            },
+        ] {
+            let answer = ask(&connection, body.clone()).await.unwrap();
+            assert!(answer.is_err(), "{body:?} is answered {answer:?}");
+        }
+        // It may ask whether it is a member, and is told that it is not.
+        let body = RequestBody::Member { group: GroupId::CONTROL, node: id };
+        assert_eq!(ask(&connection, body).await.unwrap(), Ok(Answer::Member(false)));
+    }
+
+    // It tells the server that it leads, that it votes, and whom to deny.
+    let server = thief.to_server(&network).await.unwrap();
+    for term in [view.term.0, next, u64::MAX] {
+        let mut forged = view.clone();
+        (forged.term, forged.coordinator) = (Term(term), Some(id));
+        forged.denied = view.nodes.iter().map(|node| node.id.into()).collect();
+        let address = thief.endpoint.local_address().unwrap();
+        let (name, region, state) = ("thief".to_owned(), None, NodeState::Live);
+        forged.nodes = vec![NodeInfo { id, name, address, region, state }];
+        let voters = vec![id];
+        let control = ControlGroup { term: Term(term), leader: Some(id), index: 1 << 30, voters };
+        let address = network.nodes[0].address();
+        let (name, said) = (Some("thief".into()), Some(control.clone()));
+        let register = ServerRequest::Register { name, address, region: None, control: said };
+        assert!(matches!(ask_server(&server, &register).await, ServerAnswer::Admitted(_)));
+        let report = CoordinatorReport { term: Term(term), view: forged, control };
+        let answer = ask_server(&server, &ServerRequest::Report(report)).await;
+        let denied = matches!(&answer, ServerAnswer::Refused(ServerRefusal::Denied(_)));
+        assert!(denied, "{answer:?}");
+    }
+
+    unharmed(&mut network).await;
+    assert_eq!(terms(&network).await, before, "there was an election");
+    assert!(client.read(KEY).await.is_err(), "the thief has written");
+    let status = client.status().await;
+    let server = status.server.unwrap();
+    assert_ne!(server.coordinator.unwrap().0, id);
+    for view in [server.view.unwrap(), client.refresh().await.unwrap()] {
+        assert!(view.denied.is_empty() && view.node(id).is_none(), "{view:?}");
+    }
+    for node in &mut network.nodes {
+        let said = node.running().said();
+        let told = said.lines().filter(|line| line.contains("refused what a node sent"));
+        let told: Vec<_> = told.filter(|line| line.contains(&id.to_string())).collect();
+        assert!(!told.is_empty(), "the thief is not named: {said}");
+        assert!(told.len() < 50, "it is named {} times", told.len());
+    }
+
+    // And all come back as they were.
+    for index in network.running() {
+        network.kill_node(index);
+    }
+    for index in 0..3 {
+        network.start_node(index).await;
+    }
+    network.settled().await;
+    network.same_state().await;
+    unharmed(&mut network).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_a_member_stops_nobody_and_ends_no_elections() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    client.write("k", "v").await.unwrap();
+    network.settled().await;
+    let stolen = (network.coordinator().await + 1) % 3;
+    let id = network.nodes[stolen].id();
+    let credentials = Credentials::load(&network.nodes[stolen].dir.join("credentials"));
+    let thief = Direct::with(credentials.unwrap().unwrap());
+    network.kill_node(stolen);
+
+    // What it was never, and what nobody can be.
+    forge(&network, &thief, &[u64::MAX, u64::MAX - 1, 1 << 62, 1 << 40], Some(id)).await;
+    unharmed(&mut network).await;
+    let most = terms(&network).await.into_iter().max().unwrap();
+    assert!(most < 1000, "a term has leapt to {most}");
+
+    // There are elections yet.
+    network.start_node(stolen).await;
+    network.settled().await;
+    let coordinator = network.coordinator().await;
+    network.kill_node(coordinator);
+    client.write("k", "by another").await.unwrap();
+    network.start_node(coordinator).await;
+    network.settled().await;
+    network.same_state().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_name_was_given_away_goes_on_under_it() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    let index = (network.coordinator().await + 1) % 3;
+    let id = network.nodes[index].id();
+    let view = client.refresh().await.unwrap();
+    let name = view.node(id).unwrap().name.clone();
+    network.kill_node(index);
+    let record = async || {
+        let server = client.status().await.server?;
+        let record = server.nodes.into_iter().find(|node| node.id == id);
+        record.ok_or_else(|| "it is not in the books".to_owned())
+    };
+    eventually("it is not down", async || match record().await? {
+        record if record.state == NodeState::Down => Ok(()),
+        record => Err(format!("{record:?}")),
+    })
+    .await;
+
+    let other = Direct::join(&network, Role::Node).await;
+    let server = other.to_server(&network).await.unwrap();
+    let (wanted, address) = (Some(name.clone()), network.nodes[index].address());
+    let register = ServerRequest::Register { name: wanted, address, region: None, control: None };
+    match ask_server(&server, &register).await {
+        ServerAnswer::Admitted(admission) => assert_eq!(admission.name, name),
+        answer => panic!("{answer:?}"),
+    }
+
+    network.start_node(index).await;
+    network.settled().await;
+    eventually("it does not have its name", async || match record().await? {
+        record if record.name == name && record.state == NodeState::Live => Ok(()),
+        record => Err(format!("{record:?}")),
+    })
+    .await;
+    let said = ask_server(&server, &register).await;
+    let taken = matches!(said, ServerAnswer::Refused(ServerRefusal::NameTaken(_)));
+    assert!(taken, "{said:?}");
+    network.assert_alive();
+}
