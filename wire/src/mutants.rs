@@ -24,13 +24,11 @@ pub enum Mutant {
     SkipInScan,
     /// A replica does not know of one that was deleted in its place.
     ForgetFormer,
-    /// A replica takes what somebody sends who is no member of its group.
-    StrangersSpeak,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -40,7 +38,6 @@ impl Mutant {
         Self::LastArrivalWins,
         Self::SkipInScan,
         Self::ForgetFormer,
-        Self::StrangersSpeak,
     ];
 }
 
