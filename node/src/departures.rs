@@ -97,7 +97,7 @@ async fn departed(
 fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
     let last = group.machine().applied_index().max(group.configured().index);
     let can_be = term.may_follow(Some(group.term()))
-        && index >= group.machine().members().0
+        && index >= group.machine().voters().0
         && index <= last.saturating_add(limits::ENTRIES_AHEAD_MAX);
     match can_be {
         true => Ok(()),

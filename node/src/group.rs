@@ -302,6 +302,12 @@ impl Group {
         voters
     }
 
+    /// Whether a node is a member by that configuration, or by the last one that is applied.
+    pub(crate) fn has_member(&self, node: NodeId) -> bool {
+        let newest = self.metrics().borrow().membership_config.get_node(&node).is_some();
+        newest || self.machine().has_member(node)
+    }
+
     /// Its members by the newest configuration that is known here.
     pub(crate) fn configured(&self) -> Configured {
         raft::configured(&self.metrics().borrow())

@@ -17,7 +17,6 @@ use dkv_wire::quic::Close;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use crate::hearing::Hearing;
 use crate::node::Node;
 use crate::raft::{self, Speaker};
 use crate::requests;
@@ -124,9 +123,7 @@ async fn serve_stream(
 
 /// A node that sends, and what it may.
 fn speaker(node: &Arc<Node>, from: NodeId) -> Speaker {
-    let (known, looking) = (node.may_speak(GroupId::CONTROL, from), Arc::clone(node));
-    // Nothing is kept of strangers.
-    let hearing = if known { node.peers().hearing(from) } else { Hearing::default() };
+    let (hearing, looking) = (node.peers().hearing(from), Arc::clone(node));
     let refusals = node.peers().refusals().clone();
     let is_member = Arc::new(move |group| looking.may_speak(group, from));
     Speaker { id: from, hearing, is_member, refusals }

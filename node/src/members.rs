@@ -93,8 +93,7 @@ impl Node {
 
     /// Whether a node is a member of a group, by the log that is here or the directory's wish.
     pub(crate) fn is_member(&self, group: &Group, node: NodeId) -> bool {
-        let (_, _, applied) = group.machine().members();
-        if applied.contains(&node) || group.members().contains(&node) {
+        if group.has_member(node) {
             return true;
         }
         let is_wanted = self.control().machine().with_directory(|directory| {
@@ -149,7 +148,7 @@ impl Node {
 
     /// The control group as the log here has it; nothing before it names anybody.
     pub(crate) fn control_group(&self) -> Option<ControlGroup> {
-        let (index, voters, _) = self.control().machine().members();
+        let (index, voters) = self.control().machine().voters();
         let term = self.control().term();
         let leader = self.control().leader();
         let known = ControlGroup { term, leader, index, voters: voters.into_iter().collect() };

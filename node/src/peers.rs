@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use dkv_wire::gate::Gate;
 use dkv_wire::id::NodeId;
+use dkv_wire::limits::NODES_MAX;
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::tls::Expect;
 use tokio::time::Instant;
@@ -37,6 +38,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_millis(600);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Longest attempt to connect, the first time. The next one may take twice as long: the node may be far.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// Nodes whose speech is followed: those that there can be, and as many that are no more or never were.
+const HEARINGS_MAX: usize = 2 * NODES_MAX;
 
 /// Why there is no connection to a peer.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +139,12 @@ impl Peers {
 
     /// When a node was last heard to speak Raft: to be noted, and looked at.
     pub(crate) fn hearing(&self, node: NodeId) -> Hearing {
-        lock(&self.shared.hearings).entry(node).or_default().clone()
+        let mut hearings = lock(&self.shared.hearings);
+        if hearings.len() >= HEARINGS_MAX && !hearings.contains_key(&node) {
+            // Of so many most are strangers, of whom nothing is kept.
+            return Hearing::default();
+        }
+        hearings.entry(node).or_default().clone()
     }
 
     /// A node has connected to this one.

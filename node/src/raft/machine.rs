@@ -305,12 +305,16 @@ impl MachineHandle {
         self.read().position.applied
     }
 
-    /// The members by the last configuration that is applied, and the entry that it is in.
-    pub(crate) fn members(&self) -> (u64, BTreeSet<NodeId>, BTreeSet<NodeId>) {
+    /// The voters of the last configuration that is applied, and the entry that it is in.
+    pub(crate) fn voters(&self) -> (u64, BTreeSet<NodeId>) {
         let current = self.read();
         let stored = &current.position.membership;
-        let all = stored.nodes().map(|(node, _)| *node).collect();
-        (index(*stored.log_id()), stored.voter_ids().collect(), all)
+        (index(*stored.log_id()), stored.voter_ids().collect())
+    }
+
+    /// Whether that configuration has a node as a member.
+    pub(crate) fn has_member(&self, node: NodeId) -> bool {
+        self.read().position.membership.get_node(&node).is_some()
     }
 
     /// Index of the last applied entry.

@@ -2,10 +2,10 @@
 
 use dkv_wire::id::Term;
 use dkv_wire::identity::Role;
-use dkv_wire::message::{Confirmation, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::message::{Confirmation, ControlGroup, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::network::NodeState;
 
-use crate::support::{Place, register};
+use crate::support::{Peer, Place, register};
 
 #[tokio::test]
 async fn of_many_that_come_at_once_one_bootstraps() {
@@ -103,4 +103,67 @@ async fn a_full_disk_refuses_what_must_be_kept_and_nothing_else() {
     assert_eq!(node.report(2, &[&node, &other], &[]).await, Confirmation::Confirmed);
     let admin = place.peer(server.address(), Role::Admin).await;
     assert!(matches!(admin.ask(&create).await, ServerAnswer::Token(_)));
+}
+
+/// What a node says of the control group when it registers.
+fn register_with(port: u16, node: &Peer, voters: &[&Peer], index: u64) -> ServerRequest {
+    let voters = voters.iter().map(|peer| peer.node()).collect();
+    let (term, leader) = (Term(7), Some(node.node()));
+    let control = Some(ControlGroup { term, leader, index, voters });
+    match register(port) {
+        ServerRequest::Register { name, address, region, .. } => {
+            ServerRequest::Register { name, address, region, control }
+        }
+        other => other,
+    }
+}
+
+#[tokio::test]
+async fn voters_that_changed_while_the_server_was_down_are_followed_and_strangers_are_not() {
+    let place = Place::new();
+    let server = place.start().await;
+    let mut nodes = Vec::new();
+    for number in 0..5 {
+        let node = place.peer(server.address(), Role::Node).await;
+        let admission = node.register(4401 + number).await;
+        // Until somebody has reported, the founder is all that there is.
+        let founder = nodes.first().unwrap_or(&node).node();
+        assert_eq!(admission.vouched, [founder]);
+        nodes.push(node);
+    }
+    let all: Vec<&Peer> = nodes.iter().collect();
+    let mut report = nodes[0].report_of(2, &all, &[]);
+    report.control.voters.truncate(3);
+    let answer = nodes[0].ask(&ServerRequest::Report(report)).await;
+    assert_eq!(answer, ServerAnswer::Confirmed(Confirmation::Confirmed));
+    drop(server);
+
+    let server = place.start().await;
+    let mut again = Vec::new();
+    for node in &nodes {
+        again.push(node.again(server.address()).await);
+    }
+    let stranger = place.peer(server.address(), Role::Node).await;
+    // The new coordinator votes since the server was last seen, and a stranger says that it does.
+    for (node, voters) in
+        [(&again[3], [&again[3], &again[4], &again[2]]), (&stranger, [&stranger; 3])]
+    {
+        assert!(matches!(
+            node.ask(&register_with(4404, node, &voters, 9)).await,
+            ServerAnswer::Admitted(_)
+        ));
+        let all: Vec<&Peer> = again.iter().collect();
+        let report = ServerRequest::Report(node.report_of(7, &all, &[nodes[0].holder()]));
+        assert!(matches!(node.refusal(&report).await, ServerRefusal::Denied(_)));
+    }
+    // Two of the three that the server knew say the same.
+    let voters = [&again[3], &again[4], &again[2]];
+    for old in &again[1..3] {
+        let said = old.ask(&register_with(4402, old, &voters, 9)).await;
+        assert!(matches!(said, ServerAnswer::Admitted(_)), "{said:?}");
+    }
+    let all: Vec<&Peer> = again.iter().collect();
+    assert_eq!(again[3].report(7, &all, &[]).await, Confirmation::Confirmed);
+    let report = ServerRequest::Report(stranger.report_of(8, &[&stranger], &[]));
+    assert!(matches!(stranger.refusal(&report).await, ServerRefusal::Denied(_)));
 }
