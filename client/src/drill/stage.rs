@@ -257,7 +257,9 @@ pub(super) struct Finished {
 /// Nothing if all replicas are equal; what is wrong if that cannot become better.
 fn differing(status: &NetworkStatus) -> Result<(), Option<String>> {
     let mut seen = std::collections::BTreeMap::new();
-    for (info, node) in &status.nodes {
+    // Who has merely registered is no node of the network.
+    let is_node = |id| status.view.as_ref().is_none_or(|view| view.node(id).is_some());
+    for (info, node) in status.nodes.iter().filter(|(info, _)| is_node(info.id)) {
         let node = node.as_ref().map_err(|_| None)?;
         for group in &node.groups {
             let state = (group.applied_index, group.state_hash);
