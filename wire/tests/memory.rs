@@ -151,7 +151,7 @@ fn an_announced_length_allocates_nothing_that_was_not_sent() {
         term: Term(1),
         leader: None,
         index: 1,
-        voters: vec![dkv_wire::id::NodeId::random(); 3],
+        voters: vec![NodeId::random(); 3],
     };
     let report = dkv_wire::message::CoordinatorReport { term: Term(1), view: view(), control };
     let most = [
