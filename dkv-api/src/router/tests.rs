@@ -355,3 +355,4 @@ impl<W> Router<W> {
 }
 
 mod random;
+mod told;

@@ -103,6 +103,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         RequestBody::Drain { node: node('a'), on: true },
         RequestBody::Rebalance,
         RequestBody::Placement { forecast: true },
+        RequestBody::Remainder { applied: 1 << 20 },
     ]
 }
 
@@ -137,8 +138,8 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         .flat_map(|condition| operations().into_iter().map(move |operation| (condition, operation)))
         .map(write);
     let deposited = operations().into_iter().map(|operation| {
-        let (node, number, stamp) = (node('d'), Number(12), Stamp(1 << 61));
-        Command::Deposited(Deposited { node, number, stamp, key: b"key", operation })
+        let (node, number, after, stamp) = (node('d'), Number(12), Number(11), Stamp(1 << 61));
+        Command::Deposited(Deposited { node, number, after, stamp, key: b"key", operation })
     });
     let open = std::iter::once(Command::OpenSession(SessionId(uuid('s'))));
     open.chain(writes).chain(deposited).collect()
@@ -290,6 +291,7 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Done,
         Answer::Departed { index: 99, term: Term(5) },
         Answer::Placement(Box::new(placement())),
+        Answer::Remainder(Remainder { takes_writes: false, keeps_writes: true, shards: 3 }),
     ]
 }
 
@@ -310,6 +312,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::Unavailable("no quorum".into()),
         Refusal::Unknown("no answer".into()),
         Refusal::Denied("a client".into()),
+        Refusal::Lost { node: node('a'), number: Number(12) },
     ]
 }
 
