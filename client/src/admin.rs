@@ -92,7 +92,8 @@ pub(crate) async fn revoke(
 ) -> io::Result<bool> {
     match client.revoke(holder).await {
         Ok(()) => {
-            screen.line(&format!("revoked {holder}; nobody accepts its certificate any more"))?;
+            screen
+                .line(&format!("revoked {holder}: whoever hears of it refuses its certificate"))?;
             Ok(true)
         }
         Err(error) => Ok(failed(screen, &request_problem(&error))),

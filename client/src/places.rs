@@ -64,7 +64,13 @@ pub(crate) async fn drain(
                 }
             }
             // The coordinator may be changing hands; what was asked for stands.
-            Err(Error::Unavailable(_) | Error::Unknown(_)) => {}
+            Err(error @ (Error::Unavailable(_) | Error::Unknown(_))) => {
+                let now = format!("how far it is, nobody tells: {error}");
+                if told.as_ref().is_none_or(|(_, when)| when.elapsed() >= REMIND_EVERY) {
+                    screen.note(&now);
+                    told = Some((now, Instant::now()));
+                }
+            }
             Err(error) => return Ok(failed(screen, &request_problem(&error))),
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -44,6 +44,14 @@ impl std::fmt::Display for ServerError {
 }
 
 impl ServerError {
+    /// The same, of a request that was sent before and may have been heard.
+    fn after_an_attempt(self) -> Self {
+        match self {
+            Self::Unreachable(why) | Self::OtherNetwork(why) => Self::NoAnswer(why),
+            other => other,
+        }
+    }
+
     /// What a caller is told, depending on whether asking twice would matter.
     pub(crate) fn into_error(self, has_effect: bool) -> Error {
         let text = self.to_string();
@@ -81,11 +89,7 @@ impl Server {
         timeout: Duration,
     ) -> Result<ServerAnswer, ServerError> {
         let deadline = Instant::now() + timeout;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let again = !matches!(
-            request,
-            ServerRequest::CreateToken { .. } | ServerRequest::CreateBearer { .. }
-        );
+        let again = request.may_be_repeated();
         let open = self.connection().clone().filter(|open| open.close_reason().is_none());
         if let Some(open) = open {
             // The server may have started again, and then this connection leads nowhere.
@@ -93,10 +97,26 @@ impl Server {
             match ask_on(&open, request, first).await {
                 Err(ServerError::NoAnswer(_) | ServerError::Unreachable(_)) if again => {
                     Close::Done.close(&open, "no answer");
+                    // The first attempt may have been heard, whatever becomes of the second.
+                    return self
+                        .ask_anew(endpoint, request, deadline)
+                        .await
+                        .map_err(ServerError::after_an_attempt);
                 }
                 other => return other,
             }
         }
+        self.ask_anew(endpoint, request, deadline).await
+    }
+
+    /// Asks over a new connection.
+    async fn ask_anew(
+        &self,
+        endpoint: &Endpoint,
+        request: &ServerRequest,
+        deadline: Instant,
+    ) -> Result<ServerAnswer, ServerError> {
+        let left = || deadline.saturating_duration_since(Instant::now());
         let connection = tokio::time::timeout(left(), self.connect(endpoint))
             .await
             .map_err(|_| ServerError::Unreachable("no answer in time".into()))??;

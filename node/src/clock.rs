@@ -58,7 +58,8 @@ impl NodeClock {
     }
 }
 
-fn wall() -> Duration {
+/// Time since 1970, by the clock on the wall.
+pub(crate) fn wall() -> Duration {
     platform::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

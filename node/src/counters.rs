@@ -46,7 +46,7 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
         Err(Refusal::Conflict { .. }) => 1,
         Err(Refusal::NotPrimary { .. }) => 2,
         Err(Refusal::Overloaded { .. }) => 3,
-        Err(Refusal::Unavailable(_)) => 4,
+        Err(Refusal::Unavailable(_) | Refusal::Lost { .. }) => 4,
         Err(Refusal::Unknown(_) | Refusal::SessionExpired) => 5,
         Err(Refusal::Invalid(_) | Refusal::TooLarge { .. }) => 6,
         Err(Refusal::Denied(_)) => 7,

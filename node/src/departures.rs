@@ -7,6 +7,9 @@
 //! nothing, most of those who shall hold the shard say that they do, without this node. The replica
 //! is then stopped, and deleted unless its own log has come further than that entry, which would
 //! mean that it is a member again.
+//!
+//! A node that is to be emptied also closes its outboxes here, durably, and opens them again if that is
+//! taken back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +17,7 @@ use std::time::Duration;
 use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Refusal, RequestBody};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::ask;
 use crate::group::Group;
@@ -33,6 +36,9 @@ const ASKED_MAX: usize = 4;
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
         node.rhythm().pause(EVERY).await;
+        if let Err(error) = node.follow_intake().await {
+            warn!(%error, "cannot note in the data directory whether this node is to be emptied");
+        }
         for group in node.groups() {
             let Some(holders) = unwanted(&node, &group) else { continue };
             match departed(&node, &group, holders).await {

@@ -13,6 +13,7 @@ use dkv_wire::id::{GroupId, Revision, Stamp, Term};
 use dkv_wire::message::{Answer, Level, Operation, Receipt, Refusal};
 
 use crate::node::Node;
+use crate::outbox;
 use crate::replies::ReplyTo;
 use crate::state;
 
@@ -86,10 +87,9 @@ fn check(node: &Node, deposit: &Deposit) -> Result<(), Refusal> {
             "the disk of this node is full; it takes writes once there is room on it".into(),
         ));
     }
-    if node.is_going() {
-        return Err(Refusal::Unavailable(
-            "this node is being emptied and takes no writes to keep".into(),
-        ));
+    // What was taken before is still known; see below for the rest.
+    if node.is_going() && !deposit.again {
+        return Err(outbox::emptying());
     }
     node.clock().admit(*stamp).map_err(|now| Refusal::Clock { now })
 }

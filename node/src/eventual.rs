@@ -37,6 +37,9 @@ const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
 struct Part {
     group: Arc<Group>,
     outbox: Option<Arc<Outbox>>,
+    /// Of the nodes whose eventual writes must be there, those that were removed: what the shard does not have of
+    /// theirs, it never will.
+    removed: Vec<NodeId>,
 }
 
 /// Answers an eventual read.
@@ -51,7 +54,9 @@ pub(crate) fn read(
     let outboxes = node.outboxes();
     let empty = bounds.is_empty();
     let outbox = if empty { outboxes.busy(group.id()) } else { outboxes.get(group.id()) };
-    let part = Part { group: Arc::clone(group), outbox };
+    let removed = bounds.deposits.iter().map(|(other, _)| *other);
+    let removed = removed.filter(|other| node.was_removed(*other)).collect();
+    let part = Part { group: Arc::clone(group), outbox, removed };
     if empty || part.keeps_within(&bounds) {
         return part.answer(asked, reply);
     }
@@ -90,12 +95,13 @@ fn waiting_key(node: &Node, shard: GroupId, key: &[u8], bounds: &ReadBounds) -> 
 
 fn waiting_page(node: &Node, shard: GroupId, span: &Span) -> Answer {
     let waiting = node.outboxes().busy(shard).map(|outbox| outbox.list(span)).unwrap_or_default();
-    let Listed { keys, more } = ShardState::new().list(span, &waiting);
+    let Listed { keys, more, stamp, pending } = ShardState::new().list(span, &waiting);
     let pairs = keys.into_iter().map(|ListedKey { key, revision, value }| {
         let value = value.here().filter(|_| span.values);
         Pair { key: Bytes::from_owner(key), revision, value }
     });
-    Answer::Page(outside(node, shard), Page { pairs: pairs.collect(), more })
+    let receipt = Receipt { stamp, pending, ..outside(node, shard) };
+    Answer::Page(receipt, Page { pairs: pairs.collect(), more })
 }
 
 /// The receipt of a node that holds no replica.
@@ -113,7 +119,7 @@ fn answer_of(pending: Kept, receipt: Receipt) -> Answer {
 
 impl Part {
     fn answer(&self, mut asked: Asked, mut reply: ReplyTo) {
-        let Self { group, outbox } = self;
+        let Self { group, outbox, removed: _ } = self;
         // First what waits, then the state: what leaves the outbox is in the state by then.
         match (outbox, &mut asked) {
             (Some(outbox), Asked::Key(key)) => {
@@ -160,6 +166,10 @@ impl Part {
         let patience = AS_FAR_AS_THE_PRIMARY.max(group.pace().round_trip() * 3);
         match tokio::time::timeout(patience, answered).await {
             Ok(Ok(Ok(answer))) if self.has_applied(&bounds) => reply.send(Ok(answer)),
+            // All is here that was ever ordered.
+            Ok(Ok(Ok(_))) if let Some((node, number)) = self.lost(&bounds) => {
+                reply.refuse(Refusal::Lost { node, number });
+            }
             Ok(Ok(Err(refusal @ Refusal::Overloaded { .. }))) => reply.refuse(refusal),
             _ => reply.refuse(Refusal::Behind {
                 revision: group.revision(),
@@ -182,6 +192,15 @@ impl Part {
         };
         self.group.revision() >= bounds.at_least
             && bounds.deposits.iter().all(|(node, number)| is_there(*node, *number))
+    }
+
+    /// A write that must be there, and is not, of a node that was removed.
+    fn lost(&self, bounds: &ReadBounds) -> Option<(NodeId, Number)> {
+        let machine = self.group.machine();
+        let missing = |(node, number): &&(NodeId, Number)| {
+            self.removed.contains(node) && machine.taken(*node) < *number
+        };
+        bounds.deposits.iter().find(missing).copied()
     }
 
     /// Whether all writes that must be there are ordered, and here.

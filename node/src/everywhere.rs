@@ -1,8 +1,11 @@
 //! Level `all`: an answer that waits for every replica of the shard.
 //!
 //! The primary does what was asked as always, with a quorum, and then asks every other member of
-//! the group to say when it has applied as much. Whoever does not say so in time is named. Nothing is
-//! taken back then: a write that a quorum has stands.
+//! the group, learners too, since they answer eventual reads, to say when it has applied as much. Whoever does
+//! not say so in time is named. Nothing is taken back then: a write that a quorum has stands.
+//!
+//! Three quarters of the request's time, counted from when it came, are for the quorum and the replicas together:
+//! once the quorum has a write, its client is told so before it gives up.
 //!
 //! A replica that follows its primary gets everything anyhow, so this mends nothing that would not
 //! mend itself; it waits for it, and tells who was behind.
@@ -14,6 +17,7 @@ use dkv_wire::id::NodeId;
 use dkv_wire::message::{Answer, Level, Reach, Receipt, Refusal, RequestBody};
 use futures::future::join_all;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::ask::ask;
 use crate::group::Group;
@@ -24,14 +28,14 @@ use crate::replies::ReplyTo;
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Passes the answer of `done` on to `reply` once every replica has what it is about. A quarter of
-/// the time that the asker waits is left for the answer's way.
+/// the time that the asker waits, from now on, is left for the answer's way.
 pub(crate) fn answer(
     group: &Arc<Group>,
     done: oneshot::Receiver<Result<Answer, Refusal>>,
     deadline_ms: u32,
     reply: ReplyTo,
 ) {
-    let patience = Duration::from_millis(u64::from(deadline_ms)) / 4 * 3;
+    let until = end(Instant::now(), deadline_ms);
     let asking = Arc::clone(group);
     group.spawn(async move {
         let answer = match done.await {
@@ -41,22 +45,39 @@ pub(crate) fn answer(
         let all = |receipt| Receipt { level: Level::All, ..receipt };
         reply.send(match answer {
             Ok(Answer::Value(receipt, stored)) => {
-                let reach = reach(&asking, patience.min(PATIENCE_MAX)).await;
+                let reach = reach(&asking, until).await;
                 Ok(Answer::ValueEverywhere(all(receipt), stored, reach))
             }
             Ok(Answer::Written { receipt, existed }) => {
-                let reach = reach(&asking, patience.min(PATIENCE_MAX)).await;
+                let reach = reach(&asking, until).await;
                 Ok(Answer::WrittenEverywhere { receipt: all(receipt), existed, reach })
+            }
+            Ok(Answer::Page(receipt, page)) => {
+                // A page has no room for names: its receipt tells the level that was reached.
+                let reach = reach(&asking, until).await;
+                let receipt = if reach.missing.is_empty() { all(receipt) } else { receipt };
+                Ok(Answer::Page(receipt, page))
             }
             other => other,
         });
     });
 }
 
+/// When quorum and replicas together have to be done, for a request that came then.
+fn end(came: Instant, deadline_ms: u32) -> Instant {
+    came + Duration::from_millis(u64::from(deadline_ms)) / 4 * 3
+}
+
+/// Time that the replicas have once the quorum is done.
+fn left(until: Instant, now: Instant) -> Duration {
+    until.saturating_duration_since(now).min(PATIENCE_MAX)
+}
+
 /// Waits until every member has applied what this replica has.
-async fn reach(group: &Group, patience: Duration) -> Reach {
+async fn reach(group: &Group, until: Instant) -> Reach {
+    let patience = left(until, Instant::now());
     let index = group.machine().applied_index();
-    let others = group.voters().into_iter().filter(|node| *node != group.who().node);
+    let others = group.members().into_iter().filter(|node| *node != group.who().node);
     let asked = join_all(others.map(|node| has(group, node, index, patience))).await;
     let mut reach = Reach::default();
     for (node, has) in asked {
@@ -105,4 +126,20 @@ pub(crate) fn report(group: &Arc<Group>, index: u64, deadline_ms: u32, reply: Re
             _ => Err(Refusal::Unavailable("this replica is behind".into())),
         });
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_quorum_takes_is_taken_from_the_replicas() {
+        let (came, ms) = (Instant::now(), Duration::from_millis);
+        let until = end(came, 2000);
+        assert_eq!(left(until, came), ms(1500));
+        assert_eq!(left(until, came + ms(1200)), ms(300));
+        // The client waits for 200 ms more, and is told who is missing.
+        assert_eq!(left(until, came + ms(1800)), Duration::ZERO);
+        assert_eq!(left(end(came, 60_000), came), PATIENCE_MAX);
+    }
 }

@@ -157,7 +157,7 @@ fn what_it_holds(node: &Node) -> Measures {
         holds: groups.iter().map(|group| group.id()).collect(),
         leads: groups.iter().filter_map(|group| group.measure()).collect(),
         free_bytes: 0,
-        keeps_writes: !node.is_going() || !node.outboxes().are_empty(),
+        keeps_writes: node.keeps_writes(),
     }
 }
 

@@ -25,13 +25,13 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::opening::Opener;
-use crate::clock::NodeClock;
+use crate::clock::{self, NodeClock};
 use crate::counters::Counters;
 use crate::data_dir::DataDir;
 use crate::group::Group;
 use crate::measuring::Heard;
 use crate::members::Vouchers;
-use crate::outbox::{self, Outboxes};
+use crate::outbox::{self, Intake, Outboxes};
 use crate::peers::Peers;
 use crate::raft::{self, Pulses};
 use crate::registration::ServerLink;
@@ -124,7 +124,9 @@ impl Node {
         let pulses = Pulses::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
         let clock = NodeClock::default();
-        let outboxes = Outboxes::open(me.id, wal.clone(), settings.log_bytes_max);
+        let intake = Intake::load(directory.path())?;
+        let (log, log_bytes_max) = (wal.clone(), settings.log_bytes_max);
+        let outboxes = Outboxes::open(me.id, log, log_bytes_max, intake, clock::wall());
         let outboxes = outboxes.map_err(|problem| directory.damaged(problem).to_string())?;
         clock.observe(outboxes.last_stamp());
         let opener = Opener {

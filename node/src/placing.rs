@@ -11,13 +11,17 @@ use std::time::Duration;
 
 use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::message::{
-    LedGroup, Move, MoveStep, NodePlaces, Placement, PlannedMove, Refusal, RequestBody,
+    Answer, LedGroup, Move, MoveStep, NodePlaces, Placement, PlannedMove, Refusal, Remainder,
+    RequestBody,
 };
+use dkv_wire::mutants::{Mutant, planted};
+use futures::future::join_all;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::ask;
 use crate::node::Node;
+use crate::peers::Lane;
 use crate::state::placement::{self, Balance, Measured, Transfer, forecast, transfer};
 use crate::state::{Directory, DirectoryCommand};
 
@@ -124,19 +128,26 @@ pub(crate) async fn hand_over(node: &Node, shard: GroupId, to: NodeId) -> Result
     }
 }
 
-/// Where replicas are and where they are going.
+/// Where replicas are and where they are going. To be called once this node's leadership is confirmed; what it
+/// says of nodes that may be switched off, it asks them within `patience`.
 ///
 /// # Errors
 /// If this node is not the coordinator.
-pub(crate) fn report(node: &Node, foresee: bool) -> Result<Placement, Refusal> {
+pub(crate) async fn report(
+    node: &Node,
+    foresee: bool,
+    patience: Duration,
+) -> Result<Placement, Refusal> {
     let not_coordinator = || Refusal::NotPrimary { primary: node.control().leader() };
     let since = node.reign().ok_or_else(not_coordinator)?;
-    let measured = node.measured(since);
-    let led = node.heard(|heard, now| heard.led(now));
-    // A copy, as looking ahead takes its time.
+    // A copy, as asking and looking ahead take their time.
     let directory = node.control().machine().with_directory(Directory::clone);
     let directory = directory.ok_or_else(not_coordinator)?;
-    let places = directory.nodes().keys().map(|id| places(&directory, &measured, *id));
+    let words = ask_the_emptied(node, &directory, &node.measured(since), patience).await;
+    let measured = node.measured(since);
+    let led = node.heard(|heard, now| heard.led(now));
+    let places =
+        directory.nodes().keys().map(|id| places(&directory, &measured, *id, words.get(id)));
     let mut report = Placement {
         nodes: places.collect(),
         moves: moves(&directory, &led),
@@ -159,6 +170,54 @@ pub(crate) fn report(node: &Node, foresee: bool) -> Result<Placement, Refusal> {
             .collect();
     }
     Ok(report)
+}
+
+/// What nodes say of themselves that seem to be empty and are to be, asked now. Each answers from a directory that
+/// is no older than this one.
+async fn ask_the_emptied(
+    node: &Node,
+    directory: &Directory,
+    measured: &Measured,
+    patience: Duration,
+) -> BTreeMap<NodeId, Word> {
+    let applied = node.control().machine().summary().applied_index;
+    let nothing = Ok(Remainder::default());
+    let seem_empty = directory.nodes().keys().copied();
+    let seem_empty =
+        seem_empty.filter(|id| places(directory, measured, *id, Some(&nothing)).may_stop);
+    let asked = seem_empty.map(|id| async move {
+        if id == node.id() {
+            return (id, Ok(node.remainder()));
+        }
+        let body = RequestBody::Remainder { applied };
+        let answer = ask::ask(node.peers(), id, Lane::Urgent, body, patience).await;
+        let word = match answer {
+            Ok(Answer::Remainder(left)) => Ok(left),
+            Ok(_) => Err("an answer to another question".to_owned()),
+            Err(refusal) => Err(refusal.to_string()),
+        };
+        (id, word)
+    });
+    join_all(asked).await.into_iter().collect()
+}
+
+/// What a node says is left on it, or why it says nothing.
+type Word = Result<Remainder, String>;
+
+/// What is left here, once the directory of entry `applied` is here.
+///
+/// # Errors
+/// If it does not come in time.
+pub(crate) async fn remainder(
+    node: &Node,
+    applied: u64,
+    patience: Duration,
+) -> Result<Remainder, Refusal> {
+    let mut news = node.control().machine().applied();
+    match tokio::time::timeout(patience, news.wait_for(|index| *index >= applied)).await {
+        Ok(Ok(_)) => Ok(node.remainder()),
+        _ => Err(Refusal::Unavailable("its directory is an older one".into())),
+    }
 }
 
 /// What is on its way: wherever what is wished and what is so differ.
@@ -194,18 +253,25 @@ fn one_move(group: GroupId, from: Option<NodeId>, to: Option<NodeId>, led: &LedG
     Move { group, from, to, step, matched_index, last_index: led.last_index, bytes: led.bytes }
 }
 
-/// What one node has.
-fn places(directory: &Directory, measured: &Measured, node: NodeId) -> NodePlaces {
+/// What one node has. That it may be switched off is not said without its own `word`.
+fn places(
+    directory: &Directory,
+    measured: &Measured,
+    node: NodeId,
+    word: Option<&Word>,
+) -> NodePlaces {
     let member = directory.nodes().get(&node);
     let draining = member.is_some_and(|member| member.draining);
+    let retiring = member.is_some_and(|member| member.retiring);
     let mut places = NodePlaces {
         node,
         shards: 0,
         primaries: 0,
         bytes: 0,
         draining,
-        retiring: member.is_some_and(|member| member.retiring),
-        may_stop: true,
+        retiring,
+        // Any other may take an eventual write at any moment.
+        may_stop: draining || retiring,
         obstacle: None,
     };
     for (group, plan) in directory.groups().iter().filter(|(_, plan)| plan.started) {
@@ -225,14 +291,18 @@ fn places(directory: &Directory, measured: &Measured, node: NodeId) -> NodePlace
         }
         places.primaries += u32::from(actual.is_some_and(|it| it.leader == node));
     }
-    // Its own word on what it has not deleted or not delivered yet, if it lives.
-    if let Some(report) = measured.nodes.get(&node).and_then(|seen| seen.report.as_ref()) {
-        places.may_stop &= !report.holds.iter().any(|it| it.is_shard());
-        let is_going = draining || places.retiring;
-        places.may_stop &= !(is_going && report.keeps_writes);
-    }
     if draining && !places.may_stop {
         places.obstacle = placement::obstacle(directory, measured, node);
     }
+    // Its own word on what it has not deleted or not delivered yet.
+    if places.may_stop && !planted(Mutant::PromiseWithoutAsking) {
+        places.may_stop = matches!(word, Some(Ok(left)) if left.is_nothing());
+        if let Some(Err(why)) = word {
+            places.obstacle = Some(format!("it does not say whether it is empty: {why}"));
+        }
+    }
     places
 }
+
+#[cfg(test)]
+mod tests;

@@ -134,10 +134,8 @@ pub(crate) fn serve(
     // One thread for the scans of a round, however many they are.
     platform::spawn_blocking(move || {
         for (span, waiting, reply) in scans {
-            match machine.scan(&span, &waiting) {
-                Ok((revision, page)) => {
-                    reply.send(Ok(Answer::Page(Receipt { revision, ..receipt }, page)));
-                }
+            match machine.scan(&span, &waiting, receipt) {
+                Ok((receipt, page)) => reply.send(Ok(Answer::Page(receipt, page))),
                 Err(why) => reply.refuse(Refusal::Unavailable(why)),
             }
         }

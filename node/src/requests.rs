@@ -38,6 +38,9 @@ const SCAN_PARTS: u32 = (limits::SCAN_BYTES_MAX / BYTES_A_PART) as u32;
 /// Parts that a connection may have under way.
 pub(crate) const CONNECTION_PARTS: usize = 4 * limits::CONNECTION_REQUESTS_MAX;
 
+/// Longest time that nodes which are to be emptied have to say whether they are empty.
+const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
+
 const _: () = assert!(limits::FRAME_BYTES_MAX / BYTES_A_PART < CONNECTION_PARTS);
 
 /// Answers the requests of one stream until it ends.
@@ -189,15 +192,23 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             None => reply.refuse(Refusal::NotPrimary { primary: node.control().leader() }),
         },
         RequestBody::Placement { forecast } => {
-            let patience = Duration::from_millis(u64::from(request.deadline_ms));
+            // What is left of the time is for the answer's way.
+            let until = Instant::now() + patience(request.deadline_ms) / 4 * 3;
             answer(node, reply, move |node| async move {
                 // A coordinator that was deposed may not know that a node is used again.
                 let confirmed = node.control().confirm_leadership();
-                tokio::time::timeout(patience, confirmed)
+                tokio::time::timeout_at(until, confirmed)
                     .await
                     .map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
-                let report = placing::report(&node, forecast)?;
+                let left = until.saturating_duration_since(Instant::now()).min(EMPTIED_PATIENCE);
+                let report = placing::report(&node, forecast, left).await?;
                 Ok(Answer::Placement(Box::new(report)))
+            });
+        }
+        RequestBody::Remainder { applied } => {
+            let patience = patience(request.deadline_ms);
+            answer(node, reply, move |node| async move {
+                Ok(Answer::Remainder(placing::remainder(&node, applied, patience).await?))
             });
         }
         RequestBody::Measures(measures) => {
@@ -255,7 +266,8 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
         | RequestBody::Measures(_)
         | RequestBody::Departed(_)
         | RequestBody::Member { .. }
-        | RequestBody::HandOver { .. } => Role::Node,
+        | RequestBody::HandOver { .. }
+        | RequestBody::Remainder { .. } => Role::Node,
         RequestBody::RemoveNode(_)
         | RequestBody::Revoke(_)
         | RequestBody::Drain { .. }
@@ -281,6 +293,10 @@ fn needs_listing(body: &RequestBody) -> bool {
             | RequestBody::Placement { .. }
             | RequestBody::Member { .. }
     )
+}
+
+fn patience(deadline_ms: u32) -> Duration {
+    Duration::from_millis(u64::from(deadline_ms))
 }
 
 fn shard_here(node: &Node, shard: GroupId) -> Option<Arc<Group>> {
@@ -382,7 +398,8 @@ where
 fn direct(node: &Arc<Node>, command: DirectoryCommand, deadline_ms: u32, reply: ReplyTo) {
     let proposing = Arc::clone(node);
     node.spawn(async move {
-        let patience = Duration::from_millis(u64::from(deadline_ms));
+        // Whoever asked is told before it gives up.
+        let patience = patience(deadline_ms) / 4 * 3;
         let result = match tokio::time::timeout(patience, proposing.change_directory(command)).await
         {
             Ok(Ok(DirectoryResult::Done)) => Ok(Answer::Done),

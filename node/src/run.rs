@@ -325,6 +325,8 @@ fn is_file_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
+mod emptying;
+#[cfg(test)]
 pub(crate) mod rig;
 #[cfg(test)]
 mod tests;

@@ -58,6 +58,8 @@ pub struct Node {
     pub wanted: bool,
     /// Whether somebody has asked for its removal.
     pub leaving: bool,
+    /// Whether it was switched off for good because the network had said that nothing is lost with it.
+    pub promised: bool,
     /// Whether it has ended for good, since it lacks what it has acknowledged.
     pub condemned: bool,
     process: Process,
@@ -190,6 +192,7 @@ impl Cluster {
             disk,
             wanted: true,
             leaving: false,
+            promised: false,
             condemned: false,
             process,
         });

@@ -19,6 +19,12 @@ const NODES_MAX: usize = 7;
 /// Fewest nodes that an administrator leaves.
 const NODES_MIN: usize = 3;
 
+/// Of a thousand nodes that are to be emptied for good, those that are cut off from the other nodes as the order is
+/// given.
+const CUT_OFF_PER_MILLE: u64 = 700;
+/// How long at least: longer than what a coordinator has heard counts.
+const CUT_OFF_MS: u64 = 7000;
+
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -105,7 +111,7 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::FullDisk, 4),
     (Fault::Join, 4),
     (Fault::Remove, 3),
-    (Fault::Drain, 5),
+    (Fault::Drain, 7),
     (Fault::Rebalance, 2),
 ];
 
@@ -316,6 +322,11 @@ impl Faults {
                 cluster.nodes[victim].leaving = true;
                 observations.order(Order::Empty(name));
                 self.ends.push((until + 8 * length, End::Remove(victim)));
+                if self.random.per_mille(CUT_OFF_PER_MILLE) {
+                    // Clients still reach it, and it takes their eventual writes: it hears of nothing.
+                    Self::cut_from_nodes(victim, cluster);
+                    self.ends.push((until + CUT_OFF_MS, End::Links));
+                }
             }
             Fault::Drain => {
                 observations.order(Order::Drain(name, true));
@@ -335,8 +346,17 @@ impl Faults {
             if observations.may_be_switched_off(&cluster.nodes[index].name) {
                 cluster.trace.line("what may be switched off is switched off for good");
                 cluster.nodes[index].wanted = false;
+                cluster.nodes[index].promised = true;
                 cluster.kill_node(index, Death::Power);
             }
+        }
+    }
+
+    fn cut_from_nodes(victim: usize, cluster: &Cluster) {
+        let address = |index: usize| cluster.nodes[index].machine.address();
+        for other in (0..cluster.nodes.len()).filter(|other| *other != victim) {
+            cluster.network.cut(address(victim), address(other));
+            cluster.network.cut(address(other), address(victim));
         }
     }
 

@@ -137,10 +137,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     faults.heal(&mut cluster, &observations);
     let healed = cluster.now;
     let heal_within = options.heal_within;
-    if cluster.nodes.iter().any(|node| node.leaving) {
-        // What they had taken and not delivered went with them.
-        shared.nodes_were_removed();
-    }
+    note_removed(&cluster, &shared);
     shared.set_phase(Phase::Probe);
     if wrong.is_empty() {
         let mut last = None;
@@ -170,6 +167,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     if PANICKED.get() {
         wrong.push("something panicked".to_owned());
     }
+    note_removed(&cluster, &shared);
     let history = shared.history();
     let report = check(&history, CheckOptions::default());
     if !report.holds() {
@@ -187,6 +185,13 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         datagrams: cluster.network.counts(),
         states: observations.states_seen(),
     })
+}
+
+/// What nodes had taken and not delivered goes with them when they are removed; but not with those of which it was
+/// said that they may be switched off.
+fn note_removed(cluster: &Cluster, shared: &Shared) {
+    let removed = cluster.nodes.iter().filter(|node| node.leaving && !node.promised);
+    shared.nodes_were_removed(removed.map(|node| node.name.clone()));
 }
 
 /// Has a node come back with the disk that it had a while ago, as if none of its syncs since then had

@@ -8,7 +8,7 @@ mod scans;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ const TICK_NS: u64 = 1_000_000;
 const PATIENCE_MS: (u64, u64) = (300, 4000);
 /// Keys that have eventual writes, among strong ones.
 const EVENTUAL_KEYS: u64 = 3;
+/// Keys of each caller that it writes once each.
+const OWN_KEYS_MAX: u64 = 30;
 /// Calls of a thousand that walk over all keys.
 const SCANS_PER_MILLE: u64 = 20;
 /// Time that each attempt of the last reads and writes may take.
@@ -70,8 +72,10 @@ struct State {
     callers: AtomicU64,
     probed: AtomicU64,
     recorder: Recorder,
-    /// Whether nodes were removed, with what was in their outboxes.
-    lossy: AtomicBool,
+    /// Nodes that were removed, with what was in their outboxes.
+    lost: Mutex<BTreeSet<String>>,
+    /// Who took the eventual write of that stamp.
+    takers: Mutex<BTreeMap<u64, String>>,
     eventual: Mutex<BTreeMap<String, Eventual>>,
     trace: Trace,
     load: Load,
@@ -95,7 +99,8 @@ impl Shared {
             callers: AtomicU64::new(0),
             probed: AtomicU64::new(0),
             recorder: Recorder::default(),
-            lossy: AtomicBool::new(false),
+            lost: Mutex::default(),
+            takers: Mutex::default(),
             eventual: Mutex::default(),
             trace,
             load,
@@ -128,19 +133,28 @@ impl Shared {
         (self.state.probed.load(Ordering::Relaxed), self.state.callers.load(Ordering::Relaxed))
     }
 
-    /// Nodes were removed: what they had taken and not delivered may be lost.
-    pub fn nodes_were_removed(&self) {
-        self.state.lossy.store(true, Ordering::Relaxed);
+    /// These nodes were removed: what they had taken and not delivered may be lost.
+    pub fn nodes_were_removed(&self, names: impl IntoIterator<Item = String>) {
+        self.state.lost.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
+    }
+
+    /// Whether the accepted write of that stamp may have gone with the node that took it.
+    fn may_be_lost(&self, stamp: u64) -> bool {
+        let lost = self.state.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let takers = self.state.takers.lock().unwrap_or_else(PoisonError::into_inner);
+        // One without a name was removed before it could be looked up.
+        let is_lost = |name: &String| lost.contains(name) || !name.starts_with('n');
+        !lost.is_empty() && takers.get(&stamp).is_none_or(is_lost)
     }
 
     /// Everything that was asked, as it is to be judged.
     pub fn history(&self) -> History {
         let mut history = self.state.recorder.history();
-        if self.state.lossy.load(Ordering::Relaxed) {
-            for operation in &mut history.operations {
-                if let Outcome::Accepted { .. } = operation.outcome {
-                    operation.outcome = Outcome::Unknown;
-                }
+        for operation in &mut history.operations {
+            if let Outcome::Accepted { stamp } = operation.outcome
+                && self.may_be_lost(stamp)
+            {
+                operation.outcome = Outcome::Unknown;
             }
         }
         history
@@ -177,7 +191,7 @@ impl Shared {
         let keys = self.state.eventual.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = keys.get(key) else { return true };
         let latest = known.latest.as_ref();
-        self.state.lossy.load(Ordering::Relaxed)
+        latest.is_some_and(|(stamp, _)| self.may_be_lost(*stamp))
             || known.others.contains(&shown)
             || latest.is_none_or(|(_, value)| *value == shown)
     }
@@ -216,6 +230,7 @@ pub async fn run(machine: ClientMachine, shared: Shared) {
             random: random.fork(),
             shared: shared.clone(),
             calls: 0,
+            own: 0,
             seen: None,
         };
         tokio::spawn(caller.run());
@@ -240,6 +255,8 @@ struct Caller {
     random: Random,
     shared: Shared,
     calls: u64,
+    /// Keys that were written once.
+    own: u64,
     /// The key and revision that were read last.
     seen: Option<(u64, u64)>,
 }
@@ -260,8 +277,10 @@ impl Caller {
                 self.until_it_succeeds(key, true).await;
             }
         }
-        for number in 0..EVENTUAL_KEYS {
-            let key = format!("e{number}");
+        let own = (0..self.own).map(|number| self.own_key(number));
+        let keys: Vec<String> =
+            (0..EVENTUAL_KEYS).map(|number| format!("e{number}")).chain(own).collect();
+        for key in keys {
             loop {
                 let read = self.get_key(&key, Level::Strong.into(), LAST_PATIENCE).await;
                 if self.shared.is_settled(&key, &read) {
@@ -280,11 +299,21 @@ impl Caller {
         let (low, high) = PATIENCE_MS;
         let patience = Duration::from_millis(self.random.between(low, high));
         if self.random.per_mille(SCANS_PER_MILLE) {
-            let level = if self.random.per_mille(250) { Level::Eventual } else { Level::Strong };
+            let level = match self.random.below(8) {
+                0 | 1 => Level::Eventual,
+                2 => Level::Session,
+                _ => Level::Strong,
+            };
             return self.scan(level, patience).await;
         }
         let eventual = format!("e{}", self.random.below(EVENTUAL_KEYS));
         match self.random.below(120) {
+            // Written once, so that nothing later hides that it was lost.
+            100..103 if self.own < OWN_KEYS_MAX => {
+                let key = self.own_key(self.own);
+                self.own += 1;
+                drop(self.deposit(&key, true, patience).await);
+            }
             100..106 => drop(self.deposit(&eventual, true, patience).await),
             106..108 => drop(self.deposit(&eventual, false, patience).await),
             108..110 => drop(self.put_key(&eventual, Condition::Always, patience).await),
@@ -313,6 +342,11 @@ impl Caller {
             }
             _ => drop(self.delete(key, patience).await),
         }
+    }
+
+    /// A key that this caller alone writes, eventually and once.
+    fn own_key(&self, number: u64) -> String {
+        format!("e{}-{number}", self.id)
     }
 
     async fn until_it_succeeds(&mut self, key: u64, write: bool) {
@@ -347,7 +381,13 @@ impl Caller {
             false => self.client.delete_with(key, options).await,
         };
         let outcome = match written {
-            Ok(written) => Outcome::Accepted { stamp: written.receipt.stamp.0 },
+            Ok(written) => {
+                let (node, stamp) = (written.receipt.node, written.receipt.stamp.0);
+                let taker = self.client.names(&[node]).concat();
+                let takers = &self.shared.state.takers;
+                takers.lock().unwrap_or_else(PoisonError::into_inner).insert(stamp, taker);
+                Outcome::Accepted { stamp }
+            }
             Err(error) => failed(error),
         };
         let condition = check::Condition::Always;

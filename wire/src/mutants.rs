@@ -24,11 +24,13 @@ pub enum Mutant {
     SkipInScan,
     /// A replica does not know of one that was deleted in its place.
     ForgetFormer,
+    /// That a node may be switched off is said without asking it.
+    PromiseWithoutAsking,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -38,6 +40,7 @@ impl Mutant {
         Self::LastArrivalWins,
         Self::SkipInScan,
         Self::ForgetFormer,
+        Self::PromiseWithoutAsking,
     ];
 }
 

@@ -137,6 +137,7 @@ async fn hold(
         None => Stage::local(fault, args.nodes, &args.connect, screen).await?,
         Some(address) => remote(address, args).await?,
     };
+    let before = stage.absent().await;
     // A third of the time before, during and after it.
     let third = args.time / 3;
     stage.hold(third, screen).await;
@@ -150,7 +151,15 @@ async fn hold(
         }
         inflicted => inflicted.err(),
     };
-    stage.tell("the network is as it was", screen);
+    let failure = match failure {
+        None => stage.whole(&before).await.err(),
+        some => some,
+    };
+    match &failure {
+        None => stage
+            .tell("the network is as it was: all nodes answer, every group has a leader", screen),
+        Some(problem) => stage.tell(&format!("the network is not as it was: {problem}"), screen),
+    }
     stage.hold(third, screen).await;
     let mut finished = stage.finish(screen).await;
     let outcome = Outcome::judge(fault, &mut finished, failure);

@@ -23,7 +23,7 @@ pre{background:var(--card);border:1px solid var(--line);border-radius:8px;paddin
 
 /// The page; `skipped` are drills that could not be held, and why.
 pub(super) fn html(outcomes: &[Outcome], skipped: &[(String, String)], when: &str) -> String {
-    let holds = outcomes.iter().all(Outcome::holds);
+    let holds = !outcomes.is_empty() && outcomes.iter().all(Outcome::holds);
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\

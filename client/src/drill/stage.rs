@@ -189,6 +189,26 @@ impl Stage {
         Err(format!("{name} is not live after {} s", PATIENCE.as_secs()))
     }
 
+    /// Nodes that do not answer.
+    pub(super) async fn absent(&self) -> Vec<String> {
+        let nodes = self.report().await.nodes.into_iter();
+        nodes.filter(|node| !node.reachable).map(|node| node.name).collect()
+    }
+
+    /// Waits until every node of the network answers, but for those that did not before, and every group has
+    /// a leader.
+    pub(super) async fn whole(&self, absent_before: &[String]) -> Result<(), String> {
+        let begun = Instant::now();
+        loop {
+            let status = self.status().await;
+            let Some(missing) = missing(&status, absent_before) else { return Ok(()) };
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("after {} s {missing}", PATIENCE.as_secs()));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Names of the first nodes.
     pub(super) fn names(&self, nodes: u16) -> Vec<String> {
         (1..=nodes).map(node_name).collect()
@@ -222,6 +242,25 @@ fn plan(prefix: String, value_bytes: usize, connect: &Connect) -> Plan {
         timeout: connect.timeout.unwrap_or(TIMEOUT),
         seed: u64::from(std::process::id()),
     }
+}
+
+/// What a network lacks that is to be whole, apart from nodes that were absent before.
+pub(super) fn missing(status: &NetworkStatus, absent_before: &[String]) -> Option<String> {
+    // A node that was removed is no part of the view any more.
+    let Some(view) = &status.view else { return Some("nobody tells how the network is".into()) };
+    for (node, answer) in &status.nodes {
+        let expected = view.node(node.id).is_some() && !absent_before.contains(&node.name);
+        if let (true, Err(why)) = (expected, answer) {
+            return Some(format!("{} does not answer: {why}", node.name));
+        }
+    }
+    let report = status::report(status, "");
+    if report.groups.is_empty() {
+        return Some("nobody tells how the shards are".into());
+    }
+    let led = |group: &status::Group| group.primary.is_some();
+    let headless = report.groups.iter().find(|group| !led(group))?;
+    Some(format!("{} has no leader", status::group_name(headless.group)))
 }
 
 /// Waits until the replicas of each group have the same state.

@@ -130,3 +130,30 @@ fn what_only_happens_to_a_network_of_its_own_is_not_done_to_another() {
     assert!(fits(Fault::ByHand, Some(&address)).is_ok());
     assert!(fits(Fault::ByHand, None).is_err());
 }
+
+#[test]
+fn a_network_is_not_as_it_was_while_a_node_is_missing() {
+    use crate::status::tests::network;
+    let lacks = |answering: &[u8], before: &[&str]| {
+        let before: Vec<String> = before.iter().map(ToString::to_string).collect();
+        stage::missing(&network(answering), &before)
+    };
+    assert_eq!(lacks(&[1, 2, 3], &[]), None);
+    let why = "n3 does not answer: no answer within 1 s".to_owned();
+    assert_eq!(lacks(&[1, 2], &[]), Some(why.clone()));
+    assert_eq!(lacks(&[1, 2], &["n2"]), Some(why));
+    // What was not there before need not be there now; but somebody has to lead.
+    assert_eq!(lacks(&[1, 2], &["n3"]), None);
+    assert_eq!(lacks(&[1, 3], &["n2"]), Some("shard 2 has no leader".to_owned()));
+    assert!(lacks(&[], &["n1", "n2", "n3"]).is_some());
+    // One that was removed is no part of it any more.
+    let mut status = network(&[1, 2]);
+    status.view.as_mut().unwrap().nodes.pop();
+    assert_eq!(stage::missing(&status, &[]), None);
+}
+
+#[test]
+fn a_page_without_drills_says_nothing_good() {
+    let page = page::html(&[], &[("disk-full".into(), "no small disks".into())], "today");
+    assert!(!page.contains("dkv drill: <span class=\"good\""), "{page}");
+}

@@ -70,7 +70,7 @@ fn info(number: u8, state: NodeState) -> NodeInfo {
 
 /// Three nodes and two shards, of which `answering` answer; n1 leads the control group and shard
 /// 1, n2 leads shard 2.
-fn network(answering: &[u8]) -> NetworkStatus {
+pub(crate) fn network(answering: &[u8]) -> NetworkStatus {
     let voters = [id(1), id(2), id(3)];
     let network = NetworkId(Uuid::from_u128(0xabcd_ef01 << 96));
     let leads = |number| match number {
@@ -478,4 +478,16 @@ fn the_document_keeps_its_fields() {
           ]
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&document).unwrap());
+}
+
+#[test]
+fn nothing_is_to_spare_where_nobody_leads_or_a_replica_is_missing() {
+    let spare = |change: &dyn Fn(&mut NodeStatus)| {
+        let mut status = network(&[1, 2, 3]);
+        change(status.nodes[0].1.as_mut().unwrap());
+        report(&status, "a").may_fail
+    };
+    assert_eq!(spare(&|_| ()), Some(1));
+    assert_eq!(spare(&|node| node.groups[1].role = GroupRole::Candidate), Some(0));
+    assert_eq!(spare(&|node| drop(node.groups.remove(2))), Some(0));
 }

@@ -192,6 +192,7 @@ async fn nobody_writes_into_another_ones_outbox_or_from_the_future() {
     let deposited = dkv_wire::message::Deposited {
         node: network.nodes[0].id(),
         number: Number(1),
+        after: Number(0),
         stamp: Stamp(u64::MAX),
         key: b"k",
         operation: dkv_wire::message::Operation::Put(b"forged"),

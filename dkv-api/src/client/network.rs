@@ -132,7 +132,7 @@ impl Client {
         uses: Option<u32>,
     ) -> Result<String, Error> {
         let life_s = life.map(|life| life.as_secs());
-        match self.ask_server(ServerRequest::CreateToken { role, life_s, uses }, true).await? {
+        match self.ask_server(ServerRequest::CreateToken { role, life_s, uses }).await? {
             ServerAnswer::Token(text) => Ok(text),
             _ => Err(other_kind()),
         }
@@ -143,14 +143,15 @@ impl Client {
     /// [`Role::Admin`]. Without `life` (whole seconds) it lives for good.
     ///
     /// # Errors
-    /// [`Error::Denied`] without that role.
+    /// [`Error::Denied`] without that role; [`Error::Unknown`] if a token may have been made whose
+    /// text is lost.
     pub async fn create_bearer(
         &self,
         rights: Rights,
         life: Option<Duration>,
     ) -> Result<(String, HolderId), Error> {
         let life_s = life.map(|life| life.as_secs());
-        match self.ask_server(ServerRequest::CreateBearer { rights, life_s }, false).await? {
+        match self.ask_server(ServerRequest::CreateBearer { rights, life_s }).await? {
             ServerAnswer::Bearer(text, holder) => Ok((text, holder)),
             _ => Err(other_kind()),
         }
@@ -174,7 +175,7 @@ impl Client {
     /// # Errors
     /// [`Error::Denied`] without that role.
     pub async fn list_tokens(&self) -> Result<Vec<TokenInfo>, Error> {
-        match self.ask_server(ServerRequest::ListTokens, false).await? {
+        match self.ask_server(ServerRequest::ListTokens).await? {
             ServerAnswer::Tokens(tokens) => Ok(tokens),
             _ => Err(other_kind()),
         }
@@ -185,16 +186,12 @@ impl Client {
     /// # Errors
     /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
     pub async fn revoke_token(&self, token: Uuid) -> Result<(), Error> {
-        self.ask_server(ServerRequest::RevokeToken(token), true).await.map(|_| ())
+        self.ask_server(ServerRequest::RevokeToken(token)).await.map(|_| ())
     }
 
-    async fn ask_server(
-        &self,
-        request: ServerRequest,
-        has_effect: bool,
-    ) -> Result<ServerAnswer, Error> {
+    async fn ask_server(&self, request: ServerRequest) -> Result<ServerAnswer, Error> {
         let Shared { server, endpoint, .. } = &*self.inner.shared;
         let asked = server.ask(endpoint, &request, self.inner.timeout).await;
-        asked.map_err(|error| error.into_error(has_effect))
+        asked.map_err(|error| error.into_error(request.has_effect()))
     }
 }

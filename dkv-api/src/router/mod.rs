@@ -267,10 +267,28 @@ impl<W> Router<W> {
             _ => format!("{} within {waited} ms", self.obstacle(pending)),
         };
         let last = self.stood_in_the_way(pending).map(|why| format!("; before that: {why}"));
-        let text = text + &last.unwrap_or_default();
+        let text = text + &last.unwrap_or_default() + &self.missing_writes(pending);
         let error =
             if pending.may_have_effect() { Error::Unknown(text) } else { Error::Unavailable(text) };
         self.finish(now, id, Err(error));
+    }
+
+    /// Eventual writes that a session read must show, and that a node has which cannot be asked.
+    fn missing_writes(&self, pending: &Pending<W>) -> String {
+        let (Work::Read { bounds, .. } | Work::Scan { bounds, .. }) = &pending.work else {
+            return String::new();
+        };
+        let silent = |node: &NodeId| self.peers.get(node).is_none_or(|peer| peer.up.is_none());
+        let nodes = bounds.deposits.iter().map(|(node, _)| *node).filter(silent);
+        let names: Vec<String> = nodes.map(|node| self.describe(node)).collect();
+        if names.is_empty() {
+            return String::new();
+        }
+        format!(
+            "; the session has to show eventual writes that {} took and may not have delivered, and it cannot \
+             be reached; a strong read goes without them",
+            names.join(" and ")
+        )
     }
 
     /// What stood in a request's way last: in its own, or in that of the session that it waits for.

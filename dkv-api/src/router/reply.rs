@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Stamp};
+use dkv_wire::id::{NodeId, Number, Stamp};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
@@ -110,16 +110,8 @@ impl<W> Router<W> {
                 }
             }
         }
-        let group = self.requests.get(&id).and_then(|pending| pending.group);
-        if let (Some(seen), Some(group)) =
-            (seen(&answer), group.and_then(|group| self.groups.get_mut(&group)))
-        {
-            group.seen = group.seen.max(seen.revision);
-            if let Some(number) = seen.pending {
-                let last = group.deposits.entry(seen.node).or_default();
-                *last = number.max(*last);
-            }
-            self.time.seen(seen.stamp, seen.pending.is_some());
+        if let Some(receipt) = receipt(&answer) {
+            self.seen(&receipt);
         }
         self.remember_size(id, &answer);
         let view = match &answer {
@@ -135,6 +127,34 @@ impl<W> Router<W> {
         if let Some(view) = view {
             self.handle_view_of(now, node, *view);
         }
+    }
+
+    /// Whatever was shown to this client, its session does not go back behind.
+    fn seen(&mut self, receipt: &Receipt) {
+        let Some(group) = self.groups.get_mut(&receipt.shard) else { return };
+        group.seen = group.seen.max(receipt.revision);
+        if let Some(number) = receipt.pending {
+            let last = group.deposits.entry(receipt.node).or_default();
+            *last = number.max(*last);
+        }
+        self.time.seen(receipt.stamp, receipt.pending.is_some());
+    }
+
+    /// Eventual writes that the session must show will never be there: the caller is told, and the session goes
+    /// on without them.
+    fn lost(&mut self, now: Duration, id: u64, lost: NodeId, number: Number) {
+        let group = self.requests.get(&id).and_then(|pending| pending.group);
+        if let Some(group) = group.and_then(|group| self.groups.get_mut(&group))
+            && group.deposits.get(&lost).is_some_and(|last| *last <= number)
+        {
+            group.deposits.remove(&lost);
+        }
+        let why = format!(
+            "eventual writes that this session has made or seen were lost: {} was removed before it had \
+             delivered them; the session goes on without them",
+            self.describe(lost)
+        );
+        self.finish(now, id, Err(Error::Unavailable(why)));
     }
 
     /// Keys with large values are remembered, so that their next answer holds up nobody.
@@ -170,6 +190,7 @@ impl<W> Router<W> {
                 self.redirected(now, node, id, primary);
             }
             Refusal::Conflict { receipt, current } => {
+                self.seen(&receipt);
                 self.finish(now, id, Err(Error::Conflict { current, receipt }));
             }
             Refusal::SessionExpired if matches!(pending.work, Work::Write { .. }) => {
@@ -188,6 +209,7 @@ impl<W> Router<W> {
             Refusal::Clock { now: stamp } if matches!(pending.work, Work::Deposit { .. }) => {
                 self.told_the_time(now, node, id, stamp);
             }
+            Refusal::Lost { node, number } => self.lost(now, id, node, number),
             Refusal::NotPrimary { .. } | Refusal::Behind { .. } | Refusal::Unavailable(_)
                 if whom == Whom::Replica =>
             {
@@ -372,13 +394,21 @@ impl<W> Router<W> {
 }
 
 /// What an answer says about itself, if it shows or changes keys.
-fn seen(answer: &Answer) -> Option<Receipt> {
+fn receipt(answer: &Answer) -> Option<Receipt> {
     match answer {
         Answer::Value(receipt, _)
         | Answer::ValueEverywhere(receipt, ..)
         | Answer::Page(receipt, _)
         | Answer::Written { receipt, .. }
         | Answer::WrittenEverywhere { receipt, .. } => Some(*receipt),
-        _ => None,
+        Answer::View(_)
+        | Answer::Status(_)
+        | Answer::Committed { .. }
+        | Answer::Reached { .. }
+        | Answer::Done
+        | Answer::Departed { .. }
+        | Answer::Placement(_)
+        | Answer::Member(_)
+        | Answer::Remainder(_) => None,
     }
 }

@@ -362,3 +362,4 @@ impl<W> Router<W> {
 }
 
 mod random;
+mod told;

@@ -131,12 +131,8 @@ impl Work {
         match self {
             Self::Write { .. } => true,
             Self::Deposit { .. } => !self.asks_the_time(),
-            Self::Control(body) => {
-                matches!(body, RequestBody::RemoveNode(_) | RequestBody::Revoke(_))
-            }
-            Self::Read { .. } | Self::Scan { .. } | Self::Open { .. } | Self::Direct { .. } => {
-                false
-            }
+            Self::Control(body) | Self::Direct { body, .. } => body.has_effect(),
+            Self::Read { .. } | Self::Scan { .. } | Self::Open { .. } => false,
         }
     }
 

@@ -240,7 +240,8 @@ impl State {
             | RequestBody::Reach { .. }
             | RequestBody::Measures(_)
             | RequestBody::Departed(_)
-            | RequestBody::HandOver { .. } => Err(Refusal::Denied("not a node".into())),
+            | RequestBody::HandOver { .. }
+            | RequestBody::Remainder { .. } => Err(Refusal::Denied("not a node".into())),
         }
     }
 }

@@ -22,11 +22,13 @@ pub fn report(status: &NetworkStatus, address: &str) -> Report {
         .collect();
     nodes.sort_by_cached_key(|node| by_name(&node.name));
     let spare = groups.iter().filter_map(|group| group.spare).min();
+    // Where nobody leads, nobody is known to serve, and nothing is to spare.
+    let all_led = groups.iter().all(|group| group.primary.is_some());
     let mut report = Report {
         network: said.network(),
         server: said.server(address),
         coordinator,
-        may_fail: spare.map(|spare| u32::try_from(spare).unwrap_or(0)),
+        may_fail: spare.map(|spare| if all_led { u32::try_from(spare).unwrap_or(0) } else { 0 }),
         available: spare.is_some_and(|spare| spare >= 0),
         warnings: Vec::new(),
         nodes,
@@ -174,7 +176,9 @@ impl<'a> Said<'a> {
             members
         };
         let voters = listed(voters);
-        let live = voters.iter().filter(|voter| voter.reachable).count() as i64;
+        // One that answers and has no replica, or not yet, is no vote that can be counted on.
+        let live = voters.iter().filter(|voter| self.replica(voter.id, group).is_some());
+        let live = live.count() as i64;
         let majority = voters.len() as i64 / 2 + 1;
         Group {
             group: group.0,

@@ -1,15 +1,19 @@
 //! Where shards are, as far as this node knows: its own, and those of others.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::PoisonError;
 
 use dkv_wire::id::{GroupId, NodeId};
-use dkv_wire::message::Measures;
+use dkv_wire::message::{Measures, Remainder};
+use dkv_wire::platform::run_blocking;
 use tokio::time::Instant;
 
 use super::{Node, lock};
 use crate::coordinator;
 use crate::measuring::{self, Heard};
+use crate::outbox::IntakeState;
+use crate::state::Member;
 use crate::state::placement::Measured;
 
 impl Node {
@@ -74,11 +78,71 @@ impl Node {
 
     /// Whether an administrator wants this node to be empty.
     pub(crate) fn is_going(&self) -> bool {
-        let going = self.control().machine().with_directory(|directory| {
-            let member = directory.nodes().get(&self.id());
-            member.is_some_and(|member| member.draining || member.retiring)
-        });
-        going.unwrap_or_default()
+        self.entry_says(|member| member.draining || member.retiring)
+    }
+
+    /// Whether a node was removed from the network for good, as far as this one knows.
+    pub(crate) fn was_removed(&self, node: NodeId) -> bool {
+        let removed = self
+            .control()
+            .machine()
+            .with_directory(|directory| directory.denied().contains(&node.into()));
+        removed.unwrap_or_default()
+    }
+
+    fn entry_says(&self, so: impl FnOnce(&Member) -> bool) -> bool {
+        let found = self
+            .control()
+            .machine()
+            .with_directory(|directory| directory.nodes().get(&self.id()).is_some_and(so));
+        found.unwrap_or_default()
+    }
+
+    /// Whether this node may have eventual writes at its removal that nobody else has. That it has none is its
+    /// last word: unlike the order to empty a node, the one to remove it is never taken back.
+    pub(crate) fn keeps_writes(&self) -> bool {
+        let is_closed = matches!(self.outboxes().intake().state(), IntakeState::Closed { .. });
+        !(is_closed && self.entry_says(|member| member.retiring)) || !self.outboxes().are_empty()
+    }
+
+    /// What is left here, if this node is to be emptied.
+    pub(crate) fn remainder(&self) -> Remainder {
+        // In this order: what is closed stays closed as long as the node is to go, and takes nothing in.
+        let is_closed = matches!(self.outboxes().intake().state(), IntakeState::Closed { .. });
+        let takes_writes = !(is_closed && self.is_going());
+        let keeps_writes = !self.outboxes().are_empty();
+        let shards = self.groups().iter().filter(|group| group.id().is_shard()).count();
+        Remainder { takes_writes, keeps_writes, shards: u32::try_from(shards).unwrap_or(u32::MAX) }
+    }
+
+    /// Closes the outboxes if this node is to be emptied, and opens them if it is not any more.
+    pub(crate) async fn follow_intake(&self) -> io::Result<()> {
+        let intake = self.outboxes().intake().clone();
+        let is_going = self.is_going();
+        // Read afterwards: the directory of this entry, or of an earlier one, has said so.
+        let applied = self.control().machine().summary().applied_index;
+        let directory = self.directory().path().to_owned();
+        let control = self.control().machine().clone();
+        let me = self.id();
+        let goes = move || {
+            let going = control.with_directory(|directory| {
+                directory.nodes().get(&me).is_some_and(|it| it.draining || it.retiring)
+            });
+            going.unwrap_or_default()
+        };
+        match (is_going, intake.state()) {
+            (true, IntakeState::Open | IntakeState::Closing) => {
+                run_blocking(move || intake.close(&directory, applied)).await?
+            }
+            // Of an earlier entry it may have been read at a start, before the log was.
+            (false, IntakeState::Closed { at }) if applied >= at => {
+                run_blocking(move || intake.open(&directory, goes)).await?
+            }
+            (false, IntakeState::Closing) => {
+                run_blocking(move || intake.open(&directory, goes)).await?
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Bytes that this node could take in.

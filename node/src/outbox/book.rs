@@ -4,11 +4,17 @@
 //! once the primary has acknowledged it, and *settled*, that is gone, once this node's own replica has
 //! it too, so that an eventual read here never goes back.
 //!
+//! Numbers grow by one. When the node starts they begin anew at one that the clock on the wall gives, far
+//! above all that can have been given before: should the end of an outbox have been lost, by a disk that
+//! lied or an old copy that was put back, no number is given to a second write, which the shard would take
+//! for the first one and drop. Each write names the one before it, so that none is taken out of order.
+//!
 //! In the log each write is a record under an index of its own. When the log has to be shortened and
 //! the primary cannot be reached, what is kept is written again at the end of the log, under the same
 //! numbers; after a crash in between a number may be there twice.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::codec;
@@ -19,11 +25,16 @@ use crate::state::Waiting;
 
 /// Bytes that a write takes besides its key and value, about.
 const OVERHEAD_BYTES: usize = 200;
+/// Bits of a number that count within a second of the clock on the wall at the start: more writes than an
+/// outbox can take in a second. Numbers stay below 2^53, which JSON can name.
+const NUMBERS_A_SECOND_BITS: u32 = 20;
 
 /// A write in an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) number: Number,
+    /// The write before it.
+    after: Number,
     pub(crate) stamp: Stamp,
     pub(crate) key: Bytes,
     /// The value; nothing for a delete.
@@ -65,7 +76,10 @@ pub(crate) struct Moved {
 #[derive(Debug)]
 pub(crate) struct Book {
     me: NodeId,
+    /// The last number that was given.
     last: Number,
+    /// No number below this one is given any more.
+    next_least: u64,
     /// All up to that number has left, or may have: only a replica's state tells of it.
     settled: Number,
     next_index: u64,
@@ -79,7 +93,8 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// The outbox as the log has it: its records, and the index and the mark of the last purge.
+    /// The outbox as the log has it: its records, and the index and the mark of the last purge. `started`
+    /// is the time at which the process started, since 1970.
     ///
     /// # Errors
     /// If a record is not one of an outbox of this node.
@@ -88,6 +103,7 @@ impl Book {
         next_index: u64,
         records: Vec<(u64, Bytes)>,
         mark: Option<&[u8]>,
+        started: Duration,
     ) -> Result<Self, Malformed> {
         let last = match mark {
             None => Number(0),
@@ -96,6 +112,7 @@ impl Book {
         let mut book = Self {
             me,
             last,
+            next_least: started.as_secs() << NUMBERS_A_SECOND_BITS,
             settled: Number(0),
             next_index,
             staged: VecDeque::new(),
@@ -114,25 +131,25 @@ impl Book {
             book.keep(kept);
         }
         // What was settled may be here again, its purge having been lost; but it has gaps then.
-        let mut whole_from = Number(book.last.0 + 1);
-        while whole_from.0 > 1 && book.kept.contains_key(&Number(whole_from.0 - 1)) {
-            whole_from.0 -= 1;
+        book.settled = book.last;
+        while let Some(kept) = book.kept.get(&book.settled) {
+            book.settled = kept.after;
         }
-        book.settled = Number(whole_from.0 - 1);
         Ok(book)
     }
 
     /// Takes a write in: what to append to the log. Call [`durable`](Self::durable) in the same order once
     /// that is durable.
     pub(crate) fn stage(&mut self, stamp: Stamp, key: &Bytes, value: Option<&Bytes>) -> Append {
-        self.last.0 += 1;
+        let after = self.last;
+        self.last = Number((after.0 + 1).max(self.next_least));
         let (number, index) = (self.last, self.next_index);
         self.next_index += 1;
         let operation = value.map_or(Operation::Delete, |value| Operation::Put(value));
-        let deposited = Deposited { node: self.me, number, stamp, key, operation };
+        let deposited = Deposited { node: self.me, number, after, stamp, key, operation };
         let command = codec::encode(&Command::Deposited(deposited));
         // All of them share the bytes of the command.
-        let kept = shared(number, stamp, key, value, command.clone(), index);
+        let kept = shared((number, after), stamp, key, value, command.clone(), index);
         self.bytes += kept.bytes();
         self.staged.push_back(kept);
         Append { index, number, command }
@@ -142,7 +159,7 @@ impl Book {
     pub(crate) fn unstage(&mut self) {
         if let Some(kept) = self.staged.pop_back() {
             self.bytes -= kept.bytes();
-            self.last.0 -= 1;
+            self.last = kept.after;
             self.next_index -= 1;
         }
     }
@@ -165,8 +182,9 @@ impl Book {
         let keys = self.by_key.range::<[u8], _>(span.range());
         keys.take_while(|(key, _)| key.starts_with(&span.prefix))
             .filter_map(|(_, writes)| self.kept.get(&writes.last()?.1))
-            .map(|Kept { key, stamp, value, .. }| Waiting {
+            .map(|Kept { key, number, stamp, value, .. }| Waiting {
                 key: key.clone(),
+                number: *number,
                 stamp: *stamp,
                 value: value.clone(),
             })
@@ -230,7 +248,7 @@ impl Book {
     }
 
     fn last_durable(&self) -> Number {
-        Number(self.last.0 - self.staged.len() as u64)
+        self.staged.front().map_or(self.last, |kept| kept.after)
     }
 
     /// Bytes of all that is here, about.
@@ -320,7 +338,7 @@ fn decode(me: NodeId, index: u64, command: &Bytes) -> Result<Kept, Malformed> {
     let Ok(Command::Deposited(deposited)) = codec::decode::<Command<'_>>(command) else {
         return Err(Malformed);
     };
-    let Deposited { node, number, stamp, key, operation } = deposited;
+    let Deposited { node, number, after, stamp, key, operation } = deposited;
     if node != me {
         return Err(Malformed);
     }
@@ -329,11 +347,11 @@ fn decode(me: NodeId, index: u64, command: &Bytes) -> Result<Kept, Malformed> {
         Operation::Delete => None,
     };
     let key = command.slice_ref(key);
-    Ok(Kept { number, stamp, key, value, command: command.clone(), index })
+    Ok(Kept { number, after, stamp, key, value, command: command.clone(), index })
 }
 
 fn shared(
-    number: Number,
+    (number, after): (Number, Number),
     stamp: Stamp,
     key: &Bytes,
     value: Option<&Bytes>,
@@ -343,7 +361,7 @@ fn shared(
     // Key and value lie at the end of the command, in this order, with the value's length between.
     let value_bytes = value.map_or(0, Bytes::len);
     let value = value.map(|_| command.slice(command.len() - value_bytes..));
-    Kept { number, stamp, key: Bytes::copy_from_slice(key), value, command, index }
+    Kept { number, after, stamp, key: Bytes::copy_from_slice(key), value, command, index }
 }
 
 #[cfg(test)]

@@ -16,11 +16,13 @@
 //! disk alone.
 
 mod book;
+mod intake;
 mod relay;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId, Number, Stamp};
@@ -29,6 +31,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing::debug;
 
 pub(crate) use book::Kept;
+pub(crate) use intake::{Intake, State as IntakeState, refused as emptying};
 pub(crate) use relay::{run, too_early};
 
 use self::book::{Append, Book};
@@ -50,6 +53,10 @@ pub(crate) struct Outboxes {
     /// Bytes of all of them; zero while there is nothing in any.
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
+    /// Whether they take anything.
+    intake: Intake,
+    /// When the process started, since 1970, by the clock on the wall.
+    started: Duration,
 }
 
 /// The outbox of one shard.
@@ -59,6 +66,7 @@ pub(crate) struct Outbox {
     book: Mutex<Book>,
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
+    intake: Intake,
     /// Something is there to be sent.
     news: Notify,
     /// Some of it is being moved to the end of the log.
@@ -66,14 +74,21 @@ pub(crate) struct Outbox {
 }
 
 impl Outboxes {
-    /// Those that the log has.
+    /// Those that the log has. `started` is when the process did, since 1970, by the clock on the wall.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn open(me: NodeId, wal: Wal, log_bytes_max: u64) -> Result<Self, String> {
+    pub(crate) fn open(
+        me: NodeId,
+        wal: Wal,
+        log_bytes_max: u64,
+        intake: Intake,
+        started: Duration,
+    ) -> Result<Self, String> {
         let share = usize::try_from(log_bytes_max / LOG_SHARE).unwrap_or(usize::MAX);
         let (bytes_max, shards) = (BYTES_MAX.min(share), RwLock::default());
-        let outboxes = Self { me, wal, shards, bytes: Arc::default(), bytes_max };
+        let bytes = Arc::default();
+        let outboxes = Self { me, wal, shards, bytes, bytes_max, intake, started };
         for id in outboxes.wal.groups() {
             if let Some(shard) = id.outbox_shard() {
                 outboxes.load(shard)?;
@@ -92,7 +107,12 @@ impl Outboxes {
         if self.are_empty() { None } else { self.get(shard) }
     }
 
-    /// Whether nothing at all waits in one.
+    /// Whether they take anything.
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
+    /// Whether nothing at all waits in one, or is on its way to the log.
     pub(crate) fn are_empty(&self) -> bool {
         self.bytes.load(Ordering::Acquire) == 0
     }
@@ -130,7 +150,7 @@ impl Outboxes {
         let records = log.read(..).map_err(|error| problem(error.to_string()))?;
         let next_index = state.next_index.unwrap_or(1);
         let mark = state.purged.as_ref().map(|(_, mark)| mark.as_ref());
-        let book = Book::load(self.me, next_index, records, mark);
+        let book = Book::load(self.me, next_index, records, mark, self.started);
         let book = book.map_err(|error| problem(error.to_string()))?;
         self.bytes.fetch_add(book.bytes(), Ordering::AcqRel);
         let bytes = Arc::clone(&self.bytes);
@@ -140,6 +160,7 @@ impl Outboxes {
             book: Mutex::new(book),
             bytes,
             bytes_max: self.bytes_max,
+            intake: self.intake.clone(),
             news: Notify::new(),
             moving: AtomicBool::new(false),
         });
@@ -170,6 +191,8 @@ impl Outbox {
             if let Some(number) = book.again(&key, stamp) {
                 return Ok(number);
             }
+            // Held until the write counts: whoever closes afterwards finds it.
+            let _entered = self.intake.enter()?;
             let taken = self.bytes.load(Ordering::Acquire);
             if taken + key.len() + value.as_ref().map_or(0, Bytes::len) > self.bytes_max {
                 return Err(Refusal::Unavailable(format!(

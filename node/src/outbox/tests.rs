@@ -12,7 +12,8 @@ const WRITES: u64 = 20;
 fn open(disk: Arc<MemoryDisk>) -> (Wal, Outboxes) {
     let options = WalOptions { segment_bytes: SEGMENT_BYTES, ..WalOptions::default() };
     let wal = Wal::open(disk, options, Box::new(|_| ())).unwrap();
-    let outboxes = Outboxes::open(ME, wal.clone(), 1 << 30).unwrap();
+    let outboxes =
+        Outboxes::open(ME, wal.clone(), 1 << 30, Intake::default(), Duration::ZERO).unwrap();
     (wal, outboxes)
 }
 
@@ -61,5 +62,23 @@ async fn what_waits_lets_the_log_be_shortened_and_outlives_a_crash() {
     let next = Arc::clone(&outbox).deposit(Stamp(99), key(99), None).await;
     assert_eq!(next, Ok(Number(WRITES + 1)), "no number is given twice");
     outbox.settle(Number(WRITES + 1));
+    assert!(outboxes.are_empty());
+}
+
+#[tokio::test]
+async fn what_is_closed_takes_nothing_but_knows_what_it_has_taken() {
+    let home = tempfile::tempdir().unwrap();
+    let (_wal, outboxes) = open(Arc::new(MemoryDisk::new()));
+    let (outbox, _) = outboxes.open_for(SHARD).unwrap();
+    let taken = Arc::clone(&outbox).deposit(Stamp(1), key(1), None).await;
+    assert_eq!(taken, Ok(Number(1)));
+    outboxes.intake().close(home.path(), 5).unwrap();
+    // It was checked before, and comes to the log only now.
+    let late = Arc::clone(&outbox).deposit(Stamp(2), key(2), None).await;
+    assert_eq!(late, Err(emptying()));
+    let again = Arc::clone(&outbox).deposit(Stamp(1), key(1), None).await;
+    assert_eq!(again, Ok(Number(1)));
+    assert!(!outboxes.are_empty());
+    outbox.settle(Number(1));
     assert!(outboxes.are_empty());
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_wire::codec::encode;
 use dkv_wire::id::{GroupId, NodeId, Number, Revision, Stamp};
-use dkv_wire::message::{Page, Pair, Span, Stored};
+use dkv_wire::message::{Page, Pair, Receipt, Span, Stored};
 use dkv_wire::platform::{self, run_blocking};
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
@@ -31,8 +31,8 @@ use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::clock::NodeClock;
 use crate::state::{
-    Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, ListedKey, LogClock,
-    Row, ShardState, Waiting,
+    Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, Listed, ListedKey,
+    LogClock, Row, ShardState, Waiting,
 };
 
 /// Time between two attempts to write a checkpoint to a disk that is full.
@@ -206,21 +206,24 @@ impl MachineHandle {
         Err("the shard is leaving this node".to_owned())
     }
 
-    /// A page of the keys of a shard and of what waits, all of one moment, with the shard's revision at that
-    /// moment. Waits for the disk if values are there only.
+    /// A page of the keys of a shard and of what waits, all of one moment, and the receipt with what is to be
+    /// told of that moment. Waits for the disk if values are there only.
     pub(crate) fn scan(
         &self,
         span: &Span,
         waiting: &[Waiting],
-    ) -> Result<(Revision, Page), String> {
+        receipt: Receipt,
+    ) -> Result<(Receipt, Page), String> {
         for _ in 0..LOOK_UPS_MAX {
             let (revision, listed) = {
                 let current = self.read();
                 let Some(shard) = current.state.as_shard() else { break };
                 (shard.revision(), shard.list(span, waiting))
             };
-            if let Some(pairs) = self.fill(&listed.keys, span.values)? {
-                return Ok((revision, Page { pairs, more: listed.more }));
+            let Listed { keys, more, stamp, pending } = listed;
+            if let Some(pairs) = self.fill(&keys, span.values)? {
+                let receipt = Receipt { revision, stamp, pending, ..receipt };
+                return Ok((receipt, Page { pairs, more }));
             }
         }
         Err("what is scanned changes too fast".to_owned())

@@ -1,8 +1,6 @@
 //! Bounds of the state that no process but this one needs to know. Those that clients can meet are
 //! in [`dkv_wire::limits`].
 
-use std::time::Duration;
-
 use dkv_wire::limits;
 
 /// Time without a write after which a session makes room for a new one, in milliseconds of the log.
@@ -16,8 +14,8 @@ pub const SESSION_RETRY_MS: u32 = 1000;
 /// What a client is told to wait when its own window is full, in milliseconds.
 pub const WINDOW_RETRY_MS: u32 = 10;
 
-/// Time for which it is known when a key was deleted, by the network's clock.
-pub const GRAVE_LIFE: Duration = Duration::from_secs(3600);
+/// Time for which it is known when a key was deleted, in milliseconds of the log.
+pub const GRAVE_LIFE_MS: u64 = 3_600_000;
 /// Bytes of all graves of a shard; the oldest go first.
 pub const GRAVES_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes that a grave takes besides its key, about.

@@ -48,7 +48,7 @@ pub use batch::{Batch, BatchBuilder, CorruptBatch};
 pub use clock::LogClock;
 pub use command::{CommandResult, check_key, check_value, validate};
 pub use directory::{
-    Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed,
+    Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Member, Observed,
 };
 pub use engine::{
     Completed, Engine, EngineError, EngineOptions, GroupStore, Installer, MemoryStore,

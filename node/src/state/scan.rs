@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_wire::id::{Revision, Stamp};
+use dkv_wire::id::{Number, Revision, Stamp};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::Span;
 use dkv_wire::mutants::{Mutant, planted};
@@ -25,6 +25,8 @@ pub struct Waiting {
     pub key: Bytes,
     /// When it was written.
     pub stamp: Stamp,
+    /// Which write of the outbox it is.
+    pub number: Number,
     /// The value; nothing for a delete.
     pub value: Option<Bytes>,
 }
@@ -36,6 +38,10 @@ pub struct Listed {
     pub keys: Vec<ListedKey>,
     /// Whether there are more after these.
     pub more: bool,
+    /// A moment not before that of any write that shows here, be it by a key that is missing.
+    pub stamp: Stamp,
+    /// The last write of the outbox that shows here.
+    pub pending: Option<Number>,
 }
 
 /// One key of a page.
@@ -97,9 +103,12 @@ impl ShardState {
         let rows = self.keys().range::<[u8], _>(span.range()).skip(skipped);
         let rows = rows.take_while(|(key, _)| key.starts_with(&span.prefix));
         let later = waiting.iter().filter(|it| it.stamp > self.last_written(&it.key).0);
-        let (mut listed, mut bytes) = (Listed::default(), 0);
+        let (mut listed, mut bytes) = (Listed { stamp: self.stamp(), ..Listed::default() }, 0);
         for entry in merged(rows, later) {
-            let Some((length, key)) = entry.listed() else { continue };
+            let Some((length, key)) = entry.listed() else {
+                listed.note(&entry);
+                continue;
+            };
             if listed.keys.len() == keys_max {
                 listed.more = true;
                 break;
@@ -111,8 +120,19 @@ impl ShardState {
                 break;
             }
             listed.keys.push(key);
+            listed.note(&entry);
         }
         listed
+    }
+}
+
+impl Listed {
+    /// What there is of a key shows.
+    fn note(&mut self, entry: &Entry<'_>) {
+        if let Entry::Waiting(Waiting { number, stamp, .. }) = entry {
+            self.stamp = self.stamp.max(*stamp);
+            self.pending = self.pending.max(Some(*number));
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use dkv_wire::mutants::{Mutant, planted};
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, key_hash, small_number};
-use super::graves::{self, Graves, Outboxes, Turn};
+use super::graves::{self, Grave, Graves, Outboxes, Turn};
 use super::limits;
 use super::residence::{Found, Place, Residents, Slot, ValueMemory};
 use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table};
@@ -73,7 +73,7 @@ impl ShardState {
         let batch = Batch::decode(batch)?;
         self.clock_ms = self.clock_ms.max(batch.time_ms());
         self.sessions.expire(self.clock_ms, &mut self.digest);
-        self.graves.expire(batch.stamp(), &mut self.digest);
+        self.graves.expire(self.clock_ms, &mut self.digest);
         Ok(batch.commands().map(|command| self.execute(command, batch.stamp())).collect())
     }
 
@@ -294,8 +294,8 @@ impl ShardState {
 
     /// An eventual write that an outbox brings. The later stamp stays, whichever came first.
     fn deposit(&mut self, deposited: &Deposited<'_>) -> CommandResult {
-        let Deposited { node, number, stamp, key, operation } = *deposited;
-        match self.outboxes.take(node, number, &mut self.digest) {
+        let Deposited { node, number, after, stamp, key, operation } = *deposited;
+        match self.outboxes.take(node, number, after, &mut self.digest) {
             Turn::Now => {}
             Turn::Before => return self.nothing_new(),
             Turn::Later => return CommandResult::TooEarly,
@@ -338,9 +338,10 @@ impl ShardState {
     fn store(&mut self, key: &[u8], operation: Operation<'_>, stamp: Stamp) -> Outcome {
         let found = find(&mut self.keys, key);
         let existed = found.is_some();
+        let grave = Grave { stamp, dug_ms: self.clock_ms };
         match (operation, found) {
             (Operation::Delete, None) => {
-                self.graves.dig(Arc::from(key), stamp, &mut self.digest);
+                self.graves.dig(Arc::from(key), grave, &mut self.digest);
                 return Outcome::Written { revision: self.revision, existed };
             }
             (Operation::Delete, Some((key, row))) => {
@@ -350,7 +351,7 @@ impl ShardState {
                 self.keys.remove(&key);
                 self.note_changed(&key, None);
                 self.revision.0 += 1;
-                self.graves.dig(key, stamp, &mut self.digest);
+                self.graves.dig(key, grave, &mut self.digest);
             }
             (Operation::Put(value), found) => {
                 self.revision.0 += 1;
@@ -426,8 +427,7 @@ impl RowSink for ShardState {
                 self.keys.insert(Arc::from(key), slot);
             }
             Table::Graves => {
-                let stamp = Stamp(small_number(value)?);
-                self.graves.load(Arc::from(key), stamp, &mut self.digest);
+                self.graves.load(Arc::from(key), Grave::decode(value)?, &mut self.digest);
             }
             Table::Outboxes => {
                 let (node, number) = (graves::node_of(key)?, Number(small_number(value)?));

@@ -30,6 +30,7 @@ impl Caller {
         let Ok(found) = self.walk(level, limit, patience).await else { return };
         let asked = match level {
             Level::Eventual => check::Level::Eventual,
+            Level::Session => check::Level::Session,
             _ => check::Level::Strong,
         };
         for number in 0..self.shared.state.load.keys {

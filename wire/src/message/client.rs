@@ -6,7 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::placement::{Measures, Placement};
+use super::placement::{Measures, Placement, Remainder};
 use super::status::NodeStatus;
 use crate::id::{GroupId, HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp, Term};
 use crate::network::NetworkView;
@@ -139,6 +139,40 @@ pub enum RequestBody {
         /// Which node.
         node: NodeId,
     },
+    /// From the coordinator, to a node that is to be emptied: what is left there.
+    Remainder {
+        /// The entry of the directory that the node must have applied before it answers.
+        applied: u64,
+    },
+}
+
+impl RequestBody {
+    /// Whether a request that was sent and not answered may have changed what anybody can see, so that
+    /// nobody may say that nothing was changed.
+    pub fn has_effect(&self) -> bool {
+        match self {
+            Self::Propose { .. }
+            | Self::Deposit { .. }
+            | Self::Announce { .. }
+            | Self::Leaving
+            | Self::RemoveNode(_)
+            | Self::Revoke(_)
+            | Self::HandOver { .. }
+            | Self::Drain { .. }
+            | Self::Rebalance => true,
+            Self::View
+            | Self::Status
+            | Self::Read { .. }
+            | Self::Scan { .. }
+            | Self::Committed { .. }
+            | Self::Reach { .. }
+            | Self::Measures(_)
+            | Self::Departed(_)
+            | Self::Placement { .. }
+            | Self::Member { .. }
+            | Self::Remainder { .. } => false,
+        }
+    }
 }
 
 /// Some of the keys of a shard, in the order of their bytes, and how much of them makes a page.
@@ -281,12 +315,17 @@ pub enum Command<'a> {
 
 /// An eventual write on its way from an outbox. (node, number) names it: a shard takes them in order,
 /// each once. Of what a shard has for a key, the later stamp stays.
+///
+/// Numbers grow by one, but begin anew far above all earlier ones when the node starts, so that one that has
+/// lost the end of its outbox gives no number a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deposited<'a> {
     /// Whose outbox.
     pub node: NodeId,
-    /// Which of its writes to this shard; from one.
+    /// Which of its writes to this shard.
     pub number: Number,
+    /// The write before it in the outbox, without which it is not taken; zero for the first.
+    pub after: Number,
     /// Its moment.
     pub stamp: Stamp,
     /// The key.
@@ -362,7 +401,7 @@ pub struct Receipt {
     /// Of a read: the moment of the write that it shows. Of a write: a moment not before its own.
     pub stamp: Stamp,
     /// The number of the write in the outbox of this node, if it was accepted and is not known to be
-    /// ordered yet. It has no revision then.
+    /// ordered yet. It has no revision then. Of a page: that of the last such write that it shows.
     pub pending: Option<Number>,
 }
 
@@ -393,7 +432,8 @@ pub enum Answer {
     Status(Box<NodeStatus>),
     /// To [`RequestBody::Read`]; no value if the key does not exist.
     Value(Receipt, Option<Stored>),
-    /// To [`RequestBody::Scan`]; the receipt has the shard's latest revision at the moment of the page.
+    /// To [`RequestBody::Scan`]; the receipt has the shard's latest revision at the moment of the page, a
+    /// moment not before any write that the page shows, and the last write in the node's outbox that it shows.
     Page(Receipt, Page),
     /// To a write that was done; `existed` tells whether the key was there before. A delete of a
     /// key that was not there is done too, without an effect.
@@ -440,6 +480,8 @@ pub enum Answer {
     Placement(Box<Placement>),
     /// To [`RequestBody::Member`].
     Member(bool),
+    /// To [`RequestBody::Remainder`].
+    Remainder(Remainder),
 }
 
 /// Why a request came to nothing, and with which consequence.
@@ -514,4 +556,13 @@ pub enum Refusal {
     /// The certificate does not allow this. No effect.
     #[error("denied: {0}")]
     Denied(String),
+    /// The read must show eventual writes that nobody will ever have: the node that had taken them was
+    /// removed before it had delivered them. No effect.
+    #[error("eventual writes were lost: node {node} was removed before it had delivered them")]
+    Lost {
+        /// Whose outbox they were in.
+        node: NodeId,
+        /// The last of them that the read must show.
+        number: Number,
+    },
 }

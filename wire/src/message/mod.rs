@@ -16,6 +16,7 @@ pub use client::{
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, RecertifyRequest};
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
+    Remainder,
 };
 pub use server::{
     Admission, Confirmation, ControlGroup, CoordinatorReport, NodeReport, ServerAnswer,

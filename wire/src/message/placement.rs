@@ -13,8 +13,27 @@ pub struct Measures {
     pub leads: Vec<LedGroup>,
     /// Bytes that it could take in: room on its disk beyond what it keeps in reserve.
     pub free_bytes: u64,
-    /// Whether it has eventual writes that are not delivered yet, or may take some yet.
+    /// Whether it has eventual writes that are not delivered yet, or may take some yet: also because somebody
+    /// may take back that it is to be emptied.
     pub keeps_writes: bool,
+}
+
+/// What is left on a node that is to be emptied, by its own word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remainder {
+    /// Whether it may take an eventual write yet. Once it takes none, it takes none after a restart either.
+    pub takes_writes: bool,
+    /// Whether it has eventual writes that are not delivered yet.
+    pub keeps_writes: bool,
+    /// Shards of which it has anything.
+    pub shards: u32,
+}
+
+impl Remainder {
+    /// Whether nothing is left that nobody else has, and nothing comes.
+    pub fn is_nothing(&self) -> bool {
+        !self.takes_writes && !self.keeps_writes && self.shards == 0
+    }
 }
 
 /// A group, by the word of its leader.
@@ -77,7 +96,8 @@ pub struct NodePlaces {
     pub draining: bool,
     /// Whether it is to be removed.
     pub retiring: bool,
-    /// Whether nothing would miss it: no shard counts on it, and neither does the control group.
+    /// Whether it is to be emptied or removed and nothing would miss it: no shard counts on it, neither does
+    /// the control group, and it has said itself, after this was asked, that it is empty.
     pub may_stop: bool,
     /// Why it is not getting emptied although it is to be.
     pub obstacle: Option<String>,

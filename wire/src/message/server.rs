@@ -61,6 +61,35 @@ pub enum ServerRequest {
     RevokeToken(Uuid),
 }
 
+impl ServerRequest {
+    /// Whether a request that was sent and not answered may have changed something, so that nobody may say
+    /// that nothing was changed.
+    pub fn has_effect(&self) -> bool {
+        match self {
+            Self::Register { .. }
+            | Self::Report(_)
+            | Self::CreateBearer { .. }
+            | Self::CreateToken { .. }
+            | Self::RevokeToken(_) => true,
+            Self::Lookup | Self::Status | Self::Renew { .. } | Self::ListTokens => false,
+        }
+    }
+
+    /// Whether it may be sent again when it is not known what came of it: twice is as good as once.
+    pub fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::CreateBearer { .. } | Self::CreateToken { .. } => false,
+            Self::Lookup
+            | Self::Status
+            | Self::Register { .. }
+            | Self::Report(_)
+            | Self::Renew { .. }
+            | Self::ListTokens
+            | Self::RevokeToken(_) => true,
+        }
+    }
+}
+
 /// The control group, by the log of one of its members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlGroup {

@@ -87,7 +87,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..80),
     ) {
         let mut log = Log { next: 1, ..Log::default() };
-        let mut book = Book::load(ME, 1, Vec::new(), None).unwrap();
+        let mut book = Book::load(ME, 1, Vec::new(), None, Duration::ZERO).unwrap();
         // Everything that was ever accepted; what the primary took; what is settled.
         let mut twin: Vec<Deposit> = Vec::new();
         let (mut taken, mut settled) = (0_u64, 0_u64);
@@ -115,7 +115,7 @@ proptest! {
                     let last = log.durable.last().map_or(0, |(index, _)| *index);
                     log.next = last.max(log.purged) + 1;
                     let records = log.durable.clone();
-                    book = Book::load(ME, log.next, records, log.mark.as_deref()).unwrap();
+                    book = Book::load(ME, log.next, records, log.mark.as_deref(), Duration::ZERO).unwrap();
                     // What the replica here has is known after a restart too.
                     if let Some(purge) = book.settle(Number(settled)) {
                         log.purge(purge);
@@ -190,7 +190,7 @@ proptest! {
 
 #[test]
 fn a_retry_is_found_and_a_stranger_is_not_read() {
-    let mut book = Book::load(ME, 1, Vec::new(), None).unwrap();
+    let mut book = Book::load(ME, 1, Vec::new(), None, Duration::ZERO).unwrap();
     let (key, value) = (Bytes::from_static(b"k"), Bytes::from_static(b"v"));
     let append = book.stage(Stamp(5), &key, Some(&value));
     assert_eq!(book.again(b"k", Stamp(5)), None, "it is not durable yet");
@@ -200,8 +200,41 @@ fn a_retry_is_found_and_a_stranger_is_not_read() {
     assert_eq!(book.find(b"k").unwrap().value.as_deref(), Some(&b"v"[..]));
 
     let other = NodeId(Uuid::from_u128(8));
-    let read = |me, record| Book::load(me, 2, vec![(1, record)], None).map(drop);
+    let read = |me, record| Book::load(me, 2, vec![(1, record)], None, Duration::ZERO).map(drop);
     assert_eq!(read(ME, append.command.clone()), Ok(()));
     assert_eq!(read(other, append.command), Err(Malformed));
     assert_eq!(read(ME, Bytes::from_static(b"rubbish")), Err(Malformed));
+}
+
+#[test]
+fn an_outbox_that_has_lost_its_end_gives_no_number_twice() {
+    let (key, second) = (Bytes::from_static(b"k"), Duration::from_secs(1));
+    let mut book = Book::load(ME, 1, Vec::new(), None, 100 * second).unwrap();
+    let appended: Vec<Append> = (1..=3).map(|at| book.stage(Stamp(at), &key, None)).collect();
+    (0..3).for_each(|_| book.durable());
+    assert!(appended.windows(2).all(|pair| pair[1].number.0 == pair[0].number.0 + 1));
+    // Two of them are lost, though they were durable, and may have been delivered.
+    let left = vec![(1, appended[0].command.clone())];
+    let mut book = Book::load(ME, 2, left, None, 101 * second).unwrap();
+    let next = book.stage(Stamp(9), &key, None);
+    assert!(next.number > appended[2].number, "{:?}", next.number);
+    book.durable();
+    // It says itself after which one it comes, and is sent after that.
+    let read = |record: &Bytes| decode(ME, 1, record).unwrap();
+    assert_eq!(read(&next.command).after, appended[0].number);
+    let window: Vec<Number> =
+        book.window(9, usize::MAX).into_iter().map(|(number, _)| number).collect();
+    assert_eq!(window, [appended[0].number, next.number]);
+    // What is here shows, whatever lies between the numbers.
+    assert!(book.shows(next.number, Number(0)));
+    assert_eq!(book.settle(appended[0].number).map(drop), Some(()));
+    assert!(!book.shows(next.number, Number(0)) && book.shows(next.number, appended[0].number));
+    // A clock that was set back changes nothing.
+    let kept = vec![(2, next.command.clone())];
+    let mut book = Book::load(ME, 3, kept, None, Duration::ZERO).unwrap();
+    assert_eq!(book.stage(Stamp(10), &key, None).number.0, next.number.0 + 1);
+    assert!(
+        1 << 53
+            > Book::load(ME, 1, Vec::new(), None, Duration::from_secs(1 << 32)).unwrap().next_least
+    );
 }

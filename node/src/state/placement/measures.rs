@@ -32,7 +32,8 @@ pub struct NodeReport {
     pub holds: BTreeSet<GroupId>,
     /// Bytes that it could take in: room on its disk beyond what it keeps in reserve.
     pub free_bytes: u64,
-    /// Whether it has eventual writes that are not delivered yet, or may take some yet.
+    /// Whether it has eventual writes that are not delivered yet, or may take some yet. Of a node that is to
+    /// be removed, that it has none is its last word, however old.
     pub keeps_writes: bool,
 }
 

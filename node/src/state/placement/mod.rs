@@ -128,11 +128,11 @@ impl<'a> Planner<'a> {
         groups.all(|(group, plan)| !plan.has(node) && free(group)) && self.has_delivered(node)
     }
 
-    /// Whether no eventual write goes with a node. One that is silent is not waited for.
+    /// Whether no eventual write goes with a node. One that is down is not waited for; one that has only
+    /// missed a few heartbeats is.
     fn has_delivered(&self, node: NodeId) -> bool {
-        let Some(seen) = self.measured.nodes.get(&node).filter(|seen| seen.live) else {
-            return true;
-        };
+        let seen = self.measured.nodes.get(&node);
+        let Some(seen) = seen.filter(|_| !self.is_down(node)) else { return true };
         seen.report.as_ref().is_some_and(|report| !report.keeps_writes)
     }
 

@@ -45,8 +45,9 @@ fn deposited(letter: char, number: u64, (stamp, key, value): (u64, u8, Option<u8
     let value = value.map(|value| [value]);
     let operation = value.as_ref().map_or(Operation::Delete, |value| Operation::Put(value));
     let (node, number, stamp) = (node(letter), Number(number), Stamp(stamp));
-    let key = [key];
-    codec::encode_vec(&Command::Deposited(Deposited { node, number, stamp, key: &key, operation }))
+    let (key, after) = ([key], Number(number.0 - 1));
+    let deposited = Deposited { node, number, after, stamp, key: &key, operation };
+    codec::encode_vec(&Command::Deposited(deposited))
 }
 
 const A: SessionId = SessionId(uuid::Uuid::from_bytes([b'a'; 16]));
@@ -145,6 +146,7 @@ fn a_strong_write_is_later_than_what_its_client_has_seen() {
     let late = Deposited {
         node: node('n'),
         number: Number(1),
+        after: Number(0),
         stamp: Stamp(1000),
         key: b"k",
         operation: Operation::Put(b"eventual"),
@@ -156,4 +158,51 @@ fn a_strong_write_is_later_than_what_its_client_has_seen() {
         (row.value.as_ref(), row.revision, row.stamp),
         (&b"strong"[..], Revision(1), Stamp(1001))
     );
+}
+
+#[test]
+fn what_a_node_takes_after_it_has_lost_the_end_of_its_outbox_is_new() {
+    let mut state = ShardState::new();
+    let mut take = |number, after, stamp: u64, key: &'static [u8]| {
+        let deposited = Deposited {
+            node: node('n'),
+            number: Number(number),
+            after: Number(after),
+            stamp: Stamp(stamp),
+            key,
+            operation: Operation::Put(key),
+        };
+        let command = codec::encode_vec(&Command::Deposited(deposited));
+        state.apply(&batch_at(1, Stamp(1000), &[command])).unwrap().remove(0)
+    };
+    let written = |result| matches!(result, CommandResult::Written { .. });
+    for number in 1..=3 {
+        assert!(written(take(number, number - 1, number, b"a")));
+    }
+    // It knows of the first one only, and begins far above.
+    assert!(written(take(1 << 20, 1, 9, b"b")));
+    assert!(written(take((1 << 20) + 1, 1 << 20, 10, b"c")));
+    assert_eq!(take(1 << 21, (1 << 20) + 2, 11, b"d"), CommandResult::TooEarly);
+    // The second copy of one is one.
+    assert!(written(take(1 << 20, 1, 9, b"b")));
+    for (key, is_there) in [(b"b", true), (b"c", true), (b"d", false)] {
+        assert_eq!(state.row(key).is_some(), is_there, "{key:?}");
+    }
+}
+
+#[test]
+fn a_clock_on_the_wall_that_is_set_ahead_ends_no_grave() {
+    const HOUR_MS: u64 = 3_600_000;
+    let wall = |ms| Stamp::at(std::time::Duration::from_millis(ms));
+    let delete = |serial, key| write(A, serial, serial, Condition::Always, key, Operation::Delete);
+    let mut state = ShardState::new();
+    state.apply(&batch_at(1, wall(10), &[open(A), delete(1, b"k")])).unwrap();
+    let deleted = state.deleted_at(b"k");
+    assert_ne!(deleted, Stamp(0));
+    // Another primary, whose clock is two hours ahead.
+    state.apply(&batch_at(2, wall(2 * HOUR_MS), &[delete(2, b"other")])).unwrap();
+    assert_eq!(state.deleted_at(b"k"), deleted);
+    // An hour that was measured ends it, whatever the wall shows.
+    state.apply(&batch_at(HOUR_MS + 2, wall(11), &[delete(3, b"other")])).unwrap();
+    assert_eq!(state.deleted_at(b"k"), Stamp(0));
 }

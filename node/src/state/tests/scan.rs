@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dkv_wire::id::Stamp;
+use dkv_wire::id::{Number, Stamp};
 use dkv_wire::message::{Condition, Operation, Span};
 use proptest::prelude::*;
 
@@ -44,12 +44,13 @@ proptest! {
         }
         // What waits shows if it is later.
         let mut waiting = Vec::new();
-        for (key, (stamp, put)) in deposits {
+        for (number, (key, (stamp, put))) in (1..).zip(deposits) {
             let value = put.map(|length| vec![9; length]);
-            let deposit = |value| Waiting { key: key.clone().into(), stamp: Stamp(stamp), value };
+            let (stamp, number) = (Stamp(stamp), Number(number));
+            let deposit = |value| Waiting { key: key.clone().into(), stamp, number, value };
             waiting.push(deposit(value.clone().map(Bytes::from)));
             match value {
-                _ if stamp == 0 => {}
+                _ if stamp == Stamp(0) => {}
                 Some(value) => drop(twin.insert(key, value)),
                 None => drop(twin.remove(&key)),
             }
@@ -78,6 +79,17 @@ proptest! {
                 let full = bytes + size(&expected[count]) > bytes_max as usize;
                 prop_assert!(count >= 1 && (full || count >= keys_max as usize));
             }
+            // It says of every write that shows, be it by a key that is missing.
+            let shows = |it: &&Waiting| {
+                let last = listed.keys.last().map_or(&span.after[..], |last| &last.key[..]);
+                it.stamp > Stamp(0) && (!listed.more || &it.key[..] <= last)
+            };
+            let shown = waiting.iter().filter(shows).map(|it| it.number).max();
+            prop_assert!(shown <= listed.pending, "{shown:?} {:?}", listed.pending);
+            let all = waiting.iter().filter(|it| it.stamp > Stamp(0)).map(|it| it.number).max();
+            prop_assert!(listed.pending <= all);
+            let latest = if listed.pending.is_some() { Stamp(u64::MAX) } else { state.stamp() };
+            prop_assert_eq!(listed.stamp, latest);
             for (listed, (key, value)) in listed.keys.iter().zip(expected.drain(..count)) {
                 prop_assert_eq!(&listed.key[..], &key[..]);
                 prop_assert_eq!(listed.value.here(), Some(Bytes::from(value)));

@@ -58,8 +58,9 @@ pub(super) fn batches() -> Vec<Vec<u8>> {
         }))
     };
     let deposited = |number, stamp, key: &'static [u8], operation| {
-        let (node, number, stamp) = (NodeId(id(9)), Number(number), Stamp(stamp));
-        encode_vec(&Command::Deposited(Deposited { node, number, stamp, key, operation }))
+        let (node, after) = (NodeId(id(9)), Number(u64::saturating_sub(number, 1)));
+        let (number, stamp) = (Number(number), Stamp(stamp));
+        encode_vec(&Command::Deposited(Deposited { node, number, after, stamp, key, operation }))
     };
     let commands = [
         encode_vec(&Command::OpenSession(session)),

@@ -105,6 +105,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         RequestBody::Rebalance,
         RequestBody::Placement { forecast: true },
         RequestBody::Member { group: GroupId(0), node: node('a') },
+        RequestBody::Remainder { applied: 1 << 20 },
     ]
 }
 
@@ -139,8 +140,8 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         .flat_map(|condition| operations().into_iter().map(move |operation| (condition, operation)))
         .map(write);
     let deposited = operations().into_iter().map(|operation| {
-        let (node, number, stamp) = (node('d'), Number(12), Stamp(1 << 61));
-        Command::Deposited(Deposited { node, number, stamp, key: b"key", operation })
+        let (node, number, after, stamp) = (node('d'), Number(12), Number(11), Stamp(1 << 61));
+        Command::Deposited(Deposited { node, number, after, stamp, key: b"key", operation })
     });
     let open = std::iter::once(Command::OpenSession(SessionId(uuid('s'))));
     open.chain(writes).chain(deposited).collect()
@@ -293,6 +294,7 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Departed { index: 99, term: Term(5) },
         Answer::Placement(Box::new(placement())),
         Answer::Member(true),
+        Answer::Remainder(Remainder { takes_writes: false, keeps_writes: true, shards: 3 }),
     ]
 }
 
@@ -313,6 +315,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::Unavailable("no quorum".into()),
         Refusal::Unknown("no answer".into()),
         Refusal::Denied("a client".into()),
+        Refusal::Lost { node: node('a'), number: Number(12) },
     ]
 }
 
