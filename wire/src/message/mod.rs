@@ -13,13 +13,13 @@ pub use client::{
     Answer, Command, Condition, Deposited, Level, Operation, Page, Pair, Reach, ReadBounds,
     ReadMode, Receipt, Refusal, Reply, Request, RequestBody, Span, Stored, Write,
 };
-pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, RecertifyRequest};
+pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
 };
 pub use server::{
-    Admission, Confirmation, CoordinatorReport, NodeReport, ServerAnswer, ServerRefusal,
-    ServerRequest, ServerStatus, TokenInfo,
+    Admission, BearerLife, Confirmation, CoordinatorReport, HolderInfo, HolderKind, NodeReport,
+    ServerAnswer, ServerRefusal, ServerRequest, ServerStatus, TokenInfo,
 };
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 
