@@ -16,6 +16,7 @@
 //! disk alone.
 
 mod book;
+mod owners;
 mod relay;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ pub(crate) use book::Kept;
 pub(crate) use relay::{run, too_early};
 
 use self::book::{Append, Book};
+use self::owners::Owners;
 use crate::state::Waiting;
 use crate::wal::{GroupLog, Wal};
 
@@ -50,6 +52,7 @@ pub(crate) struct Outboxes {
     /// Bytes of all of them; zero while there is nothing in any.
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
+    owners: Arc<Owners>,
 }
 
 /// The outbox of one shard.
@@ -59,6 +62,7 @@ pub(crate) struct Outbox {
     book: Mutex<Book>,
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
+    owners: Arc<Owners>,
     /// Something is there to be sent.
     news: Notify,
     /// Some of it is being moved to the end of the log.
@@ -73,7 +77,8 @@ impl Outboxes {
     pub(crate) fn open(me: NodeId, wal: Wal, log_bytes_max: u64) -> Result<Self, String> {
         let share = usize::try_from(log_bytes_max / LOG_SHARE).unwrap_or(usize::MAX);
         let (bytes_max, shards) = (BYTES_MAX.min(share), RwLock::default());
-        let outboxes = Self { me, wal, shards, bytes: Arc::default(), bytes_max };
+        let (bytes, owners) = Default::default();
+        let outboxes = Self { me, wal, shards, bytes, bytes_max, owners };
         for id in outboxes.wal.groups() {
             if let Some(shard) = id.outbox_shard() {
                 outboxes.load(shard)?;
@@ -85,6 +90,11 @@ impl Outboxes {
     /// The outbox of a shard, if there has been one.
     pub(crate) fn get(&self, shard: GroupId) -> Option<Arc<Outbox>> {
         self.shards.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+    }
+
+    /// Whose writes wait in them, and how many bytes may.
+    pub(crate) fn owners(&self) -> (&Arc<Owners>, usize) {
+        (&self.owners, self.bytes_max)
     }
 
     /// The outbox of a shard, if anything at all waits in one of this node.
@@ -140,6 +150,7 @@ impl Outboxes {
             book: Mutex::new(book),
             bytes,
             bytes_max: self.bytes_max,
+            owners: Arc::clone(&self.owners),
             news: Notify::new(),
             moving: AtomicBool::new(false),
         });
@@ -252,6 +263,7 @@ impl Outbox {
 
     /// All up to that number is where it is to be.
     fn settle(&self, upto: Number) {
+        self.owners.settled(self.shard, upto);
         let mut book = self.book();
         let before = book.bytes();
         let Some((upto, mark)) = book.settle(upto) else { return };
