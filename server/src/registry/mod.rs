@@ -23,6 +23,7 @@
 //! arguments), and any influence on the network. The Raft logs are the law; this is a directory
 //! that can be late.
 
+mod holders;
 mod nodes;
 mod tokens;
 
@@ -37,11 +38,13 @@ use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::limits;
 use dkv_wire::message::{Confirmation, CoordinatorReport, NodeReport, ServerRefusal, ServerStatus};
 use dkv_wire::mutants::{Mutant, planted};
+use dkv_wire::name::check_name;
 use dkv_wire::network::{NetworkView, NodeState, Settings};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::limits::{DOWN_AFTER_MS, SUSPECT_AFTER_MS};
+use holders::HolderRecord;
 use nodes::NodeRecord;
 use tokens::TokenRecord;
 
@@ -78,6 +81,7 @@ pub struct Registry {
     nodes: BTreeMap<NodeId, NodeRecord>,
     denied: BTreeSet<HolderId>,
     tokens: BTreeMap<Uuid, TokenRecord>,
+    holders: BTreeMap<HolderId, HolderRecord>,
     view: Option<NetworkView>,
     /// What the configuration says; not in the books.
     #[serde(skip)]
@@ -100,6 +104,7 @@ impl Registry {
             nodes: BTreeMap::new(),
             denied: BTreeSet::new(),
             tokens: BTreeMap::new(),
+            holders: BTreeMap::new(),
             view: None,
             settings,
             started_ms: now_ms,
@@ -202,8 +207,8 @@ impl Registry {
                 "the report has more nodes, shards or denied ids than a network can have",
             );
         }
-        if view.nodes.iter().any(|node| node.name.len() > limits::NAME_BYTES_MAX) {
-            return wrong("the report has a node with a name that is too long");
+        if view.nodes.iter().any(|node| check_name(&node.name).is_err()) {
+            return wrong("the report has a node with a name that cannot be one");
         }
         Ok(())
     }
