@@ -109,7 +109,9 @@ impl State {
                 return Ok(Answer::Done);
             }
             Command::Write(write) => write,
-            Command::Deposited(_) => return Err(Refusal::Denied("not a node".into())),
+            Command::Deposited(_) | Command::OpenSessionOf { .. } => {
+                return Err(Refusal::Denied("not a node".into()));
+            }
         };
         let Write { session, serial, settled, condition, key, operation, .. } = write;
         let Some(table) = self.sessions.get_mut(&(shard, session)) else {
@@ -512,6 +514,7 @@ impl Desk {
                     let answer = match decode(&frame).unwrap() {
                         Joining::Join(request) => self.join(request),
                         Joining::Recertify(request) => self.recertify(&connection, request),
+                        Joining::Readmit(_) => Err(JoinRefusal::Unknown),
                     };
                     let _ = writer.send(&answer).await;
                 }
