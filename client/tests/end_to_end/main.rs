@@ -24,6 +24,10 @@ mod placement;
 
 mod intruders;
 
+mod credentials;
+
+mod options;
+
 mod directories;
 
 mod failover;
