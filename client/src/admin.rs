@@ -1,11 +1,14 @@
 //! Managing a network: tokens, nodes, certificates.
 
 use std::io;
+use std::time::Duration;
 
-use dkv_api::{Client, NodeInfo, Rights, TokenInfo};
+use dkv_api::{BearerLife, Client, NodeInfo, Rights, Role, TokenInfo};
+use dkv_wire::limits::BEARER_LIFE;
 
 use crate::cli::TokenAction;
-use crate::human::{moment, plural};
+use crate::holders;
+use crate::human::{self, moment};
 use crate::run::request_problem;
 use crate::screen::Screen;
 
@@ -16,23 +19,46 @@ pub(crate) async fn token(
     screen: &mut Screen,
 ) -> io::Result<bool> {
     match action {
-        TokenAction::Create { http: true, read_only, life, .. } => {
+        TokenAction::Create { http: true, read_only, life, never_expires, name, .. } => {
             let rights = if *read_only { Rights::Read } else { Rights::Write };
-            match client.create_bearer(rights, *life).await {
+            let life = match life {
+                _ if *never_expires => BearerLife::Endless,
+                Some(life) => BearerLife::Seconds(life.as_secs().max(1)),
+                None => BearerLife::Usual,
+            };
+            match client.create_bearer_with(rights, life, name.clone()).await {
                 Ok((token, holder)) => {
                     screen.line(&token)?;
                     screen.note(&format!(
-                        "for Authorization: Bearer TOKEN; whoever has it {} values. It is not kept \
-                         here; dkv ADDRESS revoke {holder} ends it",
+                        "for Authorization: Bearer TOKEN; whoever has it {} values{}. Its text is \
+                         not kept; dkv ADDRESS revoke {holder} ends it",
                         if *read_only { "reads" } else { "reads and writes" },
+                        match life {
+                            BearerLife::Endless => " until it is revoked".to_owned(),
+                            BearerLife::Seconds(s) => {
+                                format!(" for {}", human::time(Duration::from_secs(s)))
+                            }
+                            BearerLife::Usual => format!(" for {}", human::time(BEARER_LIFE)),
+                        }
                     ));
                     Ok(true)
                 }
                 Err(error) => Ok(failed(screen, &request_problem(&error))),
             }
         }
-        TokenAction::Create { role, life, uses, .. } => {
-            match client.create_token(*role, *life, *uses).await {
+        TokenAction::Create { role, read_only, life, uses, name, .. } => {
+            let role = match (*role, *read_only) {
+                (Role::Client | Role::Reader, true) => Role::Reader,
+                (role, false) => role,
+                (role, true) => {
+                    let problem = format!(
+                        "--read-only is for clients and for --http: there is no {role} that only \
+                         reads"
+                    );
+                    return Ok(failed(screen, &problem));
+                }
+            };
+            match client.create_named_token(role, *life, *uses, name.clone()).await {
                 Ok(token) => {
                     screen.line(&token)?;
                     screen.note(&format!(
@@ -51,13 +77,9 @@ pub(crate) async fn token(
             }
             Err(error) => Ok(failed(screen, &request_problem(&error))),
         },
-        TokenAction::Revoke { id, .. } => match client.revoke_token(*id).await {
-            Ok(()) => {
-                screen.line(&format!("revoked token {id}; whom it admitted stays admitted"))?;
-                Ok(true)
-            }
-            Err(error) => Ok(failed(screen, &request_problem(&error))),
-        },
+        TokenAction::Revoke { id, with_holders, .. } => {
+            holders::revoke_token(id, *with_holders, client, screen).await
+        }
     }
 }
 
@@ -78,22 +100,6 @@ pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> 
                  see status",
                 found.name, found.id
             ))?;
-            Ok(true)
-        }
-        Err(error) => Ok(failed(screen, &request_problem(&error))),
-    }
-}
-
-/// Refuses a holder.
-pub(crate) async fn revoke(
-    holder: dkv_api::HolderId,
-    client: &Client,
-    screen: &mut Screen,
-) -> io::Result<bool> {
-    match client.revoke(holder).await {
-        Ok(()) => {
-            screen
-                .line(&format!("revoked {holder}: whoever hears of it refuses its certificate"))?;
             Ok(true)
         }
         Err(error) => Ok(failed(screen, &request_problem(&error))),
@@ -133,24 +139,28 @@ fn list(tokens: &[TokenInfo]) -> String {
         return "there are no tokens".into();
     }
     let line = |token: &TokenInfo| {
-        let uses = match token.uses {
-            Some(uses) => format!("used {} of {uses} times", token.used),
-            None => format!("used {} {}", token.used, plural(token.used.into(), "time", "times")),
+        let used = match token.used {
+            0 => "never used".to_owned(),
+            1 => "used once".to_owned(),
+            more => format!("used {more} times"),
         };
+        let uses = token.uses.map(|uses| format!(" of {uses}")).unwrap_or_default();
         let ends = match token.expires_ms {
-            Some(at) => format!("ends {}", moment(at)),
-            None => "for good".into(),
+            Some(at) => format!("expires {}", moment(at)),
+            None => "never expires".into(),
         };
+        let name = token.name.as_deref().unwrap_or("-");
         let admitted: Vec<String> =
             token.admitted.iter().map(|holder| format!("\n    admitted {holder}")).collect();
-        format!("{}  {:<6}  {uses}, {ends}{}", token.id, token.role, admitted.concat())
+        let (id, role) = (token.id, token.role);
+        format!("{id}  {role:<6}  {name}  {used}{uses}, {ends}{}", admitted.concat())
     };
     tokens.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use dkv_api::{HolderId, NodeId, NodeState, Role, Uuid};
+    use dkv_api::{HolderId, NodeId, NodeState, Uuid};
 
     use super::*;
 
@@ -180,6 +190,7 @@ mod tests {
         let token = TokenInfo {
             id: Uuid::from_u128(1),
             role: Role::Node,
+            name: None,
             expires_ms: Some(1_772_368_496_000),
             used: 1,
             uses: None,
@@ -187,8 +198,8 @@ mod tests {
         };
         assert_eq!(
             list(&[token]),
-            "00000000-0000-0000-0000-000000000001  node    used 1 time, ends 2026-03-01 12:34:56 \
-             UTC\n    admitted 00000000-0000-0000-0000-000000000002"
+            "00000000-0000-0000-0000-000000000001  node    -  used once, expires 2026-03-01 \
+             12:34:56 UTC\n    admitted 00000000-0000-0000-0000-000000000002"
         );
     }
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use dkv_api::{HolderId, Level, Region};
+use dkv_api::{Level, Region};
 
 use crate::human::parse_time;
 
@@ -47,7 +47,7 @@ Exit status: 0 if everything succeeded, 1 if something failed, 2 if the command 
     version,
     after_help = EXAMPLES,
     override_usage = "dkv [OPTIONS] <ADDRESS> [COMMAND]...\n       dkv [OPTIONS] <ADDRESS> \
-        status|scan|load|verify|token|remove|revoke ...\n       dkv local|drill|server|node|completions ...",
+        status|scan|load|verify|token|holders|remove|revoke ...\n       dkv local|drill|server|node|completions ...",
     subcommand_value_name = "WORD",
     subcommand_help_heading = "Words",
     disable_help_subcommand = true
@@ -173,11 +173,20 @@ pub(crate) enum Word {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Refuse the holder of a certificate from now on
+    /// List everybody who was let in: nodes, administrators, clients, readers, bearer tokens
+    #[command(override_usage = "dkv <ADDRESS> holders [OPTIONS]")]
+    Holders {
+        /// Print a JSON document for programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Refuse the holder of a certificate or bearer token from now on
     #[command(override_usage = "dkv <ADDRESS> revoke <ID> [OPTIONS]")]
     Revoke {
-        /// Id of the holder, as token list and the logs show it
-        id: HolderId,
+        /// Id of the holder, as holders and the logs show it, or the beginning of it
+        id: String,
         #[command(flatten)]
         connect: Connect,
     },
@@ -212,6 +221,7 @@ impl Word {
             Self::Drain { .. } => Some("drain NODE"),
             Self::Rebalance { .. } => Some("rebalance"),
             Self::Remove { .. } => Some("remove NODE"),
+            Self::Holders { .. } => Some("holders"),
             Self::Revoke { .. } => Some("revoke ID"),
             Self::Local(_)
             | Self::Drill(_)

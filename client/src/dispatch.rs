@@ -17,7 +17,7 @@ use crate::load::{self, Task};
 use crate::screen::Screen;
 use crate::signals::Signals;
 use crate::store::{Connection, Session, Store};
-use crate::{admin, drill, gateway, local, pipe, places, prompt, rehearse, roles, run};
+use crate::{admin, drill, gateway, holders, local, pipe, places, prompt, rehearse, roles, run};
 
 /// Exit status for a command line that is wrong.
 const USAGE: u8 = 2;
@@ -63,6 +63,11 @@ async fn dispatch(cli: Cli) -> ExitCode {
             // Nobody is left to tell if this fails.
             let _ = Cli::command().print_help();
             ExitCode::from(USAGE)
+        }
+        (None, Some(Word::Server(_) | Word::Node(_) | Word::Completions { .. }))
+            if connect.level.is_some() || connect.timeout.is_some() =>
+        {
+            usage(&mut screen, "--level and --timeout are for clients, and this word is none")
         }
         (None, Some(word)) => match word {
             Word::Server(args) => roles::server(args).await,
@@ -154,6 +159,7 @@ async fn word_on_network(
         Word::Drain { connect, .. }
         | Word::Rebalance { connect, .. }
         | Word::Remove { connect, .. }
+        | Word::Holders { connect, .. }
         | Word::Revoke { connect, .. } => (connect, Role::Admin),
         Word::Local(_)
         | Word::Drill(_)
@@ -165,7 +171,12 @@ async fn word_on_network(
             return usage(screen, "this word stands alone; leave the address before it out");
         }
     };
-    let connection = connection(address, connect.clone().or(outer), role);
+    let connect = connect.clone().or(outer);
+    let asks = matches!(word, Word::Scan { .. } | Word::Load(_) | Word::Verify(_));
+    if connect.level.is_some() && !asks {
+        return usage(screen, "--level is for reads and writes, and this word does neither");
+    }
+    let connection = connection(address, connect, role);
     let session = match Session::connect(&connection).await {
         Ok(session) => session,
         Err(error) => return not_connected(screen, &error),
@@ -204,7 +215,8 @@ async fn on_session(word: &Word, session: &Session, screen: &mut Screen) -> io::
         Word::Rebalance { dry_run: true, .. } => places::foresee(&session.client, screen).await,
         Word::Rebalance { .. } => places::rebalance(&session.client, screen).await,
         Word::Remove { node, .. } => admin::remove(node, &session.client, screen).await,
-        Word::Revoke { id, .. } => admin::revoke(*id, &session.client, screen).await,
+        Word::Holders { json, .. } => holders::list(*json, &session.client, screen).await,
+        Word::Revoke { id, .. } => holders::revoke(id, &session.client, screen).await,
         // They were refused before anything was connected.
         Word::Local(_)
         | Word::Drill(_)

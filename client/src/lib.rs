@@ -18,6 +18,7 @@ mod store;
 
 mod run;
 mod held;
+mod holders;
 
 mod screen;
 

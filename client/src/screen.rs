@@ -1,8 +1,9 @@
 //! Where results and errors go, and how they look there.
 //!
 //! Results go to stdout and errors to stderr, one line each. Colour, and whatever else is only for
-//! eyes, appears only where a terminal is, and never when `NO_COLOR` is set. Bytes from the network
-//! reach a terminal escaped, so that a value cannot steer it; a pipe gets them as they are.
+//! eyes, appears only where a terminal is, and never when `NO_COLOR` is set. Whatever comes from the
+//! network reaches a terminal escaped, keys, values, names and errors alike, so that none of it can
+//! steer it; a pipe gets results as they are. What goes to stderr is escaped always.
 //!
 //! A stdout that is closed is an error of each function here; callers stop quietly then. A stderr
 //! that is closed is ignored: there is nobody left to tell.
@@ -83,7 +84,11 @@ impl Screen {
 
     /// A line of results.
     pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
-        self.out.write_all(text.as_bytes())?;
+        if self.terminal {
+            self.out.write_all(escaped(text).as_bytes())?;
+        } else {
+            self.out.write_all(text.as_bytes())?;
+        }
         self.out.write_all(b"\n")?;
         self.out.flush()
     }
@@ -120,7 +125,7 @@ impl Screen {
 
     /// Something to know that is no result, such as progress.
     pub(crate) fn note(&mut self, text: &str) {
-        let text = paint(self.err_colour, Tone::Dim, text);
+        let text = paint(self.err_colour, Tone::Dim, &escaped(text));
         // Nobody is left to tell.
         let _ = writeln!(self.err, "{text}");
     }
@@ -128,7 +133,8 @@ impl Screen {
     /// What went wrong and what to do about it.
     pub(crate) fn error(&mut self, text: &str) {
         let label = paint(self.err_colour, Tone::Bad, "error:");
-        let line: String = text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+        let line = text.replace(char::is_whitespace, " ");
+        let line = escaped(&line);
         // Nobody is left to tell.
         let _ = writeln!(self.err, "{label} {line}");
     }
@@ -145,6 +151,26 @@ pub(crate) fn paint(colour: bool, tone: Tone, text: &str) -> String {
         Tone::Bad => "1;31",
     };
     if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// A text in which nothing steers a terminal but the colours of this program.
+fn escaped(text: &str) -> String {
+    const OURS: [&str; 6] = ["\x1b[2m", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[1;31m", "\x1b[0m"];
+    if !text.chars().any(|it| is_dangerous(it) && it != '\n') {
+        return text.to_owned();
+    }
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let ours = OURS.iter().find(|code| rest.starts_with(**code));
+        let (taken, after) = rest.split_at(ours.map_or(first.len_utf8(), |code| code.len()));
+        match ours {
+            Some(code) => shown.push_str(code),
+            None => shown.push_str(&for_terminal(taken.as_bytes())),
+        }
+        rest = after;
+    }
+    shown
 }
 
 /// A value with its lines and tabs, and everything else that a terminal would obey escaped.
@@ -214,6 +240,22 @@ mod tests {
         assert_eq!(paint(false, Tone::Good, "x"), "x");
         let err = Shared::default();
         Screen::of(io::sink(), err.clone()).error("a\nb\x1b");
-        assert_eq!(err.text(), "error: a b \n");
+        assert_eq!(err.text(), "error: a b\\x1b\n");
+    }
+
+    #[test]
+    fn nothing_that_comes_from_elsewhere_steers_a_terminal() {
+        let (out, err) = (Shared::default(), Shared::default());
+        let mut screen = Screen::of(out.clone(), err.clone());
+        let hostile = "n1\x1b]0;owned\x07\u{202e}\u{9b}2J\r";
+        screen.terminal = true;
+        screen.line(&paint(true, Tone::Good, hostile)).unwrap();
+        screen.note(hostile);
+        screen.error(hostile);
+        let said = out.text() + &err.text();
+        let shown = "n1\\x1b]0;owned\\x07\\xe2\\x80\\xae\\xc2\\x9b2J";
+        assert_eq!(said.matches(shown).count(), 3, "{said:?}");
+        let bare = said.replace("\x1b[32m", "").replace("\x1b[0m", "").replace('\n', "");
+        assert!(!bare.chars().any(is_dangerous), "{said:?}");
     }
 }

@@ -64,6 +64,12 @@ pub fn main(args: Args) -> ExitCode {
 
 async fn run(args: Args) -> Result<(), NodeError> {
     let Some(address) = args.http.http else {
+        let token_file = args.http_token_file.as_ref().map(|_| "--http-token-file");
+        if let Some(option) = args.http.option_given().or(token_file) {
+            return Err(NodeError::new(format!(
+                "{option} says how HTTP is served, and none is: add --http IP:PORT, or leave it out"
+            )));
+        }
         let ready =
             |serving: dkv_node::Serving| dkv_node::say(&format!("ready {}", serving.address));
         return dkv_node::run(args.node, ready, dkv_node::stop_signal()).await;

@@ -66,7 +66,7 @@ impl ClientBuilder {
         self
     }
 
-    /// What to be in the network: [`Role::Client`] (the default) or [`Role::Admin`].
+    /// What to be in the network: [`Role::Client`] (the default), [`Role::Reader`] or [`Role::Admin`].
     pub fn role(mut self, role: Role) -> Self {
         self.role = role;
         self

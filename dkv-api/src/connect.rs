@@ -136,6 +136,10 @@ async fn by_expired(
                 debug!(%server, "the expired certificate is not of this network; joining again");
                 return Ok(None);
             }
+            Err(JoinError::Refused(JoinRefusal::Lapsed)) => {
+                debug!(%server, "the certificate expired too long ago; joining again");
+                return Ok(None);
+            }
             Err(JoinError::Refused(why @ JoinRefusal::Denied)) => {
                 return Err(ConnectError::Denied(format!(
                     "the certificate has expired, and the server gives no new one: {why}"

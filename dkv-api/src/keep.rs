@@ -52,7 +52,7 @@ impl Keep {
         String::from_utf8(content).ok()?.trim().parse().ok()
     }
 
-    /// Credentials that are good for a role in a network: an administrator's are good for a client.
+    /// Credentials that are good for a role in a network; see [`Role::is_served_by`].
     pub(crate) fn credentials(&self, network: NetworkId, role: Role) -> Option<Credentials> {
         self.stored(network, role, false)
     }
@@ -64,7 +64,7 @@ impl Keep {
 
     fn stored(&self, network: NetworkId, role: Role, expired: bool) -> Option<Credentials> {
         let roles: &[Role] =
-            if role == Role::Client { &[Role::Client, Role::Admin] } else { &[role] };
+            if role == Role::Client { &[Role::Client, Role::Admin, Role::Reader] } else { &[role] };
         roles.iter().find_map(|&role| {
             let directory = local::credentials_dir(self.home()?, network, role);
             let credentials = Credentials::load(&directory)

@@ -96,7 +96,8 @@ pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
 pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::message::{
-    Condition, Level, NodeStatus, Page, Pair, Reach, Receipt, ServerStatus, TokenInfo,
+    BearerLife, Condition, HolderInfo, HolderKind, Level, NodeStatus, Page, Pair, Reach, Receipt,
+    ServerStatus, TokenInfo,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};

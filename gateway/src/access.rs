@@ -24,7 +24,10 @@ use axum::middleware::Next;
 use axum::response::IntoResponse;
 use dkv_api::HolderId;
 use dkv_wire::bearer::{Bearer, Rights, Verifier};
+use dkv_wire::limits::BEARERS_SEEN_MAX;
+use hyper::body::Body as _;
 
+use crate::body::Shares;
 use crate::limits::TOKENS_KNOWN_MAX;
 use crate::problem::Problem;
 
@@ -46,13 +49,31 @@ pub enum Access {
 pub struct Tokens {
     verifier: Verifier,
     is_denied: IsDenied,
+    shares: Shares,
+    /// When tokens were shown last that nobody has been told of, in milliseconds since 1970.
+    seen: Mutex<HashMap<HolderId, u64>>,
     known: Mutex<HashMap<String, Bearer>>,
 }
 
 impl Tokens {
     /// By the authority's certificate and the deny list.
     pub fn new(verifier: Verifier, is_denied: IsDenied) -> Self {
-        Self { verifier, is_denied, known: Mutex::default() }
+        let (shares, seen, known) = (Shares::default(), Mutex::default(), Mutex::default());
+        Self { verifier, is_denied, shares, seen, known }
+    }
+
+    /// When which tokens were shown last, since this was asked before.
+    pub(crate) fn take_seen(&self) -> Vec<(HolderId, u64)> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *seen).into_iter().take(BEARERS_SEEN_MAX).collect()
+    }
+
+    /// Notes that a token was shown.
+    fn note(&self, bearer: &Bearer) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() < BEARERS_SEEN_MAX || seen.contains_key(&bearer.holder) {
+            seen.insert(bearer.holder, now_ms());
+        }
     }
 
     fn judge(&self, headers: &HeaderMap) -> Option<Bearer> {
@@ -102,8 +123,30 @@ pub(crate) async fn check(
     next: Next,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    match judge(&access, &head) {
-        Ok(()) => next.run(Request::from_parts(head, body)).await,
+    let judged = judge(&access, &head);
+    let judged = judged.and_then(|bearer| match bearer {
+        // What it sends is held in memory, for nothing.
+        Some(it) if it.rights == Rights::Read && !asks(&head) && !body.is_end_stream() => {
+            let why = "this token is for reading only, and this request takes no body";
+            Err(Problem::new(StatusCode::FORBIDDEN, "read-only", why))
+        }
+        other => Ok(other),
+    });
+    match judged {
+        Ok(bearer) => {
+            let asker = match (&access, bearer) {
+                (Access::Tokens(tokens), Some(bearer)) => {
+                    tokens.note(&bearer);
+                    Some(tokens.shares.of(&bearer))
+                }
+                _ => None,
+            };
+            let answering = next.run(Request::from_parts(head, body));
+            match asker {
+                Some(asker) => asker.ask(answering).await,
+                None => answering.await,
+            }
+        }
         Err(problem) => {
             let unknown = problem.status == StatusCode::UNAUTHORIZED;
             let mut response = problem.into_response();
@@ -116,22 +159,23 @@ pub(crate) async fn check(
     }
 }
 
-fn judge(access: &Access, head: &Parts) -> Result<(), Problem> {
+/// Whether a request may be answered, and whose token it shows.
+fn judge(access: &Access, head: &Parts) -> Result<Option<Bearer>, Problem> {
     if !matches!(access, Access::Anybody) {
         same_origin(head)?;
     }
     match access {
-        Access::Anybody => Ok(()),
-        Access::Loopback => name_of_loopback(head),
-        Access::Tokens(_) if is_public(head.uri.path()) => Ok(()),
+        Access::Anybody => Ok(None),
+        Access::Loopback => name_of_loopback(head).map(|()| None),
+        Access::Tokens(_) if is_public(head.uri.path()) => Ok(None),
         Access::Tokens(tokens) => {
             let Some(bearer) = tokens.judge(&head.headers) else {
                 let why = "this takes a good token, as in Authorization: Bearer TOKEN";
                 return Err(Problem::new(StatusCode::UNAUTHORIZED, "token", why));
             };
             match bearer.rights {
-                Rights::Write => Ok(()),
-                Rights::Read if is_reading(head) => Ok(()),
+                Rights::Write => Ok(Some(bearer)),
+                Rights::Read if is_reading(head) => Ok(Some(bearer)),
                 Rights::Read => Err(Problem::new(
                     StatusCode::FORBIDDEN,
                     "read-only",
@@ -147,9 +191,14 @@ fn is_public(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/" | "/page.css" | "/page.js" | "/openapi.json")
 }
 
+/// Whether a body says what is to be read. Of a batch, whoever takes it makes sure that it is so.
+fn asks(head: &Parts) -> bool {
+    let path = head.uri.path();
+    head.method == Method::POST && matches!(path, "/fetch" | "/query" | "/v1/batch")
+}
+
 fn is_reading(head: &Parts) -> bool {
-    let asks = head.method == Method::POST && matches!(head.uri.path(), "/fetch" | "/query");
-    asks || matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
+    asks(head) || matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// The name that a request was made for: of HTTP/2 it is in the target.
@@ -214,7 +263,7 @@ mod tests {
 
     fn status(access: &Access, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
         let judged = judge(access, &head(method, target, fields));
-        judged.map_or_else(|problem| problem.status.as_u16(), |()| 200)
+        judged.map_or_else(|problem| problem.status.as_u16(), |_| 200)
     }
 
     #[test]

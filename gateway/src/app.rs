@@ -110,13 +110,19 @@ pub fn access(
     let verifier = client.verifier().ok_or("the certificate of the network is not there")?;
     let list = client.clone();
     let tokens = Tokens::new(verifier, Arc::new(move |holder| list.is_denied(holder)));
-    let asking = client.clone();
+    let tokens = Arc::new(tokens);
+    let (asking, shown) = (client.clone(), Arc::clone(&tokens));
     // A client that is content asks nobody for news.
     tokio::spawn(async move {
         loop {
             let _ = asking.refresh().await;
+            let seen = shown.take_seen();
+            if !seen.is_empty() {
+                // It is for a list that people read; without the server it is a little behind.
+                let _ = asking.report_bearers_seen(seen).await;
+            }
             tokio::time::sleep(DENIED_EVERY).await;
         }
     });
-    Ok(Access::Tokens(Arc::new(tokens)))
+    Ok(Access::Tokens(tokens))
 }

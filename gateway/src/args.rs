@@ -31,11 +31,24 @@ pub struct Args {
     pub without_authentication: bool,
 
     /// Serve an address that is not of loopback without TLS, as behind a proxy that has it
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
     pub without_tls: bool,
 }
 
 impl Args {
+    /// The first option that says how HTTP is served, by its name; where none is served it would
+    /// be ignored.
+    pub fn option_given(&self) -> Option<&'static str> {
+        let given = [
+            ("--http", self.http.is_some()),
+            ("--tls-cert", self.tls_cert.is_some()),
+            ("--with-authentication", self.with_authentication),
+            ("--without-authentication", self.without_authentication),
+            ("--without-tls", self.without_tls),
+        ];
+        given.into_iter().find_map(|(name, given)| given.then_some(name))
+    }
+
     /// Whether requests at that address show tokens.
     pub fn asks_for_tokens(&self, address: SocketAddr) -> bool {
         self.with_authentication || !self.without_authentication && !is_loopback(address)

@@ -4,9 +4,9 @@
 //! its own; and all bodies in memory together, those of answers included, have one budget. What is
 //! over the budget is refused at once: a body that waited for room would hold what it has.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -14,12 +14,15 @@ use axum::http::StatusCode;
 use axum::http::header::EXPECT;
 use axum::http::request::Parts;
 use bytes::Bytes;
+use dkv_api::HolderId;
+use dkv_wire::bearer::{Bearer, Rights};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{
-    ANSWER_PIECE_BYTES, BODIES_BYTES_MAX, BODY_TIMEOUT, DRAIN_BYTES_MAX, DRAIN_TIMEOUT,
+    ANSWER_PIECE_BYTES, BEARER_BODIES_BYTES_MAX, BODIES_BYTES_MAX, BODY_TIMEOUT, DRAIN_BYTES_MAX,
+    DRAIN_TIMEOUT, READERS_BODIES_BYTES_MAX,
 };
 
 /// Room for bodies.
@@ -32,6 +35,71 @@ pub(crate) struct Budget {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     permit: Option<OwnedSemaphorePermit>,
+    /// Of the shares of who asks.
+    of_asker: Vec<OwnedSemaphorePermit>,
+}
+
+tokio::task_local! {
+    /// Who asks, while its request is being answered.
+    static ASKER: Asker;
+}
+
+/// Who asks, as far as bodies are concerned: the bearer of a token.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    shares: Vec<Arc<Semaphore>>,
+    only_reads: bool,
+}
+
+/// The shares of all bearers of tokens.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    /// Of those who may only read, together.
+    readers: Arc<Semaphore>,
+    bearers: Mutex<HashMap<HolderId, Weak<Semaphore>>>,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        let readers = Arc::new(Semaphore::new(READERS_BODIES_BYTES_MAX));
+        Self { readers, bearers: Mutex::default() }
+    }
+}
+
+impl Shares {
+    /// The bearer of a token, who asks something.
+    pub(crate) fn of(&self, bearer: &Bearer) -> Asker {
+        let mut bearers = self.bearers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = bearers.get(&bearer.holder).and_then(Weak::upgrade);
+        let own = known.unwrap_or_else(|| {
+            bearers.retain(|_, share| share.strong_count() > 0);
+            let own = Arc::new(Semaphore::new(BEARER_BODIES_BYTES_MAX));
+            bearers.insert(bearer.holder, Arc::downgrade(&own));
+            own
+        });
+        let only_reads = bearer.rights == Rights::Read;
+        let readers = only_reads.then(|| Arc::clone(&self.readers));
+        Asker { shares: [own].into_iter().chain(readers).collect(), only_reads }
+    }
+}
+
+impl Asker {
+    /// Has a request answered in its name.
+    pub(crate) async fn ask<T>(self, answering: impl Future<Output = T>) -> T {
+        ASKER.scope(self, answering).await
+    }
+
+    /// Whether who asks here may only read.
+    pub(crate) fn only_reads() -> bool {
+        ASKER.try_with(|asker| asker.only_reads).unwrap_or(false)
+    }
+
+    /// Takes its part of so many bytes.
+    fn take(bytes: u32) -> Result<Vec<OwnedSemaphorePermit>, BodyError> {
+        let shares = ASKER.try_with(|asker| asker.shares.clone()).unwrap_or_default();
+        let take = |share: Arc<Semaphore>| share.try_acquire_many_owned(bytes);
+        shares.into_iter().map(take).collect::<Result<_, _>>().map_err(|_| BodyError::NoRoom)
+    }
 }
 
 impl Held {
@@ -41,6 +109,12 @@ impl Held {
             (Some(permit), Some(more)) => permit.merge(more),
             (permit @ None, more) => *permit = more,
             (Some(_), None) => {}
+        }
+        if self.of_asker.len() == more.of_asker.len() {
+            let both = self.of_asker.iter_mut().zip(more.of_asker);
+            both.for_each(|(permit, more)| permit.merge(more));
+        } else {
+            self.of_asker.extend(more.of_asker);
         }
     }
 }
@@ -87,8 +161,9 @@ impl Budget {
     /// [`BodyError::NoRoom`].
     pub(crate) fn take(&self, bytes: usize) -> Result<Held, BodyError> {
         let bytes = u32::try_from(bytes).map_err(|_| BodyError::NoRoom)?;
+        let of_asker = Asker::take(bytes)?;
         match self.bytes.clone().try_acquire_many_owned(bytes) {
-            Ok(permit) => Ok(Held { permit: Some(permit) }),
+            Ok(permit) => Ok(Held { permit: Some(permit), of_asker }),
             Err(_) => Err(BodyError::NoRoom),
         }
     }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use dkv_wire::places::Marker;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -22,18 +23,25 @@ pub(crate) struct Activity {
     last_ms: AtomicU64,
     /// Requests that have no answer yet.
     running: AtomicU64,
+    /// Told when the first request begins and the last one ends: a connection keeps its place for as
+    /// long as it is of use.
+    place: Option<Marker>,
 }
 
 impl Activity {
-    /// Of a connection that has just begun.
-    pub(crate) fn new() -> Arc<Self> {
+    /// Of a connection that has just begun, in that place.
+    pub(crate) fn new(place: Option<Marker>) -> Arc<Self> {
         let (last_ms, running) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { begun: Instant::now(), last_ms, running })
+        Arc::new(Self { begun: Instant::now(), last_ms, running, place })
     }
 
     /// A request has begun; it is answered when what this returns is dropped.
     pub(crate) fn request(self: &Arc<Self>) -> Running {
-        self.running.fetch_add(1, Ordering::Relaxed);
+        if self.running.fetch_add(1, Ordering::Relaxed) == 0
+            && let Some(place) = &self.place
+        {
+            place.set_busy(true);
+        }
         self.note();
         Running(Arc::clone(self))
     }
@@ -70,7 +78,11 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.note();
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        if self.0.running.fetch_sub(1, Ordering::Relaxed) == 1
+            && let Some(place) = &self.0.place
+        {
+            place.set_busy(false);
+        }
     }
 }
 

@@ -34,6 +34,10 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const VALUE_BYTES_MAX: usize = dkv_wire::limits::VALUE_BYTES_MAX;
 /// Bytes of bodies, of requests and of answers, that are in memory at the same time.
 pub(crate) const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Those of one bearer of a token.
+pub(crate) const BEARER_BODIES_BYTES_MAX: usize = BODIES_BYTES_MAX / 2;
+/// Those of all bearers together who may only read.
+pub(crate) const READERS_BODIES_BYTES_MAX: usize = BODIES_BYTES_MAX / 4 * 3;
 /// An answer is handed to its connection in pieces of so many bytes, each when there is room for it.
 pub(crate) const ANSWER_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes that are read and thrown away of a body that is too long, so that its sender gets to read
@@ -103,6 +107,6 @@ const _: () = {
     assert!(CONNECTIONS_MAX as u64 * 2 < FILES_MAX);
     assert!(FORWARD_IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
     assert!(PAGE_BYTES + VALUE_BYTES_MAX < BODIES_BYTES_MAX);
-    assert!(BATCH_BODY_BYTES_MAX + BATCH_ANSWER_BYTES_MAX < BODIES_BYTES_MAX);
+    assert!(BATCH_BODY_BYTES_MAX + BATCH_ANSWER_BYTES_MAX < BEARER_BODIES_BYTES_MAX);
     assert!(BODIES_BYTES_MAX <= u32::MAX as usize);
 };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Request;
+use dkv_wire::places::{Marker, Place, Places};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,7 +21,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
@@ -34,6 +35,8 @@ use crate::limits::{
 };
 use crate::metrics::Metrics;
 
+/// Time after which a place is looked for again when all are busy.
+const PLACE_AGAIN: Duration = Duration::from_millis(20);
 /// Time that accepting waits after it failed, which is for want of files as a rule.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -101,20 +104,22 @@ impl Listener {
     pub async fn serve(self, app: App, stop: impl Future<Output = ()>) {
         let serving = Arc::new(Serving { builder: builder(), app, tls: self.tls });
         let (stopping, _) = watch::channel(());
-        let slots = Arc::new(Semaphore::new(self.connections_max));
+        let most = self.connections_max;
+        let places = Arc::new(Places::new(most, most - most / 4));
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepting = async {
-                let slot = slots.clone().acquire_owned().await;
-                (slot, self.listener.accept().await)
+                let (stream, peer) = self.listener.accept().await?;
+                io::Result::Ok((stream, place_for(&places, most, peer).await))
             };
-            let (slot, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 biased;
                 () = &mut stop => break,
                 accepted = accepting => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, mut place) = match accepted {
+                Ok((stream, Some(place))) => (stream, place),
+                Ok((_, None)) => continue,
                 Err(error) => {
                     warn!(%error, "cannot accept");
                     tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -127,18 +132,26 @@ impl Listener {
             tokio::spawn(async move {
                 let counted = Counted::new(&serving.app.metrics);
                 let stream = Counting::new(stream, Arc::clone(&serving.app.metrics));
-                match &serving.tls {
-                    None => serving.connection(stream, stop).await,
-                    Some(tls) => {
-                        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
-                        match handshake.await {
-                            Ok(Ok(stream)) => serving.connection(stream, stop).await,
-                            Ok(Err(error)) => debug!(%error, "no TLS"),
-                            Err(_) => debug!("the handshake took too long"),
+                let marker = Some(place.marker());
+                let served = async {
+                    match &serving.tls {
+                        None => serving.connection(stream, marker, stop).await,
+                        Some(tls) => {
+                            let accepting = tls.accept(stream);
+                            match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
+                                Ok(Ok(stream)) => serving.connection(stream, marker, stop).await,
+                                Ok(Err(error)) => debug!(%error, "no TLS"),
+                                Err(_) => debug!("the handshake took too long"),
+                            }
                         }
                     }
+                };
+                tokio::select! {
+                    biased;
+                    () = served => {}
+                    () = place.lost() => debug!("an idle connection made room for another"),
                 }
-                drop((counted, slot));
+                drop((counted, place));
             });
         }
         drop(self.listener);
@@ -148,6 +161,21 @@ impl Listener {
         if tokio::time::timeout(STOP_TIMEOUT, stopping.closed()).await.is_err() {
             warn!("requests were still under way");
         }
+    }
+}
+
+/// Finds a place for a connection. An address that is as busy as it may be gets none; if all are
+/// busy, the next connections wait in the listener's queue.
+async fn place_for(places: &Arc<Places>, most: usize, peer: SocketAddr) -> Option<Place> {
+    loop {
+        if let Some(place) = places.take(peer.ip()) {
+            return Some(place);
+        }
+        if places.taken() < most {
+            debug!(%peer, "too many requests of one address are under way");
+            return None;
+        }
+        tokio::time::sleep(PLACE_AGAIN).await;
     }
 }
 
@@ -164,10 +192,11 @@ impl Serving {
     async fn connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        place: Option<Marker>,
         mut stop: watch::Receiver<()>,
     ) {
         let router = TowerToHyperService::new(self.app.router.clone());
-        let activity = Activity::new();
+        let activity = Activity::new(place);
         let service = service_fn(|request: Request<Incoming>| {
             let running = activity.request();
             let answer = router.call(request.map(|body| running.body(body)));

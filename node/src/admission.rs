@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use dkv_wire::certificate::Credentials;
 use dkv_wire::identity::Role;
-use dkv_wire::join::{JoinError, find_token, join, recertify};
+use dkv_wire::join::{JoinError, find_token, join, readmit, recertify};
 use dkv_wire::limits;
-use dkv_wire::message::{Admission, ControlGroup, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::message::{
+    Admission, ControlGroup, JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest,
+};
 use dkv_wire::platform;
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::region::Region;
@@ -77,7 +79,18 @@ pub(crate) async fn certify_again(
     let mut waiting = Waiting::default();
     loop {
         let server = resolve(&args.server).await.map_err(NodeError::new)?;
-        match recertify(&endpoint, server, &expired).await {
+        let certified = match recertify(&endpoint, server, &expired).await {
+            // Away for so long that its key is not enough: whoever starts it has a token for it.
+            Err(JoinError::Refused(JoinRefusal::Lapsed)) => {
+                let token = find_token(server, Role::Node, args.token_file.as_deref());
+                let token = token.map_err(|error| {
+                    NodeError(format!("{}, as this node's: {error}", JoinRefusal::Lapsed))
+                })?;
+                readmit(&endpoint, server, &expired, &token).await
+            }
+            other => other,
+        };
+        match certified {
             Ok(credentials) => {
                 directory.save_credentials(&credentials).map_err(NodeError::new)?;
                 endpoint.close().await;

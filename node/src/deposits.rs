@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, Revision, Stamp, Term};
+use dkv_wire::id::{GroupId, HolderId, Revision, Stamp, Term};
 use dkv_wire::message::{Answer, Level, Operation, Receipt, Refusal};
 
 use crate::node::Node;
@@ -24,6 +24,8 @@ const BEHIND_THE_KEY: Duration = Duration::from_secs(1);
 /// An eventual write, as a client sends it.
 pub(crate) struct Deposit {
     pub(crate) shard: GroupId,
+    /// Who sent it.
+    pub(crate) holder: HolderId,
     pub(crate) stamp: Stamp,
     /// Whether it may have been taken before.
     pub(crate) again: bool,
@@ -37,7 +39,7 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
     if let Err(refusal) = check(node, &deposit) {
         return reply.refuse(refusal);
     }
-    let Deposit { shard, stamp, again, key, value } = deposit;
+    let Deposit { shard, holder, stamp, again, key, value } = deposit;
     let outbox = match node.outbox(shard) {
         Ok(outbox) => outbox,
         Err(why) => return reply.refuse(Refusal::Unavailable(why)),
@@ -54,10 +56,23 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
     if behind >= BEHIND_THE_KEY && !again {
         return reply.refuse(Refusal::Clock { now: node.clock().stamp() });
     }
+    let bytes = key.len() + value.as_ref().map_or(0, Bytes::len);
+    let (owners, bytes_max) = node.outboxes().owners();
+    if !owners.allow(holder, bytes, bytes_max) {
+        return reply.refuse(Refusal::Unavailable(
+            "this client has filled its half of the outbox of this node: its writes wait for primaries \
+             that cannot be reached"
+                .into(),
+        ));
+    }
+    let owners = Arc::clone(owners);
     let term = group.map_or(Term(0), |group| group.term());
     let taking = Arc::clone(node);
     node.spawn(async move {
         let taken = outbox.deposit(stamp, key, value).await;
+        if let Ok(number) = taken {
+            owners.took(holder, shard, number, bytes);
+        }
         reply.send(taken.map(|number| {
             let receipt = Receipt {
                 shard,

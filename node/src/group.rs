@@ -144,7 +144,7 @@ impl Group {
 
     /// Hands a validated command to the next batch, or refuses it.
     pub(crate) fn write(&self, mut write: PendingWrite) {
-        match self.backlog.enter(write.command.len(), write.expires, Instant::now()) {
+        match self.backlog.enter(write.holder, write.command.len(), write.expires, Instant::now()) {
             Ok(place) => write.place = place,
             Err(retry_after) => {
                 let retry_after_ms = retry_after.as_millis() as u32; // a second at the most

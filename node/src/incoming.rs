@@ -14,12 +14,12 @@ use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
-use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::node::Node;
 use crate::raft::{self, Speaker};
 use crate::requests;
+use crate::shares::Share;
 
 /// Serves one connection until it closes.
 pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: Peer) {
@@ -29,7 +29,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     if let Some(peer) = identity.as_node().filter(|peer| node.may_speak(GroupId::CONTROL, *peer)) {
         node.peers().met(peer, &connection);
     }
-    let share = Arc::new(Semaphore::new(requests::CONNECTION_PARTS));
+    let share = node.shares().of(identity.holder);
     loop {
         if identity.role == Role::Node {
             // As many as its groups need. There are the more of them the longer it is connected.
@@ -39,13 +39,13 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
             connection.set_max_concurrent_bi_streams(streams.into());
         }
         let Ok((send, receive)) = connection.accept_bi().await else { return };
-        let reader = FrameReader::new(receive, limits::FRAME_BYTES_MAX);
+        let reader = FrameReader::new(receive, limits::OPENING_BYTES_MAX);
         let writer = FrameWriter::new(send);
         let stream = serve_stream(
             Arc::clone(&node),
             identity,
             connection.clone(),
-            Arc::clone(&share),
+            share.clone(),
             reader,
             writer,
         );
@@ -57,7 +57,7 @@ async fn serve_stream(
     node: Arc<Node>,
     identity: Identity,
     connection: quinn::Connection,
-    share: Arc<Semaphore>,
+    share: Share,
     mut reader: FrameReader<quinn::RecvStream>,
     writer: FrameWriter<quinn::SendStream>,
 ) {
@@ -74,8 +74,12 @@ async fn serve_stream(
             return Close::Protocol.close(&connection, "malformed opening of a stream");
         }
     };
+    reader.set_limit(limits::FRAME_BYTES_MAX);
     let (group, from) = match opening {
-        Opening::Requests => return requests::serve(node, identity, share, reader, writer).await,
+        Opening::Requests => {
+            let address = connection.remote_address();
+            return requests::serve(node, identity, share, address, reader, writer).await;
+        }
         Opening::RaftCalls { group, from }
         | Opening::RaftAppend { group, from, .. }
         | Opening::RaftSnapshot { group, from } => (Some(group), from),

@@ -22,6 +22,7 @@ mod raft;
 
 mod incoming;
 mod requests;
+mod shares;
 mod replies;
 mod writes;
 mod reads;

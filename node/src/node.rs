@@ -36,6 +36,7 @@ use crate::peers::Peers;
 use crate::raft::{self, Pulses};
 use crate::registration::ServerLink;
 use crate::rhythm::Rhythm;
+use crate::shares::Shares;
 use crate::state::Engine;
 use crate::tasks::Tasks;
 use crate::wal::Wal;
@@ -101,6 +102,7 @@ pub(crate) struct Node {
     started: Instant,
     disk_full: AtomicBool,
     counters: Arc<Counters>,
+    shares: Shares,
     failure: watch::Sender<Option<String>>,
     tasks: Tasks,
 }
@@ -168,6 +170,7 @@ impl Node {
             started: Instant::now(),
             disk_full: AtomicBool::new(false),
             counters: Arc::default(),
+            shares: Shares::default(),
             failure,
             tasks: Tasks::default(),
         });
@@ -241,6 +244,11 @@ impl Node {
     /// Where it keeps everything.
     pub(crate) fn directory(&self) -> &DataDir {
         &self.directory
+    }
+
+    /// What each peer may have under way.
+    pub(crate) fn shares(&self) -> &Shares {
+        &self.shares
     }
 
     /// The control group.

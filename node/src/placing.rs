@@ -100,7 +100,7 @@ impl Placing {
         }
         self.last_transfer = Some(Instant::now());
         let Transfer { group, from, to } = transfer;
-        info!(%group, from = from.short(), to = to.short(), "handing a primary over for balance");
+        info!(%group, %from, %to, "handing a primary over for balance");
         let node = Arc::clone(node);
         let asking = Arc::clone(&node);
         node.spawn(async move {

@@ -34,10 +34,11 @@ use crate::peers::Lane;
 use crate::raft::{Look, Looked, MachineHandle};
 use crate::replies::ReplyTo;
 use crate::rounds::Rounds;
+use crate::shares::HOLDER_PARTS;
 use crate::state::Waiting;
 
-/// Reads that wait for a round; more are refused as overload.
-pub(crate) const QUEUE_MAX: usize = 16 * 1024;
+/// Reads that wait for a round; more are refused as overload. One holder fills half of it at the most.
+pub(crate) const QUEUE_MAX: usize = 2 * HOLDER_PARTS;
 /// Time that a round may take before its reads are refused, between near members.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Questions of one replica to its primary that are under way at once. A primary far away is asked

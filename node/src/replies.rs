@@ -8,17 +8,18 @@ use std::sync::Arc;
 
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::message::{Answer, Refusal, Reply};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::counters::Counters;
+use crate::shares::Part;
 
 /// Bytes of answers that are written together at the most.
 const FLUSH_BYTES: usize = 256 * 1024;
 /// Answers that are taken from the queue together at the most.
 const TAKE_MAX: usize = 1024;
 
-pub(crate) type Queued = (Reply, OwnedSemaphorePermit, Begun);
+pub(crate) type Queued = (Reply, Part, Begun);
 
 /// What a request was for, and when it came.
 #[derive(Clone, Copy)]
@@ -41,12 +42,7 @@ pub(crate) struct ReplyTo {
 }
 
 enum Destination {
-    Stream {
-        id: u64,
-        sender: mpsc::UnboundedSender<Queued>,
-        permit: OwnedSemaphorePermit,
-        begun: Begun,
-    },
+    Stream { id: u64, sender: mpsc::UnboundedSender<Queued>, permit: Part, begun: Begun },
     Here(oneshot::Sender<Result<Answer, Refusal>>),
 }
 
@@ -76,7 +72,7 @@ impl Replies {
     }
 
     /// The answer of the request with this id.
-    pub(crate) fn to(&self, id: u64, permit: OwnedSemaphorePermit, begun: Begun) -> ReplyTo {
+    pub(crate) fn to(&self, id: u64, permit: Part, begun: Begun) -> ReplyTo {
         let sender = self.sender.clone();
         ReplyTo { to: Some(Destination::Stream { id, sender, permit, begun }) }
     }

@@ -1,25 +1,26 @@
 //! What clients, administrators and other nodes ask this node.
 //!
 //! One stream carries many requests; each is decided wherever it belongs, and its answer goes back
-//! when it is ready, in any order. A connection has a share of what may be under way: a request
-//! takes its part before it is looked at and gives it back when its answer is written, so that a
-//! peer that does not read its answers is not read from.
+//! when it is ready, in any order. A connection and its holder have a [share](crate::shares) of what
+//! may be under way: a request takes its part before it is read and gives it back when its answer is
+//! written, so that a peer that does not read its answers is not read from.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::codec::decode;
+use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::id::GroupId;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Command, ReadBounds, ReadMode, Refusal, Request, RequestBody};
-use tokio::sync::Semaphore;
+use dkv_wire::name::check_name;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::counters;
 use crate::deposits::{self, Deposit};
@@ -27,27 +28,20 @@ use crate::group::Group;
 use crate::node::Node;
 use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Replies, ReplyTo};
+use crate::shares::{Part, Share};
 use crate::state::{self, Announcement, DirectoryCommand, DirectoryResult};
 use crate::writes::{PendingWrite, Place};
 use crate::{coordinator, departures, eventual, everywhere, forwarding, placing};
 
-/// A request takes one part of its connection's share, and one more for each of these bytes.
-const BYTES_A_PART: usize = 4096;
-/// Parts that a scan takes besides.
-const SCAN_PARTS: u32 = (limits::SCAN_BYTES_MAX / BYTES_A_PART) as u32;
-/// Parts that a connection may have under way.
-pub(crate) const CONNECTION_PARTS: usize = 4 * limits::CONNECTION_REQUESTS_MAX;
-
 /// Longest time that nodes which are to be emptied have to say whether they are empty.
 const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
-
-const _: () = assert!(limits::FRAME_BYTES_MAX / BYTES_A_PART < CONNECTION_PARTS);
 
 /// Answers the requests of one stream until it ends.
 pub(crate) async fn serve(
     node: Arc<Node>,
     peer: Identity,
-    share: Arc<Semaphore>,
+    share: Share,
+    address: SocketAddr,
     mut reader: FrameReader<quinn::RecvStream>,
     writer: FrameWriter<quinn::SendStream>,
 ) {
@@ -55,14 +49,10 @@ pub(crate) async fn serve(
     // A task of its own, which ends with this one at the latest.
     let mut writer = JoinSet::new();
     writer.spawn(writing);
-    while let Some(frame) = next_frame(&mut reader).await {
+    while let Some((frame, mut part)) = next_frame(&mut reader, &share).await {
         let at = Instant::now();
         node.counters().received(frame.len());
-        let parts = 1 + frame.len() / BYTES_A_PART;
-        let Ok(mut permit) = Arc::clone(&share).acquire_many_owned(parts as u32).await else {
-            break;
-        };
-        let request: Request = match decode(&frame) {
+        let mut request: Request = match decode(&frame) {
             Ok(request) => request,
             Err(error) => {
                 // Without its id it cannot be answered, and what follows cannot be trusted.
@@ -71,25 +61,55 @@ pub(crate) async fn serve(
             }
         };
         if matches!(request.body, RequestBody::Scan { .. }) {
-            // It is its answer that is large.
-            let Ok(more) = Arc::clone(&share).acquire_many_owned(SCAN_PARTS).await else { break };
-            permit.merge(more);
+            let Some(more) = share.take_scan().await else { break };
+            part.merge(more);
+        }
+        name_session(peer, &mut request.body);
+        if let Some(act) = act(&request.body)
+            && allowed(peer, &request.body).is_ok()
+        {
+            info!(by = %peer, %address, "administrative act: {act}");
         }
         let begun = Begun { kind: counters::kind(&request.body), at };
-        let reply = replies.to(request.id, permit, begun);
+        let reply = replies.to(request.id, part, begun);
         handle(&node, peer, request, reply);
     }
     drop(replies);
     let _ = writer.join_next().await;
 }
 
-async fn next_frame(reader: &mut FrameReader<quinn::RecvStream>) -> Option<Bytes> {
-    match reader.next().await {
-        Ok(frame) => frame,
+async fn next_frame(
+    reader: &mut FrameReader<quinn::RecvStream>,
+    share: &Share,
+) -> Option<(Bytes, Part)> {
+    let read = reader.next_with_room(async |bytes| share.take(bytes).await).await;
+    match read {
+        Ok(Some((frame, part))) => Some((frame, part?)),
+        Ok(None) => None,
         Err(error) => {
             debug!(%error, "request stream ended");
             None
         }
+    }
+}
+
+/// Has a session counted with the others of whoever opens it. What another node passes on says
+/// already whose it is.
+fn name_session(peer: Identity, body: &mut RequestBody) {
+    let RequestBody::Propose { command, .. } = body else { return };
+    let Ok(Command::OpenSession(session)) = decode(command) else { return };
+    *command = encode(&Command::OpenSessionOf { session, holder: peer.holder });
+}
+
+/// What an administrator asks for, in words for the log; nothing if this is no administrator's.
+fn act(body: &RequestBody) -> Option<String> {
+    match body {
+        RequestBody::RemoveNode(node) => Some(format!("remove node {node}")),
+        RequestBody::Revoke(holder) => Some(format!("revoke {holder}")),
+        RequestBody::Drain { node, on: true } => Some(format!("drain node {node}")),
+        RequestBody::Drain { node, on: false } => Some(format!("use node {node} again")),
+        RequestBody::Rebalance => Some("rebalance".into()),
+        _ => None,
     }
 }
 
@@ -127,7 +147,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             write(node, peer, &group, command, deadline_ms, reply);
         }
         RequestBody::Deposit { shard, stamp, again, key, value } => {
-            deposits::take(node, Deposit { shard, stamp, again, key, value }, reply);
+            let holder = peer.holder;
+            deposits::take(node, Deposit { shard, holder, stamp, again, key, value }, reply);
         }
         RequestBody::Read { shard, key, mode } => {
             let Some(group) = shard_here(node, shard) else {
@@ -162,8 +183,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Status => reply.send(Ok(Answer::Status(Box::new(node.status())))),
         RequestBody::Announce { name, address, region } => {
             let Some(id) = peer.as_node() else { return };
-            if name.len() > limits::NAME_BYTES_MAX {
-                return reply.refuse(Refusal::Invalid("the name is too long".into()));
+            if let Err(error) = check_name(&name) {
+                return reply.refuse(Refusal::Invalid(error.to_string()));
             }
             let announcement = Announcement { id, name, address, region };
             match coordinator::welcome(node, announcement) {
@@ -254,10 +275,12 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
         | RequestBody::Scan { .. }
         | RequestBody::Propose { .. }
         | RequestBody::Deposit { .. } => {
-            if role != Role::Server {
-                return Ok(());
+            let writes = matches!(body, RequestBody::Propose { .. } | RequestBody::Deposit { .. });
+            match role {
+                Role::Client | Role::Admin | Role::Node => return Ok(()),
+                Role::Reader if !writes => return Ok(()),
+                Role::Reader | Role::Server => Role::Client,
             }
-            Role::Client
         }
         RequestBody::Announce { .. }
         | RequestBody::Leaving
@@ -361,13 +384,22 @@ fn write(
         ));
     }
     let expires = Instant::now() + Duration::from_millis(u64::from(deadline_ms));
-    group.write(PendingWrite { command, expires, reply, place: Place::default() });
+    let (holder, place) = (peer.holder, Place::default());
+    group.write(PendingWrite { command, holder, expires, reply, place });
 }
 
 /// Whether a command may go into the log in the name of whoever sent it.
 fn may_propose(node: &Node, peer: Identity, command: &Command<'_>) -> Result<(), Refusal> {
     match command {
         Command::OpenSession(_) => Ok(()),
+        Command::OpenSessionOf { holder, .. }
+            if peer.role == Role::Node || *holder == peer.holder =>
+        {
+            Ok(())
+        }
+        Command::OpenSessionOf { .. } => {
+            Err(Refusal::Denied("a session is opened in one's own name".into()))
+        }
         Command::Write(write) if node.clock().allows(write.after) => Ok(()),
         Command::Write(_) => Err(Refusal::Invalid(
             "the stamp of the write is more than an hour ahead of this node's clock".into(),

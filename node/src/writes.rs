@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, NodeId, Revision, Stamp, Term};
+use dkv_wire::id::{GroupId, HolderId, NodeId, Revision, Stamp, Term};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use crate::group::{ProposeError, Proposer};
 use crate::outbox;
 use crate::replies::ReplyTo;
+use crate::shares::HOLDER_PARTS;
 use crate::state::{BatchBuilder, CommandResult};
 use crate::turns::{Turn, Turns, UNDER_WAY_MAX, until};
 use crate::wal::GroupLog;
@@ -45,7 +46,8 @@ pub(crate) const IN_FLIGHT_MAX: usize = 2;
 /// near member's machine is busy, as more and smaller batches would make it busier.
 const FAR: Duration = Duration::from_millis(100);
 /// Commands that wait for a batch; more are refused as overload.
-pub(crate) const QUEUE_MAX: usize = 16 * 1024;
+/// One holder fills half of it at the most.
+pub(crate) const QUEUE_MAX: usize = 2 * HOLDER_PARTS;
 /// How often writes that wait behind stuck batches are looked through.
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 /// How often it is looked whether a log that was full has been shortened.
@@ -56,6 +58,8 @@ const TAKE_MAX: usize = 1024;
 /// A validated command that waits for its batch.
 pub(crate) struct PendingWrite {
     pub(crate) command: Bytes,
+    /// Who sent it.
+    pub(crate) holder: HolderId,
     pub(crate) expires: Instant,
     pub(crate) reply: ReplyTo,
     /// Its place among those that wait; the group gives it.

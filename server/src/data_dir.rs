@@ -174,7 +174,7 @@ impl DataDir {
             let token = Token::generate(role, authority.fingerprint());
             let hash = token.secret_hash();
             let (entered, _) =
-                registry.handle_create_token(token.id, hash, role, None, None, now_ms);
+                registry.handle_create_token(token.id, hash, role, None, None, None, now_ms);
             debug_assert_eq!(entered, Ok(()), "a token without bounds is always entered");
             durable::write(&self.token_file(role), format!("{token}\n").as_bytes())
                 .map_err(|source| self.io(source))?;

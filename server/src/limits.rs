@@ -13,6 +13,8 @@ pub(crate) const HOLDER_CONNECTIONS_MAX: usize = 64;
 /// Joiners that are connected at once; more are turned away. Most connections stay free for
 /// those who have a certificate already.
 pub(crate) const JOINERS_MAX: usize = 256;
+/// Those of them that come from one address; the oldest makes room.
+pub(crate) const ADDRESS_JOINERS_MAX: usize = JOINERS_MAX / 4;
 /// Joiners whose tokens are checked and whose certificates are signed at once.
 pub(crate) const SIGNING_MAX: usize = 8;
 /// Time that a joiner may take from its first packet to its last.

@@ -6,18 +6,22 @@
 //! its certificate, and from nothing that it says.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dkv_wire::bearer::{self, Bearer, Rights};
-use dkv_wire::certificate::Authority;
+use dkv_wire::certificate::{Authority, end_of};
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::gate::{Gate, Peer};
 use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::{Identity, Role};
-use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
-use dkv_wire::message::{JoinAnswer, JoinRefusal, JoinRequest, Joining, RecertifyRequest};
-use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, RECERTIFY_WITHIN, SERVER_FRAME_BYTES_MAX};
+use dkv_wire::message::{BearerLife, HolderKind, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::message::{
+    JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest,
+};
+use dkv_wire::places::Places;
 use dkv_wire::quic::{Close, proof_material};
 use dkv_wire::token::Token;
 use tokio::sync::Semaphore;
@@ -30,8 +34,8 @@ use crate::clock;
 use crate::keeper::{Keeper, NotKept};
 use crate::leaving::LeftTokens;
 use crate::limits::{
-    HOLDER_CONNECTIONS_MAX, JOIN_TIMEOUT, JOINERS_MAX, REQUEST_BYTES_MAX, SIGNING_MAX,
-    SIGNING_TIMEOUT, STREAMS_MAX,
+    ADDRESS_JOINERS_MAX, HOLDER_CONNECTIONS_MAX, JOIN_TIMEOUT, JOINERS_MAX, REQUEST_BYTES_MAX,
+    SIGNING_MAX, SIGNING_TIMEOUT, STREAMS_MAX,
 };
 use crate::registry::Effects;
 
@@ -42,7 +46,7 @@ pub(crate) struct Service {
     gate: Arc<Gate>,
     left_tokens: LeftTokens,
     started: Instant,
-    joiners: Semaphore,
+    joiners: Arc<Places>,
     signing: Semaphore,
     holders: Mutex<HashMap<HolderId, usize>>,
 }
@@ -60,7 +64,7 @@ impl Service {
             gate,
             left_tokens,
             started: Instant::now(),
-            joiners: Semaphore::new(JOINERS_MAX),
+            joiners: Arc::new(Places::new(JOINERS_MAX, ADDRESS_JOINERS_MAX)),
             signing: Semaphore::new(SIGNING_MAX),
             holders: Mutex::default(),
         }
@@ -75,10 +79,17 @@ impl Service {
     }
 
     async fn talk_to_joiner(&self, connection: &quinn::Connection) {
-        let Ok(_place) = self.joiners.try_acquire() else {
+        let Some(mut place) = self.joiners.take(connection.remote_address().ip()) else {
             return Close::Busy.close(connection, "too many are joining at once");
         };
-        match timeout(JOIN_TIMEOUT, self.serve_joiner(connection)).await {
+        let served = tokio::select! {
+            biased;
+            served = timeout(JOIN_TIMEOUT, self.serve_joiner(connection)) => served,
+            () = place.lost() => {
+                return Close::Busy.close(connection, "too many are joining from this address");
+            }
+        };
+        match served {
             Ok(Ok(())) => Close::Done.close(connection, "joined"),
             Ok(Err(why)) => {
                 debug!(address = %connection.remote_address(), why, "turned a joiner away");
@@ -97,12 +108,15 @@ impl Service {
         let request: Joining = decode(&frame).map_err(|error| text(&error))?;
         let answer = match request {
             Joining::Join(request) => self.decide_join(request).await,
-            Joining::Recertify(request) => self.decide_recertify(connection, request).await,
+            Joining::Recertify(request) => self.decide_recertify(connection, request, None).await,
+            Joining::Readmit(ReadmitRequest { again, token, secret }) => {
+                self.decide_recertify(connection, again, Some((token, secret))).await
+            }
         };
         match &answer {
             Ok(joined) => {
-                let holder = joined.holder.short();
-                info!(role = %joined.role, holder, address = %connection.remote_address(), "joined");
+                let holder = joined.holder;
+                info!(role = %joined.role, %holder, address = %connection.remote_address(), "joined");
             }
             // Anybody can cause these: they must not fill anybody's disk.
             Err(refusal @ (JoinRefusal::Unknown | JoinRefusal::Busy)) => {
@@ -142,11 +156,13 @@ impl Service {
         Ok(JoinAnswer { network: identity.network, role, holder, certificate })
     }
 
-    /// Signs a new certificate for who can prove to have been admitted before, expired or not.
+    /// Signs a new certificate for who can prove to have been admitted before. One that expired
+    /// long ago takes a token as well, for a key alone may be a thief's by then.
     async fn decide_recertify(
         &self,
         connection: &quinn::Connection,
         request: RecertifyRequest,
+        token: Option<(Uuid, [u8; 32])>,
     ) -> Result<JoinAnswer, JoinRefusal> {
         let turn = timeout(SIGNING_TIMEOUT, self.signing.acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(JoinRefusal::Busy) };
@@ -159,12 +175,59 @@ impl Service {
         if self.keeper.current().denied().any(|denied| denied == identity.holder) {
             return Err(JoinRefusal::Denied);
         }
+        let end = end_of(&certificate).map_err(|_| JoinRefusal::Certificate)?;
+        let since = clock::now().duration_since(end).unwrap_or_default();
+        if token.is_none() && since > RECERTIFY_WITHIN {
+            return Err(JoinRefusal::Lapsed);
+        }
         let certificate = self
             .authority
             .sign(identity, &public_key, clock::now())
             .map_err(|_| JoinRefusal::Key)?;
+        match token {
+            Some((token, secret)) => {
+                let (holder, now_ms) = (identity.holder, clock::now_ms());
+                if self.keeper.current().check_token(token, &secret, now_ms)? != identity.role {
+                    return Err(JoinRefusal::Unknown);
+                }
+                let counted = self.keeper.change(move |registry| {
+                    registry.handle_join(token, &secret, holder, clock::now_ms())
+                });
+                counted.await.map_err(|failure| JoinRefusal::Storage(failure.to_string()))??;
+            }
+            None => self.note_certified(identity).await,
+        }
         let Identity { network, role, holder } = identity;
         Ok(JoinAnswer { network, role, holder, certificate })
+    }
+
+    /// Notes a new certificate in the inventory. That the books cannot be written is no reason to
+    /// let a holder's certificate end.
+    async fn note_certified(&self, identity: Identity) {
+        let noted = self
+            .keeper
+            .change(move |registry| registry.handle_certified(identity, clock::now_ms()));
+        if let Err(error) = noted.await {
+            debug!(%identity, %error, "a renewed certificate is not in the books");
+        }
+    }
+
+    /// Notes that a holder was heard of.
+    async fn note_seen(&self, identity: Identity) {
+        let now_ms = clock::now_ms();
+        if identity.role != Role::Server
+            && self.keeper.current().is_news_of(identity.holder, now_ms)
+        {
+            // The server is stopping if this fails.
+            let _ = self.keeper.change(move |books| books.handle_seen(identity, now_ms)).await;
+        }
+    }
+
+    /// Says in the log who does what, by the name that people know.
+    fn log_act(&self, identity: Identity, address: SocketAddr, act: &str) {
+        let registry = self.keeper.current();
+        let name = registry.name_of(identity.holder).unwrap_or("-");
+        info!(by = %identity, name, %address, "administrative act: {act}");
     }
 
     async fn talk_to_holder(self: Arc<Self>, connection: &quinn::Connection, identity: Identity) {
@@ -174,11 +237,13 @@ impl Service {
         let Some(_place) = self.place_of(identity.holder) else {
             return Close::Busy.close(connection, "too many connections of one certificate");
         };
+        self.note_seen(identity).await;
         connection.set_max_concurrent_bi_streams(STREAMS_MAX.into());
+        let address = connection.remote_address();
         while let Ok((send, receive)) = connection.accept_bi().await {
             let service = Arc::clone(&self);
             tokio::spawn(async move {
-                if let Err(error) = service.serve_stream(identity, send, receive).await {
+                if let Err(error) = service.serve_stream(identity, address, send, receive).await {
                     debug!(%identity, %error, "stream ended");
                 }
             });
@@ -188,6 +253,7 @@ impl Service {
     async fn serve_stream(
         &self,
         identity: Identity,
+        address: SocketAddr,
         send: quinn::SendStream,
         receive: quinn::RecvStream,
     ) -> std::io::Result<()> {
@@ -202,7 +268,7 @@ impl Service {
                 Err(error) => Err(error.to_string()),
             };
             match request {
-                Ok(request) => writer.send(&self.answer(identity, request).await).await?,
+                Ok(request) => writer.send(&self.answer(identity, address, request).await).await?,
                 Err(why) => break Some(why),
             }
         };
@@ -218,8 +284,13 @@ impl Service {
     }
 
     /// Answers one request.
-    async fn answer(&self, identity: Identity, request: ServerRequest) -> ServerAnswer {
-        let answer = self.decide(identity, request).await;
+    async fn answer(
+        &self,
+        identity: Identity,
+        address: SocketAddr,
+        request: ServerRequest,
+    ) -> ServerAnswer {
+        let answer = self.decide(identity, address, request).await;
         answer.unwrap_or_else(|refusal| {
             info!(%identity, %refusal, "refused");
             ServerAnswer::Refused(refusal)
@@ -229,6 +300,7 @@ impl Service {
     async fn decide(
         &self,
         identity: Identity,
+        address: SocketAddr,
         request: ServerRequest,
     ) -> Result<ServerAnswer, ServerRefusal> {
         if self.gate.is_denied(identity.holder) {
@@ -268,17 +340,38 @@ impl Service {
             }
             ServerRequest::Renew { public_key } => {
                 let certificate = self.authority.sign(identity, &public_key, clock::now());
-                certificate
-                    .map(ServerAnswer::Certificate)
-                    .map_err(|error| ServerRefusal::Invalid(error.to_string()))
+                let certificate =
+                    certificate.map_err(|error| ServerRefusal::Invalid(error.to_string()))?;
+                self.note_certified(identity).await;
+                Ok(ServerAnswer::Certificate(certificate))
             }
-            ServerRequest::CreateToken { role, life_s, uses } => {
+            ServerRequest::CreateToken { role, life_s, uses, name } => {
                 must_be_admin(identity)?;
-                self.create_token(role, life_s, uses).await.map(ServerAnswer::Token)
+                let token = Token::generate(role, self.authority.fingerprint());
+                self.log_act(identity, address, &format!("create token {} ({role})", token.id));
+                self.create_token(token, life_s, uses, name).await.map(ServerAnswer::Token)
             }
-            ServerRequest::CreateBearer { rights, life_s } => {
+            ServerRequest::CreateBearer { rights, life, name } => {
                 must_be_admin(identity)?;
-                self.create_bearer(rights, life_s)
+                let holder = HolderId::random();
+                let act = format!("create bearer token {holder} ({rights:?}, {life:?})");
+                self.log_act(identity, address, &act);
+                self.create_bearer(identity.holder, holder, rights, life, name).await
+            }
+            ServerRequest::ListHolders => {
+                must_be_admin(identity)?;
+                Ok(ServerAnswer::Holders(self.keeper.current().holders()))
+            }
+            ServerRequest::BearersSeen(seen) => {
+                if !matches!(identity.role, Role::Client | Role::Reader | Role::Admin) {
+                    return Err(denied(Role::Client, identity.role));
+                }
+                let noted = self
+                    .keeper
+                    .change(move |registry| registry.handle_bearers_seen(&seen, clock::now_ms()));
+                let noted = noted.await;
+                noted.map_err(|failure| ServerRefusal::Storage(failure.to_string()))?;
+                Ok(ServerAnswer::Done)
             }
             ServerRequest::ListTokens => {
                 must_be_admin(identity)?;
@@ -286,6 +379,7 @@ impl Service {
             }
             ServerRequest::RevokeToken(token) => {
                 must_be_admin(identity)?;
+                self.log_act(identity, address, &format!("revoke token {token}"));
                 self.revoke_token(token).await.map(|()| ServerAnswer::Done)
             }
         }
@@ -293,29 +387,36 @@ impl Service {
 
     async fn create_token(
         &self,
-        role: Role,
+        token: Token,
         life_s: Option<u64>,
         uses: Option<u32>,
+        name: Option<String>,
     ) -> Result<String, ServerRefusal> {
-        let token = Token::generate(role, self.authority.fingerprint());
-        let (id, hash) = (token.id, token.secret_hash());
+        let (id, hash, role) = (token.id, token.secret_hash(), token.role);
         let created = self.keeper.change(move |registry| {
-            registry.handle_create_token(id, hash, role, life_s, uses, clock::now_ms())
+            let (name, now_ms) = (name.clone(), clock::now_ms());
+            registry.handle_create_token(id, hash, role, life_s, uses, name, now_ms)
         });
         kept(created.await)?;
         Ok(token.to_string())
     }
 
-    /// Signed and forgotten: what it says is in the token, and the deny list ends it early.
-    fn create_bearer(
+    /// Its text is signed and forgotten; that there is such a token stays in the inventory.
+    async fn create_bearer(
         &self,
+        made_by: HolderId,
+        holder: HolderId,
         rights: Rights,
-        life_s: Option<u64>,
+        life: BearerLife,
+        name: Option<String>,
     ) -> Result<ServerAnswer, ServerRefusal> {
-        let holder = HolderId::random();
-        let end = |life_s: u64| clock::now_ms().saturating_add(life_s.saturating_mul(1000));
+        let entered = self.keeper.change(move |registry| {
+            let (held, name) = (HolderKind::Bearer(rights), name.clone());
+            registry.handle_create_bearer(holder, held, life, name, made_by, clock::now_ms())
+        });
+        let expires_ms = kept(entered.await)?;
         let network = self.authority.network();
-        let bearer = Bearer { network, holder, rights, expires_ms: life_s.map(end) };
+        let bearer = Bearer { network, holder, rights, expires_ms };
         match bearer::sign(&self.authority, &bearer) {
             Ok(text) => Ok(ServerAnswer::Bearer(text, holder)),
             Err(error) => Err(ServerRefusal::Invalid(error.to_string())),

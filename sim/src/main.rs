@@ -34,12 +34,12 @@ struct Args {
     /// Nothing goes wrong but that a disk has lied about its syncs and loses its power
     #[arg(long)]
     lying_disk: bool,
-    /// Run each seed twice and compare, datagram by datagram
-    #[arg(long)]
+    /// Run each seed twice and compare, datagram by datagram; one after the other, until one differs
+    #[arg(long, conflicts_with_all = ["jobs", "keep_going"])]
     twice: bool,
     /// Plant known bugs, one after the other, and run seeds until each is found
     #[cfg(feature = "mutants")]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "twice")]
     mutants: bool,
     /// Of these, only the one of that name.
     #[cfg(feature = "mutants")]

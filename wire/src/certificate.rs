@@ -7,6 +7,8 @@
 mod authority;
 mod credentials;
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use rcgen::{KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -87,6 +89,15 @@ fn private_key(der: &[u8]) -> Result<KeyPair, CertificateError> {
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {
     let (rest, parsed) = X509Certificate::from_der(certificate).map_err(unusable)?;
     if rest.is_empty() { Ok(parsed) } else { Err(unusable("bytes after the certificate")) }
+}
+
+/// When a certificate ends.
+///
+/// # Errors
+/// If it is none.
+pub fn end_of(certificate: &[u8]) -> Result<SystemTime, CertificateError> {
+    let end = parse(&CertificateDer::from(certificate))?.validity().not_after.timestamp();
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(end.max(0) as u64))
 }
 
 /// Whether the authority signed a certificate, expired or not.

@@ -85,6 +85,45 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// As [`next`](Self::next), but has room taken for a frame before more than its head is read: its
+    /// length is known then. What the room is comes with the frame. While it is waited for the sender is
+    /// held up, no longer than the rest of a frame may take.
+    pub async fn next_with_room<R2, F>(
+        &mut self,
+        room: impl FnOnce(usize) -> F,
+    ) -> Result<Option<(Bytes, R2)>, FrameError>
+    where
+        F: Future<Output = R2>,
+    {
+        if self.buffer.is_empty() && self.fill().await? == 0 {
+            return Ok(None);
+        }
+        let head = async {
+            loop {
+                if let Some(length) = self.announced()? {
+                    return Ok(length);
+                }
+                if self.fill().await? == 0 {
+                    return Err(FrameError::Cut);
+                }
+            }
+        };
+        let length = tokio::time::timeout(FRAME_TIMEOUT, head).await;
+        let room = room(length.unwrap_or(Err(FrameError::Slow))?);
+        let room = tokio::time::timeout(FRAME_TIMEOUT, room).await;
+        let room = room.map_err(|_| FrameError::Slow)?;
+        match self.next().await? {
+            Some(frame) => Ok(Some((frame, room))),
+            None => Err(FrameError::Cut),
+        }
+    }
+
+    /// Takes frames of at most so many bytes from now on.
+    pub fn set_limit(&mut self, limit: usize) {
+        debug_assert!(limit <= FRAME_BYTES_MAX);
+        self.limit = limit;
+    }
+
     /// Gives the stream back, with what was read of it and not handed out.
     pub fn into_inner(self) -> (R, BytesMut) {
         (self.stream, self.buffer)

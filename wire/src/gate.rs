@@ -3,18 +3,23 @@
 //! It takes connections from an endpoint, bounds handshakes and connections, reads the peer's
 //! identity, refuses whom the deny list names, and remembers every connection, made or taken, so
 //! that a new entry of the deny list closes what is open already.
+//!
+//! Nobody keeps others out. Handshakes are shared out by address ([`places`](crate::places)),
+//! connections by holder, and some room is for nodes and some for administrators alone, so that an
+//! order to revoke always gets through.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::id::HolderId;
-use crate::identity::Identity;
+use crate::identity::{Identity, Role};
 use crate::limits;
+use crate::places::Places;
 use crate::quic::{Close, Endpoint, is_joining, peer_identity, widen};
 
 /// Who is at the other end of a connection that was let in.
@@ -32,8 +37,61 @@ pub struct Gate {
     open: Mutex<BTreeMap<u64, (HolderId, quinn::Connection)>>,
     /// Connections so far: each is remembered under its number.
     numbered: AtomicU64,
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<Places>,
     connections: Arc<Semaphore>,
+    /// Connections that only nodes may have, and only administrators.
+    node_reserve: Arc<Semaphore>,
+    admin_reserve: Arc<Semaphore>,
+    /// Connections of each holder that were taken: all of them, and those out of a reserve.
+    holders: Mutex<HashMap<HolderId, Count>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    all: usize,
+    reserved: usize,
+}
+
+/// Why a connection is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    /// There are too many.
+    All,
+    /// Its holder has too many.
+    Holder,
+}
+
+impl Full {
+    fn why(self) -> &'static str {
+        match self {
+            Self::All => "too many connections",
+            Self::Holder => "too many connections of one certificate",
+        }
+    }
+}
+
+/// A connection's place. It is free again once this is dropped.
+struct Admitted {
+    gate: Arc<Gate>,
+    /// The holder, unless it is a joiner; and whether the place is out of a reserve.
+    holder: Option<(HolderId, bool)>,
+    /// Connections of the holder, this one included.
+    count: usize,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let Some((holder, reserved)) = self.holder else { return };
+        let mut holders = self.gate.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = holders.get_mut(&holder) {
+            count.all -= 1;
+            count.reserved -= usize::from(reserved);
+            if count.all == 0 {
+                holders.remove(&holder);
+            }
+        }
+    }
 }
 
 impl Default for Gate {
@@ -42,8 +100,14 @@ impl Default for Gate {
             denied: RwLock::default(),
             open: Mutex::default(),
             numbered: AtomicU64::new(0),
-            handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES_MAX)),
+            handshakes: Arc::new(Places::new(
+                limits::HANDSHAKES_MAX,
+                limits::ADDRESS_HANDSHAKES_MAX,
+            )),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
+            node_reserve: Arc::new(Semaphore::new(limits::NODE_CONNECTIONS_RESERVED)),
+            admin_reserve: Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_RESERVED)),
+            holders: Mutex::default(),
         }
     }
 }
@@ -103,22 +167,30 @@ impl Gate {
         while let Some(incoming) = endpoint.quinn().accept().await {
             // Those that have ended are let go of, so no more are kept than there were at once.
             while tasks.try_join_next().is_some() {}
-            let Ok(handshake) = Arc::clone(&self.handshakes).try_acquire_owned() else {
-                incoming.refuse();
-                continue;
-            };
-            // Under pressure, make sure that the sender's address is its own before any work.
-            let busy = self.handshakes.available_permits() < limits::HANDSHAKES_MAX / 2;
-            if busy && incoming.may_retry() {
+            let address = incoming.remote_address().ip();
+            // Under pressure, make sure that the sender's address is its own before any work: nobody
+            // takes places in the name of another.
+            if incoming.may_retry() && self.handshakes.is_crowded(address) {
                 let _ = incoming.retry();
                 continue;
             }
+            let Some(mut handshake) = self.handshakes.take(address) else {
+                incoming.refuse();
+                continue;
+            };
             let (gate, handle) = (Arc::clone(&self), handle.clone());
             tasks.spawn(async move {
-                let accepted = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, async {
+                let accepting = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, async {
                     incoming.accept()?.await
                 });
-                let connection = match accepted.await {
+                let accepted = tokio::select! {
+                    biased;
+                    accepted = accepting => accepted,
+                    () = handshake.lost() => {
+                        return debug!(%address, "a slow handshake made room for another");
+                    }
+                };
+                let connection = match accepted {
                     Ok(Ok(connection)) => connection,
                     Ok(Err(error)) => return debug!(%error, "handshake failed"),
                     Err(_) => return debug!("handshake was not finished in time"),
@@ -130,19 +202,66 @@ impl Gate {
         while tasks.join_next().await.is_some() {}
     }
 
+    /// Finds a place for a connection.
+    fn place(self: &Arc<Self>, peer: Peer) -> Result<Admitted, Full> {
+        let usual = Arc::clone(&self.connections).try_acquire_owned();
+        let Peer::Certified(identity) = peer else {
+            let permit = usual.map_err(|_| Full::All)?;
+            return Ok(Admitted {
+                gate: Arc::clone(self),
+                holder: None,
+                count: 1,
+                _permit: permit,
+            });
+        };
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = holders.get(&identity.holder).copied().unwrap_or_default();
+        if count.all >= limits::HOLDER_CONNECTIONS_MAX {
+            return Err(Full::Holder);
+        }
+        let (permit, reserved) = match usual {
+            Ok(permit) => (permit, false),
+            Err(_) if count.reserved >= limits::HOLDER_CONNECTIONS_RESERVED => {
+                return Err(Full::Holder);
+            }
+            Err(_) => {
+                let reserve = match identity.role {
+                    Role::Node | Role::Server => &self.node_reserve,
+                    Role::Admin => &self.admin_reserve,
+                    Role::Client | Role::Reader => return Err(Full::All),
+                };
+                (Arc::clone(reserve).try_acquire_owned().map_err(|_| Full::All)?, true)
+            }
+        };
+        count.all += 1;
+        count.reserved += usize::from(reserved);
+        holders.insert(identity.holder, count);
+        drop(holders);
+        let holder = Some((identity.holder, reserved));
+        Ok(Admitted { gate: Arc::clone(self), holder, count: count.all, _permit: permit })
+    }
+
     async fn admit<F, Fut>(self: Arc<Self>, connection: quinn::Connection, handle: F)
     where
         F: Fn(quinn::Connection, Peer) -> Fut,
         Fut: Future<Output = ()>,
     {
-        let Ok(_permit) = Arc::clone(&self.connections).try_acquire_owned() else {
-            return Close::Busy.close(&connection, "too many connections");
-        };
         let peer = match peer_identity(&connection) {
             None if is_joining(&connection) => Peer::Joining,
             None => return Close::Denied.close(&connection, "a certificate is needed"),
             // A joiner that shows a certificate is confused, but no less proved.
             Some(identity) => Peer::Certified(identity),
+        };
+        let admitted = match self.place(peer) {
+            Ok(admitted) => admitted,
+            Err(full) => {
+                let address = connection.remote_address();
+                match peer {
+                    Peer::Certified(identity) => debug!(%identity, %address, ?full, "turned away"),
+                    Peer::Joining => debug!(%address, ?full, "turned a joiner away"),
+                }
+                return Close::Busy.close(&connection, full.why());
+            }
         };
         if let Peer::Certified(identity) = peer {
             self.watch(&connection);
@@ -150,10 +269,11 @@ impl Gate {
             if self.is_denied(identity.holder) {
                 return debug!(%identity, "refused");
             }
-            widen(&connection);
+            widen(&connection, admitted.count);
             debug!(%identity, address = %connection.remote_address(), "connected");
         }
         handle(connection, peer).await;
+        drop(admitted);
     }
 
     fn connections(

@@ -28,9 +28,17 @@ pub enum Role {
     Client,
     /// Manages nodes and tokens, and whatever a client may do.
     Admin,
+    /// Reads data.
+    Reader,
 }
 
 impl Role {
+    /// Whether somebody of another role will do where this one is wanted: an administrator may do
+    /// whatever a client may, and a reader is a client that does not write.
+    pub fn is_served_by(self, other: Self) -> bool {
+        self == other || (self == Self::Client && matches!(other, Self::Admin | Self::Reader))
+    }
+
     /// Its name in certificates, tokens and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -38,6 +46,7 @@ impl Role {
             Self::Node => "node",
             Self::Client => "client",
             Self::Admin => "admin",
+            Self::Reader => "reader",
         }
     }
 }
@@ -52,7 +61,7 @@ impl FromStr for Role {
     type Err = InvalidIdentity;
 
     fn from_str(text: &str) -> Result<Self, InvalidIdentity> {
-        [Self::Server, Self::Node, Self::Client, Self::Admin]
+        [Self::Server, Self::Node, Self::Client, Self::Admin, Self::Reader]
             .into_iter()
             .find(|role| role.as_str() == text)
             .ok_or(InvalidIdentity)
@@ -111,7 +120,7 @@ impl Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.role, self.holder.short())
+        write!(f, "{} {}", self.role, self.holder)
     }
 }
 

@@ -10,7 +10,9 @@ use crate::certificate::{CertificateError, Credentials, generate_key};
 use crate::identity::Role;
 use crate::limits::{JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT};
 use crate::local;
-use crate::message::{JoinAnswer, JoinRefusal, JoinRequest, Joining, RecertifyRequest};
+use crate::message::{
+    JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest,
+};
 use crate::quic::{Close, ConnectError, Endpoint, peer_authority, proof_material};
 use crate::token::{Fingerprint, InvalidToken, Token};
 
@@ -81,8 +83,7 @@ pub fn find_token(
     };
     let token: Token =
         text.parse().map_err(|source| TokenError::Invalid { from: from.clone(), source })?;
-    // An administrator may do whatever a client may.
-    let fits = token.role == role || (role == Role::Client && token.role == Role::Admin);
+    let fits = role.is_served_by(token.role);
     if fits { Ok(token) } else { Err(TokenError::Role { from, found: token.role, wanted: role }) }
 }
 
@@ -144,6 +145,23 @@ pub async fn recertify(
         proof: expired.prove(&material)?,
     };
     let answer = ask(&connection, server, &Joining::Recertify(request)).await?;
+    Ok(expired.renewed(&answer.certificate)?)
+}
+
+/// As [`recertify`], for the holder of a certificate that expired too long ago for that: a token of
+/// its role vouches for it.
+pub async fn readmit(
+    endpoint: &Endpoint,
+    server: SocketAddr,
+    expired: &Credentials,
+    token: &Token,
+) -> Result<Credentials, JoinError> {
+    let connection = connect(endpoint, server, Fingerprint::of(&expired.authority)).await?;
+    let material = proof_material(&connection).ok_or(CertificateError::NotOurs)?;
+    let certificate = Bytes::copy_from_slice(&expired.certificate);
+    let again = RecertifyRequest { certificate, proof: expired.prove(&material)? };
+    let request = ReadmitRequest { again, token: token.id, secret: token.secret };
+    let answer = ask(&connection, server, &Joining::Readmit(request)).await?;
     Ok(expired.renewed(&answer.certificate)?)
 }
 

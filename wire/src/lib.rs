@@ -10,6 +10,7 @@
 pub mod id;
 pub mod hlc;
 pub mod region;
+pub mod name;
 pub mod limits;
 pub mod network;
 pub mod delays;
@@ -24,6 +25,7 @@ pub mod token;
 pub mod certificate;
 pub mod seal;
 pub mod bearer;
+pub mod places;
 pub mod platform;
 pub mod mutants;
 pub mod tls;

@@ -17,6 +17,8 @@ pub const FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX + 16 * MIB;
 pub const JOIN_FRAME_BYTES_MAX: usize = 4 * KIB;
 /// Longest frame of a request to the registration server, in bytes.
 pub const SERVER_FRAME_BYTES_MAX: usize = 4 * MIB;
+/// Longest first frame of a stream to a node, which says what the stream is for, in bytes.
+pub const OPENING_BYTES_MAX: usize = 256;
 /// Longest name of a node, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Longest name of a region, in bytes.
@@ -42,11 +44,23 @@ pub const GROUP_STREAMS_MAX: u32 = 4;
 pub const JOIN_STREAMS_MAX: u32 = 1;
 /// Connections that one process accepts at once.
 pub const CONNECTIONS_MAX: usize = 4096;
+/// Connections that one process accepts at once besides, of nodes alone.
+pub const NODE_CONNECTIONS_RESERVED: usize = 512;
+/// Connections that one process accepts at once besides, of administrators alone.
+pub const ADMIN_CONNECTIONS_RESERVED: usize = 64;
+/// Connections that one process accepts at once from one holder of a certificate.
+pub const HOLDER_CONNECTIONS_MAX: usize = 256;
+/// Those of them that may be out of a reserve.
+pub const HOLDER_CONNECTIONS_RESERVED: usize = 8;
 /// Handshakes that one process has under way at once; more are asked to retry or refused.
 pub const HANDSHAKES_MAX: usize = 512;
+/// Handshakes of one address that one process has under way at once; the oldest makes room.
+pub const ADDRESS_HANDSHAKES_MAX: usize = 128;
 
 /// Sessions that a shard remembers.
 pub const SESSIONS_MAX: usize = 16 * 1024;
+/// Sessions of one holder that a shard remembers.
+pub const HOLDER_SESSIONS_MAX: usize = SESSIONS_MAX / 4;
 /// Writes of one session that may be under way at one shard.
 pub const SESSION_WINDOW_MAX: usize = 4096;
 
@@ -86,6 +100,15 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(14 * DAY_S);
 /// Age at which a holder asks for a new certificate.
 pub const CERTIFICATE_RENEW: Duration = Duration::from_secs(4 * DAY_S);
+/// Time after a certificate's end within which its holder gets another by the proof of its key: a
+/// machine may be off for a season. After that it takes a join token too.
+pub const RECERTIFY_WITHIN: Duration = Duration::from_secs(90 * DAY_S);
+/// Life of a bearer token unless another one is asked for.
+pub const BEARER_LIFE: Duration = Duration::from_secs(90 * DAY_S);
+/// Holders of certificates and of bearer tokens that the server remembers.
+pub const HOLDERS_MAX: usize = 16 * 1024;
+/// Bearer tokens that are reported together as seen.
+pub const BEARERS_SEEN_MAX: usize = 128;
 /// How far clocks of two machines may differ without a certificate being refused.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
@@ -108,6 +131,13 @@ const _: () = {
     assert!(SHARDS_MAX < u32::MAX);
     // Whoever begins can follow whoever has been there.
     assert!(TERMS_AHEAD_MAX < FIRST_TERM_MAX);
+    assert!(HOLDER_CONNECTIONS_MAX * 8 <= CONNECTIONS_MAX);
+    assert!(HOLDER_CONNECTIONS_RESERVED * 8 <= ADMIN_CONNECTIONS_RESERVED);
+    assert!(ADDRESS_HANDSHAKES_MAX * 4 <= HANDSHAKES_MAX);
+    assert!(HOLDER_SESSIONS_MAX * 4 <= SESSIONS_MAX);
+    // So does the inventory: three ids, four times, and a name.
+    assert!(HOLDERS_MAX * (3 * 18 + 4 * 11 + NAME_BYTES_MAX + 8) < SERVER_FRAME_BYTES_MAX);
+    assert!(BEARERS_SEEN_MAX * 27 < JOIN_FRAME_BYTES_MAX);
     // A report of the largest network fits: ids take 17 bytes, and a shard lists its voters and
     // about as many learners.
     assert!(

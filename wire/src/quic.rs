@@ -35,6 +35,8 @@ const CLOSE_LEAVES_WITHIN: Duration = Duration::from_millis(20);
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that a peer may send on a connection and that nobody has read yet.
 const WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// The same of a connection of which it is not known yet who is at its other end.
+const FIRST_WINDOW_BYTES: u32 = 256 * 1024;
 /// The same of a joiner, who sends one small frame.
 const JOIN_WINDOW_BYTES: u32 = 4 * limits::JOIN_FRAME_BYTES_MAX as u32;
 
@@ -313,7 +315,7 @@ fn server_config(credentials: &Credentials, admit: Admit) -> io::Result<quinn::S
     let tls = tls::server(credentials, admit).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(match admit {
-        Admit::Certified => transport(),
+        Admit::Certified => first_transport(),
         Admit::CertifiedAndJoining => join_transport(),
     });
     config.max_incoming(limits::HANDSHAKES_MAX);
@@ -340,8 +342,11 @@ fn sized(mut config: EndpointConfig) -> EndpointConfig {
     config
 }
 
-fn transport() -> Arc<TransportConfig> {
-    Arc::new(transport_config())
+/// Begins with little room; see [`widen`].
+fn first_transport() -> Arc<TransportConfig> {
+    let mut config = transport_config();
+    config.receive_window(VarInt::from_u32(FIRST_WINDOW_BYTES));
+    Arc::new(config)
 }
 
 /// Whoever is called opens no streams; room for them would be taken all the same.
@@ -359,9 +364,12 @@ fn join_transport() -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-/// Grants the holder of a certificate the usual room. How many streams, is for whoever serves them.
-pub(crate) fn widen(connection: &quinn::Connection) {
-    connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
+/// Grants the holder of a certificate room for what nobody has read yet: all of it for its first
+/// connection, half for its second, a third for its third, so that many are not many times as much.
+/// How many streams, is for whoever serves them.
+pub(crate) fn widen(connection: &quinn::Connection, count: usize) {
+    let share = WINDOW_BYTES / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    connection.set_receive_window(VarInt::from_u32(share.max(FIRST_WINDOW_BYTES)));
 }
 
 /// Longest packet that is tried: what a network with jumbo frames carries. Paths that carry less are

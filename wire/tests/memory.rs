@@ -142,6 +142,7 @@ fn an_announced_length_allocates_nothing_that_was_not_sent() {
     let token = TokenInfo {
         id: Uuid::new_v4(),
         role: Role::Node,
+        name: None,
         expires_ms: None,
         used: 1,
         uses: None,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use dkv_api::{Role, Uuid};
+use dkv_api::Role;
 
 use super::Connect;
 use crate::human::parse_time;
@@ -70,19 +70,25 @@ pub(crate) enum TokenAction {
     /// Make a token and print it; it is shown this once only
     #[command(override_usage = "dkv <ADDRESS> token create [OPTIONS]")]
     Create {
-        /// What its bearers become: node, client or admin
+        /// What its bearers become: node, client, reader (a client that only reads) or admin
         #[arg(long, default_value = "node", value_parser = token_role)]
         role: Role,
-        /// A token that a program shows to a gateway, as in Authorization: Bearer TOKEN. It is not kept
-        /// and not listed; revoke ID ends it early
+        /// A token that a program shows to a gateway, as in Authorization: Bearer TOKEN. Its text is not
+        /// kept; holders lists it, and revoke ID ends it early
         #[arg(long, conflicts_with_all = ["role", "uses"])]
         http: bool,
-        /// One that may only read
-        #[arg(long, requires = "http")]
+        /// One that may only read: with --http, or with --role client, which makes a reader
+        #[arg(long)]
         read_only: bool,
-        /// Time that it lives, as in 1h or 7d [default: for good]
-        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        /// Time that it lives, as in 1h or 7d [default: 90d with --http, otherwise it never expires]
+        #[arg(long, visible_alias = "ttl", value_name = "TIME", value_parser = parse_time)]
         life: Option<Duration>,
+        /// Let it live until it is revoked
+        #[arg(long, conflicts_with = "life")]
+        never_expires: bool,
+        /// Name under which it and those whom it admits are listed
+        #[arg(long, value_name = "NAME", value_parser = name)]
+        name: Option<String>,
         /// How often it may be used [default: any number of times]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         uses: Option<u32>,
@@ -98,16 +104,24 @@ pub(crate) enum TokenAction {
     /// Make a token admit nobody any more
     #[command(override_usage = "dkv <ADDRESS> token revoke <ID> [OPTIONS]")]
     Revoke {
-        /// Id of the token, as list shows it
-        id: Uuid,
+        /// Id of the token, as list shows it, or the beginning of it
+        id: String,
+        /// Revoke everybody whom it admitted as well
+        #[arg(long)]
+        with_holders: bool,
         #[command(flatten)]
         connect: Connect,
     },
 }
 
+fn name(text: &str) -> Result<String, String> {
+    dkv_wire::name::check_name(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
 fn token_role(text: &str) -> Result<Role, String> {
     match text.parse() {
-        Ok(role @ (Role::Node | Role::Client | Role::Admin)) => Ok(role),
-        _ => Err("write node, client or admin".into()),
+        Ok(role @ (Role::Node | Role::Client | Role::Reader | Role::Admin)) => Ok(role),
+        _ => Err("write node, client, reader or admin".into()),
     }
 }

@@ -150,10 +150,9 @@ pub(crate) struct Drill {
     #[arg(long, value_name = "TIME", default_value = "12s", value_parser = parse_time)]
     pub(crate) time: Duration,
 
-    /// Nodes of the network
-    #[arg(long, value_name = "N", default_value_t = 3,
-        value_parser = clap::value_parser!(u16).range(1..=16))]
-    pub(crate) nodes: u16,
+    /// Nodes of the network of its own [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) nodes: Option<u16>,
 
     /// Directory for the report: a page, pictures and what the clients saw
     #[arg(long, value_name = "DIR", default_value = "dkv-drill")]

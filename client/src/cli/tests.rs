@@ -89,7 +89,10 @@ fn words_have_their_arguments() {
         panic!()
     };
     assert_eq!(life, Duration::from_secs(3600));
-    assert!(wrong(&["a", "token", "create", "--role", "server"]).contains("node, client or admin"));
+    assert!(
+        wrong(&["a", "token", "create", "--role", "server"])
+            .contains("node, client, reader or admin")
+    );
     assert!(wrong(&["a", "load"]).contains("<FILE>"));
     assert!(wrong(&["local", "--nodes", "0"]).contains("1..=256"));
 }

@@ -53,6 +53,8 @@ use crate::store::Session;
 
 /// What the keys in somebody else's network begin with.
 const PREFIX: &str = "dkv-drill/";
+/// Nodes of a network of its own, unless told otherwise.
+const NODES_DEFAULT: u16 = 3;
 /// Deletes at the same time at the end.
 const DELETES: usize = 64;
 
@@ -64,6 +66,10 @@ pub(crate) async fn run(
     screen: &mut Screen,
 ) -> ExitCode {
     args.connect = args.connect.clone().or(outer);
+    if address.is_some() && args.nodes.is_some() {
+        screen.error("--nodes is for a network of its own; leave it out, or the address");
+        return ExitCode::from(2);
+    }
     if let Err(problem) = fits(args.fault, address.as_ref()) {
         screen.error(problem);
         return ExitCode::from(2);
@@ -133,15 +139,16 @@ async fn hold(
     address: Option<&Addresses>,
     screen: &mut Screen,
 ) -> Result<Outcome, String> {
+    let nodes = args.nodes.unwrap_or(NODES_DEFAULT);
     let mut stage = match address {
-        None => Stage::local(fault, args.nodes, &args.connect, screen).await?,
+        None => Stage::local(fault, nodes, &args.connect, screen).await?,
         Some(address) => remote(address, args).await?,
     };
     let before = stage.absent().await;
     // A third of the time before, during and after it.
     let third = args.time / 3;
     stage.hold(third, screen).await;
-    let inflicted = faults::inflict(fault, &mut stage, args.nodes, third, screen).await;
+    let inflicted = faults::inflict(fault, &mut stage, nodes, third, screen).await;
     let failure = match inflicted {
         // Nothing was done yet: that is no verdict on the network.
         Err(problem) if stage.events.is_empty() => {

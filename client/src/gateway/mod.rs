@@ -46,6 +46,10 @@ async fn serve(
         screen.error("--level is not for a gateway: each read says ?consistency=eventual or not");
         return Ok(ExitCode::from(2));
     }
+    if args.server.is_some() && before.is_some() {
+        screen.error("there are two addresses of the server: leave out the one before gateway");
+        return Ok(ExitCode::from(2));
+    }
     log();
     let mut signals =
         Signals::take().map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -53,6 +57,14 @@ async fn serve(
         if args.http.http.is_none()
             && let Some(instance) = Instance::from(|name| std::env::var(name).ok())?
         {
+            let option = args.http.option_given();
+            let option = option.or(args.dir.as_ref().and(instance.main).map(|_| "--dir"));
+            if let Some(option) = option {
+                screen.error(&format!(
+                    "{option} is not for an instance that IP, PORT or MAINIP place"
+                ));
+                return Ok(ExitCode::from(2));
+            }
             return instance.serve(args.dir, args.connect, &mut signals, screen).await;
         }
         screen.error(

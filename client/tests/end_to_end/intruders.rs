@@ -85,7 +85,7 @@ async fn nobody_does_what_its_role_does_not_allow() {
     for request in [
         ServerRequest::Register { name: None, address: node_address, region: None, control: None },
         ServerRequest::Report(report.clone()),
-        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: None },
+        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: None, name: None },
         ServerRequest::ListTokens,
         ServerRequest::RevokeToken(dkv_api::Uuid::nil()),
     ] {

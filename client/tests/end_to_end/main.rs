@@ -25,6 +25,9 @@ mod placement;
 mod intruders;
 
 mod thieves;
+mod credentials;
+
+mod options;
 
 mod directories;
 

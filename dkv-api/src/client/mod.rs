@@ -88,7 +88,7 @@ impl Client {
     }
 
     pub(crate) async fn build(builder: ClientBuilder) -> Result<Self, ConnectError> {
-        if !matches!(builder.role, Role::Client | Role::Admin) {
+        if !matches!(builder.role, Role::Client | Role::Admin | Role::Reader) {
             return Err(ConnectError::Role(builder.role));
         }
         let read = |texts: &[String]| -> Result<Vec<HostPort>, ConnectError> {

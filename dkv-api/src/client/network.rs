@@ -5,7 +5,9 @@ use std::time::Duration;
 use dkv_wire::bearer::{Rights, Verifier};
 use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::Role;
-use dkv_wire::message::{Answer, Placement, RequestBody, ServerAnswer, ServerRequest, TokenInfo};
+use dkv_wire::message::{
+    Answer, BearerLife, HolderInfo, Placement, RequestBody, ServerAnswer, ServerRequest, TokenInfo,
+};
 use dkv_wire::network::NetworkView;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -131,16 +133,33 @@ impl Client {
         life: Option<Duration>,
         uses: Option<u32>,
     ) -> Result<String, Error> {
+        self.create_named_token(role, life, uses, None).await
+    }
+
+    /// As [`create_token`](Self::create_token), with a name under which the token and those whom it
+    /// admits are listed.
+    ///
+    /// # Errors
+    /// As there; [`Error::Invalid`] for a name that cannot be one.
+    pub async fn create_named_token(
+        &self,
+        role: Role,
+        life: Option<Duration>,
+        uses: Option<u32>,
+        name: Option<String>,
+    ) -> Result<String, Error> {
         let life_s = life.map(|life| life.as_secs());
-        match self.ask_server(ServerRequest::CreateToken { role, life_s, uses }).await? {
+        let request = ServerRequest::CreateToken { role, life_s, uses, name };
+        match self.ask_server(request).await? {
             ServerAnswer::Token(text) => Ok(text),
             _ => Err(other_kind()),
         }
     }
 
     /// Makes a bearer token for whoever speaks HTTP to a gateway of the network, and returns its text
-    /// and the name under which [`revoke`](Self::revoke) ends it. Nobody keeps it. Needs
-    /// [`Role::Admin`]. Without `life` (whole seconds) it lives for good.
+    /// and the id under which [`revoke`](Self::revoke) ends it. Nobody keeps the text; that there is
+    /// such a token is listed by [`list_holders`](Self::list_holders). Needs [`Role::Admin`]. Without
+    /// `life` (whole seconds) it lives for 90 days.
     ///
     /// # Errors
     /// [`Error::Denied`] without that role; [`Error::Unknown`] if a token may have been made whose
@@ -150,8 +169,24 @@ impl Client {
         rights: Rights,
         life: Option<Duration>,
     ) -> Result<(String, HolderId), Error> {
-        let life_s = life.map(|life| life.as_secs());
-        match self.ask_server(ServerRequest::CreateBearer { rights, life_s }).await? {
+        let life =
+            life.map_or(BearerLife::Usual, |life| BearerLife::Seconds(life.as_secs().max(1)));
+        self.create_bearer_with(rights, life, None).await
+    }
+
+    /// As [`create_bearer`](Self::create_bearer), with a name under which it is listed, and for good if
+    /// that is wanted.
+    ///
+    /// # Errors
+    /// As there; [`Error::Invalid`] for a name that cannot be one.
+    pub async fn create_bearer_with(
+        &self,
+        rights: Rights,
+        life: BearerLife,
+        name: Option<String>,
+    ) -> Result<(String, HolderId), Error> {
+        let request = ServerRequest::CreateBearer { rights, life, name };
+        match self.ask_server(request).await? {
             ServerAnswer::Bearer(text, holder) => Ok((text, holder)),
             _ => Err(other_kind()),
         }
@@ -181,7 +216,28 @@ impl Client {
         }
     }
 
-    /// Makes a join token admit nobody any more. Who it has admitted stays. Needs [`Role::Admin`].
+    /// Everybody who was given a certificate or a bearer token, with those who were revoked. Needs
+    /// [`Role::Admin`].
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role.
+    pub async fn list_holders(&self) -> Result<Vec<HolderInfo>, Error> {
+        match self.ask_server(ServerRequest::ListHolders).await? {
+            ServerAnswer::Holders(holders) => Ok(holders),
+            _ => Err(other_kind()),
+        }
+    }
+
+    /// Tells the server when bearer tokens were shown last, in milliseconds since 1970, for its list.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the server does not answer.
+    pub async fn report_bearers_seen(&self, seen: Vec<(HolderId, u64)>) -> Result<(), Error> {
+        self.ask_server(ServerRequest::BearersSeen(seen)).await.map(|_| ())
+    }
+
+    /// Makes a join token admit nobody any more. Who it has admitted stays, and is listed by
+    /// [`list_holders`](Self::list_holders). Needs [`Role::Admin`].
     ///
     /// # Errors
     /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.

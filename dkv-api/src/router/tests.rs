@@ -258,7 +258,9 @@ impl Script {
                 mode => format!("read {mode:?}"),
             },
             RequestBody::Propose { command, .. } => match decode(&command).unwrap() {
-                Command::OpenSession(session) => format!("open session {}", session.0.as_u128()),
+                Command::OpenSession(session) | Command::OpenSessionOf { session, .. } => {
+                    format!("open session {}", session.0.as_u128())
+                }
                 Command::Write(write) => {
                     assert!(matches!(write.operation, Operation::Put(_)));
                     format!(

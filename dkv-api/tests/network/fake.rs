@@ -109,7 +109,9 @@ impl State {
                 return Ok(Answer::Done);
             }
             Command::Write(write) => write,
-            Command::Deposited(_) => return Err(Refusal::Denied("not a node".into())),
+            Command::Deposited(_) | Command::OpenSessionOf { .. } => {
+                return Err(Refusal::Denied("not a node".into()));
+            }
         };
         let Write { session, serial, settled, condition, key, operation, .. } = write;
         let Some(table) = self.sessions.get_mut(&(shard, session)) else {
@@ -224,8 +226,7 @@ impl State {
             RequestBody::RemoveNode(_)
             | RequestBody::Revoke(_)
             | RequestBody::Drain { .. }
-            | RequestBody::Rebalance
-            | RequestBody::Member { .. } => {
+            | RequestBody::Rebalance => {
                 let primary = self.view.as_ref().unwrap().coordinator;
                 if primary == Some(node) {
                     Ok(Answer::Done)
@@ -239,6 +240,8 @@ impl State {
             | RequestBody::Committed { .. }
             | RequestBody::Reach { .. }
             | RequestBody::Measures(_)
+            | RequestBody::Remainder { .. }
+            | RequestBody::Member { .. }
             | RequestBody::Departed(_)
             | RequestBody::HandOver { .. }
             | RequestBody::Remainder { .. } => Err(Refusal::Denied("not a node".into())),
@@ -514,6 +517,7 @@ impl Desk {
                     let answer = match decode(&frame).unwrap() {
                         Joining::Join(request) => self.join(request),
                         Joining::Recertify(request) => self.recertify(&connection, request),
+                        Joining::Readmit(_) => Err(JoinRefusal::Unknown),
                     };
                     let _ = writer.send(&answer).await;
                 }

@@ -84,3 +84,30 @@ async fn a_body_takes_no_more_room_than_it_has_bytes() {
     assert_eq!(read, sent.concat());
     assert_eq!(Vec::from(read).capacity(), 153_000);
 }
+
+#[tokio::test]
+async fn a_bearer_does_not_take_the_room_of_the_others() {
+    let (budget, shares) = (Budget::default(), Shares::default());
+    let asker = |number: u128, rights| {
+        let holder = HolderId(dkv_api::Uuid::from_u128(number));
+        let network = dkv_api::NetworkId(dkv_api::Uuid::nil());
+        shares.of(&Bearer { network, holder, rights, expires_ms: None })
+    };
+    let take = |asker: Asker, bytes| {
+        let budget = budget.clone();
+        asker.ask(async move { budget.take(bytes) })
+    };
+    let (first, second) = (asker(1, Rights::Read), asker(2, Rights::Read));
+    let _first = take(first.clone(), BEARER_BODIES_BYTES_MAX).await.unwrap();
+    assert_eq!(take(first, 1).await.unwrap_err(), BodyError::NoRoom);
+    let left = READERS_BODIES_BYTES_MAX - BEARER_BODIES_BYTES_MAX;
+    let held = take(second.clone(), left).await.unwrap();
+    assert_eq!(take(second.clone(), 1).await.unwrap_err(), BodyError::NoRoom);
+    // However many there are who read, who writes has room.
+    let writer = take(asker(3, Rights::Write), BODIES_BYTES_MAX - READERS_BODIES_BYTES_MAX).await;
+    assert!(writer.is_ok());
+    drop(held);
+    assert!(take(second, left).await.is_ok());
+    assert!(!Asker::only_reads());
+    assert!(asker(4, Rights::Read).ask(async { Asker::only_reads() }).await);
+}

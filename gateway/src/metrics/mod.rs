@@ -91,6 +91,12 @@ impl Metrics {
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Requests that were not answered yet.
+    #[cfg(test)]
+    pub(crate) fn under_way(&self) -> u64 {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
     /// Connections that are open.
     pub(crate) fn open(&self) -> u64 {
         let ended = self.ended.load(Ordering::Relaxed);

@@ -25,7 +25,7 @@ fn connected() -> (DuplexStream, JoinHandle<()>) {
     let serving = Serving { builder: builder(), app: app(), tls: None };
     let (never, stop) = watch::channel(());
     let served = async move {
-        serving.connection(stream, stop).await;
+        serving.connection(stream, None, stop).await;
         drop(never);
     };
     (client, tokio::spawn(served))
@@ -172,9 +172,13 @@ async fn more_connections_than_there_may_be_wait_for_their_turn() {
     let mut inside = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        ask_for_life(&mut stream).await;
-        stream.read_exact(&mut said).await.unwrap();
+        // Of use for as long as the rest of the body may come.
+        let head = b"PUT /v1/kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n1";
+        stream.write_all(head).await.unwrap();
         inside.push(stream);
+    }
+    while metrics.under_way() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut third = TcpStream::connect(address).await.unwrap();
     ask_for_life(&mut third).await;
@@ -183,6 +187,39 @@ async fn more_connections_than_there_may_be_wait_for_their_turn() {
     drop(inside.pop());
     third.read_exact(&mut said).await.unwrap();
     assert_eq!(&said, b"HTTP/1.1 200");
+    stop.send(()).unwrap();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut listener = Listener::bind(address, &Args::default()).await.unwrap();
+    listener.connections_max = 8;
+    let (address, app) = (listener.address(), app());
+    let metrics = Arc::clone(&app.metrics);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(listener.serve(app, async { _ = stopped.await }));
+    let mut silent = Vec::new();
+    for number in 0..20 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Half of them have begun a head.
+        if number % 2 == 0 {
+            stream.write_all(b"GET /livez HTTP/1.1\r\nx: ").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    // Sooner than any of them is given up for being slow.
+    let answered = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut said = [0; 12];
+        stream.read_exact(&mut said).await.unwrap();
+        said
+    };
+    let said = tokio::time::timeout(HEAD_TIMEOUT / 6, answered).await.unwrap();
+    assert_eq!(&said, b"HTTP/1.1 200");
+    assert!(metrics.open() <= 8);
     stop.send(()).unwrap();
     serving.await.unwrap();
 }

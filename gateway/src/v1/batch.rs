@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use super::document;
 use super::kv::written_status;
 use crate::app::Gateway;
-use crate::body::{Held, Pieces};
+use crate::body::{Asker, Held, Pieces};
 use crate::bytes_json::{self, Shown};
 use crate::limits::{
     BATCH_ANSWER_BYTES_MAX, BATCH_AT_ONCE, BATCH_BODY_BYTES_MAX, BATCH_OPERATIONS_MAX,
@@ -166,6 +166,10 @@ async fn run<S: Store>(
     };
     let mut of_key: BTreeMap<Vec<u8>, Vec<(usize, Action)>> = BTreeMap::new();
     let count = batch.operations.len();
+    if Asker::only_reads() && !batch.operations.iter().all(|it| matches!(it.op, Kind::Get)) {
+        let why = "this token is for reading only, and the batch has operations that write";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "read-only", why));
+    }
     // All are checked before the first is done.
     for (index, operation) in batch.operations.into_iter().enumerate() {
         let checked = check(operation);

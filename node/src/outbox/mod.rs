@@ -17,6 +17,7 @@
 
 mod book;
 mod intake;
+mod owners;
 mod relay;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ pub(crate) use intake::{Intake, State as IntakeState, refused as emptying};
 pub(crate) use relay::{run, too_early};
 
 use self::book::{Append, Book};
+use self::owners::Owners;
 use crate::state::Waiting;
 use crate::wal::{GroupLog, Wal};
 
@@ -57,6 +59,7 @@ pub(crate) struct Outboxes {
     intake: Intake,
     /// When the process started, since 1970, by the clock on the wall.
     started: Duration,
+    owners: Arc<Owners>,
 }
 
 /// The outbox of one shard.
@@ -67,6 +70,7 @@ pub(crate) struct Outbox {
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
     intake: Intake,
+    owners: Arc<Owners>,
     /// Something is there to be sent.
     news: Notify,
     /// Some of it is being moved to the end of the log.
@@ -87,8 +91,8 @@ impl Outboxes {
     ) -> Result<Self, String> {
         let share = usize::try_from(log_bytes_max / LOG_SHARE).unwrap_or(usize::MAX);
         let (bytes_max, shards) = (BYTES_MAX.min(share), RwLock::default());
-        let bytes = Arc::default();
-        let outboxes = Self { me, wal, shards, bytes, bytes_max, intake, started };
+        let (bytes, owners) = Default::default();
+        let outboxes = Self { me, wal, shards, bytes, bytes_max, intake, started, owners };
         for id in outboxes.wal.groups() {
             if let Some(shard) = id.outbox_shard() {
                 outboxes.load(shard)?;
@@ -100,6 +104,11 @@ impl Outboxes {
     /// The outbox of a shard, if there has been one.
     pub(crate) fn get(&self, shard: GroupId) -> Option<Arc<Outbox>> {
         self.shards.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+    }
+
+    /// Whose writes wait in them, and how many bytes may.
+    pub(crate) fn owners(&self) -> (&Arc<Owners>, usize) {
+        (&self.owners, self.bytes_max)
     }
 
     /// The outbox of a shard, if anything at all waits in one of this node.
@@ -161,6 +170,7 @@ impl Outboxes {
             bytes,
             bytes_max: self.bytes_max,
             intake: self.intake.clone(),
+            owners: Arc::clone(&self.owners),
             news: Notify::new(),
             moving: AtomicBool::new(false),
         });
@@ -275,6 +285,7 @@ impl Outbox {
 
     /// All up to that number is where it is to be.
     fn settle(&self, upto: Number) {
+        self.owners.settled(self.shard, upto);
         let mut book = self.book();
         let before = book.bytes();
         let Some((upto, mark)) = book.settle(upto) else { return };

@@ -145,7 +145,8 @@ impl Relay {
         let answers = window.into_iter().map(|(number, command)| {
             let (reply, answer) = ReplyTo::here();
             numbers.push(number);
-            group.write(PendingWrite { command, expires, reply, place: Place::default() });
+            let (holder, place) = (self.node.id().into(), Place::default());
+            group.write(PendingWrite { command, holder, expires, reply, place });
             answer
         });
         let answers: Vec<_> = answers.collect();

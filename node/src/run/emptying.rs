@@ -1,7 +1,8 @@
 //! A founder that is to be emptied, and one whose shard has a replica that never answers.
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, NodeId, Stamp};
+use dkv_wire::id::{GroupId, HolderId, NodeId, Stamp};
+use uuid::Uuid;
 use dkv_wire::message::{Answer, Command, Condition, Operation, Refusal, Write};
 use dkv_wire::network::Settings;
 use tokio::time::Instant;
@@ -45,7 +46,7 @@ async fn deposit(node: &Arc<Node>) -> Result<Answer, Refusal> {
     let (reply, answer) = ReplyTo::here();
     let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
     let stamp = node.clock().stamp();
-    deposits::take(node, Deposit { shard: SHARD, stamp, again: false, key, value }, reply);
+    deposits::take(node, Deposit { shard: SHARD, stamp, again: false, key, value, holder: HolderId(Uuid::nil()) }, reply);
     answer.await.unwrap()
 }
 
@@ -96,7 +97,7 @@ async fn a_learner_that_does_not_answer_is_missing_at_level_all() {
     order(&node, DirectoryCommand::SetMembers { group: SHARD, voters, learners }).await;
     let group = node.group(SHARD).unwrap();
     until("there is no learner", || group.configured().others.contains(&other)).await;
-    let session = dkv_wire::id::SessionId(uuid::Uuid::from_u128(7));
+    let session = dkv_wire::id::SessionId(Uuid::from_u128(7));
     let serial = dkv_wire::id::Serial(1);
     let write = Command::Write(Write {
         session,
@@ -113,7 +114,13 @@ async fn a_learner_that_does_not_answer_is_missing_at_level_all() {
         everywhere::answer(&group, done, 1000, reply);
         let expires = Instant::now() + PATIENCE;
         let command = dkv_wire::codec::encode(&command);
-        group.write(PendingWrite { command, expires, reply: here, place: Place::default() });
+        group.write(PendingWrite {
+            holder: HolderId(Uuid::nil()),
+            command,
+            expires,
+            reply: here,
+            place: Place::default(),
+        });
         match answer.await.unwrap() {
             Ok(Answer::Done) => {}
             Ok(Answer::WrittenEverywhere { reach, .. }) => {

@@ -2,15 +2,15 @@ use bytes::Bytes;
 use dkv_wire::call::call;
 use dkv_wire::codec::encode;
 use dkv_wire::id::GroupId;
-use dkv_wire::id::{Serial, SessionId};
+use dkv_wire::id::{HolderId, Serial, SessionId};
 use dkv_wire::identity::Role;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;
 use dkv_wire::tls::Expect;
+use futures::FutureExt;
 
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use super::*;
 use crate::disk::MemoryDisk;
 use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Queued, Replies};
+use crate::shares::{Share, Shares};
 use crate::wal::FatalHook;
 use crate::writes::{PendingWrite, Place};
 
@@ -103,7 +104,7 @@ struct Writer {
     serial: u64,
     replies: Replies,
     answers: UnboundedReceiver<Queued>,
-    permits: Arc<Semaphore>,
+    share: Share,
 }
 
 impl Writer {
@@ -111,8 +112,8 @@ impl Writer {
         let leads = || node.group(SHARD).is_some_and(|group| group.leads());
         until("nobody leads the shard", leads).await;
         let (replies, answers) = Replies::collected();
-        let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        let mut writer = Self { node: Arc::clone(node), serial: 0, replies, answers, permits };
+        let share = Shares::default().of(HolderId::random());
+        let mut writer = Self { node: Arc::clone(node), serial: 0, replies, answers, share };
         writer.propose(&Command::OpenSession(Self::session()), PATIENCE);
         assert_eq!(writer.answer().await, Ok(Answer::Done));
         writer
@@ -123,11 +124,11 @@ impl Writer {
     }
 
     fn propose(&self, command: &Command<'_>, patience: Duration) {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
-        let reply = self.replies.to(self.serial, permit, Begun::now());
+        let part = self.share.take(0).now_or_never().flatten().unwrap();
+        let reply = self.replies.to(self.serial, part, Begun::now());
         let expires = Instant::now() + patience;
-        let write =
-            PendingWrite { command: encode(command), expires, reply, place: Place::default() };
+        let (command, holder) = (encode(command), HolderId(uuid::Uuid::nil()));
+        let write = PendingWrite { command, holder, expires, reply, place: Place::default() };
         self.node.group(SHARD).unwrap().write(write);
     }
 
@@ -152,8 +153,8 @@ impl Writer {
     }
 
     async fn read(&mut self, key: &[u8]) -> Option<Vec<u8>> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
-        let reply = self.replies.to(0, permit, Begun::now());
+        let part = self.share.take(0).now_or_never().flatten().unwrap();
+        let reply = self.replies.to(0, part, Begun::now());
         let key = Bytes::copy_from_slice(key);
         self.node.group(SHARD).unwrap().read(PendingRead {
             asked: Asked::Key(key),

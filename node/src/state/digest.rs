@@ -88,13 +88,13 @@ impl Digest {
     }
 
     /// The session itself, without its results.
-    pub(super) fn add_session(&mut self, id: SessionId, settled: Serial, used_ms: u64) {
-        self.sessions_sum = self.sessions_sum.wrapping_add(session_hash(id, settled, used_ms));
+    pub(super) fn add_session(&mut self, id: SessionId, session: &Session) {
+        self.sessions_sum = self.sessions_sum.wrapping_add(session_hash(id, session));
         self.counts.sessions += 1;
     }
 
-    pub(super) fn remove_session(&mut self, id: SessionId, settled: Serial, used_ms: u64) {
-        self.sessions_sum = self.sessions_sum.wrapping_sub(session_hash(id, settled, used_ms));
+    pub(super) fn remove_session(&mut self, id: SessionId, session: &Session) {
+        self.sessions_sum = self.sessions_sum.wrapping_sub(session_hash(id, session));
         self.counts.sessions -= 1;
     }
 
@@ -109,14 +109,14 @@ impl Digest {
     }
 
     pub(super) fn add_whole_session(&mut self, id: SessionId, session: &Session) {
-        self.add_session(id, session.settled, session.used_ms);
+        self.add_session(id, session);
         for (serial, outcome) in &session.results {
             self.add_result(id, *serial, *outcome);
         }
     }
 
     pub(super) fn remove_whole_session(&mut self, id: SessionId, session: &Session) {
-        self.remove_session(id, session.settled, session.used_ms);
+        self.remove_session(id, session);
         for (serial, outcome) in &session.results {
             self.remove_result(id, *serial, *outcome);
         }
@@ -167,11 +167,12 @@ pub(super) fn small_number(value: &[u8]) -> Result<u64, MalformedRow> {
     Ok(u64::from_le_bytes(number))
 }
 
-fn session_hash(id: SessionId, settled: Serial, used_ms: u64) -> u64 {
-    let mut bytes = [0; 32];
+fn session_hash(id: SessionId, session: &Session) -> u64 {
+    let mut bytes = [0; 48];
     bytes[..16].copy_from_slice(id.0.as_bytes());
-    bytes[16..24].copy_from_slice(&settled.0.to_le_bytes());
-    bytes[24..].copy_from_slice(&used_ms.to_le_bytes());
+    bytes[16..32].copy_from_slice(session.holder.0.as_bytes());
+    bytes[32..40].copy_from_slice(&session.settled.0.to_le_bytes());
+    bytes[40..].copy_from_slice(&session.used_ms.to_le_bytes());
     xxh3_64(&bytes)
 }
 

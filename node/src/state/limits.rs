@@ -5,6 +5,9 @@ use dkv_wire::limits;
 
 /// Time without a write after which a session makes room for a new one, in milliseconds of the log.
 pub const SESSION_IDLE_MS: u64 = 60_000;
+/// Time without a write after which a session makes room for another one of its own holder, in
+/// milliseconds of the log: as long as a request is waited for.
+pub const SESSION_OWN_IDLE_MS: u64 = limits::REQUEST_TIMEOUT.as_millis() as u64;
 /// Time without a write after which a session expires, in milliseconds of the log.
 pub const SESSION_LIFE_MS: u64 = 3_600_000;
 /// Results that one shard remembers over all its sessions: 64 bytes each, more or less.
@@ -32,6 +35,7 @@ pub const APPLIED_BYTES_MAX: usize = 1024 * 1024;
 
 const _: () = {
     assert!(SESSION_IDLE_MS < SESSION_LIFE_MS);
+    assert!(SESSION_OWN_IDLE_MS < SESSION_IDLE_MS);
     assert!(limits::SESSION_WINDOW_MAX <= SESSION_RESULTS_MAX);
     assert!(limits::SESSIONS_MAX <= SESSION_RESULTS_MAX);
     assert!(

@@ -6,17 +6,22 @@
 //! primary knows what the old one executed. This is the scheme of section 6.3 of Ongaro's
 //! dissertation, "Consensus: Bridging Theory and Practice".
 //!
-//! The table is bounded in three ways: sessions, results of one session, results in all. A session
-//! that has not written for long ends by the clock of the log, which all replicas share. What it
-//! would still ask for is then answered "expired", and never executed: the table no longer knows
-//! whether it was.
+//! The table is bounded in four ways: sessions, sessions of one holder, results of one session,
+//! results in all. A session that has not written for long ends by the clock of the log, which all
+//! replicas share. What it would still ask for is then answered "expired", and never executed: the
+//! table no longer knows whether it was.
+//!
+//! No holder of a certificate takes the room of the others. A holder that has as many sessions as
+//! it may loses its own oldest one. In a full table the holder with the most sessions makes room for
+//! whoever has fewer; while results fill the table, whoever has more than its share is refused and
+//! the holder with the most makes room for the rest.
 //!
 //! Deliberately missing: closing a session. A client that is gone cannot, so idleness must do.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use dkv_wire::codec;
-use dkv_wire::id::{Revision, Serial, SessionId};
+use dkv_wire::id::{HolderId, Revision, Serial, SessionId};
 use dkv_wire::limits as wire_limits;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -47,6 +52,8 @@ impl From<Outcome> for CommandResult {
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Session {
+    /// Who opened it.
+    pub(super) holder: HolderId,
     /// Serials below this one are settled: no result is kept, and none is executed again.
     pub(super) settled: Serial,
     /// When it last wrote or was opened, in milliseconds of the log's clock.
@@ -58,6 +65,7 @@ pub(super) struct Session {
 /// A session as its row has it.
 #[derive(Serialize, Deserialize)]
 struct SessionRow {
+    holder: HolderId,
     settled: Serial,
     used_ms: u64,
     results: Vec<(Serial, Outcome)>,
@@ -66,6 +74,7 @@ struct SessionRow {
 impl Session {
     pub(super) fn encode(&self) -> Vec<u8> {
         codec::encode_vec(&SessionRow {
+            holder: self.holder,
             settled: self.settled,
             used_ms: self.used_ms,
             results: self.results.iter().map(|(serial, outcome)| (*serial, *outcome)).collect(),
@@ -83,9 +92,10 @@ impl Session {
         if !ascending || row.results.first().is_some_and(|(serial, _)| *serial < row.settled) {
             return Err(MalformedRow("the serials of a session are out of order"));
         }
-        let results = row.results.into_iter().collect();
+        let results = row.results.iter().copied().collect();
         let id = SessionId(Uuid::from_bytes(id));
-        Ok((id, Self { settled: row.settled, used_ms: row.used_ms, results }))
+        let SessionRow { holder, settled, used_ms, .. } = row;
+        Ok((id, Self { holder, settled, used_ms, results }))
     }
 }
 
@@ -93,9 +103,11 @@ impl Session {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) sessions_max: usize,
+    pub(super) holder_max: usize,
     pub(super) window_max: usize,
     pub(super) results_max: usize,
     pub(super) idle_ms: u64,
+    pub(super) own_idle_ms: u64,
     pub(super) life_ms: u64,
 }
 
@@ -103,9 +115,11 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             sessions_max: wire_limits::SESSIONS_MAX,
+            holder_max: wire_limits::HOLDER_SESSIONS_MAX,
             window_max: wire_limits::SESSION_WINDOW_MAX,
             results_max: limits::SESSION_RESULTS_MAX,
             idle_ms: limits::SESSION_IDLE_MS,
+            own_idle_ms: limits::SESSION_OWN_IDLE_MS,
             life_ms: limits::SESSION_LIFE_MS,
         }
     }
@@ -120,6 +134,15 @@ pub(super) enum Admission {
     Answer(CommandResult),
 }
 
+/// What one holder has in the table.
+#[derive(Debug, Default)]
+struct OfHolder {
+    /// Its sessions, in the order of their last use.
+    by_use: BTreeSet<(u64, SessionId)>,
+    /// Results of all of them.
+    results: usize,
+}
+
 /// All sessions of a shard. Whoever changes it passes the digest that must follow.
 #[derive(Debug, Default)]
 pub(super) struct SessionTable {
@@ -129,6 +152,9 @@ pub(super) struct SessionTable {
     /// By time of last use, then by id, so that replicas agree on who is first within one
     /// millisecond.
     by_use: BTreeSet<(u64, SessionId)>,
+    holders: HashMap<HolderId, OfHolder>,
+    /// Holders by how many sessions they have.
+    by_count: BTreeSet<(usize, HolderId)>,
     changed: HashSet<SessionId>,
 }
 
@@ -148,10 +174,11 @@ impl SessionTable {
         }
     }
 
-    /// Opens a session, or finds it open.
+    /// Opens a session of a holder, or finds it open.
     pub(super) fn open(
         &mut self,
         id: SessionId,
+        holder: HolderId,
         now_ms: u64,
         digest: &mut Digest,
     ) -> CommandResult {
@@ -159,10 +186,19 @@ impl SessionTable {
             self.touch(id, now_ms, digest);
             return CommandResult::SessionOpened;
         }
-        if self.sessions.len() >= self.bounds.sessions_max && !self.evict_idle(now_ms, digest) {
+        if self.count_of(holder) >= self.bounds.holder_max
+            && !self.evict_own(holder, now_ms, digest)
+        {
             return CommandResult::Overloaded { retry_after_ms: limits::SESSION_RETRY_MS };
         }
-        let session = Session { settled: Serial(0), used_ms: now_ms, results: BTreeMap::new() };
+        if self.sessions.len() >= self.bounds.sessions_max
+            && !self.evict_idle(now_ms, digest)
+            && !self.evict_for(holder, digest)
+        {
+            return CommandResult::Overloaded { retry_after_ms: limits::SESSION_RETRY_MS };
+        }
+        let (settled, results) = (Serial(0), BTreeMap::new());
+        let session = Session { holder, settled, used_ms: now_ms, results };
         digest.add_whole_session(id, &session);
         self.insert(id, session);
         self.changed.insert(id);
@@ -197,7 +233,11 @@ impl SessionTable {
             return Admission::Answer(CommandResult::Overloaded { retry_after_ms });
         }
         // The session was touched just now, so it is never the idle one that makes room.
-        if digest.results() >= self.bounds.results_max as u64 && !self.evict_idle(now_ms, digest) {
+        let holder = session.holder;
+        if digest.results() >= self.bounds.results_max as u64
+            && !self.evict_idle(now_ms, digest)
+            && !self.evict_results_for(holder, digest)
+        {
             let retry_after_ms = limits::SESSION_RETRY_MS;
             return Admission::Answer(CommandResult::Overloaded { retry_after_ms });
         }
@@ -217,6 +257,8 @@ impl SessionTable {
         if let Some(session) = session {
             let before = session.results.insert(serial, outcome);
             debug_assert!(before.is_none(), "no write is executed twice");
+            let holder = session.holder;
+            self.holders.entry(holder).or_default().results += 1;
             digest.add_result(id, serial, outcome);
             self.changed.insert(id);
         }
@@ -247,15 +289,78 @@ impl SessionTable {
 
     fn insert(&mut self, id: SessionId, session: Session) {
         self.by_use.insert((session.used_ms, id));
+        let own = self.holders.entry(session.holder).or_default();
+        let before = own.by_use.len();
+        own.by_use.insert((session.used_ms, id));
+        own.results += session.results.len();
+        self.by_count.remove(&(before, session.holder));
+        self.by_count.insert((own.by_use.len(), session.holder));
         self.sessions.insert(id, session);
     }
 
     fn remove(&mut self, id: SessionId, digest: &mut Digest) {
-        if let Some(session) = self.sessions.remove(&id) {
-            self.by_use.remove(&(session.used_ms, id));
-            digest.remove_whole_session(id, &session);
-            self.changed.insert(id);
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.by_use.remove(&(session.used_ms, id));
+        digest.remove_whole_session(id, &session);
+        self.changed.insert(id);
+        let holder = session.holder;
+        let Some(own) = self.holders.get_mut(&holder) else { return };
+        self.by_count.remove(&(own.by_use.len(), holder));
+        own.by_use.remove(&(session.used_ms, id));
+        own.results -= session.results.len();
+        if own.by_use.is_empty() {
+            self.holders.remove(&holder);
+        } else {
+            self.by_count.insert((own.by_use.len(), holder));
         }
+    }
+
+    fn count_of(&self, holder: HolderId) -> usize {
+        self.holders.get(&holder).map_or(0, |own| own.by_use.len())
+    }
+
+    /// The session of a holder that was used longest ago.
+    fn oldest_of(&self, holder: HolderId) -> Option<(u64, SessionId)> {
+        self.holders.get(&holder)?.by_use.first().copied()
+    }
+
+    /// Ends a holder's own oldest session, unless that may still be waited for.
+    fn evict_own(&mut self, holder: HolderId, now_ms: u64, digest: &mut Digest) -> bool {
+        let Some((used_ms, id)) = self.oldest_of(holder) else { return false };
+        let idle = now_ms.saturating_sub(used_ms) >= self.bounds.own_idle_ms;
+        if idle {
+            self.remove(id, digest);
+        }
+        idle
+    }
+
+    /// Ends a session of the holder with the most, in favour of one that will still have fewer.
+    fn evict_for(&mut self, holder: HolderId, digest: &mut Digest) -> bool {
+        let Some((count, heaviest)) = self.by_count.last().copied() else { return false };
+        if count <= self.count_of(holder) + 1 {
+            return false;
+        }
+        let Some((_, id)) = self.oldest_of(heaviest) else { return false };
+        self.remove(id, digest);
+        true
+    }
+
+    /// Ends sessions of the holder with the most results, in favour of one below the average. Some
+    /// room is made at once, as the holder has to be looked for.
+    fn evict_results_for(&mut self, holder: HolderId, digest: &mut Digest) -> bool {
+        let own = self.holders.get(&holder).map_or(0, |own| own.results);
+        let holders = self.holders.len() as u64;
+        if own as u64 * holders >= digest.results() {
+            return false;
+        }
+        let most = self.holders.iter().map(|(holder, own)| (own.results, *holder)).max();
+        let Some((_, heaviest)) = most else { return false };
+        let enough = self.bounds.results_max - self.bounds.results_max.div_ceil(64);
+        while digest.results() > enough as u64 {
+            let Some((_, id)) = self.oldest_of(heaviest) else { break };
+            self.remove(id, digest);
+        }
+        digest.results() < self.bounds.results_max as u64
     }
 
     /// Ends the session that was used longest ago, if that is long enough ago.
@@ -274,11 +379,14 @@ impl SessionTable {
         if session.used_ms == now_ms {
             return;
         }
-        digest.remove_session(id, session.settled, session.used_ms);
+        digest.remove_session(id, session);
         self.by_use.remove(&(session.used_ms, id));
+        let own = self.holders.entry(session.holder).or_default();
+        own.by_use.remove(&(session.used_ms, id));
+        own.by_use.insert((now_ms, id));
         session.used_ms = now_ms;
         self.by_use.insert((now_ms, id));
-        digest.add_session(id, session.settled, now_ms);
+        digest.add_session(id, session);
         self.changed.insert(id);
     }
 
@@ -288,15 +396,20 @@ impl SessionTable {
         if settled <= session.settled {
             return;
         }
-        digest.remove_session(id, session.settled, session.used_ms);
+        digest.remove_session(id, session);
         session.settled = settled;
-        digest.add_session(id, settled, session.used_ms);
+        digest.add_session(id, session);
+        let before = session.results.len();
         while let Some(first) = session.results.first_entry() {
             if *first.key() >= settled {
                 break;
             }
             let (serial, outcome) = first.remove_entry();
             digest.remove_result(id, serial, outcome);
+        }
+        let gone = before - session.results.len();
+        if let Some(own) = self.holders.get_mut(&session.holder) {
+            own.results -= gone;
         }
         self.changed.insert(id);
     }

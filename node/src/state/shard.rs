@@ -22,9 +22,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_wire::id::{NodeId, Number, Revision, Stamp};
+use dkv_wire::id::{HolderId, NodeId, Number, Revision, Stamp};
 use dkv_wire::message::{Command, Condition, Deposited, Operation, Write};
 use dkv_wire::mutants::{Mutant, planted};
+use uuid::Uuid;
 
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
@@ -260,8 +261,13 @@ impl ShardState {
     fn execute(&mut self, encoded: &[u8], now: Stamp) -> CommandResult {
         match command::decode_logged(encoded) {
             None => CommandResult::Invalid,
+            // Of nobody in particular: all such share what one holder may have.
             Some(Command::OpenSession(session)) => {
-                self.sessions.open(session, self.clock_ms, &mut self.digest)
+                let nobody = HolderId(Uuid::nil());
+                self.sessions.open(session, nobody, self.clock_ms, &mut self.digest)
+            }
+            Some(Command::OpenSessionOf { session, holder }) => {
+                self.sessions.open(session, holder, self.clock_ms, &mut self.digest)
             }
             Some(Command::Deposited(deposited)) => self.deposit(&deposited),
             Some(Command::Write(write)) if planted(Mutant::SkipSessions) => {

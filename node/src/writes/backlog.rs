@@ -6,13 +6,19 @@
 //! waits and from how long batches take, that is, from the slowest of disks, network and processors.
 //!
 //! Memory is bounded beside that: by [`BYTES_MAX`].
+//!
+//! Once that much waits, only those are refused of whose commands an average share waits already, or
+//! more. Whoever has fewer gets in, up to twice the bounds: so who floods a shard is held up by what
+//! it sends itself.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::IN_FLIGHT_MAX;
+use dkv_wire::id::HolderId;
 use dkv_wire::limits::{BATCH_BYTES_TARGET, BATCH_COMMANDS_MAX};
 
 /// Longest time that a write should wait for its batch to begin. What a loaded disk takes for
@@ -31,33 +37,49 @@ pub(crate) struct Backlog(Arc<Mutex<Kept>>);
 struct Kept {
     commands: usize,
     bytes: usize,
+    holders: HashMap<HolderId, Waiting>,
     /// How long a batch takes, from its beginning until it is applied. Nothing before the first.
     batch: Duration,
     /// When the batches under way were begun.
     begun: Vec<Instant>,
 }
 
+/// What waits of one holder.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    commands: usize,
+    bytes: usize,
+}
+
 /// The place of a command that waits; it is free again once this is dropped.
 #[derive(Default)]
-pub(crate) struct Place(Option<(Backlog, usize)>);
+pub(crate) struct Place(Option<(Backlog, HolderId, usize)>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some((backlog, bytes)) = self.0.take() {
+        if let Some((backlog, holder, bytes)) = self.0.take() {
             let mut kept = backlog.lock();
             kept.commands -= 1;
             kept.bytes -= bytes;
+            if let Some(own) = kept.holders.get_mut(&holder) {
+                own.commands -= 1;
+                own.bytes -= bytes;
+                if own.commands == 0 {
+                    kept.holders.remove(&holder);
+                }
+            }
         }
     }
 }
 
 impl Backlog {
-    /// Takes a place for a command of so many bytes that is of use until `expires`.
+    /// Takes a place for a holder's command of so many bytes that is of use until `expires`.
     ///
     /// # Errors
     /// If too much waits already, with the time after which to come again.
     pub(crate) fn enter(
         &self,
+        holder: HolderId,
         bytes: usize,
         expires: Instant,
         now: Instant,
@@ -67,13 +89,18 @@ impl Backlog {
         // What would be begun and not be done in time has an outcome that its client cannot know.
         // Not all batches take the same time, so there is one to spare.
         let late = !wait.is_zero() && now + wait + 2 * kept.batch > expires;
-        if wait > WAIT_MAX || late || kept.bytes > 0 && kept.bytes + bytes > BYTES_MAX {
+        let most = if kept.is_modest(holder) { 2 } else { 1 };
+        let too_much = kept.bytes > 0 && kept.bytes + bytes > most * BYTES_MAX;
+        if wait > WAIT_MAX * most as u32 || late || too_much {
             // By then about half of what waits has gone.
             return Err((wait / 2).clamp(RETRY.0, RETRY.1));
         }
         kept.commands += 1;
         kept.bytes += bytes;
-        Ok(Place(Some((self.clone(), bytes))))
+        let own = kept.holders.entry(holder).or_default();
+        own.commands += 1;
+        own.bytes += bytes;
+        Ok(Place(Some((self.clone(), holder, bytes))))
     }
 
     /// A batch begins.
@@ -97,6 +124,13 @@ impl Backlog {
 }
 
 impl Kept {
+    /// Whether less than an average share of what waits is this holder's.
+    fn is_modest(&self, holder: HolderId) -> bool {
+        let own = self.holders.get(&holder).copied().unwrap_or_default();
+        let holders = self.holders.len() + usize::from(own.commands == 0);
+        own.commands * holders < self.commands && own.bytes * holders < self.bytes
+    }
+
     /// How long a command that came now would wait until its batch begins.
     fn wait(&self, now: Instant) -> Duration {
         let ahead = (self.commands / BATCH_COMMANDS_MAX).max(self.bytes / BATCH_BYTES_TARGET);
@@ -117,6 +151,11 @@ mod tests {
     use super::*;
 
     const KIB: usize = 1024;
+
+    /// The holder that most of these commands are from.
+    fn attacker() -> HolderId {
+        HolderId(uuid::Uuid::from_u128(1))
+    }
 
     fn now() -> Instant {
         Instant::now()
@@ -139,7 +178,7 @@ mod tests {
         }
         let mut places = Vec::new();
         for _ in 0..writes {
-            match backlog.enter(64 * KIB, later(), now) {
+            match backlog.enter(attacker(), 64 * KIB, later(), now) {
                 Ok(place) => places.push(place),
                 Err(retry) => return (backlog, places, Some(retry)),
             }
@@ -155,10 +194,10 @@ mod tests {
         assert!(retry.is_some_and(|retry| retry > ms(200) && retry < ms(400)), "{retry:?}");
         // It takes more as soon as some have left.
         drop(places.drain(..40));
-        assert!(backlog.enter(64 * KIB, later(), Instant::now()).is_ok());
+        assert!(backlog.enter(attacker(), 64 * KIB, later(), Instant::now()).is_ok());
         // What would come to its end too late is not even begun.
-        assert!(backlog.enter(64 * KIB, now() + ms(400), now()).is_err());
-        assert!(backlog.enter(64 * KIB, now() + ms(700), now()).is_ok());
+        assert!(backlog.enter(attacker(), 64 * KIB, now() + ms(400), now()).is_err());
+        assert!(backlog.enter(attacker(), 64 * KIB, now() + ms(700), now()).is_ok());
         // A fast disk is bounded by memory alone.
         let (_, places, _) = filled(ms(2), 5000);
         assert_eq!(places.len() * 64 * KIB, BYTES_MAX);
@@ -168,21 +207,39 @@ mod tests {
     fn a_batch_that_is_stuck_is_slow_before_it_ends() {
         let (backlog, now) = (Backlog::default(), Instant::now());
         backlog.begin(now);
-        let places: Vec<_> = (0..64).map(|_| backlog.enter(64 * KIB, later(), now).ok()).collect();
+        let places: Vec<_> =
+            (0..64).map(|_| backlog.enter(attacker(), 64 * KIB, later(), now).ok()).collect();
         assert!(places.iter().all(Option::is_some));
-        assert!(backlog.enter(KIB, later(), now + ms(100)).is_ok());
-        assert_eq!(backlog.enter(KIB, later(), now + ms(3000)).err(), Some(RETRY.1));
+        assert!(backlog.enter(attacker(), KIB, later(), now + ms(100)).is_ok());
+        assert_eq!(backlog.enter(attacker(), KIB, later(), now + ms(3000)).err(), Some(RETRY.1));
         // One that goes with the next batch is always welcome: there may be no other way to learn
         // that things go again.
         drop(places);
-        assert!(backlog.enter(KIB, later(), now + ms(3000)).is_ok());
+        assert!(backlog.enter(attacker(), KIB, later(), now + ms(3000)).is_ok());
     }
 
     #[test]
     fn one_command_is_welcome_however_long() {
         let backlog = Backlog::default();
-        let place = backlog.enter(BYTES_MAX + 1, later(), Instant::now());
+        let place = backlog.enter(attacker(), BYTES_MAX + 1, later(), Instant::now());
         assert!(place.is_ok());
-        assert!(backlog.enter(1, later(), Instant::now()).is_err());
+        assert!(backlog.enter(attacker(), 1, later(), Instant::now()).is_err());
+    }
+
+    #[test]
+    fn a_holder_that_floods_a_shard_does_not_keep_others_out() {
+        let (backlog, places, retry) = filled(ms(100), 1000);
+        assert!(retry.is_some());
+        let other = HolderId(uuid::Uuid::from_u128(2));
+        let of_other = |bytes| backlog.enter(other, bytes, later(), Instant::now());
+        let mut taken = Vec::new();
+        while let Ok(place) = of_other(64 * KIB) {
+            taken.push(place);
+        }
+        // As much again, and neither of them gets in then.
+        assert!(taken.len() * 3 > places.len() * 2, "{} of {}", taken.len(), places.len());
+        assert!(backlog.enter(attacker(), KIB, later(), Instant::now()).is_err());
+        drop((places, taken));
+        assert!(backlog.lock().holders.is_empty());
     }
 }

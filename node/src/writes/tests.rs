@@ -1,11 +1,12 @@
 use std::time::Duration;
 
 use dkv_wire::limits;
-use tokio::sync::Semaphore;
+use futures::FutureExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::replies::{Begun, Queued, Replies};
+use crate::shares::{Share, Shares};
 use crate::state::Batch;
 
 /// Writes that wait, numbered in order, and where their answers go.
@@ -13,23 +14,24 @@ struct Waiting {
     queue: VecDeque<PendingWrite>,
     replies: Replies,
     answers: UnboundedReceiver<Queued>,
-    permits: Arc<Semaphore>,
+    share: Share,
     next_id: u64,
 }
 
 impl Waiting {
     fn new() -> Self {
         let (replies, answers) = Replies::collected();
-        let permits = Arc::new(Semaphore::new(1_000_000));
-        Self { queue: VecDeque::new(), replies, answers, permits, next_id: 0 }
+        let share = Shares::default().of(HolderId::random());
+        Self { queue: VecDeque::new(), replies, answers, share, next_id: 0 }
     }
 
     fn push(&mut self, command: impl Into<Bytes>, expires: Instant) {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().unwrap();
-        let reply = self.replies.to(self.next_id, permit, Begun::now());
+        let part = self.share.take(0).now_or_never().flatten().unwrap();
+        let reply = self.replies.to(self.next_id, part, Begun::now());
         self.next_id += 1;
         self.queue.push_back(PendingWrite {
             command: command.into(),
+            holder: HolderId(uuid::Uuid::nil()),
             expires,
             reply,
             place: Place::default(),

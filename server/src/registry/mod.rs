@@ -25,6 +25,7 @@
 //! that can be late.
 
 mod control;
+mod holders;
 mod nodes;
 mod tokens;
 
@@ -39,12 +40,14 @@ use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::limits;
 use dkv_wire::message::{Confirmation, CoordinatorReport, NodeReport, ServerRefusal, ServerStatus};
 use dkv_wire::mutants::{Mutant, planted};
+use dkv_wire::name::check_name;
 use dkv_wire::network::{NetworkView, NodeState, Settings};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::limits::{DOWN_AFTER_MS, SUSPECT_AFTER_MS};
 use control::Said;
+use holders::HolderRecord;
 use nodes::NodeRecord;
 use tokens::TokenRecord;
 
@@ -81,6 +84,7 @@ pub struct Registry {
     nodes: BTreeMap<NodeId, NodeRecord>,
     denied: BTreeSet<HolderId>,
     tokens: BTreeMap<Uuid, TokenRecord>,
+    holders: BTreeMap<HolderId, HolderRecord>,
     view: Option<NetworkView>,
     /// The voters of the control group, whose reports are taken, and the entry that names them.
     #[serde(default)]
@@ -111,6 +115,7 @@ impl Registry {
             nodes: BTreeMap::new(),
             denied: BTreeSet::new(),
             tokens: BTreeMap::new(),
+            holders: BTreeMap::new(),
             view: None,
             voters: BTreeSet::new(),
             voters_index: 0,
@@ -218,8 +223,8 @@ impl Registry {
                 "the report has more nodes, shards or denied ids than a network can have",
             );
         }
-        if view.nodes.iter().any(|node| node.name.len() > limits::NAME_BYTES_MAX) {
-            return wrong("the report has a node with a name that is too long");
+        if view.nodes.iter().any(|node| check_name(&node.name).is_err()) {
+            return wrong("the report has a node with a name that cannot be one");
         }
         self.check_reporter(node, report)
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use dkv_wire::id::NodeId;
 use dkv_wire::limits;
 use dkv_wire::message::{Admission, ServerRefusal};
+use dkv_wire::name::check_name;
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
@@ -110,7 +111,7 @@ impl Registry {
             )));
         }
         if let Some(name) = wanted {
-            check_name(name)?;
+            check_name(name).map_err(|error| ServerRefusal::Invalid(error.to_string()))?;
             if self.listed_name(node) == Some(name) || !self.is_taken(name, node, now_ms) {
                 return Ok(name.to_owned());
             }
@@ -217,22 +218,4 @@ impl Registry {
             }
         }
     }
-}
-
-fn check_name(name: &str) -> Result<(), ServerRefusal> {
-    let fits = (1..=limits::NAME_BYTES_MAX).contains(&name.len());
-    let mut letters = name.chars();
-    let starts = letters.next().is_some_and(|letter| letter.is_ascii_alphanumeric());
-    if fits
-        && starts
-        && letters.all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
-    {
-        return Ok(());
-    }
-    let shown: String = name.chars().take(limits::NAME_BYTES_MAX).collect();
-    Err(ServerRefusal::Invalid(format!(
-        "{shown:?} cannot be a name: a name has 1 to {} letters, digits, '-', '_' or '.', and \
-         begins with a letter or digit",
-        limits::NAME_BYTES_MAX
-    )))
 }

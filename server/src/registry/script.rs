@@ -152,6 +152,7 @@ impl Script {
                     words[2].parse().unwrap(),
                     option("life").map(|life_s| life_s.parse().unwrap()),
                     option("uses").map(|uses| uses.parse().unwrap()),
+                    None,
                     self.now_ms,
                 );
                 self.print(answer.map(|()| "entered".to_owned()), effects);

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use dkv_wire::id::HolderId;
 use dkv_wire::identity::Role;
 use dkv_wire::message::{JoinRefusal, ServerRefusal, TokenInfo};
+use dkv_wire::name::check_name;
 use dkv_wire::token::SecretHash;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,6 +21,7 @@ use crate::limits::{ADMITTED_MAX, TOKENS_MAX};
 #[serde(deny_unknown_fields)]
 pub(super) struct TokenRecord {
     role: Role,
+    name: Option<String>,
     secret_hash: SecretHash,
     created_ms: u64,
     expires_ms: Option<u64>,
@@ -59,7 +61,8 @@ impl Registry {
         record.check(now_ms).map(|()| record.role)
     }
 
-    /// Uses a token once, for a holder whose id is fresh.
+    /// Uses a token once, for a holder whose id is fresh, or that was admitted before and needs
+    /// somebody to vouch for it again.
     pub fn handle_join(
         &mut self,
         token: Uuid,
@@ -71,6 +74,10 @@ impl Registry {
             Ok(role) => role,
             Err(refusal) => return (Err(refusal), Effects::NONE),
         };
+        let name = self.tokens.get(&token).and_then(|record| record.name.clone());
+        if !self.enter_holder(holder, role, token, name, now_ms) {
+            return (Err(JoinRefusal::Full), Effects::NONE);
+        }
         if let Some(record) = self.tokens.get_mut(&token) {
             record.used = record.used.saturating_add(1);
             record.admitted.push_back(holder);
@@ -86,6 +93,7 @@ impl Registry {
     /// # Errors
     /// `Invalid` for a token that could never be used, for one that would make a server, and if
     /// there are too many already. Then nothing has changed.
+    #[expect(clippy::too_many_arguments, reason = "all that a token is, and the time")]
     pub fn handle_create_token(
         &mut self,
         token: Uuid,
@@ -93,13 +101,17 @@ impl Registry {
         role: Role,
         life_s: Option<u64>,
         uses: Option<u32>,
+        name: Option<String>,
         now_ms: u64,
     ) -> (Result<(), ServerRefusal>, Effects) {
         let wrong = |what: String| (Err(ServerRefusal::Invalid(what)), Effects::NONE);
         if role == Role::Server {
             return wrong(
-                "a token is for a node, a client or an admin; servers do not join".into(),
+                "a token is for a node, a client, a reader or an admin; servers do not join".into(),
             );
+        }
+        if let Some(Err(error)) = name.as_deref().map(check_name) {
+            return wrong(error.to_string());
         }
         if life_s == Some(0) || uses == Some(0) {
             return wrong(
@@ -116,6 +128,7 @@ impl Registry {
         let life_ms = life_s.map(|life_s| life_s.saturating_mul(1000));
         let record = TokenRecord {
             role,
+            name,
             secret_hash,
             created_ms: now_ms,
             expires_ms: life_ms.map(|life_ms| now_ms.saturating_add(life_ms)),
@@ -127,7 +140,7 @@ impl Registry {
         (Ok(()), Effects::SAVE)
     }
 
-    /// Makes a token admit nobody any more. Those whom it admitted stay.
+    /// Makes a token admit nobody any more. Those whom it admitted stay, and stay in the inventory.
     pub fn handle_revoke_token(&mut self, token: Uuid) -> (Result<(), ServerRefusal>, Effects) {
         if self.tokens.remove(&token).is_none() {
             let what = format!("there is no join token {token}");
@@ -148,6 +161,7 @@ impl Registry {
         let info = |(&id, record): (&Uuid, &TokenRecord)| TokenInfo {
             id,
             role: record.role,
+            name: record.name.clone(),
             expires_ms: record.expires_ms,
             used: record.used,
             uses: record.uses,

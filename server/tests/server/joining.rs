@@ -5,7 +5,8 @@ use std::time::Duration;
 use dkv_wire::certificate::{Authority, Credentials, generate_key, identity_of};
 use dkv_wire::id::{HolderId, NetworkId};
 use dkv_wire::identity::{Identity, Role};
-use dkv_wire::join::{JoinError, join, recertify};
+use dkv_wire::join::{JoinError, join, readmit, recertify};
+use dkv_wire::limits::{CERTIFICATE_LIFE, RECERTIFY_WITHIN};
 use dkv_wire::message::{
     JoinRefusal, JoinRequest, Joining, RecertifyRequest, ServerAnswer, ServerRequest,
 };
@@ -26,7 +27,7 @@ async fn refusal(server: std::net::SocketAddr, token: &Token) -> JoinRefusal {
 }
 
 async fn create(admin: &Peer, role: Role, life_s: Option<u64>, uses: Option<u32>) -> Token {
-    match admin.ask(&ServerRequest::CreateToken { role, life_s, uses }).await {
+    match admin.ask(&ServerRequest::CreateToken { role, life_s, uses, name: None }).await {
         ServerAnswer::Token(text) => text.parse().unwrap(),
         other => panic!("no token: {other:?}"),
     }
@@ -160,13 +161,23 @@ async fn an_unusable_key_is_refused_and_uses_nothing_up() {
 
 /// Credentials that the authority of this place signed, and that expired long ago.
 fn expired(place: &Place, server: &dkv_server::Server, role: Role) -> Credentials {
+    signed_before(place, server, role, 3 * CERTIFICATE_LIFE)
+}
+
+/// Credentials that the authority of this place signed so long ago.
+fn signed_before(
+    place: &Place,
+    server: &dkv_server::Server,
+    role: Role,
+    before: Duration,
+) -> Credentials {
     let file = |name: &str| std::fs::read(place.data_dir().join(name)).unwrap();
     let authority = file("authority.der");
     let signer = Authority::from_der(server.network(), &authority, &file("authority-key.der"));
     let (key, public_key) = generate_key().unwrap();
     let identity = Identity { network: server.network(), role, holder: HolderId::random() };
-    let long_ago = std::time::SystemTime::now() - 3 * dkv_wire::limits::CERTIFICATE_LIFE;
-    let certificate = signer.unwrap().sign(identity, &public_key, long_ago).unwrap();
+    let then = std::time::SystemTime::now() - before;
+    let certificate = signer.unwrap().sign(identity, &public_key, then).unwrap();
     Credentials::new(&certificate, &authority, key).unwrap()
 }
 
@@ -184,6 +195,46 @@ async fn who_was_away_for_long_is_certified_again_by_its_key() {
     assert_eq!(new.identity, old.identity);
     let peer = Peer::connect(server.address(), new).await.unwrap();
     assert!(peer.try_ask(&ServerRequest::Lookup).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_key_alone_is_worth_nothing_long_after_its_certificate() {
+    let place = Place::new();
+    let server = place.start().await;
+    let endpoint = Endpoint::dial_only(None).unwrap();
+    let refusal = |result: Result<Credentials, JoinError>| match result {
+        Err(JoinError::Refused(refusal)) => refusal,
+        other => panic!("not refused: {other:?}"),
+    };
+    let day = Duration::from_secs(24 * 3600);
+    let limit = CERTIFICATE_LIFE + RECERTIFY_WITHIN;
+    let in_time = signed_before(&place, &server, Role::Node, limit - day);
+    assert!(recertify(&endpoint, server.address(), &in_time).await.is_ok());
+    let old = signed_before(&place, &server, Role::Node, limit + day);
+    let alone = recertify(&endpoint, server.address(), &old).await;
+    assert_eq!(refusal(alone), JoinRefusal::Lapsed);
+    // A token of another role, and a secret that is none, vouch for nobody.
+    let again = async |token: Token| readmit(&endpoint, server.address(), &old, &token).await;
+    assert_eq!(refusal(again(place.token(Role::Client)).await), JoinRefusal::Unknown);
+    let wrong = Token { secret: [0; 32], ..place.token(Role::Node) };
+    assert_eq!(refusal(again(wrong).await), JoinRefusal::Unknown);
+    // One of its own does, and it stays who it was.
+    let admitted = again(place.token(Role::Node)).await.unwrap();
+    assert_eq!(admitted.identity, old.identity);
+    let coordinator = Peer::connect(server.address(), admitted).await.unwrap();
+    coordinator.register(1).await;
+    let admin = place.peer(server.address(), Role::Admin).await;
+    let ServerAnswer::Holders(holders) = admin.ask(&ServerRequest::ListHolders).await else {
+        panic!()
+    };
+    let listed = holders.iter().find(|holder| holder.id == old.identity.holder).unwrap();
+    assert_eq!(listed.token, Some(place.token(Role::Node).id));
+    // Whoever was removed does not come back by a token either.
+    let removed = signed_before(&place, &server, Role::Node, limit + day);
+    coordinator.report(1, &[&coordinator], &[removed.identity.holder]).await;
+    let token = place.token(Role::Node);
+    let denied = readmit(&endpoint, server.address(), &removed, &token).await;
+    assert_eq!(refusal(denied), JoinRefusal::Denied);
 }
 
 #[tokio::test]

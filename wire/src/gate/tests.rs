@@ -36,7 +36,7 @@ impl Network {
 
 fn gate(handshakes: usize, connections: usize) -> Arc<Gate> {
     Arc::new(Gate {
-        handshakes: Arc::new(Semaphore::new(handshakes)),
+        handshakes: Arc::new(Places::new(handshakes, handshakes)),
         connections: Arc::new(Semaphore::new(connections)),
         ..Gate::default()
     })
@@ -96,17 +96,26 @@ async fn a_connection_too_many_is_closed_and_its_place_is_free_again_later() {
     assert_eq!(admitted.recv().await, Some(Peer::Certified(holder)));
 }
 
+/// Handshakes of others, from addresses of their own.
+fn others(gate: &Arc<Gate>, count: usize) -> Vec<crate::places::Place> {
+    let address = |number: usize| [10, 0, (number >> 8) as u8, number as u8].into();
+    (0..count).filter_map(|number| gate.handshakes.take(address(number))).collect()
+}
+
 #[tokio::test]
 async fn a_handshake_too_many_is_refused_and_a_later_one_is_not() {
     let network = Network::new();
     let endpoint = network.server(Admit::Certified);
-    let gate = gate(0, 8);
+    let gate = gate(8, 8);
     let mut admitted = serve(&gate, &endpoint);
     let address = endpoint.local_address().unwrap();
+    let others = others(&gate, 8);
+    // Nobody has more than one, so nobody makes room.
+    let _own = gate.handshakes.take(address.ip());
     let refused = network.client().connect(address, Expect::Server).await.unwrap_err();
     assert!(matches!(refused, ConnectError::Unreachable { .. }), "{refused}");
     assert!(admitted.try_recv().is_err());
-    gate.handshakes.add_permits(1);
+    drop(others);
     let _connection = network.client().connect(address, Expect::Server).await.unwrap();
     assert!(tokio::time::timeout(SOON, admitted.recv()).await.unwrap().is_some());
 }
@@ -115,13 +124,79 @@ async fn a_handshake_too_many_is_refused_and_a_later_one_is_not() {
 async fn under_pressure_an_address_is_proved_first_and_then_let_in() {
     let network = Network::new();
     let endpoint = network.server(Admit::Certified);
-    // Fewer than half of the usual number are free: everybody is asked to come again.
-    let gate = gate(limits::HANDSHAKES_MAX / 2, 8);
+    let gate = gate(limits::HANDSHAKES_MAX, 8);
     let mut admitted = serve(&gate, &endpoint);
     let address = endpoint.local_address().unwrap();
+    // Half of them are taken: everybody is asked to come again.
+    let others = others(&gate, limits::HANDSHAKES_MAX / 2);
     let _connection = network.client().connect(address, Expect::Server).await.unwrap();
     assert!(tokio::time::timeout(SOON, admitted.recv()).await.unwrap().is_some());
-    assert_eq!(gate.handshakes.available_permits(), limits::HANDSHAKES_MAX / 2);
+    assert_eq!(gate.handshakes.taken(), others.len());
+}
+
+#[tokio::test]
+async fn slow_handshakes_of_an_address_keep_nobody_out() {
+    let network = Network::new();
+    let endpoint = network.server(Admit::Certified);
+    let gate = gate(4, 8);
+    let mut admitted = serve(&gate, &endpoint);
+    let address = endpoint.local_address().unwrap();
+    // All places are taken by handshakes from where the client is too, and none comes to an end.
+    let mut slow: Vec<_> = (0..4).filter_map(|_| gate.handshakes.take(address.ip())).collect();
+    assert_eq!(slow.len(), 4);
+    let _connection = network.client().connect(address, Expect::Server).await.unwrap();
+    assert!(tokio::time::timeout(SOON, admitted.recv()).await.unwrap().is_some());
+    tokio::time::timeout(SOON, slow[0].lost()).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_holder_does_not_take_all_connections_and_some_are_for_administrators() {
+    let network = Network::new();
+    let endpoint = network.server(Admit::Certified);
+    // One place, and somebody has it.
+    let gate = gate(64, 1);
+    let mut admitted = serve(&gate, &endpoint);
+    let address = endpoint.local_address().unwrap();
+    let client = network.client();
+    let _first = client.connect(address, Expect::Server).await.unwrap();
+    assert!(admitted.recv().await.is_some());
+    let another = network.client().connect(address, Expect::Server).await.unwrap();
+    assert_eq!(closed_for(&another).await, Close::Busy as u64);
+    let mut kept = Vec::new();
+    for role in [Role::Admin, Role::Node] {
+        let endpoint = Endpoint::dial_only(Some(network.credentials(role))).unwrap();
+        let mut open = Vec::new();
+        for _ in 0..limits::HOLDER_CONNECTIONS_RESERVED {
+            open.push(endpoint.connect(address, Expect::Server).await.unwrap());
+            let peer = tokio::time::timeout(SOON, admitted.recv()).await.unwrap();
+            let Some(Peer::Certified(identity)) = peer else { panic!("{peer:?}") };
+            assert_eq!(identity.role, role);
+        }
+        // What is reserved is for all of them.
+        let more = endpoint.connect(address, Expect::Server).await.unwrap();
+        assert_eq!(closed_for(&more).await, Close::Busy as u64);
+        kept.extend(open);
+    }
+}
+
+#[tokio::test]
+async fn a_holder_has_so_many_connections_and_others_have_theirs() {
+    let network = Network::new();
+    let endpoint = network.server(Admit::Certified);
+    let gate = gate(limits::HANDSHAKES_MAX, limits::CONNECTIONS_MAX);
+    let mut admitted = serve(&gate, &endpoint);
+    let address = endpoint.local_address().unwrap();
+    let client = network.client();
+    let mut open = Vec::new();
+    for _ in 0..limits::HOLDER_CONNECTIONS_MAX {
+        open.push(client.connect(address, Expect::Server).await.unwrap());
+        assert!(admitted.recv().await.is_some());
+    }
+    let more = client.connect(address, Expect::Server).await.unwrap();
+    assert_eq!(closed_for(&more).await, Close::Busy as u64);
+    assert!(admitted.try_recv().is_err());
+    let _other = network.client().connect(address, Expect::Server).await.unwrap();
+    assert!(tokio::time::timeout(SOON, admitted.recv()).await.unwrap().is_some());
 }
 
 /// Opens streams and fills them until the other side allows no more; how many, and how many bytes.

@@ -303,7 +303,8 @@ pub struct Reach {
 /// A command in the log of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command<'a> {
-    /// Makes the shard remember a session, so that its writes are executed once each.
+    /// Makes the shard remember a session, so that its writes are executed once each. A node makes
+    /// an [`OpenSessionOf`](Self::OpenSessionOf) of it before it goes into the log.
     OpenSession(SessionId),
     /// A write of an open session.
     #[serde(borrow)]
@@ -311,6 +312,14 @@ pub enum Command<'a> {
     /// An eventual write, from the outbox of the node that took it.
     #[serde(borrow)]
     Deposited(Deposited<'a>),
+    /// Opens a session in the name of a holder, whose sessions are counted together. Only nodes say
+    /// this: the first one that gets a client's [`OpenSession`](Self::OpenSession) makes it of that.
+    OpenSessionOf {
+        /// The session.
+        session: SessionId,
+        /// Who asked for it.
+        holder: HolderId,
+    },
 }
 
 /// An eventual write on its way from an outbox. (node, number) names it: a shard takes them in order,

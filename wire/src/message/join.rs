@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::id::{HolderId, NetworkId};
 use crate::identity::Role;
+use crate::limits::RECERTIFY_WITHIN;
 
 /// What somebody without a valid certificate may ask; both are answered by a [`JoinAnswer`] or a
 /// [`JoinRefusal`].
@@ -19,6 +20,8 @@ pub enum Joining {
     Join(JoinRequest),
     /// Let me in again: my certificate has expired.
     Recertify(RecertifyRequest),
+    /// Let me in again: my certificate expired long ago, and I have a token.
+    Readmit(ReadmitRequest),
 }
 
 /// Asks for a new certificate for the holder of an expired one, with the same key.
@@ -33,6 +36,25 @@ pub struct RecertifyRequest {
     /// [`PROOF_BYTES`](crate::quic::PROOF_BYTES) of keying material that TLS exports from this
     /// very connection (RFC 8446, section 7.5), so that it proves nothing anywhere else.
     pub proof: Bytes,
+}
+
+/// Asks for a new certificate for the holder of one that expired longer ago than
+/// [`RECERTIFY_WITHIN`](crate::limits::RECERTIFY_WITHIN): whoever finds an old disk must not get in
+/// by it alone. The holder stays who it was, and an administrator has vouched for it once more.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadmitRequest {
+    /// The old certificate, and the proof of its key.
+    pub again: RecertifyRequest,
+    /// A join token of the holder's role.
+    pub token: Uuid,
+    /// The token's secret.
+    pub secret: [u8; 32],
+}
+
+impl std::fmt::Debug for ReadmitRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadmitRequest").field("token", &self.token).finish_non_exhaustive()
+    }
 }
 
 /// Asks for a certificate.
@@ -92,4 +114,13 @@ pub enum JoinRefusal {
     /// The server could not count the token's use; the token was not used.
     #[error("the server cannot write to its data directory: {0}")]
     Storage(String),
+    /// The old certificate ended so long ago that a token is needed as well.
+    #[error(
+        "this certificate expired more than {} days ago, and takes a join token to be renewed",
+        RECERTIFY_WITHIN.as_secs() / (24 * 3600)
+    )]
+    Lapsed,
+    /// The server's inventory of holders is full.
+    #[error("the network has too many holders of certificates; revoke those that are gone")]
+    Full,
 }

@@ -13,14 +13,14 @@ pub use client::{
     Answer, Command, Condition, Deposited, Level, Operation, Page, Pair, Reach, ReadBounds,
     ReadMode, Receipt, Refusal, Reply, Request, RequestBody, Span, Stored, Write,
 };
-pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, RecertifyRequest};
+pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
     Remainder,
 };
 pub use server::{
-    Admission, Confirmation, ControlGroup, CoordinatorReport, NodeReport, ServerAnswer,
-    ServerRefusal, ServerRequest, ServerStatus, TokenInfo,
+    Admission, BearerLife, Confirmation, ControlGroup, CoordinatorReport, HolderInfo, HolderKind,
+    NodeReport, ServerAnswer, ServerRefusal, ServerRequest, ServerStatus, TokenInfo,
 };
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 

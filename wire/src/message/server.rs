@@ -43,8 +43,10 @@ pub enum ServerRequest {
     CreateBearer {
         /// What its bearer may do.
         rights: Rights,
-        /// Time that it lives, in seconds; without one, for good.
-        life_s: Option<u64>,
+        /// Time that it lives.
+        life: BearerLife,
+        /// What people call it.
+        name: Option<String>,
     },
     /// From an administrator: a new join token.
     CreateToken {
@@ -54,11 +56,61 @@ pub enum ServerRequest {
         life_s: Option<u64>,
         /// How often it may be used; without one, any number of times.
         uses: Option<u32>,
+        /// What people call it, and whom it admits.
+        name: Option<String>,
     },
     /// From an administrator: all tokens.
     ListTokens,
     /// From an administrator: this token shall admit nobody any more.
     RevokeToken(Uuid),
+    /// From an administrator: everybody who was given a certificate or a bearer token.
+    ListHolders,
+    /// From whoever judges bearer tokens: when these were shown last, in milliseconds since 1970.
+    BearersSeen(Vec<(HolderId, u64)>),
+}
+
+/// How long a bearer token lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BearerLife {
+    /// As long as usual: [`BEARER_LIFE`](crate::limits::BEARER_LIFE).
+    #[default]
+    Usual,
+    /// So many seconds.
+    Seconds(u64),
+    /// For good.
+    Endless,
+}
+
+/// What somebody holds that lets it in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HolderKind {
+    /// A certificate of that role.
+    Certificate(Role),
+    /// A bearer token with those rights.
+    Bearer(Rights),
+}
+
+/// Somebody who was let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolderInfo {
+    /// Its id, by which it is revoked.
+    pub id: HolderId,
+    /// What it holds.
+    pub kind: HolderKind,
+    /// What people call it: a node by its name, others by that of the token that admitted them.
+    pub name: Option<String>,
+    /// The join token that admitted it; `None` if that is not known. The token may be gone.
+    pub token: Option<Uuid>,
+    /// The administrator who made it, of a bearer token.
+    pub made_by: Option<HolderId>,
+    /// When it was let in, in milliseconds since 1970; `None` if that is not known.
+    pub since_ms: Option<u64>,
+    /// When its certificate or token ends, in milliseconds since 1970; `None` if never.
+    pub ends_ms: Option<u64>,
+    /// When the server last heard of it, in milliseconds since 1970.
+    pub seen_ms: Option<u64>,
+    /// Whether it is refused by now.
+    pub revoked: bool,
 }
 
 impl ServerRequest {
@@ -71,7 +123,12 @@ impl ServerRequest {
             | Self::CreateBearer { .. }
             | Self::CreateToken { .. }
             | Self::RevokeToken(_) => true,
-            Self::Lookup | Self::Status | Self::Renew { .. } | Self::ListTokens => false,
+            Self::Lookup
+            | Self::Status
+            | Self::Renew { .. }
+            | Self::ListTokens
+            | Self::ListHolders
+            | Self::BearersSeen(_) => false,
         }
     }
 
@@ -85,7 +142,9 @@ impl ServerRequest {
             | Self::Report(_)
             | Self::Renew { .. }
             | Self::ListTokens
-            | Self::RevokeToken(_) => true,
+            | Self::RevokeToken(_)
+            | Self::ListHolders
+            | Self::BearersSeen(_) => true,
         }
     }
 }
@@ -135,10 +194,12 @@ pub enum ServerAnswer {
     Bearer(String, HolderId),
     /// To [`ServerRequest::ListTokens`].
     Tokens(Vec<TokenInfo>),
-    /// To [`ServerRequest::RevokeToken`].
+    /// To [`ServerRequest::RevokeToken`] and [`ServerRequest::BearersSeen`].
     Done,
     /// To anything.
     Refused(ServerRefusal),
+    /// To [`ServerRequest::ListHolders`].
+    Holders(Vec<HolderInfo>),
 }
 
 /// What a node is told when it registers.
@@ -242,6 +303,8 @@ pub struct TokenInfo {
     pub id: Uuid,
     /// What its bearers become.
     pub role: Role,
+    /// What people call it.
+    pub name: Option<String>,
     /// When it ends, in milliseconds since 1970.
     pub expires_ms: Option<u64>,
     /// How often it was used.

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use dkv_wire::codec::{self, DecodeError};
 use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision};
 use dkv_wire::limits;
+use dkv_wire::name::check_name;
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
@@ -337,8 +338,8 @@ impl Contents {
         if self.denied.contains(&HolderId::from(*id)) {
             reject!("node {} was removed", id.short());
         }
-        if name.is_empty() || name.len() > limits::NAME_BYTES_MAX {
-            reject!("a name has from 1 to {} bytes", limits::NAME_BYTES_MAX);
+        if let Err(error) = check_name(name) {
+            reject!("{error}");
         }
         let namesake =
             self.nodes.iter().find(|(other, member)| *other != id && member.name == *name);

@@ -312,7 +312,10 @@ fn a_row_that_was_changed_is_found() {
     let id = session('s').0;
     assert_eq!(damage(&|store| store.tamper(Table::Sessions, id.as_bytes(), None)), count);
     assert_eq!(
-        damage(&|store| store.tamper(Table::Sessions, id.as_bytes(), Some(&[0, 0, 0]))),
+        damage(&|store| {
+            let row = [&[16][..], &[0; 16], &[0, 0, 0]].concat();
+            store.tamper(Table::Sessions, id.as_bytes(), Some(&row));
+        }),
         hash
     );
     assert_eq!(

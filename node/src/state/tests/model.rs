@@ -11,8 +11,15 @@ use super::super::sessions::Bounds;
 use super::super::shard::ShardState;
 use super::{batch, open, session, write};
 
-const BOUNDS: Bounds =
-    Bounds { sessions_max: 3, window_max: 4, results_max: 8, idle_ms: 50, life_ms: 200 };
+const BOUNDS: Bounds = Bounds {
+    sessions_max: 3,
+    holder_max: 3,
+    window_max: 4,
+    results_max: 8,
+    idle_ms: 50,
+    own_idle_ms: 50,
+    life_ms: 200,
+};
 
 #[derive(Clone, Debug)]
 enum Action {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use dkv_wire::codec;
 use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
-use dkv_wire::message::{Condition, Operation};
+use dkv_wire::message::{Command, Condition, Operation};
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;
 
@@ -21,6 +22,11 @@ use super::{batch, golden, letter, node, open, session, uuid, write};
 #[test]
 fn sessions() {
     golden::check("sessions.txt", shard_script());
+}
+
+#[test]
+fn holders() {
+    golden::check("holders.txt", shard_script());
 }
 
 #[test]
@@ -69,9 +75,11 @@ fn shard_script() -> impl FnMut(&str) -> String {
             "bounds" => {
                 state = ShardState::with_bounds(Bounds {
                     sessions_max: number(&words, "sessions", 3) as usize,
+                    holder_max: number(&words, "holder", 1000) as usize,
                     window_max: number(&words, "window", 3) as usize,
                     results_max: number(&words, "results", 6) as usize,
                     idle_ms: number(&words, "idle", 100),
+                    own_idle_ms: number(&words, "own-idle", 1_000_000),
                     life_ms: number(&words, "life", 1000),
                 });
                 String::new()
@@ -120,6 +128,14 @@ fn shard_command(words: &[&str]) -> Vec<u8> {
     let settled = number(words, "settled", 0);
     let serial = || words[2].parse().expect("a serial");
     match words[0] {
+        "open" if words.len() > 2 => {
+            // open SESSION of HOLDER
+            let holder = HolderId(uuid(letter(words[3])));
+            codec::encode_vec(&Command::OpenSessionOf {
+                session: session(letter(words[1])),
+                holder,
+            })
+        }
         "open" => open(session(letter(words[1]))),
         "put" => {
             let put = Operation::Put(words[4].as_bytes());

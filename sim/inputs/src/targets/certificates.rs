@@ -14,7 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::parts::Parts;
 
 const NETWORK: NetworkId = NetworkId(Uuid::from_u128(1));
-const ROLES: [Role; 4] = [Role::Server, Role::Node, Role::Client, Role::Admin];
+const ROLES: [Role; 5] = [Role::Server, Role::Node, Role::Client, Role::Admin, Role::Reader];
 /// What a holder signs to prove its key.
 const MATERIAL: &[u8] = b"material";
 

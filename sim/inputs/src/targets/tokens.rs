@@ -19,7 +19,7 @@ pub(super) fn read(input: &[u8]) {
 }
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {
-    let roles = [Role::Server, Role::Node, Role::Client, Role::Admin];
+    let roles = [Role::Server, Role::Node, Role::Client, Role::Admin, Role::Reader];
     let tokens = roles.map(|role| Token::generate(role, Fingerprint([7; 32])).to_string());
     let names = ["node", "client", "00000000-0000-0000-0000-000000000001.node.dkv"];
     tokens.into_iter().chain(names.map(String::from)).map(String::into_bytes).collect()

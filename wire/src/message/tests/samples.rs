@@ -144,7 +144,9 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         Command::Deposited(Deposited { node, number, after, stamp, key: b"key", operation })
     });
     let open = std::iter::once(Command::OpenSession(SessionId(uuid('s'))));
-    open.chain(writes).chain(deposited).collect()
+    let holder = HolderId(uuid('h'));
+    let open_of = Command::OpenSessionOf { session: SessionId(uuid('s')), holder };
+    open.chain(writes).chain(deposited).chain([open_of]).collect()
 }
 
 fn receipt(level: Level, staleness_ms: Option<u64>) -> Receipt {
@@ -326,7 +328,7 @@ pub(super) fn replies() -> Vec<Reply> {
 }
 
 pub(super) fn roles() -> Vec<Role> {
-    vec![Role::Server, Role::Node, Role::Client, Role::Admin]
+    vec![Role::Server, Role::Node, Role::Client, Role::Admin, Role::Reader]
 }
 
 fn control() -> ControlGroup {
@@ -335,7 +337,11 @@ fn control() -> ControlGroup {
 }
 
 pub(super) fn server_requests() -> Vec<ServerRequest> {
-    let create = |(role, life_s)| ServerRequest::CreateToken { role, life_s, uses: Some(3) };
+    let create = |(role, life_s)| {
+        let name = (role == Role::Node).then(|| "name".to_owned());
+        ServerRequest::CreateToken { role, life_s, uses: Some(3), name }
+    };
+    let bearer = |rights, life, name| ServerRequest::CreateBearer { rights, life, name };
     let mut requests = vec![
         ServerRequest::Lookup,
         ServerRequest::Status,
@@ -352,12 +358,16 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
             control: control(),
         }),
         ServerRequest::Renew { public_key: Bytes::from("key") },
-        ServerRequest::CreateBearer { rights: Rights::Read, life_s: Some(3600) },
-        ServerRequest::CreateBearer { rights: Rights::Write, life_s: None },
+        bearer(Rights::Read, BearerLife::Seconds(3600), Some("name".into())),
+        bearer(Rights::Write, BearerLife::Usual, None),
+        bearer(Rights::Write, BearerLife::Endless, None),
         ServerRequest::ListTokens,
         ServerRequest::RevokeToken(uuid('t')),
+        ServerRequest::ListHolders,
+        ServerRequest::BearersSeen(vec![(HolderId(uuid('h')), 1_700_000_000_000)]),
     ];
-    requests.extend(roles().into_iter().zip([None, Some(0), Some(3600), None]).map(create));
+    requests
+        .extend(roles().into_iter().zip([None, Some(0), Some(3600), None, Some(60)]).map(create));
     requests
 }
 
@@ -407,12 +417,29 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
     let token = TokenInfo {
         id: uuid('t'),
         role: Role::Node,
+        name: Some("name".into()),
         expires_ms: None,
         used: 2,
         uses: Some(3),
         admitted: vec![HolderId(uuid('h'))],
     };
+    let holder = |kind, revoked: bool| HolderInfo {
+        id: HolderId(uuid('h')),
+        kind,
+        name: revoked.then(|| "name".into()),
+        token: (!revoked).then(|| uuid('t')),
+        made_by: revoked.then(|| HolderId(uuid('a'))),
+        since_ms: Some(1_700_000_000_000),
+        ends_ms: (!revoked).then_some(1_700_000_000_001),
+        seen_ms: None,
+        revoked,
+    };
+    let holders = vec![
+        holder(HolderKind::Certificate(Role::Reader), false),
+        holder(HolderKind::Bearer(Rights::Read), true),
+    ];
     let mut answers = vec![
+        ServerAnswer::Holders(holders),
         ServerAnswer::View(Some(Box::new(view()))),
         ServerAnswer::View(None),
         ServerAnswer::Status(Box::new(status)),
@@ -436,6 +463,14 @@ pub(super) fn joinings() -> Vec<Joining> {
             certificate: Bytes::from("certificate"),
             proof: Bytes::from("proof"),
         }),
+        Joining::Readmit(ReadmitRequest {
+            again: RecertifyRequest {
+                certificate: Bytes::from("certificate"),
+                proof: Bytes::from("proof"),
+            },
+            token: uuid('t'),
+            secret: [0x5e; 32],
+        }),
     ]
 }
 
@@ -449,6 +484,8 @@ pub(super) fn join_refusals() -> Vec<JoinRefusal> {
         JoinRefusal::Denied,
         JoinRefusal::Busy,
         JoinRefusal::Storage("disk full".into()),
+        JoinRefusal::Lapsed,
+        JoinRefusal::Full,
     ]
 }
 

@@ -1,0 +1,349 @@
+//! What a stolen credential of each kind can do, and what it cannot: the rows of docs/security.md.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_api::{Error, Rights, Role, Uuid};
+use dkv_wire::codec::encode;
+use dkv_wire::frame::FrameWriter;
+use dkv_wire::id::{HolderId, SessionId};
+use dkv_wire::limits::{
+    ADDRESS_HANDSHAKES_MAX, FRAME_BYTES_MAX, HOLDER_CONNECTIONS_MAX, HOLDER_SESSIONS_MAX,
+    REQUEST_TIMEOUT,
+};
+use dkv_wire::message::{
+    Answer, Command, Opening, Refusal, RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
+};
+use dkv_wire::quic::Endpoint;
+use serde_json::{Value, json};
+
+use crate::harness::direct::{Direct, ask, ask_server, denied};
+use crate::harness::network::{output, within};
+use crate::harness::relay::Relay;
+use crate::harness::{Network, eventually};
+
+/// Time in which an administrator gets through, whoever attacks.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Opens so many connections to a node, and gives those that stay.
+async fn connect_many(
+    direct: &Direct,
+    address: std::net::SocketAddr,
+    count: usize,
+) -> Vec<quinn::Connection> {
+    let mut open = Vec::new();
+    while open.len() < count {
+        let mut some = tokio::task::JoinSet::new();
+        for _ in 0..50.min(count - open.len()) {
+            let endpoint = direct.endpoint.clone();
+            let expect = dkv_wire::tls::Expect::AnyNode;
+            some.spawn(async move { endpoint.connect(address, expect).await });
+        }
+        let made: Vec<_> = some.join_all().await.into_iter().filter_map(Result::ok).collect();
+        if made.is_empty() {
+            break;
+        }
+        open.extend(made);
+    }
+    open
+}
+
+/// Whether a session was not opened for want of room.
+fn is_refused(answer: Result<Answer, Refusal>) -> bool {
+    match answer {
+        Ok(Answer::Done) => false,
+        Err(Refusal::Overloaded { .. }) => true,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The inventory, as a program reads it.
+async fn holders(network: &Network) -> Vec<Value> {
+    let said = network.dkv(&["holders", "--json"]).await;
+    assert!(said.status.success(), "{}", output(&said.stderr));
+    let document: Value = serde_json::from_slice(&said.stdout).unwrap();
+    document["holders"].as_array().unwrap().clone()
+}
+
+fn entry<'a>(holders: &'a [Value], id: &str) -> &'a Value {
+    holders
+        .iter()
+        .find(|holder| holder["id"] == id)
+        .unwrap_or_else(|| panic!("{id} in {holders:?}"))
+}
+
+/// A stolen client: it takes its own room, not that of others, and `revoke` ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_all_it_gets_keeps_nobody_out() {
+    let network = Network::with(json!({"shards": 1}), 1).await;
+    let address = network.nodes[0].address();
+    let mallory = Direct::join(&network, Role::Client).await;
+    let open = connect_many(&mallory, address, HOLDER_CONNECTIONS_MAX + 100).await;
+    eventually("one holder has more connections than it may", async || {
+        let open = open.iter().filter(|open| open.close_reason().is_none()).count();
+        if open == HOLDER_CONNECTIONS_MAX { Ok(()) } else { Err(open.to_string()) }
+    })
+    .await;
+    let first = open.iter().find(|open| open.close_reason().is_none()).unwrap();
+
+    // Sessions: as many as a holder may have, and then no more.
+    let view = network.client().await.view().await.unwrap();
+    let shard = view.shards[0].group;
+    let session = || encode(&Command::OpenSession(SessionId(Uuid::new_v4())));
+    let propose = |command| RequestBody::Propose { shard, everywhere: false, command };
+    let begun = tokio::time::Instant::now();
+    let mut refused = 0;
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..HOLDER_SESSIONS_MAX + 200 {
+        let (connection, body) = (first.clone(), propose(session()));
+        asking.spawn(async move { ask(&connection, body).await.unwrap() });
+        if asking.len() >= 60 {
+            refused += u32::from(is_refused(asking.join_next().await.unwrap().unwrap()));
+        }
+    }
+    for answer in asking.join_all().await {
+        refused += u32::from(is_refused(answer));
+    }
+    // After that time its own oldest ones give way, and the others' still do not.
+    assert!(refused > 0 || begun.elapsed() > REQUEST_TIMEOUT);
+    // In another's name it opens none.
+    let holder = HolderId(Uuid::new_v4());
+    let of_other = encode(&Command::OpenSessionOf { session: SessionId(Uuid::new_v4()), holder });
+    let answer = ask(first, propose(of_other)).await.unwrap();
+    assert!(matches!(answer, Err(Refusal::Denied(_))), "{answer:?}");
+
+    // Others are served, and the administrator gets through.
+    let other = network.client_as(Role::Client, &network.path("other")).await;
+    within(SOON, "a write of another", other.write("k", "v")).await.unwrap();
+    let id = mallory.credentials.identity.holder.to_string();
+    let said = within(SOON, "revoke", network.dkv(&["revoke", &id])).await;
+    assert!(said.status.success(), "{}", output(&said.stderr));
+    denied(first).await;
+    // Who did what is in the log, under the id that revoke takes.
+    let log = network.nodes[0].process.as_ref().unwrap().said();
+    assert!(log.contains(&format!("administrative act: revoke {id}")), "{log}");
+    assert!(entry(&holders(&network).await, &id)["revoked"] == true);
+}
+
+/// Frames that are sent and not answered take the memory that their holder may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_frames_wait_on_the_other_side() {
+    let mut network = Network::with(json!({"shards": 1}), 1).await;
+    let address = network.nodes[0].address();
+    let mallory = Direct::join(&network, Role::Client).await;
+    let before = network.nodes[0].running().memory_bytes();
+    let mut frame = Vec::new();
+    FrameWriter::new(&mut frame).send(&Opening::Requests).await.unwrap();
+    let long = FRAME_BYTES_MAX as u32 - 1000;
+    frame.extend(long.to_le_bytes());
+    // All but the last byte, so that the frame stays where it is.
+    frame.resize(frame.len() + long as usize - 1, 7);
+    let frame = Bytes::from(frame);
+    let mut sending = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let connection = mallory.to_node(address).await.unwrap();
+        for _ in 0..20 {
+            let (connection, frame) = (connection.clone(), frame.clone());
+            sending.spawn(async move {
+                let (mut send, _receive) = connection.open_bi().await.unwrap();
+                // It stops where it is not read from.
+                let _ = tokio::time::timeout(Duration::from_secs(8), send.write_all(&frame)).await;
+            });
+        }
+    }
+    sending.join_all().await;
+    let grown = network.nodes[0].running().memory_bytes().saturating_sub(before);
+    // What its holder may have under way, what its connections hold unread, and as much again for
+    // buffers that grow by doubling. Unbounded it would be 1.9 GB.
+    assert!(grown < 600 * 1024 * 1024, "grew by {grown} bytes");
+    let client = network.client().await;
+    within(SOON, "a write", client.write("k", "v")).await.unwrap();
+}
+
+/// A stolen reader reads; it writes nothing, opens no session and manages nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_only_reads() {
+    let network = Network::with(json!({"shards": 1}), 1).await;
+    network.client().await.write("k", "v").await.unwrap();
+    let made = network.dkv(&["token", "create", "--role", "client", "--read-only"]).await;
+    assert!(made.status.success(), "{}", output(&made.stderr));
+    let file = network.path("reader.token");
+    std::fs::write(&file, &made.stdout).unwrap();
+    let address = network.address.to_string();
+    let home = network.path("reader");
+    let file = file.to_str().unwrap();
+    let read = network.dkv_as(&["--token-file", file, &address, "get", "k"], &home).await;
+    assert_eq!(output(&read.stdout).trim(), "v", "{}", output(&read.stderr));
+    for write in ["W,k,w", "D,k"] {
+        let refused = network.dkv_as(&[&address, write], &home).await;
+        assert_eq!(refused.status.code(), Some(1), "{write}");
+        assert!(output(&refused.stderr).contains("denied"), "{}", output(&refused.stderr));
+    }
+    let reader = network.client_as(Role::Reader, &home).await;
+    assert_eq!(reader.identity().role, Role::Reader);
+    let eventual = dkv_api::Level::Eventual.into();
+    assert!(matches!(reader.write_with("k", "w", eventual).await, Err(Error::Denied(_))));
+    assert!(matches!(reader.list_holders().await, Err(Error::Denied(_))));
+    let holder = reader.identity().holder;
+    assert!(matches!(reader.revoke(holder).await, Err(Error::Denied(_))));
+    assert_eq!(reader.read("k").await.unwrap().value, "v");
+    // An option that does not apply is refused.
+    let wrong = network.dkv(&["token", "create", "--role", "node", "--read-only"]).await;
+    assert!(!wrong.status.success() && wrong.stdout.is_empty());
+}
+
+/// Whom a token admitted is listed when the token is gone, and can be revoked with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn holders_outlive_the_token_that_admitted_them() {
+    let network = Network::with(json!({"shards": 1}), 1).await;
+    let create = ["token", "create", "--role", "admin", "--name", "night-shift", "--uses", "2"];
+    let made = network.dkv(&create).await;
+    assert!(made.status.success(), "{}", output(&made.stderr));
+    let text = output(&made.stdout).trim().to_owned();
+    let token: dkv_wire::token::Token = text.parse().unwrap();
+    let joiner = Endpoint::dial_only(None).unwrap();
+    let mut admins = Vec::new();
+    for _ in 0..2 {
+        let joined = dkv_wire::join::join(&joiner, network.address, &token).await.unwrap();
+        admins.push(Direct::with(joined));
+    }
+    let ids: Vec<_> =
+        admins.iter().map(|admin| admin.credentials.identity.holder.to_string()).collect();
+    let token_id = token.id.to_string();
+    let said = network.dkv(&["token", "revoke", &token_id[..8]]).await;
+    assert!(said.status.success(), "{}", output(&said.stderr));
+    let text = output(&said.stdout);
+    assert!(text.contains("--with-holders") && ids.iter().all(|id| text.contains(id)), "{text}");
+    let listed = holders(&network).await;
+    for id in &ids {
+        let holder = entry(&listed, id);
+        assert_eq!((&holder["role"], &holder["name"]), (&json!("admin"), &json!("night-shift")));
+        assert_eq!((&holder["token"], &holder["revoked"]), (&json!(token_id), &json!(false)));
+        assert!(holder["ends_ms"].as_u64() > holder["since_ms"].as_u64());
+    }
+    // What is printed is what is taken: the beginning of an id, and all of it.
+    let said = network.dkv(&["token", "revoke", &token_id, "--with-holders"]).await;
+    assert!(said.status.success(), "{}", output(&said.stderr));
+    let listed = holders(&network).await;
+    assert!(ids.iter().all(|id| entry(&listed, id)["revoked"] == true), "{listed:?}");
+    for admin in &admins {
+        eventually("a revoked administrator is served", async || {
+            let Ok(connection) = admin.to_server(&network).await else { return Ok(()) };
+            let asked = dkv_wire::call::call::<_, _, ServerAnswer>(
+                &connection,
+                None::<&()>,
+                &ServerRequest::ListTokens,
+                4096,
+                SOON,
+            );
+            match asked.await {
+                Ok(ServerAnswer::Tokens(_)) => Err("it is".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    }
+    // Nodes are listed by their names, and the acts are in the server's log with who did them.
+    assert!(listed.iter().any(|it| it["role"] == "node" && it["name"] == "n1"), "{listed:?}");
+    let log = network.server.as_ref().unwrap().said();
+    assert!(log.contains(&format!("administrative act: revoke token {token_id}")), "{log}");
+}
+
+/// A stolen bearer token ends by itself, is listed with its last use, and reads no more than it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bearer_is_listed_and_ends() {
+    let network = Network::with(json!({"shards": 1}), 1).await;
+    let admin = network.admin().await;
+    let (_, usual) = admin.create_bearer(Rights::Read, None).await.unwrap();
+    let made = network.dkv(&["token", "create", "--http", "--never-expires"]).await;
+    assert!(made.status.success(), "{}", output(&made.stderr));
+    let listed = holders(&network).await;
+    let holder = entry(&listed, &usual.to_string());
+    let days = |ms: u64| ms / (24 * 3600 * 1000);
+    let life = holder["ends_ms"].as_u64().unwrap() - holder["since_ms"].as_u64().unwrap();
+    assert_eq!((days(life), &holder["seen_ms"]), (90, &Value::Null));
+    assert_eq!(holder["made_by"], json!(admin.identity().holder.to_string()));
+    let endless = listed.iter().filter(|it| it["kind"] == "bearer" && it["ends_ms"].is_null());
+    assert_eq!(endless.count(), 1);
+    let at = holder["since_ms"].as_u64().unwrap() + 1;
+    admin.report_bearers_seen(vec![(usual, at)]).await.unwrap();
+    assert_eq!(entry(&holders(&network).await, &usual.to_string())["seen_ms"], json!(at));
+}
+
+/// A stolen node certificate manages nothing, lists nothing and makes no tokens.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_no_administrator() {
+    let network = Network::with(json!({"shards": 1}), 1).await;
+    let node = Direct::join(&network, Role::Node).await;
+    let to_server = node.to_server(&network).await.unwrap();
+    let (rights, name) = (Rights::Write, None);
+    let life = dkv_api::BearerLife::Endless;
+    for request in [
+        ServerRequest::ListHolders,
+        ServerRequest::ListTokens,
+        ServerRequest::CreateBearer { rights, life, name },
+        ServerRequest::BearersSeen(vec![(HolderId(Uuid::nil()), 1)]),
+    ] {
+        let answer = ask_server(&to_server, &request).await;
+        let refused = matches!(&answer, ServerAnswer::Refused(ServerRefusal::Denied(_)));
+        assert!(refused, "{request:?} is answered {answer:?}");
+    }
+    // A name that would steer a terminal is none.
+    let address = network.nodes[0].address();
+    let names = ["\u{1b}[2Jn9", "n9\u{202e}", "n 9", ""];
+    for name in names {
+        let name = Some(name.to_owned());
+        let request = ServerRequest::Register { name, address, region: None };
+        let answer = ask_server(&to_server, &request).await;
+        let ServerAnswer::Refused(ServerRefusal::Invalid(why)) = answer else {
+            panic!("{answer:?}");
+        };
+        assert!(!why.contains(['\u{1b}', '\u{202e}']), "{why}");
+    }
+    let to_node = node.to_node(address).await.unwrap();
+    for name in names {
+        let body = RequestBody::Announce { name: name.into(), address, region: None };
+        let answer = ask(&to_node, body).await.unwrap();
+        assert!(matches!(answer, Err(Refusal::Invalid(_) | Refusal::Denied(_))), "{answer:?}");
+    }
+}
+
+/// Without any credential: handshakes that never end keep nobody out, from the same address either.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_nothing_keeps_nobody_out() {
+    let network = Network::with(json!({"shards": 1}), 1).await;
+    let joiner = Endpoint::dial_only(None).unwrap();
+    let direct = Direct::join(&network, Role::Client).await;
+    let (node, server) = (network.nodes[0].address(), network.address);
+    let token = std::fs::read_to_string(network.token_file(Role::Client)).unwrap();
+    let token: dkv_wire::token::Token = token.parse().unwrap();
+    let mut attack = tokio::task::JoinSet::new();
+    for address in [node, server] {
+        let relay = Relay::to(address).await;
+        relay.lose_replies(true);
+        for _ in 0..3 * ADDRESS_HANDSHAKES_MAX {
+            let (endpoint, address) = (direct.endpoint.clone(), relay.address);
+            attack.spawn(async move {
+                let expect = dkv_wire::tls::Expect::AnyNode;
+                let _ = endpoint.connect(address, expect).await;
+            });
+        }
+    }
+    // Silent joiners besides.
+    for _ in 0..300 {
+        let (joiner, authority) = (joiner.clone(), token.authority);
+        attack.spawn(async move {
+            if let Ok(connection) = joiner.connect_to_join(server, authority).await {
+                connection.closed().await;
+            }
+        });
+    }
+    let newcomer = async {
+        let other = Direct::join(&network, Role::Client).await;
+        other.to_node(node).await.unwrap();
+    };
+    within(SOON, "a newcomer", newcomer).await;
+    let said = within(SOON, "the administrator", network.dkv(&["holders"])).await;
+    assert!(said.status.success(), "{}", output(&said.stderr));
+    attack.abort_all();
+}

@@ -1,0 +1,45 @@
+//! Names that people give: to nodes and to tokens.
+//!
+//! A name reaches terminals, logs and command lines of others, so it is of letters that mean nothing
+//! to any of them: no control characters, no spaces, nothing that changes the direction of writing.
+
+use crate::limits::NAME_BYTES_MAX;
+
+/// A text that is no name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} cannot be a name: a name has 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.', and \
+     begins with a letter or digit"
+)]
+pub struct NameError(String);
+
+/// Whether a text can be a name.
+///
+/// # Errors
+/// If it cannot; the error repeats the beginning of it, escaped.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
+    let good = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    let starts = name.starts_with(|letter: char| letter.is_ascii_alphanumeric());
+    if fits && starts && name.chars().all(good) {
+        return Ok(());
+    }
+    Err(NameError(name.chars().take(NAME_BYTES_MAX).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_in_a_name() {
+        for good in ["n1", "N-1_a.b", &"x".repeat(NAME_BYTES_MAX)] {
+            assert_eq!(check_name(good), Ok(()), "{good}");
+        }
+        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        for bad in ["", "-n", ".n", "a b", "a\x1b[2J", "a\nb", "a\u{202e}b", "n\u{e4}me", &long] {
+            let error = check_name(bad).unwrap_err().to_string();
+            assert!(!error.contains(['\x1b', '\n', '\u{202e}']), "{error}");
+        }
+    }
+}
