@@ -24,11 +24,15 @@ pub enum Mutant {
     SkipInScan,
     /// A replica does not know of one that was deleted in its place.
     ForgetFormer,
+    /// A late acknowledgement of an entry confirms a leader to who asked only afterwards.
+    TrustLateAcknowledgements,
+    /// Who votes by the newest configuration that it knows is all that counts for who stands.
+    ElectByNewest,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -38,6 +42,8 @@ impl Mutant {
         Self::LastArrivalWins,
         Self::SkipInScan,
         Self::ForgetFormer,
+        Self::TrustLateAcknowledgements,
+        Self::ElectByNewest,
     ];
 }
 

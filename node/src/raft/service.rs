@@ -13,19 +13,23 @@ use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::id::{GroupId, NodeId};
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt, unfold};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::codec::{
-    AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
-    decode_append,
+    AppendAnswer, Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame,
+    SnapshotHead, decode_append,
 };
+use super::drive::forsake;
+use super::forgotten::Forgotten;
 use super::pulse::{Pulse, PulseAnswer};
 use super::snapshot::NotTaken;
-use super::{MachineHandle, Pace, Promises, Raft, Snapshot, SnapshotData, Types, Vote};
+use super::{
+    MachineHandle, MetricsWatch, Pace, Promises, Raft, Snapshot, SnapshotData, Types, Vote,
+};
 use crate::hearing::Hearing;
 
 type Reader = FrameReader<quinn::RecvStream>;
@@ -50,11 +54,38 @@ pub(crate) struct Member {
     pub(crate) promises: Promises,
     pub(crate) pace: Pace,
     late: Arc<Semaphore>,
+    forgotten: Forgotten,
 }
 
 impl Member {
     pub(crate) fn new(raft: Raft, machine: MachineHandle, promises: Promises, pace: Pace) -> Self {
-        Self { raft, machine, promises, pace, late: Arc::new(Semaphore::new(LATE_MAX)) }
+        let (late, forgotten) = (Arc::new(Semaphore::new(LATE_MAX)), Forgotten::default());
+        Self { raft, machine, promises, pace, late, forgotten }
+    }
+
+    /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard. It is given
+    /// again as soon as that leader is heard again.
+    pub(crate) async fn forsake(&self, leader: NodeId) {
+        // First, as what is heard meanwhile may be of later.
+        self.forgotten.forget(Instant::now());
+        forsake(&self.raft, leader).await;
+    }
+
+    /// Whether a vote would break the promise to a leader that was forsaken and has been heard since.
+    ///
+    /// openraft takes such a promise back for the whole term, so it is kept here. It lasts as long as
+    /// openraft's.
+    fn keeps_to_leader(&self) -> bool {
+        let lease = Duration::from_millis(self.raft.config().election_timeout_max);
+        let heard = self.machine.followed_at();
+        self.forgotten.keeps(heard, self.pace.stretch(lease), Instant::now())
+    }
+
+    /// The answer to one who asks for a vote and does not get it.
+    fn refuse_vote(&self) -> VoteResponse<Types> {
+        let metrics = MetricsWatch::of(&self.raft);
+        let vote = metrics.borrow().vote;
+        VoteResponse::new(vote, None, false)
     }
 }
 
@@ -81,10 +112,11 @@ pub(crate) async fn serve_calls(
 
 async fn answer_call(member: &Member, from: NodeId, frame: &Bytes) -> CallResult {
     let call = decode::<Call>(frame).map_err(|error| error.to_string())?;
-    answer(member, from, call).await
+    answer(member, from, call, None).await
 }
 
-async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
+/// Answers a call that was sent at `sent` at the earliest, if that is known.
+async fn answer(member: &Member, from: NodeId, call: Call, sent: Option<Instant>) -> CallResult {
     let Member { raft, promises, .. } = member;
     let elects = matches!(call, Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_));
     if elects && !promises.are_known() {
@@ -95,12 +127,12 @@ async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
         member.pace.told(false);
     }
     match call {
-        Call::Heartbeat { append, quorum_age_ms, acknowledged, rests } => {
+        Call::Heartbeat { append, confirmed, acknowledged, rests } => {
             let request = decode_append(&append).map_err(|error| error.to_string())?;
             own(&request.vote, from)?;
             promises.check(from, acknowledged)?;
             let vote = request.vote;
-            let hearing = hear(member.clone(), request, quorum_age_ms, rests);
+            let hearing = hear(member.clone(), request, sent.zip(confirmed), rests);
             let mut hearing = Box::pin(hearing);
             if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut hearing).await {
                 return heard;
@@ -119,10 +151,16 @@ async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
         }
         Call::Vote(request) => {
             own(&request.vote, from)?;
+            if !request.leadership_transfer && member.keeps_to_leader() {
+                return Ok(CallAnswer::Vote(member.refuse_vote()));
+            }
             raft.vote(request).await.map(CallAnswer::Vote).map_err(|error| error.to_string())
         }
         Call::PreVote(request) => {
             own(&request.vote, from)?;
+            if member.keeps_to_leader() {
+                return Ok(CallAnswer::Vote(member.refuse_vote()));
+            }
             raft.pre_vote(request).await.map(CallAnswer::Vote).map_err(|error| error.to_string())
         }
         Call::Transfer(request) => {
@@ -142,27 +180,19 @@ async fn answer(member: &Member, from: NodeId, call: Call) -> CallResult {
 async fn hear(
     member: Member,
     request: AppendEntriesRequest<Types>,
-    quorum_age_ms: Option<u64>,
+    confirmed: Option<(Instant, Confirmed)>,
     rests: bool,
 ) -> CallResult {
     let Member { raft, machine, pace, .. } = member;
-    let committed = committed_by_leader(&request);
     let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
     if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
         machine.follow_leader();
         pace.told(rests);
     }
-    if let (true, Some(committed), Some(age_ms)) = (answer.is_success(), committed, quorum_age_ms) {
-        machine.heard_leader(Duration::from_millis(age_ms), committed);
+    if let (true, Some((sent, Confirmed { age_us, applied }))) = (answer.is_success(), confirmed) {
+        machine.heard_leader(sent, Duration::from_micros(age_us), applied);
     }
     Ok(CallAnswer::Heartbeat(answer))
-}
-
-/// What a leader has committed, if that is all there is: one that has committed nothing of its own
-/// term yet may not know of what the one before it committed last.
-fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
-    let committed = request.leader_commit?;
-    (*committed.leader_id == request.vote.leader_id.term).then_some(committed.index)
 }
 
 /// Answers pulses until the peer ends the stream; `group` finds a group of this node.
@@ -174,28 +204,33 @@ pub(crate) async fn serve_pulse(
     mut writer: Writer,
 ) {
     let mut answering = FuturesUnordered::new();
+    let began = Instant::now();
     loop {
         tokio::select! {
             biased;
             frame = reader.next(), if answering.len() < PULSES_MAX => {
                 let Ok(Some(frame)) = frame else { return };
-                hearing.heard(Instant::now());
-                let Ok(Pulse { number, calls }) = decode::<Pulse>(&frame) else { return };
+                let now = Instant::now();
+                hearing.heard(now);
+                let Ok(Pulse { number, echo, calls }) = decode::<Pulse>(&frame) else { return };
+                let sent = echo.map(|echo| echo.sent_at(began, now));
                 let answers = calls.into_iter().map(|(id, call)| {
                     let group = group(id);
                     async move {
                         let Some(member) = group else {
                             return Err(format!("group {id} is not here"));
                         };
-                        let answered = answer(&member, from, call);
+                        let answered = answer(&member, from, call, sent);
                         let answered = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
                         answered.unwrap_or_else(|_| Err("no answer in time".to_owned()))
                     }
                 });
                 let answers = join_all(answers);
-                answering.push(async move { PulseAnswer { number, answers: answers.await } });
+                answering.push(async move { (number, answers.await) });
             }
-            Some(answer) = answering.next() => {
+            Some((number, answers)) = answering.next() => {
+                let at_us = began.elapsed().as_micros() as u64;
+                let answer = PulseAnswer { number, at_us, answers };
                 if writer.send(&answer).await.is_err() {
                     return;
                 }

@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::codec::{
-    AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
-    decode_append, decode_entry, encode_append, encode_entry, log_id,
+    AppendAnswer, Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame,
+    SnapshotHead, decode_append, decode_entry, encode_append, encode_entry, log_id,
 };
-use super::pulse::{Pulse, PulseAnswer};
+use super::pulse::{Echo, Pulse, PulseAnswer};
 use super::snapshot::Position;
 use super::{Entry, Proposal, SnapshotMeta, StoredMembership, Vote};
 
@@ -67,9 +67,9 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         leader_commit: Some(log_id(2, 5)),
         entries,
     };
-    let heartbeat = |age| Call::Heartbeat {
+    let heartbeat = |age: Option<u64>| Call::Heartbeat {
         append: Bytes::from(encode_append(&append(Vec::new())).concat()),
-        quorum_age_ms: age,
+        confirmed: age.map(|applied| Confirmed { age_us: 3, applied }),
         acknowledged: age.map(|index| Acknowledged { term: Term(3), index }),
         rests: age.is_some(),
     };
@@ -88,7 +88,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         (3, encode(&CallResult::Ok(CallAnswer::Vote(VoteResponse::new(vote, None, true))))),
         (3, encode(&CallResult::Err("why".into()))),
         (4, encode(&AppendAnswer::Ok(Some(log_id(3, 9))))),
-        (6, encode(&PulseAnswer { number: 1, answers: vec![Err("why".into())] })),
+        (6, encode(&PulseAnswer { number: 1, at_us: 5, answers: vec![Err("why".into())] })),
         (7, encode(&SnapshotHead { vote, meta, store: Bytes::from_static(b"store") })),
         (8, encode(&SnapshotFrame::Rows(Bytes::from_static(b"rows")))),
         (8, encode(&SnapshotFrame::End)),
@@ -98,6 +98,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
     samples.extend(entries.iter().map(|entry| (1, encode_entry(entry))));
     samples.extend(calls.iter().map(|call| (2, encode(call))));
     let calls = calls.into_iter().map(|call| (GroupId(1), call)).collect();
-    samples.push((5, encode(&Pulse { number: 1, calls })));
+    let echo = Some(Echo { answered_us: 5, since_us: 40_000 });
+    samples.push((5, encode(&Pulse { number: 1, echo, calls })));
     samples
 }
