@@ -41,6 +41,10 @@ struct Args {
     #[cfg(feature = "mutants")]
     #[arg(long)]
     mutants: bool,
+    /// Of the known bugs, plant only this one, e.g. `ElectByNewest`
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_name = "BUG", requires = "mutants")]
+    only: Option<String>,
     /// Go on after a seed that fails
     #[arg(long)]
     keep_going: bool,
@@ -99,7 +103,10 @@ fn start(args: &Args) -> std::io::Result<bool> {
 fn plant_all(args: &Args, options: Options) -> std::io::Result<bool> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut all = true;
-    for mutant in dkv_wire::mutants::Mutant::ALL {
+    let chosen = |mutant: &dkv_wire::mutants::Mutant| {
+        args.only.as_ref().is_none_or(|only| *only == format!("{mutant:?}"))
+    };
+    for mutant in dkv_wire::mutants::Mutant::ALL.into_iter().filter(chosen) {
         let options = Options { mutant: Some(mutant), ..options };
         let mut first = None;
         let jobs = args.jobs.unwrap_or(cores);
