@@ -306,15 +306,15 @@ impl Faults {
                 let victim = primary.unwrap_or(victim);
                 let struck = cluster.nodes[victim].machine.address();
                 let nodes = cluster.nodes.iter().map(|node| node.machine.address());
-                let late = self.random.between(700, 2500);
+                let late = self.random.between(1500, 3000);
                 // Some clients go on with the others, some with the one that is struck.
                 for client in &cluster.clients {
-                    if self.random.per_mille(400) {
+                    if self.random.per_mille(500) {
                         cluster.network.cut(client.address(), struck);
                     }
                 }
                 for other in nodes.filter(|node| *node != struck) {
-                    let late = late + self.random.below(150);
+                    let late = late + self.random.below(100);
                     cluster.network.set_late(other, struck, late);
                 }
                 self.ends.push((now + self.random.between(20, 300), End::Cut(victim, victim)));
