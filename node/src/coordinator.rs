@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::node::Node;
 use crate::placing::Placing;
-use crate::raft::{self, ServerState};
+use crate::raft::ServerState;
 use crate::registration::ServerError;
 use crate::state::placement::down_after_ms;
 use crate::state::{Announcement, DirectoryCommand, DirectoryResult};
@@ -109,7 +109,7 @@ async fn propose(node: &Arc<Node>, command: DirectoryCommand) -> bool {
 /// of has been silent since the reign began.
 pub(crate) fn silence(node: &Node, since: Instant) -> BTreeMap<NodeId, u64> {
     let reign_ms = since.elapsed().as_millis() as u64;
-    let heard = raft::silence(&node.control().metrics().borrow());
+    let heard = node.control().silence();
     let ids = node
         .control()
         .machine()
@@ -165,7 +165,7 @@ pub(crate) fn states(node: &Node, since: Instant) -> BTreeMap<NodeId, NodeState>
     let metrics = node.control().metrics();
     let metrics = metrics.borrow();
     let membership = metrics.membership_config.membership();
-    let heard = raft::silence(&metrics);
+    let heard = node.control().silence();
     let members: Vec<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
     let voters: Vec<NodeId> = membership.voter_ids().collect();
     drop(metrics);

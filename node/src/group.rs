@@ -7,7 +7,7 @@ mod seen;
 pub(crate) use proposer::{ProposeError, Proposer};
 pub(crate) use seen::is_caught_up;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -75,8 +75,8 @@ impl Group {
         let sessions = Sessions::default();
         let pace = Pace::new(Duration::from_millis(config.heartbeat_interval), pulses.rhythm());
         let network = Network::new(id, me, peers.clone(), pulses, sessions.clone(), pace.clone());
-        let raft = raft::start(me, config, log, machine, network.clone(), &pace).await?;
-        raft.runtime_config().elect(promises.are_known());
+        let elects = promises.are_known();
+        let raft = raft::start(me, config, log, machine, network.clone(), &pace, elects).await?;
         let member = Member::new(raft.clone(), handle.clone(), promises.clone(), pace.clone());
         let proposer = Arc::new(Proposer { raft, machine: handle, promises, network, peers, pace });
         let (writes, write_queue) = mpsc::channel(writes::QUEUE_MAX);
@@ -242,9 +242,14 @@ impl Group {
         self.metrics().borrow().membership_config.membership().voter_ids().collect()
     }
 
+    /// All whose vote may count for who leads next.
+    pub(crate) async fn electorate(&self) -> BTreeSet<NodeId> {
+        raft::electorate(self.raft()).await
+    }
+
     /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard.
     pub(crate) async fn forsake(&self, leader: NodeId) {
-        raft::forsake(self.raft(), leader).await;
+        self.member.forsake(leader).await;
     }
 
     /// Asks the other voters whether they would vote for this node, and stands if they would.
@@ -262,12 +267,16 @@ impl Group {
         let _ = self.raft().trigger().heartbeat().await;
     }
 
-    /// Whether this replica neither leads nor votes.
+    /// Whether this replica neither leads nor has a vote that counts.
     pub(crate) fn only_follows(&self) -> bool {
         let metrics = self.metrics();
         let metrics = metrics.borrow();
-        let mut voters = metrics.membership_config.membership().voter_ids();
-        metrics.state != ServerState::Leader && voters.all(|voter| voter != self.me)
+        metrics.state != ServerState::Leader && !raft::may_vote(&metrics, self.me)
+    }
+
+    /// Time since each other member last answered this leader, in milliseconds. Empty on a follower.
+    pub(crate) fn silence(&self) -> BTreeMap<NodeId, u64> {
+        self.proposer.silence()
     }
 
     /// Has openraft look at its election timer only while that matters: not while this replica leads or

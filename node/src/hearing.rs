@@ -34,6 +34,11 @@ impl Hearing {
         state.last = Some(now);
     }
 
+    /// When it was last heard, if ever.
+    pub(crate) fn last_heard(&self) -> Option<Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last
+    }
+
     /// When the silence of this node will be, or was, out of the ordinary, if one that is told to
     /// speak every `heartbeat` is not heard until then. `None` if it was never heard.
     pub(crate) fn silent_at(&self, heartbeat: Duration) -> Option<Instant> {

@@ -54,13 +54,13 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut asking: BTreeSet<NodeId> = BTreeSet::new();
     // Nobody is asked again before that.
     let mut resting: BTreeMap<NodeId, Instant> = BTreeMap::new();
-    let mut answers: JoinSet<(NodeId, bool)> = JoinSet::new();
-    let mut mourned: BTreeSet<(GroupId, Term)> = BTreeSet::new();
+    let mut told: JoinSet<Told> = JoinSet::new();
+    let mut mourned: BTreeMap<(GroupId, Term), Mourning> = BTreeMap::new();
     let rhythm = node.rhythm();
     loop {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
         let led = led_by_others(&node);
-        mourned.retain(|(id, term)| node.group(*id).is_some_and(|group| group.term() <= *term));
+        mourned.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
         let rests = |groups: &[Arc<Group>]| groups.iter().all(|group| group.pace().rests());
         let all_rest = rests(&node.groups());
         let look_every =
@@ -91,30 +91,74 @@ pub(crate) async fn run(node: Arc<Node>) {
             // A rehearsal holds back what QUIC sends; this is to take as long.
             let held_back = node.endpoint().held_back(address);
             asking.insert(leader);
-            answers.spawn(async move {
+            told.spawn(async move {
                 let refused = probe.refuses(patience).await;
                 if refused && !held_back.is_zero() {
                     tokio::time::sleep(held_back).await;
                 }
-                (leader, refused)
+                Told::Looked { leader, refused }
             });
         }
         // Whoever is far answers late, and holds up nobody.
         let answered = tokio::select! {
             biased;
-            answered = next_answer(&mut answers) => answered,
+            answered = next_answer(&mut told) => answered,
             () = rhythm.until(next) => continue,
         };
-        let Some(Ok((leader, refused))) = answered else { continue };
+        let (leader, refused) = match answered {
+            Some(Ok(Told::Looked { leader, refused })) => (leader, refused),
+            Some(Ok(Told::Succeeded(group, term))) => {
+                if let Some(mourning) = mourned.get_mut(&(group, term)) {
+                    *mourning = Mourning::Over(Instant::now());
+                }
+                continue;
+            }
+            _ => continue,
+        };
         asking.remove(&leader);
+        let heard = node.peers().hearing(leader).last_heard();
         // Those that it led when it was asked, and leads yet.
         let groups = led_by_others(&node).remove(&leader).filter(|_| refused);
         for group in groups.into_iter().flatten() {
             let term = group.term();
-            if mourned.insert((group.id(), term)) {
+            let mourning = mourned.get(&(group.id(), term));
+            if mourning.is_none_or(|mourning| mourning.begins_again(heard)) {
                 info!(group = %group.id(), %leader, %term, "the leader's process is gone");
-                node.spawn(succeed(Arc::clone(&node), group, leader, term));
+                mourned.insert((group.id(), term), Mourning::UnderWay);
+                let node = Arc::clone(&node);
+                told.spawn(async move {
+                    let id = group.id();
+                    succeed(node, group, leader, term).await;
+                    Told::Succeeded(id, term)
+                });
             }
+        }
+    }
+}
+
+/// What a task of the lookout has come to.
+enum Told {
+    /// A leader was looked for; the kernel at its address says that nobody is there, or not.
+    Looked { leader: NodeId, refused: bool },
+    /// No more is done about the leader of that term.
+    Succeeded(GroupId, Term),
+}
+
+/// What is done about a leader whose process was found to be gone.
+#[derive(Clone, Copy)]
+enum Mourning {
+    /// Somebody else is to lead.
+    UnderWay,
+    /// It has been left to Raft's own timers since then.
+    Over(Instant),
+}
+
+impl Mourning {
+    /// Whether it begins again if the leader is found to be gone once more: it lived meanwhile.
+    fn begins_again(self, heard: Option<Instant>) -> bool {
+        match self {
+            Self::UnderWay => false,
+            Self::Over(since) => heard.is_some_and(|heard| heard > since),
         }
     }
 }
@@ -126,12 +170,12 @@ async fn next_answer<T: 'static>(answers: &mut JoinSet<T>) -> Option<Result<T, J
     answers.join_next().await
 }
 
-/// The groups in which this node votes and another leads, by who does.
+/// The groups in which this node's vote may count and another leads, by who does.
 fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
     let mut led: BTreeMap<NodeId, Vec<Arc<Group>>> = BTreeMap::new();
     for group in node.groups() {
         if let Some(leader) = group.leader().filter(|leader| *leader != node.id())
-            && group.voters().contains(&node.id())
+            && !group.only_follows()
         {
             led.entry(leader).or_default().push(group);
         }
@@ -143,9 +187,12 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
 /// may be split all the same, and Raft's own next try may be far away.
 async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term) {
     group.forsake(leader).await;
-    let voters = group.voters();
+    // Those who go as well as those who come: of a configuration that is not committed yet, one who goes may
+    // be the only one who can be elected.
+    let voters = group.electorate().await;
     let turn = turn(&voters, node.id(), leader);
-    tokio::time::sleep(TURN.max(farthest(&node, &group, leader) * 2) * turn).await;
+    let farthest = || farthest(&node, &group, &voters, leader);
+    tokio::time::sleep(TURN.max(farthest() * 2) * turn).await;
     for ask in 1..=ASKS_MAX {
         let is_led = match group.leader() {
             Some(now) => now != leader || group.term() != term,
@@ -160,7 +207,7 @@ async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term)
         let asked = Instant::now();
         let pause = ASK_AGAIN_AFTER * ask + TURN * turn;
         // How far those are with whom there was no connection yet is known only once there is one.
-        while let until = asked + pause.max(farthest(&node, &group, leader) * 7 / 2)
+        while let until = asked + pause.max(farthest() * 7 / 2)
             && until > Instant::now()
         {
             tokio::time::sleep_until(until).await;
@@ -169,9 +216,9 @@ async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term)
 }
 
 /// How far the farthest of the voters that are left is, there and back.
-fn farthest(node: &Node, group: &Group, gone: NodeId) -> Duration {
-    let voters = group.voters().into_iter().filter(|voter| *voter != node.id() && *voter != gone);
-    let measured = voters.filter_map(|voter| node.peers().round_trip(voter)).max();
+fn farthest(node: &Node, group: &Group, voters: &BTreeSet<NodeId>, gone: NodeId) -> Duration {
+    let others = voters.iter().filter(|voter| **voter != node.id() && **voter != gone);
+    let measured = others.filter_map(|voter| node.peers().round_trip(*voter)).max();
     measured.unwrap_or_default().max(group.pace().round_trip())
 }
 
@@ -242,6 +289,20 @@ async fn connect(address: SocketAddr) -> std::io::Result<UdpSocket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leader_is_looked_for_again_once_it_was_heard_again() {
+        let over = Instant::now();
+        let later = over + Duration::from_millis(1);
+        for (mourning, heard, again) in [
+            (Mourning::UnderWay, Some(later), false),
+            (Mourning::Over(over), None, false),
+            (Mourning::Over(over), Some(over), false),
+            (Mourning::Over(over), Some(later), true),
+        ] {
+            assert_eq!(mourning.begins_again(heard), again, "{heard:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_port_with_nobody_behind_it_refuses_and_one_that_is_silent_does_not() {

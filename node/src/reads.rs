@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 use crate::ask::ask;
 use crate::group::{ProposeError, Proposer};
 use crate::peers::Lane;
-use crate::raft::{Look, Looked, MachineHandle};
+use crate::raft::{self, Look, Looked, MachineHandle};
 use crate::replies::ReplyTo;
 use crate::rounds::Rounds;
 use crate::shares::HOLDER_PARTS;
@@ -39,8 +39,6 @@ use crate::state::Waiting;
 
 /// Reads that wait for a round; more are refused as overload. One holder fills half of it at the most.
 pub(crate) const QUEUE_MAX: usize = 2 * HOLDER_PARTS;
-/// Time that a round may take before its reads are refused, between near members.
-const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Questions of one replica to its primary that are under way at once. A primary far away is asked
 /// again before it has answered the last time, or a read would wait for two of its answers.
 const ROUNDS_AWAY_MAX: usize = 16;
@@ -76,19 +74,16 @@ pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, queue: mpsc::Receiver
     let mut away = JoinSet::new();
     let confirm = || {
         let proposer = Arc::clone(&proposer);
-        async move {
-            let confirmed = proposer.confirm_leadership();
-            tokio::time::timeout(patience(&proposer), confirmed).await
-        }
+        async move { proposer.confirm_leadership().await }
     };
     while let Some((mut reads, confirmed)) = rounds.next(confirm).await {
         while away.try_join_next().is_some() {}
         match confirmed {
-            Ok(Ok(term)) => {
+            Ok(term) => {
                 let receipt = who.receipt(term, Level::Strong, Some(0));
                 serve(proposer.machine(), reads.into_iter(), receipt);
             }
-            Ok(Err(ProposeError::NotLeader(Some(primary)))) if primary != who.node => {
+            Err(ProposeError::NotLeader(Some(primary))) if primary != who.node => {
                 let here: Vec<_> = reads.extract_if(.., |read| read.anywhere).collect();
                 refuse(reads.into_iter(), &Refusal::NotPrimary { primary: Some(primary) });
                 if !here.is_empty() {
@@ -98,10 +93,7 @@ pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, queue: mpsc::Receiver
                     away.spawn(serve_after(who, Arc::clone(&proposer), primary, here));
                 }
             }
-            Ok(Err(error)) => refuse(reads.into_iter(), &error.into()),
-            Err(_) => {
-                refuse(reads.into_iter(), &Refusal::Unavailable("no quorum answers".into()));
-            }
+            Err(error) => refuse(reads.into_iter(), &error.into()),
         }
     }
 }
@@ -172,9 +164,9 @@ async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: 
     }
 }
 
-/// Time that a round may take: longer, the farther the members are.
+/// Time that a primary has to answer: as much as its own round may take.
 fn patience(proposer: &Proposer) -> Duration {
-    ROUND_TIMEOUT.max(proposer.pace().round_trip() * 3)
+    raft::patience(proposer.pace())
 }
 
 fn refuse(reads: impl Iterator<Item = PendingRead>, refusal: &Refusal) {

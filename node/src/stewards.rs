@@ -13,7 +13,7 @@ use tracing::{debug, info};
 
 use crate::group::{Group, is_caught_up};
 use crate::node::Node;
-use crate::raft::{self, Configured};
+use crate::raft::Configured;
 use crate::state::steward::{Desired, Membership, Progress, next_step};
 
 /// How often a leader looks.
@@ -56,7 +56,7 @@ fn facts(group: &Group) -> (Membership, BTreeMap<NodeId, Progress>) {
     let Configured { voters, others, is_joint, .. } = group.configured();
     let membership = Membership { voters, learners: others, is_joint };
     let Some(led) = group.measure() else { return (membership, BTreeMap::new()) };
-    let silence = raft::silence(&group.metrics().borrow());
+    let silence = group.silence();
     let progress = led.members.iter().map(|member| {
         let live =
             silence.get(&member.node).is_some_and(|silent| *silent <= group.live_within_ms());

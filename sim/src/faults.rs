@@ -9,6 +9,7 @@ use dkv_wire::id::GroupId;
 
 use crate::cluster::{Cluster, Death};
 use crate::disk::Speed;
+use crate::log;
 use crate::machine::Pace;
 use crate::network::Weather;
 use crate::observer::{Observations, Order};
@@ -56,6 +57,9 @@ pub enum Fault {
     Bridge,
     /// Each node reaches its two neighbours only.
     Ring,
+    /// What is sent to a node arrives seconds late, over connections that outlive the cut by which soon nothing
+    /// that it sends gets through.
+    Late,
     /// Datagrams are lost, late, doubled and out of order.
     Weather,
     /// A node's process stands still, and its clock goes on.
@@ -82,6 +86,9 @@ pub enum Fault {
     Drain,
     /// Replicas and primaries are to be evened out.
     Rebalance,
+    /// A group's voters change, and its leader is lost for good when the last entry of that has reached the one
+    /// who goes, and nobody else.
+    HalfChange,
 }
 
 /// All of them, with how often each comes.
@@ -100,6 +107,7 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::Split, 5),
     (Fault::Bridge, 4),
     (Fault::Ring, 3),
+    (Fault::Late, 6),
     (Fault::Weather, 8),
     (Fault::Pause, 6),
     (Fault::Halt, 4),
@@ -113,7 +121,17 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::Remove, 3),
     (Fault::Drain, 7),
     (Fault::Rebalance, 2),
+    (Fault::HalfChange, 4),
 ];
+
+/// Time for which answers to a leader that is to be lost are late.
+const LATE_ANSWERS: u64 = 400;
+/// Time after which what it sends does not get through any more: its last entry has, but to the farthest regions.
+const CUT_AFTER: u64 = 150;
+/// Time after which it is lost: the answers have come, and another entry has gone out.
+const LOST_AFTER: u64 = 650;
+/// Time in which a leader has to begin to change voters once it is to.
+const CHANGE_WITHIN: u64 = 6000;
 
 /// The faults of one run.
 pub struct Faults {
@@ -125,6 +143,10 @@ pub struct Faults {
     ends: Vec<(u64, End)>,
     /// How often each has come.
     counts: std::collections::BTreeMap<Fault, u64>,
+    /// A node that is to go from a group, and until when that may begin.
+    going: Option<(usize, u64)>,
+    /// Whether a node was lost for good: one is what a network must bear.
+    lost: bool,
 }
 
 enum End {
@@ -136,13 +158,17 @@ enum End {
     Disk(usize),
     Drain(usize),
     Remove(usize),
+    /// Nothing that the first sends reaches anybody but the second.
+    Cut(usize, usize),
+    Lose(usize),
 }
 
 impl Faults {
     /// The faults of a seed, from a tick on.
     pub fn new(mut random: Random, from: u64) -> Self {
         let pause = *random.pick(&[300, 1000, 2500]).unwrap_or(&1000);
-        Self { random, next: from, pause, ends: Vec::new(), counts: Default::default() }
+        let (ends, counts, going, lost) = Default::default();
+        Self { random, next: from, pause, ends, counts, going, lost }
     }
 
     /// How often each has come.
@@ -155,6 +181,7 @@ impl Faults {
         let now = cluster.now;
         self.end_due(cluster, observations);
         Self::switch_off(cluster, observations);
+        self.ambush(cluster);
         self.plan_restarts(cluster);
         let restarts = |(_, end): &(u64, End)| matches!(end, End::RestartServer);
         if !cluster.server.is_up() && !self.ends.iter().any(restarts) {
@@ -177,6 +204,7 @@ impl Faults {
     /// Ends everything.
     pub fn heal(&mut self, cluster: &mut Cluster, observations: &Observations) {
         cluster.trace.line("everything heals");
+        self.ends.retain(|(_, end)| !matches!(end, End::Cut(..) | End::Lose(_)));
         for (_, end) in std::mem::take(&mut self.ends) {
             Self::end(&end, cluster, observations);
         }
@@ -276,6 +304,28 @@ impl Faults {
                 self.cut(fault, victim, cluster);
                 self.ends.push((until, End::Links));
             }
+            Fault::Late => {
+                // A primary, if one is known: others believe theirs.
+                let primary = observations.leader(GroupId(1));
+                let primary =
+                    cluster.nodes.iter().position(|it| Some(&it.name) == primary.as_ref());
+                let victim = primary.unwrap_or(victim);
+                let struck = cluster.nodes[victim].machine.address();
+                let nodes = cluster.nodes.iter().map(|node| node.machine.address());
+                let late = self.random.between(1500, 3000);
+                // Some clients go on with the others, some with the one that is struck.
+                for client in &cluster.clients {
+                    if self.random.per_mille(500) {
+                        cluster.network.cut(client.address(), struck);
+                    }
+                }
+                for other in nodes.filter(|node| *node != struck) {
+                    let late = late + self.random.below(100);
+                    cluster.network.set_late(other, struck, late);
+                }
+                self.ends.push((now + self.random.between(20, 300), End::Cut(victim, victim)));
+                self.ends.push((now + late + self.random.between(500, 1500), End::Links));
+            }
             Fault::Weather => {
                 cluster.network.set_weather(self.weather());
                 self.ends.push((until, End::Weather));
@@ -309,14 +359,14 @@ impl Faults {
             }
             Fault::Join if cluster.nodes.len() < NODES_MAX => drop(cluster.add_node()),
             Fault::Remove => {
-                if Self::may_lose_one(cluster) && !cluster.nodes[victim].leaving {
+                if self.may_lose_one(cluster) && !cluster.nodes[victim].leaving {
                     cluster.nodes[victim].leaving = true;
                     observations.order(Order::Remove(name));
                 }
             }
             Fault::Join => {}
             Fault::Drain if cluster.nodes[victim].leaving => {}
-            Fault::Drain if length.is_multiple_of(2) && Self::may_lose_one(cluster) => {
+            Fault::Drain if length.is_multiple_of(2) && self.may_lose_one(cluster) => {
                 // Nobody takes it back any more.
                 self.ends.retain(|(_, end)| !matches!(end, End::Drain(it) if *it == victim));
                 cluster.nodes[victim].leaving = true;
@@ -333,11 +383,49 @@ impl Faults {
                 self.ends.push((until + 2 * length, End::Drain(victim)));
             }
             Fault::Rebalance => observations.order(Order::Rebalance),
+            Fault::HalfChange => {
+                let some_leave = cluster.nodes.iter().any(|node| node.leaving);
+                if self.may_lose_one(cluster) && !some_leave && self.going.is_none() {
+                    self.going = Some((victim, now + CHANGE_WITHIN));
+                    drop(log::changes_voters());
+                    observations.order(Order::Drain(name, true));
+                    self.ends.push((now + CHANGE_WITHIN + length, End::Drain(victim)));
+                }
+            }
         }
     }
 
-    fn may_lose_one(cluster: &Cluster) -> bool {
-        cluster.nodes.iter().filter(|node| !node.leaving).count() > NODES_MIN
+    fn may_lose_one(&self, cluster: &Cluster) -> bool {
+        let stay = cluster.nodes.iter().filter(|node| !node.leaving).count();
+        stay > NODES_MIN && !self.lost
+    }
+
+    /// Has a leader be lost in the middle of the change of voters that it begins.
+    fn ambush(&mut self, cluster: &Cluster) {
+        let Some((going, until)) = self.going else { return };
+        if cluster.now > until || !cluster.nodes[going].machine.is_up() {
+            self.going = None;
+            return;
+        }
+        let Some(leader) = log::changes_voters() else { return };
+        let leader = cluster.nodes.iter().position(|node| node.name == leader);
+        let some_leave = cluster.nodes.iter().any(|node| node.leaving);
+        let Some(leader) = leader.filter(|leader| *leader != going) else { return };
+        if some_leave || !self.may_lose_one(cluster) {
+            return;
+        }
+        (self.going, self.lost) = (None, true);
+        let name = &cluster.nodes[leader].name;
+        cluster.trace.line(format!("{name} changes voters, and is to be lost"));
+        let address = |index: usize| cluster.nodes[index].machine.address();
+        for other in (0..cluster.nodes.len()).filter(|other| ![leader, going].contains(other)) {
+            cluster.network.set_late(address(other), address(leader), LATE_ANSWERS);
+        }
+        self.ends.push((cluster.now + CUT_AFTER, End::Cut(leader, going)));
+        self.ends.push((cluster.now + LOST_AFTER, End::Lose(leader)));
+        self.ends.push((cluster.now + LOST_AFTER, End::Links));
+        let removed = cluster.now + LOST_AFTER + self.random.between(500, 3000);
+        self.ends.push((removed, End::Remove(leader)));
     }
 
     /// Takes who says that a node may be switched off at his word: it never comes back, nor does its disk.
@@ -455,6 +543,18 @@ impl Faults {
             }
             End::Remove(index) => {
                 observations.order(Order::Remove(cluster.nodes[*index].name.clone()));
+            }
+            End::Cut(from, but) => {
+                let address = |index: usize| cluster.nodes[index].machine.address();
+                for other in (0..cluster.nodes.len()).filter(|it| it != from && it != but) {
+                    cluster.network.cut(address(*from), address(other));
+                }
+            }
+            End::Lose(index) => {
+                cluster.trace.line("the leader is lost for good");
+                let node = &mut cluster.nodes[*index];
+                (node.wanted, node.leaving) = (false, true);
+                cluster.kill_node(*index, Death::Power);
             }
         }
     }

@@ -1,13 +1,27 @@
-//! What the processes log, with the simulated time and machine in front.
+//! What the processes log: for people, with the simulated time and machine in front, and one line for the faults.
+//!
+//! Some faults have to come in the middle of something that takes a few milliseconds, such as a change of a
+//! group's voters. When that is, only the process knows, and it logs it.
 
 use std::cell::RefCell;
+use std::fmt::Debug;
+use std::sync::Once;
 
-use tracing_subscriber::EnvFilter;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, registry};
+
+/// Who logs that members change.
+const STEWARDS: &str = "dkv_node::stewards";
 
 thread_local! {
     static PLACE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    static CHANGES_VOTERS: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Says which machine runs in which tick from now on.
@@ -19,14 +33,56 @@ pub fn at(now: u64, machine: &str) {
     });
 }
 
-/// Prints what the processes log to standard error.
+/// The machine that has begun last to change the voters of a group, if one has since this was asked before.
+pub fn changes_voters() -> Option<String> {
+    CHANGES_VOTERS.take()
+}
+
+/// Prints what the processes log to standard error. To be called before anything is run.
 pub fn print(filter: &str) {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_timer(Place)
         .with_ansi(false)
-        .init();
+        .with_filter(EnvFilter::new(filter));
+    init(Some(lines));
+}
+
+/// Has the processes' logs looked at. Of no effect if they are printed.
+pub fn look() {
+    init(None::<EnvFilter>);
+}
+
+fn init(lines: Option<impl Layer<tracing_subscriber::Registry> + Send + Sync + 'static>) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Whoever has said before where logs go looks at them himself.
+        let _ = registry().with(lines).with(Steps.with_filter(steps())).try_init();
+    });
+}
+
+fn steps() -> Targets {
+    Targets::new().with_target(STEWARDS, Level::INFO)
+}
+
+/// Notes that a leader begins to change the voters of its group.
+struct Steps;
+
+impl<S: Subscriber> Layer<S> for Steps {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        event.record(&mut StepVisit);
+    }
+}
+
+struct StepVisit;
+
+impl Visit for StepVisit {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "step" && format!("{value:?}").starts_with("ChangeVoters") {
+            let machine = PLACE.with_borrow(|(_, machine)| machine.clone());
+            CHANGES_VOTERS.set(Some(machine));
+        }
+    }
 }
 
 struct Place;

@@ -1,5 +1,5 @@
 //! The network between the machines: datagrams that are late, lost, doubled and out of order, links
-//! that are cut in one direction or both.
+//! that are cut in one direction or both, or on which everything takes seconds.
 //!
 //! QUIC runs over it as it is: [`Socket`] is what quinn sends and receives with. Time is counted in
 //! ticks of a millisecond; what is sent in one tick arrives in a later one, so the order in which
@@ -58,6 +58,8 @@ struct State {
     random: Random,
     weather: Weather,
     cut: BTreeSet<(IpAddr, IpAddr)>,
+    /// How much later everything arrives on a link, in ticks.
+    late: BTreeMap<(IpAddr, IpAddr), u64>,
     /// Machines without power: not even their kernels answer.
     dark: BTreeSet<IpAddr>,
     under_way: BinaryHeap<Reverse<Datagram>>,
@@ -107,6 +109,7 @@ impl Network {
             random,
             weather: Weather::CALM,
             cut: BTreeSet::new(),
+            late: BTreeMap::new(),
             dark: BTreeSet::new(),
             under_way: BinaryHeap::new(),
             sent: 0,
@@ -128,9 +131,17 @@ impl Network {
         self.lock().cut.insert((from, to));
     }
 
-    /// Mends all links.
+    /// Has everything that is sent on a link from now on arrive so many ticks later, in the order in which it
+    /// was sent.
+    pub fn set_late(&self, from: IpAddr, to: IpAddr, ticks: u64) {
+        self.lock().late.insert((from, to), ticks);
+    }
+
+    /// Mends all links. What is under way arrives when it would have.
     pub fn mend(&self) {
-        self.lock().cut.clear();
+        let mut state = self.lock();
+        state.cut.clear();
+        state.late.clear();
     }
 
     /// Whether a machine has power.
@@ -231,8 +242,9 @@ impl State {
         }
         self.counts.held_up += u64::from(held_up);
         self.counts.doubled += u64::from(doubled);
+        let late = self.late.get(&(from.ip(), to.ip())).copied().unwrap_or_default();
         for copy in 0..=u64::from(doubled) {
-            let at = self.now + (delay + hold + copy * 3).max(1);
+            let at = self.now + (delay + hold + late + copy * 3).max(1);
             let number = self.sent;
             self.sent += 1;
             let datagram = Datagram { at, number, from, to, bytes: bytes.to_vec() };

@@ -12,6 +12,7 @@ use dkv_wire::network::Settings;
 
 use crate::cluster::{Cluster, Death};
 use crate::faults::{Fault, Faults};
+use crate::log;
 use crate::network::Counts;
 use crate::observer::{self, Observations};
 use crate::random::Random;
@@ -94,6 +95,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let trace = Trace::new(options.echo, options.every_datagram);
     PANICKED.set(false);
     watch_for_panics();
+    log::look();
     let (mut settings, load, nodes) = network(&mut random);
     if seed.is_multiple_of(FAR_APART_EVERY) {
         settings.delays = far_apart(&mut random);
@@ -132,6 +134,9 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         && observations.wrong().is_empty()
     {
         faults.tick(&mut cluster, &observations);
+        if [Fault::Halt, Fault::Drift].iter().any(|fault| faults.counts().contains_key(fault)) {
+            shared.clocks_were_wrong();
+        }
         pass(&mut cluster, &shared, 1);
     }
     faults.heal(&mut cluster, &observations);
@@ -160,6 +165,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let healed_after_ms = cluster.now - healed;
     shared.set_phase(Phase::Rest);
     wrong.extend(observations.wrong());
+    wrong.extend(shared.too_old());
     let condemned = cluster.nodes.iter().filter(|node| node.condemned).count();
     if condemned > usize::from(options.lying_disk) {
         wrong.push(format!("{condemned} nodes have lost what they had acknowledged"));

@@ -4,18 +4,21 @@
 //! is an operation of the history: when it began, what it came to. A call whose outcome nobody knows
 //! is remembered as unknown.
 
+mod ages;
 mod scans;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dkv_api::{Client, Condition, Error, Level, ReadOptions, Receipt, WriteOptions};
 use dkv_check as check;
 use dkv_check::{Action, History, Operation, Outcome, Recorder};
 use dkv_wire::network::key_hash;
+
+use ages::Ages;
 
 use crate::random::Random;
 use crate::trace::Trace;
@@ -77,6 +80,7 @@ struct State {
     /// Who took the eventual write of that stamp.
     takers: Mutex<BTreeMap<u64, String>>,
     eventual: Mutex<BTreeMap<String, Eventual>>,
+    ages: Mutex<Ages>,
     trace: Trace,
     load: Load,
 }
@@ -102,6 +106,7 @@ impl Shared {
             lost: Mutex::default(),
             takers: Mutex::default(),
             eventual: Mutex::default(),
+            ages: Mutex::default(),
             trace,
             load,
         };
@@ -158,6 +163,20 @@ impl Shared {
             }
         }
         history
+    }
+
+    /// A clock does not show the time any more. How old an answer is, is measured by the nodes' own.
+    pub fn clocks_were_wrong(&self) {
+        self.ages().clocks_were_wrong();
+    }
+
+    /// Answers that were older than they said.
+    pub fn too_old(&self) -> Vec<String> {
+        self.ages().too_old().to_vec()
+    }
+
+    fn ages(&self) -> MutexGuard<'_, Ages> {
+        self.state.ages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_write(&self, key: &str, value: Option<String>, outcome: &Outcome) {
@@ -407,6 +426,9 @@ impl Caller {
             Ok(value) => {
                 let pending = value.receipt.pending.is_some();
                 let revision = Some(value.receipt.revision.0).filter(|_| !pending);
+                if let (Some(revision), Some(age_ms)) = (revision, value.receipt.staleness_ms) {
+                    self.shared.ages().read(key, begun.start_ns / TICK_NS, age_ms, revision);
+                }
                 let length = value.value.iter().position(|b| *b == b' ').unwrap_or(0);
                 let name = String::from_utf8_lossy(&value.value[..length]);
                 Outcome::Value { value: name.into(), revision }
@@ -448,6 +470,7 @@ impl Caller {
             Condition::Revision(revision) => check::Condition::Revision(revision.0),
         };
         self.shared.note_write(key, Some(value.clone()), &outcome);
+        self.note_age(key, &outcome);
         self.end(begun, Action::Put { value: value.into(), condition }, outcome)
     }
 
@@ -463,7 +486,14 @@ impl Caller {
             Err(error) => failed(error),
         };
         self.shared.note_write(key, None, &outcome);
+        self.note_age(key, &outcome);
         self.end(begun, Action::Delete(check::Condition::Always), outcome)
+    }
+
+    fn note_age(&self, key: &str, outcome: &Outcome) {
+        if let Outcome::Written { revision: Some(revision), .. } = outcome {
+            self.shared.ages().wrote(key, self.shared.now(), *revision);
+        }
     }
 
     fn begin_key(&mut self, key: &str) -> Begun {

@@ -26,11 +26,15 @@ pub enum Mutant {
     ForgetFormer,
     /// That a node may be switched off is said without asking it.
     PromiseWithoutAsking,
+    /// A late acknowledgement of an entry confirms a leader to who asked only afterwards.
+    TrustLateAcknowledgements,
+    /// Who votes by the newest configuration that it knows is all that counts for who stands.
+    ElectByNewest,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -41,6 +45,8 @@ impl Mutant {
         Self::SkipInScan,
         Self::ForgetFormer,
         Self::PromiseWithoutAsking,
+        Self::TrustLateAcknowledgements,
+        Self::ElectByNewest,
     ];
 }
 

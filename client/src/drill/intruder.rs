@@ -233,6 +233,7 @@ impl Intruder {
         let write = Deposited {
             node: self.id,
             number: Number(1),
+            after: Number(0),
             stamp: Stamp(1 << 40),
             key: KEY,
             operation: Operation::Put(b"stolen"),

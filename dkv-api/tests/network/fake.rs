@@ -240,7 +240,6 @@ impl State {
             | RequestBody::Committed { .. }
             | RequestBody::Reach { .. }
             | RequestBody::Measures(_)
-            | RequestBody::Remainder { .. }
             | RequestBody::Member { .. }
             | RequestBody::Departed(_)
             | RequestBody::HandOver { .. }

@@ -1,13 +1,13 @@
 //! Handing leadership over with nothing under way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dkv_wire::id::NodeId;
 use tokio::sync::oneshot;
 
 use super::Group;
-use crate::raft::{self, Metrics, ServerState};
+use crate::raft::{Metrics, ServerState};
 use crate::writes::Hold;
 
 /// Time in which a new leader is heard of once the old one leads no more.
@@ -18,7 +18,7 @@ impl Group {
     ///
     /// Returns whether this replica leads no more.
     pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
-        let successor = successor(&self.metrics().borrow(), self.me, self.live_within_ms());
+        let successor = successor(&self.metrics().borrow(), &self.silence(), self.live_within_ms());
         match successor {
             Some(successor) => self.hand_over_to(successor, patience).await,
             None => !self.leads(),
@@ -63,14 +63,17 @@ impl Group {
 }
 
 /// Of the other voters, one that answers and of these the one that has most of the log.
-fn successor(metrics: &Metrics, me: NodeId, live_within_ms: u64) -> Option<NodeId> {
-    let silence = raft::silence(metrics);
+fn successor(
+    metrics: &Metrics,
+    silence: &BTreeMap<NodeId, u64>,
+    live_within_ms: u64,
+) -> Option<NodeId> {
     let live = |node: &NodeId| silence.get(node).is_some_and(|ms| *ms <= live_within_ms);
     let voters: BTreeSet<NodeId> = metrics.membership_config.membership().voter_ids().collect();
     let replication = metrics.replication.as_ref()?;
     replication
         .iter()
-        .filter(|(node, _)| **node != me && voters.contains(node))
+        .filter(|(node, _)| **node != metrics.id && voters.contains(node))
         .max_by_key(|(node, matched)| (live(node), **matched))
         .map(|(node, _)| *node)
 }

@@ -1,5 +1,7 @@
 //! What the tasks of a group propose and confirm through.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use dkv_wire::id::{NodeId, Term};
 use dkv_wire::message::Refusal;
@@ -75,6 +77,11 @@ impl Proposer {
         self.promises.followed(leader)
     }
 
+    /// Time since each other member last answered this leader, in milliseconds. Empty on a follower.
+    pub(super) fn silence(&self) -> BTreeMap<NodeId, u64> {
+        self.network.silence()
+    }
+
     /// How far the group's members are, and how much longer its times are for it.
     pub(crate) fn pace(&self) -> &Pace {
         &self.pace
@@ -91,7 +98,10 @@ impl Proposer {
         let applied_own =
             metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term);
         match metrics.state {
-            ServerState::Leader if applied_own => raft::since_quorum_ms(&metrics),
+            ServerState::Leader if applied_own => {
+                let confirmed = self.network.quorum_at()?;
+                Some(confirmed.elapsed().as_millis() as u64)
+            }
             _ => self.machine.staleness_ms(),
         }
     }

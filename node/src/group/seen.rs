@@ -1,5 +1,6 @@
 //! How a replica is, as it sees itself.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use dkv_wire::id::{NodeId, Term};
@@ -44,7 +45,7 @@ impl Group {
             return None;
         }
         let configured = raft::configured(&metrics);
-        let silence = raft::silence(&metrics);
+        let silence = self.silence();
         let last_index = metrics.last_log_index.unwrap_or_default();
         let others = metrics.replication.iter().flatten().filter(|(node, _)| **node != self.me);
         let members = others.map(|(node, matched)| {
@@ -86,7 +87,7 @@ impl Group {
             bytes: summary.bytes,
             revision: summary.revision,
             state_hash: summary.hash,
-            replicas: replicas(&metrics, self.me),
+            replicas: replicas(&metrics, self.me, &self.silence()),
         }
     }
 }
@@ -104,9 +105,8 @@ fn role(state: ServerState) -> GroupRole {
     }
 }
 
-fn replicas(metrics: &Metrics, me: NodeId) -> Vec<ReplicaStatus> {
+fn replicas(metrics: &Metrics, me: NodeId, silent: &BTreeMap<NodeId, u64>) -> Vec<ReplicaStatus> {
     let Some(replication) = &metrics.replication else { return Vec::new() };
-    let silent = raft::silence(metrics);
     replication
         .iter()
         .filter(|(node, _)| **node != me)

@@ -102,7 +102,8 @@ impl Node {
     /// last word: unlike the order to empty a node, the one to remove it is never taken back.
     pub(crate) fn keeps_writes(&self) -> bool {
         let is_closed = matches!(self.outboxes().intake().state(), IntakeState::Closed { .. });
-        !(is_closed && self.entry_says(|member| member.retiring)) || !self.outboxes().are_empty()
+        let is_final = is_closed && self.entry_says(|member| member.retiring);
+        !(is_final && self.outboxes().are_empty())
     }
 
     /// What is left here, if this node is to be emptied.

@@ -5,6 +5,7 @@
 //! Everything else is openraft's own types through serde.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use dkv_wire::codec::{DecodeError, decode, decode_prefix, encode_into};
@@ -165,9 +166,9 @@ pub(super) enum Call {
     Heartbeat {
         /// An encoded request to append without entries.
         append: Bytes,
-        /// Time since a quorum last confirmed the leader, in milliseconds; nothing before the first
-        /// time.
-        quorum_age_ms: Option<u64>,
+        /// How complete a state is that has applied as much as the leader; nothing as long as that is not
+        /// known.
+        confirmed: Option<Confirmed>,
         /// How far the leader knows the receiver to be, if it votes.
         acknowledged: Option<Acknowledged>,
         /// Whether the group rests: the next heartbeat comes later.
@@ -186,6 +187,27 @@ pub(super) enum Call {
         /// As in a heartbeat.
         acknowledged: Option<Acknowledged>,
     },
+}
+
+impl Call {
+    /// It has waited for so long before it was sent.
+    pub(super) fn waited(&mut self, time: Duration) {
+        if let Self::Heartbeat { confirmed: Some(confirmed), .. } = self {
+            // The part of a microsecond counts as a whole one: never younger than it is.
+            let us = time.as_micros() as u64 + 1;
+            confirmed.age_us = confirmed.age_us.saturating_add(us);
+        }
+    }
+}
+
+/// Everything that was acknowledged by a moment is in the entries up to an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Confirmed {
+    /// How long before the message was sent that moment was, in microseconds: a quorum confirmed the leader
+    /// then.
+    pub(super) age_us: u64,
+    /// The last entry that the leader has applied.
+    pub(super) applied: u64,
 }
 
 /// The answer to a [`Call`], or why there is none.

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::{NodeId, Term};
+use dkv_wire::mutants::{Mutant, planted};
 use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
 };
 use openraft::raft::TransferLeaderRequest;
 use openraft::{ChangeMembers, EmptyNode};
 
-use super::network::SPARED_FOR;
 use super::{
     LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Pace, Proposal, Raft, ServerState,
     Types,
@@ -33,7 +33,8 @@ fn turnover_wait(pace: &Pace) -> Duration {
     TURNOVER_WAIT.max(pace.round_trip() * 3)
 }
 
-/// Starts a group from what its log and its state say.
+/// Starts a group from what its log and its state say. It stands for election only if `elects`, until it is
+/// told otherwise.
 pub(crate) async fn start(
     me: NodeId,
     config: Arc<openraft::Config>,
@@ -41,7 +42,11 @@ pub(crate) async fn start(
     machine: Machine,
     network: Network,
     pace: &Pace,
+    elects: bool,
 ) -> Result<Raft, String> {
+    // From the first moment on: the only member that a log names elects itself at once.
+    let config = Arc::new(openraft::Config { enable_elect: elects, ..(*config).clone() });
+    network.shows(machine.handle());
     let raft = Raft::new(me, config, network.clone(), LogStore::new(log), machine);
     let raft = pace.run(raft).await;
     let raft = raft.map_err(|error| error.to_string())?;
@@ -95,7 +100,8 @@ pub(crate) async fn propose(
     }
 }
 
-/// Waits until a quorum has answered this leader within its lease, or it does not lead any more.
+/// Waits until a quorum has answered this leader within its lease, or it does not lead any more. Nothing is
+/// promised by that: it is when openraft takes entries again.
 async fn quorum_answers(raft: &Raft, pace: &Pace) {
     let lease = pace.stretch(Duration::from_millis(raft.config().election_timeout_max));
     let _ = MetricsWatch::of(raft)
@@ -129,14 +135,23 @@ impl From<Leader> for ProposeError {
 
 /// Who leads, once that is known or has taken too long.
 pub(super) async fn leader_of(raft: &Raft, pace: &Pace, forward: ForwardToLeader<Types>) -> Leader {
-    let hands_over = match forward.reason {
-        ForwardReason::LeaseExpired => return Leader::Alone,
-        ForwardReason::NotLeader if forward.leader_id.is_some() => {
-            return Leader::Other(forward.leader_id);
-        }
-        ForwardReason::NotLeader => false,
-        ForwardReason::LeadershipTransfer => true,
-    };
+    match forward.reason {
+        ForwardReason::LeaseExpired => Leader::Alone,
+        ForwardReason::NotLeader => next_leader(raft, pace, forward.leader_id, false).await,
+        ForwardReason::LeadershipTransfer => next_leader(raft, pace, forward.leader_id, true).await,
+    }
+}
+
+/// Who leads, if a replica that does not, or that `hands_over`, knows of `known`.
+pub(super) async fn next_leader(
+    raft: &Raft,
+    pace: &Pace,
+    known: Option<NodeId>,
+    hands_over: bool,
+) -> Leader {
+    if !hands_over && known.is_some() {
+        return Leader::Other(known);
+    }
     // Whoever asks is sent on once somebody leads; sent on at once it would not know where to, and find
     // out later than the turnover takes. That somebody may be this replica, but for one that is just
     // handing over: it names itself until another leads.
@@ -150,7 +165,7 @@ pub(super) async fn leader_of(raft: &Raft, pace: &Pace, forward: ForwardToLeader
     let metrics = metrics.borrow();
     match metrics.current_leader {
         Some(leader) if leader == metrics.id && !hands_over => Leader::Me,
-        leader => Leader::Other(leader.or(forward.leader_id)),
+        leader => Leader::Other(leader.or(known)),
     }
 }
 
@@ -191,31 +206,29 @@ pub(crate) async fn forsake(raft: &Raft, leader: NodeId) {
     let _ = raft.handle_transfer_leader(request).await;
 }
 
-/// Time since each other member last answered the leader, in milliseconds, without the time in which a
-/// learner is not asked. Empty on a follower.
-pub(crate) fn silence(metrics: &Metrics) -> BTreeMap<NodeId, u64> {
-    let Some(heartbeat) = &metrics.heartbeat else { return BTreeMap::new() };
-    let membership = metrics.membership_config.membership();
-    let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
-    heartbeat
-        .iter()
-        .filter_map(|(node, answered)| {
-            let age = answered.as_ref()?.age();
-            let silent = if voters.contains(node) { age } else { age.saturating_sub(SPARED_FOR) };
-            Some((*node, silent.as_millis() as u64))
-        })
-        .collect()
+/// Whether the vote of a member may count, and it may have to stand: it votes by the newest configuration that
+/// is known here, or that one is not known to be committed.
+///
+/// Who votes by the configuration before that only, of either half, may be needed yet. It may have the longest
+/// log of all who are left, and be the only one who knows of the new configuration. Which was committed last,
+/// openraft knows exactly, and lets nobody stand who is in neither; that it looks costs nothing.
+pub(crate) fn may_vote(metrics: &Metrics, member: NodeId) -> bool {
+    let newest = &metrics.membership_config;
+    let index = |log_id: Option<super::LogId>| log_id.map(|log_id| log_id.index);
+    let is_committed = index(*newest.log_id()) <= index(metrics.local_committed);
+    newest.membership().voter_ids().any(|voter| voter == member)
+        || !is_committed && !planted(Mutant::ElectByNewest)
 }
 
-/// Time since a quorum last confirmed this leader, in milliseconds.
-pub(crate) fn since_quorum_ms(metrics: &Metrics) -> Option<u64> {
-    let mut voters = metrics.membership_config.membership().voter_ids();
-    if voters.next() == Some(metrics.id) && voters.next().is_none() {
-        // It is the quorum.
-        return Some(0);
-    }
-    let confirmed = metrics.last_quorum_acked.as_ref()?;
-    Some(confirmed.age().as_millis() as u64)
+/// All whose vote may count: who votes by the configuration that was committed last, or by a later one. Empty if
+/// the group has stopped.
+pub(crate) async fn electorate(raft: &Raft) -> BTreeSet<NodeId> {
+    let voters = raft.with_raft_state(|state| {
+        let (committed, newest) =
+            (state.membership_state.committed(), state.membership_state.effective());
+        committed.membership().voter_ids().chain(newest.membership().voter_ids()).collect()
+    });
+    voters.await.unwrap_or_default()
 }
 
 /// The members of a group by the newest configuration that is known here.

@@ -2,10 +2,11 @@
 //!
 //! A leader that has lost its majority does not know what is committed elsewhere, and still sends
 //! heartbeats. So a heartbeat says how long ago a quorum last confirmed its leader: at that moment
-//! nobody else led, and what the leader had committed was all there was. A state that has applied as
-//! much is complete as of *that* moment, not as of the one in which it was told.
+//! nobody else led, and everything that was acknowledged by then the leader has applied when it says so. A state
+//! that has applied as much is complete as of *that* moment, not as of the one in which it was told.
 //!
-//! A heartbeat is judged when it arrives. The time that it was on its way is not counted.
+//! A heartbeat counts as of when it was sent, at the earliest that its receiver knows (see `pulse.rs`), however
+//! long it was on its way.
 //!
 //! Deliberately missing: clocks. Moments are passed in, and all of them are this process's own.
 
@@ -23,19 +24,19 @@ pub(super) struct Freshness {
     complete: Option<Instant>,
 }
 
-/// A state that has applied `committed` was complete at `at`.
+/// A state that has applied `index` was complete at `at`.
 #[derive(Clone, Copy, Debug)]
 struct Promise {
     at: Instant,
-    committed: u64,
+    index: u64,
 }
 
 impl Freshness {
-    /// A leader was heard, whom a quorum confirmed that long ago, and which says that this index is
-    /// committed.
-    pub(super) fn heard(&mut self, now: Instant, quorum_age: Duration, committed: u64) {
-        let Some(at) = now.checked_sub(quorum_age) else { return };
-        let promise = Promise { at, committed };
+    /// A leader said at `sent` that a quorum had confirmed it that long before, and that it has applied this
+    /// index.
+    pub(super) fn heard(&mut self, sent: Instant, quorum_age: Duration, index: u64) {
+        let Some(at) = sent.checked_sub(quorum_age) else { return };
+        let promise = Promise { at, index };
         // One is kept while others come, or a replica that is always a little behind would never
         // see one fulfilled.
         self.next.get_or_insert(promise);
@@ -45,14 +46,14 @@ impl Freshness {
     /// The state has applied everything up to this index.
     pub(super) fn applied(&mut self, index: u64) {
         for promise in [self.next, self.newest].into_iter().flatten() {
-            if promise.committed <= index {
+            if promise.index <= index {
                 // A leader that is confirmed no more says the same moment again and again, and
                 // another may know less.
                 self.complete = self.complete.max(Some(promise.at));
             }
         }
-        self.newest = self.newest.filter(|promise| promise.committed > index);
-        self.next = self.next.filter(|promise| promise.committed > index).or(self.newest);
+        self.newest = self.newest.filter(|promise| promise.index > index);
+        self.next = self.next.filter(|promise| promise.index > index).or(self.newest);
     }
 
     /// How old the state may be; `None` if it was never known to be complete.

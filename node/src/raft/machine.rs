@@ -359,10 +359,10 @@ impl MachineHandle {
         self.read().state.changed_bytes()
     }
 
-    /// A leader was heard, whom a quorum confirmed that long ago, and which says that this index is
-    /// committed.
-    pub(crate) fn heard_leader(&self, quorum_age: Duration, committed: u64) {
-        lock(&self.shared.freshness).heard(Instant::now(), quorum_age, committed);
+    /// A leader says, in what it sent no earlier than `sent`, that a quorum had confirmed it that long before,
+    /// and that it has applied that index.
+    pub(crate) fn heard_leader(&self, sent: Instant, quorum_age: Duration, applied: u64) {
+        lock(&self.shared.freshness).heard(sent, quorum_age, applied);
         self.note_freshness();
     }
 

@@ -10,7 +10,9 @@
 //! become durable in the order in which they were given.
 
 mod codec;
+mod confirmations;
 mod drive;
+mod forgotten;
 mod freshness;
 mod leadership;
 mod log;
@@ -31,10 +33,9 @@ pub(crate) mod untrusted;
 mod watch;
 
 pub(crate) use drive::{
-    Configured, configured, forsake, initialize, propose, silence, since_quorum_ms, start,
-    take_step,
+    Configured, configured, electorate, initialize, may_vote, propose, start, take_step,
 };
-pub(crate) use leadership::{confirm_leadership, confirmed_by};
+pub(crate) use leadership::{confirm_leadership, confirmed_by, patience};
 use log::LogStore;
 pub(crate) use machine::{Look, Looked, Machine, MachineHandle};
 pub(crate) use network::{Network, Sessions};

@@ -6,7 +6,8 @@
 //! that a round trip is not paid for each; QUIC's flow control bounds what is under way. A snapshot
 //! has a stream of its own with a lower priority, so that it never delays entries.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,12 +28,17 @@ use openraft::{AnyError, RaftNetworkFactory};
 use tokio::time::Instant;
 
 use super::codec::{
-    Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead, encode_append,
+    Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame, SnapshotHead,
+    encode_append,
 };
-use super::drive::since_quorum_ms;
+use super::confirmations::Confirmations;
+use super::drive::may_vote;
 use super::plausible::Known;
 use super::pulse::Hurry;
-use super::{MetricsWatch, Pace, Pulses, Raft, Snapshot, SnapshotData, Types, Vote};
+use super::{
+    MachineHandle, MetricsWatch, Pace, Pulses, Raft, ServerState, Snapshot, SnapshotData, Types,
+    Vote,
+};
 use crate::peers::{Lane, Peers};
 
 mod session;
@@ -40,8 +46,7 @@ mod sparing;
 
 use session::Session;
 pub(crate) use session::Sessions;
-pub(super) use sparing::SPARED_FOR;
-use sparing::Sparing;
+use sparing::{SPARED_FOR, Sparing};
 
 /// Priority of a snapshot's stream; entries have the default, zero.
 const SNAPSHOT_PRIORITY: i32 = -10;
@@ -61,6 +66,9 @@ pub(crate) struct Network {
     pace: Pace,
     /// What openraft says of the group, once it has begun.
     metrics: Arc<OnceLock<MetricsWatch>>,
+    /// The replica's state, once it has begun.
+    machine: Arc<OnceLock<MachineHandle>>,
+    confirmations: Arc<Mutex<Confirmations>>,
 }
 
 impl Network {
@@ -72,13 +80,19 @@ impl Network {
         sessions: Sessions,
         pace: Pace,
     ) -> Self {
-        Self { group, me, peers, pulses, sessions, pace, metrics: Arc::default() }
+        let (metrics, machine, confirmations) = Default::default();
+        Self { group, me, peers, pulses, sessions, pace, metrics, machine, confirmations }
     }
 
     /// The same, for whoever starts openraft with it and then tells it what that says.
     pub(super) fn told_by(&self, raft: &Raft) {
         // Told once: it is the same openraft from then on.
         let _ = self.metrics.set(MetricsWatch::of(raft));
+    }
+
+    /// The same, for whoever begins the replica with this state.
+    pub(super) fn shows(&self, machine: MachineHandle) {
+        let _ = self.machine.set(machine);
     }
 
     /// Whose network it is.
@@ -100,13 +114,58 @@ impl Network {
     /// no confirmation either.
     pub(super) async fn follows(&self, voter: NodeId, vote: Vote) -> bool {
         let call = Call::Follow { vote, acknowledged: self.acknowledged(voter) };
+        let asked = Instant::now();
         let answer = self.pulses.ask(voter, self.group, call).await;
-        matches!(answer, Ok(CallAnswer::Follow(true)))
+        let follows = matches!(answer, Ok(CallAnswer::Follow(true)));
+        if follows {
+            self.confirmations().confirm(voter, Term(vote.leader_id.term), asked);
+        }
+        follows
     }
 
-    /// Time since a quorum last confirmed this leader, in milliseconds.
-    fn quorum_age_ms(&self) -> Option<u64> {
-        since_quorum_ms(&self.metrics.get()?.borrow())
+    fn confirmations(&self) -> MutexGuard<'_, Confirmations> {
+        self.confirmations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As of when a quorum last confirmed that this replica leads, if it does.
+    pub(crate) fn quorum_at(&self) -> Option<Instant> {
+        let metrics = self.metrics.get()?.borrow();
+        if metrics.state != ServerState::Leader {
+            return None;
+        }
+        let voters = metrics.membership_config.membership().get_joint_config();
+        let term = Term(metrics.current_term);
+        self.confirmations().quorum_at(self.me, term, voters, Instant::now())
+    }
+
+    /// How complete a state is that has applied as much as this leader; nothing before it has applied an
+    /// entry of its own term, as it may lack the last of what was acknowledged before.
+    fn confirmed(&self) -> Option<Confirmed> {
+        let at = self.quorum_at()?;
+        let applied_own = {
+            let metrics = self.metrics.get()?.borrow();
+            metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term)
+        };
+        // Only now: what was acknowledged by that moment was applied by then.
+        let applied = self.machine.get().filter(|_| applied_own)?.applied_index();
+        Some(Confirmed { age_us: at.elapsed().as_micros() as u64 + 1, applied })
+    }
+
+    /// Time since each other member last answered this leader, in milliseconds, without the time in which a
+    /// learner is not asked. Empty on a follower.
+    pub(crate) fn silence(&self) -> BTreeMap<NodeId, u64> {
+        let Some(metrics) = self.metrics.get().map(MetricsWatch::borrow) else {
+            return BTreeMap::new();
+        };
+        if metrics.state != ServerState::Leader {
+            return BTreeMap::new();
+        }
+        let silence = |(member, asked): (NodeId, Instant)| {
+            let age = asked.elapsed();
+            let age = if may_vote(&metrics, member) { age } else { age.saturating_sub(SPARED_FOR) };
+            (member, age.as_millis() as u64)
+        };
+        self.confirmations().last_asked(Term(metrics.current_term)).map(silence).collect()
     }
 
     /// How far this leader knows a voter to be.
@@ -157,8 +216,7 @@ impl Network {
 
     /// Whether a member votes, unless it is known that it does not.
     fn may_vote(&self, target: NodeId) -> bool {
-        let Some(metrics) = self.metrics.get() else { return true };
-        metrics.borrow().membership_config.membership().voter_ids().any(|id| id == target)
+        self.metrics.get().is_none_or(|metrics| may_vote(&metrics.borrow(), target))
     }
 
     fn client(&self, target: NodeId, purpose: Purpose) -> NetworkClient {
@@ -281,10 +339,11 @@ impl RaftNetworkV2<Types> for NetworkClient {
         }
         let sent = request.prev_log_id;
         let append = Bytes::from(encode_append(&request).concat());
-        let quorum_age_ms = self.network.quorum_age_ms();
+        let term = Term(request.vote.leader_id.term);
+        let confirmed = self.network.confirmed();
         let acknowledged = self.network.acknowledged(self.target);
         let rests = self.network.pace.says_rest();
-        let request = Call::Heartbeat { append, quorum_age_ms, acknowledged, rests };
+        let request = Call::Heartbeat { append, confirmed, acknowledged, rests };
         let peers = &self.network.peers;
         let beat = self.network.pulses.beat(self.target, self.network.group, request);
         // Openraft's worker gives up at its own limit; this one is a little earlier.
@@ -292,9 +351,13 @@ impl RaftNetworkV2<Types> for NetworkClient {
             Ok(Ok(CallAnswer::Heartbeat(answer))) => {
                 peers.answered(self.target, Lane::Urgent);
                 self.sparing.answered(now);
-                self.network.judged(self.target, answer, |known, answer| {
+                let answer = self.network.judged(self.target, answer, |known, answer| {
                     known.heartbeat_response(answer, sent.as_ref())
-                })
+                })?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    self.network.confirmations().confirm(self.target, term, now);
+                }
+                Ok(answer)
             }
             Ok(Ok(_)) => Err(unreachable("an answer to another question")),
             Ok(Err(error)) => Err(unreachable(error)),

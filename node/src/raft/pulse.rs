@@ -5,6 +5,11 @@
 //! them for a peer at one time are one frame on a stream that stays open. Frames are numbered and
 //! may be answered in any order, so a group that answers late holds up no other. What a strong read
 //! waits for is sent at once: a leader's question whether it still leads, which goes the same way.
+//!
+//! A frame may be on its way for seconds, over a connection that outlives a cut of the network. How old what it
+//! says is, its receiver cannot tell by when it came. So each answer bears its sender's clock, and the next
+//! frame says which reading came last, and how long ago ([`Echo`]): the frame was sent no earlier than that much
+//! after the reading. No two clocks are compared.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,6 +41,8 @@ const WAITING_MAX: usize = 4096;
 #[derive(Serialize, Deserialize)]
 pub(super) struct Pulse {
     pub(super) number: u64,
+    /// When it is sent, by what its receiver knows; nothing before the first answer on its stream.
+    pub(super) echo: Option<Echo>,
     pub(super) calls: Vec<(GroupId, Call)>,
 }
 
@@ -43,7 +50,27 @@ pub(super) struct Pulse {
 #[derive(Serialize, Deserialize)]
 pub(super) struct PulseAnswer {
     pub(super) number: u64,
+    /// When it is sent, in microseconds since the stream began for its sender.
+    pub(super) at_us: u64,
     pub(super) answers: Vec<CallResult>,
+}
+
+/// The answer that came last, as a moment that both ends of a stream know.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Echo {
+    /// What it said of when it was sent.
+    pub(super) answered_us: u64,
+    /// How long ago it came, in microseconds.
+    pub(super) since_us: u64,
+}
+
+impl Echo {
+    /// The earliest moment in which a frame with this may have been sent, for one who answers on a stream that
+    /// began then. Never one that is to come, whatever the frame says.
+    pub(super) fn sent_at(self, began: Instant, now: Instant) -> Instant {
+        let after = Duration::from_micros(self.answered_us.saturating_add(self.since_us));
+        began.checked_add(after).map_or(now, |sent| sent.min(now))
+    }
 }
 
 /// The pulses to all peers.
@@ -79,6 +106,8 @@ impl Drop for Hurry<'_> {
 struct Beat {
     group: GroupId,
     call: Call,
+    /// When it was handed in.
+    made: Instant,
     /// Whether somebody waits for what it confirms.
     urgent: bool,
     waiter: Waiter,
@@ -87,6 +116,8 @@ struct Beat {
 type Waiter = oneshot::Sender<CallResult>;
 /// Those who wait for the answers to frames, by the frames' numbers.
 type Waiting = Arc<Mutex<BTreeMap<u64, Vec<Waiter>>>>;
+/// What the answer that came last said of when it was sent, and when it came.
+type LastAnswer = Arc<Mutex<Option<(u64, Instant)>>>;
 
 impl Pulses {
     pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
@@ -140,7 +171,7 @@ impl Pulses {
         urgent: bool,
     ) -> Result<CallAnswer, String> {
         let (waiter, answer) = oneshot::channel();
-        let beat = Beat { group, call, urgent, waiter };
+        let beat = Beat { group, call, made: Instant::now(), urgent, waiter };
         self.queue(target).try_send(beat).map_err(|_| "too many heartbeats wait".to_owned())?;
         answer.await.unwrap_or_else(|_| Err("no answer".to_owned()))
     }
@@ -198,15 +229,16 @@ impl Sender {
         let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
         let mut writer = FrameWriter::new(send);
         writer.push(&Opening::RaftPulse { from: self.me });
-        let waiting = Waiting::default();
+        let (waiting, last) = (Waiting::default(), LastAnswer::default());
         let reader = FrameReader::new(receive, FRAME_BYTES_MAX);
-        let reading = read_answers(reader, Arc::clone(&waiting));
+        let reading = read_answers(reader, Arc::clone(&waiting), Arc::clone(&last));
         let writing = async {
             let mut next = Some(first);
             while let Some(beat) = next {
                 *number += 1;
                 let expected = self.expected.load(Ordering::Relaxed);
-                writer.push(&frame(*number, gather(beat, beats, expected).await, &waiting));
+                let gathered = gather(beat, beats, expected).await;
+                writer.push(&frame(*number, gathered, &waiting, *lock(&last), Instant::now()));
                 writer.flush().await.map_err(|error| error.to_string())?;
                 next = beats.recv().await;
             }
@@ -237,31 +269,49 @@ async fn gather(first: Beat, beats: &mut mpsc::Receiver<Beat>, expected: usize) 
 
 /// Makes a frame of heartbeats, and notes who waits for it. Nobody waits any more for a frame that
 /// is older than their patience: those are forgotten.
-fn frame(number: u64, gathered: Vec<Beat>, waiting: &Waiting) -> Pulse {
+fn frame(
+    number: u64,
+    gathered: Vec<Beat>,
+    waiting: &Waiting,
+    last: Option<(u64, Instant)>,
+    now: Instant,
+) -> Pulse {
     let mut calls = Vec::with_capacity(gathered.len());
     let mut waiters = Vec::with_capacity(gathered.len());
-    for Beat { group, call, waiter, .. } in gathered.into_iter().filter(|b| !b.waiter.is_closed()) {
+    for Beat { group, mut call, made, waiter, .. } in
+        gathered.into_iter().filter(|b| !b.waiter.is_closed())
+    {
+        call.waited(now.saturating_duration_since(made));
         calls.push((group, call));
         waiters.push(waiter);
     }
     let mut waiting = lock(waiting);
     waiting.retain(|_, waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
     waiting.insert(number, waiters);
-    Pulse { number, calls }
+    let echo = last.map(|(answered_us, came)| {
+        let since_us = now.saturating_duration_since(came).as_micros() as u64;
+        Echo { answered_us, since_us }
+    });
+    Pulse { number, echo, calls }
 }
 
 /// Hands out answers until the stream breaks; returns why.
-async fn read_answers(mut reader: FrameReader<quinn::RecvStream>, waiting: Waiting) -> String {
+async fn read_answers(
+    mut reader: FrameReader<quinn::RecvStream>,
+    waiting: Waiting,
+    last: LastAnswer,
+) -> String {
     loop {
         let frame: Bytes = match reader.next().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return "the peer ended the stream".to_owned(),
             Err(error) => return error.to_string(),
         };
-        let PulseAnswer { number, answers } = match decode(&frame) {
+        let PulseAnswer { number, at_us, answers } = match decode(&frame) {
             Ok(answer) => answer,
             Err(error) => return error.to_string(),
         };
+        *lock(&last) = Some((at_us, Instant::now()));
         let waiters = lock(&waiting).remove(&number).unwrap_or_default();
         for (waiter, answer) in waiters.into_iter().zip(answers) {
             // Who has lost patience needs no answer.

@@ -53,6 +53,11 @@ impl Replica {
 
     /// The same, as the holder of credentials.
     pub(super) async fn start_as(credentials: &Credentials) -> Self {
+        Self::start_with(credentials, true).await
+    }
+
+    /// The same, which stands for election only if it may.
+    pub(super) async fn start_with(credentials: &Credentials, elects: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let engine = open_engine(&directory);
         let options = WalOptions { segment_bytes: 1024 * 1024, ..WalOptions::default() };
@@ -70,7 +75,7 @@ impl Replica {
         let network =
             Network::new(SHARD, id, peers.clone(), pulses, sessions.clone(), pace.clone());
         let log = wal.group(SHARD);
-        let raft = super::start(id, config, log, machine, network, &pace).await.unwrap();
+        let raft = super::start(id, config, log, machine, network, &pace, elects).await.unwrap();
         let promises = Promises::new(wal.group(SHARD), handle.clone(), 0, b"secret");
         let machine = handle;
         let _directory = directory;

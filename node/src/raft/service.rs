@@ -20,16 +20,18 @@ use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::platform::run_blocking;
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt, unfold};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::codec::{
-    AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
-    decode_append, decode_entry,
+    AppendAnswer, Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame,
+    SnapshotHead, decode_append, decode_entry,
 };
+use super::drive::forsake;
+use super::forgotten::Forgotten;
 use super::pulse::{Pulse, PulseAnswer};
 use super::snapshot::NotTaken;
 use super::{
@@ -136,11 +138,38 @@ pub(crate) struct Member {
     pub(crate) promises: Promises,
     pub(crate) pace: Pace,
     late: Arc<Semaphore>,
+    forgotten: Forgotten,
 }
 
 impl Member {
     pub(crate) fn new(raft: Raft, machine: MachineHandle, promises: Promises, pace: Pace) -> Self {
-        Self { raft, machine, promises, pace, late: Arc::new(Semaphore::new(LATE_MAX)) }
+        let (late, forgotten) = (Arc::new(Semaphore::new(LATE_MAX)), Forgotten::default());
+        Self { raft, machine, promises, pace, late, forgotten }
+    }
+
+    /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard. It is given
+    /// again as soon as that leader is heard again.
+    pub(crate) async fn forsake(&self, leader: NodeId) {
+        // First, as what is heard meanwhile may be of later.
+        self.forgotten.forget(Instant::now());
+        forsake(&self.raft, leader).await;
+    }
+
+    /// Whether a vote would break the promise to a leader that was forsaken and has been heard since.
+    ///
+    /// openraft takes such a promise back for the whole term, so it is kept here. It lasts as long as
+    /// openraft's.
+    fn keeps_to_leader(&self) -> bool {
+        let lease = Duration::from_millis(self.raft.config().election_timeout_max);
+        let heard = self.machine.followed_at();
+        self.forgotten.keeps(heard, self.pace.stretch(lease), Instant::now())
+    }
+
+    /// The answer to one who asks for a vote and does not get it.
+    fn refuse_vote(&self) -> VoteResponse<Types> {
+        let metrics = MetricsWatch::of(&self.raft);
+        let vote = metrics.borrow().vote;
+        VoteResponse::new(vote, None, false)
     }
 
     /// The last entry that is known to be committed.
@@ -176,12 +205,13 @@ pub(crate) async fn serve_calls(
 
 async fn answer_call(member: &Member, speaker: &Speaker, frame: &Bytes) -> Answered {
     match decode::<Call>(frame) {
-        Ok(call) => answer(member, speaker, call).await,
+        Ok(call) => answer(member, speaker, call, None).await,
         Err(error) => Err(speaker.refuse(member, error.to_string())),
     }
 }
 
-async fn answer(member: &Member, speaker: &Speaker, call: Call) -> Answered {
+/// Answers a call that was sent at `sent` at the earliest, if that is known.
+async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Instant>) -> Answered {
     let Member { raft, promises, .. } = member;
     let from = speaker.id;
     speaker.check_member(promises.group())?;
@@ -193,7 +223,7 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call) -> Answered {
     let text = |error: &dyn std::error::Error| Refused::Now(error.to_string());
     let refuse = |why: String| speaker.refuse(member, why);
     match call {
-        Call::Heartbeat { append, quorum_age_ms, acknowledged, rests } => {
+        Call::Heartbeat { append, confirmed, acknowledged, rests } => {
             let request = decode_append(&append).map_err(|error| refuse(error.to_string()))?;
             own(&request.vote, from).map_err(refuse)?;
             if !request.entries.is_empty() {
@@ -203,7 +233,7 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call) -> Answered {
             contradicts(member, &request).await.map_err(refuse)?;
             promises.check(from, acknowledged).map_err(refuse)?;
             let vote = request.vote;
-            let hearing = hear(member.clone(), request, quorum_age_ms, rests);
+            let hearing = hear(member.clone(), request, sent.zip(confirmed), rests);
             let mut hearing = Box::pin(hearing);
             if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut hearing).await {
                 return heard.map_err(Refused::Now);
@@ -224,6 +254,9 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call) -> Answered {
             own(&request.vote, from).map_err(refuse)?;
             known.vote_request(&request).map_err(refuse)?;
             member.pace.told(false);
+            if !request.leadership_transfer && member.keeps_to_leader() {
+                return Ok(CallAnswer::Vote(member.refuse_vote()));
+            }
             raft.vote(request).await.map(CallAnswer::Vote).map_err(|error| text(&error))
         }
         Call::PreVote(request) => {
@@ -231,6 +264,9 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call) -> Answered {
             known.vote_request(&request).map_err(refuse)?;
             // Whoever is elected by this must not be missed for longer than at any other time.
             member.pace.told(false);
+            if member.keeps_to_leader() {
+                return Ok(CallAnswer::Vote(member.refuse_vote()));
+            }
             raft.pre_vote(request).await.map(CallAnswer::Vote).map_err(|error| text(&error))
         }
         Call::Transfer(request) => {
@@ -274,27 +310,19 @@ async fn contradicts(member: &Member, request: &AppendEntriesRequest<Types>) -> 
 async fn hear(
     member: Member,
     request: AppendEntriesRequest<Types>,
-    quorum_age_ms: Option<u64>,
+    confirmed: Option<(Instant, Confirmed)>,
     rests: bool,
 ) -> CallResult {
     let Member { raft, machine, pace, .. } = member;
-    let committed = committed_by_leader(&request);
     let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
     if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
         machine.follow_leader();
         pace.told(rests);
     }
-    if let (true, Some(committed), Some(age_ms)) = (answer.is_success(), committed, quorum_age_ms) {
-        machine.heard_leader(Duration::from_millis(age_ms), committed);
+    if let (true, Some((sent, Confirmed { age_us, applied }))) = (answer.is_success(), confirmed) {
+        machine.heard_leader(sent, Duration::from_micros(age_us), applied);
     }
     Ok(CallAnswer::Heartbeat(answer))
-}
-
-/// What a leader has committed, if that is all there is: one that has committed nothing of its own
-/// term yet may not know of what the one before it committed last.
-fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
-    let committed = request.leader_commit?;
-    (*committed.leader_id == request.vote.leader_id.term).then_some(committed.index)
 }
 
 /// Answers pulses until the peer ends the stream; `group` finds a group of this node.
@@ -305,20 +333,23 @@ pub(crate) async fn serve_pulse(
     mut writer: Writer,
 ) {
     let mut answering = FuturesUnordered::new();
+    let began = Instant::now();
     loop {
         tokio::select! {
             biased;
             frame = reader.next(), if answering.len() < PULSES_MAX => {
                 let Ok(Some(frame)) = frame else { return };
-                speaker.hearing.heard(Instant::now());
-                let Ok(Pulse { number, calls }) = decode::<Pulse>(&frame) else { return };
+                let now = Instant::now();
+                speaker.hearing.heard(now);
+                let Ok(Pulse { number, echo, calls }) = decode::<Pulse>(&frame) else { return };
+                let sent = echo.map(|echo| echo.sent_at(began, now));
                 let answers = calls.into_iter().map(|(id, call)| {
                     let (group, speaker) = (group(id), &speaker);
                     async move {
                         let Some(member) = group else {
                             return (Err(format!("group {id} is not here")), true);
                         };
-                        let answered = answer(&member, speaker, call);
+                        let answered = answer(&member, speaker, call, sent);
                         let answered = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
                         answered.map_or_else(|_| (Err("no answer in time".to_owned()), true), told)
                     }
@@ -328,9 +359,9 @@ pub(crate) async fn serve_pulse(
             }
             Some((number, answers)) = answering.next() => {
                 let (answers, go_on): (_, Vec<bool>) = answers.into_iter().unzip();
-                if writer.send(&PulseAnswer { number, answers }).await.is_err()
-                    || go_on.contains(&false)
-                {
+                let at_us = began.elapsed().as_micros() as u64;
+                let answer = PulseAnswer { number, at_us, answers };
+                if writer.send(&answer).await.is_err() || go_on.contains(&false) {
                     return;
                 }
             }

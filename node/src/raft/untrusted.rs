@@ -17,10 +17,10 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::codec::{
-    AppendAnswer, Call, CallAnswer, CallResult, SnapshotAnswer, SnapshotFrame, SnapshotHead,
-    decode_append, decode_entry, encode_append, encode_entry, log_id,
+    AppendAnswer, Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame,
+    SnapshotHead, decode_append, decode_entry, encode_append, encode_entry, log_id,
 };
-use super::pulse::{Pulse, PulseAnswer};
+use super::pulse::{Echo, Pulse, PulseAnswer};
 use super::snapshot::Position;
 use super::{Entry, Proposal, SnapshotMeta, StoredMembership, Vote};
 
@@ -69,9 +69,9 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         leader_commit: Some(log_id(2, 5)),
         entries,
     };
-    let heartbeat = |age| Call::Heartbeat {
+    let heartbeat = |age: Option<u64>| Call::Heartbeat {
         append: Bytes::from(encode_append(&append(Vec::new())).concat()),
-        quorum_age_ms: age,
+        confirmed: age.map(|applied| Confirmed { age_us: 3, applied }),
         acknowledged: age.map(|index| Acknowledged { term: Term(3), index, seal: Seal([9; 16]) }),
         rests: age.is_some(),
     };
@@ -91,7 +91,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         (3, encode(&CallResult::Err("why".into()))),
         (4, encode(&AppendAnswer::Taken { last: Some(log_id(3, 9)), seal: Some(Seal([9; 16])) })),
         (4, encode(&AppendAnswer::Refused(StreamAppendError::Conflict(log_id(3, 9))))),
-        (6, encode(&PulseAnswer { number: 1, answers: vec![Err("why".into())] })),
+        (6, encode(&PulseAnswer { number: 1, at_us: 5, answers: vec![Err("why".into())] })),
         (7, encode(&SnapshotHead { vote, meta, store: Bytes::from_static(b"store") })),
         (8, encode(&SnapshotFrame::Rows(Bytes::from_static(b"rows")))),
         (8, encode(&SnapshotFrame::End)),
@@ -101,7 +101,8 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
     samples.extend(entries.iter().map(|entry| (1, encode_entry(entry))));
     samples.extend(calls.iter().map(|call| (2, encode(call))));
     let calls = calls.into_iter().map(|call| (GroupId(1), call)).collect();
-    samples.push((5, encode(&Pulse { number: 1, calls })));
+    let echo = Some(Echo { answered_us: 5, since_us: 40_000 });
+    samples.push((5, encode(&Pulse { number: 1, echo, calls })));
     samples
 }
 
@@ -137,7 +138,7 @@ pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<For
     };
     let heartbeat = |leader_commit, acknowledged| Call::Heartbeat {
         append: append(None, leader_commit, Vec::new()),
-        quorum_age_ms: Some(0),
+        confirmed: Some(Confirmed { age_us: 0, applied: u64::MAX }),
         acknowledged,
         rests: true,
     };
@@ -166,7 +167,8 @@ pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<For
         opening: Opening::RaftAppend { group, from, acknowledged },
         frames: vec![frame],
     };
-    let pulse = Pulse { number: 1, calls: calls().into_iter().map(|it| (group, it)).collect() };
+    let pulse =
+        Pulse { number: 1, echo: None, calls: calls().into_iter().map(|it| (group, it)).collect() };
     let mut forged = vec![
         Forged { opening: Opening::RaftPulse { from }, frames: vec![encode(&pulse)] },
         Forged { opening: Opening::RaftSnapshot { group, from }, frames: snapshot.into() },

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, HolderId, NodeId, Stamp};
-use uuid::Uuid;
 use dkv_wire::message::{Answer, Command, Condition, Operation, Refusal, Write};
 use dkv_wire::network::Settings;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::rig::Founder;
 use super::*;
@@ -46,7 +46,11 @@ async fn deposit(node: &Arc<Node>) -> Result<Answer, Refusal> {
     let (reply, answer) = ReplyTo::here();
     let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
     let stamp = node.clock().stamp();
-    deposits::take(node, Deposit { shard: SHARD, stamp, again: false, key, value, holder: HolderId(Uuid::nil()) }, reply);
+    deposits::take(
+        node,
+        Deposit { shard: SHARD, stamp, again: false, key, value, holder: HolderId(Uuid::nil()) },
+        reply,
+    );
     answer.await.unwrap()
 }
 

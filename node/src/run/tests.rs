@@ -1,8 +1,9 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use dkv_wire::call::call;
 use dkv_wire::codec::encode;
-use dkv_wire::id::GroupId;
-use dkv_wire::id::{HolderId, Serial, SessionId};
+use dkv_wire::id::{GroupId, HolderId, NodeId, Serial, SessionId};
 use dkv_wire::identity::Role;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
@@ -11,12 +12,16 @@ use dkv_wire::network::Settings;
 use dkv_wire::tls::Expect;
 use futures::FutureExt;
 
+use openraft::raft::AppendEntriesRequest;
+use openraft::vote::leader_id_std::CommittedLeaderId;
+use openraft::{EmptyNode, EntryPayload, Membership};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
 use super::rig::Founder;
 use super::*;
 use crate::disk::MemoryDisk;
+use crate::raft::{Entry, LogId, Vote};
 use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Queued, Replies};
 use crate::shares::{Share, Shares};
@@ -286,4 +291,53 @@ async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
         drop(reader);
         node.stop(PATIENCE).await;
     }
+}
+
+/// The entry by which a voter is taken out has reached that voter alone, and its leader is gone for good.
+/// Nobody else can be elected: of the joint configuration, which is all that the others know, they need this
+/// one's vote, and its log is longer than theirs. So it has to stand itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_alone_knows_that_it_is_taken_out_still_stands() {
+    let founder = Founder::new(Settings::default());
+    let Started { node, .. } = start(RealStorage, founder.args()).await.unwrap();
+    let shard = GroupId(1);
+    until("nobody leads the shard", || node.group(shard).is_some_and(|group| group.leads())).await;
+    let group = node.group(shard).unwrap();
+    let me = node.id();
+    let [a, b, d] = [(); 3].map(|()| NodeId::random());
+    let before = group.metrics().borrow().last_applied.expect("it has begun");
+    let term = 100;
+    let log_id = |index| LogId { leader_id: CommittedLeaderId::new(term), index };
+    let nodes: BTreeMap<NodeId, EmptyNode> = [me, a, b, d].map(|node| (node, EmptyNode {})).into();
+    let members = |index: u64, configs: Vec<BTreeSet<NodeId>>| Entry {
+        log_id: log_id(before.index + index),
+        payload: EntryPayload::Membership(Membership::new(configs, nodes.clone()).unwrap()),
+    };
+    let (old, new) = (BTreeSet::from([a, b, me]), BTreeSet::from([a, b, d]));
+    // The joint one is committed, the last one is not yet.
+    let request = AppendEntriesRequest {
+        vote: Vote::new_committed(term, a),
+        prev_log_id: Some(before),
+        leader_commit: Some(log_id(before.index + 1)),
+        entries: vec![members(1, vec![old, new.clone()]), members(2, vec![new])],
+    };
+    let answer = group.raft().append_entries(request).await.unwrap();
+    assert!(answer.is_success(), "{answer:?}");
+    let applied = |index| group.machine().applied_index() == before.index + index;
+    until("the joint one is not applied", || applied(1)).await;
+    // This is what its election timer runs by, and who looks whether the leader is there.
+    assert!(!group.only_follows(), "it votes in the configuration that is committed");
+    assert_eq!(group.electorate().await, BTreeSet::from([me, a, b, d]));
+
+    // Once the last one is committed, it is out.
+    let request = AppendEntriesRequest {
+        vote: Vote::new_committed(term, a),
+        prev_log_id: Some(log_id(before.index + 2)),
+        leader_commit: Some(log_id(before.index + 2)),
+        entries: Vec::new(),
+    };
+    group.raft().append_entries(request).await.unwrap();
+    until("it still stands", || group.only_follows()).await;
+    assert_eq!(group.electorate().await, BTreeSet::from([a, b, d]));
+    node.stop(PATIENCE).await;
 }

@@ -156,17 +156,17 @@ fn false_counts_and_lengths_are_refused() {
 #[test]
 fn a_heartbeat_is_the_bytes_that_it_was() {
     let append = Bytes::from_static(b"append");
-    for (quorum_age_ms, rests, end) in
-        [(None, false, &[0, 0, 0][..]), (Some(300), true, &[1, 0xac, 0x02, 0, 1])]
+    let confirmed = Some(Confirmed { age_us: 300, applied: 9 });
+    for (confirmed, rests, end) in
+        [(None, false, &[0, 0, 0][..]), (confirmed, true, &[1, 0xac, 0x02, 9, 0, 1])]
     {
         let heartbeat =
-            Call::Heartbeat { append: append.clone(), quorum_age_ms, acknowledged: None, rests };
+            Call::Heartbeat { append: append.clone(), confirmed, acknowledged: None, rests };
         let bytes = encode(&heartbeat);
         assert_eq!(*bytes, *[&[0, 6][..], b"append", end].concat());
-        let Call::Heartbeat { append: back, quorum_age_ms: age, .. } = decode(&bytes).unwrap()
-        else {
+        let Call::Heartbeat { append: back, confirmed: age, .. } = decode(&bytes).unwrap() else {
             panic!("another call")
         };
-        assert_eq!((back, age), (append.clone(), quorum_age_ms));
+        assert_eq!((back, age), (append.clone(), confirmed));
     }
 }

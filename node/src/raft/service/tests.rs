@@ -164,7 +164,7 @@ fn append(vote: Vote, leader_commit: Option<LogId>) -> AppendEntriesRequest<Type
 fn calls(vote: Vote, last: Option<LogId>) -> Vec<Call> {
     let append = Bytes::from(encode_append(&append(vote, last)).concat());
     vec![
-        Call::Heartbeat { append, quorum_age_ms: Some(0), acknowledged: None, rests: false },
+        Call::Heartbeat { append, confirmed: None, acknowledged: None, rests: false },
         Call::Vote(VoteRequest::new(vote, last)),
         Call::PreVote(VoteRequest::new(vote, last)),
         Call::Transfer(TransferLeaderRequest::new(vote, NodeId::random(), last)),
@@ -338,7 +338,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
         Some(Acknowledged { term: Term(u64::MAX), index: u64::MAX, seal: Seal([0; 16]) });
     let heartbeat = |vote, last, acknowledged| Call::Heartbeat {
         append: Bytes::from(encode_append(&append(vote, last)).concat()),
-        quorum_age_ms: Some(u64::MAX),
+        confirmed: Some(Confirmed { age_us: u64::MAX, applied: u64::MAX }),
         acknowledged,
         rests: false,
     };
@@ -453,4 +453,39 @@ async fn a_member_that_is_none_any_more_is_cut_off() {
         .await
         .unwrap()
         .unwrap();
+}
+
+/// A hint that a leader is gone may be wrong. Once that leader is heard again, nobody gets a vote against it.
+#[tokio::test]
+async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
+    let replica = Replica::start().await;
+    let (member, leader, other) = (replica.member(), Leader::new(7), NodeId::random());
+    let beat = async || {
+        let append = Bytes::from(encode_append(&append(leader.vote, None)).concat());
+        let call = Call::Heartbeat { append, confirmed: None, acknowledged: None, rests: false };
+        let answer = answer_call(&member, &Speaker::member(leader.id), &encode(&call)).await;
+        assert!(matches!(answer, Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success))));
+    };
+    let votes = async |transfers: bool| {
+        let mut request = VoteRequest::new(Vote::new(8, other), Some(log_id(7, 100)));
+        request.leadership_transfer = transfers;
+        let call = if transfers { Call::Vote(request) } else { Call::PreVote(request) };
+        match answer_call(&member, &Speaker::member(other), &encode(&call)).await {
+            Ok(CallAnswer::Vote(answer)) => answer.vote_granted,
+            _ => panic!("no answer"),
+        }
+    };
+    // As long as it is heard it is not voted against, but once it was forsaken.
+    beat().await;
+    assert!(!votes(false).await);
+    member.forsake(leader.id).await;
+    assert!(votes(false).await);
+    beat().await;
+    assert!(!votes(false).await, "the promise is taken back for good");
+    member.forsake(leader.id).await;
+    assert!(votes(false).await);
+    // Whom the leader itself has named is voted for all the same.
+    beat().await;
+    assert!(votes(true).await);
+    replica.assert_runs();
 }
