@@ -293,7 +293,7 @@ async fn a_node_is_no_administrator() {
     let names = ["\u{1b}[2Jn9", "n9\u{202e}", "n 9", ""];
     for name in names {
         let name = Some(name.to_owned());
-        let request = ServerRequest::Register { name, address, region: None };
+        let request = ServerRequest::Register { name, address, region: None, control: None };
         let answer = ask_server(&to_server, &request).await;
         let ServerAnswer::Refused(ServerRefusal::Invalid(why)) = answer else {
             panic!("{answer:?}");

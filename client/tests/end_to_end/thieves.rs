@@ -98,6 +98,7 @@ async fn a_stolen_node_token_captures_nobody() {
     let write = Command::Deposited(Deposited {
         node: id,
         number: Number(1),
+        after: Number(0),
         stamp: Stamp(1 << 40),
         key: KEY,
         operation: Operation::Put(b"by a thief"),

@@ -49,9 +49,9 @@ impl Script {
 
     fn outcome(&mut self) -> Outcome {
         loop {
-            match self.router.poll_effect().expect("it is finished") {
-                Effect::Finish { outcome, .. } => return outcome,
-                _ => {}
+            let effect = self.router.poll_effect().expect("it is finished");
+            if let Effect::Finish { outcome, .. } = effect {
+                return outcome;
             }
         }
     }
