@@ -18,7 +18,7 @@
 //! - The right to bootstrap is granted once in the life of a network, to one node id.
 //! - The confirmed term never goes back, and one term has one coordinator.
 //! - Who is on the deny list stays there.
-//! - What is said of the network is believed of the control group's voters only (see [`control`]).
+//! - What is said of the network is believed of the control group's voters only (see `control`).
 //!
 //! Deliberately missing: sockets, files, clocks and random numbers (times and fresh ids come in as
 //! arguments), and any influence on the network. The Raft logs are the law; this is a directory

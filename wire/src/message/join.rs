@@ -39,7 +39,7 @@ pub struct RecertifyRequest {
 }
 
 /// Asks for a new certificate for the holder of one that expired longer ago than
-/// [`RECERTIFY_WITHIN`](crate::limits::RECERTIFY_WITHIN): whoever finds an old disk must not get in
+/// [`RECERTIFY_WITHIN`]: whoever finds an old disk must not get in
 /// by it alone. The holder stays who it was, and an administrator has vouched for it once more.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadmitRequest {
