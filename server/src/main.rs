@@ -16,7 +16,7 @@ struct Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match dkv_server::run(Command::parse().args).await {
+    match dkv_server::run(dkv_wire::variables::parse::<Command>().args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dkv-server: {error}");

@@ -93,7 +93,7 @@ impl Server {
             let file = data.token_file(token.role);
             (token, file)
         });
-        let left_tokens = LeftTokens::leave(tokens, config.tokens_home, address.port());
+        let left_tokens = LeftTokens::leave(tokens, config.tokens_home, address);
 
         let gate = Arc::new(Gate::default());
         gate.set_denied(registry.denied());

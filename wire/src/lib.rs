@@ -32,5 +32,7 @@ pub mod gate;
 
 pub mod join;
 pub mod local;
+#[cfg(feature = "clap")]
+pub mod variables;
 pub mod durable;
 pub mod histogram;

@@ -82,3 +82,22 @@ fn credentials_of_networks_and_roles_are_kept_apart() {
     assert_ne!(directory(one, Role::Client), directory(other, Role::Client));
     assert_ne!(directory(one, Role::Client), directory(one, Role::Admin));
 }
+
+#[test]
+fn the_server_that_runs_here_is_found_without_its_address() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    assert_eq!(servers(home), []);
+    let listening = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let running = listening.local_addr().unwrap();
+    let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    leave_address(home, gone).unwrap();
+    assert_eq!(servers(home), [gone], "its network may serve without it");
+    // It listens everywhere, and is asked on loopback.
+    leave_address(home, ([0, 0, 0, 0], running.port()).into()).unwrap();
+    assert_eq!(servers(home), [running]);
+    // One that left tokens only is taken to listen on loopback.
+    durable::remove(&tokens_dir(home, running.port()).join(ADDRESS_FILE)).unwrap();
+    std::fs::create_dir_all(home.join("servers/nonsense")).unwrap();
+    assert_eq!(servers(home), [running]);
+}
