@@ -139,3 +139,22 @@ async fn the_status_waits_for_a_dead_node_no_longer_than_it_has_to() {
     let (node, why) = silent[0];
     assert_eq!(node.id, dead, "{why:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_right_after_a_death_takes_a_second() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    client.write("k", "v").await.unwrap();
+    assert!(client.status().await.nodes.iter().all(|(_, answer)| answer.is_ok()));
+    // A machine that is gone says nothing, so nobody is told that its port is closed.
+    let coordinator = network.coordinator().await;
+    let other = (0..3).find(|index| *index != coordinator).unwrap();
+    network.pause_node(other);
+    let begun = Instant::now();
+    let status = client.status().await;
+    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    let silent: Vec<_> = status.nodes.iter().filter(|(_, answer)| answer.is_err()).collect();
+    assert_eq!(silent.len(), 1);
+    assert_eq!(silent[0].0.id, network.nodes[other].id());
+    network.resume_node(other);
+}
