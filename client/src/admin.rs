@@ -1,87 +1,93 @@
 //! Managing a network: tokens, nodes, certificates.
 
-use std::io;
-
 use dkv_api::{Client, NodeInfo, Rights, TokenInfo};
+use dkv_wire::token::Token;
+use serde_json::json;
 
 use crate::cli::TokenAction;
-use crate::human::{moment, plural};
-use crate::run::request_problem;
+use crate::documents;
+use crate::human::moment;
+use crate::problem::{Problem, Stop, request_problem};
 use crate::screen::Screen;
 
-/// Does something with tokens; false if that failed, which has been said then.
+/// Does something with tokens.
 pub(crate) async fn token(
     action: &TokenAction,
     client: &Client,
     screen: &mut Screen,
-) -> io::Result<bool> {
+) -> Result<(), Stop> {
     match action {
         TokenAction::Create { http: true, read_only, life, .. } => {
             let rights = if *read_only { Rights::Read } else { Rights::Write };
-            match client.create_bearer(rights, *life).await {
-                Ok((token, holder)) => {
-                    screen.line(&token)?;
-                    screen.note(&format!(
-                        "for Authorization: Bearer TOKEN; whoever has it {} values. It is not kept \
-                         here; dkv ADDRESS revoke {holder} ends it",
-                        if *read_only { "reads" } else { "reads and writes" },
-                    ));
-                    Ok(true)
-                }
-                Err(error) => Ok(failed(screen, &request_problem(&error))),
-            }
+            let created = client.create_bearer(rights, *life).await;
+            let (token, holder) = created.map_err(|error| request_problem(&error))?;
+            screen.result(&token, || {
+                json!({
+                    "command": "token create",
+                    "token": token,
+                    "holder": holder.to_string(),
+                    "kind": "http",
+                    "rights": if *read_only { "read" } else { "write" },
+                    "life_ms": life.map(|life| life.as_millis() as u64),
+                })
+            })?;
+            screen.note(&format!(
+                "for Authorization: Bearer TOKEN; its bearer may {} values. It is not kept here; dkv \
+                 ADDRESS revoke {holder} ends it",
+                if *read_only { "read" } else { "read and write" },
+            ));
         }
         TokenAction::Create { role, life, uses, .. } => {
-            match client.create_token(*role, *life, *uses).await {
-                Ok(token) => {
-                    screen.line(&token)?;
-                    screen.note(&format!(
-                        "a token for a {role}; keep it in a file that only its bearer can read, \
-                         and name that with --token-file"
-                    ));
-                    Ok(true)
-                }
-                Err(error) => Ok(failed(screen, &request_problem(&error))),
-            }
+            let created = client.create_token(*role, *life, *uses).await;
+            let token = created.map_err(|error| request_problem(&error))?;
+            screen.result(&token, || {
+                let id = token.parse::<Token>().ok().map(|token| token.id.to_string());
+                json!({
+                    "command": "token create",
+                    "token": token,
+                    "id": id,
+                    "kind": "join",
+                    "role": role.as_str(),
+                    "life_ms": life.map(|life| life.as_millis() as u64),
+                    "uses_max": uses,
+                })
+            })?;
+            screen.note(&format!(
+                "a {role} token; keep it in a file that only its bearer can read, and name that file \
+                 with --token-file"
+            ));
         }
-        TokenAction::List { .. } => match client.list_tokens().await {
-            Ok(tokens) => {
-                screen.line(&list(&tokens))?;
-                Ok(true)
-            }
-            Err(error) => Ok(failed(screen, &request_problem(&error))),
-        },
-        TokenAction::Revoke { id, .. } => match client.revoke_token(*id).await {
-            Ok(()) => {
-                screen.line(&format!("revoked token {id}; whom it admitted stays admitted"))?;
-                Ok(true)
-            }
-            Err(error) => Ok(failed(screen, &request_problem(&error))),
-        },
+        TokenAction::List { .. } => {
+            let tokens = client.list_tokens().await.map_err(|error| request_problem(&error))?;
+            screen.result(&list(&tokens), || {
+                let all: Vec<_> = tokens.iter().map(documents::token).collect();
+                json!({ "command": "token list", "tokens": all })
+            })?;
+        }
+        TokenAction::Revoke { id, .. } => {
+            client.revoke_token(*id).await.map_err(|error| request_problem(&error))?;
+            let text = format!("revoked token {id}; holders that it admitted stay admitted");
+            screen.result(&text, || json!({ "command": "token revoke", "id": id.to_string() }))?;
+        }
     }
+    Ok(())
 }
 
 /// Removes a node.
-pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> io::Result<bool> {
-    let view = match client.refresh().await {
-        Ok(view) => view,
-        Err(error) => return Ok(failed(screen, &request_problem(&error))),
-    };
-    let found = match find(node, &view.nodes) {
-        Ok(found) => found,
-        Err(problem) => return Ok(failed(screen, &problem)),
-    };
-    match client.remove_node(found.id).await {
-        Ok(()) => {
-            screen.line(&format!(
-                "node {} ({}) is leaving: others take its places, and then it is refused for good; \
-                 see status",
-                found.name, found.id
-            ))?;
-            Ok(true)
-        }
-        Err(error) => Ok(failed(screen, &request_problem(&error))),
-    }
+pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+    let view = client.refresh().await.map_err(|error| request_problem(&error))?;
+    let found = find(node, &view.nodes).map_err(Problem::failed)?;
+    client.remove_node(found.id).await.map_err(|error| request_problem(&error))?;
+    let text = format!(
+        "node {} ({}) is leaving: others take over its replicas, and then it is refused for good; see \
+         status",
+        found.name, found.id
+    );
+    screen.result(
+        &text,
+        || json!({ "command": "remove", "node": found.id.to_string(), "name": found.name }),
+    )?;
+    Ok(())
 }
 
 /// Refuses a holder.
@@ -89,19 +95,13 @@ pub(crate) async fn revoke(
     holder: dkv_api::HolderId,
     client: &Client,
     screen: &mut Screen,
-) -> io::Result<bool> {
-    match client.revoke(holder).await {
-        Ok(()) => {
-            screen.line(&format!("revoked {holder}; nobody accepts its certificate any more"))?;
-            Ok(true)
-        }
-        Err(error) => Ok(failed(screen, &request_problem(&error))),
-    }
-}
-
-pub(crate) fn failed(screen: &mut Screen, problem: &str) -> bool {
-    screen.error(problem);
-    false
+) -> Result<(), Stop> {
+    client.revoke(holder).await.map_err(|error| request_problem(&error))?;
+    screen.result(
+        &format!("revoked {holder}; its certificate is refused from now on"),
+        || json!({ "command": "revoke", "holder": holder.to_string() }),
+    )?;
+    Ok(())
 }
 
 /// The node of that name or id, or whose id alone begins so.
@@ -117,7 +117,7 @@ pub(crate) fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeIn
     match (beginning.next(), beginning.next()) {
         (Some(node), None) => Ok(node),
         (Some(_), Some(_)) => {
-            Err(format!("more than one node's id begins with {wanted}; write more of it"))
+            Err(format!("more than one node id begins with {wanted}; give more of it"))
         }
         (None, _) => {
             let mut names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
@@ -132,13 +132,18 @@ fn list(tokens: &[TokenInfo]) -> String {
         return "there are no tokens".into();
     }
     let line = |token: &TokenInfo| {
+        let used = match token.used {
+            0 => "never used".to_owned(),
+            1 => "used once".to_owned(),
+            times => format!("used {times} times"),
+        };
         let uses = match token.uses {
-            Some(uses) => format!("used {} of {uses} times", token.used),
-            None => format!("used {} {}", token.used, plural(token.used.into(), "time", "times")),
+            Some(most) => format!("{used} of {most}"),
+            None => used,
         };
         let ends = match token.expires_ms {
-            Some(at) => format!("ends {}", moment(at)),
-            None => "for good".into(),
+            Some(at) => format!("expires {}", moment(at)),
+            None => "never expires".into(),
         };
         let admitted: Vec<String> =
             token.admitted.iter().map(|holder| format!("\n    admitted {holder}")).collect();
@@ -185,9 +190,12 @@ mod tests {
             admitted: vec![HolderId(Uuid::from_u128(2))],
         };
         assert_eq!(
-            list(&[token]),
-            "00000000-0000-0000-0000-000000000001  node    used 1 time, ends 2026-03-01 12:34:56 \
+            list(std::slice::from_ref(&token)),
+            "00000000-0000-0000-0000-000000000001  node    used once, expires 2026-03-01 12:34:56 \
              UTC\n    admitted 00000000-0000-0000-0000-000000000002"
         );
+        let mut never = token;
+        (never.expires_ms, never.uses, never.used) = (None, Some(3), 2);
+        assert!(list(&[never]).contains("  used 2 times of 3, never expires"));
     }
 }

@@ -10,8 +10,9 @@ use dkv_api::Role;
 use dkv_gateway::{Access, App, Listener, Options};
 
 use self::instance::Instance;
-use crate::cli::{Addresses, Connect, Gateway};
-use crate::dispatch::{connection, not_connected};
+use crate::cli::{Addresses, Connect, Gateway, usual};
+use crate::dispatch::{connection, ended, not_connected};
+use crate::problem::Problem;
 use crate::screen::Screen;
 use crate::signals::Signals;
 use crate::store::{Session, Store};
@@ -49,17 +50,22 @@ async fn serve(
     log();
     let mut signals =
         Signals::take().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let Some(server) = args.server.or(before) else {
-        if args.http.http.is_none()
-            && let Some(instance) = Instance::from(|name| std::env::var(name).ok())?
-        {
-            return instance.serve(args.dir, args.connect, &mut signals, screen).await;
+    let server = match args.server.or(before) {
+        Some(server) => server,
+        None => {
+            if args.http.http.is_none()
+                && let Some(instance) = Instance::from(|name| std::env::var(name).ok())?
+            {
+                return instance.serve(args.dir, args.connect, &mut signals, screen).await;
+            }
+            match usual() {
+                Ok(server) => server,
+                Err(why) => {
+                    let why = format!("{why}, or IP and PORT for a store of the gateway's own");
+                    return Ok(ended(screen, &Problem::usage(why)));
+                }
+            }
         }
-        screen.error(
-            "the address of the server is missing; write dkv gateway 127.0.0.1:4400 --http \
-             127.0.0.1:8080, or set IP and PORT for a store of its own",
-        );
-        return Ok(ExitCode::from(2));
     };
     if args.dir.is_some() {
         screen.error("--dir is for a store of its own; leave it out, or the address of the server");
