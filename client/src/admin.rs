@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cli::TokenAction;
 use crate::documents;
 use crate::human::moment;
-use crate::problem::{Problem, Stop, request_problem};
+use crate::problem::{Failure, Problem, Stop, request_problem};
 use crate::screen::Screen;
 
 /// Does something with tokens.
@@ -76,7 +76,7 @@ pub(crate) async fn token(
 /// Removes a node.
 pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
-    let found = find(node, &view.nodes).map_err(Problem::failed)?;
+    let found = find(node, &view.nodes).map_err(not_found)?;
     client.remove_node(found.id).await.map_err(|error| request_problem(&error))?;
     let text = format!(
         "node {} ({}) is leaving: others take over its replicas, and then it is refused for good; see \
@@ -102,6 +102,11 @@ pub(crate) async fn revoke(
         || json!({ "command": "revoke", "holder": holder.to_string() }),
     )?;
     Ok(())
+}
+
+/// There is no such node.
+pub(crate) fn not_found(why: String) -> Problem {
+    Problem::new(Failure::NotFound, why)
 }
 
 /// The node of that name or id, or whose id alone begins so.

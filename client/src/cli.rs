@@ -42,14 +42,14 @@ Examples:
   dkv local --nodes 3                             a network on this machine
   dkv W,color,blue R,color                        write, then read
   dkv                                             a prompt; from a pipe, commands line by line
-  dkv put \"a key\" @FILE                         store a file; - stores standard input
+  dkv put \"a key\" @FILE                           store a file; - stores standard input
   dkv 10.0.0.1:4400 status                        how another network is
   dkv scan user/ --limit 10 --output json         keys in order, for programs
   dkv load words.txt --verify                     store the records of a file, and compare
   dkv help token create                           the help of a command
 
-ADDRESS is where the registration server is: HOST or HOST:PORT, several with commas between them. Without
-it the variable DKV_SERVER names the server, or else it is the one that this user runs on this machine.
+ADDRESS is that of the registration server: HOST or HOST:PORT, or several with commas between them.
+By default it is in the variable DKV_SERVER, or else that of the server this user runs on this machine.
 
 Exit status (the most serious of several commands):
   0  done                      5  unavailable; nothing was changed

@@ -63,8 +63,9 @@ fn not_a_line(error: &clap::Error) -> ExitCode {
     screen.json = wants_json();
     if screen.json {
         let text = error.to_string();
-        let text = text.split("\n\n").next().unwrap_or_default();
-        return ended(&mut screen, &Problem::usage(text.trim_start_matches("error: ").trim()));
+        let text = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        return ended(&mut screen, &Problem::usage(words.join(" ")));
     }
     // Nobody is left to tell if this fails.
     let _ = error.print();

@@ -5,7 +5,7 @@ use dkv_api::{Bytes, Error, Held, Receipt};
 use crate::documents;
 use crate::grammar::{Key, quote};
 use crate::human;
-use crate::problem::{Problem, Stop, request_problem};
+use crate::problem::{Failure, Problem, Stop, request_problem};
 use crate::screen::Screen;
 use crate::store::Store;
 
@@ -100,7 +100,7 @@ pub(crate) async fn show_all(
     screen.flush()?;
     match said {
         Ok(()) => Ok(()),
-        Err(Error::Invalid(why)) => Err(Problem::failed(why).into()),
+        Err(Error::Invalid(why)) => Err(Problem::new(Failure::NotFound, why).into()),
         Err(error) => Err(request_problem(&error).behind("the list is incomplete: ").into()),
     }
 }

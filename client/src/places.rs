@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use dkv_api::{Client, Error, NetworkView, NodeId, NodeInfo, NodePlaces, Placement, PlannedMove};
 use serde_json::json;
 
-use crate::admin::find;
+use crate::admin::{find, not_found};
 use crate::documents;
 use crate::human::{bytes, plural};
 use crate::problem::{Problem, Stop, request_problem};
@@ -119,7 +119,7 @@ pub(crate) async fn rebalance(client: &Client, screen: &mut Screen) -> Result<()
 
 async fn look_up(node: &str, client: &Client) -> Result<NodeInfo, Problem> {
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
-    find(node, &view.nodes).cloned().map_err(Problem::failed)
+    find(node, &view.nodes).cloned().map_err(not_found)
 }
 
 /// A plan for people.

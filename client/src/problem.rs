@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | 1 | `failed` | it cannot be done, or its input or output does not work |
 //! | 2 | `usage` | the command line is wrong; nothing was done |
-//! | 3 | `not-found` | the key does not exist |
+//! | 3 | `not-found` | there is no such key or node |
 //! | 4 | `conflict` | a condition does not hold |
 //! | 5 | `unavailable` | not now; nothing was changed |
 //! | 6 | `unknown` | a change may have happened, or may yet |
@@ -17,7 +17,8 @@
 use std::io;
 
 use dkv_api::{Condition, ConnectError, Error};
-use dkv_wire::join::JoinError;
+use dkv_wire::join::{JoinError, TokenError};
+use dkv_wire::local;
 use dkv_wire::message::JoinRefusal;
 use serde_json::{Map, Value, json};
 
@@ -30,7 +31,7 @@ pub(crate) enum Failure {
     Failed,
     /// The command line is wrong.
     Usage,
-    /// The key does not exist.
+    /// There is no such key or node.
     NotFound,
     /// A condition does not hold.
     Conflict,
@@ -334,6 +335,17 @@ pub(crate) fn connect_problem(error: &ConnectError) -> Problem {
         }
         ConnectError::Join(JoinError::Refused(_)) => (Failure::Denied, ""),
         ConnectError::Join(JoinError::Certificate(_)) => (Failure::Failed, ""),
+        // A token would be of no use.
+        ConnectError::Token(TokenError::Missing { server, .. }) if !local::may_listen(*server) => {
+            return Problem::new(
+                Failure::Unavailable,
+                format!(
+                    "nothing listens at {server}; check that the server runs there, or start one with \
+                     dkv server or dkv local"
+                ),
+            );
+        }
+        ConnectError::Token(TokenError::File { .. }) => (Failure::Failed, ""),
         ConnectError::Token(_) => {
             (Failure::Denied, "; a server run by this user on this machine would have left one")
         }

@@ -64,6 +64,13 @@ fn no_connection_has_a_kind_too() {
     assert_eq!(of(ConnectError::Unreachable("no answer".into())), Failure::Unavailable);
     assert_eq!(of(ConnectError::Denied("revoked".into())), Failure::Denied);
     assert_eq!(of(ConnectError::NoAddress), Failure::Usage);
+    // Where nobody listens a missing token is not what is wrong.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = socket.local_addr().unwrap();
+    let missing = || ConnectError::Token(TokenError::Missing { server, role: Role::Client });
+    assert_eq!(of(missing()), Failure::Denied);
+    drop(socket);
+    assert_eq!(of(missing()), Failure::Unavailable);
     assert_eq!(of(ConnectError::NoCredentials { role: Role::Admin }), Failure::Denied);
 }
 

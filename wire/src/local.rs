@@ -92,6 +92,11 @@ fn left_at(home: &Path, port: u16) -> SocketAddr {
     address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
+/// Whether somebody may listen at an address: always, if it is none of this machine.
+pub fn may_listen(address: SocketAddr) -> bool {
+    !is_local(address) || UdpSocket::bind(address).is_err()
+}
+
 /// Whether somebody on this machine listens at an address.
 fn is_taken(address: &SocketAddr) -> bool {
     UdpSocket::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)

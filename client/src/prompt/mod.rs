@@ -63,6 +63,7 @@ pub(crate) async fn run(
                 continue;
             }
         };
+        let json = screen.json;
         let done = async {
             if let Err(problem) = script::fill(&mut step, &mut Stdin::Commands).await {
                 screen.problem(&problem);
@@ -81,6 +82,8 @@ pub(crate) async fn run(
             return Ok(Some(ending));
         }
         screen.problem(&given_up(&step[0]));
+        // As it was before the command.
+        screen.json = json;
     }
 }
 

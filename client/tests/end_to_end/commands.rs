@@ -26,13 +26,13 @@ async fn write_read_and_delete() {
                deleted color at revision 3 (shard 1)\n\
                written k at revision 4 (shard 1)\n";
     let err = "error: key not found: color\nerror: key not found: none\n";
-    assert_eq!(said, (out.into(), err.into(), 1), "what comes after a failure is run");
+    assert_eq!(said, (out.into(), err.into(), 3), "what comes after a failure is run");
 
     let said = run(&network, &["put", "a key", "a value", "if-absent"]).await;
     assert_eq!(said.2, 0, "{said:?}");
     let (out, err, status) = run(&network, &["put", "a key", "another", "if-absent"]).await;
-    assert_eq!((out.as_str(), status), ("", 1));
-    assert!(err.contains("was not written: it is at revision"), "{err}");
+    assert_eq!((out.as_str(), status), ("", 4));
+    assert!(err.contains("was not written: it already exists (revision "), "{err}");
     let (out, _, _) = run(&network, &["get", "a key"]).await;
     assert_eq!(out, "a value\n");
 
@@ -49,7 +49,7 @@ async fn what_cannot_be_understood_is_refused_before_anything_is_run() {
         assert!(err.starts_with("error: ") && err.lines().count() == 1, "{err}");
     }
     let (_, err, status) = run(&network, &["R,early"]).await;
-    assert_eq!((err.as_str(), status), ("error: key not found: early\n", 1));
+    assert_eq!((err.as_str(), status), ("error: key not found: early\n", 3));
 
     // A token is for a file or the environment: everybody can read what a process was given.
     let (_, err, status) = run(&network, &["--token", "dkv1.client.a.b.c", "R,early"]).await;

@@ -18,6 +18,10 @@ mod harness;
 
 mod commands;
 
+mod documents;
+
+mod outputs;
+
 mod joining;
 
 mod placement;
