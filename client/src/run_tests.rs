@@ -206,7 +206,7 @@ async fn failures_say_what_is_the_case_and_what_to_do() {
         error: key not found: foo
         error: foo was not written: it does not exist
         error: !unavailable was not written: no majority of shard 2 answers; nothing was changed, so try again
-        error: !unavailable cannot be read now: no majority of shard 2 answers; try again, or read it at level eventual
+        error: !unavailable could not be read now: no majority of shard 2 answers; try again, or read it at level eventual
         error: outcome unknown: !unknown may have been written, or may be yet: the connection was lost; read the key to see, or repeat the command
         error: denied: a node may not write; give a token that allows it with --token-file
         error: the value is too large: 9 bytes, and the limit is 8; nothing was changed

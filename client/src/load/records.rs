@@ -59,7 +59,7 @@ impl Source {
         let mut lines = 0;
         for (number, line) in Lines::of(&input) {
             let parsed = match line {
-                Ok(line) if !binary && line.contains(&0) => {
+                Ok(line) if !binary && has_bare_nul(input.format, &line) => {
                     problems.push(format!(
                         "{}, line {number}: it holds a NUL byte, so this does not look like text; \
                          --binary takes it as it is",
@@ -207,6 +207,21 @@ pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Rec
         ));
     }
     Ok(Some(Record { line, key, value }))
+}
+
+/// Whether a line has a NUL byte that looks like no text. In the quotes of CSV anything may stand.
+fn has_bare_nul(format: Format, line: &[u8]) -> bool {
+    let Some(first) = line.iter().position(|byte| *byte == 0) else { return false };
+    if format != Format::Csv {
+        return true;
+    }
+    let mut within = Within::default();
+    line[first..].iter().enumerate().any(|(index, byte)| {
+        let begun =
+            if index == 0 { &line[..first] } else { &line[first + index - 1..first + index] };
+        within = within.over(begun);
+        *byte == 0 && !within.is_open()
+    })
 }
 
 /// An object as a list prints it. Other members, such as the revision, are of no account.

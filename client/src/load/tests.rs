@@ -162,6 +162,13 @@ async fn what_does_not_look_like_records_is_refused_with_what_helps() {
     let taken = over_as(Task::Load, "names.csv", b"b,\0\n", &store, None, true).await;
     assert!(taken.0, "{}", taken.2);
     assert_eq!(store.read(b"b", Level::Strong.into()).await.unwrap().value, "\0");
+    // In quotes it is meant, as where a list printed it.
+    let quoted = b"a,x\n\"c\0\",\"\0\n\0\"\n";
+    let listed = over(Task::Load, "names.csv", quoted, &store).await;
+    assert!(listed.0, "{}", listed.2);
+    assert_eq!(store.read(b"c\0", Level::Strong.into()).await.unwrap().value, "\0\n\0");
+    let bare = over(Task::Load, "names.csv", b"\"c\0\",\0\n", &store).await;
+    assert!(!bare.0, "{}", bare.1);
 }
 
 #[tokio::test]

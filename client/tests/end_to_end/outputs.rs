@@ -44,15 +44,15 @@ fn documents(bytes: &[u8]) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_address_the_server_of_this_user_is_asked() {
-    let network = Network::start(1).await;
+    let network = Network::start(2).await;
     // Words, the short form, a prompt's lines and administration, none with an address.
     let (out, err, status) = told(&network, &["W,color,blue", "R,color"], b"");
     assert!(status == 0 && output(&out).ends_with("blue\n"), "{err}");
     assert_eq!(told(&network, &["get", "color"], b"").0, b"blue\n");
     assert_eq!(told(&network, &[], b"get color\nR,color\n").0, b"blue\nblue\n");
-    let (out, err, status) = told(&network, &["drain", "node-1", "--no-wait"], b"");
-    assert!(status == 0 && output(&out).contains("node-1 is draining"), "{err}");
-    let (out, err, status) = told(&network, &[], b"drain node-1 --undo\ntoken list\n");
+    let (out, err, status) = told(&network, &["drain", "n1", "--no-wait"], b"");
+    assert!(status == 0 && output(&out).contains("node n1 is draining"), "{err}");
+    let (out, err, status) = told(&network, &[], b"drain n1 --undo\ntoken list\n");
     assert!(status == 0 && output(&out).contains("never expires"), "{err}");
     // The variable comes first, and one that is set to nothing is not set.
     let named = |server: &str| {
@@ -168,7 +168,7 @@ async fn values_and_records_come_from_pipes_and_files() {
     for (form, format) in [("text", "csv"), ("json", "json")] {
         let (listed, _, _) = told(&network, &["scan", "--output", form], b"");
         for task in ["load", "verify"] {
-            let arguments = [task, "-", "--format", format, "--binary"];
+            let arguments = [task, "-", "--format", format];
             let (out, err, status) = told(&network, &arguments, &listed);
             assert!(status == 0 && err.is_empty(), "{form} {task}: {err}");
             assert!(output(&out).contains(" 3 records in "), "{}", output(&out));
@@ -190,7 +190,7 @@ async fn every_command_has_a_form_for_programs() {
         "R,k",
         "scan",
         "search k",
-        "show-all node-1",
+        "show-all n1",
         "T,1",
         "nodes",
         "D,k",
@@ -198,8 +198,8 @@ async fn every_command_has_a_form_for_programs() {
         "token list",
         "rebalance --dry-run",
         "rebalance",
-        "drain node-3 --no-wait",
-        "drain node-3 --undo",
+        "drain n3 --no-wait",
+        "drain n3 --undo",
     ];
     let (out, err, status) = told(&network, &arguments, b"");
     assert!(status == 0 && err.is_empty(), "{err}");
