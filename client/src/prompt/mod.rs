@@ -37,7 +37,11 @@ pub(crate) async fn run(
         editor.complete_names(store.names().await);
         let input = tokio::select! {
             input = editor.next() => input,
-            ending = signals.next() => return Ok(Some(ending)),
+            // So a terminal without an editor says it.
+            ending = signals.next() => match ending {
+                Ending::Interrupted => Input::Interrupted,
+                Ending::Terminated => return Ok(Some(ending)),
+            },
         };
         let line = match input {
             Input::Line(line) => line,

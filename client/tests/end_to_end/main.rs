@@ -22,6 +22,8 @@ mod documents;
 
 mod outputs;
 
+mod prompt;
+
 mod joining;
 
 mod placement;
