@@ -65,11 +65,14 @@ pub mod metrics;
 
 mod store;
 mod body;
+mod browser;
 mod access;
+mod fields;
 mod v1;
 mod kvs;
 mod pairs;
 mod watch;
+mod page;
 mod app;
 mod args;
 
@@ -83,6 +86,7 @@ mod server;
 pub use access::{Access, IsDenied, Tokens};
 pub use app::{App, Figures, Options, access};
 pub use args::Args;
+pub use browser::Name;
 pub use kvs::forwarder;
 pub use server::{ListenError, Listener};
 pub use store::Store;

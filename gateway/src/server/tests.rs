@@ -15,7 +15,7 @@ use crate::memory::Memory;
 use crate::{Access, App};
 
 fn app() -> App {
-    let options = Options { network: "here".into(), access: Access::Loopback, figures: None };
+    let options = Options { network: "here".into(), access: Access::Anybody, figures: None };
     App::new(Memory::default(), options)
 }
 
