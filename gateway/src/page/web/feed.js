@@ -16,8 +16,8 @@ let trouble = "";
 
 function show_now() {
   show_health(past.now);
-  if (!at("overview").hidden) show_overview();
-  if (!at("nodes-view").hidden && past.now.report) show_nodes(past.now.report);
+  show_overview();
+  if (past.now.report) show_nodes(past.now.report);
 }
 
 /** Takes in one event. */
