@@ -67,7 +67,7 @@ function grid_row(node, shards) {
 
 function show_nodes(report) {
   at("warnings").hidden = report.warnings.length === 0;
-  show(at("warnings"), report.warnings.map((warning) => make("li", {}, sentence(warning))));
+  show(at("warnings"), report.warnings.map((warning) => make("li", {}, warning)));
   show(at("nodes"), report.nodes.map(node_card));
   const shards = report.groups.filter((group) => group.group !== 0);
   const [bad, none_spare] = ["bad", "warn"].map((what) => shards.filter((shard) => shard_health(shard) === what).length);

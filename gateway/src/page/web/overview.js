@@ -37,7 +37,7 @@ function show_health({ health, report, at_ms, report_at_ms }) {
     banner(`Strong reads fail: ${health.read_error}. Eventual reads and writes may still be answered.`);
   } else banner(`Some keys cannot be read or written: ${reasons.shift()}.`);
   at("reasons").hidden = reasons.length === 0;
-  show(at("reasons"), reasons.map((reason) => make("li", {}, sentence(reason))));
+  show(at("reasons"), reasons.map((reason) => make("li", {}, reason)));
   const late = report && at_ms - report_at_ms > 3000;
   at("as-of").textContent = late ? `nodes as of ${clock(report_at_ms)} UTC` : `${clock(at_ms)} UTC`;
   if (!report) return;
