@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Request;
+use axum::middleware::from_fn_with_state;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,11 +22,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinError, JoinHandle};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::app::App;
+use crate::app::{App, Watch};
 use crate::args::{Args, is_loopback};
+use crate::browser::{self, Guard, Names};
 use crate::counting::Counting;
 use crate::idle::Activity;
 use crate::limits::{
@@ -36,6 +39,9 @@ use crate::metrics::Metrics;
 
 /// Time that accepting waits after it failed, which is for want of files as a rule.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Time after which the network is looked at again if that has ended, which it never should.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +76,7 @@ pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    names: Arc<Names>,
     connections_max: usize,
 }
 
@@ -89,7 +96,8 @@ impl Listener {
         let fail = |source| ListenError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address, tls, connections_max: CONNECTIONS_MAX })
+        let names = Arc::new(Names::new(address, args));
+        Ok(Self { listener, address, tls, names, connections_max: CONNECTIONS_MAX })
     }
 
     /// Where it listens.
@@ -98,7 +106,14 @@ impl Listener {
     }
 
     /// Serves until `stop` completes; then lets the requests under way finish.
-    pub async fn serve(self, app: App, stop: impl Future<Output = ()>) {
+    ///
+    /// What browsers ask is judged here, so that nothing is served without that.
+    pub async fn serve(self, mut app: App, stop: impl Future<Output = ()>) {
+        let guard = Guard { names: self.names, metrics: Arc::clone(&app.metrics) };
+        app.router = app.router.layer(from_fn_with_state(guard, browser::check));
+        let page = app.page.take();
+        let watch = page.as_ref().map(|(_, watch)| Arc::clone(watch));
+        let watching = AbortOnDrop(tokio::spawn(watch_on(watch)));
         let serving = Arc::new(Serving { builder: builder(), app, tls: self.tls });
         let (stopping, _) = watch::channel(());
         let slots = Arc::new(Semaphore::new(self.connections_max));
@@ -143,11 +158,41 @@ impl Listener {
         }
         drop(self.listener);
         info!(connections = stopping.receiver_count(), "stopping");
+        drop(watching);
+        if let Some((hub, _)) = page {
+            hub.end();
+        }
         stopping.send_replace(());
         // Each connection holds a receiver until it has ended.
         if tokio::time::timeout(STOP_TIMEOUT, stopping.closed()).await.is_err() {
             warn!("requests were still under way");
         }
+    }
+}
+
+/// Looks at the network for the page, and again if that has ended.
+async fn watch_on(watch: Option<Watch>) {
+    let Some(watch) = watch else { return };
+    loop {
+        let looking = AbortOnDrop(tokio::spawn(watch()));
+        let ended = looking.ended().await;
+        warn!(?ended, "the page was not told any more; it is again");
+        tokio::time::sleep(WATCH_AGAIN).await;
+    }
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    async fn ended(mut self) -> Result<(), JoinError> {
+        (&mut self.0).await
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

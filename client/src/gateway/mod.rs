@@ -56,7 +56,9 @@ async fn serve(
             if args.http.http.is_none()
                 && let Some(instance) = Instance::from(|name| std::env::var(name).ok())?
             {
-                return instance.serve(args.dir, args.connect, &mut signals, screen).await;
+                return instance
+                    .serve(args.dir, args.http.host, args.connect, &mut signals, screen)
+                    .await;
             }
             match usual() {
                 Ok(server) => server,
