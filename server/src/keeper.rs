@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use crate::books;
+use crate::failure::Failure;
 use crate::limits::{GROUP_MAX, WAITING_MAX};
 use crate::registry::{Effects, Registry};
 
@@ -82,19 +83,20 @@ where
 
 impl Keeper {
     /// Starts the task. It holds `lock`, the right to the data directory, until its last write is
-    /// over.
+    /// over. If it ends before it is told to, `failure` says so: without it nothing can be changed.
     pub(crate) fn start(
         registry: Registry,
         file: PathBuf,
         gate: Arc<Gate>,
         lock: Arc<std::fs::File>,
+        failure: &Failure,
     ) -> (Self, Stop) {
         let registry = Arc::new(registry);
         let (changes, waiting) = mpsc::channel(WAITING_MAX);
         let (publish, current) = watch::channel(Arc::clone(&registry));
         let (stop, stopped) = oneshot::channel();
         let task = Task { registry, publish, file, gate, lock };
-        let task = tokio::spawn(task.run(waiting, stopped));
+        let task = failure.watched("the task that keeps the books", task.run(waiting, stopped));
         (Self { changes, current }, Stop { stop, task })
     }
 
@@ -201,7 +203,7 @@ impl Task {
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        error!(file = %self.file.display(), %failure, "cannot write the books");
+        error!(%failure, "cannot write the books");
         Err(NotKept(failure))
     }
 
@@ -228,7 +230,8 @@ mod tests {
         let lock = Arc::new(dkv_wire::durable::lock_dir(directory.path()).unwrap());
         let registry = Registry::new(NetworkId::random(), Settings::default(), 0);
         let file = directory.path().join("nowhere").join("books.json");
-        let (keeper, stop) = Keeper::start(registry, file, Arc::default(), lock);
+        let (keeper, stop) =
+            Keeper::start(registry, file, Arc::default(), lock, &Failure::default());
 
         let address = "127.0.0.1:4401".parse().unwrap();
         let node = NodeId::random();

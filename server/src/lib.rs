@@ -25,6 +25,7 @@ pub mod books;
 mod clock;
 mod command;
 mod data_dir;
+mod failure;
 mod keeper;
 mod leaving;
 mod limits;

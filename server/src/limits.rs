@@ -35,12 +35,8 @@ pub(crate) const SUSPECT_AFTER_MS: u64 = 3_000;
 /// Silence of the coordinator after which it is shown as down, in milliseconds.
 pub(crate) const DOWN_AFTER_MS: u64 = 15_000;
 
-/// How often the server asks whether its own certificate is due.
-pub(crate) const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
-
 const _: () = {
     assert!(JOINERS_MAX * 4 <= limits::CONNECTIONS_MAX);
     assert!(SUSPECT_AFTER_MS < DOWN_AFTER_MS);
     assert!(SIGNING_TIMEOUT.as_millis() < JOIN_TIMEOUT.as_millis());
-    assert!(RENEWAL_CHECK.as_secs() * 24 < limits::CERTIFICATE_RENEW.as_secs());
 };

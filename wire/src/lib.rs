@@ -34,3 +34,8 @@ pub mod join;
 pub mod local;
 pub mod durable;
 pub mod histogram;
+
+pub mod output;
+pub mod logging;
+pub mod signals;
+pub mod supervise;
