@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use dkv_wire::gate::Gate;
 use dkv_wire::platform;
+use dkv_wire::supervise::Failure;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use crate::books;
-use crate::failure::Failure;
 use crate::limits::{GROUP_MAX, WAITING_MAX};
 use crate::registry::{Effects, Registry};
 
@@ -96,7 +96,8 @@ impl Keeper {
         let (publish, current) = watch::channel(Arc::clone(&registry));
         let (stop, stopped) = oneshot::channel();
         let task = Task { registry, publish, file, gate, lock };
-        let task = failure.watched("the task that keeps the books", task.run(waiting, stopped));
+        let task = failure.if_ended("the task that keeps the books", task.run(waiting, stopped));
+        let task = tokio::spawn(task);
         (Self { changes, current }, Stop { stop, task })
     }
 

@@ -22,10 +22,10 @@ pub mod registry;
 
 pub mod books;
 
+mod callback;
 mod clock;
 mod command;
 mod data_dir;
-mod failure;
 mod keeper;
 mod leaving;
 mod limits;

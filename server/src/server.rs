@@ -13,14 +13,15 @@ use dkv_wire::limits::CERTIFICATE_CHECK;
 use dkv_wire::logging::LoggingError;
 use dkv_wire::network::{Settings, SettingsError};
 use dkv_wire::quic::Endpoint;
+use dkv_wire::supervise::Failure;
 use dkv_wire::tls::Admit;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::callback::CallBack;
 use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::data_dir::{DataDir, DataDirError, FirstToken, Network};
-use crate::failure::Failure;
 use crate::keeper::{Keeper, Stop};
 use crate::leaving::LeftTokens;
 use crate::registry::Registry;
@@ -137,16 +138,17 @@ impl Server {
             keeper.clone(),
             Arc::clone(&gate),
             left_tokens,
+            CallBack::new(endpoint.clone()),
         ));
         let accepting = gate.serve(endpoint.clone(), move |connection, peer| {
             Arc::clone(&service).talk(connection, peer)
         });
         let tasks = vec![
-            failure.watched("the task that accepts connections", accepting),
-            failure.watched(
+            tokio::spawn(failure.if_ended("the task that accepts connections", accepting)),
+            tokio::spawn(failure.if_ended(
                 "the task that renews the server's certificate",
                 keep_certificate_fresh(endpoint.clone(), Arc::clone(&authority)),
-            ),
+            )),
         ];
         let data_dir = data.path().to_owned();
         info!(%address, data_dir = %data_dir.display(), network = %keeper.current().network(), "listening");

@@ -14,6 +14,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use authority::Authority;
+pub(crate) use credentials::utc;
 pub use credentials::{Credentials, Life};
 
 use crate::identity::{Identity, InvalidIdentity};

@@ -18,7 +18,7 @@ use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::certificate::{Credentials, Life, identity_of};
+use crate::certificate::{Credentials, Life, identity_of, utc};
 use crate::delays::Way;
 use crate::identity::Identity;
 use crate::limits;
@@ -162,36 +162,26 @@ const CERTIFICATE_EXPIRED: u64 = 0x100 + 45;
 /// What to say of a handshake that has failed with [`CERTIFICATE_EXPIRED`]: of the other's certificate, if this
 /// side has refused that, and of our own otherwise.
 fn out_of_time(theirs: Option<&Life>, own: Option<Life>, now: SystemTime) -> String {
-    let now_text = utc(now);
-    let clock = format!("this machine's clock says {now_text}");
-    let judge = |whose: &str, life: &Life| {
-        if now < life.from {
-            format!("{whose} certificate is not valid before {}; {clock}", utc(life.from))
-        } else {
-            format!("{whose} certificate was valid until {}; {clock}", utc(life.until))
-        }
-    };
     match (theirs, own) {
-        (Some(theirs), _) => format!("{}: set the clocks right", judge("its", theirs)),
+        (Some(theirs), _) => {
+            format!(
+                "the other side's certificate: {}; set the clocks right",
+                theirs.at_odds_with(now)
+            )
+        }
         (None, Some(own)) if !own.contains(now) => {
-            format!("{}: set the clocks right, or have it renewed", judge("our own", &own))
+            format!("our own certificate: {}; set the clocks right", own.at_odds_with(now))
         }
         (None, own) => {
             let until = own.map(|own| format!(", valid until {},", utc(own.until)));
             format!(
-                "it does not take our certificate{} for valid now; {clock}, and its own must differ: set \
-                 the clocks right",
-                until.unwrap_or_default()
+                "the other side does not take our certificate{} for valid now; this machine's clock says {}: \
+                 set the clocks right",
+                until.unwrap_or_default(),
+                utc(now)
             )
         }
     }
-}
-
-/// A moment as people write it, in UTC.
-fn utc(moment: SystemTime) -> String {
-    let moment = time::OffsetDateTime::from(moment);
-    let (hour, minute, second) = moment.to_hms();
-    format!("{} {hour:02}:{minute:02}:{second:02} UTC", moment.date())
 }
 
 /// One process's end of all its connections.

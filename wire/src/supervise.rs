@@ -2,8 +2,9 @@
 //!
 //! A task that panics is gone, and tokio tells only whoever waits for it. A task that runs for the life of
 //! a process has nobody who waits: what it did is not done any more, and everything else looks as before.
-//! [`caught`] makes a panic a value; [`again`] is for those that can begin anew without harm. What else is
-//! to be done, such as ending the process, is for whoever owns the task.
+//! [`caught`] makes a panic a value; [`again`] is for those that can begin anew without harm. A [`Failure`] is for
+//! those that a process cannot be without: their end ends it, with a sentence, and whoever started it starts
+//! it again.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +12,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tracing::error;
 
 /// Time between the panic of a task and its next beginning.
@@ -60,9 +62,90 @@ pub async fn again<F: Future>(what: &str, mut task: impl FnMut() -> F) -> F::Out
     }
 }
 
+/// Why a process must not go on, once something says so. Clones are of the same process.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    why: watch::Sender<Option<String>>,
+}
+
+impl Default for Failure {
+    fn default() -> Self {
+        Self { why: watch::Sender::new(None) }
+    }
+}
+
+impl Failure {
+    /// Says why. The first one counts.
+    pub fn fail(&self, why: String) {
+        self.why.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert(why);
+            is_first
+        });
+    }
+
+    /// Follows it: what is watched is why, once something has said so.
+    pub fn subscribe(&self) -> watch::Receiver<Option<String>> {
+        self.why.subscribe()
+    }
+
+    /// Completes once something has said why, with that.
+    pub async fn happened(&self) -> String {
+        let mut seen = self.subscribe();
+        let why = seen.wait_for(Option::is_some).await;
+        // The sender is here, so the channel is open.
+        why.ok().and_then(|why| why.clone()).unwrap_or_default()
+    }
+
+    /// A task whose end, however it comes, is a failure. One that is aborted has not ended.
+    pub fn if_ended(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (failure, task) = (self.clone(), self.if_panicked(what, task));
+        async move {
+            task.await;
+            // As it does when the process stops; nobody listens then.
+            failure.fail(format!("{what} has ended"));
+        }
+    }
+
+    /// A task whose panic is a failure.
+    pub fn if_panicked(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let failure = self.clone();
+        async move {
+            if let Err(panicked) = caught(task).await {
+                error!("{what} {panicked}");
+                failure.fail(format!("{what} {panicked}; this is a fault in dkv"));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_or_ends_is_a_failure() {
+        let failure = Failure::default();
+        tokio::spawn(failure.if_ended("the one that runs", std::future::pending()));
+        tokio::spawn(failure.if_ended("the one", async { panic!("planted") }));
+        let why = failure.happened().await;
+        assert_eq!(why, "the one panicked: planted; this is a fault in dkv");
+        // The first one counts.
+        failure.if_ended("another", async {}).await;
+        assert_eq!(failure.happened().await, why);
+        let failure = Failure::default();
+        failure.if_panicked("the one that may end", async {}).await;
+        failure.if_ended("the one that ends", async {}).await;
+        assert_eq!(failure.happened().await, "the one that ends has ended");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_is_a_value_and_a_task_begins_anew() {

@@ -138,7 +138,7 @@ async fn a_clock_that_was_ahead_cuts_nobody_off_and_an_expired_certificate_is_na
         let error = failed.unwrap_err();
         assert!(matches!(error, ConnectError::Clock { .. }), "{error:?}");
         let said = error.to_string();
-        assert!(said.contains("its certificate was valid until "), "{said}");
+        assert!(said.contains("the other side's certificate: it was valid until "), "{said}");
         assert!(said.contains("this machine's clock says "), "{said}");
     }
 

@@ -176,10 +176,27 @@ impl Life {
         (self.from..=self.until).contains(&now)
     }
 
+    /// Says why it is not valid at `now`, which is what the clock of this machine says.
+    pub fn at_odds_with(&self, now: SystemTime) -> String {
+        let clock = format!("this machine's clock says {}", utc(now));
+        if now < self.from {
+            format!("it is not valid before {}, and {clock}", utc(self.from))
+        } else {
+            format!("it was valid until {}, and {clock}", utc(self.until))
+        }
+    }
+
     /// When it was made: the beginning of its life is backdated.
     fn issued(&self) -> SystemTime {
         self.until.checked_sub(CERTIFICATE_LIFE).unwrap_or(self.from + CERTIFICATE_BACKDATED)
     }
+}
+
+/// A moment as people write it, in UTC.
+pub(crate) fn utc(moment: SystemTime) -> String {
+    let moment = time::OffsetDateTime::from(moment);
+    let (hour, minute, second) = moment.to_hms();
+    format!("{} {hour:02}:{minute:02}:{second:02} UTC", moment.date())
 }
 
 /// Refuses a key of another user, and takes one that others may read away from them.
