@@ -7,6 +7,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use dkv_api::Client;
+use dkv_wire::supervise::again;
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::Semaphore;
 
@@ -128,10 +129,12 @@ pub fn access(
     let asking = client.clone();
     // A client that is content asks nobody for news.
     tokio::spawn(async move {
-        loop {
+        // Without it, who was revoked would go on.
+        let ask = async || loop {
             let _ = asking.refresh().await;
             tokio::time::sleep(DENIED_EVERY).await;
-        }
+        };
+        again("the task that asks who was revoked", ask).await
     });
     Ok(Access::Tokens(Arc::new(tokens)))
 }

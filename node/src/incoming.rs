@@ -29,6 +29,9 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     if let Some(peer) = identity.as_node() {
         node.peers().met(peer, &connection);
     }
+    if identity.role == Role::Server {
+        node.set_called_back();
+    }
     let share = Arc::new(Semaphore::new(requests::CONNECTION_PARTS));
     loop {
         if identity.role == Role::Node {

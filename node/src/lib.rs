@@ -49,6 +49,7 @@ mod peers;
 mod ask;
 mod hearing;
 mod registration;
+mod contact;
 mod admission;
 mod data_dir;
 mod disk_check;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use dkv_server::Args;
+use dkv_wire::complain;
 
 /// The registration server of a dkv network.
 #[derive(Parser)]
@@ -19,7 +20,7 @@ async fn main() -> ExitCode {
     match dkv_server::run(dkv_wire::variables::parse::<Command>().args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dkv-server: {error}");
+            complain!("dkv-server: {error}");
             ExitCode::FAILURE
         }
     }

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 use uuid::Uuid;
 
+use crate::callback::CallBack;
 use crate::clock;
 use crate::keeper::{Keeper, NotKept};
 use crate::leaving::LeftTokens;
@@ -40,6 +41,7 @@ pub(crate) struct Service {
     keeper: Keeper,
     gate: Arc<Gate>,
     left_tokens: LeftTokens,
+    call_back: CallBack,
     started: Instant,
     joiners: Semaphore,
     signing: Semaphore,
@@ -52,12 +54,14 @@ impl Service {
         keeper: Keeper,
         gate: Arc<Gate>,
         left_tokens: LeftTokens,
+        call_back: CallBack,
     ) -> Self {
         Self {
             authority,
             keeper,
             gate,
             left_tokens,
+            call_back,
             started: Instant::now(),
             joiners: Semaphore::new(JOINERS_MAX),
             signing: Semaphore::new(SIGNING_MAX),
@@ -250,7 +254,9 @@ impl Service {
                     let name = name.as_deref();
                     registry.handle_register(node, name, address, region.clone(), clock::now_ms())
                 });
-                Ok(ServerAnswer::Admitted(Box::new(kept(registered.await)?)))
+                let admitted = kept(registered.await)?;
+                self.call_back.call(node, address);
+                Ok(ServerAnswer::Admitted(Box::new(admitted)))
             }
             ServerRequest::Report(report) => {
                 let node = must_be_node(identity)?;

@@ -1,12 +1,13 @@
 //! Joining: from a token to credentials.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 
 use crate::call::{CallError, call};
 use crate::certificate::{CertificateError, Credentials, generate_key};
+use crate::durable;
 use crate::identity::Role;
 use crate::limits::{JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT};
 use crate::local;
@@ -33,13 +34,8 @@ pub enum TokenError {
         role: Role,
     },
     /// The file cannot be read.
-    #[error("token file {path}: {why}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        why: String,
-    },
+    #[error("cannot read the token: {0}")]
+    File(std::io::Error),
     /// The text is no token.
     #[error("{from}: {source}")]
     Invalid {
@@ -68,15 +64,18 @@ pub fn find_token(
     file: Option<&Path>,
 ) -> Result<Token, TokenError> {
     let (from, text) = if let Some(path) = file {
-        let failed = |why: String| TokenError::File { path: path.to_owned(), why };
-        let content = crate::durable::read(path).map_err(|error| failed(error.to_string()))?;
-        let content = content.ok_or_else(|| failed("no such file".into()))?;
+        let missing = || {
+            let gone = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
+            TokenError::File(durable::named(path, gone))
+        };
+        let content = durable::read(path).map_err(TokenError::File)?.ok_or_else(missing)?;
         (path.display().to_string(), String::from_utf8_lossy(&content).into_owned())
     } else if let Some(text) = std::env::var_os(TOKEN_VARIABLE).filter(|text| !text.is_empty()) {
         (TOKEN_VARIABLE.to_owned(), text.to_string_lossy().into_owned())
     } else {
         let home = local::home();
-        let found = home.and_then(|home| local::find_token(&home, server, role));
+        let found = home.map(|home| local::find_token(&home, server, role)).transpose();
+        let found = found.map_err(TokenError::File)?.flatten();
         return found.ok_or(TokenError::Missing { server, role });
     };
     let token: Token =

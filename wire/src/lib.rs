@@ -36,3 +36,8 @@ pub mod local;
 pub mod variables;
 pub mod durable;
 pub mod histogram;
+
+pub mod output;
+pub mod logging;
+pub mod signals;
+pub mod supervise;

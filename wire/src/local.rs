@@ -103,13 +103,21 @@ fn is_taken(address: &SocketAddr) -> bool {
 }
 
 /// The token that a server at `address` left for this role, if it is a server of this machine.
-pub fn find_token(home: &Path, address: SocketAddr, role: Role) -> Option<Token> {
+///
+/// # Errors
+/// If there is a file and it cannot be read, or holds no token of that role; the error names the file.
+pub fn find_token(home: &Path, address: SocketAddr, role: Role) -> io::Result<Option<Token>> {
     if !is_local(address) {
-        return None;
+        return Ok(None);
     }
     let file = token_file(&tokens_dir(home, address.port()), role);
-    let text = String::from_utf8(durable::read(&file).ok()??).ok()?;
-    text.parse().ok().filter(|token: &Token| token.role == role)
+    let Some(text) = durable::read(&file)? else { return Ok(None) };
+    let token = String::from_utf8_lossy(&text).parse().ok();
+    let wrong = || {
+        let why = format!("not a {role} token; the server leaves a new one when it starts");
+        durable::named(&file, io::Error::new(io::ErrorKind::InvalidData, why))
+    };
+    token.filter(|token: &Token| token.role == role).map(Some).ok_or_else(wrong)
 }
 
 /// Whether an address is one of this machine: whether it can be bound.

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use dkv_api::Role;
 use dkv_gateway::{Access, App, Listener, Options};
+use dkv_wire::durable;
+use dkv_wire::logging::{self, Targets};
 
 use self::instance::Instance;
 use crate::cli::{Addresses, Connect, Gateway, usual};
@@ -47,7 +49,8 @@ async fn serve(
         screen.error("--level is not for a gateway: each read says ?consistency=eventual or not");
         return Ok(ExitCode::from(2));
     }
-    log();
+    let _log = logging::start("warn", Targets::Shown).map_err(|error| error.to_string())?;
+    durable::keep_files_private();
     let mut signals =
         Signals::take().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let server = match args.server.or(before) {
@@ -93,16 +96,6 @@ async fn serve(
     listener.serve(app, async { _ = signals.next().await }).await;
     session.client.close().await;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Logs to standard error, as far as `DKV_LOG` asks for it.
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("DKV_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi);
-    // Nobody has set another one in this process.
-    let _ = logger.with_writer(std::io::stderr).try_init();
 }
 
 /// Says where HTTP is served, for people and for programs.

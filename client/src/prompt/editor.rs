@@ -86,7 +86,7 @@ impl Drop for Editor {
         if let Some(before) = &self.before
             && self.asked
         {
-            println!();
+            dkv_wire::say!("");
             // There is nothing to do about a terminal that does not obey.
             let _ = termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, before);
         }
