@@ -317,6 +317,10 @@ pub(crate) fn request_problem(error: &Error) -> Problem {
 /// Why there is no connection, and what to do next.
 pub(crate) fn connect_problem(error: &ConnectError) -> Problem {
     let (failure, advice) = match error {
+        // It says itself what to do; the server runs.
+        ConnectError::Join(JoinError::Connect(dkv_wire::quic::ConnectError::Clock { .. })) => {
+            (Failure::Unavailable, "")
+        }
         ConnectError::Unreachable(_)
         | ConnectError::Join(JoinError::Connect(_) | JoinError::Call(..)) => (
             Failure::Unavailable,

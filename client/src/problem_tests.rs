@@ -15,6 +15,10 @@ fn whoever_gets_no_connection_is_told_what_to_do() {
         ConnectError::NoAddress,
         ConnectError::Address { address: "host:no".into(), why: "no port".into() },
         ConnectError::Unreachable("no answer".into()),
+        ConnectError::Join(JoinError::Connect(dkv_wire::quic::ConnectError::Clock {
+            address: server,
+            why: "set the clocks right".into(),
+        })),
         ConnectError::Join(JoinError::OtherNetwork(server)),
         refused(JoinRefusal::Unknown),
         refused(JoinRefusal::Expired),
@@ -34,6 +38,7 @@ fn whoever_gets_no_connection_is_told_what_to_do() {
         no address of a registration server or node was given; give the address of the server as HOST:PORT
         host:no: no port; give the address of the server as HOST:PORT
         cannot reach the network: no answer; check that the server runs there, or start one with dkv server or dkv local
+        cannot reach the registration server: 127.0.0.1:4400: set the clocks right
         the server at 127.0.0.1:4400 belongs to another network than the token (its certificate authority is not the one that the token names); give a token of that server's network with --token-file, or another address
         not admitted: the join token is not one of this network's; ask an administrator of the network for one, and give it with --token-file
         not admitted: the join token has expired; ask an administrator of the network for a new one
