@@ -154,6 +154,7 @@ async fn word_on_network(
         Word::Drain { connect, .. }
         | Word::Rebalance { connect, .. }
         | Word::Remove { connect, .. }
+        | Word::Keep { connect, .. }
         | Word::Revoke { connect, .. } => (connect, Role::Admin),
         Word::Local(_)
         | Word::Drill(_)
@@ -204,6 +205,7 @@ async fn on_session(word: &Word, session: &Session, screen: &mut Screen) -> io::
         Word::Rebalance { dry_run: true, .. } => places::foresee(&session.client, screen).await,
         Word::Rebalance { .. } => places::rebalance(&session.client, screen).await,
         Word::Remove { node, .. } => admin::remove(node, &session.client, screen).await,
+        Word::Keep { node, run, .. } => admin::keep(node, *run, &session.client, screen).await,
         Word::Revoke { id, .. } => admin::revoke(*id, &session.client, screen).await,
         // They were refused before anything was connected.
         Word::Local(_)

@@ -95,9 +95,11 @@ pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
 pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::message::{
-    Condition, Level, NodeStatus, Page, Pair, Reach, Receipt, ServerStatus, TokenInfo,
+    Condition, Level, NodeStatus, Page, Pair, Reach, Receipt, RunChoice, RunReport, ServerStatus,
+    TokenInfo,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
+pub use dkv_wire::run::Verdict;
 pub use uuid::Uuid;

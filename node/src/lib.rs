@@ -46,6 +46,7 @@ mod announce;
 mod compaction;
 
 mod peers;
+mod runs;
 mod ask;
 mod hearing;
 mod registration;

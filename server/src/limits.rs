@@ -35,6 +35,13 @@ pub(crate) const SUSPECT_AFTER_MS: u64 = 3_000;
 /// Silence of the coordinator after which it is shown as down, in milliseconds.
 pub(crate) const DOWN_AFTER_MS: u64 = 15_000;
 
+/// Time between two writes of the books for nothing but how far the nodes' logs are, in milliseconds.
+pub(crate) const MARKS_SAVED_MS: u64 = 2_000;
+/// Time in which a run of a node that was heard is taken to be alive, in milliseconds.
+pub(crate) const RUN_HEARD_MS: u64 = 15_000;
+/// Runs of one node that are remembered, the newest ones.
+pub(crate) const RUNS_MAX: usize = 8;
+
 /// How often the server asks whether its own certificate is due.
 pub(crate) const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 

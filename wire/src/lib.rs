@@ -12,6 +12,7 @@ pub mod hlc;
 pub mod region;
 pub mod limits;
 pub mod network;
+pub mod run;
 pub mod delays;
 pub mod message;
 

@@ -24,11 +24,15 @@ pub enum Mutant {
     SkipInScan,
     /// A replica does not know of one that was deleted in its place.
     ForgetFormer,
+    /// A directory that is older than what is known of its node is believed.
+    BelieveCopies,
+    /// Two processes of one node are not noticed.
+    OverlookClones,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -38,6 +42,8 @@ impl Mutant {
         Self::LastArrivalWins,
         Self::SkipInScan,
         Self::ForgetFormer,
+        Self::BelieveCopies,
+        Self::OverlookClones,
     ];
 }
 

@@ -31,7 +31,7 @@ mod watch;
 
 pub(crate) use drive::{
     Configured, configured, forsake, initialize, propose, silence, since_quorum_ms, start,
-    take_step,
+    take_step, voters,
 };
 pub(crate) use leadership::{confirm_leadership, confirmed_by};
 use log::LogStore;

@@ -37,6 +37,8 @@ const WAITING_MAX: usize = 4096;
 pub(super) struct Pulse {
     pub(super) number: u64,
     pub(super) calls: Vec<(GroupId, Call)>,
+    /// How far the sender's log is on disk (see `runs`).
+    pub(super) mark: u64,
 }
 
 /// Its answer: one for each call, in their order.
@@ -44,6 +46,8 @@ pub(super) struct Pulse {
 pub(super) struct PulseAnswer {
     pub(super) number: u64,
     pub(super) answers: Vec<CallResult>,
+    /// How far the log of who answers is on disk.
+    pub(super) mark: u64,
 }
 
 /// The pulses to all peers.
@@ -200,13 +204,16 @@ impl Sender {
         writer.push(&Opening::RaftPulse { from: self.me });
         let waiting = Waiting::default();
         let reader = FrameReader::new(receive, FRAME_BYTES_MAX);
-        let reading = read_answers(reader, Arc::clone(&waiting));
+        let heard = |mark| self.peers.advance(self.target, &connection, mark);
+        let reading = read_answers(reader, Arc::clone(&waiting), heard);
         let writing = async {
             let mut next = Some(first);
             while let Some(beat) = next {
                 *number += 1;
                 let expected = self.expected.load(Ordering::Relaxed);
-                writer.push(&frame(*number, gather(beat, beats, expected).await, &waiting));
+                let mut pulse = frame(*number, gather(beat, beats, expected).await, &waiting);
+                pulse.mark = self.peers.mark();
+                writer.push(&pulse);
                 writer.flush().await.map_err(|error| error.to_string())?;
                 next = beats.recv().await;
             }
@@ -247,21 +254,26 @@ fn frame(number: u64, gathered: Vec<Beat>, waiting: &Waiting) -> Pulse {
     let mut waiting = lock(waiting);
     waiting.retain(|_, waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
     waiting.insert(number, waiters);
-    Pulse { number, calls }
+    Pulse { number, calls, mark: 0 }
 }
 
 /// Hands out answers until the stream breaks; returns why.
-async fn read_answers(mut reader: FrameReader<quinn::RecvStream>, waiting: Waiting) -> String {
+async fn read_answers(
+    mut reader: FrameReader<quinn::RecvStream>,
+    waiting: Waiting,
+    heard: impl Fn(u64),
+) -> String {
     loop {
         let frame: Bytes = match reader.next().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return "the peer ended the stream".to_owned(),
             Err(error) => return error.to_string(),
         };
-        let PulseAnswer { number, answers } = match decode(&frame) {
+        let PulseAnswer { number, answers, mark } = match decode(&frame) {
             Ok(answer) => answer,
             Err(error) => return error.to_string(),
         };
+        heard(mark);
         let waiters = lock(&waiting).remove(&number).unwrap_or_default();
         for (waiter, answer) in waiters.into_iter().zip(answers) {
             // Who has lost patience needs no answer.

@@ -165,11 +165,13 @@ fn committed_by_leader(request: &AppendEntriesRequest<Types>) -> Option<u64> {
     (*committed.leader_id == request.vote.leader_id.term).then_some(committed.index)
 }
 
-/// Answers pulses until the peer ends the stream; `group` finds a group of this node.
+/// Answers pulses until the peer ends the stream; `group` finds a group of this node, and `marks` is told
+/// how far the peer's log is on disk and says how far this node's is.
 pub(crate) async fn serve_pulse(
     group: impl Fn(GroupId) -> Option<Member>,
     from: NodeId,
     hearing: Hearing,
+    marks: impl Fn(u64) -> u64,
     mut reader: Reader,
     mut writer: Writer,
 ) {
@@ -180,7 +182,8 @@ pub(crate) async fn serve_pulse(
             frame = reader.next(), if answering.len() < PULSES_MAX => {
                 let Ok(Some(frame)) = frame else { return };
                 hearing.heard(Instant::now());
-                let Ok(Pulse { number, calls }) = decode::<Pulse>(&frame) else { return };
+                let Ok(Pulse { number, calls, mark }) = decode::<Pulse>(&frame) else { return };
+                let mark = marks(mark);
                 let answers = calls.into_iter().map(|(id, call)| {
                     let group = group(id);
                     async move {
@@ -193,7 +196,7 @@ pub(crate) async fn serve_pulse(
                     }
                 });
                 let answers = join_all(answers);
-                answering.push(async move { PulseAnswer { number, answers: answers.await } });
+                answering.push(async move { PulseAnswer { number, answers: answers.await, mark } });
             }
             Some(answer) = answering.next() => {
                 if writer.send(&answer).await.is_err() {

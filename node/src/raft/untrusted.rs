@@ -88,7 +88,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         (3, encode(&CallResult::Ok(CallAnswer::Vote(VoteResponse::new(vote, None, true))))),
         (3, encode(&CallResult::Err("why".into()))),
         (4, encode(&AppendAnswer::Ok(Some(log_id(3, 9))))),
-        (6, encode(&PulseAnswer { number: 1, answers: vec![Err("why".into())] })),
+        (6, encode(&PulseAnswer { number: 1, answers: vec![Err("why".into())], mark: 9 })),
         (7, encode(&SnapshotHead { vote, meta, store: Bytes::from_static(b"store") })),
         (8, encode(&SnapshotFrame::Rows(Bytes::from_static(b"rows")))),
         (8, encode(&SnapshotFrame::End)),
@@ -98,6 +98,6 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
     samples.extend(entries.iter().map(|entry| (1, encode_entry(entry))));
     samples.extend(calls.iter().map(|call| (2, encode(call))));
     let calls = calls.into_iter().map(|call| (GroupId(1), call)).collect();
-    samples.push((5, encode(&Pulse { number: 1, calls })));
+    samples.push((5, encode(&Pulse { number: 1, calls, mark: 300 })));
     samples
 }

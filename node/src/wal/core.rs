@@ -76,6 +76,8 @@ pub(super) struct Core {
     /// Groups whose committed position rides on the next frame.
     committed: BTreeSet<GroupId>,
     next_frame: u64,
+    /// Number of the last frame that is on disk.
+    pub(super) synced_frame: u64,
     written_serial: u64,
     entries_written: u64,
     /// Whether the last frame is a seal, or there is none.
@@ -111,6 +113,7 @@ impl Core {
             staged_bytes: 0,
             committed: BTreeSet::new(),
             next_frame,
+            synced_frame: next_frame - 1,
             written_serial: 0,
             entries_written: 0,
             sealed,
@@ -316,6 +319,7 @@ impl Core {
     /// A frame was written and synced.
     pub(super) fn written(&mut self, frame: &Frame) {
         self.sealed = frame.is_seal;
+        self.synced_frame = frame.number;
         self.written_serial = frame.last_serial;
         self.entries_written += frame.entries;
         self.groups.shrink_cache(self.options.cache_bytes, self.written_serial);

@@ -156,6 +156,12 @@ impl Wal {
         }
     }
 
+    /// The last frame that is on disk. It only grows, through restarts too, for as long as the directory
+    /// is what it was.
+    pub fn synced_frame(&self) -> u64 {
+        self.handle.shared.lock().synced_frame
+    }
+
     /// Times of writes with their sync since the log was opened.
     pub fn sync_times(&self) -> dkv_wire::histogram::Times {
         self.handle.shared.lock().timing.times()

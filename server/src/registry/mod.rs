@@ -24,6 +24,7 @@
 //! that can be late.
 
 mod nodes;
+mod runs;
 mod tokens;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ use uuid::Uuid;
 
 use crate::limits::{DOWN_AFTER_MS, SUSPECT_AFTER_MS};
 use nodes::NodeRecord;
+use runs::Runs;
 use tokens::TokenRecord;
 
 /// What must happen before an answer is sent.
@@ -79,6 +81,9 @@ pub struct Registry {
     denied: BTreeSet<HolderId>,
     tokens: BTreeMap<Uuid, TokenRecord>,
     view: Option<NetworkView>,
+    /// Which run of which node was heard.
+    #[serde(default)]
+    runs: Runs,
     /// What the configuration says; not in the books.
     #[serde(skip)]
     settings: Settings,
@@ -101,6 +106,7 @@ impl Registry {
             denied: BTreeSet::new(),
             tokens: BTreeMap::new(),
             view: None,
+            runs: Runs::default(),
             settings,
             started_ms: now_ms,
             reported_ms: None,
@@ -183,6 +189,11 @@ impl Registry {
 
     fn check_report(&self, node: NodeId, report: &CoordinatorReport) -> Result<(), ServerRefusal> {
         self.check_not_removed(node)?;
+        if self.runs_twice(node) {
+            return Err(ServerRefusal::Denied(
+                "two processes of this node run, and nobody has said which is to go on".into(),
+            ));
+        }
         let view = &report.view;
         let wrong = |what: &str| Err(ServerRefusal::Invalid(what.to_owned()));
         if view.network != self.network {
@@ -261,6 +272,7 @@ impl Registry {
             nodes,
             view: self.view.clone(),
             settings: self.settings.clone(),
+            runs: self.run_reports(now_ms),
         }
     }
 

@@ -9,6 +9,8 @@
 //! restart                                      goes through the books, as a killed server does
 //! register NODE ADDRESS [name=NAME] [region=REGION]
 //! report NODE TERM [NODE:NAME:PORT:STATE[:REGION] …] [denied=LETTERS] [of=NODE] [view-term=TERM] [foreign]
+//! stand NODE ADDRESS START BOOT MARK [past=BOOT,…] [answers=NUMBER] [ends]
+//! keep NODE ADDRESS|START
 //! status
 //! token TOKEN ROLE [life=S] [uses=N]
 //! join TOKEN HOLDER [secret=TOKEN]
@@ -20,9 +22,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
-use dkv_wire::message::{Confirmation, CoordinatorReport};
+use dkv_wire::message::{Confirmation, CoordinatorReport, Question, RunChoice, Stand};
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::region::Region;
+use dkv_wire::run::{Boot, Run};
 use dkv_wire::token::SecretHash;
 use uuid::Uuid;
 
@@ -57,6 +60,11 @@ fn removal() {
 #[test]
 fn silence() {
     check("silence");
+}
+
+#[test]
+fn runs() {
+    check("runs");
 }
 
 #[test]
@@ -126,6 +134,16 @@ impl Script {
                 self.register(words[1], words[2], option("name"), region);
             }
             "report" => self.report(&words, &option),
+            "stand" => self.stand(&words, &option),
+            "keep" => {
+                let choice = match words[2].parse() {
+                    Ok(start) => RunChoice::Start(start),
+                    Err(_) => RunChoice::Address(words[2].parse().unwrap()),
+                };
+                let node = NodeId(letter(words[1]));
+                let (answer, effects) = self.registry.handle_keep(node, choice, self.now_ms);
+                self.print(answer.map(|()| "kept".to_owned()), effects);
+            }
             "status" => self.status(),
             "token" => {
                 let (answer, effects) = self.registry.handle_create_token(
@@ -222,6 +240,32 @@ impl Script {
         self.print(answer, effects);
     }
 
+    fn stand<'a>(&mut self, words: &[&'a str], option: &dyn Fn(&str) -> Option<&'a str>) {
+        let number = |text: &str| text.parse::<u64>().unwrap();
+        let past = option("past").into_iter().flat_map(|past| past.split(','));
+        let stand = Stand {
+            run: Run {
+                start: number(words[3]),
+                boot: Boot(number(words[4])),
+                past: past.map(|boot| Boot(number(boot))).collect(),
+                mark: number(words[5]),
+            },
+            address: words[2].parse().unwrap(),
+            ends: words.contains(&"ends"),
+            answers: option("answers").map(|asked| Question { server: 1, number: number(asked) }),
+        };
+        let node = NodeId(letter(words[1]));
+        let (answer, effects) = self.registry.handle_stand(node, &stand, 1, self.now_ms);
+        let answer = answer.map(|standing| {
+            let again = if standing.ask_again { ", again" } else { "" };
+            let rulings = standing.rulings.len();
+            let rulings = if rulings > 0 { format!(", {rulings} ruled") } else { String::new() };
+            let verdict = standing.verdict;
+            format!("{verdict:?}, question {}{again}{rulings}", standing.question.number)
+        });
+        self.print(answer, effects);
+    }
+
     fn status(&mut self) {
         let status = self.registry.status("1.2.3", 0, self.now_ms);
         let id = |id: Option<NodeId>| id.map_or('-', |id| letter_of(id.0));
@@ -247,6 +291,17 @@ impl Script {
                 node.state,
                 if node.coordinator { ", coordinator" } else { "" },
                 node.last_report_ms,
+            )
+            .unwrap();
+        }
+        for run in status.runs {
+            writeln!(
+                self.printed,
+                "  {} at port {}, start {}: {:?}",
+                run.name,
+                run.address.port(),
+                run.start,
+                run.verdict
             )
             .unwrap();
         }

@@ -13,6 +13,7 @@ use crate::id::{
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
 use crate::region::Region;
+use crate::run::{Boot, Ruling, Run, Verdict};
 
 fn uuid(letter: char) -> Uuid {
     Uuid::from_bytes([letter as u8; 16])
@@ -44,6 +45,7 @@ pub(super) fn openings() -> Vec<Opening> {
         Opening::RaftAppend { group, from, acknowledged: None },
         Opening::RaftAppend { group, from, acknowledged: Some(acknowledged) },
         Opening::RaftSnapshot { group, from },
+        Opening::Run { from },
     ]
 }
 
@@ -217,6 +219,7 @@ fn status() -> NodeStatus {
         fsync_us: 300,
         disk_full: true,
         pending: 3,
+        notes: vec!["held back".into()],
     }
 }
 
@@ -336,9 +339,36 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
         ServerRequest::CreateBearer { rights: Rights::Write, life_s: None },
         ServerRequest::ListTokens,
         ServerRequest::RevokeToken(uuid('t')),
+        ServerRequest::Stand(Box::new(Stand {
+            run: run(),
+            address: v4(),
+            ends: true,
+            answers: None,
+        })),
+        ServerRequest::Stand(Box::new(Stand {
+            run: run(),
+            address: v6(),
+            ends: false,
+            answers: Some(Question { server: u64::MAX, number: 3 }),
+        })),
+        ServerRequest::Keep { node: node('a'), run: RunChoice::Address(v4()) },
+        ServerRequest::Keep { node: node('a'), run: RunChoice::Start(300) },
     ];
     requests.extend(roles().into_iter().zip([None, Some(0), Some(3600), None]).map(create));
     requests
+}
+
+fn run() -> Run {
+    Run { start: 300, boot: Boot(u64::MAX), past: vec![Boot(1), Boot(2)], mark: 4096 }
+}
+
+pub(super) fn verdicts() -> Vec<Verdict> {
+    vec![
+        Verdict::Sound,
+        Verdict::Older { start: 4, mark: 5000 },
+        Verdict::Twice { start: 2 },
+        Verdict::Dismissed { start: 300 },
+    ]
 }
 
 pub(super) fn confirmations() -> Vec<Confirmation> {
@@ -374,6 +404,18 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
         }],
         view: Some(view()),
         settings: Settings::default(),
+        runs: verdicts()
+            .into_iter()
+            .map(|verdict| RunReport {
+                node: node('a'),
+                name: "a".into(),
+                address: v4(),
+                start: 3,
+                mark: 500,
+                verdict,
+                heard_ms: 1_700_000_000_000,
+            })
+            .collect(),
     };
     let admission = Admission {
         network: NetworkId(uuid('n')),
@@ -404,6 +446,15 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
     ];
     answers.extend(confirmations().into_iter().map(ServerAnswer::Confirmed));
     answers.extend(server_refusals().into_iter().map(ServerAnswer::Refused));
+    let ruling = Ruling { number: 1, kept: run(), dismissed: vec![Boot(1), Boot(u64::MAX)] };
+    answers.extend(verdicts().into_iter().map(|verdict| {
+        ServerAnswer::Stands(Box::new(Standing {
+            verdict,
+            question: Question { server: 7, number: 300 },
+            ask_again: true,
+            rulings: vec![(node('b'), ruling.clone())],
+        }))
+    }));
     answers
 }
 
