@@ -2,11 +2,11 @@
 //!
 //! A node's identity lives in its data directory, and a directory can be copied. So each start of the
 //! process takes a number, one more than the last, and a random [`Boot`], and puts both into the
-//! directory before it says anything to anybody. With them it tells how far its log is on disk: its
-//! *mark*, which only grows. Whoever hears that ([`RunBook`]) can tell
+//! directory before it says anything to anybody. With them it tells how much its log has on disk:
+//! its *mark*, which only grows. Whoever hears that ([`RunBook`]) can tell
 //!
-//! - an **older copy**: it does not know of a run that has been heard of, or its log ends before what
-//!   that run had on disk;
+//! - an **older copy**: it does not know of a run that has been heard of and has written something, or its
+//!   log has less than that run had on disk;
 //! - a **clone**: two runs that each answer a question which was asked after the other was first heard
 //!   of. A process that was killed answers nothing, however late its datagrams arrive; so a restart
 //!   is never taken for a clone.
@@ -41,7 +41,9 @@ pub struct Run {
     pub boot: Boot,
     /// The runs before it in this directory, the latest first, at most [`PAST_MAX`].
     pub past: Vec<Boot>,
-    /// The last frame of its log that is on disk. It only grows.
+    /// Its mark when it began.
+    pub opened: u64,
+    /// How many entries and votes its log has on disk, all that were ever there counted. It only grows.
     pub mark: u64,
 }
 
@@ -53,7 +55,16 @@ impl Run {
             past.push(self.boot);
         }
         past.extend(self.past.iter().copied().take(PAST_MAX - past.len()));
-        Self { start: self.start.saturating_add(1), boot, past, mark: self.mark }
+        let start = self.start.saturating_add(1);
+        Self { start, boot, past, opened: self.mark, mark: self.mark }
+    }
+
+    /// Whether this run and another one, which has written nothing, began in the same directory as it was then:
+    /// what the other knew, this one knows.
+    fn takes_the_place_of(&self, other: &Self) -> bool {
+        other.mark == other.opened
+            && self.opened == other.opened
+            && (self.start, &self.past) == (other.start, &other.past)
     }
 
     fn descends_from(&self, boot: Boot) -> bool {
@@ -132,6 +143,9 @@ impl RunRecord {
             return Verdict::Sound;
         }
         let older = Verdict::Older { start: known.start, mark: known.mark };
+        if said.takes_the_place_of(known) {
+            return Verdict::Sound;
+        }
         if self.refused.iter().any(|boot| said.descends_from(*boot)) {
             return older;
         }

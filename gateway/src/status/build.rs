@@ -321,9 +321,9 @@ fn runs(said: &Said<'_>) -> Vec<String> {
         let RunReport { name, address, start, mark, .. } = run;
         warnings.push(match run.verdict {
             Verdict::Older { start: known, mark: had } => format!(
-                "{name} at {address} is held back: its data directory (start {start}, log up to \
-                 frame {mark}) is an older copy of one that was heard before (start {known}, log up \
-                 to frame {had}); put the newer one back; only if that is lost, keep {name} \
+                "{name} at {address} is held back: its data directory (start {start}, {mark} entries and \
+                 votes) is an older copy of one that was heard before (start {known}, {had} entries \
+                 and votes); put the newer one back; only if that is lost, keep {name} \
                  {address} lets this one go on without what it lacks"
             ),
             Verdict::Dismissed { .. } => {
@@ -331,7 +331,7 @@ fn runs(said: &Said<'_>) -> Vec<String> {
             }
             Verdict::Twice { .. } | Verdict::Sound => format!(
                 "{name} runs twice, and takes no part: one of its processes is at {address} (start \
-                 {start}, log up to frame {mark}); keep {name} {address} lets this one go on, and \
+                 {start}, {mark} entries and votes); keep {name} {address} lets this one go on, and \
                  ends the other"
             ),
         });

@@ -35,6 +35,9 @@ const HELD_EVERY: Duration = Duration::from_secs(1);
 const ASK_EVERY: Duration = Duration::from_secs(3);
 /// The same while there may be another run of it.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Time in which a run on an older copy may turn out to be one of two that run: then it stays, until an
+/// administrator says which goes on. After that it ends.
+const OLDER_PATIENCE: Duration = Duration::from_secs(5);
 /// Time that the goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(300);
 
@@ -58,17 +61,28 @@ impl Runs {
         }
     }
 
-    /// The sentence with which a run ends that an administrator has dismissed.
-    fn farewell(&self, verdict: Verdict) -> Option<String> {
-        let own = self.own();
-        matches!(verdict, Verdict::Dismissed { .. }).then(|| self.explain(verdict, &own))
+    /// The sentence with which a run ends that an administrator has dismissed, or that is alone with an older
+    /// copy of its directory. `older_since` is kept by the caller.
+    fn farewell(&self, verdict: Verdict, older_since: &mut Option<Instant>) -> Option<String> {
+        let ends = match verdict {
+            Verdict::Dismissed { .. } => true,
+            Verdict::Older { .. } => {
+                older_since.get_or_insert_with(Instant::now).elapsed() >= OLDER_PATIENCE
+            }
+            Verdict::Sound | Verdict::Twice { .. } => {
+                *older_since = None;
+                false
+            }
+        };
+        ends.then(|| self.explain(verdict, &self.own()))
     }
 }
 
 /// Returns once the node may serve: the server finds its run sound, or is silent for too long.
 ///
 /// # Errors
-/// If an administrator has dismissed this run, with the sentence to end with.
+/// If an administrator has dismissed this run, or it is alone with an older copy of the directory; with the
+/// sentence to end with.
 pub(crate) async fn before_serving(
     runs: &Runs,
     server: &ServerLink,
@@ -77,14 +91,14 @@ pub(crate) async fn before_serving(
 ) -> Result<(), String> {
     let begun = Instant::now();
     let patience = if is_alone { ALONE_PATIENCE } else { PATIENCE };
-    let mut is_told = false;
+    let (mut is_told, mut older_since) = (false, None);
     loop {
         let left = patience.saturating_sub(begun.elapsed()).max(RETRY);
         let asked = tokio::time::timeout(left, runs.ask(server, address, false)).await;
         match asked {
             Ok(Ok(Standing { verdict: Verdict::Sound, .. })) => return Ok(()),
             Ok(Ok(Standing { verdict, ask_again, .. })) => {
-                if let Some(farewell) = runs.farewell(verdict) {
+                if let Some(farewell) = runs.farewell(verdict, &mut older_since) {
                     return Err(farewell);
                 }
                 tokio::time::sleep(if ask_again { ASK_AGAIN } else { HELD_EVERY }).await;
@@ -114,10 +128,11 @@ pub(crate) async fn before_serving(
 /// Asks for the life of the node.
 pub(crate) async fn keep_asking(node: Arc<Node>) {
     let runs = node.runs();
+    let mut older_since = None;
     loop {
         let pause = match runs.ask(node.server(), node.me().address, false).await {
             Ok(Standing { verdict, ask_again, .. }) => {
-                if let Some(farewell) = runs.farewell(verdict) {
+                if let Some(farewell) = runs.farewell(verdict, &mut older_since) {
                     return node.fail(farewell);
                 }
                 match verdict {

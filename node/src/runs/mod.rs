@@ -51,7 +51,8 @@ struct Shared {
     /// Where the book is kept.
     directory: PathBuf,
     own: Run,
-    wal: OnceLock<Wal>,
+    /// Its log, and how much that had on disk when it was opened.
+    wal: OnceLock<(Wal, u64)>,
     /// What people call the node, and where it is: for messages.
     named: OnceLock<(String, SocketAddr)>,
     book: Mutex<RunBook<NodeId>>,
@@ -89,10 +90,11 @@ impl Runs {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Learns the log whose frames are the mark of this run. Before that it has none.
+    /// Learns the log that the mark of this run is of. Before that it has none.
     pub(crate) fn open(&self, wal: Wal) {
+        let opened = wal.kept_promises();
         // Told once: a run has one log.
-        let _ = self.shared.wal.set(wal);
+        let _ = self.shared.wal.set((wal, opened));
     }
 
     /// Learns what people call the node, and where it listens.
@@ -100,10 +102,11 @@ impl Runs {
         let _ = self.shared.named.set((name.to_owned(), address));
     }
 
-    /// This run, and how far its log is on disk.
+    /// This run, and how much its log has on disk.
     pub(crate) fn own(&self) -> Run {
-        let mark = self.shared.wal.get().map_or(0, Wal::synced_frame);
-        Run { mark, ..self.shared.own.clone() }
+        let wal = self.shared.wal.get();
+        let (mark, opened) = wal.map_or((0, 0), |(wal, opened)| (wal.kept_promises(), *opened));
+        Run { mark, opened, ..self.shared.own.clone() }
     }
 
     /// Why this node takes no part, while it does not.
@@ -211,8 +214,8 @@ impl Runs {
                 return;
             }
             Verdict::Older { start, mark } => format!(
-                "node {name} is refused: its directory (start {}, log up to frame {}) is an older \
-                 copy of one that was heard before (start {start}, log up to frame {mark})",
+                "node {name} is refused: its directory (start {}, {} entries and votes) is an \
+                 older copy of one that was heard before (start {start}, {mark} entries and votes)",
                 run.start, run.mark
             ),
             Verdict::Twice { start } => format!(
@@ -252,7 +255,7 @@ impl Runs {
         });
     }
 
-    /// Whoever is at the other end of a connection has said how far its log is on disk.
+    /// Whoever is at the other end of a connection has said how much its log has on disk.
     pub(crate) fn advance(&self, node: NodeId, connection: &quinn::Connection, mark: u64) {
         let links = lock(&self.shared.links);
         let here =
@@ -289,15 +292,17 @@ impl Runs {
             None => (self.shared.me.short(), "its address".to_owned()),
         };
         let directory = self.shared.directory.display();
-        let (this, frame) = (own.start, own.mark);
+        let (this, has) = (own.start, own.mark);
         match verdict {
             Verdict::Sound => "it is sound".to_owned(),
             Verdict::Older { start, mark } => format!(
-                "the data directory {directory} is an older copy of this node's: this is start \
-                 {this} with a log up to frame {frame}, and start {start} with a log up to frame \
-                 {mark} was heard before; keep both, and put the newer directory back; only if that \
-                 one is lost, \"dkv SERVER keep {name} {address}\" lets this one go on without what \
-                 it lacks"
+                "the data directory {directory} is an older copy of this node's: it knows nothing \
+                 of start {start}, or of what that wrote, and this node has acknowledged entry \
+                 after entry since (here there are {has}, and there were {mark}); it serves \
+                 nothing. Keep it, and put the newer directory back, or start this node with an \
+                 empty one if the others have its data; only if the newer one is lost, and this \
+                 copy is wanted, \"dkv SERVER keep {name} {address}\" lets it go on from where \
+                 it is"
             ),
             Verdict::Twice { start } => format!(
                 "two processes of this node run, with copies of one data directory: start {this} \

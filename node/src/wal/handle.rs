@@ -156,10 +156,10 @@ impl Wal {
         }
     }
 
-    /// The last frame that is on disk. It only grows, through restarts too, for as long as the directory
-    /// is what it was.
-    pub fn synced_frame(&self) -> u64 {
-        self.handle.shared.lock().synced_frame
+    /// Entries and votes that are on disk, of all groups and of all times: those that were dropped since
+    /// count. It only grows, through restarts too, for as long as the directory is what it was.
+    pub fn kept_promises(&self) -> u64 {
+        self.handle.shared.lock().kept_promises
     }
 
     /// Times of writes with their sync since the log was opened.

@@ -13,7 +13,7 @@ use dkv_wire::run::{Heard, Run, RunBook, Verdict};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Effects, Registry};
-use crate::limits::{MARKS_SAVED_MS, RUN_HEARD_MS, RUNS_MAX};
+use crate::limits::{MARKS_SAVED_MS, OLDER_SHOWN_MS, RUN_HEARD_MS, RUNS_MAX};
 
 /// A run, as it was heard last.
 #[derive(Clone, Debug)]
@@ -105,40 +105,35 @@ impl Registry {
     /// Takes an administrator's word: of the runs of a node this one goes on.
     ///
     /// # Errors
-    /// `Invalid` if it names no run that was heard a moment ago, or several. Then nothing has changed.
+    /// `Invalid` if it names no run that was heard, or several. Then nothing has changed.
     pub fn handle_keep(
         &mut self,
         node: NodeId,
         choice: RunChoice,
-        now_ms: u64,
     ) -> (Result<(), ServerRefusal>, Effects) {
         let invalid = |why: String| (Err(ServerRefusal::Invalid(why)), Effects::NONE);
         let heard = self.runs.heard.get(&node).map(Vec::as_slice).unwrap_or_default();
-        let lives = |run: &&LastHeard| now_ms.abs_diff(run.at_ms) <= RUN_HEARD_MS;
-        let chosen: Vec<&LastHeard> = heard
-            .iter()
-            .filter(lives)
-            .filter(|run| match choice {
-                RunChoice::Address(address) => run.address == address,
-                RunChoice::Start(start) => run.run.start == start,
-            })
-            .collect();
-        let all: Vec<String> = heard
-            .iter()
-            .filter(lives)
-            .map(|run| format!("start {} at {}", run.run.start, run.address))
-            .collect();
+        let chosen: Vec<&LastHeard> = match choice {
+            // Of a process that was started there again and again, the last.
+            RunChoice::Address(address) => {
+                heard.iter().rev().find(|run| run.address == address).into_iter().collect()
+            }
+            RunChoice::Start(start) => heard.iter().filter(|run| run.run.start == start).collect(),
+        };
+        let all: Vec<String> =
+            heard.iter().map(|run| format!("start {} at {}", run.run.start, run.address)).collect();
         let name = self.name_of(node);
         let kept = match chosen[..] {
             [one] => one.run.clone(),
             [] if all.is_empty() => {
                 return invalid(format!(
-                    "no process of {name} has spoken to the server in the last {} s; start the one \
-                     that is to go on",
-                    RUN_HEARD_MS / 1000
+                    "no process of {name} has spoken to the server since the server was started; \
+                     start the one that is to go on"
                 ));
             }
-            [] => return invalid(format!("{name} runs as {}; name one", all.join(" and as "))),
+            [] => {
+                return invalid(format!("{name} was heard as {}; name one", all.join(" and as ")));
+            }
             _ => return invalid(format!("that names several of {}", all.join(" and "))),
         };
         self.runs.book.rule(node, kept);
@@ -156,8 +151,14 @@ impl Registry {
         let mut reports = Vec::new();
         for (node, runs) in &self.runs.heard {
             let twice = self.runs_twice(*node);
-            let lives = runs.iter().filter(|run| now_ms.abs_diff(run.at_ms) <= RUN_HEARD_MS);
-            for heard in lives.filter(|run| twice || !run.verdict.is_sound()) {
+            let is_recent = |run: &&LastHeard| {
+                let older = matches!(run.verdict, Verdict::Older { .. });
+                // One with an older copy ends by itself, and somebody should see why.
+                let shown_ms = if older { OLDER_SHOWN_MS } else { RUN_HEARD_MS };
+                now_ms.abs_diff(run.at_ms) <= shown_ms
+            };
+            let recent = runs.iter().filter(is_recent);
+            for heard in recent.filter(|run| twice || !run.verdict.is_sound()) {
                 reports.push(RunReport {
                     node: *node,
                     name: self.name_of(*node),

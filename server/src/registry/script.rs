@@ -141,7 +141,7 @@ impl Script {
                     Err(_) => RunChoice::Address(words[2].parse().unwrap()),
                 };
                 let node = NodeId(letter(words[1]));
-                let (answer, effects) = self.registry.handle_keep(node, choice, self.now_ms);
+                let (answer, effects) = self.registry.handle_keep(node, choice);
                 self.print(answer.map(|()| "kept".to_owned()), effects);
             }
             "status" => self.status(),
@@ -248,6 +248,7 @@ impl Script {
                 start: number(words[3]),
                 boot: Boot(number(words[4])),
                 past: past.map(|boot| Boot(number(boot))).collect(),
+                opened: option("opened").map_or(0, number),
                 mark: number(words[5]),
             },
             address: words[2].parse().unwrap(),

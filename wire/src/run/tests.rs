@@ -10,11 +10,11 @@ struct Directory {
 
 impl Directory {
     fn new(boot: u64, mark: u64) -> Self {
-        Self { run: Run { mark, ..Run::default().next(Boot(boot)) } }
+        Self { run: Run { mark, opened: mark, ..Run::default().next(Boot(boot)) } }
     }
 
     fn restarted(&self, boot: u64, mark: u64) -> Self {
-        Self { run: Run { mark, ..self.run.next(Boot(boot)) } }
+        Self { run: Run { mark, opened: mark, ..self.run.next(Boot(boot)) } }
     }
 }
 
@@ -101,6 +101,19 @@ fn a_directory_that_lost_everything_but_its_identity_is_told_apart() {
     let mut witness = Witness::new();
     witness.ask(&Directory::new(1, 10));
     assert!(is_older(witness.ask(&Directory::new(2, 0))));
+}
+
+#[test]
+fn a_run_that_wrote_nothing_leaves_nothing_to_forget() {
+    let mut witness = Witness::new();
+    let first = Directory::new(1, 10);
+    witness.ask(&first);
+    // The directory is put back as it was, again and again.
+    for boot in 2..6 {
+        assert_eq!(witness.ask(&first.restarted(boot, 10)), Verdict::Sound, "{boot}");
+    }
+    witness.0.advance(1, Boot(5), 11);
+    assert!(is_older(witness.ask(&first.restarted(6, 10))));
 }
 
 #[test]

@@ -359,7 +359,7 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
 }
 
 fn run() -> Run {
-    Run { start: 300, boot: Boot(u64::MAX), past: vec![Boot(1), Boot(2)], mark: 4096 }
+    Run { start: 300, boot: Boot(u64::MAX), past: vec![Boot(1), Boot(2)], opened: 300, mark: 4096 }
 }
 
 pub(super) fn verdicts() -> Vec<Verdict> {
