@@ -26,13 +26,11 @@ pub enum Mutant {
     ForgetFormer,
     /// A directory that is older than what is known of its node is believed.
     BelieveCopies,
-    /// Two processes of one node are not noticed.
-    OverlookClones,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -43,7 +41,6 @@ impl Mutant {
         Self::SkipInScan,
         Self::ForgetFormer,
         Self::BelieveCopies,
-        Self::OverlookClones,
     ];
 }
 

@@ -182,6 +182,11 @@ pub(crate) enum Fault {
     RestartAll,
     /// Nodes are added, and the first ones removed for good
     Churn,
+    /// A copy of the coordinator's data directory is started beside it, until an administrator says
+    /// which goes on
+    Clone,
+    /// The coordinator's data directory is put back as it was a while ago
+    OldCopy,
     /// Nothing is done: you do it, to a network that you name
     ByHand,
     /// All that can be done to a network of its own, one after the other

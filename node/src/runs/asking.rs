@@ -37,7 +37,7 @@ const ASK_EVERY: Duration = Duration::from_secs(3);
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Time in which a run on an older copy may turn out to be one of two that run: then it stays, until an
 /// administrator says which goes on. After that it ends.
-const OLDER_PATIENCE: Duration = Duration::from_secs(5);
+const OLDER_PATIENCE: Duration = Duration::from_secs(6);
 /// Time that the goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(300);
 
