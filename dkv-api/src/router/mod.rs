@@ -44,7 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_wire::delays::Way;
-use dkv_wire::id::{GroupId, NodeId, SessionId};
+use dkv_wire::id::{GroupId, NodeId, Revision, SessionId};
 use dkv_wire::limits;
 use dkv_wire::message::Answer;
 use dkv_wire::network::NetworkView;
@@ -196,6 +196,7 @@ impl<W> Router<W> {
             tries: 0,
             expiries: 0,
             why: None,
+            floor: Revision(0),
         };
         self.requests.insert(id, pending);
         self.deadlines.insert((deadline, id));

@@ -31,8 +31,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Time between two attempts, and between two questions of a node that is held back.
 const RETRY: Duration = Duration::from_millis(250);
 const HELD_EVERY: Duration = Duration::from_secs(1);
-/// How often a node that serves asks.
+/// How often a node that serves asks, and at most while its log grows.
 const ASK_EVERY: Duration = Duration::from_secs(3);
+const ASK_WHILE_WRITING: Duration = Duration::from_millis(500);
 /// The same while there may be another run of it.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Time in which a run on an older copy may turn out to be one of two that run: then it stays, until an
@@ -146,7 +147,17 @@ pub(crate) async fn keep_asking(node: Arc<Node>) {
                 if runs.is_vouched_for() && runs.held().is_none() { ASK_EVERY } else { HELD_EVERY }
             }
         };
-        tokio::time::sleep(pause).await;
+        if pause < ASK_EVERY {
+            tokio::time::sleep(pause).await;
+            continue;
+        }
+        let (told, until) = (runs.own().mark, Instant::now() + pause);
+        while Instant::now() < until {
+            node.rhythm().pause(ASK_WHILE_WRITING).await;
+            if runs.own().mark != told {
+                break;
+            }
+        }
     }
 }
 

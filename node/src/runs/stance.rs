@@ -14,13 +14,16 @@ use super::is_alike;
 /// is not.
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
 
+/// Nodes whose word counts although the server has found this run sound.
+const BELIEVED: usize = 2;
+
 /// What was said of this run, and by whom.
 #[derive(Default)]
 pub(super) struct Stance {
     /// When the server last found it sound.
     vouched: Option<Instant>,
     /// Why the server does not.
-    server: Option<Arc<str>>,
+    server: Option<(Verdict, Arc<str>)>,
     peers: BTreeMap<NodeId, (Verdict, Arc<str>)>,
 }
 
@@ -29,9 +32,9 @@ impl Stance {
         if verdict.is_sound() {
             self.vouched = Some(now);
             self.server = None;
-        } else if self.server.is_none() {
-            // Numbers grow meanwhile; the sentence stays.
-            self.server = Some(why.into());
+        } else if self.server.as_ref().is_none_or(|(before, _)| !is_alike(*before, verdict)) {
+            // While only numbers grow, the sentence stays.
+            self.server = Some((verdict, why.into()));
         }
     }
 
@@ -56,7 +59,7 @@ impl Stance {
 
     /// Why the server holds the node back.
     pub(super) fn held_by_server(&self) -> Option<Arc<str>> {
-        self.server.clone()
+        self.server.as_ref().map(|(_, why)| Arc::clone(why))
     }
 
     /// Whether the server has found the run sound at some time.
@@ -64,12 +67,13 @@ impl Stance {
         self.vouched.is_some()
     }
 
-    /// Why the node takes no part. A node that the server has found sound is not held back by what
-    /// another one says: that may be a lie.
+    /// Why the node takes no part. A node that the server has found sound is not held back by what a single
+    /// other one says: that may be a lie. The server may know less than others who were there.
     pub(super) fn held(&self) -> Option<Arc<str>> {
         let by_peer = || self.peers.values().next().map(|(_, why)| Arc::clone(why));
-        let unproved = if self.vouched.is_none() { by_peer() } else { None };
-        self.server.clone().or(unproved)
+        let is_believed = self.vouched.is_none() || self.peers.len() >= BELIEVED;
+        let by_peers = if is_believed { by_peer() } else { None };
+        self.held_by_server().or(by_peers)
     }
 
     /// Why it takes no writes, though it takes part: others refuse it, and the server, which would
@@ -102,6 +106,16 @@ mod tests {
     }
 
     #[test]
+    fn the_sentence_is_of_the_last_kind_of_verdict() {
+        let (mut stance, now) = (Stance::default(), Instant::now());
+        stance.hear_server(OLDER, "older".into(), now);
+        stance.hear_server(Verdict::Older { start: 8, mark: 1 }, "older yet".into(), now);
+        assert_eq!(held(&stance).as_deref(), Some("older"));
+        stance.hear_server(Verdict::Twice { start: 8 }, "twice".into(), now);
+        assert_eq!(held(&stance).as_deref(), Some("twice"));
+    }
+
+    #[test]
     fn another_node_holds_back_only_whom_the_server_has_never_found_sound() {
         let (mut stance, now, node) = (Stance::default(), Instant::now(), NodeId::random());
         assert!(stance.hear_peer(node, OLDER, "a peer".into(), now));
@@ -114,6 +128,10 @@ mod tests {
         assert!(!stance.hear_peer(node, OLDER, "a peer".into(), now), "it was said before");
         assert_eq!(held(&stance), None);
         assert_eq!(stance.doubt(now), None);
+        let other = NodeId::random();
+        assert!(stance.hear_peer(other, OLDER, "another".into(), now));
+        assert!(stance.held().is_some(), "two know better");
+        assert!(stance.hear_peer(other, Verdict::Sound, String::new(), now));
         let later = now + VOUCHED_FOR;
         assert_eq!(stance.doubt(later).as_deref(), Some("a peer"));
         assert_eq!(held(&stance), None);
