@@ -67,6 +67,12 @@ impl Run {
             && (self.start, &self.past) == (other.start, &other.past)
     }
 
+    /// Whether this run began with more than another one ever had, and all of it is of a run that both come
+    /// after: then the other one is of an older copy, and was heard of first.
+    fn has_more_of_the_same_past(&self, other: &Self) -> bool {
+        self.opened > other.mark && self.past.first().is_some_and(|last| other.past.contains(last))
+    }
+
     fn descends_from(&self, boot: Boot) -> bool {
         self.boot == boot || self.past.contains(&boot)
     }
@@ -152,6 +158,9 @@ impl RunRecord {
         if said.boot == known.boot {
             return Verdict::Sound;
         }
+        if self.has_more(said, known) {
+            return Verdict::Sound;
+        }
         if said.start <= known.start || said.mark < known.mark {
             return older;
         }
@@ -169,6 +178,11 @@ impl RunRecord {
         match verdict {
             Verdict::Sound => {
                 let is_new = self.run.as_ref().is_none_or(|known| known.boot != said.boot);
+                let known = self.run.clone();
+                let older = known.filter(|known| self.has_more(said, known));
+                if let Some(older) = older.filter(|older| !said.descends_from(older.boot)) {
+                    self.refuse(older.boot);
+                }
                 let known = self.run.get_or_insert_default();
                 let mark = if is_new { said.mark } else { known.mark.max(said.mark) };
                 *known = Run { mark, ..said.clone() };
@@ -182,6 +196,14 @@ impl RunRecord {
             }
             Verdict::Twice { .. } | Verdict::Dismissed { .. } => (verdict, false),
         }
+    }
+
+    /// Whether the run that is known has begun with less of the past that both have. What a dismissed run wrote
+    /// is none.
+    fn has_more(&self, said: &Run, known: &Run) -> bool {
+        let dismissed = self.ruling.as_ref().map_or(&[][..], |ruling| &ruling.dismissed);
+        let last = said.past.first();
+        said.has_more_of_the_same_past(known) && !last.is_some_and(|boot| dismissed.contains(boot))
     }
 
     fn refuse(&mut self, boot: Boot) -> bool {
@@ -214,7 +236,11 @@ impl RunRecord {
         }
         let kept = &ruling.kept;
         // Of the one that is kept, more may have been heard since.
-        if self.run.as_ref().is_none_or(|run| !run.descends_from(kept.boot) || self.twice) {
+        let is_of_another = |run: &Run| {
+            let mut gone = ruling.dismissed.iter().filter(|boot| !kept.descends_from(**boot));
+            !run.descends_from(kept.boot) || gone.any(|boot| run.descends_from(*boot))
+        };
+        if self.run.as_ref().is_none_or(|run| self.twice || is_of_another(run)) {
             self.run = Some(kept.clone());
         }
         self.twice = false;

@@ -71,8 +71,9 @@ fn a_copy_from_before_a_start_is_told_apart() {
     witness.ask(&first);
     let second = first.restarted(2, 20);
     assert_eq!(witness.ask(&second), Verdict::Sound);
-    // Of the first run, with as much in its log as the second had.
-    let copy = first.restarted(3, 30);
+    witness.0.advance(1, Boot(2), 30);
+    // Of the end of the first run.
+    let copy = first.restarted(3, 20);
     assert!(is_older(witness.ask(&copy)));
     // Nor does it help to start it again and again, until its numbers are larger.
     let mut again = copy;
@@ -80,7 +81,7 @@ fn a_copy_from_before_a_start_is_told_apart() {
         again = again.restarted(boot, 100);
         assert!(is_older(witness.ask(&again)), "{boot}");
     }
-    assert_eq!(witness.ask(&second.restarted(11, 20)), Verdict::Sound);
+    assert_eq!(witness.ask(&second.restarted(11, 30)), Verdict::Sound);
 }
 
 #[test]
@@ -114,6 +115,33 @@ fn a_run_that_wrote_nothing_leaves_nothing_to_forget() {
     }
     witness.0.advance(1, Boot(5), 11);
     assert!(is_older(witness.ask(&first.restarted(6, 10))));
+}
+
+#[test]
+fn who_has_met_the_copy_first_takes_the_right_directory_back() {
+    let mut witness = Witness::new();
+    let first = Directory::new(1, 10);
+    let copy = first.restarted(2, 10).restarted(3, 10);
+    assert_eq!(witness.ask(&copy), Verdict::Sound);
+    let right = first.restarted(4, 50);
+    assert_eq!(witness.ask(&right), Verdict::Sound);
+    assert!(is_older(witness.hear(&copy)));
+    assert!(is_older(witness.hear(&copy.restarted(5, 99))));
+    assert_eq!(witness.ask(&right.restarted(6, 50)), Verdict::Sound);
+}
+
+#[test]
+fn who_has_met_only_the_dismissed_run_takes_the_other() {
+    let (mut server, mut peer) = (Witness::new(), Witness::new());
+    let original = Directory::new(1, 10);
+    let clone = original.restarted(2, 10);
+    server.ask(&original);
+    server.ask(&clone);
+    peer.ask(&clone);
+    let ruling = server.0.rule(1, original.run.clone());
+    assert!(peer.0.obey(1, &ruling));
+    assert_eq!(peer.ask(&original), Verdict::Sound);
+    assert!(!peer.ask(&clone).is_sound());
 }
 
 #[test]
