@@ -229,7 +229,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
 /// Whether the node may listen where it was told to.
 fn may_listen(args: &Args) -> Result<(), NodeError> {
     let Some(address) = args.listen else { return Ok(()) };
-    UdpSocket::bind(address).map(drop).map_err(|error| cannot_listen(address, &error))
+    platform::may_bind(address).map_err(|error| cannot_listen(address, &error))
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> NodeError {

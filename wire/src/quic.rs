@@ -306,7 +306,14 @@ impl Endpoint {
         config.transport_config(dialing_transport());
         let address = self.reachable(address);
         let connecting = self.quinn.connect_with(config, address, SERVER_NAME).map_err(local)?;
-        match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
+        // It goes on when nobody waits for it any more. Given up before the other side has answered, it would
+        // answer a Retry with a close, for which there is another Retry, and so on for seconds.
+        let connecting = tokio::spawn(async move { connecting.await });
+        let connected = match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
+            Ok(ended) => Ok(ended.map_err(local)?),
+            Err(late) => Err(late),
+        };
+        match connected {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) if tls_code(&error) == CERTIFICATE_EXPIRED => {
                 let own = self.credentials().and_then(|own| own.life().ok());

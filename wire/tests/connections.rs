@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
@@ -11,6 +12,7 @@ use dkv_wire::id::{HolderId, NetworkId, NodeId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::tls::{Admit, Expect};
+use tokio::net::UdpSocket;
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -319,4 +321,45 @@ fn a_restarted_process_resets_the_connections_of_the_one_before() {
         let reason = tokio::time::timeout(SOON, connection.closed()).await.unwrap();
         assert!(matches!(reason, quinn::ConnectionError::Reset), "{reason}");
     });
+}
+
+/// Passes datagrams on between a caller and a server, with a delay, and counts those of the caller.
+async fn slow_way(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let way = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (address, sent) = (way.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&sent);
+    tokio::spawn(async move {
+        let (mut caller, mut bytes) = (None, vec![0; 2048]);
+        loop {
+            let (length, from) = way.recv_from(&mut bytes).await.unwrap();
+            let to = if from == server {
+                caller.unwrap()
+            } else {
+                caller = Some(from);
+                counted.fetch_add(1, Ordering::Relaxed);
+                server
+            };
+            let (way, bytes) = (Arc::clone(&way), bytes[..length].to_vec());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+                way.send_to(&bytes, to).await.unwrap();
+            });
+        }
+    });
+    (address, sent)
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_ends_in_a_few_packets() {
+    let network = Network::new();
+    let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
+    let _gate = serve(&endpoint);
+    let (address, sent) = slow_way(endpoint.local_address().unwrap()).await;
+    let client = network.dialer(Role::Client);
+    // Before anything has come back.
+    let call = client.connect(address, Expect::AnyNode);
+    tokio::time::timeout(Duration::from_millis(2), call).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let sent = sent.load(Ordering::Relaxed);
+    assert!((1..16).contains(&sent), "{sent} packets");
 }
