@@ -35,6 +35,18 @@ pub fn main() -> ExitCode {
     {
         roles::die_with_parent();
     }
+    if let Some(word @ (Word::Server(_) | Word::Node(_) | Word::Completions { .. })) = &line.word
+        && let Some(option) = line.connect.of_connection()
+    {
+        let name = match word {
+            Word::Server(_) => "server",
+            Word::Node(_) => "node",
+            _ => "completions",
+        };
+        let problem =
+            Problem::usage(format!("{option} is for clients, and {name} is none; leave it out"));
+        return ended(&mut Screen::of_process(), &problem);
+    }
     let line = match line {
         // It makes its own threads.
         Line { address: None, word: Some(Word::Node(args)), .. } => return roles::node(args),
@@ -155,6 +167,11 @@ async fn on_network(
     if let Some(word) = word {
         steps.push(Step::of_word(word).map_err(wrong)?);
         steps.extend(parse_commands(then).map_err(Problem::usage)?);
+    }
+    if connect.level.is_some() && !steps.is_empty() && !steps.iter().any(Step::has_level) {
+        return Err(Problem::usage(
+            "--level is for commands that read or write keys; leave it out",
+        ));
     }
     if steps.iter().all(needs_no_network) && !steps.is_empty() {
         return Ok(without_network(&steps, screen));
