@@ -94,7 +94,7 @@ async fn a_damaged_directory_is_refused() {
 
     let lost = copy(&network, &dir, "node-file-gone");
     fs::remove_file(lost.join("node.json")).unwrap();
-    refused(&network, &lost, "node.json is gone").await;
+    refused(&network, &lost, "node.json is missing or empty").await;
     let cut = copy(&network, &dir, "node-file-cut");
     let whole = fs::read(cut.join("node.json")).unwrap();
     fs::write(cut.join("node.json"), &whole[..whole.len() / 2]).unwrap();
