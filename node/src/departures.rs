@@ -39,6 +39,9 @@ pub(crate) async fn run(node: Arc<Node>) {
         if let Err(error) = node.follow_intake().await {
             warn!(%error, "cannot note in the data directory whether this node is to be emptied");
         }
+        if let Err(why) = node.delete_leftovers().await {
+            return node.fail(why);
+        }
         for group in node.groups() {
             let Some(holders) = unwanted(&node, &group) else { continue };
             match departed(&node, &group, holders).await {
