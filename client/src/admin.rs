@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use dkv_api::{BearerLife, Client, NodeInfo, Rights, Role, TokenInfo};
+use dkv_api::{BearerLife, Client, NodeInfo, Rights, Role, RunChoice, TokenInfo};
 use dkv_wire::limits::BEARER_LIFE;
 
 use crate::cli::TokenAction;
@@ -100,6 +100,45 @@ pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> 
                  see status",
                 found.name, found.id
             ))?;
+            Ok(true)
+        }
+        Err(error) => Ok(failed(screen, &request_problem(&error))),
+    }
+}
+
+/// Says which run of a node goes on.
+pub(crate) async fn keep(
+    node: &str,
+    run: RunChoice,
+    client: &Client,
+    screen: &mut Screen,
+) -> io::Result<bool> {
+    // The server's books: a node that is alone and held back has nobody else to speak for it.
+    let id = match client.status().await.server {
+        Ok(status) => {
+            let registered = status.nodes.into_iter().map(|node| NodeInfo {
+                id: node.id,
+                name: node.name,
+                address: node.address,
+                region: node.region,
+                state: node.state,
+            });
+            match find(node, &registered.collect::<Vec<_>>()) {
+                Ok(found) => found.id,
+                Err(problem) => return Ok(failed(screen, &problem)),
+            }
+        }
+        Err(error) => {
+            return Ok(failed(screen, &format!("the server does not answer: {error}")));
+        }
+    };
+    match client.keep_run(id, run).await {
+        Ok(()) => {
+            let which = match run {
+                RunChoice::Address(address) => format!("the process at {address}"),
+                RunChoice::Start(start) => format!("start {start}"),
+            };
+            screen.line(&format!("node {node}: {which} goes on; any other ends"))?;
             Ok(true)
         }
         Err(error) => Ok(failed(screen, &request_problem(&error))),

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use dkv_api::{Level, Region};
+use dkv_api::{Level, Region, RunChoice};
 
 use crate::human::parse_time;
 
@@ -47,7 +47,7 @@ Exit status: 0 if everything succeeded, 1 if something failed, 2 if the command 
     version,
     after_help = EXAMPLES,
     override_usage = "dkv [OPTIONS] <ADDRESS> [COMMAND]...\n       dkv [OPTIONS] <ADDRESS> \
-        status|scan|load|verify|token|holders|remove|revoke ...\n       dkv local|drill|server|node|completions ...",
+        status|scan|load|verify|token|holders|remove|keep|revoke ...\n       dkv local|drill|server|node|completions ...",
     subcommand_value_name = "WORD",
     subcommand_help_heading = "Words",
     disable_help_subcommand = true
@@ -182,6 +182,17 @@ pub(crate) enum Word {
         #[command(flatten)]
         connect: Connect,
     },
+    /// Say which of a node's processes goes on, where two run or one has an older copy of its data
+    #[command(override_usage = "dkv <ADDRESS> keep <NODE> <IP:PORT|START> [OPTIONS]")]
+    Keep {
+        /// Name or id of the node, or the beginning of its id
+        node: String,
+        /// Where the process that goes on listens, or the number of its start, as status shows them
+        #[arg(value_name = "IP:PORT|START", value_parser = run_choice)]
+        run: RunChoice,
+        #[command(flatten)]
+        connect: Connect,
+    },
     /// Refuse the holder of a certificate or bearer token from now on
     #[command(override_usage = "dkv <ADDRESS> revoke <ID> [OPTIONS]")]
     Revoke {
@@ -222,6 +233,7 @@ impl Word {
             Self::Rebalance { .. } => Some("rebalance"),
             Self::Remove { .. } => Some("remove NODE"),
             Self::Holders { .. } => Some("holders"),
+            Self::Keep { .. } => Some("keep NODE IP:PORT"),
             Self::Revoke { .. } => Some("revoke ID"),
             Self::Local(_)
             | Self::Drill(_)
@@ -294,6 +306,12 @@ fn addresses(text: &str) -> Result<Addresses, String> {
         }
     }
     Ok(Addresses(parts.into_iter().map(str::to_owned).collect()))
+}
+
+fn run_choice(text: &str) -> Result<RunChoice, String> {
+    let address = text.parse().map(RunChoice::Address);
+    let choice = address.or_else(|_| text.parse().map(RunChoice::Start));
+    choice.map_err(|_| "write an address as in 10.0.0.2:4401, or the number of a start".to_owned())
 }
 
 fn level(text: &str) -> Result<Level, String> {

@@ -159,6 +159,7 @@ async fn word_on_network(
         Word::Drain { connect, .. }
         | Word::Rebalance { connect, .. }
         | Word::Remove { connect, .. }
+        | Word::Keep { connect, .. }
         | Word::Holders { connect, .. }
         | Word::Revoke { connect, .. } => (connect, Role::Admin),
         Word::Local(_)
@@ -216,6 +217,7 @@ async fn on_session(word: &Word, session: &Session, screen: &mut Screen) -> io::
         Word::Rebalance { .. } => places::rebalance(&session.client, screen).await,
         Word::Remove { node, .. } => admin::remove(node, &session.client, screen).await,
         Word::Holders { json, .. } => holders::list(*json, &session.client, screen).await,
+        Word::Keep { node, run, .. } => admin::keep(node, *run, &session.client, screen).await,
         Word::Revoke { id, .. } => holders::revoke(id, &session.client, screen).await,
         // They were refused before anything was connected.
         Word::Local(_)

@@ -223,6 +223,11 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
     let begun = Instant::now();
     let mut met = false;
     loop {
+        if node.runs().held().is_some() {
+            // Where this run is, is of no use to anybody.
+            tokio::time::sleep(SERVER_RETRY).await;
+            continue;
+        }
         // The first meeting shows whether directory and server are of one network.
         let judge =
             if met || begun.elapsed() > FIRST_MEETING { fatal_while_running } else { fatal };

@@ -27,7 +27,7 @@ use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
 use crate::{
     announce, compaction, coordinator, departures, incoming, lookout, measuring, memory, metronome,
-    pacing,
+    pacing, runs,
 };
 
 /// First port that a node tries if it is told none and had none before.
@@ -128,6 +128,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     let identity = credentials.identity;
     let id = identity.as_node().ok_or_else(|| NodeError::new("this is not a node's directory"))?;
     let known = directory.node_file(&credentials).map_err(NodeError::new)?;
+    // Before anything is said to anybody.
+    let runs = runs::begin(id, directory.path()).map_err(NodeError::new)?;
     let gate = Arc::new(Gate::default());
     let endpoint = listen(&args, &credentials, known.as_ref()).await?;
     let bound = endpoint.local_address().map_err(NodeError::new)?;
@@ -154,6 +156,9 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
             file
         }
         None => {
+            // A directory that has lost all but its identity must not go on under it.
+            let standing = runs::before_serving(&runs, &server, address, true).await;
+            standing.map_err(NodeError)?;
             let admitted = registration.insist(&directory).await?;
             let file = NodeFile::new(
                 identity.network,
@@ -171,6 +176,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     };
     let (failure, failed) = watch::channel(None);
     let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
+    runs.open(wal.clone());
+    runs.name(&file.name, address);
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;
     let me = Me { network: identity.network, id, name: file.name.clone(), address, region };
@@ -185,6 +192,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         wal,
         engine,
         server,
+        runs,
         failure,
     })
     .await
@@ -205,6 +213,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     node.spawn(compaction::run(Arc::clone(&node)));
     node.spawn(announce::run(Arc::clone(&node)));
     node.spawn(follow_directory(Arc::clone(&node)));
+    node.spawn(runs::keep_asking(Arc::clone(&node)));
+    node.spawn(runs::keep_book(node.runs().clone()));
     node.spawn(keep_registered(Arc::clone(&node), registration));
     node.spawn(keep_certified(Arc::clone(&node)));
     Ok(Started { node, failure: failed })

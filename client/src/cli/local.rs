@@ -184,6 +184,11 @@ pub(crate) enum Fault {
     /// Somebody with a stolen node token attacks every node and the server, as a leader, as a candidate and as
     /// the coordinator, and waits for clients that are misled
     Intruder,
+    /// A copy of the coordinator's data directory is started beside it, until an administrator says
+    /// which goes on
+    Clone,
+    /// The coordinator's data directory is put back as it was a while ago
+    OldCopy,
     /// Nothing is done: you do it, to a network that you name
     ByHand,
     /// All that can be done to a network of its own, one after the other

@@ -91,7 +91,10 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         (3, encode(&CallResult::Err("why".into()))),
         (4, encode(&AppendAnswer::Taken { last: Some(log_id(3, 9)), seal: Some(Seal([9; 16])) })),
         (4, encode(&AppendAnswer::Refused(StreamAppendError::Conflict(log_id(3, 9))))),
-        (6, encode(&PulseAnswer { number: 1, at_us: 5, answers: vec![Err("why".into())] })),
+        (
+            6,
+            encode(&PulseAnswer { number: 1, at_us: 5, answers: vec![Err("why".into())], mark: 9 }),
+        ),
         (7, encode(&SnapshotHead { vote, meta, store: Bytes::from_static(b"store") })),
         (8, encode(&SnapshotFrame::Rows(Bytes::from_static(b"rows")))),
         (8, encode(&SnapshotFrame::End)),
@@ -102,7 +105,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
     samples.extend(calls.iter().map(|call| (2, encode(call))));
     let calls = calls.into_iter().map(|call| (GroupId(1), call)).collect();
     let echo = Some(Echo { answered_us: 5, since_us: 40_000 });
-    samples.push((5, encode(&Pulse { number: 1, echo, calls })));
+    samples.push((5, encode(&Pulse { number: 1, echo, calls, mark: 300 })));
     samples
 }
 
@@ -167,8 +170,12 @@ pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<For
         opening: Opening::RaftAppend { group, from, acknowledged },
         frames: vec![frame],
     };
-    let pulse =
-        Pulse { number: 1, echo: None, calls: calls().into_iter().map(|it| (group, it)).collect() };
+    let pulse = Pulse {
+        number: 1,
+        echo: None,
+        calls: calls().into_iter().map(|it| (group, it)).collect(),
+        mark: 0,
+    };
     let mut forged = vec![
         Forged { opening: Opening::RaftPulse { from }, frames: vec![encode(&pulse)] },
         Forged { opening: Opening::RaftSnapshot { group, from }, frames: snapshot.into() },

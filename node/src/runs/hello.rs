@@ -1,0 +1,190 @@
+//! What two nodes tell each other on a connection before anything else: which run each is.
+//!
+//! A connection belongs to one process at each end, so what is true of it at its beginning stays true
+//! of all that is said on it. Whoever has dialed says it again every few seconds, on the connection that
+//! is for urgent things: each answer shows that its process is alive, and by that a clone is told from a
+//! restart.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::id::NodeId;
+use dkv_wire::limits::JOIN_FRAME_BYTES_MAX;
+use dkv_wire::message::Opening;
+use dkv_wire::quic::Close;
+use dkv_wire::run::{Boot, PAST_MAX, Run, Verdict};
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use super::Runs;
+
+/// How often who has dialed says which run it is.
+const SAY_EVERY: Duration = Duration::from_secs(2);
+/// The same while there may be another run of either.
+const SAY_AGAIN: Duration = Duration::from_millis(200);
+/// Time that an answer has.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What who dials says.
+#[derive(Serialize, Deserialize)]
+struct Hello {
+    run: Run,
+}
+
+/// What who was dialed answers.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    run: Run,
+    /// What it makes of who has dialed.
+    verdict: Verdict,
+    /// Whether it wants to hear of it again soon.
+    ask_again: bool,
+}
+
+/// Which run is at the other end of a connection that was accepted.
+#[derive(Default)]
+pub(crate) struct Caller(OnceLock<Boot>);
+
+impl Caller {
+    /// The run, once it has said so and was found sound.
+    pub(crate) fn boot(&self) -> Option<Boot> {
+        self.0.get().copied()
+    }
+}
+
+/// Says on a connection which run this is, and hears which is there. With `goes_on`, says so again every few
+/// seconds, for as long as the connection lives.
+///
+/// # Errors
+/// If either may not take part, with the reason; then the connection is closed.
+pub(crate) async fn greet(
+    runs: &Runs,
+    node: NodeId,
+    connection: &quinn::Connection,
+    goes_on: bool,
+) -> Result<(), String> {
+    let greeted = tokio::time::timeout(PATIENCE, Greeting::begin(runs, node, connection)).await;
+    let greeted = greeted.unwrap_or_else(|_| Err("it does not say which run it is".to_owned()));
+    match greeted {
+        Ok(greeting) => {
+            runs.link(node, greeting.boot, connection);
+            if goes_on {
+                let (runs, connection) = (runs.clone(), connection.clone());
+                tokio::spawn(async move {
+                    if let Err(why) = greeting.go_on(&runs, &connection).await {
+                        debug!(%node, why, "no more is said on a connection");
+                        Close::Done.close(&connection, "no answer");
+                    }
+                });
+            }
+            Ok(())
+        }
+        Err(why) => {
+            Close::Done.close(connection, &why);
+            Err(why)
+        }
+    }
+}
+
+struct Greeting {
+    node: NodeId,
+    boot: Boot,
+    ask_again: bool,
+    reader: FrameReader<quinn::RecvStream>,
+    writer: FrameWriter<quinn::SendStream>,
+}
+
+impl Greeting {
+    async fn begin(
+        runs: &Runs,
+        node: NodeId,
+        connection: &quinn::Connection,
+    ) -> Result<Self, String> {
+        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let mut writer = FrameWriter::new(send);
+        writer.push(&Opening::Run { from: runs.shared.me });
+        let reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
+        let mut greeting = Self { node, boot: Boot(0), ask_again: false, reader, writer };
+        greeting.boot = greeting.say(runs).await?;
+        Ok(greeting)
+    }
+
+    /// Says it once more. The answer was given after it was asked for, so who gives it is alive.
+    async fn say(&mut self, runs: &Runs) -> Result<Boot, String> {
+        let question = runs.question();
+        let hello = Hello { run: runs.own() };
+        self.writer.send(&hello).await.map_err(|error| error.to_string())?;
+        let frame = self.reader.next().await.map_err(|error| error.to_string())?;
+        let frame = frame.ok_or("it ended the conversation")?;
+        let answer: Answer = decode(&frame).map_err(|error| error.to_string())?;
+        check(&answer.run)?;
+        let heard = runs.hear(self.node, &answer.run, Some(question));
+        runs.hear_peer(self.node, answer.verdict);
+        self.ask_again = answer.ask_again || heard.ask_again;
+        match (heard.verdict, answer.verdict) {
+            (Verdict::Sound, Verdict::Sound) => Ok(answer.run.boot),
+            (Verdict::Sound, _) => Err("it refuses this node".to_owned()),
+            (refused, _) => Err(format!("its run is refused: {refused:?}")),
+        }
+    }
+
+    async fn go_on(mut self, runs: &Runs, connection: &quinn::Connection) -> Result<(), String> {
+        loop {
+            let pause = if self.ask_again { SAY_AGAIN } else { SAY_EVERY };
+            tokio::select! {
+                biased;
+                _ = connection.closed() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+            let said = tokio::time::timeout(PATIENCE, self.say(runs)).await;
+            let boot = said.unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
+            if boot != self.boot {
+                return Err("another run answers".to_owned());
+            }
+        }
+    }
+}
+
+/// Hears which run has dialed, and answers, until the stream ends.
+pub(crate) async fn serve(
+    runs: &Runs,
+    from: NodeId,
+    connection: &quinn::Connection,
+    caller: &Caller,
+    mut reader: FrameReader<quinn::RecvStream>,
+    mut writer: FrameWriter<quinn::SendStream>,
+) {
+    // What it says next, it says after it has heard the answer to what it said last.
+    let mut asked = None;
+    while let Ok(Some(frame)) = reader.next().await {
+        let Ok(hello) = decode::<Hello>(&frame) else { break };
+        if check(&hello.run).is_err() || caller.boot().is_some_and(|boot| boot != hello.run.boot) {
+            break;
+        }
+        let heard = runs.hear(from, &hello.run, asked);
+        asked = Some(runs.question());
+        let verdict = heard.verdict;
+        if verdict.is_sound() && runs.held().is_none() && caller.0.set(hello.run.boot).is_ok() {
+            runs.link(from, hello.run.boot, connection);
+        }
+        let answer = Answer { run: runs.own(), verdict, ask_again: heard.ask_again };
+        if writer.send(&answer).await.is_err() {
+            return;
+        }
+        if !verdict.is_sound() {
+            // It closes the connection when it has heard why; if not, this end does.
+            let _ = writer.into_inner().finish();
+            let closed = tokio::time::timeout(PATIENCE, connection.closed()).await;
+            if closed.is_err() {
+                Close::Done.close(connection, "refused");
+            }
+            return;
+        }
+    }
+}
+
+fn check(run: &Run) -> Result<(), String> {
+    if run.past.len() > PAST_MAX { Err("it names too many runs".to_owned()) } else { Ok(()) }
+}
