@@ -6,10 +6,11 @@
 //! its *mark*, which only grows. Whoever hears that ([`RunBook`]) can tell
 //!
 //! - an **older copy**: it does not know of a run that has been heard of and has written something, or its
-//!   log has less than that run had on disk;
-//! - a **clone**: two runs that each answer a question which was asked after the other was first heard
-//!   of. A process that was killed answers nothing, however late its datagrams arrive; so a restart
-//!   is never taken for a clone.
+//!   log has less than that run had on disk; also where a whole machine was put back, and the process with it;
+//! - a **clone**: a run that answers a question which was asked after a run was heard of that began in a copy
+//!   of its directory; or two runs that each answer what was asked after the other was first heard of. A
+//!   process that was killed answers nothing, however late its datagrams arrive; so a restart is never taken
+//!   for a clone.
 //!
 //! Both the registration server and the nodes keep such a book. Deliberately missing: clocks, random
 //! numbers, files and any decision what to do about it.
@@ -261,14 +262,36 @@ impl RunRecord {
 }
 
 /// A run that is heard of, in memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Watched {
     boot: Boot,
     start: u64,
+    past: Vec<Boot>,
     /// The last question that had been asked when it was first heard of.
     since: u64,
     /// The last question that it has answered.
     answered: u64,
+    /// The last question that had been asked when its mark was found to be larger than before.
+    marked: u64,
+    /// Whether its mark has gone back: its machine was put back to an earlier moment, memory and all.
+    went_back: bool,
+}
+
+impl Watched {
+    /// Whether this run was alive at a moment after another one was first heard of.
+    fn outlived_news_of(&self, other: &Self) -> bool {
+        self.answered > other.since
+    }
+
+    /// Whether both have run at one time.
+    ///
+    /// One that began in a copy of the other's directory, as that run left it, has begun after it. So if the other
+    /// is alive after this one was heard of, it does not matter what has become of this one.
+    fn ran_beside(&self, other: &Self) -> bool {
+        let (own, others) = (self.outlived_news_of(other), other.outlived_news_of(self));
+        own && (others || other.past.contains(&self.boot))
+            || others && self.past.contains(&other.boot)
+    }
 }
 
 /// What came of hearing a run.
@@ -327,30 +350,47 @@ impl<K: Ord + Copy> RunBook<K> {
     /// A run has said something, in answer to a question if it was asked one.
     pub fn hear(&mut self, node: K, said: &Run, answers: Option<u64>) -> Heard {
         let record = self.records.entry(node).or_default();
-        let (verdict, mut is_news) = record.take(said);
+        let before = record.run.clone().filter(|known| known.boot == said.boot);
+        let (mut verdict, mut is_news) = record.take(said);
         let watched = self.watched.entry(node).or_default();
         if !watched.iter().any(|run| run.boot == said.boot) {
             if watched.len() == WATCHED_MAX {
                 watched.remove(0);
             }
-            let (boot, start, since) = (said.boot, said.start, self.questions);
-            watched.push(Watched { boot, start, since, answered: 0 });
+            watched.push(Watched {
+                boot: said.boot,
+                start: said.start,
+                past: said.past.clone(),
+                since: self.questions,
+                answered: 0,
+                marked: self.questions,
+                went_back: false,
+            });
         }
         let answers = answers.filter(|number| *number <= self.questions).unwrap_or(0);
         let Some(own) = watched.iter_mut().find(|run| run.boot == said.boot) else {
             return Heard { verdict, is_news, ask_again: false };
         };
         own.answered = own.answered.max(answers);
-        let own = *own;
+        match before {
+            // What was sent before more was heard of it may arrive after that. An answer does not.
+            Some(known) if said.mark < known.mark => {
+                own.went_back |= answers > own.marked;
+                if own.went_back && verdict.is_sound() {
+                    verdict = Verdict::Older { start: known.start, mark: known.mark };
+                }
+            }
+            Some(known) if said.mark == known.mark => own.went_back = false,
+            _ => (own.marked, own.went_back) = (self.questions, false),
+        }
+        let own = own.clone();
         let dismissed = |boot: Boot| {
             record.ruling.as_ref().is_some_and(|ruling| ruling.dismissed.contains(&boot))
         };
         let mut others = watched.iter().filter(|run| run.boot != own.boot && !dismissed(run.boot));
-        let ask_again = others.clone().any(|other| own.answered <= other.since);
-        let alive = others.find(|other| {
-            other.answered > own.since && own.answered > other.since && !dismissed(own.boot)
-        });
-        let Some(other) = alive else {
+        let ask_again = others.clone().any(|other| !own.outlived_news_of(other));
+        let beside = others.find(|other| own.ran_beside(other) && !dismissed(own.boot));
+        let Some(other) = beside else {
             return Heard { verdict, is_news, ask_again };
         };
         is_news |= !record.twice;
@@ -361,8 +401,11 @@ impl<K: Ord + Copy> RunBook<K> {
     /// The log of the run that is known of a node has come further.
     pub fn advance(&mut self, node: K, boot: Boot, mark: u64) {
         let run = self.records.get_mut(&node).and_then(|record| record.run.as_mut());
-        if let Some(run) = run.filter(|run| run.boot == boot) {
-            run.mark = run.mark.max(mark);
+        let Some(run) = run.filter(|run| run.boot == boot && run.mark < mark) else { return };
+        run.mark = mark;
+        let mut watched = self.watched.get_mut(&node).into_iter().flatten();
+        if let Some(watched) = watched.find(|watched| watched.boot == boot) {
+            watched.marked = self.questions;
         }
     }
 

@@ -43,7 +43,23 @@ const OLDER_PATIENCE: Duration = Duration::from_secs(6);
 const GOODBYE: Duration = Duration::from_millis(300);
 
 impl Runs {
+    /// Asks the server. As long as that has heard of another run that may be alive, it asks a second time: what a run
+    /// was told before it has shown that it is alive does not count.
     async fn ask(
+        &self,
+        server: &ServerLink,
+        address: SocketAddr,
+        ends: bool,
+    ) -> Result<Standing, ServerError> {
+        let mut standing = self.ask_once(server, address, ends).await?;
+        if standing.ask_again {
+            standing = self.ask_once(server, address, ends).await?;
+        }
+        self.hear_server(standing.verdict);
+        Ok(standing)
+    }
+
+    async fn ask_once(
         &self,
         server: &ServerLink,
         address: SocketAddr,
@@ -55,7 +71,6 @@ impl Runs {
             ServerAnswer::Stands(standing) => {
                 *lock(&self.shared.asked) = Some(standing.question);
                 self.obey(&standing.rulings);
-                self.hear_server(standing.verdict);
                 Ok(*standing)
             }
             _ => Err(ServerError::Unexpected),
@@ -97,12 +112,16 @@ pub(crate) async fn before_serving(
         let left = patience.saturating_sub(begun.elapsed()).max(RETRY);
         let asked = tokio::time::timeout(left, runs.ask(server, address, false)).await;
         match asked {
-            Ok(Ok(Standing { verdict: Verdict::Sound, .. })) => return Ok(()),
-            Ok(Ok(Standing { verdict, ask_again, .. })) => {
+            Ok(Ok(Standing { verdict: Verdict::Sound, wait: false, .. })) => return Ok(()),
+            Ok(Ok(Standing { verdict, ask_again, wait, .. })) => {
                 if let Some(farewell) = runs.farewell(verdict, &mut older_since) {
                     return Err(farewell);
                 }
-                tokio::time::sleep(if ask_again { ASK_AGAIN } else { HELD_EVERY }).await;
+                if wait && !is_told {
+                    is_told = true;
+                    info!("another process of this node was heard a moment ago at another address");
+                }
+                tokio::time::sleep(if ask_again || wait { ASK_AGAIN } else { HELD_EVERY }).await;
             }
             // Who is held back stays it, whether or not the server is there.
             _ if runs.held().is_some() => tokio::time::sleep(HELD_EVERY).await,
@@ -151,9 +170,15 @@ pub(crate) async fn keep_asking(node: Arc<Node>) {
             tokio::time::sleep(pause).await;
             continue;
         }
-        let (told, until) = (runs.own().mark, Instant::now() + pause);
+        let (told, until, rhythm) = (runs.own().mark, Instant::now() + pause, node.rhythm());
         while Instant::now() < until {
-            node.rhythm().pause(ASK_WHILE_WRITING).await;
+            tokio::select! {
+                biased;
+                // Another node refuses this one: the server may have heard why.
+                () = runs.refused_by_peer() => break,
+                () = tokio::time::sleep_until(until) => break,
+                () = rhythm.pause(ASK_WHILE_WRITING) => {}
+            }
             if runs.own().mark != told {
                 break;
             }

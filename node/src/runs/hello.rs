@@ -2,8 +2,11 @@
 //!
 //! A connection belongs to one process at each end, so what is true of it at its beginning stays true
 //! of all that is said on it. Whoever has dialed says it again every few seconds, on the connection that
-//! is for urgent things: each answer shows that its process is alive, and by that a clone is told from a
-//! restart.
+//! is for urgent things, and both number what they ask: an answer shows that a process was alive after it was
+//! asked, and by that a clone is told from a restart.
+//!
+//! Whoever hears of a new run of a node asks those that it is connected to at once, without being spoken to
+//! first ([`Answer::answers`] is empty then), and lets the new one in when they have had a moment to answer.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -31,6 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Serialize, Deserialize)]
 struct Hello {
     run: Run,
+    /// What it asks: the other end answers with its run.
+    question: u64,
+    /// What it was asked last on this connection.
+    answers: Option<u64>,
 }
 
 /// What who was dialed answers.
@@ -39,8 +46,12 @@ struct Answer {
     run: Run,
     /// What it makes of who has dialed.
     verdict: Verdict,
-    /// Whether it wants to hear of it again soon.
+    /// Whether it wants to hear of it again at once: what it has said so far was not the whole of it.
     ask_again: bool,
+    /// What it asks: who has dialed answers with its next hello.
+    question: u64,
+    /// What this answers; nothing if it only asks.
+    answers: Option<u64>,
 }
 
 /// Which run is at the other end of a connection that was accepted.
@@ -67,9 +78,12 @@ pub(crate) async fn greet(
 ) -> Result<(), String> {
     let greeted = tokio::time::timeout(PATIENCE, Greeting::begin(runs, node, connection)).await;
     let greeted = greeted.unwrap_or_else(|_| Err("it does not say which run it is".to_owned()));
+    let greeted = match greeted {
+        Ok(greeting) => runs.let_in(node, greeting.boot, connection).await.map(|()| greeting),
+        Err(why) => Err(why),
+    };
     match greeted {
         Ok(greeting) => {
-            runs.link(node, greeting.boot, connection);
             if goes_on {
                 let (runs, connection) = (runs.clone(), connection.clone());
                 tokio::spawn(async move {
@@ -91,6 +105,8 @@ pub(crate) async fn greet(
 struct Greeting {
     node: NodeId,
     boot: Boot,
+    /// What the other end has asked last.
+    asked: Option<u64>,
     ask_again: bool,
     reader: FrameReader<quinn::RecvStream>,
     writer: FrameWriter<quinn::SendStream>,
@@ -106,23 +122,49 @@ impl Greeting {
         let mut writer = FrameWriter::new(send);
         writer.push(&Opening::Run { from: runs.shared.me });
         let reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
-        let mut greeting = Self { node, boot: Boot(0), ask_again: false, reader, writer };
+        let mut greeting =
+            Self { node, boot: Boot(0), asked: None, ask_again: false, reader, writer };
         greeting.boot = greeting.say(runs).await?;
         Ok(greeting)
     }
 
-    /// Says it once more. The answer was given after it was asked for, so who gives it is alive.
+    /// Says it, and once more if what is made of it does not count yet: only who has answered has shown that it is
+    /// alive.
     async fn say(&mut self, runs: &Runs) -> Result<Boot, String> {
+        match self.say_once(runs).await {
+            Err(_) if self.ask_again => self.say_once(runs).await,
+            said => said,
+        }
+    }
+
+    async fn say_once(&mut self, runs: &Runs) -> Result<Boot, String> {
+        self.ask_again = false;
         let question = runs.question();
-        let hello = Hello { run: runs.own() };
+        let hello = Hello { run: runs.own(), question, answers: self.asked };
         self.writer.send(&hello).await.map_err(|error| error.to_string())?;
+        loop {
+            let answer = self.next().await?;
+            if answer.answers == Some(question) {
+                return self.take(runs, &answer);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Answer, String> {
         let frame = self.reader.next().await.map_err(|error| error.to_string())?;
         let frame = frame.ok_or("it ended the conversation")?;
         let answer: Answer = decode(&frame).map_err(|error| error.to_string())?;
         check(&answer.run)?;
-        let heard = runs.hear(self.node, &answer.run, Some(question));
-        runs.hear_peer(self.node, answer.verdict);
+        self.asked = Some(answer.question);
+        Ok(answer)
+    }
+
+    fn take(&mut self, runs: &Runs, answer: &Answer) -> Result<Boot, String> {
+        let heard = runs.hear(self.node, &answer.run, answer.answers);
         self.ask_again = answer.ask_again || heard.ask_again;
+        if answer.verdict.is_sound() || !answer.ask_again {
+            runs.hear_peer(self.node, answer.verdict);
+        }
         match (heard.verdict, answer.verdict) {
             (Verdict::Sound, Verdict::Sound) => Ok(answer.run.boot),
             (Verdict::Sound, _) => Err("it refuses this node".to_owned()),
@@ -131,11 +173,15 @@ impl Greeting {
     }
 
     async fn go_on(mut self, runs: &Runs, connection: &quinn::Connection) -> Result<(), String> {
+        let doubt = runs.doubt_of(self.node);
         loop {
             let pause = if self.ask_again { SAY_AGAIN } else { SAY_EVERY };
             tokio::select! {
                 biased;
                 _ = connection.closed() => return Ok(()),
+                () = doubt.notified() => {}
+                // It asks by itself.
+                asked = self.next() => drop(asked?),
                 () = tokio::time::sleep(pause) => {}
             }
             let said = tokio::time::timeout(PATIENCE, self.say(runs)).await;
@@ -156,24 +202,50 @@ pub(crate) async fn serve(
     mut reader: FrameReader<quinn::RecvStream>,
     mut writer: FrameWriter<quinn::SendStream>,
 ) {
-    // What it says next, it says after it has heard the answer to what it said last.
-    let mut asked = None;
-    while let Ok(Some(frame)) = reader.next().await {
+    let doubt = runs.doubt_of(from);
+    let mut verdict = Verdict::Sound;
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = reader.next() => frame,
+            () = doubt.notified() => {
+                let (run, question) = (runs.own(), runs.question());
+                let ask = Answer { run, verdict, ask_again: true, question, answers: None };
+                match writer.send(&ask).await {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                }
+            }
+        };
+        let Ok(Some(frame)) = frame else { break };
         let Ok(hello) = decode::<Hello>(&frame) else { break };
-        if check(&hello.run).is_err() || caller.boot().is_some_and(|boot| boot != hello.run.boot) {
+        let boot = hello.run.boot;
+        if check(&hello.run).is_err() || caller.boot().is_some_and(|said| said != boot) {
             break;
         }
-        let heard = runs.hear(from, &hello.run, asked);
-        asked = Some(runs.question());
-        let verdict = heard.verdict;
-        if verdict.is_sound() && runs.held().is_none() && caller.0.set(hello.run.boot).is_ok() {
-            runs.link(from, hello.run.boot, connection);
+        let heard = runs.hear(from, &hello.run, hello.answers);
+        verdict = heard.verdict;
+        if verdict.is_sound() && caller.boot().is_none() && runs.held().is_none() {
+            verdict = match runs.let_in(from, boot, connection).await {
+                Ok(()) => Verdict::Sound,
+                Err(_) => runs.hear(from, &hello.run, None).verdict,
+            };
+            if verdict.is_sound() {
+                // Set once: it does not change.
+                let _ = caller.0.set(boot);
+            }
         }
-        let answer = Answer { run: runs.own(), verdict, ask_again: heard.ask_again };
+        let answer = Answer {
+            run: runs.own(),
+            verdict,
+            ask_again: heard.ask_again,
+            question: runs.question(),
+            answers: Some(hello.question),
+        };
         if writer.send(&answer).await.is_err() {
             return;
         }
-        if !verdict.is_sound() {
+        if !verdict.is_sound() && !heard.ask_again {
             // It closes the connection when it has heard why; if not, this end does.
             let _ = writer.into_inner().finish();
             let closed = tokio::time::timeout(PATIENCE, connection.closed()).await;

@@ -24,12 +24,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use dkv_wire::id::NodeId;
 use dkv_wire::message::Question;
 use dkv_wire::quic::Close;
 use dkv_wire::run::{Boot, Heard, Ruling, Run, RunBook, Verdict};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -39,6 +40,11 @@ pub(crate) use hello::{Caller, greet, serve};
 use stance::Stance;
 
 use crate::wal::Wal;
+
+/// Time that a run has to show that it is alive, when another one has come; and how often it is looked whether it
+/// has.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
+const ANSWER_LOOK: Duration = Duration::from_millis(20);
 
 /// The runs that a node knows of, its own first. Clones share it.
 #[derive(Clone)]
@@ -66,6 +72,10 @@ struct Shared {
     held: watch::Sender<Option<Arc<str>>>,
     /// Connections, by the run at their other end.
     links: Mutex<BTreeMap<NodeId, Vec<(Boot, quinn::Connection)>>>,
+    /// Where it is told that there may be another run of a node: whoever is connected to one asks it at once.
+    doubts: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    /// Where it is told that another node refuses this one.
+    refusal: Notify,
     /// Whom this node refuses, as one sentence each.
     refused: Mutex<BTreeMap<NodeId, (Boot, Verdict, String)>>,
 }
@@ -85,6 +95,8 @@ impl Runs {
             asked: Mutex::default(),
             held: watch::Sender::new(None),
             links: Mutex::default(),
+            doubts: Mutex::default(),
+            refusal: Notify::new(),
             refused: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -153,7 +165,10 @@ impl Runs {
         if is_new {
             match verdict {
                 Verdict::Sound => info!(%node, "another node does not refuse this one any more"),
-                _ => warn!(%node, "another node refuses this one: {}", self.explain(verdict, &own)),
+                _ => {
+                    warn!(%node, "another node refuses this one: {}", self.explain(verdict, &own));
+                    self.shared.refusal.notify_one();
+                }
             }
         }
         self.stand_as_told();
@@ -179,8 +194,8 @@ impl Runs {
         }
     }
 
-    /// A run of another node was heard, in answer to a question if it was asked one. Whatever was
-    /// connected to another run of it is cut off.
+    /// A run of another node was heard, in answer to a question if it was asked one. If it may not take part, what is
+    /// connected to it is cut off.
     fn hear(&self, node: NodeId, run: &Run, answers: Option<u64>) -> Heard {
         let mut book = lock(&self.shared.book);
         let mark = book.record(node).and_then(|known| known.run.as_ref()).map(|known| known.mark);
@@ -194,11 +209,56 @@ impl Runs {
         }
         self.note(node, run, heard.verdict);
         match heard.verdict {
-            Verdict::Sound => self.part_from(node, |boot| boot != run.boot, "it was started anew"),
+            Verdict::Sound => {}
             Verdict::Twice { .. } => self.part_from(node, |_| true, "it runs twice"),
+            // It may yet turn out to be one of two.
+            Verdict::Older { .. } if heard.ask_again => {}
             _ => self.part_from(node, |boot| boot == run.boot, "it may not take part"),
         }
         heard
+    }
+
+    /// Lets a run of another node in, over a connection with it. Of another run of it that is connected here from
+    /// somewhere else it is asked first whether it lives; whatever does not answer is cut off.
+    ///
+    /// # Errors
+    /// If both live.
+    async fn let_in(
+        &self,
+        node: NodeId,
+        boot: Boot,
+        connection: &quinn::Connection,
+    ) -> Result<(), String> {
+        let address = connection.remote_address();
+        let may_live = || {
+            let links = lock(&self.shared.links);
+            let mut links = links.get(&node).into_iter().flatten();
+            // Of two processes at one address one is gone.
+            links.any(|(other, open)| {
+                *other != boot && open.close_reason().is_none() && open.remote_address() != address
+            })
+        };
+        let begun = Instant::now();
+        while may_live() && begun.elapsed() < ANSWERS_WITHIN {
+            self.doubt_of(node).notify_waiters();
+            tokio::time::sleep(ANSWER_LOOK).await;
+            if lock(&self.shared.book).record(node).is_some_and(|record| record.twice) {
+                return Err("two processes of it run".to_owned());
+            }
+        }
+        self.part_from(node, |other| other != boot, "it was started anew");
+        self.link(node, boot, connection);
+        Ok(())
+    }
+
+    /// Where it is told that there may be another run of a node.
+    fn doubt_of(&self, node: NodeId) -> Arc<Notify> {
+        Arc::clone(lock(&self.shared.doubts).entry(node).or_default())
+    }
+
+    /// Returns when another node has refused this one since it was asked last.
+    async fn refused_by_peer(&self) {
+        self.shared.refusal.notified().await;
     }
 
     /// Says whom this node refuses, once.
@@ -295,6 +355,12 @@ impl Runs {
         let (this, has) = (own.start, own.mark);
         match verdict {
             Verdict::Sound => "it is sound".to_owned(),
+            Verdict::Older { .. } if own.mark == 0 && this == 1 => format!(
+                "the data directory {directory} has this node's identity and nothing else: its log, \
+                 with what this node has acknowledged and voted, is not there; it serves nothing. \
+                 Put the whole directory back, or start this node with an empty one if the others \
+                 have its data"
+            ),
             Verdict::Older { start, mark } => format!(
                 "the data directory {directory} is an older copy of this node's: it knows nothing \
                  of start {start}, or of what that wrote, and this node has acknowledged entry \

@@ -13,7 +13,7 @@ use dkv_wire::run::{Heard, Run, RunBook, Verdict};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Effects, Registry};
-use crate::limits::{MARKS_SAVED_MS, OLDER_SHOWN_MS, RUN_HEARD_MS, RUNS_MAX};
+use crate::limits::{MARKS_SAVED_MS, OLDER_SHOWN_MS, RUN_HEARD_MS, RUN_SILENT_MS, RUNS_MAX};
 
 /// A run, as it was heard last.
 #[derive(Clone, Debug)]
@@ -21,6 +21,10 @@ struct LastHeard {
     run: Run,
     address: SocketAddr,
     verdict: Verdict,
+    /// Whether it is to answer once more before the verdict counts.
+    is_asked: bool,
+    /// Whether another run was known when it was first heard.
+    follows: bool,
     at_ms: u64,
 }
 
@@ -71,7 +75,9 @@ impl Registry {
             let why = "too many nodes have been here that were never removed".to_owned();
             return (Err(ServerRefusal::Invalid(why)), Effects::NONE);
         }
-        let mark = record.and_then(|record| record.run.as_ref()).map(|run| run.mark);
+        let known = record.and_then(|record| record.run.as_ref());
+        let mark = known.map(|run| run.mark);
+        let is_another = known.is_some_and(|run| run.boot != stand.run.boot);
         let answers = stand.answers.filter(|asked| asked.server == server);
         let answers = answers.map(|asked| asked.number);
         let heard = if mark.is_none() && self.has_lost_its_log(node, &stand.run) {
@@ -81,7 +87,16 @@ impl Registry {
             self.runs.book.hear(node, &stand.run, answers)
         };
         let Heard { verdict, is_news, ask_again } = heard;
-        self.runs.note(node, stand, verdict, now_ms);
+        let said = LastHeard {
+            run: stand.run.clone(),
+            address: stand.address,
+            verdict,
+            is_asked: ask_again,
+            follows: is_another,
+            at_ms: now_ms,
+        };
+        let follows = self.runs.note(node, said, stand.ends);
+        let wait = verdict.is_sound() && self.may_live_elsewhere(node, stand, follows, now_ms);
         self.runs.has_new_marks |= verdict.is_sound() && mark != Some(stand.run.mark);
         let due = now_ms.abs_diff(self.runs.saved_ms) >= MARKS_SAVED_MS || stand.ends;
         let mut effects = Effects::NONE;
@@ -94,12 +109,27 @@ impl Registry {
         let records = self.runs.book.records().iter();
         let rulings = records.filter_map(|(id, record)| Some((*id, record.ruling.clone()?)));
         let rulings = rulings.collect();
-        (Ok(Standing { verdict, question, ask_again, rulings }), effects)
+        (Ok(Standing { verdict, question, ask_again, wait, rulings }), effects)
     }
 
     /// Whether a node comes with nothing but its identity, and the coordinator has named it before.
     fn has_lost_its_log(&self, node: NodeId, run: &Run) -> bool {
         run.mark == 0 && self.nodes.get(&node).is_some_and(|record| record.reported)
+    }
+
+    /// Whether another run of a node may live at another address than this one's: it has not been silent for
+    /// long, or this server has not listened for long. Of two at one address only one can live.
+    fn may_live_elsewhere(&self, node: NodeId, stand: &Stand, follows: bool, now_ms: u64) -> bool {
+        let mut heard = self.runs.heard.get(&node).into_iter().flatten();
+        let was_heard = heard.any(|run| {
+            run.run.boot != stand.run.boot
+                && run.address != stand.address
+                && (run.verdict.is_sound() || run.is_asked)
+                && now_ms.abs_diff(run.at_ms) < RUN_SILENT_MS
+        });
+        let moved = || self.nodes.get(&node).is_some_and(|record| record.address != stand.address);
+        let has_just_begun = now_ms.abs_diff(self.started_ms) < RUN_SILENT_MS;
+        was_heard || follows && has_just_begun && moved()
     }
 
     /// Takes an administrator's word: of the runs of a node this one goes on.
@@ -183,16 +213,21 @@ impl Registry {
 }
 
 impl Runs {
-    fn note(&mut self, node: NodeId, stand: &Stand, verdict: Verdict, now_ms: u64) {
+    /// Notes what was heard of a run; of one that ends, that there is nothing more to hear. Returns whether another
+    /// run was known when this one was first heard.
+    fn note(&mut self, node: NodeId, mut said: LastHeard, ends: bool) -> bool {
         let runs = self.heard.entry(node).or_default();
-        runs.retain(|heard| heard.run.boot != stand.run.boot);
-        if stand.ends {
-            return;
+        let before = runs.iter().find(|heard| heard.run.boot == said.run.boot);
+        said.follows = before.map_or(said.follows, |before| before.follows);
+        runs.retain(|heard| heard.run.boot != said.run.boot);
+        let follows = said.follows;
+        if ends {
+            return follows;
         }
         if runs.len() == RUNS_MAX {
             runs.remove(0);
         }
-        let (run, address) = (stand.run.clone(), stand.address);
-        runs.push(LastHeard { run, address, verdict, at_ms: now_ms });
+        runs.push(said);
+        follows
     }
 }

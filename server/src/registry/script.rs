@@ -286,10 +286,11 @@ impl Script {
         let (answer, effects) = self.registry.handle_stand(node, &stand, 1, self.now_ms);
         let answer = answer.map(|standing| {
             let again = if standing.ask_again { ", again" } else { "" };
+            let wait = if standing.wait { ", wait" } else { "" };
             let rulings = standing.rulings.len();
             let rulings = if rulings > 0 { format!(", {rulings} ruled") } else { String::new() };
             let verdict = standing.verdict;
-            format!("{verdict:?}, question {}{again}{rulings}", standing.question.number)
+            format!("{verdict:?}, question {}{again}{wait}{rulings}", standing.question.number)
         });
         self.print(answer, effects);
     }

@@ -110,6 +110,8 @@ pub struct Standing {
     pub question: Question,
     /// Whether to answer at once: another run was heard of.
     pub ask_again: bool,
+    /// Whether not to serve yet: another run was heard a moment ago somewhere else, and may live.
+    pub wait: bool,
     /// What administrators have said of the runs of nodes.
     pub rulings: Vec<(NodeId, Ruling)>,
 }

@@ -166,6 +166,33 @@ fn two_that_are_alive_are_refused_until_somebody_says_which() {
 }
 
 #[test]
+fn who_lives_on_after_its_copy_was_heard_is_one_of_two_also_when_the_copy_is_gone() {
+    let mut witness = Witness::new();
+    let original = Directory::new(1, 10);
+    witness.ask(&original);
+    // It says one thing, and is killed.
+    assert_eq!(witness.hear(&original.restarted(2, 10)), Verdict::Sound);
+    assert!(is_twice(witness.ask(&original)));
+}
+
+#[test]
+fn a_process_that_is_put_back_with_its_machine_is_told_by_its_log() {
+    let mut witness = Witness::new();
+    let before = Directory::new(1, 10);
+    witness.ask(&before);
+    let mut after = before.clone();
+    after.run.mark = 50;
+    witness.ask(&after);
+    witness.0.advance(1, Boot(1), 60);
+    // It was sent before, and comes late.
+    assert_eq!(witness.hear(&after), Verdict::Sound);
+    assert!(is_older(witness.ask(&before)));
+    assert!(is_older(witness.hear(&before)), "it goes on being refused");
+    after.run.mark = 60;
+    assert_eq!(witness.ask(&after), Verdict::Sound);
+}
+
+#[test]
 fn the_later_of_two_may_be_kept() {
     let mut witness = Witness::new();
     let original = Directory::new(1, 10);

@@ -500,6 +500,7 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
             verdict,
             question: Question { server: 7, number: 300 },
             ask_again: true,
+            wait: false,
             rulings: vec![(node('b'), ruling.clone())],
         }))
     }));
