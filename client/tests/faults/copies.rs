@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use dkv_api::{Client, Error, Role, RunChoice, WriteOptions};
+use dkv_api::{Client, Error, ReadOptions, Role, RunChoice, WriteOptions};
 use serde_json::json;
 
 use crate::lab::network::{Lab, on_network};
@@ -231,10 +231,26 @@ fn start_clone(lab: &mut Lab, index: usize) -> usize {
     lab.spawn_copy(&dir)
 }
 
+/// Says which run goes on, once the server has heard of it.
 async fn keeps(lab: &Lab, node: usize, run: RunChoice) {
-    let admin = lab.client_as(Role::Admin).await;
-    admin.keep_run(lab.nodes[node].id(), run).await.unwrap();
+    let (admin, id) = (lab.client_as(Role::Admin).await, lab.nodes[node].id());
+    eventually("no run is kept", async || {
+        admin.keep_run(id, run).await.map_err(|error| error.to_string())
+    })
+    .await;
     admin.close().await;
+}
+
+/// Each of the two says that there are two, and the clone has never served.
+async fn both_are_held_back(lab: &mut Lab, original: usize, clone: usize) {
+    for index in [original, clone] {
+        says(lab, index, "this node takes no part").await;
+        says(lab, index, "two processes of this node run").await;
+    }
+}
+
+fn has_never_served(lab: &mut Lab, clone: usize) {
+    assert!(!lab.nodes[clone].running().said().contains("ready "), "the clone has served");
 }
 
 async fn is_not_written(client: &Client, key: &str) -> bool {
@@ -251,9 +267,8 @@ fn a_clone_beside_the_coordinator_is_noticed_and_ended() {
         let work = lab.work().await;
         let original = lab.coordinator().await;
         let clone = start_clone(lab, original);
-        for index in [original, clone] {
-            says(lab, index, "two processes of this node run").await;
-        }
+        both_are_held_back(lab, original, clone).await;
+        has_never_served(lab, clone);
         is_shown(lab, "Twice").await;
         // The others go on.
         work.more(100).await;
@@ -269,6 +284,60 @@ fn a_clone_beside_the_coordinator_is_noticed_and_ended() {
     });
 }
 
+/// Whoever talks to both notices it, also without a server.
+#[test]
+fn a_clone_is_noticed_by_the_other_nodes_alone() {
+    if !tools::has("a_clone_is_noticed_by_the_other_nodes_alone", &["namespaces"]) {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        let original = lab.coordinator().await;
+        lab.kill_server();
+        let clone = start_clone(lab, original);
+        both_are_held_back(lab, original, clone).await;
+        work.more(100).await;
+        lab.start_server().await;
+        let kept = address(lab, original);
+        keeps(lab, original, RunChoice::Address(kept)).await;
+        says(lab, clone, "an administrator has said that another process of this node goes on")
+            .await;
+        assert_eq!(lab.nodes[clone].running().ended().await.code(), Some(1));
+        lab.nodes.truncate(3);
+        lab.settled().await;
+        lab.judge(work).await;
+    });
+}
+
+/// What is left of a directory is no directory: votes and acknowledged entries are gone with the log.
+#[test]
+fn an_identity_without_its_log_does_not_go_on() {
+    if !tools::has("an_identity_without_its_log_does_not_go_on", &["namespaces"]) {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let work = lab.work().await;
+        let (index, kept) = (lab.coordinator().await, lab.path("kept"));
+        lab.kill_node(index);
+        let dir = lab.nodes[index].dir.clone();
+        fs::rename(&dir, &kept).unwrap();
+        fs::create_dir(&dir).unwrap();
+        copy(&kept.join("credentials"), &dir.join("credentials"));
+        for _ in 0..2 {
+            lab.spawn_node(index, &Under::default());
+            says(lab, index, "has this node's identity and nothing else").await;
+            assert_eq!(lab.nodes[index].running().ended().await.code(), Some(1));
+            assert!(!lab.nodes[index].running().said().contains("ready "), "it has served");
+            lab.nodes[index].process = None;
+        }
+        work.more(100).await;
+        restore(lab, index, &kept);
+        lab.start_node(index).await;
+        lab.settled().await;
+        lab.judge(work).await;
+    });
+}
+
 #[test]
 fn a_clone_of_the_only_node_is_noticed_and_either_may_be_kept() {
     if !tools::has("a_clone_of_the_only_node_is_noticed_and_either_may_be_kept", &["namespaces"]) {
@@ -278,15 +347,17 @@ fn a_clone_of_the_only_node_is_noticed_and_either_may_be_kept() {
         let client = lab.client().await;
         client.write("k", "before").await.unwrap();
         let clone = start_clone(lab, 0);
-        for index in [0, clone] {
-            says(lab, index, "two processes of this node run").await;
-        }
+        both_are_held_back(lab, 0, clone).await;
+        has_never_served(lab, clone);
         eventually("it takes writes", async || {
             if is_not_written(&client, "k").await { Ok(()) } else { Err("written".into()) }
         })
         .await;
         for _ in 0..3 {
             assert!(is_not_written(&client, "k").await);
+            let options =
+                ReadOptions { timeout: Some(Duration::from_secs(1)), ..ReadOptions::default() };
+            client.read_with("k", options).await.unwrap_err();
         }
         let kept = address(lab, clone);
         keeps(lab, 0, RunChoice::Address(kept)).await;

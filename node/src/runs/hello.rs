@@ -46,6 +46,8 @@ struct Answer {
     run: Run,
     /// What it makes of who has dialed.
     verdict: Verdict,
+    /// Whether it takes no part itself.
+    is_held: bool,
     /// Whether it wants to hear of it again at once: what it has said so far was not the whole of it.
     ask_again: bool,
     /// What it asks: who has dialed answers with its next hello.
@@ -166,6 +168,9 @@ impl Greeting {
             runs.hear_peer(self.node, answer.verdict);
         }
         match (heard.verdict, answer.verdict) {
+            (Verdict::Sound, Verdict::Sound) if answer.is_held => {
+                Err("it takes no part itself".to_owned())
+            }
             (Verdict::Sound, Verdict::Sound) => Ok(answer.run.boot),
             (Verdict::Sound, _) => Err("it refuses this node".to_owned()),
             (refused, _) => Err(format!("its run is refused: {refused:?}")),
@@ -209,8 +214,14 @@ pub(crate) async fn serve(
             biased;
             frame = reader.next() => frame,
             () = doubt.notified() => {
-                let (run, question) = (runs.own(), runs.question());
-                let ask = Answer { run, verdict, ask_again: true, question, answers: None };
+                let ask = Answer {
+                    run: runs.own(),
+                    verdict,
+                    is_held: runs.held().is_some(),
+                    ask_again: true,
+                    question: runs.question(),
+                    answers: None,
+                };
                 match writer.send(&ask).await {
                     Ok(()) => continue,
                     Err(_) => return,
@@ -238,6 +249,8 @@ pub(crate) async fn serve(
         let answer = Answer {
             run: runs.own(),
             verdict,
+            // Also of a moment ago: who was not let in then is not heard on this connection.
+            is_held: caller.boot().is_none(),
             ask_again: heard.ask_again,
             question: runs.question(),
             answers: Some(hello.question),

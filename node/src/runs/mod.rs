@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dkv_wire::id::NodeId;
+use dkv_wire::limits;
 use dkv_wire::message::Question;
 use dkv_wire::quic::Close;
 use dkv_wire::run::{Boot, Heard, Ruling, Run, RunBook, Verdict};
@@ -41,6 +42,8 @@ use stance::Stance;
 
 use crate::wal::Wal;
 
+/// Nodes whose runs are remembered. There are as many that were never removed, and as many strangers.
+const KNOWN_MAX: usize = 2 * limits::NODES_MAX;
 /// Time that a run has to show that it is alive, when another one has come; and how often it is looked whether it
 /// has.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
@@ -197,6 +200,7 @@ impl Runs {
     /// A run of another node was heard, in answer to a question if it was asked one. If it may not take part, what is
     /// connected to it is cut off.
     fn hear(&self, node: NodeId, run: &Run, answers: Option<u64>) -> Heard {
+        self.make_room(node);
         let mut book = lock(&self.shared.book);
         let mark = book.record(node).and_then(|known| known.run.as_ref()).map(|known| known.mark);
         let heard = book.hear(node, run, answers);
@@ -208,6 +212,9 @@ impl Runs {
             self.shared.has_marks.store(true, Ordering::Relaxed);
         }
         self.note(node, run, heard.verdict);
+        if heard.ask_again {
+            self.doubt_of(node).notify_waiters();
+        }
         match heard.verdict {
             Verdict::Sound => {}
             Verdict::Twice { .. } => self.part_from(node, |_| true, "it runs twice"),
@@ -216,6 +223,19 @@ impl Runs {
             _ => self.part_from(node, |boot| boot == run.boot, "it may not take part"),
         }
         heard
+    }
+
+    /// Forgets nodes that nothing is connected to, if there are too many to learn of one more.
+    fn make_room(&self, node: NodeId) {
+        let mut book = lock(&self.shared.book);
+        if book.record(node).is_some() || book.records().len() < KNOWN_MAX {
+            return;
+        }
+        let mut links = lock(&self.shared.links);
+        links.retain(|_, links| links.iter().any(|(_, open)| open.close_reason().is_none()));
+        book.retain(|known| links.contains_key(&known));
+        lock(&self.shared.doubts).retain(|known, _| links.contains_key(known));
+        lock(&self.shared.refused).retain(|known, _| links.contains_key(known));
     }
 
     /// Lets a run of another node in, over a connection with it. Of another run of it that is connected here from
@@ -334,7 +354,13 @@ impl Runs {
 
     /// Does as administrators have said.
     fn obey(&self, rulings: &[(NodeId, Ruling)]) {
-        for (node, ruling) in rulings.iter().filter(|(node, _)| *node != self.shared.me) {
+        for (node, ruling) in rulings {
+            if *node == self.shared.me {
+                if ruling.kept.boot == self.shared.own.boot {
+                    lock(&self.shared.stance).kept(ruling.number);
+                }
+                continue;
+            }
             if lock(&self.shared.book).obey(*node, ruling) {
                 let start = ruling.kept.start;
                 info!(%node, start, "an administrator has said which run of the node goes on");
@@ -355,7 +381,7 @@ impl Runs {
         let (this, has) = (own.start, own.mark);
         match verdict {
             Verdict::Sound => "it is sound".to_owned(),
-            Verdict::Older { .. } if own.mark == 0 && this == 1 => format!(
+            Verdict::Older { .. } if has == 0 => format!(
                 "the data directory {directory} has this node's identity and nothing else: its log, \
                  with what this node has acknowledged and voted, is not there; it serves nothing. \
                  Put the whole directory back, or start this node with an empty one if the others \

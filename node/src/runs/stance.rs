@@ -25,6 +25,8 @@ pub(super) struct Stance {
     /// Why the server does not.
     server: Option<(Verdict, Arc<str>)>,
     peers: BTreeMap<NodeId, (Verdict, Arc<str>)>,
+    /// The last word of an administrator by which this run goes on.
+    kept: u64,
 }
 
 impl Stance {
@@ -55,6 +57,14 @@ impl Stance {
         }
         self.peers.insert(node, (verdict, why.into()));
         true
+    }
+
+    /// An administrator has said that this run goes on: what others said before does not count.
+    pub(super) fn kept(&mut self, number: u64) {
+        if number > self.kept {
+            self.kept = number;
+            self.peers.clear();
+        }
     }
 
     /// Why the server holds the node back.
@@ -122,6 +132,14 @@ mod tests {
         assert_eq!(held(&stance).as_deref(), Some("a peer"));
         assert!(stance.hear_peer(node, Verdict::Sound, String::new(), now));
         assert_eq!(held(&stance), None);
+
+        assert!(stance.hear_peer(node, OLDER, "a peer".into(), now));
+        stance.kept(1);
+        assert_eq!(held(&stance), None);
+        assert!(stance.hear_peer(node, OLDER, "a peer".into(), now));
+        stance.kept(1);
+        assert_eq!(held(&stance).as_deref(), Some("a peer"), "it was said since");
+        stance.kept(2);
 
         stance.hear_server(Verdict::Sound, String::new(), now);
         assert!(stance.hear_peer(node, OLDER, "a peer".into(), now));
