@@ -335,17 +335,6 @@ impl<K: Ord + Copy> RunBook<K> {
         self.records.get(&node)
     }
 
-    /// Whether this run is the one that is known of a node.
-    pub fn knows(&self, node: K, boot: Boot) -> bool {
-        self.record(node).and_then(|record| record.run.as_ref()).is_some_and(|run| run.boot == boot)
-    }
-
-    /// Whether an administrator has said that this run goes on.
-    pub fn is_kept(&self, node: K, boot: Boot) -> bool {
-        let ruling = self.record(node).and_then(|record| record.ruling.as_ref());
-        ruling.is_some_and(|ruling| ruling.kept.boot == boot)
-    }
-
     /// Forgets nodes.
     pub fn retain(&mut self, mut keep: impl FnMut(K) -> bool) {
         self.records.retain(|node, _| keep(*node));

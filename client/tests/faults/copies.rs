@@ -298,6 +298,7 @@ fn a_clone_is_noticed_by_the_other_nodes_alone() {
         both_are_held_back(lab, original, clone).await;
         work.more(100).await;
         lab.start_server().await;
+        is_shown(lab, "Twice").await;
         let kept = address(lab, original);
         keeps(lab, original, RunChoice::Address(kept)).await;
         says(lab, clone, "an administrator has said that another process of this node goes on")

@@ -23,9 +23,10 @@ use super::codec::{
 use super::pulse::{Echo, Pulse, PulseAnswer};
 use super::snapshot::Position;
 use super::{Entry, Proposal, SnapshotMeta, StoredMembership, Vote};
+use crate::runs;
 
 /// How many kinds of frames there are.
-pub const RAFT_FRAMES: usize = 10;
+pub const RAFT_FRAMES: usize = 11;
 
 /// Reads bytes as a frame of a kind below [`RAFT_FRAMES`], and writes again what was read; nothing
 /// if it is no such frame.
@@ -40,7 +41,8 @@ pub fn raft_frame(kind: usize, bytes: &Bytes) -> Option<Bytes> {
         6 => again::<PulseAnswer>(bytes),
         7 => again::<SnapshotHead>(bytes),
         8 => again::<SnapshotFrame>(bytes).or_else(|| again::<SnapshotAnswer>(bytes)),
-        _ => again::<Position>(bytes),
+        9 => again::<Position>(bytes),
+        _ => runs::frame(bytes),
     }
 }
 
@@ -101,6 +103,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         (8, encode(&SnapshotAnswer::Ok(vote))),
         (9, encode(&Position { applied: Some(log_id(3, 9)), membership: stored })),
     ];
+    samples.extend(runs::frame_samples().map(|frame| (10, frame)));
     samples.extend(entries.iter().map(|entry| (1, encode_entry(entry))));
     samples.extend(calls.iter().map(|call| (2, encode(call))));
     let calls = calls.into_iter().map(|call| (GroupId(1), call)).collect();

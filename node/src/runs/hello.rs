@@ -11,7 +11,8 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use dkv_wire::codec::decode;
+use bytes::Bytes;
+use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::id::NodeId;
 use dkv_wire::limits::JOIN_FRAME_BYTES_MAX;
@@ -268,6 +269,40 @@ pub(crate) async fn serve(
             return;
         }
     }
+}
+
+/// Says on a connection, as `from`, to be that run, for whoever tries what comes of it; returns once it was answered,
+/// with whether it was let in.
+pub async fn introduce(connection: &quinn::Connection, from: NodeId, run: &Run) -> Option<bool> {
+    let (send, receive) = connection.open_bi().await.ok()?;
+    let (mut reader, mut writer) =
+        (FrameReader::new(receive, JOIN_FRAME_BYTES_MAX), FrameWriter::new(send));
+    writer.push(&Opening::Run { from });
+    let mut asked = None;
+    loop {
+        writer.send(&Hello { run: run.clone(), question: 1, answers: asked }).await.ok()?;
+        let answer: Answer = decode(&reader.next().await.ok()??).ok()?;
+        if answer.verdict.is_sound() || !answer.ask_again {
+            return Some(answer.verdict.is_sound() && !answer.is_held);
+        }
+        asked = Some(answer.question);
+    }
+}
+
+/// Reads bytes as a frame of this conversation, and writes again what was read; nothing if it is none.
+pub(crate) fn frame(bytes: &Bytes) -> Option<Bytes> {
+    let hello = decode::<Hello>(bytes).ok().map(|hello| encode(&hello));
+    hello.or_else(|| decode::<Answer>(bytes).ok().map(|answer| encode(&answer)))
+}
+
+/// Frames as they should be.
+pub(crate) fn frame_samples() -> [Bytes; 2] {
+    let run = Run { start: 3, boot: Boot(4), past: vec![Boot(5)], opened: 6, mark: 7 };
+    let hello = Hello { run: run.clone(), question: 8, answers: Some(9) };
+    let (verdict, question) = (Verdict::Twice { start: 2 }, 10);
+    let answer =
+        Answer { run, verdict, is_held: true, ask_again: true, question, answers: Some(11) };
+    [encode(&hello), encode(&answer)]
 }
 
 fn check(run: &Run) -> Result<(), String> {

@@ -37,7 +37,8 @@ use tracing::{info, warn};
 
 pub(crate) use asking::{before_serving, keep_asking, say_goodbye};
 pub(crate) use files::{begin, keep_book};
-pub(crate) use hello::{Caller, greet, serve};
+pub use hello::introduce;
+pub(crate) use hello::{Caller, frame, frame_samples, greet, serve};
 use stance::Stance;
 
 use crate::wal::Wal;

@@ -135,8 +135,7 @@ impl Registry {
     /// Takes an administrator's word: of the runs of a node this one goes on.
     ///
     /// # Errors
-    /// `Invalid` if it names no run that was heard, or several, or if there is none but that one. Then nothing has
-    /// changed.
+    /// `Invalid` if it names no run that was heard, or several. Then nothing has changed.
     pub fn handle_keep(
         &mut self,
         node: NodeId,
@@ -168,17 +167,6 @@ impl Registry {
             _ => return invalid(format!("that names several of {}", all.join(" and "))),
         };
         let boot = kept.boot;
-        let others = heard.iter().any(|run| run.run.boot != boot);
-        if !others && !self.runs_twice(node) && self.runs.book.knows(node, boot) {
-            // It may be that it was said already, and the answer was lost.
-            return match self.runs.book.is_kept(node, boot) {
-                true => (Ok(()), Effects::NONE),
-                false => invalid(format!(
-                    "no other process of {name} has spoken to the server since it was started, \
-                     so there is nothing to decide; if one runs, wait until status shows it"
-                )),
-            };
-        }
         self.runs.book.rule(node, kept);
         if let Some(heard) = self.runs.heard.get_mut(&node) {
             heard.retain(|run| run.run.boot == boot);
