@@ -247,6 +247,8 @@ async fn both_are_held_back(lab: &mut Lab, original: usize, clone: usize) {
         says(lab, index, "this node takes no part").await;
         says(lab, index, "two processes of this node run").await;
     }
+    let said = lab.nodes[original].running().said();
+    assert!(!said.contains("older copy"), "it was taken for an older copy: {said}");
 }
 
 fn has_never_served(lab: &mut Lab, clone: usize) {
