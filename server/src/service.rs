@@ -33,6 +33,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use crate::callback::CallBack;
 use crate::clock;
 use crate::keeper::{Keeper, NotKept};
 use crate::leaving::LeftTokens;
@@ -48,6 +49,7 @@ pub(crate) struct Service {
     keeper: Keeper,
     gate: Arc<Gate>,
     left_tokens: LeftTokens,
+    call_back: CallBack,
     started: Instant,
     joiners: Arc<Places>,
     /// Names this run of the server to the nodes that it asks whether they live.
@@ -64,12 +66,14 @@ impl Service {
         keeper: Keeper,
         gate: Arc<Gate>,
         left_tokens: LeftTokens,
+        call_back: CallBack,
     ) -> Self {
         Self {
             authority,
             keeper,
             gate,
             left_tokens,
+            call_back,
             started: Instant::now(),
             joiners: Arc::new(Places::new(JOINERS_MAX, ADDRESS_JOINERS_MAX)),
             run: platform::random_u64(),
@@ -338,7 +342,9 @@ impl Service {
                     effects.save |= said.save;
                     (answer, effects)
                 });
-                Ok(ServerAnswer::Admitted(Box::new(kept(registered.await)?)))
+                let admitted = kept(registered.await)?;
+                self.call_back.call(node, address);
+                Ok(ServerAnswer::Admitted(Box::new(admitted)))
             }
             ServerRequest::Report(report) => {
                 let node = must_be_node(identity)?;
