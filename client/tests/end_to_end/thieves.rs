@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use dkv_api::{GroupId, NodeId, Role, RunChoice};
+use dkv_api::{GroupId, NodeId, Role};
 use dkv_node::untrusted::{forgeries, introduce};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::{FrameReader, FrameWriter};
@@ -202,10 +202,9 @@ async fn the_key_of_a_member_stops_nobody_and_ends_no_elections() {
 
     // There are elections yet. To the others the thief was a newer run of the node: an administrator knows better.
     network.start_node(stolen).await;
-    let admin = network.client_as(Role::Admin, &network.path("admin")).await;
     let address = network.nodes[stolen].address();
-    admin.keep_run(id, RunChoice::Address(address)).await.unwrap();
-    admin.close().await;
+    let kept = network.dkv(&["keep", &id.to_string(), &address.to_string()]).await;
+    assert!(kept.status.success(), "{kept:?}");
     network.settled().await;
     let coordinator = network.coordinator().await;
     network.kill_node(coordinator);
