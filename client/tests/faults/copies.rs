@@ -387,6 +387,11 @@ fn a_node_that_is_killed_again_and_again_is_not_two() {
             said.push_str(&lab.nodes[index].running().said());
             lab.kill_node(index);
             lab.spawn_node(index, &Under::default());
+            // Nor does the server forget anything that it needs to know.
+            if round % 5 == 3 {
+                lab.kill_server();
+                lab.start_server().await;
+            }
             for_a_while([0, 30, 200, 700][round % 4]).await;
         }
         for node in &mut lab.nodes {
