@@ -41,6 +41,7 @@ pub use hello::introduce;
 pub(crate) use hello::{Caller, frame, frame_samples, greet, serve};
 use stance::Stance;
 
+use crate::refusals::Refusals;
 use crate::wal::Wal;
 
 /// Nodes whose runs are remembered. There are as many that were never removed, and as many strangers.
@@ -82,6 +83,8 @@ struct Shared {
     refusal: Notify,
     /// Whom this node refuses, as one sentence each.
     refused: Mutex<BTreeMap<NodeId, (Boot, Verdict, String)>>,
+    /// Says so in the log, and not so often as to fill a disk.
+    refusals: Refusals,
 }
 
 impl Runs {
@@ -102,6 +105,7 @@ impl Runs {
             doubts: Mutex::default(),
             refusal: Notify::new(),
             refused: Mutex::default(),
+            refusals: Refusals::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -212,15 +216,18 @@ impl Runs {
         if mark != Some(run.mark) {
             self.shared.has_marks.store(true, Ordering::Relaxed);
         }
-        self.note(node, run, heard.verdict);
+        // It may yet turn out to be one of two.
+        let is_final = !matches!(heard.verdict, Verdict::Older { .. }) || !heard.ask_again;
+        if is_final {
+            self.note(node, run, heard.verdict);
+        }
         if heard.ask_again {
             self.doubt_of(node).notify_waiters();
         }
         match heard.verdict {
             Verdict::Sound => {}
             Verdict::Twice { .. } => self.part_from(node, |_| true, "it runs twice"),
-            // It may yet turn out to be one of two.
-            Verdict::Older { .. } if heard.ask_again => {}
+            _ if !is_final => {}
             _ => self.part_from(node, |boot| boot == run.boot, "it may not take part"),
         }
         heard
@@ -311,7 +318,7 @@ impl Runs {
             ),
         };
         if before.is_none_or(|(boot, said)| boot != run.boot || !is_alike(said, verdict)) {
-            warn!(%node, "{note}");
+            self.shared.refusals.note(node, &note);
         }
         refused.insert(node, (run.boot, verdict, note));
     }
