@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use sim::explore::{Summary, explore};
+use sim::faults::Course;
 use sim::run::{Options, Outcome, run};
 
 /// Runs whole networks of dkv on simulated machines, and looks for a broken promise.
@@ -34,6 +35,9 @@ struct Args {
     /// Nothing goes wrong but that a disk has lied about its syncs and loses its power
     #[arg(long)]
     lying_disk: bool,
+    /// The course of events that each run has, e.g. `LateAnswers` [default: as the seed says]
+    #[arg(long, conflicts_with = "lying_disk")]
+    course: Option<Course>,
     /// Run each seed twice and compare, datagram by datagram; one after the other, until one differs
     #[arg(long, conflicts_with_all = ["jobs", "keep_going"])]
     twice: bool,
@@ -71,6 +75,7 @@ fn start(args: &Args) -> std::io::Result<bool> {
         heal_within: args.heal_within * 1000,
         echo: args.trace,
         lying_disk: args.lying_disk,
+        course: args.course,
         every_datagram: args.twice,
         mutant: None,
     };

@@ -75,6 +75,21 @@ impl Observations {
         state.latest.iter().find(|(_, status)| leads(status)).map(|(name, _)| name.clone())
     }
 
+    /// A node that votes in a group and does not lead it, nor the control group, as it was looked at last.
+    pub fn follower(&self, group: GroupId) -> Option<String> {
+        let state = self.lock();
+        let leads = |status: &NodeStatus| {
+            let led = |seen: &GroupId| *seen == group || *seen == GroupId::CONTROL;
+            status.groups.iter().any(|it| led(&it.group) && it.role == GroupRole::Leader)
+        };
+        let votes = |status: &NodeStatus| {
+            let mut groups = status.groups.iter();
+            groups.any(|seen| seen.group == group && seen.voters.contains(&status.id))
+        };
+        let follows = |status: &NodeStatus| votes(status) && !leads(status);
+        state.latest.iter().find(|(_, status)| follows(status)).map(|(name, _)| name.clone())
+    }
+
     /// Says how many replicas each shard is to have.
     pub fn expect(&self, replication: u32) {
         self.lock().copies.replication = replication as usize;

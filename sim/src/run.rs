@@ -11,7 +11,7 @@ use dkv_wire::mutants::Mutant;
 use dkv_wire::network::Settings;
 
 use crate::cluster::{Cluster, Death};
-use crate::faults::{Fault, Faults};
+use crate::faults::{Course, Fault, Faults};
 use crate::log;
 use crate::network::Counts;
 use crate::observer::{self, Observations};
@@ -40,6 +40,8 @@ pub struct Options {
     /// Whether the one thing that goes wrong is a disk that has lied about its syncs for a while, and
     /// then loses its power.
     pub lying_disk: bool,
+    /// The course of events that each run has; nothing if the seed is to say.
+    pub course: Option<Course>,
     /// Whether each datagram has a line in it.
     pub every_datagram: bool,
     /// The bug that is planted, with the feature `mutants`.
@@ -53,6 +55,7 @@ impl Default for Options {
             heal_within: 60_000,
             echo: false,
             lying_disk: false,
+            course: None,
             every_datagram: false,
             mutant: None,
         }
@@ -123,8 +126,11 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         wrong.push(format!("the network did not begin: {why}"));
     }
 
-    let mut faults = Faults::new(random.fork(), cluster.now + random.below(1000));
+    let drawn = Course::draw(&mut random);
+    let course = options.course.or(drawn);
+    let from = cluster.now + random.below(1000);
     let end = cluster.now + options.faults_for;
+    let mut faults = Faults::new(random.fork(), from, end.saturating_sub(from), course);
     if options.lying_disk && wrong.is_empty() {
         lie(&mut cluster, &shared, &observations, &mut random);
     }
@@ -133,13 +139,13 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         && wrong.is_empty()
         && observations.wrong().is_empty()
     {
-        faults.tick(&mut cluster, &observations);
+        faults.tick(&mut cluster, &observations, &shared);
         if [Fault::Halt, Fault::Drift].iter().any(|fault| faults.counts().contains_key(fault)) {
             shared.clocks_were_wrong();
         }
         pass(&mut cluster, &shared, 1);
     }
-    faults.heal(&mut cluster, &observations);
+    faults.heal(&mut cluster, &observations, &shared);
     let healed = cluster.now;
     let heal_within = options.heal_within;
     note_removed(&cluster, &shared);
@@ -332,7 +338,7 @@ fn until_with(
         if cluster.now >= end || !observations.wrong().is_empty() {
             return Some(why);
         }
-        faults.restart(cluster, observations);
+        faults.restart(cluster, observations, shared);
         pass(cluster, shared, 20);
     }
 }
