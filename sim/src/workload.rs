@@ -28,7 +28,7 @@ use crate::trace::Trace;
 const TICK_NS: u64 = 1_000_000;
 /// Least and most time that a call may take, in milliseconds.
 const PATIENCE_MS: (u64, u64) = (300, 4000);
-/// The same, and longest pause between two calls, of callers that keep to one thing.
+/// The same of callers that keep to one key, and longest pause between two calls of callers that keep to anything.
 const FOCUS_PATIENCE_MS: (u64, u64) = (200, 800);
 const FOCUS_PAUSE_MS: u64 = 20;
 /// Keys that have eventual writes, among strong ones.
@@ -373,7 +373,11 @@ impl Caller {
 
     /// One call of the kind that all callers of this client keep to.
     async fn keep_to(&mut self, focus: Focus) {
-        let (low, high) = FOCUS_PATIENCE_MS;
+        let (low, high) = match focus {
+            // Who reaches nobody else may have to find out whom it reaches.
+            Focus::Deposit => PATIENCE_MS,
+            Focus::Read(_) | Focus::Write(_) => FOCUS_PATIENCE_MS,
+        };
         let patience = Duration::from_millis(self.random.between(low, high));
         match focus {
             Focus::Read(key) => drop(self.get(key, Level::Strong.into(), patience).await),

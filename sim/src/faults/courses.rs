@@ -37,7 +37,7 @@ const CUT_OFF_PER_MILLE: u64 = 700;
 /// Ticks for which they are: longer than what a coordinator has heard counts.
 const CUT_OFF: (u64, u64) = (7000, 8000);
 /// Ticks after which the order is given: by then it has taken some writes.
-const ORDERED_AFTER: (u64, u64) = (100, 1000);
+const ORDERED_AFTER: (u64, u64) = (500, 2500);
 
 /// Ticks for which answers to a leader that is to be lost are late.
 const LATE_ANSWERS: u64 = 400;
