@@ -6,6 +6,7 @@
 mod courses;
 mod kinds;
 mod links;
+mod refill;
 
 use std::collections::BTreeMap;
 
@@ -16,12 +17,14 @@ pub use kinds::Fault;
 
 use crate::cluster::{Cluster, Death};
 use crate::disk::Speed;
+use crate::log;
 use crate::machine::Pace;
 use crate::network::Weather;
 use crate::observer::{Observations, Order};
 use crate::random::Random;
 use crate::workload::Shared;
 use courses::Plan;
+use refill::Refill;
 
 /// Most nodes of a network.
 const NODES_MAX: usize = 7;
@@ -42,6 +45,8 @@ pub struct Faults {
     plan: Option<Plan>,
     /// A node that is to go from a group, and until when that may begin.
     going: Option<(usize, u64)>,
+    /// A node that is to lose its replicas and be given them again.
+    refill: Option<Refill>,
     /// Whether a node was lost for good: one is what a network must bear.
     lost: bool,
 }
@@ -59,6 +64,8 @@ enum End {
     /// Nothing that the first sends reaches anybody but the second.
     Cut(usize, usize),
     Lose(usize),
+    /// A node neither hears nor reaches the others.
+    CutOff(usize),
     /// What is sent to a primary is late from now on, and one client is left alone with it.
     HearsLate {
         leader: usize,
@@ -72,8 +79,8 @@ impl Faults {
     pub fn new(mut random: Random, from: u64, ticks: u64, course: Option<Course>) -> Self {
         let pause = *random.pick(&[300, 1000, 2500]).unwrap_or(&1000);
         let plan = course.map(|course| Plan::new(course, &mut random, from, ticks));
-        let (ends, counts, going, lost) = Default::default();
-        Self { random, next: from, pause, ends, counts, plan, going, lost }
+        let (ends, counts, going, refill, lost) = Default::default();
+        Self { random, next: from, pause, ends, counts, plan, going, refill, lost }
     }
 
     /// How often each has come.
@@ -87,7 +94,9 @@ impl Faults {
         self.end_due(cluster, observations, shared);
         Self::switch_off(cluster, observations);
         self.keep_to_plan(cluster, observations, shared);
-        self.ambush(cluster);
+        let steps = log::steps();
+        self.ambush(cluster, observations, &steps);
+        self.refill(cluster, observations, &steps);
         self.plan_restarts(cluster);
         let restarts = |(_, end): &(u64, End)| matches!(end, End::RestartServer);
         if !cluster.server.is_up() && !self.ends.iter().any(restarts) {
@@ -110,13 +119,16 @@ impl Faults {
     /// Ends everything.
     pub fn heal(&mut self, cluster: &mut Cluster, observations: &Observations, shared: &Shared) {
         cluster.trace.line("everything heals");
-        (self.plan, self.going) = (None, None);
+        (self.plan, self.going, self.refill) = (None, None, None);
         self.end_all(cluster, observations, shared);
     }
 
     fn end_all(&mut self, cluster: &mut Cluster, observations: &Observations, shared: &Shared) {
-        self.ends
-            .retain(|(_, end)| !matches!(end, End::Cut(..) | End::Lose(_) | End::HearsLate { .. }));
+        // Who is to be lost is not lost any more.
+        self.lost &= !self.ends.iter().any(|(_, end)| matches!(end, End::Lose(_)));
+        self.ends.retain(|(_, end)| {
+            !matches!(end, End::Cut(..) | End::CutOff(_) | End::Lose(_) | End::HearsLate { .. })
+        });
         for (_, end) in std::mem::take(&mut self.ends) {
             Self::end(&end, cluster, observations, shared);
         }
@@ -259,6 +271,7 @@ impl Faults {
             Fault::Rebalance => observations.order(Order::Rebalance),
             Fault::Empty => self.empty(victim, cluster, observations, shared),
             Fault::HalfChange => self.half_change(victim, cluster, observations),
+            Fault::Refill => self.begin_refill(cluster, observations),
         }
     }
 
@@ -299,6 +312,8 @@ impl Faults {
             End::Empty(index) => {
                 observations.order(Order::Empty(cluster.nodes[*index].name.clone()));
             }
+            // It stays if it was to be lost, and was not.
+            End::Remove(index) if !cluster.nodes[*index].leaving => {}
             End::Remove(index) => {
                 observations.order(Order::Remove(cluster.nodes[*index].name.clone()));
             }
@@ -307,6 +322,9 @@ impl Faults {
                 for other in (0..cluster.nodes.len()).filter(|it| it != from && it != but) {
                     cluster.network.cut(address(*from), address(other));
                 }
+            }
+            End::CutOff(index) => {
+                links::cut_from_nodes(cluster.nodes[*index].machine.address(), cluster);
             }
             End::HearsLate { leader, alone, late } => {
                 Self::hears_late(*leader, *alone, *late, cluster);

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::fmt::Debug;
 use std::sync::Once;
 
+use dkv_wire::id::NodeId;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, Targets};
@@ -21,7 +22,7 @@ const STEWARDS: &str = "dkv_node::stewards";
 
 thread_local! {
     static PLACE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    static CHANGES_VOTERS: RefCell<Option<String>> = const { RefCell::new(None) };
+    static STEPS: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Says which machine runs in which tick from now on.
@@ -33,9 +34,30 @@ pub fn at(now: u64, machine: &str) {
     });
 }
 
-/// The machine that has begun last to change the voters of a group, if one has since this was asked before.
-pub fn changes_voters() -> Option<String> {
-    CHANGES_VOTERS.take()
+/// A change of a group's members that a leader has begun.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The leader's machine.
+    pub leader: String,
+    /// What it changes, as it logs it.
+    pub what: String,
+}
+
+impl Step {
+    /// Whether it changes the voters.
+    pub fn changes_voters(&self) -> bool {
+        self.what.starts_with("ChangeVoters")
+    }
+
+    /// Whether it adds learners, and that node among them.
+    pub fn adds(&self, node: NodeId) -> bool {
+        self.what.starts_with("AddLearners") && self.what.contains(&format!("{node:?}"))
+    }
+}
+
+/// The changes of members that were begun in this tick.
+pub fn steps() -> Vec<Step> {
+    STEPS.take()
 }
 
 /// Prints what the processes log to standard error. To be called before anything is run.
@@ -57,15 +79,15 @@ fn init(lines: Option<impl Layer<tracing_subscriber::Registry> + Send + Sync + '
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // Whoever has said before where logs go looks at them himself.
-        let _ = registry().with(lines).with(Steps.with_filter(steps())).try_init();
+        let _ = registry().with(lines).with(Steps.with_filter(stewards())).try_init();
     });
 }
 
-fn steps() -> Targets {
+fn stewards() -> Targets {
     Targets::new().with_target(STEWARDS, Level::INFO)
 }
 
-/// Notes that a leader begins to change the voters of its group.
+/// Notes that a leader begins to change the members of its group.
 struct Steps;
 
 impl<S: Subscriber> Layer<S> for Steps {
@@ -78,9 +100,9 @@ struct StepVisit;
 
 impl Visit for StepVisit {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "step" && format!("{value:?}").starts_with("ChangeVoters") {
-            let machine = PLACE.with_borrow(|(_, machine)| machine.clone());
-            CHANGES_VOTERS.set(Some(machine));
+        if field.name() == "step" {
+            let leader = PLACE.with_borrow(|(_, machine)| machine.clone());
+            STEPS.with_borrow_mut(|steps| steps.push(Step { leader, what: format!("{value:?}") }));
         }
     }
 }

@@ -9,9 +9,9 @@ use std::str::FromStr;
 
 use dkv_wire::id::GroupId;
 
-use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links};
+use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links, refill};
 use crate::cluster::{Cluster, Death};
-use crate::log;
+use crate::log::Step;
 use crate::observer::{Observations, Order};
 use crate::random::Random;
 use crate::workload::{Focus, Shared};
@@ -57,13 +57,15 @@ pub enum Course {
     HalfChange,
     /// A node is emptied that the others do not reach; see [`Fault::Empty`].
     Emptied,
+    /// A replica comes after one that was deleted in its place; see [`Fault::Refill`].
+    Refilled,
 }
 
 impl Course {
     /// All of them, with how often each comes. Of as many runs as there are in all, some have none.
-    const ALL: [(Self, u64); 3] =
-        [(Self::LateAnswers, 3), (Self::HalfChange, 3), (Self::Emptied, 2)];
-    const NONE: u64 = 2;
+    const ALL: [(Self, u64); 4] =
+        [(Self::LateAnswers, 3), (Self::HalfChange, 3), (Self::Emptied, 3), (Self::Refilled, 3)];
+    const NONE: u64 = 3;
 
     /// That of a run, if it has one.
     pub fn draw(random: &mut Random) -> Option<Self> {
@@ -83,6 +85,7 @@ impl Course {
             Self::LateAnswers => Fault::Late,
             Self::HalfChange => Fault::HalfChange,
             Self::Emptied => Fault::Empty,
+            Self::Refilled => Fault::Refill,
         }
     }
 
@@ -92,6 +95,7 @@ impl Course {
             Self::LateAnswers => LATE.1 + 2000,
             Self::HalfChange => 5000,
             Self::Emptied => CUT_OFF.1,
+            Self::Refilled => refill::WITHIN,
         }
     }
 }
@@ -126,7 +130,7 @@ impl Faults {
             self.begin(course.fault(), cluster, observations, shared);
         } else if now + CALM >= at && !std::mem::replace(is_calm, true) {
             cluster.trace.line("it is calm for a while");
-            (self.next, self.going) = (at, None);
+            (self.next, self.going, self.refill) = (at, None, None);
             self.end_all(cluster, observations, shared);
             let stay = cluster.nodes.iter().filter(|node| !node.leaving).count();
             if stay <= NODES_MIN && cluster.nodes.len() < NODES_MAX {
@@ -219,22 +223,26 @@ impl Faults {
         let victim = place(cluster, observations.follower(GroupId(1))).unwrap_or(victim);
         let until = cluster.now + CHANGE_WITHIN;
         self.going = Some((victim, until));
-        drop(log::changes_voters());
         observations.order(Order::Drain(cluster.nodes[victim].name.clone(), true));
         self.ends.push((until + self.random.between(100, 4000), End::Drain(victim)));
     }
 
     /// Has a leader be lost in the middle of the change of voters that it begins.
-    pub(super) fn ambush(&mut self, cluster: &Cluster) {
+    pub(super) fn ambush(
+        &mut self,
+        cluster: &Cluster,
+        observations: &Observations,
+        steps: &[Step],
+    ) {
         let Some((going, until)) = self.going else { return };
         if cluster.now > until || !cluster.nodes[going].machine.is_up() {
             self.going = None;
             return;
         }
-        let Some(leader) = log::changes_voters() else { return };
-        let leader = place(cluster, Some(leader)).filter(|leader| *leader != going);
-        let Some(leader) = leader else { return };
-        if some_leave(cluster) || !self.may_lose_one(cluster) {
+        let changes = steps.iter().filter(|step| step.changes_voters());
+        let leaders = changes.filter_map(|step| place(cluster, Some(step.leader.clone())));
+        let Some(leader) = leaders.into_iter().find(|it| *it != going) else { return };
+        if some_leave(cluster) || !self.may_lose_one(cluster) || !observations.bears_a_loss() {
             return;
         }
         (self.going, self.lost) = (None, true);
@@ -263,13 +271,13 @@ impl Faults {
         }
     }
 
-    fn within(&mut self, (low, high): (u64, u64)) -> u64 {
+    pub(super) fn within(&mut self, (low, high): (u64, u64)) -> u64 {
         self.random.between(low, high)
     }
 }
 
 /// Where the node of that name is among all.
-fn place(cluster: &Cluster, name: Option<String>) -> Option<usize> {
+pub(super) fn place(cluster: &Cluster, name: Option<String>) -> Option<usize> {
     let name = name?;
     cluster.nodes.iter().position(|node| node.name == name)
 }

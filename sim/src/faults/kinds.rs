@@ -68,6 +68,8 @@ pub enum Fault {
     /// A group's voters change, and its leader is lost for good when the last entry of that has reached the one
     /// who goes, and nobody else.
     HalfChange,
+    /// A node loses its replicas, is given them again, and is cut off while they are filled.
+    Refill,
 }
 
 /// All of them, with how often each comes.
@@ -102,6 +104,7 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::Empty, 3),
     (Fault::Rebalance, 2),
     (Fault::HalfChange, 4),
+    (Fault::Refill, 1),
 ];
 
 impl Fault {
