@@ -81,9 +81,11 @@ async fn main() -> ExitCode {
         error = interrupted() => Err(error),
     };
     match ended {
+        // What was measured was to be printed.
+        Ok(()) if dkv_wire::output::failed() => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            dkv_wire::complain!("error: {error}");
             ExitCode::FAILURE
         }
     }

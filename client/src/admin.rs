@@ -1,23 +1,25 @@
 //! Managing a network: tokens, nodes, certificates.
 
-use std::io;
 use std::time::Duration;
 
 use dkv_api::{BearerLife, Client, NodeInfo, Rights, Role, TokenInfo};
 use dkv_wire::limits::BEARER_LIFE;
+use dkv_wire::token::Token;
+use serde_json::json;
 
 use crate::cli::TokenAction;
+use crate::documents;
 use crate::holders;
 use crate::human::{self, moment};
-use crate::run::request_problem;
+use crate::problem::{Failure, Problem, Stop, request_problem};
 use crate::screen::Screen;
 
-/// Does something with tokens; false if that failed, which has been said then.
+/// Does something with tokens.
 pub(crate) async fn token(
     action: &TokenAction,
     client: &Client,
     screen: &mut Screen,
-) -> io::Result<bool> {
+) -> Result<(), Stop> {
     match action {
         TokenAction::Create { http: true, read_only, life, never_expires, name, .. } => {
             let rights = if *read_only { Rights::Read } else { Rights::Write };
@@ -26,25 +28,33 @@ pub(crate) async fn token(
                 Some(life) => BearerLife::Seconds(life.as_secs().max(1)),
                 None => BearerLife::Usual,
             };
-            match client.create_bearer_with(rights, life, name.clone()).await {
-                Ok((token, holder)) => {
-                    screen.line(&token)?;
-                    screen.note(&format!(
-                        "for Authorization: Bearer TOKEN; whoever has it {} values{}. Its text is \
-                         not kept; dkv ADDRESS revoke {holder} ends it",
-                        if *read_only { "reads" } else { "reads and writes" },
-                        match life {
-                            BearerLife::Endless => " until it is revoked".to_owned(),
-                            BearerLife::Seconds(s) => {
-                                format!(" for {}", human::time(Duration::from_secs(s)))
-                            }
-                            BearerLife::Usual => format!(" for {}", human::time(BEARER_LIFE)),
-                        }
-                    ));
-                    Ok(true)
-                }
-                Err(error) => Ok(failed(screen, &request_problem(&error))),
-            }
+            let created = client.create_bearer_with(rights, life, name.clone()).await;
+            let (token, holder) = created.map_err(|error| request_problem(&error))?;
+            let lasts = match life {
+                BearerLife::Endless => None,
+                BearerLife::Seconds(seconds) => Some(Duration::from_secs(seconds)),
+                BearerLife::Usual => Some(BEARER_LIFE),
+            };
+            screen.result(&token, || {
+                json!({
+                    "command": "token create",
+                    "token": token,
+                    "holder": holder.to_string(),
+                    "kind": "http",
+                    "rights": if *read_only { "read" } else { "write" },
+                    "name": name,
+                    "life_ms": lasts.map(|life| life.as_millis() as u64),
+                })
+            })?;
+            screen.note(&format!(
+                "for Authorization: Bearer TOKEN; its bearer may {} values {}. It is not kept here; dkv \
+                 ADDRESS revoke {holder} ends it",
+                if *read_only { "read" } else { "read and write" },
+                lasts.map_or("until it is revoked".into(), |life| format!(
+                    "for {}",
+                    human::time(life)
+                )),
+            ));
         }
         TokenAction::Create { role, read_only, life, uses, name, .. } => {
             let role = match (*role, *read_only) {
@@ -52,63 +62,65 @@ pub(crate) async fn token(
                 (role, false) => role,
                 (role, true) => {
                     let problem = format!(
-                        "--read-only is for clients and for --http: there is no {role} that only \
-                         reads"
+                        "--read-only is for clients and for --http: there is no {role} that only reads"
                     );
-                    return Ok(failed(screen, &problem));
+                    return Err(Problem::usage(problem).into());
                 }
             };
-            match client.create_named_token(role, *life, *uses, name.clone()).await {
-                Ok(token) => {
-                    screen.line(&token)?;
-                    screen.note(&format!(
-                        "a token for a {role}; keep it in a file that only its bearer can read, \
-                         and name that with --token-file"
-                    ));
-                    Ok(true)
-                }
-                Err(error) => Ok(failed(screen, &request_problem(&error))),
-            }
+            let created = client.create_named_token(role, *life, *uses, name.clone()).await;
+            let token = created.map_err(|error| request_problem(&error))?;
+            screen.result(&token, || {
+                let id = token.parse::<Token>().ok().map(|token| token.id.to_string());
+                json!({
+                    "command": "token create",
+                    "token": token,
+                    "id": id,
+                    "kind": "join",
+                    "role": role.as_str(),
+                    "name": name,
+                    "life_ms": life.map(|life| life.as_millis() as u64),
+                    "uses_max": uses,
+                })
+            })?;
+            screen.note(&format!(
+                "a {role} token; keep it in a file that only its bearer can read, and name that file \
+                 with --token-file"
+            ));
         }
-        TokenAction::List { .. } => match client.list_tokens().await {
-            Ok(tokens) => {
-                screen.line(&list(&tokens))?;
-                Ok(true)
-            }
-            Err(error) => Ok(failed(screen, &request_problem(&error))),
-        },
+        TokenAction::List { .. } => {
+            let tokens = client.list_tokens().await.map_err(|error| request_problem(&error))?;
+            screen.result(&list(&tokens), || {
+                let all: Vec<_> = tokens.iter().map(documents::token).collect();
+                json!({ "command": "token list", "tokens": all })
+            })?;
+        }
         TokenAction::Revoke { id, with_holders, .. } => {
-            holders::revoke_token(id, *with_holders, client, screen).await
+            holders::revoke_token(id, *with_holders, client, screen).await?;
         }
     }
+    Ok(())
 }
 
 /// Removes a node.
-pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> io::Result<bool> {
-    let view = match client.refresh().await {
-        Ok(view) => view,
-        Err(error) => return Ok(failed(screen, &request_problem(&error))),
-    };
-    let found = match find(node, &view.nodes) {
-        Ok(found) => found,
-        Err(problem) => return Ok(failed(screen, &problem)),
-    };
-    match client.remove_node(found.id).await {
-        Ok(()) => {
-            screen.line(&format!(
-                "node {} ({}) is leaving: others take its places, and then it is refused for good; \
-                 see status",
-                found.name, found.id
-            ))?;
-            Ok(true)
-        }
-        Err(error) => Ok(failed(screen, &request_problem(&error))),
-    }
+pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+    let view = client.refresh().await.map_err(|error| request_problem(&error))?;
+    let found = find(node, &view.nodes).map_err(not_found)?;
+    client.remove_node(found.id).await.map_err(|error| request_problem(&error))?;
+    let text = format!(
+        "node {} ({}) is leaving: others take over its replicas, and then it is refused for good; see \
+         status",
+        found.name, found.id
+    );
+    screen.result(
+        &text,
+        || json!({ "command": "remove", "node": found.id.to_string(), "name": found.name }),
+    )?;
+    Ok(())
 }
 
-pub(crate) fn failed(screen: &mut Screen, problem: &str) -> bool {
-    screen.error(problem);
-    false
+/// There is no such node.
+pub(crate) fn not_found(why: String) -> Problem {
+    Problem::new(Failure::NotFound, why)
 }
 
 /// The node of that name or id, or whose id alone begins so.
@@ -124,7 +136,7 @@ pub(crate) fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeIn
     match (beginning.next(), beginning.next()) {
         (Some(node), None) => Ok(node),
         (Some(_), Some(_)) => {
-            Err(format!("more than one node's id begins with {wanted}; write more of it"))
+            Err(format!("more than one node id begins with {wanted}; give more of it"))
         }
         (None, _) => {
             let mut names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
@@ -142,7 +154,7 @@ fn list(tokens: &[TokenInfo]) -> String {
         let used = match token.used {
             0 => "never used".to_owned(),
             1 => "used once".to_owned(),
-            more => format!("used {more} times"),
+            times => format!("used {times} times"),
         };
         let uses = token.uses.map(|uses| format!(" of {uses}")).unwrap_or_default();
         let ends = match token.expires_ms {
@@ -197,9 +209,12 @@ mod tests {
             admitted: vec![HolderId(Uuid::from_u128(2))],
         };
         assert_eq!(
-            list(&[token]),
+            list(std::slice::from_ref(&token)),
             "00000000-0000-0000-0000-000000000001  node    -  used once, expires 2026-03-01 \
              12:34:56 UTC\n    admitted 00000000-0000-0000-0000-000000000002"
         );
+        let mut never = token;
+        (never.expires_ms, never.uses, never.used) = (None, Some(3), 2);
+        assert!(list(&[never]).contains("  used 2 times of 3, never expires"));
     }
 }

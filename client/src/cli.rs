@@ -1,20 +1,31 @@
 //! The command line: what may be written, and its help.
 //!
-//! The first argument is the address of a network's server or, for what needs no network yet, a
-//! word (`local`, `drill`, `server`, `node`, `gateway`, `completions`). After an address come commands, or one of the
-//! words that do more than one request (`status`, `load`, `token` and so on).
+//! An address may come first, and then commands: one by its word with operands and options, as in
+//! `get color`, or several, each in one argument, as in `W,color,blue R,color`. [`Word`] has all
+//! words; `word` says what each needs, `address` what an address is and which is the usual one,
+//! `choices` which operands a shell can complete.
 
+mod address;
+mod choices;
 mod data;
 mod local;
+mod word;
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use dkv_api::{Level, Region};
 
+use self::address::addresses;
+use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, LEVELS};
 use crate::human::parse_time;
+
+pub(crate) use address::{Addresses, usual};
+pub(crate) use word::is_network_word;
 
 pub(crate) use data::{Format, Load, Token, TokenAction, Transfer};
 pub(crate) use local::{Drill, Fault, Local, Rehearse};
@@ -25,41 +36,48 @@ Commands, upper case; several are run in order:
   W,<key>,<value>  store a value, which may hold commas
   D,<key>          remove a key
   T,<ms>           wait
-or the words of the prompt, as in: get KEY, put KEY VALUE [if-absent]
+or in words, as in: get KEY, put KEY VALUE [if-absent]; several, each in quotes: \"put a 1\" \"get a\"
 
 Examples:
   dkv local --nodes 3                             a network on this machine
-  dkv 127.0.0.1:4400 W,color,blue R,color         write, then read
-  dkv 127.0.0.1:4400                              a prompt; from a pipe, commands line by line
-  dkv 127.0.0.1:4400 put \"a key\" \"some value\"     words, with quotes as the shell has them
-  dkv 127.0.0.1:4400 status                       how the network is
-  dkv 127.0.0.1:4400 scan user/ --limit 10        keys in order, with their values
-  dkv 127.0.0.1:4400 load words.txt --verify      store a file, and compare
+  dkv W,color,blue R,color                        write, then read
+  dkv                                             a prompt; from a pipe, commands line by line
+  dkv put \"a key\" @FILE                           store a file; - stores standard input
+  dkv 10.0.0.1:4400 status                        how another network is
+  dkv scan user/ --limit 10 --output json         keys in order, for programs
+  dkv load words.txt --verify                     store the records of a file, and compare
+  dkv help token create                           the help of a command
 
-Exit status: 0 if everything succeeded, 1 if something failed, 2 if the command line is wrong.";
+ADDRESS is that of the registration server: HOST or HOST:PORT, or several with commas between them.
+By default it is in the variable DKV_SERVER, or else that of the server this user runs on this machine.
+
+Exit status (the most serious of several commands):
+  0  done                      5  unavailable; nothing was changed
+  1  failed                    6  outcome unknown: a change may have happened
+  2  wrong command line        7  denied
+  3  key not found             8  written, but not on every replica (level all)
+  4  conflict: a condition does not hold";
 
 /// A replicated key-value store: its client, server, nodes and local networks
 ///
-/// With an address and nothing more, `dkv` shows a prompt, or reads commands from a pipe.
+/// Without a command, `dkv` shows a prompt, or reads commands from a pipe.
 #[derive(Debug, Parser)]
 #[command(
     name = "dkv",
     version,
     after_help = EXAMPLES,
-    override_usage = "dkv [OPTIONS] <ADDRESS> [COMMAND]...\n       dkv [OPTIONS] <ADDRESS> \
-        status|scan|load|verify|token|holders|remove|revoke ...\n       dkv local|drill|server|node|completions ...",
-    subcommand_value_name = "WORD",
-    subcommand_help_heading = "Words",
+    override_usage = "dkv [OPTIONS] [ADDRESS] [COMMAND]...",
+    subcommand_value_name = "COMMAND",
+    subcommand_help_heading = "Commands",
     disable_help_subcommand = true
 )]
 pub(crate) struct Cli {
-    /// Where the registration server is: host or host:port (4400 unless named); several with
-    /// commas between them
-    #[arg(value_parser = addresses)]
-    pub(crate) address: Option<Addresses>,
+    /// Address of the registration server [default: see below]
+    #[arg(value_hint = ValueHint::Other)]
+    pub(crate) address: Option<OsString>,
 
     /// Commands to run in order
-    #[arg(value_name = "COMMAND", allow_negative_numbers = true)]
+    #[arg(value_name = "COMMAND", allow_negative_numbers = true, value_hint = ValueHint::Other)]
     pub(crate) commands: Vec<OsString>,
 
     #[command(flatten)]
@@ -69,27 +87,86 @@ pub(crate) struct Cli {
     pub(crate) word: Option<Word>,
 }
 
+/// One command of the command line by itself.
+#[derive(Debug, Parser)]
+#[command(name = "dkv", no_binary_name = true, disable_help_subcommand = true)]
+pub(crate) struct OneWord {
+    #[command(subcommand)]
+    pub(crate) word: Word,
+}
+
+/// A command line that was understood.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// Where the server is, if that was said.
+    pub(crate) address: Option<Addresses>,
+    /// Commands to run in order.
+    pub(crate) commands: Vec<OsString>,
+    /// How to connect.
+    pub(crate) connect: Connect,
+    /// A command by its word, which comes after the others.
+    pub(crate) word: Option<Word>,
+}
+
+impl Line {
+    /// Reads the arguments of the process, the first of which is its own name.
+    ///
+    /// # Errors
+    /// What is wrong with them, or the help that they ask for.
+    pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let Cli { address, mut commands, connect, word } =
+            dkv_wire::variables::parse_from(arguments)?;
+        let address = match address {
+            // The first word may be a command as well as an address.
+            Some(first) if address::is_command(first.as_bytes()) => {
+                commands.insert(0, first);
+                None
+            }
+            Some(first) => {
+                let read = addresses(&first.to_string_lossy());
+                let wrong = |why| Cli::command().error(ErrorKind::ValueValidation, why);
+                Some(read.map_err(wrong)?)
+            }
+            None => None,
+        };
+        Ok(Self { address, commands, connect, word })
+    }
+}
+
 /// How to connect.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Connect {
-    /// What requests guarantee: strong (never older than what was finished before), session (what the
-    /// nearest replica has, never older than what these commands have written and read), eventual (what
-    /// the nearest replica has) or all (strong, and every replica has it) [default: strong]
-    #[arg(long, value_parser = level, visible_alias = "consistency")]
+    /// What requests guarantee: strong (every finished write is seen), session (the nearest replica, and
+    /// at least what these commands have written and read), eventual (the nearest replica) or all
+    /// (strong, and every replica has it) [default: strong]
+    #[arg(long, value_parser = LEVELS, hide_possible_values = true, visible_alias = "consistency")]
     pub(crate) level: Option<Level>,
 
-    /// Time that each request may take, as in 500ms or 5s [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    /// Time limit of each request, as in 500ms or 5s [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, value_hint = ValueHint::Other)]
     pub(crate) timeout: Option<Duration>,
 
-    /// Region that you are in: eventual reads are answered there if they can be [default: whoever is
-    /// reached soonest]
-    #[arg(long, env = "DKV_REGION")]
+    /// Region of this client: eventual reads are answered there if possible [default: the replica that
+    /// answers soonest]
+    #[arg(long, env = "DKV_REGION", value_hint = ValueHint::Other)]
     pub(crate) region: Option<Region>,
 
-    /// File with a join token [default: what a server of this machine has left for you]
-    #[arg(long, value_name = "FILE", env = "DKV_TOKEN_FILE")]
+    /// File with a join token [default: the one that a server on this machine left for this user]
+    #[arg(long, value_name = "FILE", env = "DKV_TOKEN_FILE", value_hint = ValueHint::FilePath)]
     pub(crate) token_file: Option<PathBuf>,
+
+    /// Results as text for people, or as JSON for programs [default: text]
+    #[arg(long, value_name = "FORM", value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// One JSON object a line, and errors as JSON on standard error
+    Json,
 }
 
 impl Connect {
@@ -100,32 +177,120 @@ impl Connect {
             timeout: self.timeout.or(other.timeout),
             region: self.region.or(other.region),
             token_file: self.token_file.or(other.token_file),
+            output: self.output.or(other.output),
         }
+    }
+
+    /// Whether results are documents.
+    pub(crate) fn is_json(&self) -> bool {
+        self.output == Some(Output::Json)
+    }
+
+    /// An option that says how to connect, and so comes too late for a single command.
+    pub(crate) fn of_connection(&self) -> Option<&'static str> {
+        let given = [(self.level.is_some(), "--level"), (self.timeout.is_some(), "--timeout")];
+        given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }
 }
 
-/// What is not a command.
+/// A command with its operands and options.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Word {
-    /// Show how the network is: nodes, shards, lag, how many more may fail
-    #[command(override_usage = "dkv <ADDRESS> status [OPTIONS]")]
+    /// Print the value of a key
+    #[command(
+        override_usage = "dkv [ADDRESS] get <KEY> [LEVEL] [max-staleness MS] [at-least REVISION]"
+    )]
+    Get {
+        /// The key
+        #[arg(value_hint = ValueHint::Other)]
+        key: OsString,
+        /// A level, and bounds of an eventual read
+        #[arg(value_name = "HOW", value_parser = HOW_TO_READ)]
+        how: Vec<OsString>,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Store a value
+    #[command(override_usage = "dkv [ADDRESS] put <KEY> <VALUE> [LEVEL] \
+        [if-absent|if-present|if-revision N]")]
+    Put(Put),
+    /// Store a value if the key does not exist
+    #[command(override_usage = "dkv [ADDRESS] insert <KEY> <VALUE> [LEVEL]")]
+    Insert(Put),
+    /// Store a value if the key exists
+    #[command(override_usage = "dkv [ADDRESS] update <KEY> <VALUE> [LEVEL]")]
+    Update(Put),
+    /// Remove a key
+    #[command(override_usage = "dkv [ADDRESS] delete <KEY> [LEVEL] [if-present|if-revision N]")]
+    Delete {
+        /// The key
+        #[arg(value_hint = ValueHint::Other)]
+        key: OsString,
+        /// A level and a condition
+        #[arg(value_name = "HOW", value_parser = HOW_TO_DELETE)]
+        how: Vec<OsString>,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Show what each replica has of a key
+    #[command(override_usage = "dkv [ADDRESS] search <KEY> [OPTIONS]")]
+    Search {
+        /// The key
+        #[arg(value_hint = ValueHint::Other)]
+        key: OsString,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// List what one node holds, as CSV
+    #[command(override_usage = "dkv [ADDRESS] show-all <NODE> [OPTIONS]")]
+    ShowAll {
+        /// Name of the node
+        #[arg(value_hint = ValueHint::Other)]
+        node: OsString,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Wait that many milliseconds
+    #[command(override_usage = "dkv [ADDRESS] wait <MS>")]
+    Wait {
+        /// Milliseconds
+        #[arg(value_hint = ValueHint::Other, allow_negative_numbers = true)]
+        ms: OsString,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// List the nodes
+    #[command(override_usage = "dkv [ADDRESS] nodes [OPTIONS]")]
+    Nodes {
+        /// Commands to run after it
+        #[arg(hide = true, value_hint = ValueHint::Other)]
+        then: Vec<OsString>,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Show the state of the network: nodes, shards, lag, how many more nodes may fail
+    #[command(override_usage = "dkv [ADDRESS] status [OPTIONS]")]
     Status {
-        /// Print a JSON document for programs
+        /// Print a JSON document for programs, as --output json does
         #[arg(long)]
         json: bool,
+        /// Commands to run after it
+        #[arg(hide = true, value_hint = ValueHint::Other)]
+        then: Vec<OsString>,
         #[command(flatten)]
         connect: Connect,
     },
     /// List keys with their values, in order, as CSV that load takes
-    #[command(override_usage = "dkv <ADDRESS> scan [PREFIX] [OPTIONS]")]
+    #[command(override_usage = "dkv [ADDRESS] scan [PREFIX] [OPTIONS]")]
     Scan {
         /// Keys that begin with this [default: all]
+        #[arg(value_hint = ValueHint::Other)]
         prefix: Option<OsString>,
         /// Keys after this one, which need not exist
-        #[arg(long, value_name = "KEY")]
+        #[arg(long, value_name = "KEY", value_hint = ValueHint::Other)]
         after: Option<OsString>,
-        /// So many at most
-        #[arg(long, value_name = "N")]
+        /// At most so many keys
+        #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
         limit: Option<u64>,
         /// Print the keys alone
         #[arg(long)]
@@ -134,104 +299,105 @@ pub(crate) enum Word {
         connect: Connect,
     },
     /// Store the records of a file, many at a time
-    #[command(override_usage = "dkv <ADDRESS> load <FILE> [OPTIONS]")]
+    #[command(override_usage = "dkv [ADDRESS] load <FILE> [OPTIONS]")]
     Load(Load),
     /// Read the records of a file back and compare
-    #[command(override_usage = "dkv <ADDRESS> verify <FILE> [OPTIONS]")]
+    #[command(override_usage = "dkv [ADDRESS] verify <FILE> [OPTIONS]")]
     Verify(Transfer),
-    /// Make, list and revoke join tokens
-    #[command(override_usage = "dkv <ADDRESS> token create|list|revoke [OPTIONS]")]
+    /// Create, list and revoke join tokens
+    #[command(override_usage = "dkv [ADDRESS] token create|list|revoke [OPTIONS]")]
     Token(Token),
-    /// Empty a node, and say when it may be switched off
-    #[command(override_usage = "dkv <ADDRESS> drain <NODE> [OPTIONS]")]
+    /// Move everything off a node, and say when it may be switched off
+    #[command(override_usage = "dkv [ADDRESS] drain <NODE> [OPTIONS]")]
     Drain {
         /// Name or id of the node, or the beginning of its id
+        #[arg(value_hint = ValueHint::Other)]
         node: String,
-        /// Take it back: use the node again
+        /// Use the node again
         #[arg(long)]
         undo: bool,
-        /// Do not wait until it is empty
+        /// Do not wait until the node is empty
         #[arg(long, conflicts_with = "undo")]
         no_wait: bool,
         #[command(flatten)]
         connect: Connect,
     },
     /// Even out what the nodes hold and lead, now
-    #[command(override_usage = "dkv <ADDRESS> rebalance [OPTIONS]")]
+    #[command(override_usage = "dkv [ADDRESS] rebalance [OPTIONS]")]
     Rebalance {
-        /// Show what would be done, and do nothing
+        /// Show what would move, and move nothing
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
         connect: Connect,
     },
     /// Remove a node from the network for good
-    #[command(override_usage = "dkv <ADDRESS> remove <NODE> [OPTIONS]")]
+    #[command(override_usage = "dkv [ADDRESS] remove <NODE> [OPTIONS]")]
     Remove {
         /// Name or id of the node, or the beginning of its id
+        #[arg(value_hint = ValueHint::Other)]
         node: String,
         #[command(flatten)]
         connect: Connect,
     },
     /// List everybody who was let in: nodes, administrators, clients, readers, bearer tokens
-    #[command(override_usage = "dkv <ADDRESS> holders [OPTIONS]")]
+    #[command(override_usage = "dkv [ADDRESS] holders [OPTIONS]")]
     Holders {
-        /// Print a JSON document for programs
+        /// Print a JSON document; the same as --output json
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         connect: Connect,
     },
     /// Refuse the holder of a certificate or bearer token from now on
-    #[command(override_usage = "dkv <ADDRESS> revoke <ID> [OPTIONS]")]
+    #[command(override_usage = "dkv [ADDRESS] revoke <ID> [OPTIONS]")]
     Revoke {
         /// Id of the holder, as holders and the logs show it, or the beginning of it
+        #[arg(value_hint = ValueHint::Other)]
         id: String,
         #[command(flatten)]
         connect: Connect,
     },
-    /// Run a server and nodes on this machine, and a prompt to play with them
+    /// Run a network on this machine, with a prompt to try it out
     Local(Local),
-    /// Break a network on purpose, and see whether it keeps its promises
+    /// Inject a fault into a network, and check that it keeps its promises
     Drill(Drill),
-    /// Measure what each level costs from each region of a network that is far apart
+    /// Measure the latency of each level across regions
     Rehearse(Rehearse),
     /// Run a registration server (the same as dkv-server)
     Server(dkv_server::Args),
     /// Run a node (the same as dkv-node)
     Node(dkv_daemon::Args),
-    /// Put HTTP in front of a network
+    /// Serve HTTP in front of a network
     Gateway(Gateway),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Show the help of a command
+    Help {
+        /// The command, as in help token create
+        #[arg(value_name = "COMMAND", value_hint = ValueHint::Other)]
+        topic: Vec<String>,
+    },
 }
 
-impl Word {
-    /// Its word, and whether it needs a network.
-    pub(crate) fn needs_address(&self) -> Option<&'static str> {
-        match self {
-            Self::Status { .. } => Some("status"),
-            Self::Scan { .. } => Some("scan"),
-            Self::Load(_) => Some("load FILE"),
-            Self::Verify(_) => Some("verify FILE"),
-            Self::Token(_) => Some("token list"),
-            Self::Drain { .. } => Some("drain NODE"),
-            Self::Rebalance { .. } => Some("rebalance"),
-            Self::Remove { .. } => Some("remove NODE"),
-            Self::Holders { .. } => Some("holders"),
-            Self::Revoke { .. } => Some("revoke ID"),
-            Self::Local(_)
-            | Self::Drill(_)
-            | Self::Rehearse(_)
-            | Self::Server(_)
-            | Self::Node(_)
-            | Self::Gateway(_)
-            | Self::Completions { .. } => None,
-        }
-    }
+/// Arguments of `put`, `insert` and `update`.
+#[derive(Args, Debug)]
+pub(crate) struct Put {
+    /// The key
+    #[arg(value_hint = ValueHint::Other)]
+    pub(crate) key: OsString,
+    /// The value; - stands for standard input, @FILE for a file, @@TEXT for the text @TEXT, and @=TEXT
+    /// for TEXT whatever it is. Any bytes are stored as they are
+    #[arg(allow_negative_numbers = true, value_hint = ValueHint::FilePath)]
+    pub(crate) value: OsString,
+    /// A level and a condition
+    #[arg(value_name = "HOW", value_parser = HOW_TO_WRITE)]
+    pub(crate) how: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) connect: Connect,
 }
 
 /// Arguments of `gateway`.
@@ -258,47 +424,6 @@ pub(crate) struct Gateway {
 
     #[command(flatten)]
     pub(crate) connect: Connect,
-}
-
-/// Addresses of the server, in the order to try them in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Addresses(pub(crate) Vec<String>);
-
-fn addresses(text: &str) -> Result<Addresses, String> {
-    let parts: Vec<&str> = text.split(',').collect();
-    let first = parts.first().copied().unwrap_or_default();
-    if parts.len() > 1 && ["R", "W", "D", "T"].contains(&first.to_uppercase().as_str()) {
-        return Err(format!(
-            "this is a command; the address of the server comes before it, as in dkv \
-             127.0.0.1:4400 {text}"
-        ));
-    }
-    for part in &parts {
-        let port = match part.rsplit_once(':') {
-            // An IPv6 address without brackets has colons and no port.
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => Some(port),
-            _ => None,
-        };
-        let good = |it: char| it.is_alphanumeric() || "-._:[]%".contains(it);
-        if part.is_empty()
-            || (part.starts_with(':') && !part.starts_with("::"))
-            || !part.chars().all(good)
-        {
-            return Err(format!(
-                "{part:?} is neither an address nor a word that dkv knows; an address is a host or \
-                 host:port, as in 127.0.0.1:4400"
-            ));
-        }
-        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-            return Err(format!("{part:?} has no port from 0 to 65535 after its colon"));
-        }
-    }
-    Ok(Addresses(parts.into_iter().map(str::to_owned).collect()))
-}
-
-fn level(text: &str) -> Result<Level, String> {
-    crate::grammar::level(text.as_bytes())
-        .ok_or_else(|| format!("write {}", crate::grammar::LEVELS))
 }
 
 #[cfg(test)]

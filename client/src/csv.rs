@@ -24,9 +24,15 @@ pub(crate) fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     line
 }
 
-/// One field, in quotes if it needs them.
+/// One field, in quotes if it needs them. So does what is no plain text: at the beginning of a file
+/// it could be taken for a byte order mark, or for the mark of another kind of file.
 pub(crate) fn field(bytes: &[u8], line: &mut Vec<u8>) {
-    if !bytes.iter().any(|byte| matches!(byte, b',' | b'"' | b'\n' | b'\r')) {
+    let special = |byte: &u8| *byte < b' ' || matches!(byte, b',' | b'"');
+    let plain = !bytes.iter().any(special)
+        && !bytes.starts_with(b"\xef\xbb\xbf")
+        && !bytes.starts_with(b"BZh")
+        && std::str::from_utf8(bytes).is_ok();
+    if plain {
         return line.extend_from_slice(bytes);
     }
     line.push(b'"');

@@ -1,46 +1,44 @@
 //! From the command line to whatever does it, and from its end to an exit status.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use dkv_api::{ConnectError, Level, Role};
-use dkv_wire::join::JoinError;
-use dkv_wire::message::JoinRefusal;
 
-use crate::cli::{Addresses, Cli, Connect, TokenAction, Word};
-use crate::grammar::{self, Command, Scan};
-use crate::load::{self, Task};
-use crate::screen::Screen;
+use crate::cli::{Addresses, Cli, Connect, Line, Word, usual};
+use crate::grammar::{Command, GrammarError};
+use crate::input::Stdin;
+use crate::problem::{Failure, Problem, connect_problem};
+use crate::run::Outcome;
+use crate::screen::{Screen, broken};
+use crate::script::{self, Act, Step};
 use crate::signals::Signals;
 use crate::store::{Connection, Session, Store};
-use crate::{admin, drill, gateway, holders, local, pipe, places, prompt, rehearse, roles, run};
+use crate::{completions, drill, gateway, help, local, pipe, prompt, rehearse, roles};
 
-/// Exit status for a command line that is wrong.
-const USAGE: u8 = 2;
+/// Exit status where whoever reads the output has gone: what a shell shows after SIGPIPE, with which other
+/// programs end then.
+const BROKEN_PIPE: u8 = 128 + 13;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help that nobody reads to its end is not an error.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
-        }
+    let line = match Line::read(std::env::args_os()) {
+        Ok(line) => line,
+        Err(error) => return not_a_line(&error),
     };
-    if cli.address.is_none()
-        && matches!(cli.word, Some(Word::Server(_) | Word::Node(_) | Word::Gateway(_)))
+    if line.address.is_none()
+        && matches!(line.word, Some(Word::Server(_) | Word::Node(_) | Word::Gateway(_)))
     {
         roles::die_with_parent();
     }
-    let cli = match cli {
+    let line = match line {
         // It makes its own threads.
-        Cli { address: None, word: Some(Word::Node(args)), .. } => return roles::node(args),
-        cli => cli,
+        Line { address: None, word: Some(Word::Node(args)), .. } => return roles::node(args),
+        line => line,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -49,183 +47,188 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let status = runtime.block_on(dispatch(cli));
+    let status = runtime.block_on(dispatch(line));
     // A thread that waits for a line of stdin would hold the end up.
     runtime.shutdown_timeout(Duration::ZERO);
     status
 }
 
-async fn dispatch(cli: Cli) -> ExitCode {
+/// Shows the help that was asked for, or what is wrong with the command line.
+fn not_a_line(error: &clap::Error) -> ExitCode {
     let mut screen = Screen::of_process();
-    let Cli { address, commands, connect, word } = cli;
-    match (address, word) {
-        (None, None) => {
-            // Nobody is left to tell if this fails.
-            let _ = Cli::command().print_help();
-            ExitCode::from(USAGE)
-        }
-        (None, Some(Word::Server(_) | Word::Node(_) | Word::Completions { .. }))
-            if connect.level.is_some() || connect.timeout.is_some() =>
-        {
-            usage(&mut screen, "--level and --timeout are for clients, and this word is none")
-        }
-        (None, Some(word)) => match word {
-            Word::Server(args) => roles::server(args).await,
-            Word::Local(args) => local::run(args, connect, &mut screen).await,
-            Word::Drill(args) => drill::run(args, None, connect, &mut screen).await,
-            Word::Rehearse(args) => rehearse::run(args, connect, &mut screen).await,
-            Word::Gateway(args) => gateway::run(args, None, connect, &mut screen).await,
-            Word::Completions { shell } => completions(shell),
-            other => {
-                let form = other.needs_address().unwrap_or_default();
-                usage(
-                    &mut screen,
-                    &format!(
-                        "the address of the server is missing; write dkv 127.0.0.1:4400 {form}"
-                    ),
-                )
-            }
-        },
-        (Some(address), None) => on_network(address, commands, connect, &mut screen).await,
-        (Some(address), Some(Word::Drill(args))) => {
-            drill::run(args, Some(address), connect, &mut screen).await
-        }
-        (Some(address), Some(Word::Gateway(args))) => {
-            gateway::run(args, Some(address), connect, &mut screen).await
-        }
-        (Some(address), Some(word)) => word_on_network(address, word, connect, &mut screen).await,
+    if !error.use_stderr() {
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        return finished(&mut screen, printed.map(|()| None));
     }
+    screen.json = wants_json();
+    if screen.json {
+        let text = error.to_string();
+        let text = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        return ended(&mut screen, &Problem::usage(words.join(" ")));
+    }
+    // Nobody is left to tell if this fails.
+    let _ = error.print();
+    ExitCode::from(Failure::Usage.status())
+}
+
+/// Whether a command line that cannot be understood asks for documents.
+fn wants_json() -> bool {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let pair = |pair: &[OsString]| pair[0] == "--output" && pair[1] == "json";
+    arguments.windows(2).any(pair)
+        || arguments.iter().any(|argument| argument == "--output=json" || argument == "--json")
+}
+
+async fn dispatch(line: Line) -> ExitCode {
+    let mut screen = Screen::of_process();
+    let Line { address, commands, connect, word } = line;
+    let of_word = word.as_ref().and_then(Word::connect).unwrap_or_default();
+    let json_alone =
+        matches!(word, Some(Word::Status { json: true, .. } | Word::Holders { json: true, .. }));
+    screen.json =
+        of_word.clone().or(connect.clone()).is_json() || (json_alone && commands.is_empty());
+    let stands_alone = address.is_none() && commands.is_empty();
+    match word {
+        Some(Word::Drill(args)) if commands.is_empty() => {
+            drill::run(args, address, connect, &mut screen).await
+        }
+        Some(Word::Gateway(args)) if commands.is_empty() => {
+            gateway::run(args, address, connect, &mut screen).await
+        }
+        Some(Word::Server(args)) if stands_alone => roles::server(args).await,
+        Some(Word::Local(args)) if stands_alone => local::run(args, connect, &mut screen).await,
+        Some(Word::Rehearse(args)) if stands_alone => {
+            rehearse::run(args, connect, &mut screen).await
+        }
+        Some(Word::Completions { shell }) if stands_alone => {
+            let printed = screen.text(&completions::script(shell));
+            finished(&mut screen, printed.map(|()| None))
+        }
+        Some(Word::Help { topic }) if stands_alone => match help::of(&topic) {
+            Ok(text) => {
+                let printed = screen.line(&text);
+                finished(&mut screen, printed.map(|()| None))
+            }
+            Err(error) => ended(&mut screen, &Problem::usage(error.to_string())),
+        },
+        Some(
+            Word::Server(_)
+            | Word::Node(_)
+            | Word::Local(_)
+            | Word::Rehearse(_)
+            | Word::Completions { .. }
+            | Word::Help { .. }
+            | Word::Drill(_)
+            | Word::Gateway(_),
+        ) => {
+            let why = "this command stands alone; leave out what comes before it";
+            ended(&mut screen, &Problem::usage(why))
+        }
+        word => {
+            let asked = Asked { address, commands, word, connect: of_word.or(connect) };
+            match on_network(asked, &mut screen).await {
+                Ok(result) => finished(&mut screen, result),
+                Err(problem) => ended(&mut screen, &problem),
+            }
+        }
+    }
+}
+
+/// What is to be done on a network.
+struct Asked {
+    address: Option<Addresses>,
+    commands: Vec<OsString>,
+    word: Option<Word>,
+    connect: Connect,
 }
 
 /// Commands, the prompt or a pipe.
 async fn on_network(
-    address: Addresses,
-    commands: Vec<OsString>,
-    connect: Connect,
+    asked: Asked,
     screen: &mut Screen,
-) -> ExitCode {
-    let commands = match parse_commands(commands) {
-        Ok(commands) => commands,
-        Err(problem) => return usage(screen, &problem),
+) -> Result<io::Result<Option<Failure>>, Problem> {
+    let Asked { address, commands, mut word, connect } = asked;
+    let then = word.as_mut().map_or_else(Vec::new, Word::then);
+    let role = word.as_ref().map_or(Role::Client, Word::role);
+    let mut steps = parse_commands(commands).map_err(|why| mistaken(why, address.as_ref()))?;
+    if let Some(word) = word {
+        steps.push(Step::of_word(word).map_err(wrong)?);
+        steps.extend(parse_commands(then).map_err(Problem::usage)?);
+    }
+    if steps.iter().all(needs_no_network) && !steps.is_empty() {
+        return Ok(without_network(&steps, screen));
+    }
+    let servers = match address {
+        Some(address) => address,
+        None => usual().map_err(|why| nowhere(why, steps.is_empty()))?,
     };
-    let session = match Session::connect(&connection(address, connect, Role::Client)).await {
-        Ok(session) => session,
-        Err(error) => return not_connected(screen, &error),
-    };
-    let result = if !commands.is_empty() {
-        run::all(&commands, &session, screen).await
+    let mut stdin = Stdin::Free;
+    script::fill(&mut steps, &mut stdin).await?;
+    let session = Session::connect(&connection(servers, connect, role)).await;
+    let session = session.map_err(|error| connect_problem(&error))?;
+    let result = if !steps.is_empty() {
+        script::all(&steps, &session, screen).await
     } else if io::stdin().is_terminal() {
         at_prompt(&session, screen).await
     } else {
         let input = tokio::io::BufReader::new(tokio::io::stdin());
         pipe::run(input, &session, screen).await
     };
-    session.client.close().await;
-    finished(screen, result)
+    session.close().await;
+    Ok(result)
 }
 
-async fn at_prompt(session: &Session, screen: &mut Screen) -> io::Result<bool> {
+/// What is wrong with commands, and with the word before them if that was taken for an address.
+fn mistaken(why: String, address: Option<&Addresses>) -> Problem {
+    match address.map(|address| address.0.as_slice()) {
+        Some([host]) if host.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+            Problem::usage(format!("{why} ({host} was taken for the address of the server)"))
+        }
+        _ => Problem::usage(why),
+    }
+}
+
+/// There is no address. Without a command either, whoever typed `dkv` may want to know what it is.
+fn nowhere(why: String, nothing_asked: bool) -> Problem {
+    if nothing_asked {
+        // Nobody is left to tell if this fails.
+        let _ = Cli::command().print_help();
+    }
+    Problem::usage(why)
+}
+
+fn needs_no_network(step: &Step) -> bool {
+    matches!(step.act, Act::Help(_) | Act::Command(Command::Help | Command::Exit))
+}
+
+fn without_network(steps: &[Step], screen: &mut Screen) -> io::Result<Option<Failure>> {
+    for step in steps {
+        let text = match &step.act {
+            Act::Help(topic) => help::of(topic).unwrap_or_else(|error| error.to_string()),
+            Act::Command(Command::Help) => help::all(false),
+            _ => break,
+        };
+        screen.line(&text)?;
+    }
+    Ok(None)
+}
+
+async fn at_prompt(session: &Session, screen: &mut Screen) -> io::Result<Option<Failure>> {
     let mut signals = Signals::take()?;
-    screen.note(&format!("connected to {}; help shows the commands", session.address()));
-    Ok(prompt::run(session, screen, &mut signals).await?.is_none())
+    screen.note(&format!("connected to {}; help lists the commands", session.address()));
+    let ending = prompt::run(session, screen, &mut signals).await?;
+    Ok(ending.map(|_| Failure::Failed))
 }
 
-/// Arguments as commands.
-pub(crate) fn parse_commands(commands: Vec<OsString>) -> Result<Vec<Command>, String> {
+/// Arguments as steps.
+pub(crate) fn parse_commands(commands: Vec<OsString>) -> Result<Vec<Step>, String> {
     let commands: Vec<Vec<u8>> = commands.into_iter().map(OsString::into_vec).collect();
-    grammar::parse_arguments(&commands).map_err(|error| error.to_string())
+    script::parse_arguments(&commands).map_err(|error| error.to_string())
 }
 
-async fn word_on_network(
-    address: Addresses,
-    word: Word,
-    outer: Connect,
-    screen: &mut Screen,
-) -> ExitCode {
-    let (connect, role) = match &word {
-        Word::Status { connect, .. } | Word::Scan { connect, .. } => (connect, Role::Client),
-        Word::Load(args) => (&args.transfer.connect, Role::Client),
-        Word::Verify(args) => (&args.connect, Role::Client),
-        Word::Token(args) => {
-            let inner = match &args.action {
-                TokenAction::Create { connect, .. }
-                | TokenAction::List { connect }
-                | TokenAction::Revoke { connect, .. } => connect,
-            };
-            (&inner.clone().or(args.connect.clone()), Role::Admin)
-        }
-        // Looking changes nothing.
-        Word::Rebalance { dry_run: true, connect } => (connect, Role::Client),
-        Word::Drain { connect, .. }
-        | Word::Rebalance { connect, .. }
-        | Word::Remove { connect, .. }
-        | Word::Holders { connect, .. }
-        | Word::Revoke { connect, .. } => (connect, Role::Admin),
-        Word::Local(_)
-        | Word::Drill(_)
-        | Word::Rehearse(_)
-        | Word::Server(_)
-        | Word::Node(_)
-        | Word::Gateway(_)
-        | Word::Completions { .. } => {
-            return usage(screen, "this word stands alone; leave the address before it out");
-        }
-    };
-    let connect = connect.clone().or(outer);
-    let asks = matches!(word, Word::Scan { .. } | Word::Load(_) | Word::Verify(_));
-    if connect.level.is_some() && !asks {
-        return usage(screen, "--level is for reads and writes, and this word does neither");
-    }
-    let connection = connection(address, connect, role);
-    let session = match Session::connect(&connection).await {
-        Ok(session) => session,
-        Err(error) => return not_connected(screen, &error),
-    };
-    let result = on_session(&word, &session, screen).await;
-    session.client.close().await;
-    finished(screen, result)
-}
-
-async fn on_session(word: &Word, session: &Session, screen: &mut Screen) -> io::Result<bool> {
-    match word {
-        Word::Status { json, .. } => {
-            run::all(&[Command::Status { json: *json }], session, screen).await
-        }
-        Word::Scan { prefix, after, limit, keys, .. } => {
-            let bytes = |text: &Option<OsString>| text.clone().unwrap_or_default().into_vec();
-            let (prefix, after) = (bytes(prefix), bytes(after));
-            let scan = Scan { prefix, after, limit: *limit, keys_only: *keys };
-            run::all(&[Command::Scan(scan)], session, screen).await
-        }
-        Word::Load(args) => {
-            let loaded = load::run(Task::Load, &args.transfer, session, screen).await?;
-            if !loaded || !args.verify {
-                return Ok(loaded);
-            }
-            load::run(Task::Verify, &args.transfer, session, screen).await
-        }
-        Word::Verify(transfer) => load::run(Task::Verify, transfer, session, screen).await,
-        Word::Token(args) => admin::token(&args.action, &session.client, screen).await,
-        Word::Drain { node, undo: true, .. } => {
-            places::undrain(node, &session.client, screen).await
-        }
-        Word::Drain { node, no_wait, .. } => {
-            places::drain(node, !no_wait, &session.client, screen).await
-        }
-        Word::Rebalance { dry_run: true, .. } => places::foresee(&session.client, screen).await,
-        Word::Rebalance { .. } => places::rebalance(&session.client, screen).await,
-        Word::Remove { node, .. } => admin::remove(node, &session.client, screen).await,
-        Word::Holders { json, .. } => holders::list(*json, &session.client, screen).await,
-        Word::Revoke { id, .. } => holders::revoke(id, &session.client, screen).await,
-        // They were refused before anything was connected.
-        Word::Local(_)
-        | Word::Drill(_)
-        | Word::Rehearse(_)
-        | Word::Server(_)
-        | Word::Node(_)
-        | Word::Gateway(_)
-        | Word::Completions { .. } => Ok(false),
-    }
+fn wrong(error: GrammarError) -> Problem {
+    Problem::usage(error.to_string())
 }
 
 pub(crate) fn connection(address: Addresses, connect: Connect, role: Role) -> Connection {
@@ -240,71 +243,43 @@ pub(crate) fn connection(address: Addresses, connect: Connect, role: Role) -> Co
     }
 }
 
-fn completions(shell: clap_complete::Shell) -> ExitCode {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "dkv", &mut script);
-    // Whoever reads only the beginning of the script wants no more of it.
-    let _ = io::Write::write_all(&mut io::stdout(), &script);
-    ExitCode::SUCCESS
-}
-
-fn usage(screen: &mut Screen, problem: &str) -> ExitCode {
-    screen.error(problem);
-    ExitCode::from(USAGE)
-}
-
 pub(crate) fn not_connected(screen: &mut Screen, error: &ConnectError) -> ExitCode {
-    screen.error(&with_advice(error));
-    ExitCode::FAILURE
+    ended(screen, &connect_problem(error))
 }
 
-/// What is wrong, and what to do next.
-pub(crate) fn with_advice(error: &ConnectError) -> String {
-    let advice = match error {
-        ConnectError::Unreachable(_)
-        | ConnectError::Join(JoinError::Connect(_) | JoinError::Call(..)) => {
-            "; see that the server runs there, or start one with dkv server or dkv local"
-        }
-        ConnectError::Join(JoinError::OtherNetwork(_)) => {
-            "; give a token of that server's network with --token-file, or another address"
-        }
-        ConnectError::Join(JoinError::Refused(JoinRefusal::Unknown)) => {
-            "; ask an administrator of the network for one, and give it with --token-file"
-        }
-        ConnectError::Token(_) => "; a server of yours on this machine would have left you one",
-        ConnectError::Denied(_) => {
-            "; an administrator has taken you out: ask for a new token, and join with it under \
-             another DKV_HOME"
-        }
-        ConnectError::Address { .. } | ConnectError::NoAddress => {
-            "; give the address of the server as HOST:PORT"
-        }
-        ConnectError::Socket(_) => "; see that this user may open sockets and files enough",
-        // These say it themselves.
-        ConnectError::Region(_)
-        | ConnectError::Join(_)
-        | ConnectError::Role(_)
-        | ConnectError::NoCredentials { .. }
-        | ConnectError::Expired { .. }
-        | ConnectError::Stored { .. } => "",
-    };
-    format!("{error}{advice}")
+/// Says what went wrong; its exit status.
+pub(crate) fn ended(screen: &mut Screen, problem: &Problem) -> ExitCode {
+    screen.problem(problem);
+    ExitCode::from(problem.failure.status())
 }
 
-/// The exit status of what was done. A stdout that nobody reads any more is no news to anybody.
-pub(crate) fn finished(screen: &mut Screen, result: io::Result<bool>) -> ExitCode {
+/// The exit status of what was done. An output that nobody reads any more is no news to anybody.
+pub(crate) fn finished(screen: &mut Screen, result: io::Result<Option<Failure>>) -> ExitCode {
     match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            if error.kind() != io::ErrorKind::BrokenPipe {
-                screen.error(&format!("stopped: {error}"));
-            }
-            ExitCode::FAILURE
-        }
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(failure)) => ExitCode::from(failure.status()),
+        Err(error) => match broken(&error) {
+            Some(problem) => ended(screen, &problem),
+            None => ExitCode::from(BROKEN_PIPE),
+        },
     }
 }
 
-#[cfg(test)]
-#[path = "dispatch_tests.rs"]
-mod tests;
+/// The status of an outcome, among those of others.
+pub(crate) fn failure_of(outcome: Outcome) -> Option<Failure> {
+    match outcome {
+        Outcome::Failed(failure) => Some(failure),
+        Outcome::Done | Outcome::Exit => None,
+    }
+}
+
+/// Arguments as the process takes them, not obeyed.
+pub(crate) fn check(arguments: Vec<OsString>) -> Result<(), String> {
+    let words = std::iter::once("dkv".into()).chain(arguments);
+    let line = Line::read(words).map_err(|error| error.to_string())?;
+    parse_commands(line.commands)?;
+    match line.word {
+        Some(word) => Step::of_word(word).map(drop).map_err(|error| error.to_string()),
+        None => Ok(()),
+    }
+}

@@ -1,35 +1,32 @@
 //! What single replicas have: `search KEY` and `show-all NODE`.
 
-use std::io;
+use dkv_api::{Bytes, Error, Held, Receipt};
 
-use dkv_api::{Error, Held, Receipt};
-
+use crate::documents;
 use crate::grammar::{Key, quote};
 use crate::human;
-use crate::run::request_problem;
+use crate::problem::{Failure, Problem, Stop, request_problem};
 use crate::screen::Screen;
 use crate::store::Store;
 
 /// Characters of a value that a table shows.
 const VALUE_SHOWN: usize = 60;
 
-/// Shows what each replica has of a key, and says whether they differ; false if that failed.
-pub(crate) async fn search(key: &Key, store: &impl Store, screen: &mut Screen) -> io::Result<bool> {
-    let replicas = match store.search(key.as_bytes()).await {
-        Ok(replicas) => replicas,
-        Err(error) => {
-            screen.error(&request_problem(&error));
-            return Ok(false);
-        }
-    };
+/// Shows what each replica has of a key, and says whether they differ.
+pub(crate) async fn search(key: &Key, store: &impl Store, screen: &mut Screen) -> Result<(), Stop> {
+    let replicas = store.search(key.as_bytes()).await.map_err(|error| request_problem(&error))?;
     let nodes: Vec<_> = replicas.iter().map(|replica| replica.node).collect();
     let names = store.node_names(&nodes);
+    if screen.json {
+        let behind = behind(&names, &replicas);
+        return Ok(screen.result("", || documents::search(key, &names, &replicas, &behind))?);
+    }
     screen.line(&format!("{:<10}  {:>8}  {:<23}  VALUE", "NODE", "REVISION", "TIME"))?;
     for (name, replica) in names.iter().zip(&replicas) {
         screen.line(row(name, replica).trim_end())?;
     }
     screen.line(&verdict(&names, &replicas))?;
-    Ok(true)
+    Ok(())
 }
 
 fn row(name: &str, replica: &Held) -> String {
@@ -62,20 +59,27 @@ fn written(receipt: &Receipt) -> String {
     }
 }
 
+/// The latest value that a replica has, if any answers.
+fn latest(replicas: &[Held]) -> Option<&Option<Bytes>> {
+    let found = replicas.iter().filter_map(|replica| replica.found.as_ref().ok());
+    found.max_by_key(|(receipt, _)| receipt.stamp).map(|(_, value)| value)
+}
+
+/// Which replicas answer and do not have the latest.
+fn behind<'a>(names: &'a [String], replicas: &[Held]) -> Vec<&'a str> {
+    let latest = latest(replicas);
+    let is_behind = |held: &Held| held.found.as_ref().is_ok_and(|(_, it)| Some(it) != latest);
+    let all = names.iter().zip(replicas);
+    all.filter(|(_, held)| is_behind(held)).map(|(name, _)| name.as_str()).collect()
+}
+
 /// Whether the replicas that answered have the same, and which do not have the latest.
 fn verdict(names: &[String], replicas: &[Held]) -> String {
-    let with_names = || names.iter().zip(replicas);
-    let silent: Vec<&str> = with_names()
-        .filter(|(_, replica)| replica.found.is_err())
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let found = || with_names().filter_map(|(name, it)| Some((name, it.found.as_ref().ok()?)));
-    let latest = found().max_by_key(|(_, (receipt, _))| receipt.stamp).map(|(_, it)| &it.1);
-    let behind: Vec<&str> = found()
-        .filter(|(_, (_, value))| latest != Some(value))
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let mut text = match (latest, behind.as_slice()) {
+    let all = names.iter().zip(replicas);
+    let silent: Vec<&str> =
+        all.filter(|(_, replica)| replica.found.is_err()).map(|(name, _)| name.as_str()).collect();
+    let latest = latest(replicas);
+    let mut text = match (latest, behind(names, replicas).as_slice()) {
         (None, _) => "no replica answers".to_owned(),
         (Some(_), []) => "no replica that answers differs".to_owned(),
         (Some(_), behind) => format!("behind: {}", behind.join(", ")),
@@ -86,30 +90,24 @@ fn verdict(names: &[String], replicas: &[Held]) -> String {
     text
 }
 
-/// Shows all keys and values that a node holds, shard after shard; false if that failed.
+/// Shows all keys and values that a node holds, shard after shard.
 pub(crate) async fn show_all(
     node: &str,
     store: &impl Store,
     screen: &mut Screen,
-) -> io::Result<bool> {
-    let said = store.show_all(node, |pair| screen.record(&crate::run::listed(pair))).await?;
+) -> Result<(), Stop> {
+    let said = store.show_all(node, |pair| crate::run::list(screen, pair)).await?;
     screen.flush()?;
     match said {
-        Ok(()) => Ok(true),
-        Err(Error::Invalid(why)) => {
-            screen.error(&why);
-            Ok(false)
-        }
-        Err(error) => {
-            screen.error(&format!("the list is not complete: {}", request_problem(&error)));
-            Ok(false)
-        }
+        Ok(()) => Ok(()),
+        Err(Error::Invalid(why)) => Err(Problem::new(Failure::NotFound, why).into()),
+        Err(error) => Err(request_problem(&error).behind("the list is incomplete: ").into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dkv_api::{Bytes, GroupId, Level, NodeId, Revision, Stamp, Term, Uuid};
+    use dkv_api::{GroupId, Level, NodeId, Revision, Stamp, Term, Uuid};
 
     use super::*;
 

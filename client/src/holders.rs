@@ -1,58 +1,45 @@
 //! Who was let in, and whom to refuse from now on.
 
-use std::io;
+use dkv_api::{Client, HolderId, HolderInfo, HolderKind, Rights, Uuid};
+use serde_json::{Value, json};
 
-use dkv_api::{Client, Error, HolderId, HolderInfo, HolderKind, Rights, TokenInfo, Uuid};
-use serde_json::json;
-
-use crate::admin::failed;
 use crate::human::{moment, plural};
-use crate::run::request_problem;
+use crate::problem::{self, Failure, Problem, Stop, request_problem};
 use crate::screen::Screen;
 
 /// Fewest characters of an id that stand for all of it.
 const BEGINNING_MIN: usize = 4;
 
-/// Lists everybody who was let in; false if that failed, which has been said then.
-pub(crate) async fn list(json: bool, client: &Client, screen: &mut Screen) -> io::Result<bool> {
-    let holders = match client.list_holders().await {
-        Ok(holders) => holders,
-        Err(error) => return Ok(failed(screen, &request_problem(&error))),
-    };
-    if json {
-        screen.line(&document(&holders))?;
-    } else if holders.is_empty() {
-        screen.line("nobody was let in yet")?;
+/// Lists everybody who was let in; as a document if that is wanted.
+pub(crate) async fn list(json: bool, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+    let holders = client.list_holders().await.map_err(|error| request_problem(&error))?;
+    if json && !screen.json {
+        screen.document(&document(&holders))?;
+        screen.flush()?;
+        return Ok(());
     }
-    for holder in holders.iter().filter(|_| !json) {
-        screen.line(&line(holder))?;
-    }
-    Ok(true)
+    let lines: Vec<String> = holders.iter().map(line).collect();
+    let text = if lines.is_empty() { "nobody was let in yet".into() } else { lines.join("\n") };
+    screen.result(&text, || document(&holders))?;
+    Ok(())
 }
 
 /// Refuses a holder.
-pub(crate) async fn revoke(id: &str, client: &Client, screen: &mut Screen) -> io::Result<bool> {
+pub(crate) async fn revoke(id: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
     let holder = match id.parse::<Uuid>() {
         // All of an id needs no list: whoever is not in it can be refused as well.
         Ok(id) => HolderId(id),
         Err(_) => {
-            let holders = match client.list_holders().await {
-                Ok(holders) => holders,
-                Err(error) => return Ok(failed(screen, &request_problem(&error))),
-            };
-            match find(id, "holder", holders.iter().map(|holder| holder.id.0)) {
-                Ok(id) => HolderId(id),
-                Err(problem) => return Ok(failed(screen, &problem)),
-            }
+            let holders = client.list_holders().await.map_err(|error| request_problem(&error))?;
+            HolderId(find(id, "holder", holders.iter().map(|holder| holder.id.0))?)
         }
     };
-    match client.revoke(holder).await {
-        Ok(()) => {
-            screen.line(&format!("revoked {holder}; nobody accepts what it shows any more"))?;
-            Ok(true)
-        }
-        Err(error) => Ok(failed(screen, &request_problem(&error))),
-    }
+    client.revoke(holder).await.map_err(|error| request_problem(&error))?;
+    screen.result(
+        &format!("revoked {holder}; what it shows is refused from now on"),
+        || json!({ "command": "revoke", "holder": holder.to_string() }),
+    )?;
+    Ok(())
 }
 
 /// Ends a join token and, if that is wanted, refuses everybody whom it admitted.
@@ -61,48 +48,55 @@ pub(crate) async fn revoke_token(
     with_holders: bool,
     client: &Client,
     screen: &mut Screen,
-) -> io::Result<bool> {
-    let known = async { Ok((client.list_tokens().await?, client.list_holders().await?)) };
-    let (tokens, holders): (Vec<TokenInfo>, _) = match known.await {
-        Ok(known) => known,
-        Err::<_, Error>(error) => return Ok(failed(screen, &request_problem(&error))),
-    };
+) -> Result<(), Stop> {
+    let tokens = client.list_tokens().await.map_err(|error| request_problem(&error))?;
+    let holders = client.list_holders().await.map_err(|error| request_problem(&error))?;
     // A token that is gone may still have holders.
     let gone = holders.iter().filter_map(|holder| holder.token);
     let mut ids: Vec<Uuid> = tokens.iter().map(|token| token.id).chain(gone).collect();
     ids.sort_unstable();
     ids.dedup();
-    let token = match find(id, "join token", ids.into_iter()) {
-        Ok(token) => token,
-        Err(problem) => return Ok(failed(screen, &problem)),
-    };
+    let token = find(id, "join token", ids.into_iter())?;
     let admitted: Vec<&HolderInfo> =
         holders.iter().filter(|it| it.token == Some(token) && !it.revoked).collect();
     let is_there = tokens.iter().any(|it| it.id == token);
     if !is_there && (!with_holders || admitted.is_empty()) {
         let problem = format!("join token {token} was revoked before{}", stay(&admitted));
-        return Ok(failed(screen, &problem));
+        return Err(Problem::failed(problem).into());
     }
-    if is_there && let Err(error) = client.revoke_token(token).await {
-        return Ok(failed(screen, &request_problem(&error)));
+    if is_there {
+        client.revoke_token(token).await.map_err(|error| request_problem(&error))?;
     }
-    if !with_holders {
-        screen.line(&format!("revoked token {token}{}", stay(&admitted)))?;
-        for holder in admitted {
-            screen.line(&format!("    {}", line(holder)))?;
+    let (mut lines, mut revoked, mut worst) = (Vec::new(), Vec::new(), None);
+    for holder in &admitted {
+        if !with_holders {
+            lines.push(format!("\n    {}", line(holder)));
+            continue;
         }
-        return Ok(true);
-    }
-    screen.line(&format!("revoked token {token}"))?;
-    let mut succeeded = true;
-    for holder in admitted {
-        let id = holder.id;
-        match client.revoke(id).await {
-            Ok(()) => screen.line(&format!("    revoked {}", line(holder)))?,
-            Err(error) => succeeded = failed(screen, &format!("{id}: {}", request_problem(&error))),
+        match client.revoke(holder.id).await {
+            Ok(()) => {
+                lines.push(format!("\n    revoked {}", line(holder)));
+                revoked.push(holder.id.to_string());
+            }
+            Err(error) => {
+                let problem = request_problem(&error).behind(&format!("{}: ", holder.id));
+                screen.problem(&problem);
+                worst = problem::worst(worst, Some(problem.failure));
+            }
         }
     }
-    Ok(succeeded)
+    let remain = if with_holders { String::new() } else { stay(&admitted) };
+    let text = format!("revoked token {token}{remain}{}", lines.concat());
+    screen.result(&text, || {
+        let all = admitted.iter().map(|holder| holder.id.to_string());
+        json!({
+            "command": "token revoke",
+            "id": token.to_string(),
+            "revoked": revoked,
+            "still_admitted": all.filter(|id| !revoked.contains(id)).collect::<Vec<_>>(),
+        })
+    })?;
+    worst.map_or(Ok(()), |failure| Err(Stop::Said(failure)))
 }
 
 /// Who stays admitted although the token is gone, and how to change that.
@@ -117,25 +111,29 @@ fn stay(admitted: &[&HolderInfo]) -> String {
 }
 
 /// The id that is written so, or that alone begins so.
-fn find(wanted: &str, what: &str, ids: impl Iterator<Item = Uuid>) -> Result<Uuid, String> {
+fn find(wanted: &str, what: &str, ids: impl Iterator<Item = Uuid>) -> Result<Uuid, Problem> {
     let lower = wanted.to_lowercase();
     let begins = |id: &Uuid| {
         id.to_string().starts_with(&lower) || id.simple().to_string().starts_with(&lower)
     };
     let is_id = lower.chars().all(|it| it.is_ascii_hexdigit() || it == '-');
     if !is_id || lower.len() < BEGINNING_MIN {
-        return Err(format!(
-            "{wanted:?} is no id: write one as it is listed, or its first characters, at least \
-             {BEGINNING_MIN}"
-        ));
+        return Err(Problem::usage(format!(
+            "{wanted:?} is not an id: give one as it is listed, or at least its first \
+             {BEGINNING_MIN} characters"
+        )));
     }
     let mut found = ids.filter(begins);
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id),
         (Some(_), Some(_)) => {
-            Err(format!("more than one {what}'s id begins with {wanted}; write more of it"))
+            let why = format!("more than one {what}'s id begins with {wanted}; give more of it");
+            Err(Problem::usage(why))
         }
-        (None, _) => Err(format!("there is no {what} whose id begins with {wanted}")),
+        (None, _) => {
+            let why = format!("there is no {what} whose id begins with {wanted}");
+            Err(Problem::new(Failure::NotFound, why))
+        }
     }
 }
 
@@ -174,7 +172,7 @@ fn line(holder: &HolderInfo) -> String {
     line
 }
 
-fn document(holders: &[HolderInfo]) -> String {
+fn document(holders: &[HolderInfo]) -> Value {
     let entry = |holder: &HolderInfo| {
         let (kind, role) = match holder.kind {
             HolderKind::Certificate(role) => ("certificate", role.as_str()),
@@ -195,7 +193,7 @@ fn document(holders: &[HolderInfo]) -> String {
         })
     };
     let holders: Vec<_> = holders.iter().map(entry).collect();
-    format!("{:#}", json!({ "holders": holders }))
+    json!({ "command": "holders", "holders": holders })
 }
 
 #[cfg(test)]
@@ -227,9 +225,9 @@ mod tests {
             assert_eq!(find(&id.simple().to_string()), Ok(id));
             assert_eq!(find(&id.to_string()[..8].to_uppercase()), Ok(id));
         }
-        assert!(find("abcd").unwrap_err().contains("more than one holder"));
+        assert!(find("abcd").unwrap_err().message.contains("more than one holder"));
         for wrong in ["1234", "abc", "", "n1\u{1b}[2J"] {
-            let problem = find(wrong).unwrap_err();
+            let problem = find(wrong).unwrap_err().message;
             assert!(!problem.contains('\u{1b}'), "{problem}");
         }
     }
@@ -242,8 +240,7 @@ mod tests {
             "ab000000-0000-0000-0000-000000000000  reader         ci  admitted 2026-03-01 12:34:56 \
              UTC by token 00000000-0000-0000-0000-000000000007, never expires, never seen, revoked"
         );
-        let text = document(&[holder(HolderKind::Bearer(Rights::Read))]);
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let json = document(&[holder(HolderKind::Bearer(Rights::Read))]);
         let entry = &json["holders"][0];
         assert_eq!((&entry["kind"], &entry["role"]), (&json!("bearer"), &json!("read")));
         assert_eq!(entry["id"], "ab000000-0000-0000-0000-000000000000");

@@ -8,15 +8,18 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-use crate::grammar;
-use crate::run::{self, Outcome};
+use crate::dispatch::failure_of;
+use crate::input::Stdin;
+use crate::problem::{Failure, Problem, worst};
+use crate::run::Outcome;
 use crate::screen::Screen;
+use crate::script;
 use crate::store::Store;
 
 /// Longest line, in bytes: the longest value and the longest key, escaped.
 const LINE_BYTES_MAX: usize = 80 * 1024 * 1024;
 
-/// Runs the commands of an input; true if all succeeded.
+/// Runs the commands of an input; the most serious of what went wrong.
 ///
 /// # Errors
 /// Those of stdout and of the input.
@@ -24,30 +27,43 @@ pub(crate) async fn run(
     mut input: impl AsyncBufRead + Unpin,
     store: &impl Store,
     screen: &mut Screen,
-) -> io::Result<bool> {
-    let mut succeeded = true;
+) -> io::Result<Option<Failure>> {
+    let mut failure = None;
     let mut line = Vec::new();
     for number in 1_u64.. {
         line.clear();
-        if read_line(&mut input, &mut line).await? == 0 {
-            break;
+        match read_line(&mut input, &mut line).await {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => {
+                screen.error(&format!("cannot read the commands from standard input: {error}"));
+                return Ok(worst(failure, Some(Failure::Failed)));
+            }
         }
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
-        match grammar::parse_line(text) {
-            Ok(None) => {}
-            Ok(Some(command)) => match run::one(&command, store, screen).await? {
-                Outcome::Done => {}
-                Outcome::Failed => succeeded = false,
-                Outcome::Exit => break,
-            },
-            Err(error) => {
-                screen.error(&format!("line {number}: {error}"));
-                succeeded = false;
+        let problem = match script::parse_line(text) {
+            Ok(None) => continue,
+            Ok(Some(step)) => {
+                let mut step = [step];
+                match script::fill(&mut step, &mut Stdin::Commands).await {
+                    Ok(()) => match script::one(&step[0], store, screen).await? {
+                        Outcome::Exit => break,
+                        outcome => {
+                            failure = worst(failure, failure_of(outcome));
+                            continue;
+                        }
+                    },
+                    Err(problem) => problem,
+                }
             }
-        }
+            Err(error) => Problem::usage(error.to_string()),
+        };
+        let problem = problem.behind(&format!("line {number}: ")).with("line", number);
+        screen.problem(&problem);
+        failure = worst(failure, Some(problem.failure));
     }
-    Ok(succeeded)
+    Ok(failure)
 }
 
 /// Reads to the end of a line, within [`LINE_BYTES_MAX`].

@@ -1,16 +1,17 @@
 //! Where replicas are: emptying a node, evening out.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Error, NetworkView, NodeId, NodeInfo, NodePlaces, Placement, PlannedMove};
+use serde_json::json;
 
-use crate::admin::{failed, find};
+use crate::admin::{find, not_found};
+use crate::documents;
 use crate::human::{bytes, plural};
-use crate::run::request_problem;
+use crate::problem::{Problem, Stop, request_problem};
 use crate::screen::Screen;
 
-/// How often it is looked how far it is.
+/// How often progress is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often somebody who waits is told that nothing happens.
 const REMIND_EVERY: Duration = Duration::from_secs(10);
@@ -23,20 +24,19 @@ pub(crate) async fn drain(
     wait: bool,
     client: &Client,
     screen: &mut Screen,
-) -> io::Result<bool> {
-    let found = match look_up(node, client).await {
-        Ok(found) => found,
-        Err(problem) => return Ok(failed(screen, &problem)),
-    };
-    if let Err(error) = client.drain_node(found.id, true).await {
-        return Ok(failed(screen, &request_problem(&error)));
-    }
-    screen.line(&format!(
-        "node {} is draining: others take its replicas; dkv ADDRESS drain {} --undo takes it back",
+) -> Result<(), Stop> {
+    let found = look_up(node, client).await?;
+    client.drain_node(found.id, true).await.map_err(|error| request_problem(&error))?;
+    let text = format!(
+        "node {} is draining: others take over its replicas; dkv drain {} --undo takes it back",
         found.name, found.name
-    ))?;
+    );
     if !wait {
-        return Ok(true);
+        screen.result(&text, || document(&found, "draining"))?;
+        return Ok(());
+    }
+    if !screen.json {
+        screen.line(&text)?;
     }
     let mut told: Option<(String, Instant)> = None;
     loop {
@@ -44,15 +44,15 @@ pub(crate) async fn drain(
             Ok(placement) => {
                 let places = placement.nodes.iter().find(|places| places.node == found.id);
                 let Some(places) = places else {
-                    return Ok(failed(screen, &format!("node {} was removed", found.name)));
+                    return Err(Problem::failed(format!("node {} was removed", found.name)).into());
                 };
                 if !places.draining {
-                    return Ok(failed(screen, "somebody has taken it back"));
+                    return Err(Problem::failed("the drain was undone by somebody else").into());
                 }
                 if places.may_stop {
-                    screen
-                        .line(&format!("node {} is empty and may be switched off", found.name))?;
-                    return Ok(true);
+                    let text = format!("node {} is empty and may be switched off", found.name);
+                    screen.result(&text, || document(&found, "drained"))?;
+                    return Ok(());
                 }
                 let now = progress(&found.name, places, &placement);
                 let due = told.as_ref().is_none_or(|(before, when)| {
@@ -65,16 +65,20 @@ pub(crate) async fn drain(
             }
             // The coordinator may be changing hands; what was asked for stands.
             Err(error @ (Error::Unavailable(_) | Error::Unknown(_))) => {
-                let now = format!("how far it is, nobody tells: {error}");
+                let now = format!("no word on how far it is: {error}");
                 if told.as_ref().is_none_or(|(_, when)| when.elapsed() >= REMIND_EVERY) {
                     screen.note(&now);
                     told = Some((now, Instant::now()));
                 }
             }
-            Err(error) => return Ok(failed(screen, &request_problem(&error))),
+            Err(error) => return Err(request_problem(&error).into()),
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+fn document(node: &NodeInfo, state: &str) -> serde_json::Value {
+    json!({ "command": "drain", "node": node.id.to_string(), "name": node.name, "state": state })
 }
 
 /// How far the emptying of a node is.
@@ -82,7 +86,7 @@ fn progress(name: &str, places: &NodePlaces, placement: &Placement) -> String {
     let moving = placement.moves.iter().filter(|it| it.from == Some(places.node)).count();
     let shards = plural(places.shards.into(), "shard", "shards");
     let mut text = match places.shards {
-        0 => format!("{name} has no shard any more, and lets go of copies and votes"),
+        0 => format!("{name} has no shards left, and gives up its last copies and votes"),
         count => format!("{name} has {count} {shards}, {}", bytes(places.bytes)),
     };
     if moving > 0 {
@@ -95,49 +99,33 @@ fn progress(name: &str, places: &NodePlaces, placement: &Placement) -> String {
 }
 
 /// Uses a node again.
-pub(crate) async fn undrain(node: &str, client: &Client, screen: &mut Screen) -> io::Result<bool> {
-    let found = match look_up(node, client).await {
-        Ok(found) => found,
-        Err(problem) => return Ok(failed(screen, &problem)),
-    };
-    match client.drain_node(found.id, false).await {
-        Ok(()) => {
-            screen.line(&format!("node {} is used again, and gets its share", found.name))?;
-            Ok(true)
-        }
-        Err(error) => Ok(failed(screen, &request_problem(&error))),
-    }
+pub(crate) async fn undrain(node: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+    let found = look_up(node, client).await?;
+    client.drain_node(found.id, false).await.map_err(|error| request_problem(&error))?;
+    let text = format!("node {} is used again and will get its share", found.name);
+    screen.result(&text, || document(&found, "used"))?;
+    Ok(())
 }
 
 /// Shows what would be done to even out what the nodes hold and lead.
-pub(crate) async fn foresee(client: &Client, screen: &mut Screen) -> io::Result<bool> {
-    let view = match client.refresh().await {
-        Ok(view) => view,
-        Err(error) => return Ok(failed(screen, &request_problem(&error))),
-    };
-    match client.placement(true).await {
-        Ok(placement) => {
-            screen.line(&plan(&placement, &view))?;
-            Ok(true)
-        }
-        Err(error) => Ok(failed(screen, &request_problem(&error))),
-    }
+pub(crate) async fn foresee(client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+    let view = client.refresh().await.map_err(|error| request_problem(&error))?;
+    let placement = client.placement(true).await.map_err(|error| request_problem(&error))?;
+    screen.result(&plan(&placement, &view), || documents::plan(&placement, &view))?;
+    Ok(())
 }
 
 /// Has it done.
-pub(crate) async fn rebalance(client: &Client, screen: &mut Screen) -> io::Result<bool> {
-    match client.rebalance().await {
-        Ok(()) => {
-            screen.line("replicas and primaries are evened out from now on; see status")?;
-            Ok(true)
-        }
-        Err(error) => Ok(failed(screen, &request_problem(&error))),
-    }
+pub(crate) async fn rebalance(client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+    client.rebalance().await.map_err(|error| request_problem(&error))?;
+    let text = "rebalancing replicas and primaries; status shows the progress";
+    screen.result(text, || json!({ "command": "rebalance", "dry_run": false }))?;
+    Ok(())
 }
 
-async fn look_up(node: &str, client: &Client) -> Result<NodeInfo, String> {
+async fn look_up(node: &str, client: &Client) -> Result<NodeInfo, Problem> {
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
-    find(node, &view.nodes).cloned()
+    find(node, &view.nodes).cloned().map_err(not_found)
 }
 
 /// A plan for people.
@@ -258,7 +246,7 @@ mod tests {
         (places.shards, places.obstacle) = (0, None);
         assert_eq!(
             progress("n2", &places, &placement),
-            "n2 has no shard any more, and lets go of copies and votes"
+            "n2 has no shards left, and gives up its last copies and votes"
         );
     }
 }

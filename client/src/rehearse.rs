@@ -7,12 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Error, Level, NetworkView, NodeId, Placement, ReadOptions, Region, Role};
 use dkv_wire::delays::Delays;
 
 use crate::cli::{Connect, Local, Rehearse};
+use crate::dispatch::finished;
+use crate::human::{number, plural};
 use crate::local::network::LocalNetwork;
 use crate::local::place::Place;
 use crate::screen::Screen;
@@ -29,6 +32,8 @@ const REST: Duration = Duration::from_secs(10);
 /// Time after which it begins whatever moves.
 const REST_WAIT_MAX: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Time between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(5);
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,10 +102,10 @@ pub(crate) async fn run(mut args: Rehearse, outer: Connect, screen: &mut Screen)
     };
     network.stop(screen).await;
     match rehearsed {
-        Ok(rows) => match screen.line(&table(&rows, args.samples)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        },
+        Ok(rows) => {
+            let told = screen.result(&table(&rows, args.samples), || document(&rows, args.samples));
+            finished(screen, told.map(|()| None))
+        }
         Err(problem) => failed(screen, &problem),
     }
 }
@@ -118,23 +123,52 @@ async fn rehearse(
 ) -> Result<Vec<Row>, String> {
     network.bring_up(local, screen).await?;
     rest(network, screen).await?;
+    let done = AtomicU64::new(0);
     let mut measuring = Vec::new();
     for region in &local.regions {
         let client = network.connect_in(Role::Client, Some(region.clone())).await?;
-        measuring.push(measure(client, region, samples));
+        measuring.push(measure(client, region, samples, &done));
     }
-    let rows = futures::future::join_all(measuring).await;
+    // From each region each kind of request for a key in each region, and two of each before that.
+    let regions = local.regions.len() as u64;
+    let all = regions * regions * KINDS.len() as u64 * (u64::from(samples) + 2);
+    let mut measured = std::pin::pin!(futures::future::join_all(measuring));
+    let rows = loop {
+        match tokio::time::timeout(PROGRESS, &mut measured).await {
+            Ok(rows) => break rows,
+            Err(_) => screen.note(&progress(done.load(Ordering::Relaxed), all)),
+        }
+    };
     Ok(rows.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// How far the measuring is.
+fn progress(done: u64, all: u64) -> String {
+    let percent = (done * 100 / all.max(1)).min(100);
+    format!("measuring: {} of {} requests ({percent}%)", number(done), number(all))
 }
 
 /// Waits until replicas and primaries stay where they are: a network that has just begun spreads them over
 /// its regions, and a request that meets a primary on its way takes longer.
 async fn rest(network: &LocalNetwork, screen: &mut Screen) -> Result<(), String> {
-    screen.note("waiting until the primaries are spread over the regions");
+    screen.note(&format!(
+        "waiting until nothing has moved for {} s, so that the primaries are spread over the regions",
+        REST.as_secs()
+    ));
     let client = network.connect(Role::Client).await?;
     let begun = Instant::now();
     let mut last: Option<(Placement, Instant)> = None;
+    let mut told = begun;
     let rested = loop {
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            let (waited, most) = (begun.elapsed().as_secs(), REST_WAIT_MAX.as_secs());
+            let moving = last.as_ref().map_or(0, |(placement, _)| placement.moves.len() as u64);
+            let replicas = plural(moving, "replica", "replicas");
+            screen.note(&format!(
+                "still waiting after {waited} s of {most} s at most: {moving} {replicas} on the way"
+            ));
+        }
         // The coordinator may be changing hands.
         if let Ok(placement) = client.placement(false).await {
             let is_same = last.as_ref().is_some_and(|(before, _)| *before == placement);
@@ -158,7 +192,12 @@ async fn rest(network: &LocalNetwork, screen: &mut Screen) -> Result<(), String>
 }
 
 /// Everything that is asked from one region.
-async fn measure(client: Client, from: &Region, samples: u32) -> Result<Vec<Row>, String> {
+async fn measure(
+    client: Client,
+    from: &Region,
+    samples: u32,
+    done: &AtomicU64,
+) -> Result<Vec<Row>, String> {
     let view = client.view().await.map_err(|error| error.to_string())?;
     let mut rows: Vec<Row> = KINDS
         .into_iter()
@@ -166,7 +205,7 @@ async fn measure(client: Client, from: &Region, samples: u32) -> Result<Vec<Row>
         .collect();
     for (region, key) in keys(&view, from) {
         for row in &mut rows {
-            let measured = median(&client, row.kind, &key, samples).await?;
+            let measured = median(&client, row.kind, &key, samples, done).await?;
             let alone = geometry(&view, from, key.as_bytes(), row.kind).unwrap_or_default();
             row.times.insert(region.clone(), (measured, alone));
         }
@@ -188,16 +227,24 @@ fn keys(view: &NetworkView, from: &Region) -> BTreeMap<Region, String> {
     keys
 }
 
-async fn median(client: &Client, kind: Kind, key: &str, samples: u32) -> Result<Duration, String> {
+async fn median(
+    client: &Client,
+    kind: Kind,
+    key: &str,
+    samples: u32,
+    done: &AtomicU64,
+) -> Result<Duration, String> {
     // The first ones open connections and sessions, and find out who is where.
     for _ in 0..2 {
         ask(client, kind, key).await?;
+        done.fetch_add(1, Ordering::Relaxed);
     }
     let mut times = Vec::new();
     for _ in 0..samples {
         let begun = Instant::now();
         ask(client, kind, key).await?;
         times.push(begun.elapsed());
+        done.fetch_add(1, Ordering::Relaxed);
     }
     times.sort_unstable();
     Ok(times[times.len() / 2])
@@ -262,6 +309,22 @@ fn geometry(view: &NetworkView, from: &Region, key: &[u8], kind: Kind) -> Option
 
 fn round_trip(delays: &Delays, one: usize, other: usize) -> Duration {
     delays.average(one, other) + delays.average(other, one)
+}
+
+fn document(rows: &[Row], samples: u32) -> serde_json::Value {
+    let mut all = Vec::new();
+    for row in rows {
+        for (region, (measured, alone)) in &row.times {
+            all.push(serde_json::json!({
+                "from": row.from.as_str(),
+                "request": row.kind.name(),
+                "primary_in": region.as_str(),
+                "median_ms": measured.as_secs_f64() * 1000.0,
+                "distance_ms": alone.as_millis() as u64,
+            }));
+        }
+    }
+    serde_json::json!({ "command": "rehearse", "samples": samples, "latencies": all })
 }
 
 fn table(rows: &[Row], samples: u32) -> String {

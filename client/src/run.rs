@@ -1,18 +1,20 @@
 //! Runs commands: what each one prints, and whether it succeeded.
 //!
 //! A command that fails prints one line on stderr that says what is the case now, above all whether
-//! a write may have had its effect, and what to do.
+//! a write may have had its effect, and what to do (see `problem`).
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkv_api::{Condition, Error, Level, Pair, Reach, ReadOptions, Receipt, WriteOptions};
+use dkv_api::{Condition, Level, Pair, Reach, ReadOptions, Receipt, WriteOptions, Written};
 
 use crate::csv;
-use crate::grammar::{Command, HowToRead, Key, LEVELS, WORDS};
+use crate::documents;
+use crate::grammar::{Command, Content, HowToRead, Key};
 use crate::held;
 use crate::human;
+use crate::problem::{Failure, Problem, Stop, Untold, read_problem, scan_problem, write_problem};
 use crate::screen::{Screen, Tone};
 use crate::status;
 use crate::store::Store;
@@ -23,26 +25,25 @@ pub(crate) enum Outcome {
     /// It succeeded.
     Done,
     /// It did not, and has said why.
-    Failed,
+    Failed(Failure),
     /// It asked to leave.
     Exit,
 }
 
-/// Runs commands in order until one asks to leave; true if all succeeded.
-pub(crate) async fn all(
-    commands: &[Command],
-    store: &impl Store,
-    screen: &mut Screen,
-) -> io::Result<bool> {
-    let mut succeeded = true;
-    for command in commands {
-        match one(command, store, screen).await? {
-            Outcome::Done => {}
-            Outcome::Failed => succeeded = false,
-            Outcome::Exit => break,
+/// Says what went wrong, if something did.
+///
+/// # Errors
+/// Only those of stdout.
+pub(crate) fn outcome(result: Result<(), Stop>, screen: &mut Screen) -> io::Result<Outcome> {
+    match result {
+        Ok(()) => Ok(Outcome::Done),
+        Err(Stop::Output(error)) => Err(error),
+        Err(Stop::Said(failure)) => Ok(Outcome::Failed(failure)),
+        Err(Stop::Problem(problem)) => {
+            screen.problem(&problem);
+            Ok(Outcome::Failed(problem.failure))
         }
     }
-    Ok(succeeded)
 }
 
 /// Runs one command.
@@ -54,88 +55,105 @@ pub(crate) async fn one(
     store: &impl Store,
     screen: &mut Screen,
 ) -> io::Result<Outcome> {
+    if matches!(command, Command::Exit) {
+        return Ok(Outcome::Exit);
+    }
+    let result = carry_out(command, store, screen).await;
+    outcome(result, screen)
+}
+
+async fn carry_out(command: &Command, store: &impl Store, screen: &mut Screen) -> Result<(), Stop> {
     let started = Instant::now();
     match command {
         Command::Read { key, how } => {
-            match store.read(key.as_bytes(), read_options(how, store.level())).await {
-                Ok(read) => {
-                    let reach = reached(&read.reach, store);
-                    let remark = format!("{}{reach}{}", about(&read.receipt), taken(started));
-                    screen.value(&read.value, &remark)?;
-                }
-                Err(error) => return Ok(failed(screen, &read_problem(key, &error))),
+            let options = read_options(how, store.level());
+            let read = store.read(key.as_bytes(), options).await;
+            let read = read.map_err(|error| read_problem(key, &error))?;
+            if screen.json {
+                let (mended, missing) = names(&read.reach, store);
+                return Ok(screen.result("", || documents::read(key, &read, mended, missing))?);
             }
+            let reach = reached(&read.reach, store);
+            let remark = format!("{}{reach}{}", about(&read.receipt), taken(started));
+            screen.value(&read.value, &remark)?;
         }
         Command::Write { key, value, level, condition } => {
+            let Content::Given(value) = value else {
+                return Err(Problem::failed("the value was not read").into());
+            };
             let value = Bytes::copy_from_slice(value);
             let options = write_options(*level, *condition, store.level());
-            match store.write(key.as_bytes(), value, options).await {
-                Ok(written) => {
-                    let verb = if written.existed { "replaced" } else { "written" };
-                    let node = store.node_names(&[written.receipt.node]).pop();
-                    say_written(screen, verb, key, &written.receipt, node, started)?;
-                }
-                Err(error) => {
-                    return Ok(failed(screen, &write_problem(key, *condition, "written", &error)));
-                }
-            }
+            let written = store.write(key.as_bytes(), value, options).await;
+            let written =
+                written.map_err(|error| write_problem(key, *condition, "written", &error))?;
+            let verb = if written.existed { "replaced" } else { "written" };
+            say_written(screen, verb, key, &written, store, started)?;
         }
         Command::Delete { key, level, condition } => {
             let options = write_options(*level, *condition, store.level());
-            match store.delete(key.as_bytes(), options).await {
-                Ok(written) => {
-                    let node = store.node_names(&[written.receipt.node]).pop();
-                    say_written(screen, "deleted", key, &written.receipt, node, started)?;
-                }
-                Err(error) => {
-                    return Ok(failed(screen, &write_problem(key, *condition, "deleted", &error)));
-                }
-            }
+            let written = store.delete(key.as_bytes(), options).await;
+            let written =
+                written.map_err(|error| write_problem(key, *condition, "deleted", &error))?;
+            say_written(screen, "deleted", key, &written, store, started)?;
         }
         Command::Scan(scan) => {
-            let said = store.scan(scan, |pair| screen.record(&listed(pair))).await?;
+            let said = store.scan(scan, |pair| list(screen, pair)).await?;
             screen.flush()?;
-            if let Err(error) = said {
-                return Ok(failed(screen, &scan_problem(&error)));
-            }
+            said.map_err(|error| scan_problem(&error))?;
         }
-        Command::Search(key) => {
-            if !held::search(key, store, screen).await? {
-                return Ok(Outcome::Failed);
-            }
-        }
-        Command::ShowAll { node } => {
-            if !held::show_all(node, store, screen).await? {
-                return Ok(Outcome::Failed);
-            }
-        }
+        Command::Search(key) => held::search(key, store, screen).await?,
+        Command::ShowAll { node } => held::show_all(node, store, screen).await?,
         Command::Wait { ms } => {
             tokio::time::sleep(Duration::from_millis(*ms)).await;
-            screen.line(&format!("waited {ms} ms"))?;
+            screen.result(
+                &format!("waited {ms} ms"),
+                || serde_json::json!({ "command": "wait", "waited_ms": ms }),
+            )?;
         }
         Command::Status { json } => {
             let report = status::report(&store.status().await, store.address());
-            let text = if *json {
-                status::json(&report)
+            if *json || screen.json {
+                screen.text(&format!("{}\n", status::json(&report)))?;
             } else {
-                status::render(&report, screen.width(), screen.colour)
-            };
-            screen.line(text.trim_end())?;
+                let text = status::render(&report, screen.width(), screen.colour);
+                screen.line(text.trim_end())?;
+            }
+            available(&report)?;
         }
         Command::Nodes => {
             let report = status::report(&store.status().await, store.address());
             let text = status::render_nodes(&report, screen.width(), screen.colour);
-            screen.line(text.trim_end())?;
+            screen.result(
+                text.trim_end(),
+                || serde_json::json!({ "command": "nodes", "nodes": report.nodes }),
+            )?;
         }
-        Command::Help => screen.line(&help(store.is_local()))?,
-        Command::Exit => return Ok(Outcome::Exit),
-        Command::Process(action, target) => {
-            if !store.process(*action, target, screen).await? {
-                return Ok(Outcome::Failed);
-            }
-        }
+        Command::Help => screen.line(&crate::help::all(store.is_local()))?,
+        Command::Exit => {}
+        Command::Process(action, target) => store.process(*action, target, screen).await?,
     }
-    Ok(Outcome::Done)
+    Ok(())
+}
+
+/// Whether a network can be written to and read strongly.
+fn available(report: &status::Report) -> Result<(), Problem> {
+    if report.available {
+        return Ok(());
+    }
+    let lost = report.groups.iter().filter(|group| group.spare.is_some_and(|spare| spare < 0));
+    let lost: Vec<String> =
+        lost.map(|group| dkv_gateway::status::group_name(group.group)).collect();
+    let why = match (lost.as_slice(), report.nodes.is_empty()) {
+        ([], true) => "no node has registered; start one with dkv node".to_owned(),
+        ([], false) => "no node answers".to_owned(),
+        (lost, _) => format!("no majority in {}", lost.join(", ")),
+    };
+    Err(Problem::new(Failure::Unavailable, format!("the network is unavailable: {why}")))
+}
+
+/// Shows a key of a list, which may be long.
+pub(crate) fn list(screen: &mut Screen, pair: &Pair) -> io::Result<()> {
+    if screen.json { screen.document(&documents::pair(pair)) } else { screen.record(&listed(pair)) }
 }
 
 fn read_options(how: &HowToRead, usual: Level) -> ReadOptions {
@@ -163,24 +181,29 @@ fn say_written(
     screen: &mut Screen,
     verb: &str,
     key: &Key,
-    receipt: &Receipt,
-    node: Option<String>,
+    written: &Written,
+    store: &impl Store,
     started: Instant,
 ) -> io::Result<()> {
+    let receipt = &written.receipt;
     let mut line = match receipt.pending {
         None => format!("{verb} {key} at revision {} (shard {})", receipt.revision, receipt.shard),
         // What it replaces is known once it is ordered.
         Some(number) => {
             let verb = if verb == "deleted" { "delete of" } else { "write of" };
+            let node = store.node_names(&[receipt.node]).pop();
             let node = node.unwrap_or_else(|| receipt.node.short());
             let shard = receipt.shard;
             format!("{verb} {key} kept by {node}, pending (its number {number} of shard {shard})")
         }
     };
+    let done = line.clone();
     if screen.terminal {
         line.push_str(&screen.paint(Tone::Dim, &format!("  {}", taken(started))));
     }
-    screen.line(&line)
+    let command = if verb == "deleted" { "delete" } else { "put" };
+    let said = screen.result(&line, || documents::written(command, key, written));
+    said.map_err(|source| io::Error::new(source.kind(), Untold { done, source }))
 }
 
 /// A line of a list: a record of CSV, or a field of it.
@@ -210,6 +233,11 @@ fn about(receipt: &Receipt) -> String {
     }
 }
 
+/// Names of the replicas that were behind, and of those that are missing.
+fn names(reach: &Reach, store: &impl Store) -> (Vec<String>, Vec<String>) {
+    (store.node_names(&reach.mended), store.node_names(&reach.missing))
+}
+
 /// What a terminal shows about the replicas.
 fn reached(reach: &Reach, store: &impl Store) -> String {
     let mut text = String::new();
@@ -223,108 +251,6 @@ fn reached(reach: &Reach, store: &impl Store) -> String {
 
 fn taken(started: Instant) -> String {
     human::time(started.elapsed())
-}
-
-fn failed(screen: &mut Screen, problem: &str) -> Outcome {
-    screen.error(problem);
-    Outcome::Failed
-}
-
-/// What a failed read means.
-pub(crate) fn read_problem(key: &Key, error: &Error) -> String {
-    match error {
-        Error::NotFound { .. } => format!("key not found: {key}"),
-        Error::Unavailable(why) => {
-            format!("{key} could not be read now: {why}; try again, or read it eventual")
-        }
-        other => request_problem(other),
-    }
-}
-
-/// What a failed scan means.
-fn scan_problem(error: &Error) -> String {
-    match error {
-        Error::Unavailable(why) => format!(
-            "the list is not complete: {why}; try again, or go on with --after and the last key"
-        ),
-        other => request_problem(other),
-    }
-}
-
-/// What a failed write or delete means; `done` is what it was to be.
-pub(crate) fn write_problem(key: &Key, condition: Condition, done: &str, error: &Error) -> String {
-    match error {
-        Error::NotFound { .. } => format!("key not found: {key}"),
-        Error::Conflict { current, .. } => {
-            let is = match current {
-                Some(revision) => format!("it is at revision {revision}"),
-                None => "it does not exist".to_owned(),
-            };
-            let but = match condition {
-                Condition::Always => String::new(),
-                Condition::Absent => ", and was to be absent".into(),
-                Condition::Present => ", and was to be present".into(),
-                Condition::Revision(revision) => format!(", and was to be at {revision}"),
-            };
-            format!("{key} was not {done}: {is}{but}; read it and decide anew")
-        }
-        Error::Unavailable(why) => {
-            format!("{key} was not {done}: {why}; nothing was changed, so try again")
-        }
-        Error::Incomplete { missing, .. } => format!(
-            "{key} was {done}, and that stands, but not every replica is known to have it: {} missing \
-             so far",
-            missing.join(", ") + if missing.len() == 1 { " is" } else { " are" }
-        ),
-        Error::Unknown(why) => format!(
-            "it is not known whether {key} was {done}: {why}; it may have had effect, or may yet: \
-             read the key to see, or repeat the command"
-        ),
-        other => request_problem(other),
-    }
-}
-
-/// What any failed request means.
-pub(crate) fn request_problem(error: &Error) -> String {
-    match error {
-        Error::Denied(why) => {
-            format!("denied: {why}; give a token that allows it with --token-file")
-        }
-        Error::TooLarge { what, bytes, limit } => {
-            format!("the {what} has {bytes} bytes, and {limit} is the limit; nothing was changed")
-        }
-        Error::Unavailable(why) => format!("{why}; nothing was changed, so try again"),
-        Error::Unknown(why) => {
-            format!("{why}; it may have had effect: look with status, or repeat the command")
-        }
-        other => other.to_string(),
-    }
-}
-
-/// The help of the prompt.
-pub(crate) fn help(local: bool) -> String {
-    let mut text = String::from(
-        "commands, upper case, the value may hold commas and spaces:\n  \
-           R,<key>            print the value of a key\n  \
-           W,<key>,<value>    store a value\n  \
-           D,<key>            remove a key\n  \
-           T,<ms>             wait\n\
-         or in words, with quotes as in a shell:\n",
-    );
-    for word in WORDS.iter().filter(|word| local || !word.local) {
-        text.push_str(&format!("  {:<60} {}\n", word.form, word.does));
-    }
-    text.push_str(&format!("levels: {LEVELS}; see docs/consistency.md\n"));
-    text.push_str(
-        "examples:\n  \
-           W,greeting,hello, world\n  \
-           get greeting eventual max-staleness 500\n  \
-           put \"a key\" 'some value' if-absent",
-    );
-    if local {
-        text.push_str("\n  kill coordinator");
-    }
-    text
 }
 
 #[cfg(test)]

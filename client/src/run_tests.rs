@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use dkv_api::{GroupId, Held, NetworkStatus, NodeId, Revision, Term, Value, Written};
+use dkv_api::{
+    Client, Error, GroupId, Held, NetworkStatus, NodeId, Revision, Role, Term, Value, Written,
+};
 
 use super::*;
-use crate::grammar::{Scan, parse_arguments, parse_line};
+use crate::grammar::Scan;
 use crate::pipe;
 use crate::screen::Shared;
+use crate::script::{self, parse_arguments};
 
 /// Each key's revision and value.
 type Keys = BTreeMap<Vec<u8>, (u64, Bytes)>;
@@ -132,6 +135,10 @@ impl Store for Fake {
         self.scan(&Scan::default(), &mut say).await
     }
 
+    async fn client(&self, _role: Role) -> Result<Client, Problem> {
+        Err(Problem::new(Failure::Unavailable, "there is no network here"))
+    }
+
     async fn status(&self) -> NetworkStatus {
         NetworkStatus {
             server: Err("no answer".into()),
@@ -158,10 +165,16 @@ async fn a_scan_prints_what_load_takes() {
 
 /// Runs an input as from a pipe.
 async fn piped(input: &[u8]) -> (bool, Vec<u8>, String) {
+    let (failure, out, err) = piped_as(false, input).await;
+    (failure.is_none(), out, err)
+}
+
+async fn piped_as(json: bool, input: &[u8]) -> (Option<Failure>, Vec<u8>, String) {
     let (out, err) = (Shared::default(), Shared::default());
     let mut screen = Screen::of(out.clone(), err.clone());
-    let succeeded = pipe::run(input, &Fake::default(), &mut screen).await.unwrap();
-    (succeeded, out.bytes(), err.text())
+    screen.json = json;
+    let failure = pipe::run(input, &Fake::default(), &mut screen).await.unwrap();
+    (failure, out.bytes(), err.text())
 }
 
 #[tokio::test]
@@ -183,7 +196,7 @@ async fn commands_say_what_they_did() {
 async fn failures_say_what_is_the_case_and_what_to_do() {
     let (succeeded, out, err) = piped(
         b"R,foo\nD,foo\nput foo 1 if-present\nW,!unavailable,1\nR,!unavailable\nW,!unknown,1\n\
-          D,!denied\nW,!large,1\nr,foo\nkill n1\nW,foo,1\nput foo 2 if-revision 9\n",
+          D,!denied\nW,!large,1\nr,foo\nkill n1\nW,foo,1\nput foo 2 if-revision 9\ninsert foo 3\n",
     )
     .await;
     assert!(!succeeded);
@@ -191,15 +204,16 @@ async fn failures_say_what_is_the_case_and_what_to_do() {
     expect_test::expect![[r#"
         error: key not found: foo
         error: key not found: foo
-        error: foo was not written: it does not exist, and was to be present; read it and decide anew
+        error: foo was not written: it does not exist
         error: !unavailable was not written: no majority of shard 2 answers; nothing was changed, so try again
-        error: !unavailable could not be read now: no majority of shard 2 answers; try again, or read it eventual
-        error: it is not known whether !unknown was written: the connection was lost; it may have had effect, or may yet: read the key to see, or repeat the command
+        error: !unavailable could not be read now: no majority of shard 2 answers; try again, or read it at level eventual
+        error: outcome unknown: !unknown may have been written, or may be yet: the connection was lost; read the key to see, or repeat the command
         error: denied: a node may not write; give a token that allows it with --token-file
-        error: the value has 9 bytes, and 8 is the limit; nothing was changed
+        error: the value is too large: 9 bytes, and the limit is 8; nothing was changed
         error: line 9: malformed command "r,foo": commands are upper case; write R,foo
         error: kill works only at the prompt of a local network; start one with dkv local
-        error: foo was not written: it is at revision 1, and was to be at 9; read it and decide anew
+        error: foo was not written: it is at revision 1, not 9
+        error: foo was not written: it already exists (revision 1)
     "#]]
     .assert_eq(&err);
 }
@@ -230,7 +244,7 @@ async fn a_closed_stdout_stops_everything_quietly() {
     let store = Fake::default();
     let mut screen = Screen::of(Closed, err.clone());
     let commands = parse_arguments(&[b"W,a,1".to_vec(), b"W,b,2".to_vec()]).unwrap();
-    let error = all(&commands, &store, &mut screen).await.unwrap_err();
+    let error = script::all(&commands, &store, &mut screen).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     assert_eq!(store.keys.lock().unwrap().0, 1);
     assert_eq!(err.text(), "");
@@ -241,15 +255,77 @@ async fn arguments_go_on_after_a_failure_and_remember_it() {
     let out = Shared::default();
     let mut screen = Screen::of(out.clone(), io::sink());
     let commands = parse_arguments(&[b"R,a".to_vec(), b"W,a,1".to_vec()]).unwrap();
-    assert!(!all(&commands, &Fake::default(), &mut screen).await.unwrap());
+    let failure = script::all(&commands, &Fake::default(), &mut screen).await.unwrap();
+    assert_eq!(failure, Some(Failure::NotFound));
     assert_eq!(out.text(), "written a at revision 1 (shard 2)\n");
 }
 
-#[test]
-fn the_help_names_every_word_and_every_form_parses() {
-    let text = help(true);
-    assert!(WORDS.iter().all(|word| text.contains(word.form)));
-    assert!(!help(false).contains("kill"));
-    let examples = text.split_once("examples:\n").unwrap().1;
-    assert!(examples.lines().all(|line| parse_line(line.as_bytes()).unwrap().is_some()));
+#[tokio::test]
+async fn the_most_serious_problem_is_the_status() {
+    for (input, failure) in [
+        (&b"R,a\nW,a,1\n"[..], Some(Failure::NotFound)),
+        (b"R,a\nput a 1 if-present\n", Some(Failure::Conflict)),
+        (b"W,!unavailable,1\nR,a\n", Some(Failure::Unavailable)),
+        (b"W,!unknown,1\nW,!unavailable,1\nD,!denied\n", Some(Failure::Unknown)),
+        (b"D,!denied\nR,a\n", Some(Failure::Denied)),
+        (b"r,a\n", Some(Failure::Usage)),
+        (b"status\n", Some(Failure::Unavailable)),
+        (b"W,a,1\nR,a\nD,a\n", None),
+    ] {
+        assert_eq!(piped_as(false, input).await.0, failure, "{}", input.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn programs_get_a_document_for_each_result_and_each_problem() {
+    let input = b"put k \"\\xff\"\nget k\nR,none\nT,0\nD,k\nput a \"x,y\"\nscan\nr,k\n";
+    let (failure, out, err) = piped_as(true, input).await;
+    assert_eq!(failure, Some(Failure::Usage));
+    let documents = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let out = documents(std::str::from_utf8(&out).unwrap());
+    let commands: Vec<_> = out.iter().map(|it| it["command"].as_str().unwrap_or("-")).collect();
+    assert_eq!(commands, ["put", "get", "wait", "delete", "put", "-"]);
+    assert_eq!((&out[0]["revision"], &out[0]["existed"]), (&1.into(), &false.into()));
+    assert_eq!(out[1]["value_base64"], "/w==");
+    assert_eq!(out[1]["node"].as_str().unwrap().len(), 36, "an id is whole");
+    assert_eq!((&out[5]["key"], &out[5]["value"]), (&"a".into(), &"x,y".into()));
+    let err = documents(&err);
+    assert_eq!((&err[0]["kind"], &err[0]["effect"]), (&"not-found".into(), &"none".into()));
+    assert_eq!((&err[1]["kind"], &err[1]["line"]), (&"usage".into(), &8.into()));
+}
+
+#[tokio::test]
+async fn a_write_that_cannot_be_told_is_said_to_stand() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let store = Fake::default();
+    let mut screen = Screen::of(Full, io::sink());
+    let steps = parse_arguments(&[b"W,a,1".to_vec()]).unwrap();
+    let error = script::all(&steps, &store, &mut screen).await.unwrap_err();
+    let said = crate::screen::broken(&error).unwrap().message;
+    assert!(said.starts_with("cannot write to standard output: "), "{said}");
+    assert!(said.ends_with("; written a at revision 1 (shard 2), and that stands"), "{said}");
+    let steps = parse_arguments(&[b"R,a".to_vec()]).unwrap();
+    let error = script::all(&steps, &store, &mut screen).await.unwrap_err();
+    assert!(!crate::screen::broken(&error).unwrap().message.contains("stands"));
+}
+
+#[tokio::test]
+async fn a_command_of_the_command_line_works_in_a_pipe() {
+    let (failure, _, err) = piped_as(false, b"drain n1\nload -\ndrain\n").await;
+    assert_eq!(failure, Some(Failure::Unavailable));
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!(lines[0], "error: there is no network here");
+    assert!(lines[1].contains("line 2: standard input gives the commands here"), "{err}");
+    assert!(lines[2].contains("line 3: malformed command \"drain\": "), "{err}");
+    assert_eq!(lines.len(), 3);
 }

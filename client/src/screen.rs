@@ -5,12 +5,18 @@
 //! network reaches a terminal escaped, keys, values, names and errors alike, so that none of it can
 //! steer it; a pipe gets results as they are. What goes to stderr is escaped always.
 //!
-//! A stdout that is closed is an error of each function here; callers stop quietly then. A stderr
-//! that is closed is ignored: there is nobody left to tell.
+//! A stdout that cannot be written is an error of each function here; [`broken`] says what is told of it. A
+//! stderr that is closed is ignored: there is nobody left to tell.
+//!
+//! For programs (`--output json`) each result is a document, and each problem too. What is only to be
+//! known, such as progress, is left out then.
 
 use std::io::{self, IsTerminal, Write};
 
+use serde_json::{Value, json};
+
 use crate::grammar::quote::is_dangerous;
+use crate::problem::Problem;
 
 /// How a piece of text is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub(crate) struct Screen {
     pub(crate) terminal: bool,
     /// Whether stdout takes colour.
     pub(crate) colour: bool,
+    /// Whether results are documents for programs.
+    pub(crate) json: bool,
     err_colour: bool,
     /// Columns of the terminal, if stdout is one.
     fixed_width: Option<usize>,
@@ -53,6 +61,7 @@ impl Screen {
             err: Box::new(io::stderr()),
             terminal,
             colour: terminal && !no_colour,
+            json: false,
             err_colour: io::stderr().is_terminal() && !no_colour,
             fixed_width: None,
         }
@@ -66,6 +75,7 @@ impl Screen {
             err: Box::new(err),
             terminal: false,
             colour: false,
+            json: false,
             err_colour: false,
             fixed_width: None,
         }
@@ -82,8 +92,39 @@ impl Screen {
         paint(self.colour, tone, text)
     }
 
+    /// A result: a text for people, or a document for programs.
+    pub(crate) fn result(
+        &mut self,
+        text: &str,
+        document: impl FnOnce() -> Value,
+    ) -> io::Result<()> {
+        if self.json {
+            self.document(&document())?;
+            return self.out.flush();
+        }
+        self.line(text)
+    }
+
+    /// A document in one line: nothing is flushed before [`Self::flush`].
+    pub(crate) fn document(&mut self, document: &Value) -> io::Result<()> {
+        let text = document.to_string();
+        let text = if self.terminal { for_terminal(text.as_bytes()) } else { text };
+        self.out.write_all(text.as_bytes())?;
+        self.out.write_all(b"\n")
+    }
+
+    /// A text as it is, to its end.
+    pub(crate) fn text(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()
+    }
+
     /// A line of results.
     pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
+        if self.json {
+            self.document(&json!({ "message": text }))?;
+            return self.out.flush();
+        }
         if self.terminal {
             self.out.write_all(escaped(text).as_bytes())?;
         } else {
@@ -125,19 +166,41 @@ impl Screen {
 
     /// Something to know that is no result, such as progress.
     pub(crate) fn note(&mut self, text: &str) {
+        if self.json {
+            return;
+        }
         let text = paint(self.err_colour, Tone::Dim, &escaped(text));
         // Nobody is left to tell.
         let _ = writeln!(self.err, "{text}");
     }
 
+    /// What went wrong, what it means, and what to do about it.
+    pub(crate) fn problem(&mut self, problem: &Problem) {
+        if self.json {
+            // Nobody is left to tell.
+            let _ = writeln!(self.err, "{}", problem.document());
+            return;
+        }
+        self.error(&problem.message);
+    }
+
     /// What went wrong and what to do about it.
     pub(crate) fn error(&mut self, text: &str) {
+        if self.json {
+            return self.problem(&Problem::failed(text));
+        }
         let label = paint(self.err_colour, Tone::Bad, "error:");
         let line = text.replace(char::is_whitespace, " ");
         let line = escaped(&line);
         // Nobody is left to tell.
         let _ = writeln!(self.err, "{label} {line}");
     }
+}
+
+/// What is to be said of an output that does not work; nothing where its reader has gone.
+pub(crate) fn broken(error: &io::Error) -> Option<Problem> {
+    (error.kind() != io::ErrorKind::BrokenPipe)
+        .then(|| Problem::failed(format!("cannot write to standard output: {error}")))
 }
 
 /// A text in its tone.

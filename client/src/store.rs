@@ -12,9 +12,14 @@ use dkv_api::{
     Client, ConnectError, Error, Held, Level, NetworkStatus, NodeId, Pair, ReadOptions, Region,
     Role, ScanOptions, Value, WriteOptions, Written,
 };
+use tokio::sync::OnceCell;
 
 use crate::grammar::{Action, Scan, Target};
+use crate::problem::{Problem, Stop, connect_problem};
 use crate::screen::Screen;
+
+/// Time that it may take to find out which names can be completed.
+const NAMES_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A network, as far as commands need it.
 pub(crate) trait Store {
@@ -82,18 +87,21 @@ pub(crate) trait Store {
         false
     }
 
-    /// Does something to a process; false if that failed, which has been said then.
+    /// A client that has a role in the network.
+    async fn client(&self, role: Role) -> Result<Client, Problem>;
+
+    /// Does something to a process.
     async fn process(
         &self,
         action: Action,
         _target: &Target,
-        screen: &mut Screen,
-    ) -> io::Result<bool> {
-        screen.error(&format!(
+        _screen: &mut Screen,
+    ) -> Result<(), Stop> {
+        Err(Problem::usage(format!(
             "{} works only at the prompt of a local network; start one with dkv local",
             action.word()
-        ));
-        Ok(false)
+        ))
+        .into())
     }
 }
 
@@ -120,8 +128,10 @@ pub(crate) struct Connection {
 pub(crate) struct Session {
     /// The library's.
     pub(crate) client: Client,
-    level: Level,
+    connection: Connection,
     address: String,
+    /// The administrator, once there was something to do for one.
+    admin: OnceCell<Client>,
 }
 
 impl Session {
@@ -142,7 +152,20 @@ impl Session {
             builder = builder.home(home);
         }
         let client = builder.connect().await?;
-        Ok(Self { client, level: connection.level, address: connection.servers.join(",") })
+        Ok(Self {
+            client,
+            connection: connection.clone(),
+            address: connection.servers.join(","),
+            admin: OnceCell::new(),
+        })
+    }
+
+    /// Ends all connections.
+    pub(crate) async fn close(&self) {
+        if let Some(admin) = self.admin.get() {
+            admin.clone().close().await;
+        }
+        self.client.clone().close().await;
     }
 }
 
@@ -180,7 +203,7 @@ async fn list_of(
     let shards = async {
         let view = client.refresh().await?;
         let node = view.nodes.iter().find(|node| node.name == name).ok_or_else(|| {
-            Error::Invalid(format!("no node is called {name}; nodes shows their names"))
+            Error::Invalid(format!("no node is called {name}; nodes lists their names"))
         })?;
         Ok((node.id, view.shards.iter().map(|shard| shard.group).collect::<Vec<_>>()))
     };
@@ -209,7 +232,28 @@ async fn list_of(
 
 impl Store for Session {
     fn level(&self) -> Level {
-        self.level
+        self.connection.level
+    }
+
+    async fn client(&self, role: Role) -> Result<Client, Problem> {
+        // An administrator may do whatever a client may.
+        if role == self.connection.role || self.connection.role == Role::Admin {
+            return Ok(self.client.clone());
+        }
+        let connection = Connection { role, ..self.connection.clone() };
+        let admin = self.admin.get_or_try_init(async || {
+            Self::connect(&connection).await.map(|session| session.client)
+        });
+        admin.await.cloned().map_err(|error| connect_problem(&error))
+    }
+
+    /// Those of the nodes.
+    async fn names(&self) -> Vec<String> {
+        // Nobody waits for a completion.
+        match tokio::time::timeout(NAMES_TIMEOUT, self.client.view()).await {
+            Ok(Ok(view)) => view.nodes.into_iter().map(|node| node.name).collect(),
+            _ => Vec::new(),
+        }
     }
 
     async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
@@ -238,7 +282,7 @@ impl Store for Session {
         scan: &Scan,
         say: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>> {
-        list(&self.client, self.level, scan, say).await
+        list(&self.client, self.connection.level, scan, say).await
     }
 
     async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error> {

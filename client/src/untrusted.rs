@@ -2,10 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::Parser;
-
-use crate::cli::Cli;
-use crate::dispatch::parse_commands;
+use crate::dispatch;
 use crate::grammar;
 
 /// A line of the prompt or of a pipe, as the command that it is, in words that mean the same. None
@@ -25,7 +22,5 @@ pub fn line(line: &[u8]) -> Result<Option<String>, String> {
 /// # Errors
 /// What is wrong with them. That a line of help was asked for is an error too.
 pub fn arguments(arguments: Vec<OsString>) -> Result<(), String> {
-    let words = std::iter::once("dkv".into()).chain(arguments);
-    let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-    parse_commands(cli.commands).map(drop)
+    dispatch::check(arguments)
 }

@@ -19,7 +19,8 @@ use std::time::Duration;
 use dkv_api::{Client, ConnectError};
 use dkv_gateway::{App, Listener, Options};
 use dkv_node::{NodeError, Observer};
-use tokio::sync::oneshot;
+use dkv_wire::supervise::caught;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 /// Large values come and go in all sizes, and glibc's allocator gave back little of what they had taken: a node
@@ -63,6 +64,8 @@ pub fn main(args: Args) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), NodeError> {
+    // Before anything can be told to stop.
+    let stop = dkv_node::stop_signal();
     let Some(address) = args.http.http else {
         let token_file = args.http_token_file.as_ref().map(|_| "--http-token-file");
         if let Some(option) = args.http.option_given().or(token_file) {
@@ -72,18 +75,22 @@ async fn run(args: Args) -> Result<(), NodeError> {
         }
         let ready =
             |serving: dkv_node::Serving| dkv_node::say(&format!("ready {}", serving.address));
-        return dkv_node::run(args.node, ready, dkv_node::stop_signal()).await;
+        return dkv_node::run(args.node, ready, stop).await;
     };
     // First, so that what is wrong with it is said at once.
     let listener = Listener::bind(address, &args.http).await.map_err(NodeError::new)?;
     let (serving, served) = oneshot::channel();
-    let server = args.node.server.clone();
-    let gateway = tokio::spawn(serve(listener, args.clone(), server, served));
+    let (stopping, stopped) = watch::channel(false);
+    let gateway = tokio::spawn(keep_serving(listener, args.clone(), served, stopped));
     let ready = |started: dkv_node::Serving| {
         dkv_node::say(&format!("ready {}", started.address));
         let _ = serving.send(started.observer);
     };
-    let ended = dkv_node::run(args.node, ready, dkv_node::stop_signal()).await;
+    let stop = async {
+        stop.await;
+        stopping.send_replace(true);
+    };
+    let ended = dkv_node::run(args.node, ready, stop).await;
     // What it was asked before the node stopped is answered by others.
     if ended.is_ok() && tokio::time::timeout(END, gateway).await.is_err() {
         warn!("HTTP requests were still under way");
@@ -91,25 +98,65 @@ async fn run(args: Args) -> Result<(), NodeError> {
     ended
 }
 
-/// Serves HTTP, from when the node serves until the process is told to stop.
-async fn serve(listener: Listener, args: Args, server: String, node: oneshot::Receiver<Observer>) {
-    let mut stop = std::pin::pin!(dkv_node::stop_signal());
-    let ready = async {
-        let observer = node.await.ok()?;
-        Some((join(&args, &server).await, observer))
-    };
-    let (client, observer) = tokio::select! {
-        ready = ready => match ready {
-            Some(ready) => ready,
+/// Serves HTTP, from when the node serves until the process is told to stop. What ends it before does not end
+/// the node: it is told, and HTTP begins anew.
+async fn keep_serving(
+    listener: Listener,
+    args: Args,
+    node: oneshot::Receiver<Observer>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let observer = tokio::select! {
+        observer = node => match observer {
+            Ok(observer) => observer,
             // The node did not start.
-            None => return,
+            Err(_) => return,
         },
-        () = &mut stop => return,
+        _ = stopped.wait_for(|stopped| *stopped) => return,
     };
-    let access = match dkv_gateway::access(&client, &args.http, listener.address()) {
-        Ok(access) => access,
-        Err(why) => return warn!(why, "HTTP is not served"),
+    let mut next = Some(listener);
+    loop {
+        let listener = match next.take() {
+            Some(listener) => Ok(listener),
+            None => match args.http.http {
+                Some(address) => {
+                    Listener::bind(address, &args.http).await.map_err(|e| e.to_string())
+                }
+                None => return,
+            },
+        };
+        let ended = match listener {
+            Ok(listener) => {
+                let serving = serve(listener, &args, observer.clone(), stopped.clone());
+                caught(serving).await.unwrap_or_else(|panicked| {
+                    Err(format!("serving HTTP {panicked}; this is a fault in dkv"))
+                })
+            }
+            Err(why) => Err(why),
+        };
+        match ended {
+            Err(why) if !*stopped.borrow() => {
+                warn!(why, "HTTP is not served, and is tried again");
+                tokio::time::sleep(AGAIN).await;
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Serves HTTP until the process is told to stop.
+async fn serve(
+    listener: Listener,
+    args: &Args,
+    observer: Observer,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let server = args.node.server.clone();
+    let client = tokio::select! {
+        client = join(args, &server) => client,
+        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
     };
+    let access = dkv_gateway::access(&client, &args.http, listener.address())?;
     let figures = Arc::new(move |text: &mut dkv_gateway::metrics::Exposition| {
         if let Some(figures) = observer.figures() {
             figures::expose(&figures, text);
@@ -118,8 +165,10 @@ async fn serve(listener: Listener, args: Args, server: String, node: oneshot::Re
     let options = Options { network: server, access, figures: Some(figures) };
     let app = App::new(client.clone(), options);
     dkv_node::say(&format!("http {}", listener.address()));
+    let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
     listener.serve(app, stop).await;
     client.close().await;
+    Ok(())
 }
 
 /// Joins the network as a client, however long that takes.

@@ -14,5 +14,5 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    dkv_daemon::main(Cli::parse().args)
+    dkv_daemon::main(dkv_wire::variables::parse::<Cli>().args)
 }

@@ -247,8 +247,8 @@ fn token_for(
     if builder.token_file.is_some() || named {
         return find_token(server, role, builder.token_file.as_deref());
     }
-    let left = keep.home().and_then(|home| local::find_token(home, server, role));
-    left.ok_or(TokenError::Missing { server, role })
+    let left = keep.home().map(|home| local::find_token(home, server, role)).transpose();
+    left.map_err(TokenError::File)?.flatten().ok_or(TokenError::Missing { server, role })
 }
 
 async fn by_nodes(

@@ -1,7 +1,8 @@
 //! Errors, split by what a caller has to do about them.
 //!
 //! The question after a failed write is whether it may have had an effect, so that is what tells
-//! the variants apart: after [`Error::Unknown`] it may have, after every other one it had none.
+//! the variants apart: after [`Error::Unknown`] it may have, after [`Error::Incomplete`] it had, after
+//! every other one it had none.
 
 use std::path::PathBuf;
 

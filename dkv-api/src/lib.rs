@@ -46,7 +46,7 @@
 //!   to the first time is what is returned. The promise reaches as far as the call: a program that
 //!   calls again after [`Error::Unknown`] makes another write.
 //! - [`Error`] tells whether there may have been an effect: after [`Error::Unknown`] there may have
-//!   been one, after every other error there was none. A request that was not answered in its time
+//!   been one, after [`Error::Incomplete`] there was one, after every other error there was none. A request that was not answered in its time
 //!   is [`Error::Unavailable`] only if no attempt can have had an effect.
 //! - A change of the coordinator, or of a key's primary, costs time and nothing else.
 //!
@@ -103,3 +103,12 @@ pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
 pub use uuid::Uuid;
+
+/// The examples of the documents, which are compiled as tests.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../docs/consistency.md")]
+    mod consistency {}
+}

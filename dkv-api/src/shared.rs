@@ -14,6 +14,7 @@ use dkv_wire::message::{ServerAnswer, ServerRequest};
 use dkv_wire::platform;
 use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::region::Region;
+use dkv_wire::supervise::caught;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -162,7 +163,15 @@ impl Shared {
                 }
                 Effect::Connect { node, generation, address } => {
                     if let Some(shared) = self.itself.upgrade() {
-                        self.runtime.spawn(link::run(shared, node, generation, address));
+                        self.runtime.spawn(async move {
+                            let link = link::run(Arc::clone(&shared), node, generation, address);
+                            if let Err(panicked) = caught(link).await {
+                                // The router would wait for news of it for ever.
+                                let why = format!("the connection's task {panicked}");
+                                tracing::error!(%address, "{why}; this is a fault in dkv");
+                                shared.link_lost(node, generation, &why, false);
+                            }
+                        });
                     }
                 }
                 Effect::Disconnect { node } => {
@@ -197,7 +206,7 @@ impl Shared {
             return;
         }
         self.runtime.spawn(async move {
-            let _ = shared.lookup(SERVER_TIMEOUT).await;
+            let _ = caught(shared.lookup(SERVER_TIMEOUT)).await;
             shared.asking_server.store(false, Ordering::Relaxed);
         });
     }

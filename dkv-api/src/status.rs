@@ -19,6 +19,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(1000);
 /// round trip before the question does.
 const LIVE_TIMEOUT: Duration = Duration::from_millis(4000);
 
+/// Time between two looks at what the network takes a silent node to be. The coordinator suspects a node some
+/// election times after it fell silent, so whoever asks right after a death learns of it by asking again.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// Time that a node has to answer.
 pub(crate) fn patience(state: NodeState) -> Duration {
     match state {
@@ -46,8 +50,11 @@ pub(crate) async fn gather(client: &Client) -> NetworkStatus {
         }
     };
     // The coordinator's own view is newer than what it has reported.
-    let refreshed = client.request(Work::Control(RequestBody::View), Some(ANSWER_TIMEOUT / 2));
-    let refreshed = async { if asked.is_empty() { None } else { refreshed.await.ok() } };
+    let refreshed = async {
+        if !asked.is_empty() {
+            refresh(client).await;
+        }
+    };
     let placed = RequestBody::Placement { forecast: false };
     let placed = client.request(Work::Control(placed), Some(ANSWER_TIMEOUT / 2));
     let placed = async {
@@ -105,7 +112,26 @@ async fn ask_all(
             (node, answer)
         });
     }
-    answers.join_all().await
+    let mut answers = pin!(answers.join_all());
+    loop {
+        match timeout(LOOK_EVERY, &mut answers).await {
+            Ok(answers) => return answers,
+            // Somebody is silent: what the network takes it to be decides how long it has.
+            Err(_) => {
+                tokio::select! {
+                    answers = &mut answers => return answers,
+                    () = refresh(client) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Asks the coordinator for its view; the router takes it in.
+async fn refresh(client: &Client) {
+    let asked = client.request(Work::Control(RequestBody::View), Some(ANSWER_TIMEOUT / 2));
+    // Without a coordinator the view stays as it is.
+    let _ = asked.await;
 }
 
 /// Asks a node. If it turns out meanwhile that the network does not take it to be alive, it has no longer than any
@@ -113,21 +139,24 @@ async fn ask_all(
 async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, String> {
     let work = Work::Direct { node: node.id, body: RequestBody::Status };
     let mut answer = pin!(client.request(work, Some(patience(node.state))));
-    let answer = match timeout(ANSWER_TIMEOUT, &mut answer).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            let known = client.shared().with(|router, _| router.view().cloned());
-            let state = known.and_then(|view| view.node(node.id).map(|newer| newer.state));
-            if patience(state.unwrap_or(node.state)) == ANSWER_TIMEOUT {
-                return Err(format!(
-                    "{} at {} is {}, and did not answer within {} ms",
-                    node.name,
-                    node.address,
-                    state.unwrap_or(node.state),
-                    ANSWER_TIMEOUT.as_millis(),
-                ));
+    let mut patience_now = ANSWER_TIMEOUT;
+    let answer = loop {
+        match timeout(patience_now, &mut answer).await {
+            Ok(answer) => break answer,
+            Err(_) => {
+                let known = client.shared().with(|router, _| router.view().cloned());
+                let newer = known.and_then(|view| view.node(node.id).map(|newer| newer.state));
+                let state = newer.unwrap_or(node.state);
+                if patience(state) == ANSWER_TIMEOUT {
+                    return Err(format!(
+                        "{} at {} is {state}, and did not answer within {} ms",
+                        node.name,
+                        node.address,
+                        ANSWER_TIMEOUT.as_millis(),
+                    ));
+                }
+                patience_now = LOOK_EVERY;
             }
-            answer.await
         }
     };
     match answer {

@@ -4,20 +4,19 @@
 //! `Authorization: Bearer …`, and has the rights of that token and no more: the gateway's own never
 //! serve anybody. Tokens are judged here, by the authority's certificate and the deny list.
 //!
-//! Where none are asked for, which is on loopback as a rule, a browser must not become a way in for
-//! the pages that it shows. A page whose name was made to point here is told by its `Host`, which
-//! then is no name of loopback (DNS rebinding); a page of another origin by its `Origin`.
+//! Where none are asked for, which is on loopback as a rule, whoever reaches the gateway may ask; what
+//! a browser may ask for its pages is judged before, with or without tokens ([`crate::browser`]).
 //!
 //! `/livez`, `/readyz` and the files of the page are for everybody: they tell nothing of the store.
+//! Everything else is answered with 401 before a key is looked at.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use axum::middleware::Next;
@@ -29,6 +28,7 @@ use hyper::body::Body as _;
 
 use crate::body::Shares;
 use crate::limits::TOKENS_KNOWN_MAX;
+use crate::page;
 use crate::problem::Problem;
 
 /// Whether a holder is denied.
@@ -39,9 +39,7 @@ pub type IsDenied = Arc<dyn Fn(HolderId) -> bool + Send + Sync>;
 pub enum Access {
     /// Whoever shows a token.
     Tokens(Arc<Tokens>),
-    /// Whoever reaches it, and is no page of a browser that came under a false name.
-    Loopback,
-    /// Whoever reaches it, under whatever name.
+    /// Whoever reaches it.
     Anybody,
 }
 
@@ -110,7 +108,6 @@ impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Tokens(_) => "Tokens",
-            Self::Loopback => "Loopback",
             Self::Anybody => "Anybody",
         })
     }
@@ -122,7 +119,7 @@ pub(crate) async fn check(
     request: Request,
     next: Next,
 ) -> Response<Body> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let judged = judge(&access, &head);
     let judged = judged.and_then(|bearer| match bearer {
         // What it sends is held in memory, for nothing.
@@ -141,6 +138,10 @@ pub(crate) async fn check(
                 }
                 _ => None,
             };
+            if page::is_stream(head.uri.path()) {
+                let again = Again { access, head: Box::new(head.clone()) };
+                head.extensions.insert(again);
+            }
             let answering = next.run(Request::from_parts(head, body));
             match asker {
                 Some(asker) => asker.ask(answering).await,
@@ -159,18 +160,33 @@ pub(crate) async fn check(
     }
 }
 
+/// Judges the request of an answer that goes on for long again: a right may end meanwhile.
+#[derive(Clone)]
+pub(crate) struct Again {
+    access: Access,
+    head: Box<Parts>,
+}
+
+impl Again {
+    /// Whether it would still be let through.
+    pub(crate) fn holds(&self) -> bool {
+        judge(&self.access, &self.head).is_ok()
+    }
+}
+
 /// Whether a request may be answered, and whose token it shows.
 fn judge(access: &Access, head: &Parts) -> Result<Option<Bearer>, Problem> {
-    if !matches!(access, Access::Anybody) {
-        same_origin(head)?;
-    }
     match access {
         Access::Anybody => Ok(None),
-        Access::Loopback => name_of_loopback(head).map(|()| None),
         Access::Tokens(_) if is_public(head.uri.path()) => Ok(None),
         Access::Tokens(tokens) => {
             let Some(bearer) = tokens.judge(&head.headers) else {
-                let why = "this takes a good token, as in Authorization: Bearer TOKEN";
+                let why = if head.headers.contains_key(AUTHORIZATION) {
+                    "the token is not accepted: it is not one of this network, has expired, or was \
+                     revoked"
+                } else {
+                    "a token is missing: send Authorization: Bearer TOKEN"
+                };
                 return Err(Problem::new(StatusCode::UNAUTHORIZED, "token", why));
             };
             match bearer.rights {
@@ -188,7 +204,7 @@ fn judge(access: &Access, head: &Parts) -> Result<Option<Bearer>, Problem> {
 
 /// What tells nothing of the store.
 fn is_public(path: &str) -> bool {
-    matches!(path, "/livez" | "/readyz" | "/" | "/page.css" | "/page.js" | "/openapi.json")
+    matches!(path, "/livez" | "/readyz" | "/" | "/openapi.json") || page::is_file(path)
 }
 
 /// Whether a body says what is to be read. Of a batch, whoever takes it makes sure that it is so.
@@ -199,45 +215,6 @@ fn asks(head: &Parts) -> bool {
 
 fn is_reading(head: &Parts) -> bool {
     asks(head) || matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
-}
-
-/// The name that a request was made for: of HTTP/2 it is in the target.
-fn host(head: &Parts) -> Option<&str> {
-    let in_target = head.uri.authority().map(axum::http::uri::Authority::as_str);
-    in_target.or_else(|| head.headers.get(HOST)?.to_str().ok())
-}
-
-/// Without a port.
-fn name(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    }
-}
-
-fn name_of_loopback(head: &Parts) -> Result<(), Problem> {
-    let Some(host) = host(head) else { return Ok(()) };
-    let name = name(host);
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    if address.is_ok() || name.eq_ignore_ascii_case("localhost") {
-        return Ok(());
-    }
-    let why = "this gateway answers to its address and to localhost only; one that is reached under \
-               a name asks for tokens";
-    Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "host", why))
-}
-
-/// A page of another origin has nothing to ask here.
-fn same_origin(head: &Parts) -> Result<(), Problem> {
-    let Some(origin) = head.headers.get(ORIGIN) else { return Ok(()) };
-    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    match (origin, host(head)) {
-        (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host) => Ok(()),
-        _ => {
-            let why = "pages of other origins may not ask here";
-            Err(Problem::new(StatusCode::FORBIDDEN, "origin", why))
-        }
-    }
 }
 
 fn now_ms() -> u64 {
@@ -264,27 +241,6 @@ mod tests {
     fn status(access: &Access, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
         let judged = judge(access, &head(method, target, fields));
         judged.map_or_else(|problem| problem.status.as_u16(), |_| 200)
-    }
-
-    #[test]
-    fn a_page_does_not_come_in_under_a_false_name() {
-        let at = |fields: &[_]| status(&Access::Loopback, "POST", "/v1/batch", fields);
-        for good in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "[::1]"] {
-            assert_eq!(at(&[("host", good)]), 200, "{good}");
-        }
-        for bad in
-            ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.nip.io"]
-        {
-            assert_eq!(at(&[("host", bad)]), 421, "{bad}");
-        }
-        let from = |origin| at(&[("host", "127.0.0.1:8080"), ("origin", origin)]);
-        assert_eq!(from("http://127.0.0.1:8080"), 200);
-        for bad in ["http://evil.example", "null", "http://127.0.0.1:9090"] {
-            assert_eq!(from(bad), 403, "{bad}");
-        }
-        let http2 = "http://evil.example/v1/batch";
-        assert_eq!(status(&Access::Loopback, "GET", http2, &[]), 421);
-        assert_eq!(status(&Access::Anybody, "GET", http2, &[]), 200);
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use dkv_api::Client;
+use dkv_wire::supervise::again;
+use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::Semaphore;
 
 use crate::access::{self, Access, Tokens};
@@ -14,9 +16,10 @@ use crate::args::Args;
 use crate::body::Budget;
 use crate::limits::LISTS_AT_ONCE;
 use crate::metrics::{self, Exposition, Metrics};
+use crate::page::{self, Hub};
 use crate::problem::Problem;
 use crate::store::Store;
-use crate::{kvs, pairs, v1, watch};
+use crate::{fields, kvs, pairs, v1, watch};
 
 /// How often a gateway that judges tokens asks for the deny list.
 const DENIED_EVERY: Duration = Duration::from_secs(5);
@@ -35,11 +38,16 @@ pub struct Options {
     pub figures: Option<Figures>,
 }
 
+/// Begins to look at the network for the page, anew each time.
+pub(crate) type Watch = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// What is served.
 #[derive(Clone)]
 pub struct App {
     pub(crate) router: Router,
     pub(crate) metrics: Arc<Metrics>,
+    /// What pages are told, and who finds it out; of a gateway without pages there is none.
+    pub(crate) page: Option<(Arc<Hub>, Watch)>,
 }
 
 /// What the handlers share.
@@ -53,6 +61,8 @@ pub(crate) struct Gateway<S> {
     pub(crate) lists: Arc<Semaphore>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) figures: Option<Figures>,
+    /// What pages are told.
+    pub(crate) hub: Arc<Hub>,
 }
 
 impl App {
@@ -67,16 +77,24 @@ impl App {
             lists: Arc::new(Semaphore::new(LISTS_AT_ONCE)),
             metrics: Arc::clone(&metrics),
             figures,
+            hub: Arc::default(),
         };
+        let watching = gateway.clone();
+        let watch: Watch = Arc::new(move || {
+            let Gateway { hub, store, network, metrics, .. } = watching.clone();
+            page::run(hub, store, network, metrics).boxed()
+        });
+        let page = Some((Arc::clone(&gateway.hub), watch));
         let router = Router::new()
             .merge(v1::routes())
             .merge(kvs::routes())
             .merge(pairs::routes())
             .merge(watch::routes())
+            .merge(page::routes())
             .fallback(async || Problem::no_such_path().into_response())
             .layer(from_fn_with_state(access, access::check))
             .with_state(gateway);
-        Self::of(router, metrics)
+        Self { page, ..Self::of(router, metrics) }
     }
 
     /// The service behind all paths, for who has connections of another kind.
@@ -86,8 +104,9 @@ impl App {
 
     /// Paths of another kind, for anybody.
     pub(crate) fn of(router: Router, metrics: Arc<Metrics>) -> Self {
+        let router = router.layer(from_fn(fields::check));
         let router = router.layer(from_fn_with_state(Arc::clone(&metrics), metrics::count));
-        Self { router, metrics }
+        Self { router, metrics, page: None }
     }
 }
 
@@ -102,10 +121,7 @@ pub fn access(
     address: std::net::SocketAddr,
 ) -> Result<Access, String> {
     if !args.asks_for_tokens(address) {
-        return Ok(match crate::args::is_loopback(address) {
-            true => Access::Loopback,
-            false => Access::Anybody,
-        });
+        return Ok(Access::Anybody);
     }
     let verifier = client.verifier().ok_or("the certificate of the network is not there")?;
     let list = client.clone();
@@ -114,7 +130,8 @@ pub fn access(
     let (asking, shown) = (client.clone(), Arc::clone(&tokens));
     // A client that is content asks nobody for news.
     tokio::spawn(async move {
-        loop {
+        // Without it, who was revoked would go on.
+        let ask = async || loop {
             let _ = asking.refresh().await;
             let seen = shown.take_seen();
             if !seen.is_empty() {
@@ -122,7 +139,8 @@ pub fn access(
                 let _ = asking.report_bearers_seen(seen).await;
             }
             tokio::time::sleep(DENIED_EVERY).await;
-        }
+        };
+        again("the task that asks who was revoked", ask).await
     });
     Ok(Access::Tokens(tokens))
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::browser::Name;
+
 /// How HTTP is served.
 ///
 /// On loopback whoever reaches it reads and writes with the rights of a client. Elsewhere it takes TLS
@@ -13,6 +15,16 @@ pub struct Args {
     /// Where HTTP is served; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", env = "DKV_HTTP")]
     pub http: Option<SocketAddr>,
+
+    /// Name under which browsers reach it, as NAME or NAME:PORT; may be repeated
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "DKV_HTTP_HOST",
+        value_delimiter = ',',
+        value_parser = Name::parse
+    )]
+    pub host: Vec<Name>,
 
     /// File with the certificate for TLS, and those that lead to its authority, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_key", env = "DKV_TLS_CERT")]

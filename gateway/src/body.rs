@@ -280,7 +280,7 @@ impl Pieces {
 }
 
 /// Reads what is still coming, so that whoever sends it gets to read the answer.
-async fn drain(mut body: Body) {
+pub(crate) async fn drain(mut body: Body) {
     let reading = async {
         let mut left = DRAIN_BYTES_MAX;
         while let Some(Ok(frame)) = body.frame().await {

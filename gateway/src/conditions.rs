@@ -4,9 +4,11 @@
 //! one: two values of a key with the same revision are the same bytes.
 //!
 //! A write has one condition at most, because the network knows one for each write: `If-Match` with
-//! one entity tag or `*`, or `If-None-Match: *`. A list of several is refused rather than half
-//! kept. Deliberately missing: `If-Modified-Since` and its like, since revisions are no times; they
+//! `*` or the entity tag of one revision, beside which those that match nothing may stand, or
+//! `If-None-Match: *`. A list of several revisions is refused rather than half kept. Deliberately missing: `If-Modified-Since` and its like, since revisions are no times; they
 //! are passed over, as RFC 9110 asks.
+
+use std::collections::BTreeSet;
 
 use axum::http::HeaderMap;
 use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
@@ -65,14 +67,16 @@ pub fn for_write(headers: &HeaderMap) -> Result<WriteCondition, String> {
         (None, Some(Tags::Any)) => Ok(WriteCondition::If(Condition::Absent)),
         (None, Some(Tags::List(_))) => Err("If-None-Match of a write must be *".into()),
         (Some(Tags::Any), None) => Ok(WriteCondition::If(Condition::Present)),
-        (Some(Tags::List(tags)), None) => match tags.as_slice() {
-            // A weak tag never matches here (RFC 9110, section 13.1.1).
-            [Tag { weak: false, revision: Some(revision) }] => {
-                Ok(WriteCondition::If(Condition::Revision(*revision)))
+        (Some(Tags::List(tags)), None) => {
+            // A weak tag never matches here (RFC 9110, section 13.1.1), nor one that is not ours.
+            let strong = tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.revision);
+            let revisions: BTreeSet<Revision> = strong.collect();
+            match (revisions.first(), revisions.len()) {
+                (Some(revision), 1) => Ok(WriteCondition::If(Condition::Revision(*revision))),
+                (None, _) => Ok(WriteCondition::Never),
+                _ => Err("If-Match of a write takes the entity tag of one revision".into()),
             }
-            [_] => Ok(WriteCondition::Never),
-            _ => Err("If-Match of a write takes one entity tag".into()),
-        },
+        }
     }
 }
 

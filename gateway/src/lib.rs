@@ -32,7 +32,8 @@
 //! | 400, 404, 405 | not understood; no such key or path; no such method |
 //! | 408 | the body took too long |
 //! | 409, 412 | a condition does not hold; 412 if it was in the header |
-//! | 401, 403, 421 | a token is missing; it is not for this; a page came under a false name |
+//! | 401, 403, 421 | a token is missing; it is not for this, or a page of another site asks; the name is not ours |
+//! | 415, 417, 501 | the body is encoded; an expectation, or a transfer coding, that is not known |
 //! | 413, 414 | value or key over the limit |
 //! | 503 | not now; nothing was changed, so `Retry-After` |
 //! | 504 | the outcome of a write is not known; or it was done, but not everywhere |
@@ -65,11 +66,14 @@ pub mod metrics;
 
 mod store;
 mod body;
+mod browser;
 mod access;
+mod fields;
 mod v1;
 mod kvs;
 mod pairs;
 mod watch;
+mod page;
 mod app;
 mod args;
 
@@ -83,6 +87,7 @@ mod server;
 pub use access::{Access, IsDenied, Tokens};
 pub use app::{App, Figures, Options, access};
 pub use args::Args;
+pub use browser::Name;
 pub use kvs::forwarder;
 pub use server::{ListenError, Listener};
 pub use store::Store;

@@ -97,6 +97,25 @@ pub(crate) const PAIRS_AT_ONCE: usize = 32;
 /// Room that each `GET /fetch` takes of that for bodies: the pages that a scan holds.
 pub(crate) const FETCH_ALL_BYTES: usize = 24 * 1024 * 1024;
 
+/// Time between two looks at the network while somebody has the page open.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Only each so many of them is made while nobody has.
+pub(crate) const LOOKS_UNWATCHED: u64 = 5;
+/// Time that the page waits for a look; one that takes longer is told when it is done.
+pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_millis(900);
+/// Moments that are kept for the page; all of them, while it is open, are a quarter of an hour.
+pub(crate) const SAMPLES_MAX: usize = 900;
+/// Events that are kept for it.
+pub(crate) const EVENTS_MAX: usize = 200;
+/// Nodes whose past is kept for it, and spans of time of each.
+pub(crate) const LANES_MAX: usize = 128;
+/// See [`LANES_MAX`].
+pub(crate) const SPANS_MAX: usize = 128;
+/// Tabs that are told at the same time.
+pub(crate) const TABS_MAX: usize = 64;
+/// Moments that a tab may be behind before it is told everything anew.
+pub(crate) const TAB_LAG_MAX: usize = 8;
+
 const _: () = {
     assert!(VALUE_BYTES_MAX * 8 <= BODIES_BYTES_MAX);
     assert!(3 * dkv_wire::limits::KEY_BYTES_MAX + QUERY_BYTES_MAX < HEAD_BYTES_MAX);

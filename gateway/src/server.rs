@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Request;
+use axum::middleware::from_fn_with_state;
 use dkv_wire::places::{Marker, Place, Places};
+use dkv_wire::supervise::again;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,11 +24,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::app::App;
 use crate::args::{Args, is_loopback};
+use crate::browser::{self, Guard, Names};
 use crate::counting::Counting;
 use crate::idle::Activity;
 use crate::limits::{
@@ -73,6 +77,7 @@ pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    names: Arc<Names>,
     connections_max: usize,
 }
 
@@ -92,7 +97,8 @@ impl Listener {
         let fail = |source| ListenError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address, tls, connections_max: CONNECTIONS_MAX })
+        let names = Arc::new(Names::new(address, args));
+        Ok(Self { listener, address, tls, names, connections_max: CONNECTIONS_MAX })
     }
 
     /// Where it listens.
@@ -101,7 +107,20 @@ impl Listener {
     }
 
     /// Serves until `stop` completes; then lets the requests under way finish.
-    pub async fn serve(self, app: App, stop: impl Future<Output = ()>) {
+    ///
+    /// What browsers ask is judged here, so that nothing is served without that.
+    pub async fn serve(self, mut app: App, stop: impl Future<Output = ()>) {
+        let guard = Guard { names: self.names, metrics: Arc::clone(&app.metrics) };
+        app.router = app.router.layer(from_fn_with_state(guard, browser::check));
+        let page = app.page.take();
+        // It ends with this.
+        let mut watching = JoinSet::new();
+        if let Some((_, watch)) = &page {
+            let watch = Arc::clone(watch);
+            watching.spawn(
+                async move { again("the task that tells pages the news", || watch()).await },
+            );
+        }
         let serving = Arc::new(Serving { builder: builder(), app, tls: self.tls });
         let (stopping, _) = watch::channel(());
         let most = self.connections_max;
@@ -156,6 +175,10 @@ impl Listener {
         }
         drop(self.listener);
         info!(connections = stopping.receiver_count(), "stopping");
+        drop(watching);
+        if let Some((hub, _)) = page {
+            hub.end();
+        }
         stopping.send_replace(());
         // Each connection holds a receiver until it has ended.
         if tokio::time::timeout(STOP_TIMEOUT, stopping.closed()).await.is_err() {

@@ -40,8 +40,10 @@ const NAME_PATIENCE: Duration = Duration::from_secs(20);
 const REGISTER_EVERY: Duration = Duration::from_secs(10);
 /// Time after the start in which a server of another network is taken for an operator's mistake.
 const FIRST_MEETING: Duration = Duration::from_secs(10);
-/// How often the age of the certificate is looked at.
-const RENEW_CHECK_EVERY: Duration = Duration::from_secs(600);
+/// Time between two attempts to renew a certificate that is still valid.
+const RENEW_AGAIN: Duration = Duration::from_secs(600);
+/// How often a person is told again that the server is not reached.
+const UNREACHED_REMIND: Duration = Duration::from_secs(600);
 
 /// Joins with a token.
 pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credentials, NodeError> {
@@ -74,7 +76,11 @@ pub(crate) async fn certify_again(
     directory: &DataDir,
     expired: Credentials,
 ) -> Result<Credentials, NodeError> {
-    warn!("the certificate of this node has expired: asking the server for a new one");
+    let life = expired.life().map_err(NodeError::new)?;
+    warn!(
+        "the certificate of this node is not valid now: {}; asking the server for a new one",
+        life.at_odds_with(platform::wall_clock())
+    );
     let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
     let mut waiting = Waiting::default();
     loop {
@@ -175,6 +181,15 @@ fn fatal_while_running(error: &ServerError, directory: &DataDir) -> Option<NodeE
     }
 }
 
+/// The same when a node that was here before meets the server for the first time after its start. It serves
+/// without the server, so that the name of that cannot be resolved does not stop it.
+fn fatal_at_restart(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
+    match error {
+        ServerError::Resolve(..) => None,
+        other => fatal(other, directory),
+    }
+}
+
 /// What of a server's answers makes it useless to ask again, for a node that is just starting.
 fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
     match error {
@@ -222,13 +237,17 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
     let registration = Registration { name: Some(node.me().name.clone()), ..registration };
     let begun = Instant::now();
     let mut met = false;
+    let mut told: Option<(String, Instant)> = None;
     loop {
         // The first meeting shows whether directory and server are of one network.
-        let judge =
-            if met || begun.elapsed() > FIRST_MEETING { fatal_while_running } else { fatal };
+        let is_first = !met && begun.elapsed() <= FIRST_MEETING;
+        let judge = if is_first { fatal_at_restart } else { fatal_while_running };
         let pause = match registration.register(node.control_group()).await {
             Ok(admission) => {
                 met = true;
+                if told.take().is_some() {
+                    info!("the registration server answers");
+                }
                 learn(&node, &admission);
                 // The network has not begun, or nobody is where it was: the server hears of it first.
                 if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
@@ -243,11 +262,22 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
             Err(error) => match judge(&error, node.directory()) {
                 Some(fatal) => return node.fail(fatal.to_string()),
                 None => {
-                    match &error {
+                    let text = match &error {
                         ServerError::Connect(ConnectError::Refused { .. }) => {
-                            warn!(%error, "the server's address is answered by somebody else");
+                            format!("the server's address is answered by somebody else: {error}")
                         }
-                        _ => debug!(%error, "not registered"),
+                        _ => format!(
+                            "the registration server is not reached, and this node goes on without it: {error}"
+                        ),
+                    };
+                    let is_told = told
+                        .as_ref()
+                        .is_some_and(|(last, at)| *last == text && at.elapsed() < UNREACHED_REMIND);
+                    if is_told {
+                        debug!("{text}");
+                    } else {
+                        warn!("{text}");
+                        told = Some((text, Instant::now()));
                     }
                     SERVER_RETRY * 2
                 }
@@ -257,23 +287,42 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
     }
 }
 
-/// Renews the certificate when it has reached a good part of its life.
+/// Renews the certificate when it has reached a good part of its life. Looks often, for the clock may jump at
+/// any moment: it may be set, or the machine may have slept.
 pub(crate) async fn keep_certified(node: Arc<Node>) {
+    let mut failed: Option<Instant> = None;
     loop {
-        if let Err(error) = renew_if_due(&node).await {
-            warn!(%error, "the certificate was not renewed");
+        node.rhythm().pause(limits::CERTIFICATE_CHECK).await;
+        let rests = |credentials: &Credentials| {
+            let valid = !credentials.expired(platform::wall_clock()).unwrap_or(true);
+            failed.is_some_and(|at| valid && at.elapsed() < RENEW_AGAIN)
+        };
+        if node.endpoint().credentials().is_none_or(|credentials| rests(&credentials)) {
+            continue;
         }
-        tokio::time::sleep(RENEW_CHECK_EVERY).await;
+        failed = match renew_if_due(&node).await {
+            Ok(()) => None,
+            Err(error) => {
+                // One that is not valid is tried for without a pause, and told now and then.
+                if failed.is_none_or(|at| at.elapsed() >= RENEW_AGAIN) {
+                    warn!(%error, "the certificate was not renewed");
+                    Some(Instant::now())
+                } else {
+                    failed
+                }
+            }
+        };
     }
 }
 
 async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
     let Some(credentials) = node.endpoint().credentials() else { return Ok(()) };
-    let age = credentials.age(platform::wall_clock()).map_err(NodeError::new)?;
-    if age < limits::CERTIFICATE_RENEW {
+    let now = platform::wall_clock();
+    let is_valid = !credentials.expired(now).map_err(NodeError::new)?;
+    if is_valid && !credentials.is_due(now).map_err(NodeError::new)? {
         return Ok(());
     }
-    let renewed = if credentials.expired(platform::wall_clock()).map_err(NodeError::new)? {
+    let renewed = if !is_valid {
         let server = node.server().resolve().await.map_err(NodeError::new)?;
         let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
         recertify(&endpoint, server, &credentials).await.map_err(NodeError::new)?

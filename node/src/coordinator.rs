@@ -37,7 +37,7 @@ struct Reign {
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut reign: Option<Reign> = None;
-    node.spawn(report(Arc::clone(&node)));
+    node.guard("the task that reports to the server", report(Arc::clone(&node)));
     let (mut metrics, rhythm) = (node.control().metrics(), node.rhythm());
     loop {
         let term = node.control().leads().then(|| node.control().term());

@@ -28,6 +28,10 @@ use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+/// Name of the file that says who uses a directory.
+const LOCK: &str = "lock";
+/// Name of the directory that a filesystem may have in its root.
+const LOST_AND_FOUND: &str = "lost+found";
 /// Version of node.json.
 const VERSION: u32 = 1;
 /// Default directories that are tried before giving up.
@@ -53,6 +57,18 @@ pub(crate) enum DataDirError {
         path: PathBuf,
         /// What does not fit.
         problem: String,
+    },
+    /// Something that was in it is not there. Nothing was read that could be damaged.
+    #[error(
+        "{} is missing or empty, and this node has kept data there; if it is on a disk of its own, \
+         mount that; if it is lost for good, move {} away and start again: the node will join under a new \
+         identity and get its data from the others", .missing.display(), .path.display()
+    )]
+    Missing {
+        /// Which directory.
+        path: PathBuf,
+        /// What is not there.
+        missing: PathBuf,
     },
     /// It was written by a version that we do not know.
     #[error("the data directory {path} is of format {found}, and this version knows {VERSION}")]
@@ -129,18 +145,50 @@ impl NodeFile {
 }
 
 /// A directory that belongs to this process.
+///
+/// Dropped before anything was kept in it, it takes back what it made, so that a start that fails leaves nothing.
 pub(crate) struct DataDir {
     path: PathBuf,
+    /// Directories that this start made, the deepest first.
+    made: Vec<PathBuf>,
+    was_empty: bool,
     _lock: File,
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let is_empty = || {
+            let entries = fs::read_dir(&self.path).ok()?;
+            let mut others = entries
+                .filter(|entry| entry.as_ref().map_or(true, |entry| entry.file_name() != LOCK));
+            Some(others.next().is_none())
+        };
+        if self.was_empty && is_empty() == Some(true) {
+            let _ = fs::remove_file(self.path.join(LOCK));
+            for directory in &self.made {
+                let _ = fs::remove_dir(directory);
+            }
+        }
+    }
 }
 
 impl DataDir {
     /// Takes a directory, which is made if need be.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { path: path.to_owned(), source };
+        let made = durable::missing_dirs(path);
+        if made.is_empty() {
+            durable::require_own(path).map_err(io)?;
+        }
+        let was_empty = !durable::has_entries(path).map_err(io)?;
         durable::create_dir(path).map_err(io)?;
         match durable::lock_dir(path) {
-            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(lock) => {
+                let data = Self { path: path.to_owned(), made, was_empty, _lock: lock };
+                // What an earlier release, or an unpacked copy, has left for others to read.
+                durable::narrow(path).map_err(io)?;
+                Ok(data)
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 Err(DataDirError::InUse(path.to_owned()))
             }
@@ -184,18 +232,16 @@ impl DataDir {
                 Err(self.damaged(format!("it holds the certificate of a {}", found.identity.role)))
             }
             Ok(found) => Ok(found),
-            Err(CertificateError::Io { source, .. }) => {
-                Err(DataDirError::Io { path: self.path.clone(), source })
-            }
+            Err(CertificateError::Io(source)) => Err(self.io(source)),
             Err(error) => Err(self.damaged(error.to_string())),
         }
     }
 
     /// Keeps an identity, or a renewed certificate of it.
     pub(crate) fn save_credentials(&self, credentials: &Credentials) -> Result<(), DataDirError> {
-        credentials.save(&self.credentials_path()).map_err(|error| DataDirError::Io {
-            path: self.path.clone(),
-            source: io::Error::other(error),
+        credentials.save(&self.credentials_path()).map_err(|error| match error {
+            CertificateError::Io(source) => self.io(source),
+            error => self.io(io::Error::other(error)),
         })
     }
 
@@ -209,8 +255,8 @@ impl DataDir {
         }
         let content = durable::read(&self.node_path()).map_err(|error| self.io(error))?;
         let Some(content) = content else {
-            return if self.log_path().exists() {
-                Err(self.damaged("node.json is gone".into()))
+            return if durable::exists(&self.log_path()).map_err(|error| self.io(error))? {
+                Err(self.missing(self.node_path()))
             } else {
                 Ok(None)
             };
@@ -235,8 +281,10 @@ impl DataDir {
             // A name or an address of which a bit has changed reads like any other.
             return Err(self.damaged("node.json: its content does not match its checksum".into()));
         }
-        if file.log_begun && !has_entries(&self.log_path()) {
-            return Err(self.damaged("its log is gone".into()));
+        for kept in [self.log_path(), self.state_path()] {
+            if file.log_begun && !has_data(&kept).map_err(|error| self.io(error))? {
+                return Err(self.missing(kept));
+            }
         }
         Ok(Some(file))
     }
@@ -255,6 +303,15 @@ impl DataDir {
     /// An error that says what is wrong with this directory.
     pub(crate) fn damaged(&self, problem: String) -> DataDirError {
         DataDirError::Damaged { path: self.path.clone(), problem }
+    }
+
+    /// An error that says that this directory cannot be used now.
+    pub(crate) fn unusable(&self, why: &impl ToString) -> String {
+        self.io(io::Error::other(why.to_string())).to_string()
+    }
+
+    fn missing(&self, missing: PathBuf) -> DataDirError {
+        DataDirError::Missing { path: self.path.clone(), missing }
     }
 
     fn io(&self, source: io::Error) -> DataDirError {
@@ -288,8 +345,16 @@ fn checksum_of(content: &[u8]) -> String {
     format!("{:016x}", xxh3_64(content))
 }
 
-fn has_entries(path: &Path) -> bool {
-    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+/// Whether anything is in a directory but what is in one before it holds data.
+fn has_data(path: &Path) -> io::Result<bool> {
+    if !durable::has_entries(path)? {
+        return Ok(false);
+    }
+    let names = fs::read_dir(path).and_then(|entries| {
+        entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()
+    });
+    let names = names.map_err(|error| durable::named(path, error))?;
+    Ok(names.iter().any(|name| name != LOCK && name != LOST_AND_FOUND))
 }
 
 #[cfg(test)]

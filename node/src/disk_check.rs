@@ -4,14 +4,16 @@
 //! syncs take as long as an election makes a network that elects and elects; better to say so at
 //! once than to be found out at night.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use dkv_wire::durable::named;
 use dkv_wire::network::Settings;
 use dkv_wire::platform::run_blocking;
+use rustix::fs::FallocateFlags;
 use tracing::{info, warn};
 
 /// Syncs that are timed.
@@ -19,6 +21,8 @@ const SAMPLES: usize = 9;
 /// Bytes that each writes.
 const SAMPLE_BYTES: usize = 4096;
 
+/// Bytes that a new node must be able to write: its first segment of the log and a checkpoint.
+const ROOM_BYTES: u64 = 24 * 1024 * 1024;
 /// Times that a disk is measured before it is found too slow.
 const ATTEMPTS: usize = 10;
 /// Time between two of them.
@@ -82,7 +86,7 @@ pub(crate) async fn check(
 /// Times a few syncs of a small file in `directory`. Blocks.
 fn measure(directory: &Path) -> io::Result<SyncTime> {
     let path = directory.join("sync-test");
-    let file = File::create(&path)?;
+    let file = create(&path)?;
     let mut times = [Duration::ZERO; SAMPLES];
     let mut timed = Ok(());
     for (number, time) in times.iter_mut().enumerate() {
@@ -98,6 +102,40 @@ fn measure(directory: &Path) -> io::Result<SyncTime> {
     timed?;
     times.sort();
     Ok(SyncTime { median: times[SAMPLES / 2], longest: times[SAMPLES - 1] })
+}
+
+/// Refuses a disk on which a node could not begin: it is asked before a token is used, which may be good for
+/// one use only.
+pub(crate) fn require_room(directory: &Path) -> Result<(), String> {
+    let path = directory.join("room-test");
+    let tried = create(&path).and_then(|file| {
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, ROOM_BYTES) {
+            // A filesystem without reservations is asked for a little, which shows that it can be written.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                file.write_all_at(&[1; SAMPLE_BYTES], 0)
+            }
+            done => done.map_err(|error| named(&path, error.into())),
+        }
+        .and_then(|()| file.sync_all())
+        .map_err(|error| named(&path, error))
+    });
+    let removed = match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(&path, error)),
+        _ => Ok(()),
+    };
+    tried.and(removed).map_err(|error| {
+        format!(
+            "a new node needs {} MiB on the disk of its data directory {}, which cannot be had: {error}",
+            ROOM_BYTES / 1024 / 1024,
+            directory.display()
+        )
+    })
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path).map_err(|error| named(path, error))
 }
 
 /// Holds a disk against the election times.

@@ -32,6 +32,17 @@ pub(crate) struct Former {
     pub(crate) vote: Vote,
 }
 
+/// Why what was kept is not known.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FormerError {
+    /// The file cannot be read now.
+    #[error("{0}")]
+    Io(String),
+    /// It was read, and is not what was written.
+    #[error("{} is malformed", .0.display())]
+    Malformed(PathBuf),
+}
+
 impl Former {
     /// What is to be kept of a replica that has given `own` vote, and was let go by that entry, by the
     /// word of a leader of that vote.
@@ -56,19 +67,18 @@ impl Former {
     ///
     /// # Errors
     /// If it cannot be read, with what is wrong.
-    pub(crate) fn load(directory: &Path, group: GroupId) -> Result<Option<Self>, String> {
+    pub(crate) fn load(directory: &Path, group: GroupId) -> Result<Option<Self>, FormerError> {
         if planted(Mutant::ForgetFormer) {
             return Ok(None);
         }
         let path = path(directory, group);
-        let content =
-            durable::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let content = durable::read(&path).map_err(|error| FormerError::Io(error.to_string()))?;
         let Some(content) = content else { return Ok(None) };
         let whole = content.split_first_chunk().and_then(|(checksum, content)| {
             (u64::from_le_bytes(*checksum) == xxh3_64(content)).then_some(content)
         });
         let former = whole.and_then(|content| decode(content).ok());
-        former.map(Some).ok_or_else(|| format!("{} is malformed", path.display()))
+        former.map(Some).ok_or(FormerError::Malformed(path))
     }
 }
 
@@ -113,7 +123,8 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
-            assert!(Former::load(home.path(), SHARD).unwrap_err().ends_with("is malformed"));
+            let error = Former::load(home.path(), SHARD).unwrap_err();
+            assert_eq!(error, FormerError::Malformed(path.clone()));
         }
     }
 }

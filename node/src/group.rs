@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use dkv_wire::id::{GroupId, NodeId, Revision, Term};
 use dkv_wire::message::{Answer, Refusal};
+use dkv_wire::supervise::Failure;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -62,12 +63,15 @@ pub(crate) struct GroupParts {
     pub(crate) pulses: Pulses,
     /// Bytes that the log of the node may have, for all groups together.
     pub(crate) log_bytes_max: u64,
+    /// Why the process must stop, once something says so.
+    pub(crate) failure: Failure,
 }
 
 impl Group {
     /// Starts a group from what its log and its state on disk say.
     pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
-        let GroupParts { id, me, config, log, owed, machine, peers, pulses, log_bytes_max } = parts;
+        let GroupParts { id, me, config, log, owed, machine, peers, pulses, .. } = parts;
+        let GroupParts { log_bytes_max, failure, .. } = parts;
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
@@ -86,9 +90,11 @@ impl Group {
         if id.is_shard() {
             let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
             let writing = Arc::clone(&proposer);
-            tasks.spawn(writes::run(id, me, writing, write_queue, brakes, backlog.clone()));
+            let write = writes::run(id, me, writing, write_queue, brakes, backlog.clone());
+            tasks.spawn(failure.if_panicked("a shard's task of writes", write));
             let who = Who { shard: id, node: me };
-            tasks.spawn(reads::run(who, Arc::clone(&proposer), read_queue));
+            let read = reads::run(who, Arc::clone(&proposer), read_queue);
+            tasks.spawn(failure.if_panicked("a shard's task of reads", read));
         }
         Ok(Self {
             id,

@@ -29,6 +29,9 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     if let Some(peer) = identity.as_node().filter(|peer| node.may_speak(GroupId::CONTROL, *peer)) {
         node.peers().met(peer, &connection);
     }
+    if identity.role == Role::Server {
+        node.set_called_back();
+    }
     let share = node.shares().of(identity.holder);
     loop {
         if identity.role == Role::Node {

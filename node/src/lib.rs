@@ -52,6 +52,7 @@ mod hearing;
 mod members;
 mod refusals;
 mod registration;
+mod contact;
 mod admission;
 mod data_dir;
 mod disk_check;

@@ -1,17 +1,17 @@
 //! The process around a node: runtime, log output, signals, exit status.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use dkv_wire::logging::{self, Targets};
+use dkv_wire::signals::Signals;
+use dkv_wire::{durable, output};
+use tracing::warn;
 
 use crate::run::NodeError;
 
-/// Environment variable that says what is logged, e.g. `debug` or `dkv_node=debug,info`.
-const LOG_VARIABLE: &str = "DKV_LOG";
 const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=error";
 
 /// Time that tasks have to end before the process does.
@@ -23,13 +23,11 @@ pub fn process(
     threads: Option<NonZeroUsize>,
     work: impl Future<Output = Result<(), NodeError>>,
 ) -> ExitCode {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    let log = match logging::start(LOG_DEFAULT, Targets::Hidden) {
+        Ok(log) => log,
+        Err(error) => return complain(&error.to_string()),
+    };
+    durable::keep_files_private();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.unwrap_or_else(default_threads).into())
         .enable_all()
@@ -41,6 +39,7 @@ pub fn process(
     let ended = runtime.block_on(work);
     // First everything falls silent: the last line says why the process ends.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    drop(log);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error.to_string()),
@@ -62,19 +61,20 @@ pub fn say(line: &str) {
 }
 
 fn complain(error: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "error: {error}");
+    output::complain(format_args!("error: {error}"));
     ExitCode::FAILURE
 }
 
-/// Completes at Ctrl-C or SIGTERM.
-pub async fn stop_signal() {
-    let mut terminate = match signal(SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        // Without it, Ctrl-C alone has to do.
-        Err(_) => return drop(tokio::signal::ctrl_c().await),
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Completes at Ctrl-C or SIGTERM, which are noticed from when this is called. Within a runtime.
+pub fn stop_signal() -> impl Future<Output = ()> + Send {
+    let signals = Signals::watch();
+    async move {
+        match signals {
+            Ok(mut signals) => signals.stop().await,
+            Err(error) => {
+                warn!(%error, "signals cannot be watched: they end this process at once");
+                std::future::pending().await
+            }
+        }
     }
 }

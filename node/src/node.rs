@@ -20,7 +20,7 @@ use dkv_wire::id::{GroupId, NetworkId, NodeId};
 use dkv_wire::network::Settings;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::region::Region;
-use tokio::sync::watch;
+use dkv_wire::supervise::Failure;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -65,7 +65,7 @@ pub(crate) struct Parts {
     pub(crate) engine: Engine,
     pub(crate) server: Arc<ServerLink>,
     /// Why the process must stop, once something says so.
-    pub(crate) failure: watch::Sender<Option<String>>,
+    pub(crate) failure: Failure,
 }
 
 /// A running node.
@@ -102,8 +102,10 @@ pub(crate) struct Node {
     started: Instant,
     disk_full: AtomicBool,
     counters: Arc<Counters>,
+    /// Whether the server has called this node back at its address.
+    called_back: AtomicBool,
     shares: Shares,
-    failure: watch::Sender<Option<String>>,
+    failure: Failure,
     tasks: Tasks,
 }
 
@@ -141,6 +143,7 @@ impl Node {
             pulses: &pulses,
             clock: &clock,
             log_bytes_max: settings.log_bytes_max,
+            failure: &failure,
         };
         let control = Arc::new(opener.open(GroupId::CONTROL).await?);
         let node = Arc::new(Self {
@@ -171,6 +174,7 @@ impl Node {
             disk_full: AtomicBool::new(false),
             counters: Arc::default(),
             shares: Shares::default(),
+            called_back: AtomicBool::new(false),
             failure,
             tasks: Tasks::default(),
         });
@@ -181,7 +185,7 @@ impl Node {
             node.open_group(id).await?;
         }
         for outbox in node.outboxes.all() {
-            node.spawn(outbox::run(Arc::clone(&node), outbox));
+            node.guard("an outbox's task", outbox::run(Arc::clone(&node), outbox));
         }
         node.delete_leftovers().await?;
         node.follow_directory().await?;
@@ -334,14 +338,35 @@ impl Node {
 
     /// Something has happened after which the process must not go on.
     pub(crate) fn fail(&self, why: String) {
-        self.failure.send_if_modified(|failure| {
-            let first = failure.is_none();
-            failure.get_or_insert(why);
-            first
-        });
+        self.failure.fail(why);
     }
 
-    /// Runs a task that ends with the node at the latest.
+    /// Notes that the server has called this node back at its address.
+    pub(crate) fn set_called_back(&self) {
+        self.called_back.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server has called this node back at its address.
+    pub(crate) fn was_called_back(&self) -> bool {
+        self.called_back.load(Ordering::Relaxed)
+    }
+
+    /// Runs a task that the node cannot be without: if it ends before the node does, the process must stop.
+    pub(crate) fn keep(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.failure.if_ended(what, task));
+    }
+
+    /// Runs a task that may end, and must not panic: what it did for others would not be done any more.
+    pub(crate) fn guard(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.tasks.spawn(self.failure.if_panicked(what, task));
+    }
+
+    /// Runs a task that ends with the node at the latest. It serves one request or one connection: a panic
+    /// ends that, and nothing else.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }

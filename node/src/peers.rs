@@ -8,7 +8,7 @@
 //! a peer does not answer says so ([`Peers::failed`]), and after a while of nothing but failures
 //! the connection is dropped and made anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,6 +74,8 @@ struct Shared {
     /// The newest connection from each node.
     met: Mutex<BTreeMap<NodeId, quinn::Connection>>,
     refusals: Refusals,
+    /// Who has closed a connection of this node because it was removed, and has not connected to it since.
+    refusing: Mutex<BTreeSet<NodeId>>,
 }
 
 /// One connection to be, or that is.
@@ -104,6 +106,7 @@ impl Peers {
             hearings: Mutex::default(),
             met: Mutex::default(),
             refusals: Refusals::default(),
+            refusing: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -150,8 +153,32 @@ impl Peers {
     /// A node has connected to this one.
     pub(crate) fn met(&self, node: NodeId, connection: &quinn::Connection) {
         lock(&self.shared.met).insert(node, connection.clone());
+        lock(&self.shared.refusing).remove(&node);
         // It is there: whatever of ours to it seemed dead should be tried again at once.
         self.redial(node);
+    }
+
+    /// Whether another node is connected to this one.
+    pub(crate) fn is_met(&self) -> bool {
+        lock(&self.shared.met).values().any(|open| open.close_reason().is_none())
+    }
+
+    /// Who says that this node was removed from the network.
+    pub(crate) fn refusing(&self) -> BTreeSet<NodeId> {
+        lock(&self.shared.refusing).clone()
+    }
+
+    /// Notes whether a node closes a connection because this node was removed.
+    fn watch(&self, node: NodeId, address: SocketAddr, connection: &quinn::Connection) {
+        let (shared, connection) = (Arc::downgrade(&self.shared), connection.clone());
+        tokio::spawn(async move {
+            let lost = connection.closed().await;
+            if let ConnectError::Removed { .. } = ConnectError::from_lost(address, &lost)
+                && let Some(shared) = shared.upgrade()
+            {
+                lock(&shared.refusing).insert(node);
+            }
+        });
     }
 
     /// How long a packet to a node and its acknowledgement take, as measured by now on whatever
@@ -227,6 +254,7 @@ impl Peers {
         match connected {
             Ok(connection) => {
                 self.shared.gate.watch(&connection);
+                self.watch(node, address, &connection);
                 *state = LinkState {
                     connection: Some(connection.clone()),
                     address: Some(address),

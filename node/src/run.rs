@@ -9,6 +9,7 @@ use dkv_wire::certificate::Credentials;
 use dkv_wire::gate::Gate;
 use dkv_wire::platform;
 use dkv_wire::quic::Endpoint;
+use dkv_wire::supervise::Failure;
 use dkv_wire::tls::Admit;
 use tokio::sync::watch;
 use tracing::info;
@@ -26,8 +27,8 @@ use crate::state::{Engine, EngineOptions};
 use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
 use crate::{
-    announce, compaction, coordinator, departures, incoming, lookout, measuring, memory, metronome,
-    pacing,
+    announce, compaction, contact, coordinator, departures, incoming, lookout, measuring, memory,
+    metronome, pacing,
 };
 
 /// First port that a node tries if it is told none and had none before.
@@ -81,11 +82,17 @@ pub async fn run_on(
         () = &mut stop => return Ok(()),
     };
     let Started { node, mut failure } = started;
-    ready(Serving { address: node.me().address, observer: Observer::of(&node) });
+    // Only then can anybody count on it.
+    let run = async {
+        contact::made(&node).await;
+        ready(Serving { address: node.me().address, observer: Observer::of(&node) });
+        std::future::pending::<()>().await;
+    };
     let failed = tokio::select! {
         biased;
         failed = failure.wait_for(Option::is_some) => failed.ok().and_then(|why| why.clone()),
         () = &mut stop => None,
+        () = run => None,
     };
     match failed {
         // What is durable is known after a restart; until then nothing is handed over or promised.
@@ -123,7 +130,12 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
             certify_again(&args, &directory, credentials).await?
         }
         Some(credentials) => credentials,
-        None => admit(&args, &directory).await?,
+        None => {
+            // A token may be good for one use: first everything else that the start needs.
+            may_listen(&args)?;
+            disk_check::require_room(directory.path()).map_err(NodeError::new)?;
+            admit(&args, &directory).await?
+        }
     };
     let identity = credentials.identity;
     let id = identity.as_node().ok_or_else(|| NodeError::new("this is not a node's directory"))?;
@@ -169,7 +181,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
             file
         }
     };
-    let (failure, failed) = watch::channel(None);
+    let failure = Failure::default();
+    let failed = failure.subscribe();
     let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;
@@ -193,21 +206,43 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         learn(&node, admission);
     }
     let serving = Arc::clone(&node);
-    node.spawn(gate.serve(endpoint, move |connection, peer| {
+    let accepting = gate.serve(endpoint, move |connection, peer| {
         incoming::serve(Arc::clone(&serving), connection, peer)
-    }));
-    node.spawn(coordinator::run(Arc::clone(&node)));
-    node.spawn(measuring::run(Arc::clone(&node)));
-    node.spawn(departures::run(Arc::clone(&node)));
-    node.spawn(lookout::run(Arc::clone(&node)));
-    node.spawn(metronome::run(Arc::clone(&node)));
-    node.spawn(pacing::run(Arc::clone(&node)));
-    node.spawn(compaction::run(Arc::clone(&node)));
-    node.spawn(announce::run(Arc::clone(&node)));
-    node.spawn(follow_directory(Arc::clone(&node)));
-    node.spawn(keep_registered(Arc::clone(&node), registration));
-    node.spawn(keep_certified(Arc::clone(&node)));
+    });
+    // Without any of these the node would look alive and be of no use, or lag behind for ever.
+    node.keep("the task that accepts connections", accepting);
+    node.keep("the coordinator's task", coordinator::run(Arc::clone(&node)));
+    node.keep("the task that reports to the coordinator", measuring::run(Arc::clone(&node)));
+    node.keep("the task that deletes replicas", departures::run(Arc::clone(&node)));
+    node.keep("the task that notices dead leaders", lookout::run(Arc::clone(&node)));
+    node.keep("the task that times heartbeats", metronome::run(Arc::clone(&node)));
+    node.keep("the task that fits times to distances", pacing::run(Arc::clone(&node)));
+    node.keep("the task that takes checkpoints", compaction::run(Arc::clone(&node)));
+    node.keep("the task that announces the node", announce::run(Arc::clone(&node)));
+    node.keep("the task that follows the directory", follow_directory(Arc::clone(&node)));
+    node.keep("the task that registers the node", keep_registered(Arc::clone(&node), registration));
+    node.keep("the task that renews the certificate", keep_certified(Arc::clone(&node)));
+    node.keep("the task that watches who reaches the node", contact::run(Arc::clone(&node)));
     Ok(Started { node, failure: failed })
+}
+
+/// Whether the node may listen where it was told to.
+fn may_listen(args: &Args) -> Result<(), NodeError> {
+    let Some(address) = args.listen else { return Ok(()) };
+    platform::may_bind(address).map_err(|error| cannot_listen(address, &error))
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> NodeError {
+    let advice = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            ": another process uses that UDP port; stop it, or choose another address with --listen"
+        }
+        _ => "; choose an address of this machine with --listen",
+    };
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => NodeError(format!("cannot listen on {address}{advice}")),
+        _ => NodeError(format!("cannot listen on {address}: {error}{advice}")),
+    }
 }
 
 async fn listen(
@@ -219,8 +254,7 @@ async fn listen(
         Endpoint::listen(address, credentials.clone(), Admit::Certified, credentials.secret())
     };
     if let Some(address) = args.listen {
-        return bind(address)
-            .map_err(|error| NodeError(format!("cannot listen at {address}: {error}")));
+        return bind(address).map_err(|error| cannot_listen(address, &error));
     }
     if let Some(file) = known
         && let Ok(endpoint) = bind(file.listen)
@@ -257,7 +291,7 @@ async fn open_stores(
     directory: &DataDir,
     file: &NodeFile,
     storage: impl Storage,
-    failure: watch::Sender<Option<String>>,
+    failure: Failure,
 ) -> Result<(Wal, Engine), NodeError> {
     let (log_path, state_path) = (directory.log_path(), directory.state_path());
     let settings = file.settings.clone();
@@ -273,16 +307,9 @@ async fn open_stores(
             ..WalOptions::default()
         };
         let on_fatal = move |why: &str| {
-            failure.send_if_modified(|failure| {
-                let first = failure.is_none();
-                failure.get_or_insert_with(|| {
-                    format!(
-                        "the log cannot be written any more: {why}; see to the disk, then start \
-                         the node again"
-                    )
-                });
-                first
-            });
+            failure.fail(format!(
+                "the log cannot be written any more: {why}; see to the disk, then start the node again"
+            ));
         };
         let wal = storage.open_log(&log_path, options, Box::new(on_fatal))?;
         let engine_options = EngineOptions { value_bytes, ..EngineOptions::default() };

@@ -21,13 +21,8 @@ const VERSION: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum BooksError {
     /// The file cannot be read or written.
-    #[error("{}: {source}", .path.display())]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    #[error("cannot read the books: {0}")]
+    Io(std::io::Error),
     /// The file is not what a server wrote.
     #[error("{} is damaged ({why}); restore it from a backup of the data directory", .path.display())]
     Damaged {
@@ -93,8 +88,7 @@ pub fn save(path: &Path, registry: &Registry) -> std::io::Result<()> {
 
 /// Reads books; `None` if there are none.
 pub fn load(path: &Path) -> Result<Option<Registry>, BooksError> {
-    let text =
-        durable::read(path).map_err(|source| BooksError::Io { path: path.to_owned(), source })?;
+    let text = durable::read(path).map_err(BooksError::Io)?;
     text.map(|text| decode(path, &text)).transpose()
 }
 

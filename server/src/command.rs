@@ -1,12 +1,14 @@
 //! The server as a command: arguments, what it prints, signals.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
+use dkv_wire::durable;
 use dkv_wire::id::NodeId;
 use dkv_wire::identity::Role;
-use tokio::signal::unix::{SignalKind, signal};
+use dkv_wire::logging::{self, Targets};
+use dkv_wire::signals::Signals;
 use tracing::info;
 
 use crate::config::Config;
@@ -64,37 +66,26 @@ impl Args {
 
 /// Runs a server until it is told to stop.
 ///
-/// Logs go to standard error, as far as `DKV_LOG` asks for them (`info` if it is not set). Standard
+/// Logs go to standard error, as far as `DKV_LOG` asks for them (`info` if it is not set); that they cannot
+/// be written stops nothing. Standard
 /// output tells people what to do next, and ends with the line `ready IP:PORT` once the server can
 /// be connected to.
 pub async fn run(args: Args) -> Result<(), StartError> {
-    init_logging();
-    let config = args.into_config()?;
     // Before anything can be told to stop us.
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let mut signals = Signals::watch().map_err(StartError::Signals)?;
+    let _log = logging::start("info", Targets::Shown)?;
+    durable::keep_files_private();
+    let config = args.into_config()?;
     let server = Server::start(config).await?;
     // A closed standard output is no reason not to serve.
     let _ = greet(&server, &mut io::stdout().lock());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let failed = tokio::select! {
+        () = signals.stop() => None,
+        failed = server.failed() => Some(failed),
+    };
     info!("stopping");
     server.shutdown().await;
-    Ok(())
-}
-
-fn init_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("DKV_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .finish();
-    // Whoever embeds the server may log in a way of its own.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    failed.map_or(Ok(()), Err)
 }
 
 /// Tells people what is there and what to type next, and programs that the server is ready.
@@ -127,11 +118,8 @@ fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  scp {} OTHER-MACHINE:node.token", token.display())?;
         writeln!(out, "  dkv-node {reachable} --token-file node.token")?;
     }
-    if !server.has_node_token() {
-        writeln!(
-            out,
-            "The node token of the first start was revoked: a new node needs another one."
-        )?;
+    if let Err(why) = server.node_token() {
+        writeln!(out, "The node token of the first start {why}: a new node needs another one.")?;
     }
     writeln!(out)?;
     writeln!(out, "ready {address}")?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use dkv_wire::gate::Gate;
 use dkv_wire::platform;
+use dkv_wire::supervise::Failure;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -82,19 +83,21 @@ where
 
 impl Keeper {
     /// Starts the task. It holds `lock`, the right to the data directory, until its last write is
-    /// over.
+    /// over. If it ends before it is told to, `failure` says so: without it nothing can be changed.
     pub(crate) fn start(
         registry: Registry,
         file: PathBuf,
         gate: Arc<Gate>,
         lock: Arc<std::fs::File>,
+        failure: &Failure,
     ) -> (Self, Stop) {
         let registry = Arc::new(registry);
         let (changes, waiting) = mpsc::channel(WAITING_MAX);
         let (publish, current) = watch::channel(Arc::clone(&registry));
         let (stop, stopped) = oneshot::channel();
         let task = Task { registry, publish, file, gate, lock };
-        let task = tokio::spawn(task.run(waiting, stopped));
+        let task = failure.if_ended("the task that keeps the books", task.run(waiting, stopped));
+        let task = tokio::spawn(task);
         (Self { changes, current }, Stop { stop, task })
     }
 
@@ -201,7 +204,7 @@ impl Task {
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        error!(file = %self.file.display(), %failure, "cannot write the books");
+        error!(%failure, "cannot write the books");
         Err(NotKept(failure))
     }
 
@@ -228,7 +231,8 @@ mod tests {
         let lock = Arc::new(dkv_wire::durable::lock_dir(directory.path()).unwrap());
         let registry = Registry::new(NetworkId::random(), Settings::default(), 0);
         let file = directory.path().join("nowhere").join("books.json");
-        let (keeper, stop) = Keeper::start(registry, file, Arc::default(), lock);
+        let (keeper, stop) =
+            Keeper::start(registry, file, Arc::default(), lock, &Failure::default());
 
         let address = "127.0.0.1:4401".parse().unwrap();
         let node = NodeId::random();

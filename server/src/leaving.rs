@@ -1,5 +1,6 @@
-//! Leaves the tokens of the first start where other processes of this user find them.
+//! Leaves the tokens of the first start, and the server's address, where other processes of this user find them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dkv_wire::durable;
@@ -18,20 +19,26 @@ pub(crate) struct LeftTokens {
 
 impl LeftTokens {
     /// Leaves `tokens`, each with its file in the data directory, for processes of this user that
-    /// look for a server on `port`.
+    /// look for a server at `address`, and the address itself.
     pub(crate) fn leave(
         tokens: impl IntoIterator<Item = (Token, PathBuf)>,
         home: Option<PathBuf>,
-        port: u16,
+        address: SocketAddr,
     ) -> Self {
         if home.is_none() {
             warn!("none of DKV_HOME, XDG_STATE_HOME and HOME is set: no token is left for others");
+        }
+        if let Some(home) = &home
+            && let Err(error) = local::leave_address(home, address)
+        {
+            let home = home.display();
+            warn!(%home, %error, "cannot leave the address for other processes of this user");
         }
         let mut files = Vec::new();
         for (token, file) in tokens {
             files.push((token.id, file));
             let Some(home) = &home else { continue };
-            match local::leave_token(home, port, &token) {
+            match local::leave_token(home, address.port(), &token) {
                 Ok(file) => files.push((token.id, file)),
                 Err(error) => {
                     let home = home.display();

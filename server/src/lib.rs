@@ -22,6 +22,7 @@ pub mod registry;
 
 pub mod books;
 
+mod callback;
 mod clock;
 mod command;
 mod data_dir;

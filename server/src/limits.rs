@@ -32,6 +32,13 @@ pub(crate) const TOKENS_MAX: usize = 1024;
 /// Holders that a token remembers to have admitted, the newest ones.
 pub(crate) const ADMITTED_MAX: usize = 16;
 
+/// Nodes that are called back at once.
+pub(crate) const CALLS_MAX: usize = 8;
+/// Time before a node is called back again: it makes the server send packets to an address of its choice.
+pub(crate) const CALL_AGAIN: Duration = Duration::from_secs(10);
+/// Nodes of which the server remembers how it called them back.
+pub(crate) const CALLED_MAX: usize = limits::NODES_MAX;
+
 /// Silence of the coordinator after which it is shown as suspect, in milliseconds.
 pub(crate) const SUSPECT_AFTER_MS: u64 = 3_000;
 /// Silence of the coordinator after which it is shown as down, in milliseconds.
@@ -43,13 +50,9 @@ pub(crate) const SAID_FOR_MS: u64 = 30_000;
 /// Silence of the voters after which the server listens to those who are left, in milliseconds.
 pub(crate) const SILENCE_MS: u64 = 60_000;
 
-/// How often the server asks whether its own certificate is due.
-pub(crate) const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
-
 const _: () = {
     assert!(JOINERS_MAX * 4 <= limits::CONNECTIONS_MAX);
     assert!(SUSPECT_AFTER_MS < DOWN_AFTER_MS);
     assert!(SAID_FOR_MS < SILENCE_MS);
     assert!(SIGNING_TIMEOUT.as_millis() < JOIN_TIMEOUT.as_millis());
-    assert!(RENEWAL_CHECK.as_secs() * 24 < limits::CERTIFICATE_RENEW.as_secs());
 };

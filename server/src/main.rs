@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use dkv_server::Args;
+use dkv_wire::complain;
 
 /// The registration server of a dkv network.
 #[derive(Parser)]
@@ -16,10 +17,10 @@ struct Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match dkv_server::run(Command::parse().args).await {
+    match dkv_server::run(dkv_wire::variables::parse::<Command>().args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dkv-server: {error}");
+            complain!("dkv-server: {error}");
             ExitCode::FAILURE
         }
     }

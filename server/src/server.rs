@@ -9,19 +9,21 @@ use dkv_wire::certificate::{Authority, CertificateError, Credentials, generate_k
 use dkv_wire::gate::Gate;
 use dkv_wire::id::{HolderId, NetworkId};
 use dkv_wire::identity::{Identity, Role};
-use dkv_wire::limits::CERTIFICATE_RENEW;
-use dkv_wire::network::SettingsError;
+use dkv_wire::limits::CERTIFICATE_CHECK;
+use dkv_wire::logging::LoggingError;
+use dkv_wire::network::{Settings, SettingsError};
 use dkv_wire::quic::Endpoint;
+use dkv_wire::supervise::Failure;
 use dkv_wire::tls::Admit;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::callback::CallBack;
 use crate::clock;
 use crate::config::{Config, ConfigError};
-use crate::data_dir::{DataDir, DataDirError, Network};
+use crate::data_dir::{DataDir, DataDirError, FirstToken, Network};
 use crate::keeper::{Keeper, Stop};
 use crate::leaving::LeftTokens;
-use crate::limits::RENEWAL_CHECK;
 use crate::registry::Registry;
 use crate::service::Service;
 
@@ -59,6 +61,12 @@ pub enum StartError {
     /// The process cannot watch for signals.
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
+    /// What is to be logged cannot be told.
+    #[error("{0}")]
+    Logging(#[from] LoggingError),
+    /// It ran, and cannot go on.
+    #[error("{0}; start the server again")]
+    Failed(String),
 }
 
 /// A server that runs. Dropped without [`shutdown`](Self::shutdown) it stops at once, as if it
@@ -67,7 +75,8 @@ pub struct Server {
     address: SocketAddr,
     data_dir: PathBuf,
     is_new: bool,
-    has_node_token: bool,
+    node_token: Result<(), String>,
+    failure: Failure,
     keeper: Keeper,
     endpoint: Endpoint,
     authority: Arc<Authority>,
@@ -79,43 +88,71 @@ impl Server {
     /// Starts a server within the current tokio runtime. When this returns it can be connected to.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.settings.check()?;
-        let data = DataDir::open(&config.data_dir)?;
-        let Network { mut registry, authority, is_new } =
-            data.load_or_create(&config.settings, clock::now())?;
-        warn_of_other_settings(&registry, &config);
+        let mut data = DataDir::open(&config.data_dir)?;
+        let found = data.load(&config.settings, clock::now())?;
+        let is_new = found.is_none();
+        let mut network = match found {
+            Some(network) => network,
+            None => Network::invent(&config.settings, clock::now())?,
+        };
+        warn_of_other_settings(&network.registry, &config);
         if let Some(voter) = config.trust_voter {
             info!(%voter, "reports are taken from this node, by the operator's word");
-            registry.trust(voter);
+            network.registry.trust(voter);
         }
-        let endpoint = listen(config.listen, &authority)?;
+        // Before anything of a new network is written: a port that is taken leaves nothing behind.
+        let endpoint = listen(config.listen, &network.authority)?;
         let address =
             endpoint.local_address().map_err(|source| listen_error(config.listen, source))?;
+        if is_new {
+            data.create(&network)?;
+        }
+        data.keep();
+        let Network { registry, authority, .. } = network;
 
-        let tokens = data.first_tokens(&registry);
-        let has_node_token = tokens.iter().any(|token| token.role == Role::Node);
-        let tokens = tokens.into_iter().map(|token| {
-            let file = data.token_file(token.role);
-            (token, file)
-        });
-        let left_tokens = LeftTokens::leave(tokens, config.tokens_home, address.port());
+        let mut node_token = Ok(());
+        let mut tokens = Vec::new();
+        for token in data.first_tokens(&registry) {
+            let (role, why) = match token {
+                FirstToken::Admits(token) => {
+                    let file = data.token_file(token.role);
+                    tokens.push((token, file));
+                    continue;
+                }
+                FirstToken::Gone(role) => (role, "was revoked, or its file removed".to_owned()),
+                FirstToken::Unreadable(role, why) => {
+                    warn!("cannot read the {role} token of the first start: {why}");
+                    (role, format!("cannot be read ({why})"))
+                }
+            };
+            if role == Role::Node {
+                node_token = Err(why);
+            }
+        }
+        let left_tokens = LeftTokens::leave(tokens, config.tokens_home, address);
 
         let gate = Arc::new(Gate::default());
         gate.set_denied(registry.denied());
+        let failure = Failure::default();
         let (keeper, keeping) =
-            Keeper::start(registry, data.books_file(), Arc::clone(&gate), data.lock());
+            Keeper::start(registry, data.books_file(), Arc::clone(&gate), data.lock(), &failure);
         let authority = Arc::new(authority);
         let service = Arc::new(Service::new(
             Arc::clone(&authority),
             keeper.clone(),
             Arc::clone(&gate),
             left_tokens,
+            CallBack::new(endpoint.clone()),
         ));
         let accepting = gate.serve(endpoint.clone(), move |connection, peer| {
             Arc::clone(&service).talk(connection, peer)
         });
         let tasks = vec![
-            tokio::spawn(accepting),
-            tokio::spawn(keep_certificate_fresh(endpoint.clone(), Arc::clone(&authority))),
+            tokio::spawn(failure.if_ended("the task that accepts connections", accepting)),
+            tokio::spawn(failure.if_ended(
+                "the task that renews the server's certificate",
+                keep_certificate_fresh(endpoint.clone(), Arc::clone(&authority)),
+            )),
         ];
         let data_dir = data.path().to_owned();
         info!(%address, data_dir = %data_dir.display(), network = %keeper.current().network(), "listening");
@@ -123,7 +160,8 @@ impl Server {
             address,
             data_dir,
             is_new,
-            has_node_token,
+            node_token,
+            failure,
             keeper,
             endpoint,
             authority,
@@ -158,9 +196,14 @@ impl Server {
         self.is_new
     }
 
-    /// Whether the node token of the first start still admits.
-    pub(crate) fn has_node_token(&self) -> bool {
-        self.has_node_token
+    /// Whether the node token of the first start still admits, and why not.
+    pub(crate) fn node_token(&self) -> Result<(), &str> {
+        self.node_token.as_ref().map(|()| ()).map_err(String::as_str)
+    }
+
+    /// Completes when the server cannot go on, with why.
+    pub async fn failed(&self) -> StartError {
+        StartError::Failed(self.failure.happened().await)
     }
 
     /// What is in the books now.
@@ -222,12 +265,15 @@ fn own_credentials(authority: &Authority) -> Result<Credentials, CertificateErro
     Credentials::new(&certificate, authority.certificate(), key)
 }
 
+/// Looks often, for the clock may jump at any moment: it may be set, or the machine may have slept.
 async fn keep_certificate_fresh(endpoint: Endpoint, authority: Arc<Authority>) {
     loop {
-        tokio::time::sleep(RENEWAL_CHECK).await;
+        tokio::time::sleep(CERTIFICATE_CHECK).await;
         let credentials = endpoint.credentials();
-        let is_due =
-            |own: &Credentials| own.age(clock::now()).is_ok_and(|age| age >= CERTIFICATE_RENEW);
+        let is_due = |own: &Credentials| {
+            let now = clock::now();
+            own.is_due(now).unwrap_or(true) || own.expired(now).unwrap_or(true)
+        };
         if !credentials.as_ref().is_some_and(is_due) {
             continue;
         }
@@ -245,12 +291,43 @@ async fn keep_certificate_fresh(endpoint: Endpoint, authority: Arc<Authority>) {
 
 /// The directory keeps what a network was made with; a file that says otherwise is worth a word.
 fn warn_of_other_settings(registry: &Registry, config: &Config) {
-    if let Some(view) = registry.view()
-        && view.settings != config.settings
-    {
+    let Some(view) = registry.view() else { return };
+    let others = other_settings(&view.settings, &config.settings);
+    if !others.is_empty() {
         warn!(
-            network = ?view.settings, configuration = ?config.settings,
-            "the network keeps the settings that it was created with"
+            "the network keeps the settings that it was created with: {}; the configuration has another \
+             value, which changes nothing",
+            others.join(", ")
         );
+    }
+}
+
+/// Each setting that two do not share, as text.
+fn other_settings(kept: &Settings, configured: &Settings) -> Vec<String> {
+    let fields = |settings: &Settings| match serde_json::to_value(settings) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let (kept, configured) = (fields(kept), fields(configured));
+    let others = kept.iter().filter(|(name, value)| configured.get(*name) != Some(value));
+    let text = others.map(|(name, value)| match (value, configured.get(name)) {
+        // A matrix says nothing in a line.
+        (serde_json::Value::Object(_), _) | (_, None) => name.clone(),
+        (kept, Some(configured)) => format!("{name} is {kept}, not {configured}"),
+    });
+    text.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_settings_are_named_one_by_one() {
+        let kept = Settings { shards: 16, replication: 3, ..Settings::default() };
+        assert!(other_settings(&kept, &kept).is_empty());
+        let other = Settings { shards: 4, replication: 5, ..kept.clone() };
+        let said = other_settings(&kept, &other);
+        assert_eq!(said, ["replication is 3, not 5", "shards is 16, not 4"]);
     }
 }

@@ -30,6 +30,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 use uuid::Uuid;
 
+use crate::callback::CallBack;
 use crate::clock;
 use crate::keeper::{Keeper, NotKept};
 use crate::leaving::LeftTokens;
@@ -45,6 +46,7 @@ pub(crate) struct Service {
     keeper: Keeper,
     gate: Arc<Gate>,
     left_tokens: LeftTokens,
+    call_back: CallBack,
     started: Instant,
     joiners: Arc<Places>,
     signing: Semaphore,
@@ -57,12 +59,14 @@ impl Service {
         keeper: Keeper,
         gate: Arc<Gate>,
         left_tokens: LeftTokens,
+        call_back: CallBack,
     ) -> Self {
         Self {
             authority,
             keeper,
             gate,
             left_tokens,
+            call_back,
             started: Instant::now(),
             joiners: Arc::new(Places::new(JOINERS_MAX, ADDRESS_JOINERS_MAX)),
             signing: Semaphore::new(SIGNING_MAX),
@@ -329,7 +333,9 @@ impl Service {
                     effects.save |= said.save;
                     (answer, effects)
                 });
-                Ok(ServerAnswer::Admitted(Box::new(kept(registered.await)?)))
+                let admitted = kept(registered.await)?;
+                self.call_back.call(node, address);
+                Ok(ServerAnswer::Admitted(Box::new(admitted)))
             }
             ServerRequest::Report(report) => {
                 let node = must_be_node(identity)?;

@@ -94,10 +94,7 @@ impl Storage for Disk {
         options: WalOptions,
         on_fatal: FatalHook,
     ) -> Result<Wal, StorageError> {
-        // The node looks there whether it lost its log; what is durable is in memory.
-        std::fs::create_dir_all(path)
-            .and_then(|()| std::fs::write(path.join("in-memory"), ""))
-            .map_err(|error| StorageError::Unusable(error.to_string()))?;
+        pretend(path)?;
         let pace = Arc::clone(&self.pace);
         let pace = move || {
             let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +113,15 @@ impl Storage for Disk {
         Ok(Wal::open_with_tasks(disk, options, on_fatal, Box::new(pace))?)
     }
 
-    fn open_engine(&self, _: &Path, options: EngineOptions) -> Result<Engine, StorageError> {
+    fn open_engine(&self, path: &Path, options: EngineOptions) -> Result<Engine, StorageError> {
+        pretend(path)?;
         Ok(Engine::in_memory(&self.checkpoints, options)?)
     }
+}
+
+/// The node looks there whether it lost its data; what is durable is in memory.
+fn pretend(path: &Path) -> Result<(), StorageError> {
+    std::fs::create_dir_all(path)
+        .and_then(|()| std::fs::write(path.join("in-memory"), ""))
+        .map_err(|error| StorageError::Unusable(error.to_string()))
 }

@@ -16,7 +16,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use authority::Authority;
-pub use credentials::Credentials;
+pub(crate) use credentials::utc;
+pub use credentials::{Credentials, Life};
 
 use crate::identity::{Identity, InvalidIdentity};
 
@@ -38,14 +39,9 @@ pub enum CertificateError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A file could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which file.
-        path: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    /// A file could not be read or written; the error names it.
+    #[error("{0}")]
+    Io(std::io::Error),
 }
 
 impl From<rcgen::Error> for CertificateError {

@@ -3,21 +3,45 @@
 //! A file is replaced as a whole: written beside its place under a temporary name, synced, renamed
 //! over the old one, and the directory synced, so that after a crash there is the old content or
 //! the new one and never a mix. Directories are for their owner alone (0700), files too (0600).
+//!
+//! An error of the system does not say which file it is about. Every error from here does: see [`named`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use crate::platform::{self, PowerCut};
 
 /// Longest file that [`read`] reads, in bytes.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// An error of the system about a file, with the file's name in its text and of the same kind as before.
+///
+/// Of an error that has been through here, this one or another file's name is not added again.
+pub fn named(path: &Path, error: io::Error) -> io::Error {
+    if error.get_ref().is_some_and(|inner| inner.is::<Named>()) {
+        return error;
+    }
+    io::Error::new(error.kind(), Named { path: path.to_owned(), error })
+}
+
+/// An error about that file.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", .path.display())]
+struct Named {
+    path: PathBuf,
+    error: io::Error,
+}
+
 /// Makes a directory, and those above it, that only its owner may enter.
 ///
 /// A directory that exists already is narrowed to its owner.
 pub fn create_dir(path: &Path) -> io::Result<()> {
+    create_and_sync_dir(path).map_err(|error| named(path, error))
+}
+
+fn create_and_sync_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
@@ -26,8 +50,88 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
     sync_dir(Some(path))
 }
 
+/// The directories that [`create_dir`] would make for `path`, the deepest first.
+pub fn missing_dirs(path: &Path) -> Vec<PathBuf> {
+    let above = path.ancestors().take_while(|above| !above.as_os_str().is_empty());
+    above.take_while(|above| !above.exists()).map(Path::to_owned).collect()
+}
+
+/// Whether a file or directory is there; that it cannot be told is an error, not a no.
+pub fn exists(path: &Path) -> io::Result<bool> {
+    path.try_exists().map_err(|error| named(path, error))
+}
+
+/// Whether there is anything in a directory. There is nothing in one that does not exist.
+pub fn has_entries(path: &Path) -> io::Result<bool> {
+    let first = match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().transpose(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    first.map(|first| first.is_some()).map_err(|error| named(path, error))
+}
+
+/// Refuses what belongs to another user: a process that goes on with it leaves files in it that its owner
+/// cannot read, and trusts what that user writes.
+///
+/// # Errors
+/// `PermissionDenied` if it does, or whatever the system reports.
+pub fn require_own(path: &Path) -> io::Result<()> {
+    let owner = fs::metadata(path).map_err(|error| named(path, error))?.uid();
+    let me = rustix::process::geteuid().as_raw();
+    if owner == me {
+        return Ok(());
+    }
+    let why = format!(
+        "it belongs to user {owner}, and this process runs as user {me}; run it as user {owner}, or give \
+         the files to user {me} with chown -R"
+    );
+    Err(named(path, io::Error::new(io::ErrorKind::PermissionDenied, why)))
+}
+
+/// Takes a file or directory of this user, with all that is in it, away from everybody else: 0600 and 0700.
+/// Says whether others could read any of it.
+pub fn narrow(path: &Path) -> io::Result<bool> {
+    let at = |error| named(path, error);
+    let metadata = fs::symlink_metadata(path).map_err(at)?;
+    if metadata.is_symlink() {
+        return Ok(false);
+    }
+    let mut was_open = metadata.mode() & 0o077 != 0;
+    if was_open {
+        let mode = fs::Permissions::from_mode(metadata.mode() & 0o700);
+        match fs::set_permissions(path, mode) {
+            // Removed meanwhile, or a directory that belongs to the system, such as lost+found.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                return Ok(false);
+            }
+            set => set.map_err(at)?,
+        }
+    }
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path).map_err(at)? {
+            was_open |= narrow(&entry.map_err(at)?.path())?;
+        }
+    }
+    Ok(was_open)
+}
+
+/// From now on, files and directories of this process are for its user alone, whoever makes them.
+pub fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
 /// Replaces the file at `path`, durably and as a whole.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content).map_err(|error| named(path, error))
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(format!(".{}.new", std::process::id()));
@@ -69,6 +173,10 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// Also for a file over [`FILE_BYTES_MAX`]: it is none of ours.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    read_bounded(path).map_err(|error| named(path, error))
+}
+
+fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -87,13 +195,14 @@ pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Ok(()) => sync_dir(path.parent().filter(|parent| !parent.as_os_str().is_empty())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(named(path, error)),
     }
 }
 
 /// Makes the names in a directory durable; `None` is the working directory.
 pub fn sync_dir(path: Option<&Path>) -> io::Result<()> {
-    File::open(path.unwrap_or(Path::new(".")))?.sync_all()
+    let path = path.unwrap_or(Path::new("."));
+    File::open(path).and_then(|file| file.sync_all()).map_err(|error| named(path, error))
 }
 
 /// Takes a directory for this process alone, until the returned file is dropped.
@@ -101,16 +210,13 @@ pub fn sync_dir(path: Option<&Path>) -> io::Result<()> {
 /// # Errors
 /// `WouldBlock` if another process has it.
 pub fn lock_dir(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path.join("lock"))?;
+    let path = path.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = file.map_err(|error| named(&path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(fs::TryLockError::Error(error)) => Err(error),
+        Err(fs::TryLockError::Error(error)) => Err(named(&path, error)),
     }
 }
 

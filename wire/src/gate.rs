@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::id::HolderId;
 use crate::identity::{Identity, Role};
 use crate::limits;
 use crate::places::Places;
 use crate::quic::{Close, Endpoint, is_joining, peer_identity, widen};
+use crate::supervise::caught;
 
 /// Who is at the other end of a connection that was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,9 +169,11 @@ impl Gate {
             // Those that have ended are let go of, so no more are kept than there were at once.
             while tasks.try_join_next().is_some() {}
             let address = incoming.remote_address().ip();
-            // Under pressure, make sure that the sender's address is its own before any work: nobody
-            // takes places in the name of another.
-            if incoming.may_retry() && self.handshakes.is_crowded(address) {
+            // First the sender shows that its address is its own. Else somebody else's could be named, and would
+            // get more than three times what was sent: a server that has answered with less than that may
+            // go on with a whole packet (RFC 9000, section 8.1). It costs no work up to here, and nobody takes
+            // places in the name of another.
+            if !incoming.remote_address_validated() && incoming.may_retry() {
                 let _ = incoming.retry();
                 continue;
             }
@@ -196,7 +199,13 @@ impl Gate {
                     Err(_) => return debug!("handshake was not finished in time"),
                 };
                 drop(handshake);
-                gate.admit(connection, handle).await;
+                let admitted = connection.clone();
+                if let Err(panicked) = caught(gate.admit(connection, handle)).await {
+                    // It ends this connection, and nothing else. Others still hold it, so it is not closed by
+                    // being dropped.
+                    error!("serving a connection {panicked}; it is closed; this is a fault in dkv");
+                    Close::Protocol.close(&admitted, "internal error");
+                }
             });
         }
         while tasks.join_next().await.is_some() {}

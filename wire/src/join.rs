@@ -1,12 +1,15 @@
 //! Joining: from a token to credentials.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::call::{CallError, call};
 use crate::certificate::{CertificateError, Credentials, generate_key};
+use crate::durable;
 use crate::identity::Role;
 use crate::limits::{JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT};
 use crate::local;
@@ -15,6 +18,9 @@ use crate::message::{
 };
 use crate::quic::{Close, ConnectError, Endpoint, peer_authority, proof_material};
 use crate::token::{Fingerprint, InvalidToken, Token};
+
+/// Time between two attempts to join where many others do.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Environment variable that holds a token.
 pub const TOKEN_VARIABLE: &str = "DKV_TOKEN";
@@ -35,13 +41,8 @@ pub enum TokenError {
         role: Role,
     },
     /// The file cannot be read.
-    #[error("token file {path}: {why}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        why: String,
-    },
+    #[error("cannot read the token: {0}")]
+    File(std::io::Error),
     /// The text is no token.
     #[error("{from}: {source}")]
     Invalid {
@@ -70,15 +71,18 @@ pub fn find_token(
     file: Option<&Path>,
 ) -> Result<Token, TokenError> {
     let (from, text) = if let Some(path) = file {
-        let failed = |why: String| TokenError::File { path: path.to_owned(), why };
-        let content = crate::durable::read(path).map_err(|error| failed(error.to_string()))?;
-        let content = content.ok_or_else(|| failed("no such file".into()))?;
+        let missing = || {
+            let gone = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
+            TokenError::File(durable::named(path, gone))
+        };
+        let content = durable::read(path).map_err(TokenError::File)?.ok_or_else(missing)?;
         (path.display().to_string(), String::from_utf8_lossy(&content).into_owned())
     } else if let Some(text) = std::env::var_os(TOKEN_VARIABLE).filter(|text| !text.is_empty()) {
         (TOKEN_VARIABLE.to_owned(), text.to_string_lossy().into_owned())
     } else {
         let home = local::home();
-        let found = home.and_then(|home| local::find_token(&home, server, role));
+        let found = home.map(|home| local::find_token(&home, server, role)).transpose();
+        let found = found.map_err(TokenError::File)?.flatten();
         return found.ok_or(TokenError::Missing { server, role });
     };
     let token: Token =
@@ -117,6 +121,14 @@ pub async fn join(
     server: SocketAddr,
     token: &Token,
 ) -> Result<Credentials, JoinError> {
+    patiently(|| join_once(endpoint, server, token)).await
+}
+
+async fn join_once(
+    endpoint: &Endpoint,
+    server: SocketAddr,
+    token: &Token,
+) -> Result<Credentials, JoinError> {
     let connection = connect(endpoint, server, token.authority).await?;
     let authority =
         peer_authority(&connection, token.authority).ok_or(JoinError::OtherNetwork(server))?;
@@ -134,6 +146,14 @@ pub async fn join(
 /// Gets a new certificate for the holder of an expired one: proves the server by the authority
 /// that is known already, itself by its key.
 pub async fn recertify(
+    endpoint: &Endpoint,
+    server: SocketAddr,
+    expired: &Credentials,
+) -> Result<Credentials, JoinError> {
+    patiently(|| recertify_once(endpoint, server, expired)).await
+}
+
+async fn recertify_once(
     endpoint: &Endpoint,
     server: SocketAddr,
     expired: &Credentials,
@@ -156,6 +176,15 @@ pub async fn readmit(
     expired: &Credentials,
     token: &Token,
 ) -> Result<Credentials, JoinError> {
+    patiently(|| readmit_once(endpoint, server, expired, token)).await
+}
+
+async fn readmit_once(
+    endpoint: &Endpoint,
+    server: SocketAddr,
+    expired: &Credentials,
+    token: &Token,
+) -> Result<Credentials, JoinError> {
     let connection = connect(endpoint, server, Fingerprint::of(&expired.authority)).await?;
     let material = proof_material(&connection).ok_or(CertificateError::NotOurs)?;
     let certificate = Bytes::copy_from_slice(&expired.certificate);
@@ -163,6 +192,23 @@ pub async fn readmit(
     let request = ReadmitRequest { again, token: token.id, secret: token.secret };
     let answer = ask(&connection, server, &Joining::Readmit(request)).await?;
     Ok(expired.renewed(&answer.certificate)?)
+}
+
+/// Tries again for a while if its place was given to another before anything was asked.
+async fn patiently<F: Future<Output = Result<Credentials, JoinError>>>(
+    attempt: impl Fn() -> F,
+) -> Result<Credentials, JoinError> {
+    let begun = Instant::now();
+    loop {
+        match attempt().await {
+            Err(JoinError::Connect(ConnectError::Busy { .. }))
+                if begun.elapsed() < REQUEST_TIMEOUT =>
+            {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn connect(
@@ -184,9 +230,17 @@ async fn ask(
     let answer: Result<JoinAnswer, JoinRefusal> =
         call(connection, None::<&()>, request, JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT)
             .await
-            .map_err(|error| JoinError::Call(server, error))?;
+            .map_err(|error| not_answered(connection, server, error))?;
     Close::Done.close(connection, "joined");
     answer.map_err(JoinError::Refused)
+}
+
+fn not_answered(connection: &quinn::Connection, server: SocketAddr, error: CallError) -> JoinError {
+    let lost = connection.close_reason().map(|why| ConnectError::from_lost(server, &why));
+    match lost {
+        Some(busy @ ConnectError::Busy { .. }) => JoinError::Connect(busy),
+        _ => JoinError::Call(server, error),
+    }
 }
 
 #[cfg(test)]

@@ -35,5 +35,12 @@ pub mod gate;
 
 pub mod join;
 pub mod local;
+#[cfg(feature = "clap")]
+pub mod variables;
 pub mod durable;
 pub mod histogram;
+
+pub mod output;
+pub mod logging;
+pub mod signals;
+pub mod supervise;

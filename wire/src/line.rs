@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::delays::{Wander, Way};
+use crate::supervise::again;
 use crate::{platform, quic};
 
 /// Bytes that may wait, each way.
@@ -126,7 +127,11 @@ impl Line {
             let state = Mutex::default();
             let held =
                 Arc::new(Held { socket: Arc::clone(&self.socket), began: Instant::now(), state });
-            tokio::spawn(let_go(Arc::downgrade(&held), Arc::clone(&self.news)));
+            let (waiting, news) = (Arc::downgrade(&held), Arc::clone(&self.news));
+            tokio::spawn(async move {
+                let let_go = || let_go(Weak::clone(&waiting), Arc::clone(&news));
+                again("the task that holds packets back", let_go).await;
+            });
             held
         });
         held.state().set_ways(ways, vary);

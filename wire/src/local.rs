@@ -3,17 +3,25 @@
 //! A registration server puts its join tokens into a directory of its user, named after its port,
 //! and `dkv-node` and `dkv` look there when they are given no token. Other users cannot read it
 //! (0700), and a server elsewhere is never tried with these tokens: they are used only for an
-//! address of this machine.
+//! address of this machine. Beside its tokens it leaves its address, so that a command that names no
+//! server finds the one that runs here.
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use crate::durable;
 use crate::id::NetworkId;
 use crate::identity::Role;
 use crate::token::Token;
+
+/// Below the home: a directory for each server, named after its port.
+const SERVERS_DIR: &str = "servers";
+/// In it: where the server is.
+const ADDRESS_FILE: &str = "address";
+/// Servers that are looked at.
+const SERVERS_MAX: usize = 64;
 
 /// The directory of this user's dkv state: `$DKV_HOME`, or `$XDG_STATE_HOME/dkv`, or
 /// `$HOME/.local/state/dkv`. `None` if none of these is set.
@@ -30,7 +38,7 @@ fn home_in(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 
 /// Where the server that listens on `port` leaves its tokens.
 pub fn tokens_dir(home: &Path, port: u16) -> PathBuf {
-    home.join("servers").join(port.to_string())
+    home.join(SERVERS_DIR).join(port.to_string())
 }
 
 /// Where the certificate of a client or administrator of a network is kept.
@@ -47,14 +55,69 @@ pub fn leave_token(home: &Path, port: u16, token: &Token) -> io::Result<PathBuf>
     Ok(file)
 }
 
+/// Leaves the address of a server for other processes of this user.
+pub fn leave_address(home: &Path, address: SocketAddr) -> io::Result<()> {
+    let directory = tokens_dir(home, address.port());
+    durable::create_dir(&directory)?;
+    durable::write(&directory.join(ADDRESS_FILE), format!("{}\n", reachable(address)).as_bytes())
+}
+
+/// Where a process of this machine reaches whoever listens at an address.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Addresses of the servers of this user on this machine, by port: those that run, or if none does,
+/// those that ran here before and whose network may serve without them.
+pub fn servers(home: &Path) -> Vec<SocketAddr> {
+    let Ok(entries) = std::fs::read_dir(home.join(SERVERS_DIR)) else { return Vec::new() };
+    let ports = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u16>().ok());
+    let mut known: Vec<SocketAddr> =
+        ports.take(SERVERS_MAX).map(|port| left_at(home, port)).collect();
+    known.sort_unstable_by_key(SocketAddr::port);
+    let (running, stopped): (Vec<_>, Vec<_>) = known.into_iter().partition(is_taken);
+    if running.is_empty() { stopped } else { running }
+}
+
+/// The address that the server of that port left; by default that of loopback.
+fn left_at(home: &Path, port: u16) -> SocketAddr {
+    let file = tokens_dir(home, port).join(ADDRESS_FILE);
+    let text = durable::read(&file).ok().flatten().and_then(|text| String::from_utf8(text).ok());
+    let address = text.and_then(|text| text.trim().parse().ok());
+    address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+/// Whether somebody may listen at an address: always, if it is none of this machine.
+pub fn may_listen(address: SocketAddr) -> bool {
+    !is_local(address) || UdpSocket::bind(address).is_err()
+}
+
+/// Whether somebody on this machine listens at an address.
+fn is_taken(address: &SocketAddr) -> bool {
+    UdpSocket::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 /// The token that a server at `address` left for this role, if it is a server of this machine.
-pub fn find_token(home: &Path, address: SocketAddr, role: Role) -> Option<Token> {
+///
+/// # Errors
+/// If there is a file and it cannot be read, or holds no token of that role; the error names the file.
+pub fn find_token(home: &Path, address: SocketAddr, role: Role) -> io::Result<Option<Token>> {
     if !is_local(address) {
-        return None;
+        return Ok(None);
     }
     let file = token_file(&tokens_dir(home, address.port()), role);
-    let text = String::from_utf8(durable::read(&file).ok()??).ok()?;
-    text.parse().ok().filter(|token: &Token| token.role == role)
+    let Some(text) = durable::read(&file)? else { return Ok(None) };
+    let token = String::from_utf8_lossy(&text).parse().ok();
+    let wrong = || {
+        let why = format!("not a {role} token; the server leaves a new one when it starts");
+        durable::named(&file, io::Error::new(io::ErrorKind::InvalidData, why))
+    };
+    token.filter(|token: &Token| token.role == role).map(Some).ok_or_else(wrong)
 }
 
 /// Whether an address is one of this machine: whether it can be bound.

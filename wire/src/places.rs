@@ -53,14 +53,6 @@ impl Places {
         Self { most, of_address, taken: Mutex::default() }
     }
 
-    /// Whether so much is taken, by this address or by all, that whoever comes from it should first
-    /// prove that the address is its own.
-    pub fn is_crowded(&self, address: IpAddr) -> bool {
-        let taken = self.lock();
-        let own = taken.by_address.get(&group(address)).map_or(0, BTreeMap::len);
-        taken.count * 2 >= self.most || own * 2 >= self.of_address
-    }
-
     /// Takes a place for somebody at an address; nothing if there is none and none can be made.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = group(address);
@@ -228,16 +220,5 @@ mod tests {
         assert_ne!(parse("2001:db8:1:2::3"), parse("2001:db8:1:3::3"));
         assert_eq!(parse("::ffff:10.0.0.1"), address(1));
         assert_ne!(address(1), group(address(2)));
-    }
-
-    #[test]
-    fn it_is_crowded_from_half_on() {
-        let places = Arc::new(Places::new(8, 4));
-        let _first = places.take(address(1));
-        assert!(!places.is_crowded(address(1)));
-        let _second = places.take(address(1));
-        assert!(places.is_crowded(address(1)) && !places.is_crowded(address(2)));
-        let _more = [places.take(address(3)), places.take(address(4))];
-        assert!(places.is_crowded(address(2)));
     }
 }

@@ -110,6 +110,15 @@ pub fn wall_clock() -> SystemTime {
     simulated().map_or_else(SystemTime::now, |platform| platform.wall_clock())
 }
 
+/// Whether a UDP socket can be had at an address. A simulated machine has no other process to whom it
+/// could belong.
+///
+/// # Errors
+/// What the system says.
+pub fn may_bind(address: SocketAddr) -> io::Result<()> {
+    if is_simulated() { Ok(()) } else { std::net::UdpSocket::bind(address).map(drop) }
+}
+
 /// A random UUID (version 4).
 pub fn random_uuid() -> Uuid {
     match simulated() {

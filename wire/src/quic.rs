@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::hmac;
 use quinn::{
@@ -18,13 +18,13 @@ use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::certificate::{Credentials, identity_of};
+use crate::certificate::{Credentials, Life, identity_of, utc};
 use crate::delays::Way;
 use crate::identity::Identity;
 use crate::limits;
 use crate::line::Line;
 use crate::platform;
-use crate::tls::{self, Admit, Expect};
+use crate::tls::{self, Admit, Expect, OutOfTime};
 use crate::token::Fingerprint;
 
 /// Name in the handshake. It is not checked; certificates are, see [`tls`].
@@ -84,6 +84,14 @@ pub enum ConnectError {
         /// Who was called.
         address: SocketAddr,
     },
+    /// A certificate is not valid now: a clock is wrong, or nobody has renewed it.
+    #[error("{address}: {why}")]
+    Clock {
+        /// Who was called.
+        address: SocketAddr,
+        /// Which certificate, when it is valid, and what the clock of this machine says.
+        why: String,
+    },
     /// The other side is who was expected, and has removed us from the network.
     #[error("{address}: {why}")]
     Removed {
@@ -91,6 +99,12 @@ pub enum ConnectError {
         address: SocketAddr,
         /// What it says.
         why: String,
+    },
+    /// The other side gave the place of this connection to somebody else: so many connect from here.
+    #[error("{address}: too many are connecting to it from this address at once; try again")]
+    Busy {
+        /// Who was called.
+        address: SocketAddr,
     },
     /// Nobody answered, or the way was lost.
     #[error("{address}: {why}")]
@@ -106,7 +120,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Sorts a lost connection into refused, removed or unreachable.
+    /// Sorts a lost connection into refused, removed, busy or unreachable.
     pub fn from_lost(address: SocketAddr, error: &quinn::ConnectionError) -> Self {
         // An IPv6 socket calls IPv4 addresses by another name than people do.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -117,14 +131,25 @@ impl ConnectError {
             let why = String::from_utf8_lossy(&close.reason).into_owned();
             return Self::Removed { address, why };
         }
-        // Codes from 0x100 on are TLS alerts (RFC 9001, section 4.8).
-        let code = match error {
-            quinn::ConnectionError::TransportError(error) => u64::from(error.code),
-            quinn::ConnectionError::ConnectionClosed(close) => u64::from(close.error_code),
-            _ => 0,
+        let is_busy = match error {
+            quinn::ConnectionError::ApplicationClosed(close) => {
+                close.error_code == VarInt::from_u32(Close::Busy as u32)
+            }
+            quinn::ConnectionError::ConnectionClosed(close) => {
+                u64::from(close.error_code) == CLOSED_IN_HANDSHAKE
+            }
+            _ => false,
         };
+        if is_busy {
+            return Self::Busy { address };
+        }
+        let code = tls_code(error);
         if code == NO_APPLICATION_PROTOCOL {
             return Self::Version { address };
+        }
+        if code == CERTIFICATE_EXPIRED {
+            // After the handshake of this side: it is our certificate that the other has looked at.
+            return Self::Clock { address, why: out_of_time(None, None, platform::wall_clock()) };
         }
         let refused = (0x100..0x200).contains(&code);
         let why = match error {
@@ -138,9 +163,50 @@ impl ConnectError {
     }
 }
 
+/// The code that a connection was lost with. Those from 0x100 on are TLS alerts (RFC 9001, section 4.8).
+fn tls_code(error: &quinn::ConnectionError) -> u64 {
+    match error {
+        quinn::ConnectionError::TransportError(error) => u64::from(error.code),
+        quinn::ConnectionError::ConnectionClosed(close) => u64::from(close.error_code),
+        _ => 0,
+    }
+}
+
+/// What an application's close looks like as long as the handshake is not over (RFC 9000, section
+/// 10.2.3). A side of ours closes then only to make room for another.
+const CLOSED_IN_HANDSHAKE: u64 = 0x0c;
+
 /// The TLS alert of a side that speaks none of the protocols that the other offers (RFC 7301, section
 /// 3.2), as QUIC has it.
 const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
+
+/// The TLS alert of a side to which a certificate is not valid now (RFC 8446, section 6.2), as QUIC has it.
+const CERTIFICATE_EXPIRED: u64 = 0x100 + 45;
+
+/// What to say of a handshake that has failed with [`CERTIFICATE_EXPIRED`]: of the other's certificate, if this
+/// side has refused that, and of our own otherwise.
+fn out_of_time(theirs: Option<&Life>, own: Option<Life>, now: SystemTime) -> String {
+    match (theirs, own) {
+        (Some(theirs), _) => {
+            format!(
+                "the other side's certificate: {}; set the clocks right",
+                theirs.at_odds_with(now)
+            )
+        }
+        (None, Some(own)) if !own.contains(now) => {
+            format!("our own certificate: {}; set the clocks right", own.at_odds_with(now))
+        }
+        (None, own) => {
+            let until = own.map(|own| format!(", valid until {},", utc(own.until)));
+            format!(
+                "the other side does not take our certificate{} for valid now; this machine's clock says {}: \
+                 set the clocks right",
+                until.unwrap_or_default(),
+                utc(now)
+            )
+        }
+    }
+}
 
 /// One process's end of all its connections.
 #[derive(Clone)]
@@ -214,8 +280,9 @@ impl Endpoint {
     ) -> Result<quinn::Connection, ConnectError> {
         let credentials =
             self.credentials().ok_or_else(|| ConnectError::Local("no certificate yet".into()))?;
-        let tls = tls::client(&credentials, expect).map_err(local)?;
-        self.dial(address, tls).await
+        let theirs = OutOfTime::default();
+        let tls = tls::client(&credentials, expect, &theirs).map_err(local)?;
+        self.dial(address, tls, &theirs).await
     }
 
     /// Connects to a registration server to join its network.
@@ -224,20 +291,36 @@ impl Endpoint {
         address: SocketAddr,
         authority: Fingerprint,
     ) -> Result<quinn::Connection, ConnectError> {
-        self.dial(address, tls::joiner(authority).map_err(local)?).await
+        let theirs = OutOfTime::default();
+        let tls = tls::joiner(authority, &theirs).map_err(local)?;
+        self.dial(address, tls, &theirs).await
     }
 
     async fn dial(
         &self,
         address: SocketAddr,
         tls: quinn::crypto::rustls::QuicClientConfig,
+        theirs: &OutOfTime,
     ) -> Result<quinn::Connection, ConnectError> {
         let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(dialing_transport());
         let address = self.reachable(address);
         let connecting = self.quinn.connect_with(config, address, SERVER_NAME).map_err(local)?;
-        match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
+        // It goes on when nobody waits for it any more. Given up before the other side has answered, it would
+        // answer a Retry with a close, for which there is another Retry, and so on for seconds.
+        let connecting = tokio::spawn(async move { connecting.await });
+        let connected = match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
+            Ok(ended) => Ok(ended.map_err(local)?),
+            Err(late) => Err(late),
+        };
+        match connected {
             Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) if tls_code(&error) == CERTIFICATE_EXPIRED => {
+                let own = self.credentials().and_then(|own| own.life().ok());
+                let why = out_of_time(theirs.get(), own, platform::wall_clock());
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                Err(ConnectError::Clock { address, why })
+            }
             Ok(Err(error)) => Err(ConnectError::from_lost(address, &error)),
             Err(_) => Err(ConnectError::from_lost(address, &quinn::ConnectionError::TimedOut)),
         }

@@ -8,7 +8,7 @@
 //! The one exception is the join protocol: an ALPN of its own, no client certificate, and the
 //! authority itself proved by the fingerprint in the joiner's token.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -21,7 +21,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError as TlsCertificateError, DigitallySignedStruct, SignatureScheme};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use crate::certificate::{Credentials, identity_of};
+use crate::certificate::{Credentials, Life, identity_of};
 use crate::id::{NetworkId, NodeId};
 use crate::identity::{Identity, Role};
 use crate::platform;
@@ -67,13 +67,19 @@ pub enum Admit {
     CertifiedAndJoining,
 }
 
+/// The life of a certificate that was refused because it is not valid now, for whoever tells people. The error
+/// of TLS does not say which of the two sides looked, nor what its clock showed.
+pub type OutOfTime = Arc<OnceLock<Life>>;
+
 /// TLS of a process that connects to another of its network.
 pub fn client(
     credentials: &Credentials,
     expect: Expect,
+    out_of_time: &OutOfTime,
 ) -> Result<QuicClientConfig, rustls::Error> {
     let provider = platform::cryptography();
     let verifier = NetworkVerifier {
+        out_of_time: Arc::clone(out_of_time),
         expect,
         network: credentials.identity.network,
         inner: web_pki(&provider, roots(&credentials.authority)?)?,
@@ -89,9 +95,13 @@ pub fn client(
 }
 
 /// TLS of a joiner that knows nothing but its token.
-pub fn joiner(authority: Fingerprint) -> Result<QuicClientConfig, rustls::Error> {
+pub fn joiner(
+    authority: Fingerprint,
+    out_of_time: &OutOfTime,
+) -> Result<QuicClientConfig, rustls::Error> {
     let provider = platform::cryptography();
-    let verifier = JoinVerifier { authority, provider: provider.clone() };
+    let out_of_time = Arc::clone(out_of_time);
+    let verifier = JoinVerifier { authority, provider: provider.clone(), out_of_time };
     let mut config = ClientConfig::builder_with_details(provider, Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -148,6 +158,7 @@ fn web_pki(
 /// whether that is somebody expected: an operator types addresses, not names.
 #[derive(Debug)]
 struct NetworkVerifier {
+    out_of_time: OutOfTime,
     expect: Expect,
     network: NetworkId,
     inner: Arc<WebPkiServerVerifier>,
@@ -164,13 +175,14 @@ impl ServerCertVerifier for NetworkVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let identity =
             expected(end_entity, |identity| self.expect.accepts(identity, self.network))?;
-        self.inner.verify_server_cert(
+        let verified = self.inner.verify_server_cert(
             end_entity,
             intermediates,
             &server_name(&identity)?,
             ocsp_response,
             now,
-        )
+        );
+        note_time(verified, end_entity, &self.out_of_time)
     }
 
     fn verify_tls12_signature(
@@ -200,6 +212,7 @@ impl ServerCertVerifier for NetworkVerifier {
 /// rest as [`NetworkVerifier`] does.
 #[derive(Debug)]
 struct JoinVerifier {
+    out_of_time: OutOfTime,
     authority: Fingerprint,
     provider: Arc<CryptoProvider>,
 }
@@ -219,13 +232,14 @@ impl ServerCertVerifier for JoinVerifier {
             .ok_or(TlsCertificateError::UnknownIssuer)?;
         let identity = expected(end_entity, |identity| identity.role == Role::Server)?;
         let roots = roots(&authority.clone().into_owned())?;
-        web_pki(&self.provider, roots)?.verify_server_cert(
+        let verified = web_pki(&self.provider, roots)?.verify_server_cert(
             end_entity,
             &[],
             &server_name(&identity)?,
             ocsp_response,
             now,
-        )
+        );
+        note_time(verified, end_entity, &self.out_of_time)
     }
 
     fn verify_tls12_signature(
@@ -254,6 +268,23 @@ impl ServerCertVerifier for JoinVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// Notes the life of a certificate that is refused for no other reason than the time.
+fn note_time(
+    verified: Result<ServerCertVerified, rustls::Error>,
+    certificate: &CertificateDer<'_>,
+    out_of_time: &OutOfTime,
+) -> Result<ServerCertVerified, rustls::Error> {
+    use TlsCertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    if let Err(rustls::Error::InvalidCertificate(
+        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+    )) = &verified
+        && let Ok(life) = Life::of(certificate)
+    {
+        let _ = out_of_time.set(life);
+    }
+    verified
 }
 
 /// The clock by which certificates are valid.

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
@@ -11,6 +12,7 @@ use dkv_wire::id::{HolderId, NetworkId, NodeId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::tls::{Admit, Expect};
+use tokio::net::UdpSocket;
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -24,10 +26,14 @@ impl Network {
     }
 
     fn credentials(&self, role: Role) -> Credentials {
+        self.made_at(role, SystemTime::now())
+    }
+
+    fn made_at(&self, role: Role, now: SystemTime) -> Credentials {
         let (key, public_key) = generate_key().unwrap();
         let network = self.authority.network();
         let identity = Identity { network, role, holder: HolderId::random() };
-        let certificate = self.authority.sign(identity, &public_key, SystemTime::now()).unwrap();
+        let certificate = self.authority.sign(identity, &public_key, now).unwrap();
         Credentials::new(&certificate, self.authority.certificate(), key).unwrap()
     }
 
@@ -105,6 +111,99 @@ async fn two_releases_that_mean_different_things_refuse_each_other() {
     let fingerprint = network.authority.fingerprint();
     let refused = joining.connect_to_join(address, fingerprint).await.unwrap_err();
     assert!(matches!(refused, ConnectError::Version { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_cuts_nobody_off_and_an_expired_certificate_is_named() {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let now = SystemTime::now();
+    let (network, server) = (Network::new(), Endpoint::listen);
+    let listen_with = |credentials: &Credentials| {
+        let (own, secret) = (credentials.clone(), credentials.secret());
+        server(([127, 0, 0, 1], 0).into(), own, Admit::CertifiedAndJoining, secret).unwrap()
+    };
+    let dial_with =
+        |credentials: &Credentials| Endpoint::dial_only(Some(credentials.clone())).unwrap();
+    // Both were made in a year that has not come yet.
+    let early = listen_with(&network.made_at(Role::Server, now + YEAR));
+    let _gate = serve(&early);
+    let dialer = dial_with(&network.made_at(Role::Node, now + YEAR));
+    let address = early.local_address().unwrap();
+    dialer.connect(address, Expect::Server).await.unwrap();
+
+    // The server's has expired.
+    let late = listen_with(&network.made_at(Role::Server, now - YEAR));
+    let _late_gate = serve(&late);
+    let address = late.local_address().unwrap();
+    let joining = dialer.connect_to_join(address, network.authority.fingerprint());
+    for failed in [dialer.connect(address, Expect::Server).await, joining.await] {
+        let error = failed.unwrap_err();
+        assert!(matches!(error, ConnectError::Clock { .. }), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains("the other side's certificate: it was valid until "), "{said}");
+        assert!(said.contains("this machine's clock says "), "{said}");
+    }
+
+    // Our own has.
+    let expired = dial_with(&network.made_at(Role::Node, now - YEAR));
+    let address = early.local_address().unwrap();
+    let why = match expired.connect(address, Expect::Server).await {
+        Err(error) => error,
+        // The handshake of this side ends before the other has looked at its certificate.
+        Ok(connection) => ConnectError::from_lost(address, &connection.closed().await),
+    };
+    assert!(matches!(why, ConnectError::Clock { .. }), "{why:?}");
+    assert!(why.to_string().contains("this machine's clock says "), "{why}");
+}
+
+/// What somebody gets who sends the first packet of a handshake in the name of another, and nothing else.
+#[tokio::test]
+async fn an_address_that_is_not_proved_gets_no_more_than_three_times_what_it_sent() {
+    let network = Network::new();
+    let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
+    let _gate = serve(&endpoint);
+    let victim = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    victim.connect(endpoint.local_address().unwrap()).await.unwrap();
+
+    // The packet is taken from a client that calls somebody who never answers.
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let client = network.dialer(Role::Client);
+    let address = silent.local_addr().unwrap();
+    let calling = tokio::spawn(async move { client.connect(address, Expect::AnyNode).await });
+    let mut packet = [0; 65_536];
+    let sent = silent.recv(&mut packet).await.unwrap();
+    calling.abort();
+    assert!(sent >= 1200, "an Initial of {sent} bytes");
+    victim.send(&packet[..sent]).await.unwrap();
+
+    // What it does not hear of is sent again, and once more, for as long as a handshake may take.
+    let mut received = 0;
+    let quiet = Duration::from_secs(1);
+    while let Ok(bytes) = tokio::time::timeout(quiet, victim.recv(&mut packet)).await {
+        received += bytes.unwrap();
+    }
+    assert!(received > 0, "nobody answers");
+    assert!(received <= 3 * sent, "{received} bytes for {sent}");
+}
+
+#[tokio::test]
+async fn a_panic_while_a_connection_is_served_ends_that_connection_alone() {
+    let network = Network::new();
+    let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
+    let gate = Arc::new(Gate::default());
+    let serving = gate.serve(endpoint.clone(), |connection, peer: Peer| async move {
+        let Peer::Certified(identity) = peer else { return };
+        assert_ne!(identity.role, Role::Admin, "a planted fault");
+        connection.closed().await;
+    });
+    let serving = tokio::spawn(serving);
+    let address = endpoint.local_address().unwrap();
+    let other = network.dialer(Role::Client).connect(address, Expect::AnyNode).await.unwrap();
+    let hit = network.dialer(Role::Admin).connect(address, Expect::AnyNode).await.unwrap();
+    tokio::time::timeout(SOON, hit.closed()).await.unwrap();
+    assert!(other.close_reason().is_none());
+    network.dialer(Role::Client).connect(address, Expect::AnyNode).await.unwrap();
+    assert!(!serving.is_finished());
 }
 
 #[tokio::test]
@@ -222,4 +321,45 @@ fn a_restarted_process_resets_the_connections_of_the_one_before() {
         let reason = tokio::time::timeout(SOON, connection.closed()).await.unwrap();
         assert!(matches!(reason, quinn::ConnectionError::Reset), "{reason}");
     });
+}
+
+/// Passes datagrams on between a caller and a server, with a delay, and counts those of the caller.
+async fn slow_way(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let way = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (address, sent) = (way.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&sent);
+    tokio::spawn(async move {
+        let (mut caller, mut bytes) = (None, vec![0; 2048]);
+        loop {
+            let (length, from) = way.recv_from(&mut bytes).await.unwrap();
+            let to = if from == server {
+                caller.unwrap()
+            } else {
+                caller = Some(from);
+                counted.fetch_add(1, Ordering::Relaxed);
+                server
+            };
+            let (way, bytes) = (Arc::clone(&way), bytes[..length].to_vec());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+                way.send_to(&bytes, to).await.unwrap();
+            });
+        }
+    });
+    (address, sent)
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_ends_in_a_few_packets() {
+    let network = Network::new();
+    let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
+    let _gate = serve(&endpoint);
+    let (address, sent) = slow_way(endpoint.local_address().unwrap()).await;
+    let client = network.dialer(Role::Client);
+    // Before anything has come back.
+    let call = client.connect(address, Expect::AnyNode);
+    tokio::time::timeout(Duration::from_millis(2), call).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let sent = sent.load(Ordering::Relaxed);
+    assert!((1..16).contains(&sent), "{sent} packets");
 }

@@ -1,12 +1,13 @@
-//! Arguments of the words that move files of records, and of those about join tokens.
+//! Arguments of the commands that move files of records, and of those about join tokens.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use dkv_api::Role;
 
 use super::Connect;
+use super::choices::ROLES;
 use crate::human::parse_time;
 
 /// Arguments of `load`.
@@ -15,7 +16,7 @@ pub(crate) struct Load {
     #[command(flatten)]
     pub(crate) transfer: Transfer,
 
-    /// Afterwards, read every record back and compare
+    /// Read every record back afterwards, and compare
     #[arg(long)]
     pub(crate) verify: bool,
 }
@@ -23,19 +24,25 @@ pub(crate) struct Load {
 /// Arguments of `load` and `verify`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Transfer {
-    /// File of records, one a line
+    /// File of records; - is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
 
-    /// How a line is a record [default: by the name of the file, .tsv or .csv, else lines]
+    /// Format of the file [default: by its extension .csv, .tsv, .json, .jsonl or .ndjson, otherwise
+    /// lines]
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
 
-    /// Requests that are under way at the same time
+    /// Take a file with NUL bytes outside of quotes, which is refused otherwise
+    #[arg(long)]
+    pub(crate) binary: bool,
+
+    /// Requests in flight at the same time
     #[arg(long, value_name = "N", default_value_t = 256,
         value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) in_flight: u16,
 
-    /// Time that one record may go on being tried while the network does not answer
+    /// How long a record is retried while the network is unavailable
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     pub(crate) retry: Duration,
 
@@ -52,6 +59,8 @@ pub(crate) enum Format {
     Csv,
     /// The line is the key, its number the value
     Lines,
+    /// A JSON object a line with key and value, or key_base64 and value_base64
+    Json,
 }
 
 /// Arguments of `token`.
@@ -67,20 +76,20 @@ pub(crate) struct Token {
 /// What to do with tokens.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenAction {
-    /// Make a token and print it; it is shown this once only
-    #[command(override_usage = "dkv <ADDRESS> token create [OPTIONS]")]
+    /// Create a token and print it; it is shown only once
+    #[command(override_usage = "dkv [ADDRESS] token create [OPTIONS]")]
     Create {
-        /// What its bearers become: node, client, reader (a client that only reads) or admin
-        #[arg(long, default_value = "node", value_parser = token_role)]
+        /// What its bearers become; a reader is a client that only reads
+        #[arg(long, default_value = "node", value_parser = ROLES)]
         role: Role,
-        /// A token that a program shows to a gateway, as in Authorization: Bearer TOKEN. Its text is not
-        /// kept; holders lists it, and revoke ID ends it early
+        /// A token for HTTP, which a program sends to a gateway as Authorization: Bearer TOKEN. Its text is
+        /// not kept; holders lists it, and revoke ID ends it early
         #[arg(long, conflicts_with_all = ["role", "uses"])]
         http: bool,
-        /// One that may only read: with --http, or with --role client, which makes a reader
+        /// May only read: with --http, or with --role client, which makes a reader
         #[arg(long)]
         read_only: bool,
-        /// Time that it lives, as in 1h or 7d [default: 90d with --http, otherwise it never expires]
+        /// Time until it expires, as in 1h or 7d [default: 90d with --http, otherwise never]
         #[arg(long, visible_alias = "ttl", value_name = "TIME", value_parser = parse_time)]
         life: Option<Duration>,
         /// Let it live until it is revoked
@@ -89,22 +98,23 @@ pub(crate) enum TokenAction {
         /// Name under which it and those whom it admits are listed
         #[arg(long, value_name = "NAME", value_parser = name)]
         name: Option<String>,
-        /// How often it may be used [default: any number of times]
+        /// How often it can be used [default: any number of times]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         uses: Option<u32>,
         #[command(flatten)]
         connect: Connect,
     },
     /// List all tokens, without their secrets
-    #[command(override_usage = "dkv <ADDRESS> token list [OPTIONS]")]
+    #[command(override_usage = "dkv [ADDRESS] token list [OPTIONS]")]
     List {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Make a token admit nobody any more
-    #[command(override_usage = "dkv <ADDRESS> token revoke <ID> [OPTIONS]")]
+    /// Revoke a token: it admits nobody any more
+    #[command(override_usage = "dkv [ADDRESS] token revoke <ID> [OPTIONS]")]
     Revoke {
         /// Id of the token, as list shows it, or the beginning of it
+        #[arg(value_hint = ValueHint::Other)]
         id: String,
         /// Revoke everybody whom it admitted as well
         #[arg(long)]
@@ -117,11 +127,4 @@ pub(crate) enum TokenAction {
 fn name(text: &str) -> Result<String, String> {
     dkv_wire::name::check_name(text).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
-}
-
-fn token_role(text: &str) -> Result<Role, String> {
-    match text.parse() {
-        Ok(role @ (Role::Node | Role::Client | Role::Reader | Role::Admin)) => Ok(role),
-        _ => Err("write node, client, reader or admin".into()),
-    }
 }

@@ -12,9 +12,8 @@ use crate::human::parse_time;
 
 /// Arguments of `local`.
 ///
-/// Everything happens in one directory: configuration, data, logs, credentials. Without --dir it is
-/// a temporary one that is removed at the end; with --dir it is kept, and the same command goes on
-/// with it.
+/// Configuration, data, logs and credentials are kept in one directory. Without --dir it is a temporary
+/// one that is removed at the end; with --dir it is kept, and the same command resumes it.
 #[derive(Args, Debug)]
 pub(crate) struct Local {
     /// Nodes to start [default: 3, or as many as the directory has]
@@ -25,7 +24,7 @@ pub(crate) struct Local {
     #[arg(long, value_name = "PATH")]
     pub(crate) dir: Option<PathBuf>,
 
-    /// Port that the server should have; if it is taken, another one
+    /// Preferred port of the server; another one if it is taken
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
 
@@ -51,11 +50,11 @@ pub(crate) struct Local {
     #[arg(long, value_name = "MATRIX")]
     pub(crate) delays: Option<String>,
 
-    /// Let the delays wander between zero and twice as much
+    /// Let the delays vary between zero and twice as much
     #[arg(long)]
     pub(crate) delays_vary: bool,
 
-    /// Time that the network may take to come up
+    /// Time limit for the network to start
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     pub(crate) start_timeout: Duration,
 
@@ -94,8 +93,8 @@ impl Local {
 
 /// Arguments of `rehearse`.
 ///
-/// Brings up a network of its own on this machine, whose regions are kept apart as they would be on
-/// the globe, and prints what reads and writes cost from each of them. The network is gone afterwards.
+/// Starts a temporary network on this machine, delays messages between its regions as distance would,
+/// and prints the latency of reads and writes from each region. The network is removed afterwards.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Rehearse {
     /// Regions, with commas between them; the nodes take turns
@@ -112,7 +111,7 @@ pub(crate) struct Rehearse {
     #[arg(long, value_name = "MATRIX")]
     pub(crate) delays: Option<String>,
 
-    /// Let the delays wander between zero and twice as much
+    /// Let the delays vary between zero and twice as much
     #[arg(long)]
     pub(crate) delays_vary: bool,
 
@@ -124,7 +123,7 @@ pub(crate) struct Rehearse {
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<u32>,
 
-    /// Requests of each kind that are measured, from each region
+    /// Requests of each kind to measure from each region
     #[arg(long, value_name = "N", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) samples: u32,
@@ -135,18 +134,17 @@ pub(crate) struct Rehearse {
 
 /// Arguments of `drill`.
 ///
-/// Clients read and write, something is done to the network meanwhile, all that they saw is
-/// recorded, and two checkers judge it. Without an address it happens to a network of its own on
-/// this machine, which is gone afterwards. With the address of a network, do to it what you want to
-/// try while `dkv ADDRESS drill by-hand` runs; the keys that it writes begin with dkv-drill/ and are
-/// removed at the end.
+/// Clients read and write while a fault is injected; everything they saw is recorded, and two checkers
+/// judge it. A drill runs on a temporary network on this machine. For a network of yours, run `dkv
+/// ADDRESS drill by-hand` and cause the fault yourself; the keys that it writes begin with dkv-drill/
+/// and are removed at the end.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Drill {
-    /// What is done
+    /// Fault to inject
     #[arg(value_enum)]
     pub(crate) fault: Fault,
 
-    /// Time from the first request to the last; the fault takes up the middle of it
+    /// Time from the first request to the last; the fault takes the middle third
     #[arg(long, value_name = "TIME", default_value = "12s", value_parser = parse_time)]
     pub(crate) time: Duration,
 
@@ -167,11 +165,11 @@ pub(crate) struct Drill {
 pub(crate) enum Fault {
     /// The coordinator's process is killed, and started again later
     CoordinatorKill,
-    /// The coordinator stands still for longer than an election takes, and goes on
+    /// The coordinator is frozen for longer than an election takes, and resumes
     Pause,
-    /// The coordinator does not reach the other nodes, nor they it; clients reach all
+    /// The coordinator and the other nodes cannot reach each other; clients reach all
     Partition,
-    /// The coordinator's disk does not come back from a sync for a while
+    /// The coordinator's disk hangs in a sync for a while
     DiskStall,
     /// The coordinator's disk is full for a while
     DiskFull,
@@ -184,8 +182,8 @@ pub(crate) enum Fault {
     /// Somebody with a stolen node token attacks every node and the server, as a leader, as a candidate and as
     /// the coordinator, and waits for clients that are misled
     Intruder,
-    /// Nothing is done: you do it, to a network that you name
+    /// No fault is injected: you cause it, in a network of yours
     ByHand,
-    /// All that can be done to a network of its own, one after the other
+    /// All but by-hand, one after the other
     All,
 }

@@ -6,18 +6,22 @@ use dkv_api::Role;
 
 use super::*;
 
-fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(["dkv"].iter().chain(line))
+fn parse(line: &[&str]) -> Result<Line, clap::Error> {
+    Line::read(["dkv"].iter().chain(line).map(OsString::from))
 }
 
 fn commands(line: &[&str]) -> Vec<String> {
-    let cli = parse(line).unwrap();
-    assert!(cli.word.is_none());
-    cli.commands.into_iter().map(|command| command.into_string().unwrap()).collect()
+    let line = parse(line).unwrap();
+    assert!(line.word.is_none());
+    line.commands.into_iter().map(|command| command.into_string().unwrap()).collect()
 }
 
 fn wrong(line: &[&str]) -> String {
     parse(line).unwrap_err().to_string()
+}
+
+fn command(line: &[&str]) -> String {
+    parse(line).unwrap().word.unwrap().command().unwrap().unwrap().to_string()
 }
 
 #[test]
@@ -26,14 +30,53 @@ fn clap_finds_nothing_to_object_to() {
 }
 
 #[test]
-fn commands_follow_the_address() {
+fn commands_follow_the_address_or_stand_alone() {
     assert_eq!(commands(&["127.0.0.1:4400", "W,a,1", "R,a"]), ["W,a,1", "R,a"]);
     assert_eq!(commands(&["localhost", "W,-1,-2"]), ["W,-1,-2"]);
-    assert_eq!(commands(&["localhost", "put", "k", "-1"]), ["put", "k", "-1"]);
     assert_eq!(commands(&["localhost", "--", "put", "k", "--x"]), ["put", "k", "--x"]);
-    assert_eq!(commands(&["localhost", "get", "status"]), ["get", "status"]);
-    assert_eq!(commands(&["localhost", "get", "local"]), ["get", "local"]);
     assert_eq!(commands(&["localhost"]), [""; 0]);
+    for alone in [&["W,a,1", "R,a"][..], &["put a 1", "get a"], &["--", "put", "k", "--x"]] {
+        let line = parse(alone).unwrap();
+        assert!(line.address.is_none(), "{alone:?}");
+        assert_eq!(line.commands.len(), alone.iter().filter(|word| **word != "--").count());
+    }
+    let both = parse(&["W,a,1", "status"]).unwrap();
+    assert_eq!(both.commands, ["W,a,1"]);
+    assert!(matches!(both.word, Some(Word::Status { .. })));
+}
+
+#[test]
+fn a_word_with_its_operands_is_one_command_with_and_without_an_address() {
+    for (words, means) in [
+        (&["put", "k", "-1"][..], "put k -1"),
+        (&["put", "k", "v", "eventual"], "put k v eventual"),
+        (&["insert", "k", "v"], "put k v if-absent"),
+        (&["delete", "k", "if-revision", "3"], "delete k if-revision 3"),
+        (&["get", "status"], "get status"),
+        (&["get", "local"], "get local"),
+        (&["get", "127.0.0.1:4400"], "get 127.0.0.1:4400"),
+        (&["get", "k", "session", "at-least", "12"], "get k session at-least 12"),
+        (&["put", "k", "-"], "put k -"),
+        (&["put", "k", "@a file"], "put k \"@a file\""),
+        (&["scan", "a", "--limit", "3", "--keys"], "scan a --limit 3 --keys"),
+        (&["search", "k"], "search k"),
+        (&["show-all", "n1"], "show-all n1"),
+        (&["wait", "5"], "wait 5"),
+    ] {
+        assert_eq!(command(words), means);
+        let line = parse(&[&["status:4400"], words].concat()).unwrap();
+        assert_eq!(
+            line.address.unwrap().0,
+            ["status:4400"],
+            "a host may have the name of a command"
+        );
+        assert_eq!(line.word.unwrap().command().unwrap().unwrap().to_string(), means);
+    }
+    let line = parse(&["put", "a", "b", "c"]).unwrap();
+    let error = line.word.unwrap().command().unwrap_err().to_string();
+    assert!(error.contains("unexpected argument \"c\"; write put KEY VALUE"), "{error}");
+    let mut nodes = parse(&["nodes", "status"]).unwrap().word.unwrap();
+    assert_eq!(nodes.then(), ["status"]);
 }
 
 #[test]
@@ -48,7 +91,7 @@ fn options_may_stand_anywhere() {
         assert_eq!(cli.commands, ["R,k"]);
     }
     let cli = parse(&["--timeout", "3s", "a:1", "status", "--json"]).unwrap();
-    let Some(Word::Status { json: true, connect }) = cli.word else { panic!() };
+    let Some(Word::Status { json: true, connect, .. }) = cli.word else { panic!() };
     assert_eq!(connect.or(cli.connect).timeout, Some(Duration::from_secs(3)));
 }
 
@@ -60,12 +103,14 @@ fn addresses_may_be_several() {
 
 #[test]
 fn a_wrong_address_says_what_to_write() {
-    assert!(wrong(&["R,key"]).contains("dkv 127.0.0.1:4400 R,key"));
-    assert!(wrong(&["w,key,1"]).contains("comes before it"));
-    assert!(wrong(&["a:port"]).contains("no port from 0 to 65535"));
-    assert!(wrong(&["a:99999"]).contains("no port from 0 to 65535"));
-    assert!(wrong(&["a,,b"]).contains("is neither an address nor a word"));
-    assert!(wrong(&["a b"]).contains("is neither an address nor a word"));
+    assert!(wrong(&["a:port"]).contains("the port must be a number from 0 to 65535"));
+    assert!(wrong(&["a:99999"]).contains("the port must be a number from 0 to 65535"));
+    assert!(wrong(&["a,,b"]).contains("is neither a command nor an address"));
+    let mistyped = wrong(&["statsu"]);
+    assert!(mistyped.contains("there is no command statsu"), "{mistyped}");
+    assert!(mistyped.contains("did you mean status") && mistyped.contains("statsu:4400"));
+    assert!(wrong(&["drian", "n1"]).contains("did you mean drain?"));
+    assert!(wrong(&["set", "k", "v"]).contains("did you mean put KEY VALUE"));
 }
 
 #[test]
@@ -100,10 +145,10 @@ fn words_have_their_arguments() {
 #[test]
 fn help_is_good_at_every_level() {
     let help = wrong(&["--help"]);
-    assert!(help.contains("dkv [OPTIONS] <ADDRESS> [COMMAND]..."), "{help}");
+    assert!(help.contains("dkv [OPTIONS] [ADDRESS] [COMMAND]..."), "{help}");
     assert!(help.contains("W,<key>,<value>") && help.contains("Exit status"), "{help}");
     assert!(wrong(&["local", "--help"]).contains("removed at the end"));
     let help = wrong(&["127.0.0.1:4400", "status", "--help"]);
-    assert!(help.contains("dkv <ADDRESS> status [OPTIONS]") && help.contains("--json"), "{help}");
+    assert!(help.contains("dkv [ADDRESS] status [OPTIONS]") && help.contains("--json"), "{help}");
     assert!(wrong(&["--version"]).starts_with("dkv 0."));
 }

@@ -45,8 +45,9 @@ use tokio::task::JoinSet;
 
 use self::outcome::{Outcome, name};
 use self::stage::{Finished, Stage};
-use crate::cli::{Addresses, Connect, Drill, Fault};
-use crate::dispatch::{connection, with_advice};
+use crate::cli::{Addresses, Connect, Drill, Fault, usual};
+use crate::dispatch::{connection, ended, finished};
+use crate::problem::{Problem, connect_problem};
 use crate::screen::{Screen, Tone};
 use crate::signals::Signals;
 use crate::store::Session;
@@ -67,12 +68,21 @@ pub(crate) async fn run(
 ) -> ExitCode {
     args.connect = args.connect.clone().or(outer);
     if address.is_some() && args.nodes.is_some() {
-        screen.error("--nodes is for a network of its own; leave it out, or the address");
-        return ExitCode::from(2);
+        let why = "--nodes is for a network of its own; leave it out, or the address";
+        return ended(screen, &Problem::usage(why));
     }
+    let address = match (args.fault, address) {
+        (Fault::ByHand, None) => match usual() {
+            Ok(address) => Some(address),
+            Err(why) => {
+                let why = format!("by-hand needs a network of yours: {why}");
+                return ended(screen, &Problem::usage(why));
+            }
+        },
+        (_, address) => address,
+    };
     if let Err(problem) = fits(args.fault, address.as_ref()) {
-        screen.error(problem);
-        return ExitCode::from(2);
+        return ended(screen, &Problem::usage(problem));
     }
     let mut signals = match Signals::take() {
         Ok(signals) => signals,
@@ -95,8 +105,8 @@ pub(crate) async fn run(
                 if let Err(problem) = keep(&outcome, &args.out) {
                     return failed(screen, &problem);
                 }
-                if tell(&outcome, screen).is_err() {
-                    return ExitCode::FAILURE;
+                if let Err(error) = tell(&outcome, screen) {
+                    return finished(screen, Err(error));
                 }
                 outcomes.push(outcome);
             }
@@ -122,13 +132,11 @@ pub(crate) async fn run(
 /// Whether a drill can be held on such a network.
 fn fits(fault: Fault, address: Option<&Addresses>) -> Result<(), &'static str> {
     match (fault, address) {
-        (Fault::ByHand, None) => {
-            Err("by-hand needs a network of yours: write dkv 127.0.0.1:4400 drill by-hand")
-        }
+        (Fault::ByHand, None) => Err("by-hand needs a network of yours"),
         (Fault::ByHand, Some(_)) | (_, None) => Ok(()),
         (_, Some(_)) => Err(
-            "a client cannot do this to a network; do it yourself while dkv ADDRESS drill by-hand \
-             runs, or leave the address out for a network of its own",
+            "a client cannot do this to a network; do it yourself while dkv ADDRESS drill by-hand runs, \
+             or leave out the address for a network of its own",
         ),
     }
 }
@@ -182,7 +190,8 @@ async fn remote(address: &Addresses, args: &Drill) -> Result<Stage, String> {
     let mut clients = Vec::new();
     for _ in 0..2 {
         let connection = connection(address.clone(), args.connect.clone(), Role::Client);
-        let session = Session::connect(&connection).await.map_err(|error| with_advice(&error))?;
+        let session =
+            Session::connect(&connection).await.map_err(|error| connect_problem(&error).message)?;
         clients.push(session.client);
     }
     let prefix = format!("{PREFIX}{}/", uuid::Uuid::new_v4().simple());
@@ -230,6 +239,9 @@ fn keep(outcome: &Outcome, out: &Path) -> Result<(), String> {
 
 /// Tells what came of it.
 fn tell(outcome: &Outcome, screen: &mut Screen) -> std::io::Result<()> {
+    if screen.json {
+        return screen.result("", || outcome.document());
+    }
     let (tone, verdict) = if outcome.holds() {
         (Tone::Good, "all promises held")
     } else {

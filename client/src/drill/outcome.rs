@@ -54,6 +54,27 @@ impl Outcome {
         name(self.fault)
     }
 
+    /// What came of it, for programs.
+    pub(super) fn document(&self) -> serde_json::Value {
+        let Report { operations, failed, unknown, keys, findings, .. } = &self.report;
+        let stale = self.report.count(Kind::Stale) + self.report.count(Kind::WentBack);
+        serde_json::json!({
+            "command": "drill",
+            "fault": self.name(),
+            "held": self.holds(),
+            "without_service_ms": self.wait_ns.0 as f64 / 1e6,
+            "operations": operations,
+            "keys": keys,
+            "failed": failed,
+            "unknown_outcomes": unknown,
+            "writes_acknowledged": self.acknowledged,
+            "writes_lost": self.report.count(Kind::Lost),
+            "stale_reads": stale,
+            "findings": findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "problems": self.problems,
+        })
+    }
+
     /// What came of it, each with a heading.
     pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
         let Report { operations, failed, unknown, keys, findings, .. } = &self.report;

@@ -18,6 +18,11 @@ th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);verti
 th{font-weight:600;color:var(--soft);white-space:nowrap}td.r,th.r{text-align:right}\
 a{color:inherit}.both{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:0 32px}\
 figure{margin:0;border:1px solid var(--line);border-radius:8px;overflow:hidden}svg{display:block;width:100%;height:auto}\
+@media (max-width:640px){body{padding:16px 12px 48px}figure{overflow-x:auto}svg{min-width:640px}\
+td,th{padding:6px 4px;overflow-wrap:anywhere}.both th{white-space:normal}.both{grid-template-columns:1fr}\
+.wide tr:first-child{display:none}.wide tr{display:block;border:1px solid var(--line);border-radius:8px;\
+margin:0 0 12px;padding:6px 12px}.wide td,.wide td.r{display:flex;justify-content:space-between;gap:12px;\
+border:0;text-align:right}.wide td[data-of]::before{content:attr(data-of);color:var(--soft)}}\
 ol{margin:12px 0;padding-left:24px}ol span{color:var(--soft)}\
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px;overflow-x:auto}";
 
@@ -40,9 +45,11 @@ pub(super) fn html(outcomes: &[Outcome], skipped: &[(String, String)], when: &st
         let (name, report) = (outcome.name(), &outcome.report);
         let stale = report.count(dkv_check::Kind::Stale) + report.count(dkv_check::Kind::WentBack);
         html += &format!(
-            "<tr><td><a href=\"#{name}\">{name}</a></td><td>{}</td><td class=\"r\">{}</td>\
-             <td class=\"r\">{}</td><td class=\"r\">{}</td><td class=\"r\">{}</td>\
-             <td class=\"r\">{}</td><td class=\"r\">{stale}</td></tr>",
+            "<tr><td><a href=\"#{name}\">{name}</a></td><td data-of=\"promises\">{}</td>\
+             <td class=\"r\" data-of=\"time without service\">{}</td>\
+             <td class=\"r\" data-of=\"failed\">{}</td><td class=\"r\" data-of=\"unknown\">{}</td>\
+             <td class=\"r\" data-of=\"acknowledged\">{}</td><td class=\"r\" data-of=\"lost\">{}</td>\
+             <td class=\"r\" data-of=\"stale reads\">{stale}</td></tr>",
             verdict(outcome.holds()),
             time(std::time::Duration::from_nanos(outcome.wait_ns.0)),
             report.failed,

@@ -59,12 +59,13 @@ impl Instance {
     pub(super) async fn serve(
         self,
         dir: Option<PathBuf>,
+        host: Vec<dkv_gateway::Name>,
         connect: Connect,
         signals: &mut Signals,
         screen: &mut Screen,
     ) -> Result<ExitCode, String> {
         // Whoever sets IP says where to listen, and that is all that the document knows of rights.
-        let open = Args { without_authentication: true, ..Args::default() };
+        let open = Args { without_authentication: true, host, ..Args::default() };
         let listener =
             Listener::bind(self.address, &open).await.map_err(|error| error.to_string())?;
         if !self.address.ip().is_loopback() {
@@ -97,7 +98,6 @@ async fn on_network(
     };
     let client = network.connect(Role::Client).await?;
     ready(&listener, screen)?;
-    // It may be reached under any name.
     let options = Options { network: server.to_string(), access: Access::Anybody, figures: None };
     let app = App::new(client.clone(), options);
     listener.serve(app, async { _ = signals.next().await }).await;

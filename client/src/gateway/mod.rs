@@ -8,10 +8,13 @@ use std::process::ExitCode;
 
 use dkv_api::Role;
 use dkv_gateway::{Access, App, Listener, Options};
+use dkv_wire::durable;
+use dkv_wire::logging::{self, Targets};
 
 use self::instance::Instance;
-use crate::cli::{Addresses, Connect, Gateway};
-use crate::dispatch::{connection, not_connected};
+use crate::cli::{Addresses, Connect, Gateway, usual};
+use crate::dispatch::{connection, ended, not_connected};
+use crate::problem::Problem;
 use crate::screen::Screen;
 use crate::signals::Signals;
 use crate::store::{Session, Store};
@@ -47,31 +50,38 @@ async fn serve(
         return Ok(ExitCode::from(2));
     }
     if args.server.is_some() && before.is_some() {
-        screen.error("there are two addresses of the server: leave out the one before gateway");
-        return Ok(ExitCode::from(2));
+        let why = "there are two addresses of the server: leave out the one before gateway";
+        return Ok(ended(screen, &Problem::usage(why)));
     }
-    log();
+    let _log = logging::start("warn", Targets::Shown).map_err(|error| error.to_string())?;
+    durable::keep_files_private();
     let mut signals =
         Signals::take().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let Some(server) = args.server.or(before) else {
-        if args.http.http.is_none()
-            && let Some(instance) = Instance::from(|name| std::env::var(name).ok())?
-        {
-            let option = args.http.option_given();
-            let option = option.or(args.dir.as_ref().and(instance.main).map(|_| "--dir"));
-            if let Some(option) = option {
-                screen.error(&format!(
-                    "{option} is not for an instance that IP, PORT or MAINIP place"
-                ));
-                return Ok(ExitCode::from(2));
+    let server = match args.server.or(before) {
+        Some(server) => server,
+        None => {
+            if args.http.http.is_none()
+                && let Some(instance) = Instance::from(|name| std::env::var(name).ok())?
+            {
+                let option = args.http.option_given();
+                let option = option.or(args.dir.as_ref().and(instance.main).map(|_| "--dir"));
+                if let Some(option) = option {
+                    let why =
+                        format!("{option} is not for an instance that IP, PORT or MAINIP place");
+                    return Ok(ended(screen, &Problem::usage(why)));
+                }
+                return instance
+                    .serve(args.dir, args.http.host, args.connect, &mut signals, screen)
+                    .await;
             }
-            return instance.serve(args.dir, args.connect, &mut signals, screen).await;
+            match usual() {
+                Ok(server) => server,
+                Err(why) => {
+                    let why = format!("{why}, or IP and PORT for a store of the gateway's own");
+                    return Ok(ended(screen, &Problem::usage(why)));
+                }
+            }
         }
-        screen.error(
-            "the address of the server is missing; write dkv gateway 127.0.0.1:4400 --http \
-             127.0.0.1:8080, or set IP and PORT for a store of its own",
-        );
-        return Ok(ExitCode::from(2));
     };
     if args.dir.is_some() {
         screen.error("--dir is for a store of its own; leave it out, or the address of the server");
@@ -97,16 +107,6 @@ async fn serve(
     listener.serve(app, async { _ = signals.next().await }).await;
     session.client.close().await;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Logs to standard error, as far as `DKV_LOG` asks for it.
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("DKV_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi);
-    // Nobody has set another one in this process.
-    let _ = logger.with_writer(std::io::stderr).try_init();
 }
 
 /// Says where HTTP is served, for people and for programs.

@@ -21,6 +21,11 @@ pub(super) fn is_comma_form(text: &[u8]) -> bool {
     }
 }
 
+/// Whether a text is meant as one of these commands, right or wrong: a letter of theirs and a comma.
+pub(crate) fn is_command(text: &[u8]) -> bool {
+    matches!(text, [letter, b',', ..] if form(&[letter.to_ascii_uppercase()]).is_some())
+}
+
 /// Reads a command in the comma form.
 pub(super) fn command(text: &[u8]) -> Result<Command, GrammarError> {
     let mut parts = text.splitn(2, |byte| *byte == b',');
@@ -29,7 +34,7 @@ pub(super) fn command(text: &[u8]) -> Result<Command, GrammarError> {
         return Err(unknown(letter, parts.next()));
     };
     let Some(rest) = parts.next() else {
-        return Err(GrammarError::new("nothing follows the letter", format!("write {form}")));
+        return Err(GrammarError::new("the key is missing", format!("write {form}")));
     };
     match letter {
         b"R" => Ok(Command::Read { key: whole_key(rest, form, "get")?, how: HowToRead::default() }),
@@ -40,12 +45,12 @@ pub(super) fn command(text: &[u8]) -> Result<Command, GrammarError> {
         }),
         b"W" => {
             let Some(comma) = rest.iter().position(|byte| *byte == b',') else {
-                return Err(GrammarError::new("it has no value", format!("write {form}")));
+                return Err(GrammarError::new("the value is missing", format!("write {form}")));
             };
             let (key, value) = (&rest[..comma], &rest[comma + 1..]);
             Ok(Command::Write {
                 key: key_of(key, form)?,
-                value: value.to_vec(),
+                value: value.to_vec().into(),
                 level: None,
                 condition: Condition::Always,
             })
@@ -76,7 +81,7 @@ fn unknown(letter: &[u8], rest: Option<&[u8]>) -> GrammarError {
     }
     GrammarError::new(
         format!("there is no command {}", quote::shown(letter)),
-        format!("write one of {FORMS}"),
+        format!("use one of {FORMS}"),
     )
 }
 
@@ -84,7 +89,7 @@ fn unknown(letter: &[u8], rest: Option<&[u8]>) -> GrammarError {
 fn whole_key(rest: &[u8], form: &str, word: &str) -> Result<Key, GrammarError> {
     if rest.contains(&b',') {
         return Err(GrammarError::new(
-            "a key in this form has no comma",
+            "a key in this form cannot hold a comma",
             format!("write {form}, or in words {word} {}", quote::quoted(rest)),
         ));
     }

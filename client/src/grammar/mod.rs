@@ -4,7 +4,7 @@
 //! `T,ms`, upper case, everything after the last comma that counts taken as it is. The *words form*
 //! is for people: `put "a key" "some value" if-absent`, with the quotes of a shell, so that a key
 //! may hold any byte. Both mean a [`Command`], and a command prints itself in words that parse to
-//! the same command again.
+//! the same command again. In words a value may also be named, see [`Content`].
 //!
 //! Parsing is separate from running, so that a list of commands is refused as a whole before the
 //! first of them has an effect.
@@ -17,13 +17,19 @@ pub(crate) mod quote;
 mod tests;
 mod words;
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use dkv_wire::id::Revision;
 use dkv_wire::limits::KEY_BYTES_MAX;
 use dkv_wire::message::{Condition, Level};
 
-pub(crate) use words::{LEVELS, WORDS, Word, level};
+pub(crate) use comma::is_command as is_comma_command;
+pub(crate) use words::{
+    LEVELS, WORDS, Word, command, is_word, level, meant, slip_of, takes_operands,
+};
 
 /// Longest time that a wait may take, in milliseconds: one day.
 pub(crate) const WAIT_MS_MAX: u64 = 24 * 3600 * 1000;
@@ -34,7 +40,7 @@ pub(crate) enum Command {
     /// Prints the value of a key.
     Read { key: Key, how: HowToRead },
     /// Stores a value; without a level, at the level of the connection.
-    Write { key: Key, value: Vec<u8>, level: Option<Level>, condition: Condition },
+    Write { key: Key, value: Content, level: Option<Level>, condition: Condition },
     /// Removes a key; without a level, at the level of the connection.
     Delete { key: Key, level: Option<Level>, condition: Condition },
     /// Lists keys with their values, in order.
@@ -55,6 +61,52 @@ pub(crate) enum Command {
     Exit,
     /// Does something to a process of a local network.
     Process(Action, Target),
+}
+
+/// Where a value is: in words `@FILE` and `-` name it. `@@TEXT` is the text `@TEXT`, and `@=TEXT` the
+/// text that follows, whatever that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Here.
+    Given(Vec<u8>),
+    /// In a file.
+    File(PathBuf),
+    /// On standard input, to its end.
+    Input,
+}
+
+impl Content {
+    /// The value that a word stands for.
+    fn of_word(word: &[u8]) -> Result<Self, GrammarError> {
+        match word {
+            b"-" | b"@-" => Ok(Self::Input),
+            b"@" => Err(GrammarError::new(
+                "no file is named after the @",
+                "write @FILE, or @@ for the text @",
+            )),
+            [b'@', b'@', ..] => Ok(Self::Given(word[1..].to_vec())),
+            [b'@', b'=', text @ ..] => Ok(Self::Given(text.to_vec())),
+            [b'@', path @ ..] => Ok(Self::File(OsString::from_vec(path.to_vec()).into())),
+            text => Ok(Self::Given(text.to_vec())),
+        }
+    }
+
+    /// The word that stands for it.
+    fn word(&self) -> Vec<u8> {
+        match self {
+            Self::Given(text) if text == b"-" => b"@=-".to_vec(),
+            Self::Given(text) if text.starts_with(b"@") => [b"@", text.as_slice()].concat(),
+            Self::Given(text) => text.clone(),
+            Self::File(path) => [b"@", path.as_os_str().as_bytes()].concat(),
+            Self::Input => b"-".to_vec(),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(text: Vec<u8>) -> Self {
+        Self::Given(text)
+    }
 }
 
 /// How to read.
@@ -167,7 +219,7 @@ pub(crate) enum KeyError {
     #[error("the key is empty")]
     Empty,
     /// Over the limit.
-    #[error("the key has {length} bytes, and {KEY_BYTES_MAX} is the limit")]
+    #[error("the key is too long: {length} bytes, and the limit is {KEY_BYTES_MAX}")]
     TooLong { length: usize },
 }
 
@@ -180,12 +232,12 @@ pub(crate) struct GrammarError {
 }
 
 impl GrammarError {
-    fn new(problem: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(crate) fn new(problem: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { problem: problem.into(), advice: advice.into() }
     }
 
     /// The error of a command in its whole text, which is shown as far as it fits.
-    fn within(mut self, text: &[u8]) -> Self {
+    pub(crate) fn within(mut self, text: &[u8]) -> Self {
         self.problem = format!("malformed command {}: {}", excerpt(text), self.problem);
         self
     }
@@ -200,31 +252,22 @@ pub(crate) fn parse_line(line: &[u8]) -> Result<Option<Command>, GrammarError> {
     parse(text).map(Some).map_err(|error| error.within(text))
 }
 
-/// Reads the arguments of a process. Each is a command, except that a first argument which is a
-/// word with operands makes all of them the words of one command: the shell has done the quoting.
-pub(crate) fn parse_arguments(arguments: &[Vec<u8>]) -> Result<Vec<Command>, GrammarError> {
-    if let Some(first) = arguments.first()
-        && words::takes_operands(first)
-    {
-        let command = words::command(arguments);
-        return Ok(vec![command.map_err(|error| error.within(&arguments.join(&b' ')))?]);
+fn parse(text: &[u8]) -> Result<Command, GrammarError> {
+    match words_of(text)? {
+        None => comma::command(text),
+        Some(words) => command(&words),
     }
-    let one = |argument: &Vec<u8>| {
-        parse_line(argument)?.ok_or_else(|| {
-            GrammarError::new("empty command", format!("write one of {}", comma::FORMS))
-        })
-    };
-    arguments.iter().map(one).collect()
 }
 
-fn parse(text: &[u8]) -> Result<Command, GrammarError> {
+/// The words of a line without their quotes, or nothing if it is in the comma form.
+pub(crate) fn words_of(text: &[u8]) -> Result<Option<Vec<Vec<u8>>>, GrammarError> {
     if comma::is_comma_form(text) {
-        return comma::command(text);
+        return Ok(None);
     }
     let words = quote::split(text).map_err(|error| {
         GrammarError::new(error.to_string(), "inside double quotes write \\\" for a quote")
     })?;
-    words::command(&words)
+    Ok(Some(words))
 }
 
 /// The beginning of a command in one line, quoted.
@@ -252,7 +295,7 @@ impl fmt::Display for Command {
                 }
             }
             Self::Write { key, value, level, condition } => {
-                let (value, level) = (quote::quoted(value), level_word(*level));
+                let (value, level) = (quote::quoted(&value.word()), level_word(*level));
                 write!(f, "put {key:?} {value}{level}{}", condition_words(*condition))
             }
             Self::Delete { key, level, condition } => {

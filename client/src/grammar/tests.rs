@@ -24,7 +24,7 @@ fn key(text: &str) -> Key {
 fn write(name: &str, value: &str) -> Command {
     Command::Write {
         key: key(name),
-        value: value.into(),
+        value: Content::Given(value.into()),
         level: None,
         condition: Condition::Always,
     }
@@ -53,7 +53,7 @@ fn the_comma_form_takes_any_bytes() {
     let command = parse_line(b"W,\xff\xfe,\x00\xff,\n").unwrap().unwrap();
     let expected = Command::Write {
         key: Key::new(*b"\xff\xfe").unwrap(),
-        value: b"\x00\xff,\n".to_vec(),
+        value: b"\x00\xff,\n".to_vec().into(),
         level: None,
         condition: Condition::Always,
     };
@@ -69,28 +69,30 @@ fn a_malformed_comma_form_says_what_is_wrong_and_what_is_right() {
     );
     assert_eq!(
         wrong("W,key"),
-        "malformed command \"W,key\": it has no value; write W,<key>,<value>"
+        "malformed command \"W,key\": the value is missing; write W,<key>,<value>"
     );
     assert_eq!(wrong("R,"), "malformed command \"R,\": the key is empty; write R,<key>");
-    assert_eq!(wrong("R"), "malformed command \"R\": nothing follows the letter; write R,<key>");
+    assert_eq!(wrong("R"), "malformed command \"R\": the key is missing; write R,<key>");
     assert_eq!(
         wrong("W,,v"),
         "malformed command \"W,,v\": the key is empty; write W,<key>,<value>"
     );
     assert_eq!(
         wrong("D,a,b"),
-        "malformed command \"D,a,b\": a key in this form has no comma; write D,<key>, or in words \
+        "malformed command \"D,a,b\": a key in this form cannot hold a comma; write D,<key>, or in words \
          delete \"a,b\""
     );
     assert_eq!(
         wrong("X,a"),
-        "malformed command \"X,a\": there is no command X; write one of R,<key> W,<key>,<value> \
+        "malformed command \"X,a\": there is no command X; use one of R,<key> W,<key>,<value> \
          D,<key> T,<ms>"
     );
     assert!(wrong("T,soon").contains("\"soon\" is not a number of milliseconds"));
     assert!(wrong("T,-1").contains("is not a number of milliseconds"));
     assert!(wrong("T,86400001").contains("from 0 to 86400000"));
-    assert!(wrong(&format!("R,{}", "k".repeat(4097))).contains("has 4097 bytes, and 4096 is"));
+    assert!(
+        wrong(&format!("R,{}", "k".repeat(4097))).contains("4097 bytes, and the limit is 4096")
+    );
     assert!(parse_line(format!("R,{}", "k".repeat(4096)).as_bytes()).is_ok());
 }
 
@@ -139,8 +141,12 @@ fn words_take_quotes_and_conditions() {
     assert_eq!(line("put \"a key\" 'some value'"), write("a key", "some value"));
     assert_eq!(line("put k \"\""), write("k", ""));
     assert_eq!(line(r"put a\ b c"), write("a b", "c"));
-    let on =
-        |condition| Command::Write { key: key("k"), value: b"v".to_vec(), level: None, condition };
+    let on = |condition| Command::Write {
+        key: key("k"),
+        value: b"v".to_vec().into(),
+        level: None,
+        condition,
+    };
     assert_eq!(line("put k v if-absent"), on(Condition::Absent));
     assert_eq!(line("put k v if-present"), on(Condition::Present));
     assert_eq!(line("put k v if-revision 12"), on(Condition::Revision(Revision(12))));
@@ -166,6 +172,28 @@ fn words_take_quotes_and_conditions() {
 }
 
 #[test]
+fn a_value_in_words_may_be_named() {
+    let value = |text: &str| match line(text) {
+        Command::Write { value, .. } => value,
+        other => panic!("{other:?}"),
+    };
+    let given = |text: &str| Content::Given(text.into());
+    assert_eq!(value("put k -"), Content::Input);
+    assert_eq!(value("put k @-"), Content::Input);
+    assert_eq!(value("insert k @a/b"), Content::File("a/b".into()));
+    assert_eq!(value("update k '@a b'"), Content::File("a b".into()));
+    assert_eq!(value("put k @@name"), given("@name"));
+    assert_eq!(value("put k @@"), given("@"));
+    assert_eq!(value("put k @=-"), given("-"));
+    assert_eq!(value("put k @="), given(""));
+    assert_eq!(value("put k a@b"), given("a@b"));
+    assert!(wrong("put k @").contains("no file is named after the @"));
+    // The comma form takes everything as it is.
+    assert_eq!(value("W,k,@file"), given("@file"));
+    assert_eq!(value("W,k,-"), given("-"));
+}
+
+#[test]
 fn words_move_the_processes_of_a_local_network() {
     let named = |name: &str| Target::Named(name.into());
     assert_eq!(line("kill coordinator"), Command::Process(Action::Kill, Target::Coordinator));
@@ -175,23 +203,23 @@ fn words_move_the_processes_of_a_local_network() {
     assert_eq!(line("resume n1"), Command::Process(Action::Resume, named("n1")));
     assert_eq!(line("stop n1"), Command::Process(Action::Stop, named("n1")));
     assert!(wrong("start coordinator").ends_with("write start NAME"));
-    assert!(wrong("kill").ends_with("something is missing; write kill coordinator|NAME"));
+    assert!(wrong("kill").ends_with("coordinator|NAME is missing; write kill coordinator|NAME"));
 }
 
 #[test]
 fn malformed_words_say_what_is_right() {
-    assert!(wrong("get").ends_with(
-        "something is missing; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
-    ));
     assert!(
-        wrong("get a b").ends_with(
-            "does not fit; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
+        wrong("get").ends_with(
+            "KEY is missing; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
         )
     );
+    assert!(wrong("get a b").ends_with(
+        "unexpected argument \"b\"; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
+    ));
     assert!(wrong("set a b").contains("did you mean put KEY VALUE"));
     assert!(wrong("GET a").contains("did you mean get KEY"));
     assert!(wrong("satus").contains("did you mean status"));
-    assert!(wrong("fetch a").contains("there is no command fetch; write one of R,<key>"));
+    assert!(wrong("fetch a").contains("there is no command fetch; use one of R,<key>"));
     assert!(wrong("put a \"b").contains("a quote \" is not closed"));
     assert!(wrong("put a b\\").contains("nothing follows the last backslash"));
     assert!(wrong("put a \"\\xZZ\"").contains("two hexadecimal digits"));
@@ -206,27 +234,6 @@ fn empty_lines_and_comments_are_nothing() {
     for text in ["", "   ", "\t", "# W,a,b", "  # x"] {
         assert_eq!(parse_line(text.as_bytes()), Ok(None));
     }
-}
-
-fn arguments(texts: &[&str]) -> Result<Vec<Command>, GrammarError> {
-    parse_arguments(&texts.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>())
-}
-
-#[test]
-fn arguments_are_commands_or_the_words_of_one() {
-    assert_eq!(
-        arguments(&["W,a,1", "put b 2", "T,5"]).unwrap(),
-        [write("a", "1"), write("b", "2"), Command::Wait { ms: 5 }]
-    );
-    // The shell has done the quoting: what it hands over is taken as it is.
-    assert_eq!(arguments(&["put", "a key", "\"1\" \\"]).unwrap(), [write("a key", "\"1\" \\")]);
-    assert_eq!(
-        arguments(&["nodes", "status"]).unwrap(),
-        [Command::Nodes, Command::Status { json: false }]
-    );
-    assert_eq!(arguments(&[]).unwrap(), []);
-    assert!(arguments(&["W,a,1", "r,a"]).is_err());
-    assert!(arguments(&["W,a,1", ""]).unwrap_err().to_string().contains("empty command"));
 }
 
 #[test]
@@ -280,7 +287,14 @@ fn any_command() -> impl Strategy<Value = Command> {
         max_staleness_ms,
         at_least: at_least.map(Revision),
     });
-    let value = proptest::collection::vec(any::<u8>(), 0..60);
+    let bytes = proptest::collection::vec(any::<u8>(), 0..60);
+    let value = prop_oneof![
+        bytes.prop_map(Content::Given),
+        proptest::sample::select(vec!["-", "@", "@@", "@=", "@file", "=", "@-"])
+            .prop_map(|text| Content::Given(text.into())),
+        Just(Content::Input),
+        Just(Content::File("a dir/file".into())),
+    ];
     let delete_condition =
         any_condition().prop_filter("no delete of nothing", |it| *it != Condition::Absent);
     prop_oneof![
@@ -312,7 +326,7 @@ proptest! {
         let expected =
             Command::Write {
                 key: Key::new(key).unwrap(),
-                value,
+                value: value.into(),
                 level: None,
                 condition: Condition::Always,
             };

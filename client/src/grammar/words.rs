@@ -3,7 +3,7 @@
 use dkv_wire::id::Revision;
 use dkv_wire::message::{Condition, Level};
 
-use super::{Action, Command, GrammarError, HowToRead, Key, Scan, Target, comma, quote};
+use super::{Action, Command, Content, GrammarError, HowToRead, Key, Scan, Target, comma, quote};
 
 /// A word of the words form.
 pub(crate) struct Word {
@@ -32,39 +32,29 @@ pub(crate) const WORDS: &[Word] = &[
     word(
         "put",
         "put KEY VALUE [LEVEL] [if-absent|if-present|if-revision N]",
-        "store a value, on a condition if one is given",
+        "store a value; -, @FILE: from standard input, from a file",
         false,
     ),
-    word("insert", "insert KEY VALUE [LEVEL]", "store a value, if there is none yet", false),
-    word("update", "update KEY VALUE [LEVEL]", "store a value in the place of another", false),
-    word(
-        "delete",
-        "delete KEY [LEVEL] [if-present|if-revision N]",
-        "remove a key, on a condition if one is given",
-        false,
-    ),
+    word("insert", "insert KEY VALUE [LEVEL]", "store a value if the key does not exist", false),
+    word("update", "update KEY VALUE [LEVEL]", "store a value if the key exists", false),
+    word("delete", "delete KEY [LEVEL] [if-present|if-revision N]", "remove a key", false),
     word(
         "scan",
         "scan [PREFIX] [--after KEY] [--limit N] [--keys]",
-        "list keys and values in order, as CSV",
+        "list keys and values in order, as CSV that load takes",
         false,
     ),
-    word(
-        "search",
-        "search KEY",
-        "show what each replica has of a key, and when it was written",
-        false,
-    ),
+    word("search", "search KEY", "show what each replica has of a key", false),
     word("show-all", "show-all NODE", "list what one node holds, as CSV", false),
     word("wait", "wait MS", "wait that many milliseconds", false),
     word("status", "status [--json]", "show how the network is", false),
     word("nodes", "nodes", "list the nodes", false),
     word("kill", "kill coordinator|NAME", "end a process at once, as a crash would", true),
     word("start", "start NAME", "start it again in its directory", true),
-    word("stop", "stop coordinator|NAME", "stop it in good order", true),
-    word("pause", "pause coordinator|NAME", "make it stand still, as a hang would", true),
-    word("resume", "resume NAME", "let it go on", true),
-    word("help", "help", "show this help", false),
+    word("stop", "stop coordinator|NAME", "stop it gracefully", true),
+    word("pause", "pause coordinator|NAME", "freeze it, as a machine that hangs would", true),
+    word("resume", "resume NAME", "let it continue", true),
+    word("help", "help [COMMAND]", "show this help, or that of a command", false),
     word("exit", "exit", "leave; also quit, or Ctrl-D", false),
 ];
 
@@ -75,7 +65,6 @@ const ALIASES: &[(&str, &str)] = &[
     ("write", "put"),
     ("del", "delete"),
     ("rm", "delete"),
-    ("remove", "delete"),
     ("list", "scan"),
     ("keys", "scan"),
     ("sleep", "wait"),
@@ -85,22 +74,29 @@ const ALIASES: &[(&str, &str)] = &[
 ];
 
 /// Whether this is a word that something follows.
-pub(super) fn takes_operands(word: &[u8]) -> bool {
+pub(crate) fn takes_operands(word: &[u8]) -> bool {
     WORDS.iter().any(|known| {
-        known.word.as_bytes() == word && known.form.len() > word.len() && word != b"status"
+        known.word.as_bytes() == word
+            && known.form.len() > word.len()
+            && !matches!(word, b"status" | b"help")
     })
 }
 
+/// Whether this is one of the words.
+pub(crate) fn is_word(word: &[u8]) -> bool {
+    word == b"quit" || WORDS.iter().any(|known| known.word.as_bytes() == word)
+}
+
 /// Reads a command from its words.
-pub(super) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
+pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
     let Some((first, operands)) = words.split_first() else {
-        return Err(GrammarError::new("it is empty", "type help for the commands"));
+        return Err(GrammarError::new("empty command", "help lists the commands"));
     };
     let name = if first == b"quit" { "exit" } else { &quote::shown(first) };
     let Some(known) = WORDS.iter().find(|known| known.word == name) else {
         return Err(unknown(name));
     };
-    let wrong = || GrammarError::new(problem(operands), format!("write {}", known.form));
+    let wrong = || GrammarError::new(problem(known, operands), format!("write {}", known.form));
     let operands: Vec<&[u8]> = operands.iter().map(Vec::as_slice).collect();
     match (known.word, operands.as_slice()) {
         ("get", [name, rest @ ..]) => {
@@ -112,13 +108,23 @@ pub(super) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
         ("put", [name, value, rest @ ..]) => {
             let (level, rest) = leading_level(rest);
             let condition = condition(rest).ok_or_else(wrong)?;
-            Ok(Command::Write { key: key(name)?, value: value.to_vec(), level, condition })
+            Ok(Command::Write {
+                key: key(name)?,
+                value: Content::of_word(value)?,
+                level,
+                condition,
+            })
         }
         ("insert" | "update", [name, value, rest @ ..]) => {
             let (level, []) = leading_level(rest) else { return Err(wrong()) };
             let inserts = known.word == "insert";
             let condition = if inserts { Condition::Absent } else { Condition::Present };
-            Ok(Command::Write { key: key(name)?, value: value.to_vec(), level, condition })
+            Ok(Command::Write {
+                key: key(name)?,
+                value: Content::of_word(value)?,
+                level,
+                condition,
+            })
         }
         ("delete", [name, rest @ ..]) => {
             let (level, rest) = leading_level(rest);
@@ -150,8 +156,46 @@ pub(super) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
     }
 }
 
-fn problem<T>(operands: &[T]) -> &'static str {
-    if operands.is_empty() { "something is missing" } else { "what follows does not fit" }
+/// What is wrong with the operands of a word.
+fn problem(known: &Word, operands: &[Vec<u8>]) -> String {
+    let needed = match known.word {
+        "put" | "insert" | "update" => 2,
+        "get" | "delete" | "search" | "show-all" | "wait" | "kill" | "start" | "stop" | "pause"
+        | "resume" => 1,
+        _ => 0,
+    };
+    if operands.len() < needed {
+        let missing = known.form.split(' ').nth(1 + operands.len()).unwrap_or("an operand");
+        return format!("{missing} is missing");
+    }
+    let rest = &operands[needed..];
+    match (rest.iter().find(|word| !is_option(word)), rest.last()) {
+        (Some(strange), _) => format!("unexpected argument {:?}", quote::shown(strange)),
+        (None, Some(last)) => {
+            format!(
+                "{:?} does not fit there, or something is missing behind it",
+                quote::shown(last)
+            )
+        }
+        (None, None) => "something is wrong with it".to_owned(),
+    }
+}
+
+/// Whether a word is an option of some command.
+fn is_option(word: &[u8]) -> bool {
+    level(word).is_some()
+        || matches!(
+            word,
+            b"if-absent"
+                | b"if-present"
+                | b"if-revision"
+                | b"max-staleness"
+                | b"at-least"
+                | b"--after"
+                | b"--limit"
+                | b"--keys"
+                | b"--json"
+        )
 }
 
 fn unknown(name: &str) -> GrammarError {
@@ -160,33 +204,46 @@ fn unknown(name: &str) -> GrammarError {
     } else {
         format!("there is no command {name}")
     };
-    let lower = name.to_lowercase();
-    let meant = ALIASES.iter().find(|(alias, _)| *alias == lower).map(|(_, word)| *word);
-    let meant = meant.or_else(|| {
-        let close = |known: &&Word| distance(known.word, &lower) <= 1;
-        WORDS.iter().find(close).map(|known| known.word)
-    });
-    match meant.and_then(|word| WORDS.iter().find(|known| known.word == word)) {
+    match meant(name) {
         Some(known) => GrammarError::new(problem, format!("did you mean {}?", known.form)),
         None => GrammarError::new(
             problem,
-            format!("write one of {}, or type help for the words", comma::FORMS),
+            format!("use one of {}, or see help for the others", comma::FORMS),
         ),
     }
 }
 
-/// How many letters must be put in, left out or exchanged to come from one word to the other.
+/// The word that somebody meant who wrote this one.
+pub(crate) fn meant(name: &str) -> Option<&'static Word> {
+    let lower = name.to_lowercase();
+    let meant = ALIASES.iter().find(|(alias, _)| *alias == lower).map(|(_, word)| *word);
+    let meant = meant.or_else(|| slip_of(&lower, WORDS.iter().map(|known| known.word)));
+    WORDS.iter().find(|known| Some(known.word) == meant)
+}
+
+/// The first of some names that a word is a slip of: one letter too many, too few or wrong, or two
+/// exchanged.
+pub(crate) fn slip_of<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names.into_iter().find(|name| distance(name, word) <= 1)
+}
+
+/// How many letters must be put in, left out, changed or exchanged with the next to come from one word
+/// to the other.
 fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, left) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
+    for (line, left) in from.iter().enumerate() {
+        let mut next = vec![line + 1];
         for (column, right) in to.iter().enumerate() {
-            let exchanged = diagonal + usize::from(left != *right);
-            diagonal = row[column + 1];
-            row[column + 1] = exchanged.min(row[column] + 1).min(diagonal + 1);
+            let changed = row[column] + usize::from(left != right);
+            let mut least = changed.min(row[column + 1] + 1).min(next[column] + 1);
+            if line > 0 && column > 0 && from[line - 1] == *right && *left == to[column - 1] {
+                least = least.min(before[column - 1] + 1);
+            }
+            next.push(least);
         }
+        before = std::mem::replace(&mut row, next);
     }
     row[to.len()]
 }

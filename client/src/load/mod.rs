@@ -1,6 +1,6 @@
 //! Whole files of records: stored, and read back.
 //!
-//! A file is gone through twice. The first time every line is checked, so that a file with a
+//! An input is gone through twice (see `source` for what can be read only once). The first time every line is checked, so that a file with a
 //! malformed line is refused before anything is stored, and the last line of each key is noted: it
 //! is the one that counts, and lines that it supersedes are left out, so that many requests can be
 //! under way at once without the order of two of them mattering. The second time the records are
@@ -13,6 +13,7 @@
 
 mod progress;
 mod records;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -25,10 +26,10 @@ use futures::StreamExt;
 
 use self::progress::Progress;
 use self::records::{Record, Source};
-use crate::cli::Transfer;
+use crate::cli::{Format, Transfer};
 use crate::grammar::quote::shown;
 use crate::human::{number, plural, time};
-use crate::run;
+use crate::problem::{Failure, Problem, Stop, read_problem, worst, write_problem};
 use crate::screen::Screen;
 use crate::store::Store;
 
@@ -51,7 +52,7 @@ enum Fate {
     Good,
     Missing,
     Different(String),
-    Failed(String),
+    Failed(Problem),
 }
 
 /// Counts of what came of all records.
@@ -63,6 +64,8 @@ struct Tally {
     failed: u64,
     retries: u64,
     unknown: u64,
+    /// The most serious of what went wrong.
+    failure: Option<Failure>,
 }
 
 impl Tally {
@@ -71,36 +74,38 @@ impl Tally {
     }
 }
 
-/// Goes through a file; true if every record is good.
-///
-/// # Errors
-/// Only those of stdout; what is wrong with the file is said and makes the answer false.
+/// Opens an input and checks it, and says what it is taken for.
+pub(crate) async fn source(transfer: &Transfer, screen: &mut Screen) -> Result<Source, Stop> {
+    let (path, format, binary) = (transfer.file.clone(), transfer.format, transfer.binary);
+    // A pipe may have nothing to say for a while.
+    let survey = tokio::task::spawn_blocking(move || Source::survey(&path, format, binary));
+    let surveyed = survey.await.unwrap_or_else(|error| Err(vec![error.to_string()]));
+    match surveyed {
+        Ok(source) => {
+            source.input.notes().iter().for_each(|note| screen.note(note));
+            Ok(source)
+        }
+        Err(problems) => {
+            problems.iter().for_each(|problem| screen.error(problem));
+            Err(Stop::Said(Failure::Failed))
+        }
+    }
+}
+
+/// Goes through an input and does the task for each of its records.
 pub(crate) async fn run(
     task: Task,
+    source: &Source,
     transfer: &Transfer,
     store: &impl Store,
     screen: &mut Screen,
-) -> io::Result<bool> {
-    let source = match Source::survey(&transfer.file, transfer.format) {
-        Ok(source) => source,
-        Err(problems) => {
-            problems.iter().for_each(|problem| screen.error(problem));
-            return Ok(false);
-        }
-    };
-    let records = match source.records() {
-        Ok(records) => records,
-        Err(error) => {
-            screen.error(&format!("cannot read {}: {error}", transfer.file.display()));
-            return Ok(false);
-        }
-    };
+) -> Result<(), Stop> {
     let started = Instant::now();
     let mut tally = Tally::default();
     let mut unreadable = None;
-    let mut progress = Progress::new(task, source.count);
+    let mut progress = Progress::new(task, source.count, screen.json);
     {
-        let requests = futures::stream::iter(records)
+        let requests = futures::stream::iter(source.records())
             .map(|record| one(task, record, transfer.retry, store))
             .buffer_unordered(usize::from(transfer.in_flight));
         let mut requests = std::pin::pin!(requests);
@@ -108,7 +113,7 @@ pub(crate) async fn run(
             tally.retries += attempts.retries;
             tally.unknown += attempts.unknown;
             if let Some(problem) = count(&mut tally, line, fate, &mut unreadable) {
-                progress.suspend(|| screen.error(&problem));
+                progress.suspend(|| screen.problem(&problem));
             }
             progress.step(tally.good + tally.bad(), tally.retries);
             if tally.failed >= FAILURES_MAX || unreadable.is_some() {
@@ -118,50 +123,51 @@ pub(crate) async fn run(
     }
     progress.finish();
     if let Some(problem) = unreadable {
-        screen.error(&format!("cannot read {}: {problem}", transfer.file.display()));
-        return Ok(false);
+        return Err(problem.behind(&format!("cannot read {}: ", source.input.name)).into());
     }
-    let whole = tally.good + tally.bad() == source.count;
-    if !whole {
+    if tally.good + tally.bad() != source.count {
+        tally.failure = worst(tally.failure, Some(Failure::Failed));
         screen.error(&format!(
-            "stopped after {FAILURES_MAX} errors; see status, mend what is wrong and run the same \
-             command again"
+            "stopped after {FAILURES_MAX} errors; check status, and run the same command again"
         ));
     }
-    screen.line(&summary(task, &source, &tally, started.elapsed()))?;
-    Ok(whole && tally.bad() == 0)
+    let took = started.elapsed();
+    screen.result(&summary(task, source, &tally, took), || document(task, source, &tally, took))?;
+    tally.failure.map_or(Ok(()), |failure| Err(Stop::Said(failure)))
 }
 
-/// Counts a fate; the line to show if it is a bad one.
+/// Counts a fate; the problem to show if it is a bad one.
 fn count(
     tally: &mut Tally,
     line: u64,
     fate: Fate,
-    unreadable: &mut Option<String>,
-) -> Option<String> {
-    match fate {
+    unreadable: &mut Option<Problem>,
+) -> Option<Problem> {
+    let problem = match fate {
         Fate::Good => {
             tally.good += 1;
-            None
+            return None;
         }
         Fate::Missing => {
             tally.missing += 1;
-            Some(format!("line {line}: the key is missing"))
+            Problem::failed("the key is missing")
         }
         Fate::Different(problem) => {
             tally.different += 1;
-            Some(format!("line {line}: {problem}"))
+            Problem::failed(problem)
         }
         // Line zero stands for the file itself.
         Fate::Failed(problem) if line == 0 => {
             *unreadable = Some(problem);
-            None
+            return None;
         }
         Fate::Failed(problem) => {
             tally.failed += 1;
-            Some(format!("line {line}: {problem}"))
+            problem
         }
-    }
+    };
+    tally.failure = worst(tally.failure, Some(problem.failure));
+    Some(problem.behind(&format!("line {line}: ")).with("line", line))
 }
 
 #[derive(Default)]
@@ -180,7 +186,7 @@ async fn one(
     let mut attempts = Attempts::default();
     let record = match record {
         Ok(record) => record,
-        Err(error) => return (0, attempts, Fate::Failed(error.to_string())),
+        Err(error) => return (0, attempts, Fate::Failed(Problem::failed(error.to_string()))),
     };
     let started = Instant::now();
     let mut pause = Duration::from_millis(20);
@@ -192,8 +198,8 @@ async fn one(
         let passing = matches!(error, Error::Unavailable(_) | Error::Unknown(_));
         if !passing || started.elapsed() >= patience {
             let problem = match task {
-                Task::Load => run::write_problem(&record.key, Condition::Always, "written", &error),
-                Task::Verify => run::read_problem(&record.key, &error),
+                Task::Load => write_problem(&record.key, Condition::Always, "written", &error),
+                Task::Verify => read_problem(&record.key, &error),
             };
             return (record.line, attempts, Fate::Failed(problem));
         }
@@ -232,6 +238,37 @@ fn brief(value: &[u8]) -> String {
         Some(beginning) => format!("\"{}…\"", shown(beginning)),
         None => format!("\"{}\"", shown(value)),
     }
+}
+
+fn document(task: Task, source: &Source, tally: &Tally, took: Duration) -> serde_json::Value {
+    let format = match source.input.format {
+        Format::Tsv => "tsv",
+        Format::Csv => "csv",
+        Format::Lines => "lines",
+        Format::Json => "json",
+    };
+    let mut document = serde_json::json!({
+        "file": source.input.name,
+        "format": format,
+        "failed": tally.failed,
+        "retries": tally.retries,
+        "unknown_outcomes": tally.unknown,
+        "superseded": source.superseded,
+        "duration_ms": took.as_millis() as u64,
+    });
+    match task {
+        Task::Load => {
+            document["command"] = "load".into();
+            document["loaded"] = tally.good.into();
+        }
+        Task::Verify => {
+            document["command"] = "verify".into();
+            document["equal"] = tally.good.into();
+            document["missing"] = tally.missing.into();
+            document["different"] = tally.different.into();
+        }
+    }
+    document
 }
 
 fn summary(task: Task, source: &Source, tally: &Tally, took: Duration) -> String {

@@ -14,6 +14,8 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 /// The progress of a file.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
+    /// Nobody is to hear of it.
+    silent: bool,
     doing: &'static str,
     total: u64,
     done: u64,
@@ -23,12 +25,12 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Begins at nothing.
-    pub(super) fn new(task: Task, total: u64) -> Self {
+    pub(super) fn new(task: Task, total: u64, silent: bool) -> Self {
         let doing = match task {
             Task::Load => "loading",
             Task::Verify => "verifying",
         };
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = (!silent && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total);
             let template = "{prefix:<9} {wide_bar} {msg}  {eta} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
@@ -38,7 +40,7 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Self { bar, doing, total, done: 0, started: now, last_line: now }
+        Self { bar, silent, doing, total, done: 0, started: now, last_line: now }
     }
 
     /// So many records are done.
@@ -57,7 +59,7 @@ impl Progress {
                 number(self.total),
                 number(rate as u64)
             ));
-        } else if self.last_line.elapsed() >= LINE_EVERY {
+        } else if !self.silent && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             let percent = done * 100 / self.total.max(1);
             // Nobody is left to tell if this fails.

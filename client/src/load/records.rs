@@ -1,13 +1,15 @@
-//! Files of records, one a line; in CSV one with line feeds in quotes takes several.
+//! Records, one a line; in CSV one with line feeds in quotes takes several.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use dkv_gateway::bytes_json;
 use dkv_wire::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::source::{Input, Reader};
 use crate::cli::Format;
 use crate::csv::{self, Within};
 use crate::grammar::Key;
@@ -16,6 +18,8 @@ use crate::grammar::Key;
 const PROBLEMS_MAX: usize = 10;
 /// Longest line, in bytes: a key and a value in quotes, every byte of them doubled.
 const LINE_BYTES_MAX: usize = 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) + 16;
+/// The same in JSON, where one byte may take six.
+const JSON_LINE_BYTES_MAX: usize = 6 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) + 1024;
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +30,10 @@ pub(super) struct Record {
     pub(super) value: Vec<u8>,
 }
 
-/// A file that has been checked.
+/// An input that has been checked.
 #[derive(Debug)]
-pub(super) struct Source {
-    path: PathBuf,
-    format: Format,
+pub(crate) struct Source {
+    pub(super) input: Input,
     /// Records that count.
     pub(super) count: u64,
     /// Lines that a later one of the same key supersedes.
@@ -41,22 +44,32 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Checks every line of a file.
+    /// Opens an input and checks every line of it. Bytes that are no text are taken if `binary`.
     ///
     /// # Errors
     /// The first problems, a line each.
-    pub(super) fn survey(path: &Path, format: Option<Format>) -> Result<Self, Vec<String>> {
-        let format = format.unwrap_or_else(|| format_of(path));
-        let unreadable = |error: &io::Error| format!("cannot read {}: {error}", path.display());
-        let file = File::open(path).map_err(|error| vec![unreadable(&error)])?;
+    pub(super) fn survey(
+        path: &Path,
+        format: Option<Format>,
+        binary: bool,
+    ) -> Result<Self, Vec<String>> {
+        let input = Input::open(path, format).map_err(|problem| vec![problem])?;
         let mut problems = Vec::new();
         let mut last_line = HashMap::new();
         let mut lines = 0;
-        for (number, line) in Lines::of(file, format) {
+        for (number, line) in Lines::of(&input) {
             let parsed = match line {
-                Ok(line) => parse(format, number, &line),
+                Ok(line) if !binary && has_bare_nul(input.format, &line) => {
+                    problems.push(format!(
+                        "{}, line {number}: it holds a NUL byte, so this does not look like text; \
+                         --binary takes it as it is",
+                        input.name
+                    ));
+                    break;
+                }
+                Ok(line) => parse(input.format, number, &line),
                 Err(error) => {
-                    problems.push(unreadable(&error));
+                    problems.push(format!("cannot read {}: {error}", input.name));
                     break;
                 }
             };
@@ -67,38 +80,38 @@ impl Source {
                     last_line.insert(xxh3_64(record.key.as_bytes()), number);
                 }
                 Err(problem) => {
-                    problems.push(format!("{}, line {number}: {problem}", path.display()));
+                    problems.push(format!("{}, line {number}: {problem}", input.name));
                 }
             }
             if problems.len() >= PROBLEMS_MAX {
-                problems.push("and perhaps more; nothing was loaded".into());
+                problems.push("there may be more; nothing was loaded".into());
                 break;
             }
         }
         if problems.is_empty() && lines == 0 {
-            problems.push(format!("{} holds no records", path.display()));
+            problems.push(format!("{} holds no records", input.name));
         }
         if !problems.is_empty() {
             return Err(problems);
         }
         let count = last_line.len() as u64;
-        Ok(Self { path: path.to_owned(), format, count, superseded: lines - count, last_line })
+        Ok(Self { input, count, superseded: lines - count, last_line })
     }
 
     /// The records that count, in the order of the file.
-    pub(super) fn records(&self) -> io::Result<impl Iterator<Item = io::Result<Record>>> {
-        let file = File::open(&self.path)?;
-        Ok(Lines::of(file, self.format).filter_map(|(number, line)| {
+    pub(super) fn records(&self) -> impl Iterator<Item = io::Result<Record>> {
+        let format = self.input.format;
+        Lines::of(&self.input).filter_map(move |(number, line)| {
             let line = match line {
                 Ok(line) => line,
                 Err(error) => return Some(Err(error)),
             };
-            match parse(self.format, number, &line) {
+            match parse(format, number, &line) {
                 Ok(record) => record.filter(|it| self.counts(it)).map(Ok),
                 // It was well formed a moment ago.
-                Err(_) => Some(Err(io::Error::other("the file changes while it is read"))),
+                Err(_) => Some(Err(io::Error::other("the file changed while it was read"))),
             }
-        }))
+        })
     }
 
     fn counts(&self, record: &Record) -> bool {
@@ -106,18 +119,10 @@ impl Source {
     }
 }
 
-fn format_of(path: &Path) -> Format {
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("tsv") => Format::Tsv,
-        Some("csv") => Format::Csv,
-        _ => Format::Lines,
-    }
-}
-
 /// The lines of a file with their numbers, without their ends, of bounded length. Of a record of
 /// several lines it is the number of the first.
 struct Lines {
-    reader: BufReader<File>,
+    reader: BufReader<Reader>,
     format: Format,
     number: u64,
     /// How many lines the last record took beyond its first.
@@ -126,9 +131,9 @@ struct Lines {
 }
 
 impl Lines {
-    fn of(file: File, format: Format) -> Self {
-        let reader = BufReader::with_capacity(256 * 1024, file);
-        Self { reader, format, number: 0, beyond: 0, ended: false }
+    fn of(input: &Input) -> Self {
+        let reader = BufReader::with_capacity(256 * 1024, input.read());
+        Self { reader, format: input.format, number: 0, beyond: 0, ended: false }
     }
 
     fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
@@ -137,14 +142,16 @@ impl Lines {
         self.beyond = 0;
         loop {
             let before = line.len();
-            let limit = LINE_BYTES_MAX - before;
+            let longest =
+                if self.format == Format::Json { JSON_LINE_BYTES_MAX } else { LINE_BYTES_MAX };
+            let limit = longest - before;
             let mut part = io::Read::take(&mut self.reader, limit as u64);
             let read = part.read_until(b'\n', &mut line)?;
             let ended = line.last() == Some(&b'\n') && read > 0;
             if !ended && read == limit {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("line {} is longer than any record", self.number),
+                    format!("line {} is longer than any record can be", self.number),
                 ));
             }
             within = within.over(&line[before..]);
@@ -190,13 +197,47 @@ pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Rec
             (text[..tab].to_vec(), text[tab + 1..].to_vec())
         }
         Format::Csv => csv::parse(text).map_err(|error| error.to_string())?,
+        Format::Json => of_json(text)?,
     };
     let key = Key::new(key).map_err(|error| error.to_string())?;
     if value.len() > VALUE_BYTES_MAX {
         return Err(format!(
-            "the value has {} bytes, and {VALUE_BYTES_MAX} is the limit",
+            "the value is too large: {} bytes, and the limit is {VALUE_BYTES_MAX}",
             value.len()
         ));
     }
     Ok(Some(Record { line, key, value }))
+}
+
+/// Whether a line has a NUL byte that looks like no text. In the quotes of CSV anything may stand.
+fn has_bare_nul(format: Format, line: &[u8]) -> bool {
+    let Some(first) = line.iter().position(|byte| *byte == 0) else { return false };
+    if format != Format::Csv {
+        return true;
+    }
+    let mut within = Within::default();
+    line[first..].iter().enumerate().any(|(index, byte)| {
+        let begun =
+            if index == 0 { &line[..first] } else { &line[first + index - 1..first + index] };
+        within = within.over(begun);
+        *byte == 0 && !within.is_open()
+    })
+}
+
+/// An object as a list prints it. Other members, such as the revision, are of no account.
+#[derive(Deserialize)]
+struct Object {
+    key: Option<String>,
+    key_base64: Option<String>,
+    value: Option<String>,
+    value_base64: Option<String>,
+}
+
+fn of_json(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let Object { key, key_base64, value, value_base64 } =
+        serde_json::from_slice(text).map_err(|error| format!("not a JSON object: {error}"))?;
+    let key = bytes_json::take("key", key, key_base64)?.ok_or("key or key_base64 is missing")?;
+    let value = bytes_json::take("value", value, value_base64)?
+        .ok_or("value or value_base64 is missing")?;
+    Ok((key, value))
 }

@@ -40,20 +40,35 @@ fn each_format_has_its_records() {
 
 /// Runs a task on a file of that content; success, stdout and stderr.
 async fn over(task: Task, name: &str, content: &[u8], store: &Fake) -> (bool, String, String) {
+    over_as(task, name, content, store, None, false).await
+}
+
+async fn over_as(
+    task: Task,
+    name: &str,
+    content: &[u8],
+    store: &Fake,
+    format: Option<Format>,
+    binary: bool,
+) -> (bool, String, String) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join(name);
     std::fs::File::create(&file).unwrap().write_all(content).unwrap();
     let transfer = Transfer {
         file,
-        format: None,
+        format,
+        binary,
         in_flight: 16,
         retry: Duration::from_millis(50),
         connect: Connect::default(),
     };
     let (out, err) = (Shared::default(), Shared::default());
     let mut screen = Screen::of(out.clone(), err.clone());
-    let succeeded = run(task, &transfer, store, &mut screen).await.unwrap();
-    (succeeded, out.text(), err.text())
+    let succeeded = match source(&transfer, &mut screen).await {
+        Ok(source) => run(task, &source, &transfer, store, &mut screen).await,
+        Err(stop) => Err(stop),
+    };
+    (succeeded.is_ok(), out.text(), err.text())
 }
 
 #[tokio::test]
@@ -61,7 +76,8 @@ async fn what_is_loaded_verifies() {
     let store = Fake::default();
     let content: String = (0..5000).map(|index| format!("word{}\n", index % 4000)).collect();
     let (good, out, err) = over(Task::Load, "words", content.as_bytes(), &store).await;
-    assert!(good && err.is_empty(), "{err}");
+    assert!(good && err.lines().count() == 1, "{err}");
+    assert!(err.contains("words as lines: each line is a key"), "{err}");
     assert!(out.starts_with("loaded 4 000 records in "), "{out}");
     assert!(out.ends_with(", 1 000 superseded by a later line of the same key\n"), "{out}");
     let (good, out, _) = over(Task::Verify, "words", content.as_bytes(), &store).await;
@@ -102,8 +118,98 @@ async fn records_that_keep_failing_are_told_and_the_rest_is_loaded() {
     assert!(out.starts_with("loaded 2 records") && out.contains(", 3 failed"), "{out}");
     assert!(out.contains("retries") && out.contains("after an unknown outcome"), "{out}");
     for line in
-        ["line 2: !unavailable was not written", "line 3: it is not known", "line 4: denied"]
+        ["line 2: !unavailable was not written", "line 3: outcome unknown", "line 4: denied"]
     {
         assert!(err.contains(line), "{err}");
     }
+}
+
+#[test]
+fn a_json_line_has_text_or_base64() {
+    let is = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+    let line = r#"{"key":"a,b","value_base64":"Yw==","revision":7}"#;
+    assert_eq!(record(Format::Json, line), is("a,b", "c"));
+    for (line, problem) in [
+        ("a,b", "not a JSON object"),
+        (r#"{"key":"a"}"#, "value or value_base64 is missing"),
+        (r#"{"value":"a"}"#, "key or key_base64 is missing"),
+        (r#"{"key":"a","value_base64":"?"}"#, "no base64"),
+    ] {
+        assert!(record(Format::Json, line).unwrap_err().contains(problem), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_look_like_records_is_refused_with_what_helps() {
+    let store = Fake::default();
+    let cases: [(&str, &[u8], &str); 8] = [
+        ("names.csv.gz", b"\x1f\x8b\x08", "is compressed (gzip); write zcat "),
+        ("names.csv.gz", b"\x1f\x8b\x08", "| dkv load - --format csv"),
+        ("names.zst", b"\x28\xb5\x2f\xfd", "is compressed (zstd); write zstdcat "),
+        ("names.xz", b"\xfd7zXZ\0", "is compressed (xz); write xzcat "),
+        ("names.bz2", b"BZh91AY&SY", "is compressed (bzip2); write bzcat "),
+        ("names", b"\xff\xfea\0,\0", "is UTF-16; write iconv -f UTF-16 -t UTF-8 "),
+        ("names.csv", b"a,1\nb,\0\n", "line 2: it holds a NUL byte"),
+        ("names.zip", b"PK\x03\x04", "is a zip archive; write unzip -p "),
+    ];
+    for (name, content, says) in cases {
+        for task in [Task::Load, Task::Verify] {
+            let (good, out, err) = over(task, name, content, &store).await;
+            assert!(!good && out.is_empty(), "{name}");
+            assert!(err.contains(says), "{name}: {err}");
+        }
+    }
+    let taken = over_as(Task::Load, "names.csv", b"b,\0\n", &store, None, true).await;
+    assert!(taken.0, "{}", taken.2);
+    assert_eq!(store.read(b"b", Level::Strong.into()).await.unwrap().value, "\0");
+    // In quotes it is meant, as where a list printed it.
+    let quoted = b"a,x\n\"c\0\",\"\0\n\0\"\n";
+    let listed = over(Task::Load, "names.csv", quoted, &store).await;
+    assert!(listed.0, "{}", listed.2);
+    assert_eq!(store.read(b"c\0", Level::Strong.into()).await.unwrap().value, "\0\n\0");
+    let bare = over(Task::Load, "names.csv", b"\"c\0\",\0\n", &store).await;
+    assert!(!bare.0, "{}", bare.1);
+}
+
+#[tokio::test]
+async fn the_name_says_the_format_in_any_case_and_a_mark_before_the_text_is_no_part_of_it() {
+    let store = Fake::default();
+    let (good, _, err) = over(Task::Load, "A.CSV", b"\xef\xbb\xbfkey,value\n", &store).await;
+    assert!(good, "{err}");
+    assert!(err.contains("A.CSV as csv: key, comma, value"), "{err}");
+    assert!(err.contains("ignoring the byte order mark"), "{err}");
+    assert_eq!(store.read(b"key", Level::Strong.into()).await.unwrap().value, "value");
+    let verified = over(Task::Verify, "A.CSV", b"\xef\xbb\xbfkey,value\n", &store).await;
+    assert!(verified.0, "{}", verified.2);
+    let tabs = over_as(Task::Load, "x.csv", b"a\tb\n", &store, Some(Format::Tsv), false).await;
+    assert!(tabs.0 && tabs.2.is_empty(), "what is said needs no guess: {}", tabs.2);
+    let json = over(Task::Load, "x.JSONL", b"{\"key\":\"j\",\"value\":\"v\"}\n", &store).await;
+    assert!(json.0, "{}", json.2);
+}
+
+#[tokio::test]
+async fn a_pipe_is_read_once_and_compared_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let writer = fifo.clone();
+    let writer = std::thread::spawn(move || std::fs::write(writer, "a\t1\nb\t2\na\t3\n"));
+    let transfer = Transfer {
+        file: fifo,
+        format: Some(Format::Tsv),
+        binary: false,
+        in_flight: 16,
+        retry: Duration::from_millis(50),
+        connect: Connect::default(),
+    };
+    let out = Shared::default();
+    let mut screen = Screen::of(out.clone(), io::sink());
+    let store = Fake::default();
+    let source = source(&transfer, &mut screen).await.unwrap();
+    run(Task::Load, &source, &transfer, &store, &mut screen).await.unwrap();
+    run(Task::Verify, &source, &transfer, &store, &mut screen).await.unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(out.text().contains("1 superseded"), "{}", out.text());
+    assert!(out.text().contains(": all equal"), "{}", out.text());
+    assert_eq!(store.read(b"a", Level::Strong.into()).await.unwrap().value, "3");
 }

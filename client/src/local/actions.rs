@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use super::network::{LocalNetwork, SERVER};
 use crate::grammar::{Action, Target};
 use crate::human::time;
+use crate::problem::{self, Stop};
 use crate::screen::Screen;
 use crate::status::Report;
 use crate::store::Store;
@@ -25,13 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Does it; false if that failed, which has been said then.
+/// Does it.
 pub(super) async fn act(
     network: &LocalNetwork,
     action: Action,
     target: &Target,
     screen: &mut Screen,
-) -> io::Result<bool> {
+) -> Result<(), Stop> {
     let result = match action {
         Action::Kill | Action::Stop | Action::Pause => {
             disturb(network, action, target, screen).await
@@ -40,12 +41,9 @@ pub(super) async fn act(
         Action::Resume => resume(network, target, screen).await,
     };
     match result {
-        Ok(()) => Ok(true),
-        Err(Problem::Screen(error)) => Err(error),
-        Err(Problem::Said(problem)) => {
-            screen.error(&problem);
-            Ok(false)
-        }
+        Ok(()) => Ok(()),
+        Err(Problem::Screen(error)) => Err(error.into()),
+        Err(Problem::Said(why)) => Err(problem::Problem::failed(why).into()),
     }
 }
 

@@ -33,19 +33,23 @@ use std::process::ExitCode;
 use self::network::LocalNetwork;
 use self::place::Place;
 use crate::cli::{Connect, Local};
-use crate::dispatch::{finished, parse_commands};
+use crate::dispatch::{ended, finished, parse_commands};
+use crate::input::Stdin;
+use crate::problem::Problem;
 use crate::screen::Screen;
+use crate::script::{self, Step};
 use crate::signals::{Ending, Signals};
-use crate::{pipe, prompt, run};
+use crate::{pipe, prompt};
 
 /// Starts a network, runs what is to be run on it, and stops it.
 pub(crate) async fn run(mut args: Local, outer: Connect, screen: &mut Screen) -> ExitCode {
-    let commands = match parse_commands(std::mem::take(&mut args.commands)) {
-        Ok(commands) => commands,
-        Err(problem) => {
-            screen.error(&problem);
-            return ExitCode::from(2);
-        }
+    let steps = match parse_commands(std::mem::take(&mut args.commands)) {
+        Ok(mut steps) => script::fill(&mut steps, &mut Stdin::Free).await.map(|()| steps),
+        Err(why) => Err(Problem::usage(why)),
+    };
+    let steps = match steps {
+        Ok(steps) => steps,
+        Err(problem) => return ended(screen, &problem),
     };
     args.connect = args.connect.clone().or(outer);
     // Before there is anything to clean up.
@@ -75,7 +79,7 @@ pub(crate) async fn run(mut args: Local, outer: Connect, screen: &mut Screen) ->
         ending = signals.next() => Err(Stop::Signal(ending)),
     };
     let status = match started {
-        Ok(()) => use_it(&network, &commands, screen, &mut signals).await,
+        Ok(()) => use_it(&network, &steps, screen, &mut signals).await,
         Err(Stop::Problem(problem)) => {
             screen.error(&problem);
             ExitCode::FAILURE
@@ -94,26 +98,24 @@ enum Stop {
 /// Runs the commands of the arguments, of the prompt, or of a pipe.
 async fn use_it(
     network: &LocalNetwork,
-    commands: &[crate::grammar::Command],
+    steps: &[Step],
     screen: &mut Screen,
     signals: &mut Signals,
 ) -> ExitCode {
-    if commands.is_empty() && std::io::stdin().is_terminal() {
+    if steps.is_empty() && std::io::stdin().is_terminal() {
         return match prompt::run(network, screen, signals).await {
             Ok(None) => ExitCode::SUCCESS,
-            // At an empty line it is the way to leave.
-            Ok(Some(Ending::Interrupted)) => ExitCode::SUCCESS,
             Ok(Some(ending)) => ExitCode::from(ending.status()),
             Err(error) => finished(screen, Err(error)),
         };
     }
     let result = tokio::select! {
         result = async {
-            if commands.is_empty() {
+            if steps.is_empty() {
                 let input = tokio::io::BufReader::new(tokio::io::stdin());
                 pipe::run(input, network, screen).await
             } else {
-                run::all(commands, network, screen).await
+                script::all(steps, network, screen).await
             }
         } => result,
         ending = signals.next() => return ExitCode::from(ending.status()),

@@ -18,6 +18,7 @@ use super::place::{Place, Shared, node_name};
 use super::regions::region_of;
 use crate::cli::Local;
 use crate::grammar::{Action, Scan, Target};
+use crate::problem::{Failure, Problem, Stop};
 use crate::screen::Screen;
 use crate::status::{self, Report};
 use crate::store::{Connection, Session, Store};
@@ -305,7 +306,7 @@ impl LocalNetwork {
     /// Stops everything, the server last.
     pub(crate) async fn stop(&self, screen: &mut Screen) {
         if let Some(session) = self.session.get() {
-            session.client.clone().close().await;
+            session.close().await;
         }
         let mut children = std::mem::take(&mut *self.children.lock().await);
         let server = children.remove(SERVER);
@@ -445,6 +446,13 @@ impl Store for LocalNetwork {
         }
     }
 
+    async fn client(&self, role: Role) -> Result<Client, Problem> {
+        match self.session() {
+            Some(session) => session.client(role).await,
+            None => Err(Problem::new(Failure::Unavailable, "the network is not up yet")),
+        }
+    }
+
     async fn status(&self) -> NetworkStatus {
         match self.session() {
             Some(session) => session.status().await,
@@ -488,7 +496,7 @@ impl Store for LocalNetwork {
         action: Action,
         target: &Target,
         screen: &mut Screen,
-    ) -> io::Result<bool> {
+    ) -> Result<(), Stop> {
         super::actions::act(self, action, target, screen).await
     }
 }

@@ -19,6 +19,7 @@ use rustyline::{
     EventHandler, Helper, KeyEvent, Movement, RepeatCount,
 };
 
+use crate::completions;
 use crate::grammar::{WORDS, Word};
 
 const PROMPT: &str = "dkv> ";
@@ -85,7 +86,7 @@ impl Drop for Editor {
         if let Some(before) = &self.before
             && self.asked
         {
-            println!();
+            dkv_wire::say!("");
             // There is nothing to do about a terminal that does not obey.
             let _ = termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, before);
         }
@@ -180,16 +181,36 @@ impl Assistant {
     /// What may stand after the words before.
     fn candidates(&self, before: &[&str]) -> Vec<String> {
         let names = || self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         match before {
-            [] => self.words().map(|word| word.word.to_owned()).collect(),
+            [] => {
+                let own = self.words().map(|word| word.word.to_owned());
+                own.chain(completions::network_words()).collect()
+            }
             ["kill" | "stop" | "pause"] if self.local => {
                 [vec!["coordinator".into()], names()].concat()
             }
             ["start" | "resume"] if self.local => names(),
-            ["status"] => vec!["--json".into()],
-            ["get", _] => vec!["strong".into(), "eventual".into()],
-            ["put", _, _] => vec!["if-absent".into(), "if-present".into(), "if-revision".into()],
-            ["delete", _] => vec!["if-present".into(), "if-revision".into()],
+            ["drain" | "remove" | "show-all"] => names(),
+            ["status"] => own(&["--json"]),
+            ["get", _] => own(&["strong", "session", "eventual", "all"]),
+            ["put", _, _] => own(&[
+                "strong",
+                "session",
+                "eventual",
+                "all",
+                "if-absent",
+                "if-present",
+                "if-revision",
+            ]),
+            ["delete", _] => {
+                own(&["strong", "session", "eventual", "all", "if-present", "if-revision"])
+            }
+            ["help"] => self.candidates(&[]),
+            [word, ..] if !WORDS.iter().any(|known| known.word == *word) => {
+                completions::after(before)
+            }
+            ["scan", ..] => own(&["--after", "--limit", "--keys"]),
             _ => Vec::new(),
         }
     }
@@ -285,6 +306,13 @@ mod tests {
         assert_eq!(completed(false, "get key e"), ["eventual"]);
         assert_eq!(completed(false, "put k v if-a"), ["if-absent"]);
         assert!(completed(false, "get ").is_empty());
+        assert_eq!(completed(false, "dr"), ["drain"]);
+        assert_eq!(completed(false, "drain n"), ["n1", "n2"]);
+        assert_eq!(completed(false, "drain n1 --un"), ["--undo"]);
+        assert_eq!(completed(false, "token cr"), ["create"]);
+        assert_eq!(completed(false, "token create --role "), ["node", "client", "reader", "admin"]);
+        assert_eq!(completed(false, "help tok"), ["token"]);
+        assert!(completed(false, "loc").is_empty(), "it has no place at a prompt");
     }
 
     #[test]

@@ -2,17 +2,20 @@
 //!
 //! The editor blocks and owns the terminal while it does, so it has a thread of its own (see
 //! `editor.rs`); this side runs the commands and listens for signals meanwhile. Ctrl-C clears the
-//! line; at an empty line it ends a local network and is ignored otherwise; while a command runs
-//! it gives the command up, and what that means for a write is said.
+//! line; while a command runs it gives the command up, and what that means for a write is said; at an
+//! empty line it leaves if it is typed twice, as exit and Ctrl-D do. All that is the same on every
+//! network, a local one too.
 
 mod editor;
 
 use std::io;
 
 use self::editor::{Editor, Input};
-use crate::grammar::{self, Command};
-use crate::run::{self, Outcome};
+use crate::input::Stdin;
+use crate::problem::{Failure, Problem};
+use crate::run::Outcome;
 use crate::screen::Screen;
+use crate::script::{self, Step};
 use crate::signals::{Ending, Signals};
 use crate::store::Store;
 
@@ -26,6 +29,7 @@ pub(crate) async fn run(
     signals: &mut Signals,
 ) -> io::Result<Option<Ending>> {
     let mut editor = Editor::start(store.is_local(), screen.colour)?;
+    let mut interrupted = false;
     loop {
         for notice in store.notices().await {
             screen.note(&notice);
@@ -33,41 +37,68 @@ pub(crate) async fn run(
         editor.complete_names(store.names().await);
         let input = tokio::select! {
             input = editor.next() => input,
-            ending = signals.next() => return Ok(Some(ending)),
+            // So a terminal without an editor says it.
+            ending = signals.next() => match ending {
+                Ending::Interrupted => Input::Interrupted,
+                Ending::Terminated => return Ok(Some(ending)),
+            },
         };
         let line = match input {
             Input::Line(line) => line,
-            Input::Interrupted if store.is_local() => return Ok(Some(Ending::Interrupted)),
+            Input::Interrupted if interrupted => return Ok(None),
             Input::Interrupted => {
-                screen.note("exit or Ctrl-D leaves");
+                interrupted = true;
+                screen.note(if store.is_local() {
+                    "Ctrl-C once more, exit or Ctrl-D ends the network"
+                } else {
+                    "Ctrl-C once more, exit or Ctrl-D leaves"
+                });
                 continue;
             }
             Input::End => return Ok(None),
             Input::Broken(problem) => return Err(io::Error::other(problem)),
         };
-        let command = match grammar::parse_line(line.as_bytes()) {
-            Ok(Some(command)) => command,
+        interrupted = false;
+        let mut step = match script::parse_line(line.as_bytes()) {
+            Ok(Some(step)) => [step],
             Ok(None) => continue,
             Err(error) => {
-                screen.error(&error.to_string());
+                screen.problem(&Problem::usage(error.to_string()));
                 continue;
             }
         };
+        let json = screen.json;
+        let done = async {
+            if let Err(problem) = script::fill(&mut step, &mut Stdin::Commands).await {
+                screen.problem(&problem);
+                return Ok(Outcome::Failed(problem.failure));
+            }
+            script::one(&step[0], store, screen).await
+        };
         let ending = tokio::select! {
-            outcome = run::one(&command, store, screen) => match outcome? {
+            outcome = done => match outcome? {
                 Outcome::Exit => return Ok(None),
-                Outcome::Done | Outcome::Failed => continue,
+                Outcome::Done | Outcome::Failed(_) => continue,
             },
             ending = signals.next() => ending,
         };
-        if store.is_local() || ending == Ending::Terminated {
+        if ending == Ending::Terminated {
             return Ok(Some(ending));
         }
-        screen.error(match command {
-            Command::Write { .. } | Command::Delete { .. } => {
-                "given up; it may have had effect, or may yet: read the key to see"
-            }
-            _ => "given up",
-        });
+        screen.problem(&given_up(&step[0]));
+        // As it was before the command.
+        screen.json = json;
+    }
+}
+
+/// What it means that a command was given up.
+fn given_up(step: &Step) -> Problem {
+    if step.writes() {
+        Problem::new(
+            Failure::Unknown,
+            "given up; it may have had an effect, or may yet: check with get, or with status",
+        )
+    } else {
+        Problem::failed("given up")
     }
 }

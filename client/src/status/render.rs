@@ -66,7 +66,7 @@ fn heading(report: &Report, width: Option<usize>, paint: Paint<'_>) -> String {
 fn server(report: &Report, paint: Paint<'_>) -> String {
     let server = &report.server;
     if !server.reachable {
-        return format!("{}  {}", server.address, paint(Tone::Bad, "unreachable"));
+        return format!("{}  {}", server.address, paint(Tone::Bad, "not responding"));
     }
     let version = server.version.as_deref().unwrap_or("?");
     let uptime = server.uptime_ms.map_or_else(|| "?".into(), time_ms);
@@ -85,10 +85,13 @@ fn coordinator(report: &Report, paint: Paint<'_>) -> String {
     };
     let mut text = format!("{}  term {}", paint(Tone::Strong, &coordinator.name), coordinator.term);
     if !coordinator.reachable {
-        text.push_str(&paint(Tone::Bad, "  unreachable"));
+        text.push_str(&paint(Tone::Bad, "  not responding"));
     }
     let server = &report.server;
     match (coordinator.confirmed_at_ms, &server.confirmed_coordinator, server.confirmed_term) {
+        (Some(at), ..) if !coordinator.reachable => {
+            text.push_str(&format!("; last confirmed {}", moment(at)));
+        }
         (Some(at), ..) => {
             text.push_str(&format!("  confirmed by the server at {}", moment(at)));
         }

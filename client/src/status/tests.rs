@@ -219,7 +219,7 @@ fn the_coordinator_has_failed_and_nobody_follows_it_yet() {
     expect![[r#"
         network     abcdef01
         server      127.0.0.1:4400  up  version 0.1.0, up 12 min, last report 120 ms ago
-        coordinator n1  term 4  unreachable  confirmed by the server at 2026-03-01 12:34:56 UTC
+        coordinator n1  term 4  not responding; last confirmed 2026-03-01 12:34:56 UTC
         failures    no further node may fail
         !           control group: no leader answers; an election may be under way
         !           shard 1: no leader answers; an election may be under way
@@ -247,8 +247,8 @@ fn two_of_three_have_failed_and_the_server_too() {
     assert_eq!((report.may_fail, report.available), (Some(0), false));
     expect![[r#"
         network     abcdef01
-        server      127.0.0.1:4400  unreachable
-        coordinator n1  term 4  unreachable
+        server      127.0.0.1:4400  not responding
+        coordinator n1  term 4  not responding
         failures    too many have failed: no majority in control group, shard 1, shard 2
         !           the server does not answer (connection refused); reads and writes go
                     on without it, joining waits

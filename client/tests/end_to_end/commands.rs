@@ -26,13 +26,13 @@ async fn write_read_and_delete() {
                deleted color at revision 3 (shard 1)\n\
                written k at revision 4 (shard 1)\n";
     let err = "error: key not found: color\nerror: key not found: none\n";
-    assert_eq!(said, (out.into(), err.into(), 1), "what comes after a failure is run");
+    assert_eq!(said, (out.into(), err.into(), 3), "what comes after a failure is run");
 
     let said = run(&network, &["put", "a key", "a value", "if-absent"]).await;
     assert_eq!(said.2, 0, "{said:?}");
     let (out, err, status) = run(&network, &["put", "a key", "another", "if-absent"]).await;
-    assert_eq!((out.as_str(), status), ("", 1));
-    assert!(err.contains("was not written: it is at revision"), "{err}");
+    assert_eq!((out.as_str(), status), ("", 4));
+    assert!(err.contains("was not written: it already exists (revision "), "{err}");
     let (out, _, _) = run(&network, &["get", "a key"]).await;
     assert_eq!(out, "a value\n");
 
@@ -49,7 +49,7 @@ async fn what_cannot_be_understood_is_refused_before_anything_is_run() {
         assert!(err.starts_with("error: ") && err.lines().count() == 1, "{err}");
     }
     let (_, err, status) = run(&network, &["R,early"]).await;
-    assert_eq!((err.as_str(), status), ("error: key not found: early\n", 1));
+    assert_eq!((err.as_str(), status), ("error: key not found: early\n", 3));
 
     // A token is for a file or the environment: everybody can read what a process was given.
     let (_, err, status) = run(&network, &["--token", "dkv1.client.a.b.c", "R,early"]).await;
@@ -138,4 +138,23 @@ async fn the_status_waits_for_a_dead_node_no_longer_than_it_has_to() {
     assert_eq!((answered.len(), silent.len()), (2, 1));
     let (node, why) = silent[0];
     assert_eq!(node.id, dead, "{why:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_right_after_a_death_takes_a_second() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    client.write("k", "v").await.unwrap();
+    assert!(client.status().await.nodes.iter().all(|(_, answer)| answer.is_ok()));
+    // A machine that is gone says nothing, so nobody is told that its port is closed.
+    let coordinator = network.coordinator().await;
+    let other = (0..3).find(|index| *index != coordinator).unwrap();
+    network.pause_node(other);
+    let begun = Instant::now();
+    let status = client.status().await;
+    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    let silent: Vec<_> = status.nodes.iter().filter(|(_, answer)| answer.is_err()).collect();
+    assert_eq!(silent.len(), 1);
+    assert_eq!(silent[0].0.id, network.nodes[other].id());
+    network.resume_node(other);
 }

@@ -162,7 +162,7 @@ async fn a_revoked_client_is_refused_at_once_and_everywhere() {
     let ended = network.dkv_as(&[&address, "W,k,again"], &home).await;
     let said = output(&ended.stderr);
     assert!(said.starts_with("error: denied") && said.lines().count() == 1, "{said}");
-    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(ended.status.code(), Some(7));
 
     // Nor by any node after everybody was restarted.
     for index in network.running() {

@@ -18,6 +18,12 @@ mod harness;
 
 mod commands;
 
+mod documents;
+
+mod outputs;
+
+mod prompt;
+
 mod joining;
 
 mod placement;

@@ -3,7 +3,7 @@
 mod network;
 mod renew;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use dkv_wire::id::{NodeId, Stamp};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Condition, Level, Reach, ReadBounds};
+use dkv_wire::supervise::again;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
@@ -116,9 +117,16 @@ impl Client {
                 router.no_view(shared::NOT_BOOTSTRAPPED.to_owned());
             }
         });
-        tokio::spawn(shared::tell_time(Arc::downgrade(&shared)));
+        // Without them, requests would wait for ever, and the certificate end.
+        let weak = Arc::downgrade(&shared);
+        tokio::spawn(async move {
+            again("a client's clock", || shared::tell_time(Weak::clone(&weak))).await;
+        });
         if has_server {
-            tokio::spawn(renew::renew(Arc::downgrade(&shared)));
+            let weak = Arc::downgrade(&shared);
+            tokio::spawn(async move {
+                again("a client's renewal", || renew::renew(Weak::clone(&weak))).await;
+            });
         }
         let inner = Inner {
             shared,

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
-use dkv_wire::histogram::Histogram;
+use dkv_wire::histogram::{BOUNDS_US, Histogram};
 
 pub use self::text::{CONTENT_TYPE, Exposition, Family, Number};
 
@@ -26,6 +26,11 @@ const KINDS: [&str; 12] = [
     "other",
 ];
 
+/// Those that ask for keys.
+const KINDS_OF_KEYS: [&str; 7] = ["get", "put", "delete", "list", "batch", "kvs", "pairs"];
+/// The first status that says that the gateway or the network has failed.
+const STATUS_FAILED: usize = 500;
+
 /// The kind of a request, as a place in [`KINDS`].
 fn kind(method: &Method, path: &str) -> usize {
     let name = match path {
@@ -35,6 +40,7 @@ fn kind(method: &Method, path: &str) -> usize {
         "/livez" | "/readyz" => "health",
         "/metrics" => "metrics",
         "/" | "/openapi.json" => "page",
+        path if path.starts_with("/page/") => "page",
         "/set" | "/fetch" | "/query" => "pairs",
         path if path.starts_with("/v1/kv/") => match *method {
             Method::PUT => "put",
@@ -58,6 +64,20 @@ pub struct Metrics {
     ended: AtomicU64,
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
+    /// Longest time of a write since this was last asked, in microseconds, and writes since then.
+    slowest_write_us: AtomicU64,
+    writes: AtomicU64,
+}
+
+/// Requests for keys, as they add up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Traffic {
+    /// How long they took: how many were in each bucket of [`BOUNDS_US`] alone.
+    pub(crate) buckets: Vec<u64>,
+    /// Those that were answered with a status of 500 and above.
+    pub(crate) failed: u64,
+    /// Longest time of a write since the last of these, if there was one.
+    pub(crate) slowest_write_us: Option<u64>,
 }
 
 impl Default for Metrics {
@@ -70,17 +90,50 @@ impl Default for Metrics {
             ended: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
+            slowest_write_us: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
         }
     }
 }
 
 impl Metrics {
+    /// Counts a request that was answered.
+    pub(crate) fn count(&self, method: &Method, path: &str, status: StatusCode, begun: Instant) {
+        self.done(kind(method, path), status, begun);
+    }
+
     fn done(&self, kind: usize, status: StatusCode, begun: Instant) {
         let place = usize::from(status.as_u16()).saturating_sub(100).min(STATUSES - 1);
         if let (Some(statuses), Some(times)) = (self.requests.get(kind), self.times.get(kind)) {
             statuses[place].fetch_add(1, Ordering::Relaxed);
             times.add(begun.elapsed());
         }
+    }
+
+    fn wrote(&self, begun: Instant) {
+        let time_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.slowest_write_us.fetch_max(time_us, Ordering::Relaxed);
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests for keys so far.
+    pub(crate) fn of_keys(&self) -> Traffic {
+        let mut traffic = Traffic { buckets: vec![0; BOUNDS_US.len() + 1], ..Traffic::default() };
+        for ((kind, times), statuses) in KINDS.iter().zip(&self.times).zip(&self.requests) {
+            // What the page asks by itself is no traffic.
+            if !KINDS_OF_KEYS.contains(kind) {
+                continue;
+            }
+            for (sum, count) in traffic.buckets.iter_mut().zip(times.times().buckets) {
+                *sum += count;
+            }
+            let failed = statuses.iter().skip(STATUS_FAILED - 100);
+            traffic.failed += failed.map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
+        }
+        let slowest_us = self.slowest_write_us.swap(0, Ordering::Relaxed);
+        let has_written = self.writes.swap(0, Ordering::Relaxed) > 0;
+        traffic.slowest_write_us = has_written.then_some(slowest_us);
+        traffic
     }
 
     pub(crate) fn accepted(&self) {
@@ -157,7 +210,7 @@ impl Metrics {
             ((*kind).to_owned(), entry)
         });
         let kinds: serde_json::Map<String, serde_json::Value> = kinds.collect();
-        serde_json::json!({ "bounds_us": dkv_wire::histogram::BOUNDS_US.to_vec(), "kinds": kinds })
+        serde_json::json!({ "bounds_us": BOUNDS_US.to_vec(), "kinds": kinds })
     }
 }
 
@@ -177,12 +230,17 @@ pub(crate) async fn count(
     next: Next,
 ) -> Response<Body> {
     let kind = kind(request.method(), request.uri().path());
+    let is_write = KINDS_OF_KEYS.contains(&KINDS[kind])
+        && matches!(*request.method(), Method::PUT | Method::DELETE | Method::POST);
     let begun = Instant::now();
     metrics.under_way.fetch_add(1, Ordering::Relaxed);
     let under_way = UnderWay(&metrics);
     let response = next.run(request).await;
     drop(under_way);
     metrics.done(kind, response.status(), begun);
+    if is_write {
+        metrics.wrote(begun);
+    }
     response
 }
 
@@ -219,6 +277,11 @@ mod tests {
         metrics.received(7);
         let mut text = Exposition::default();
         metrics.expose(&mut text);
+        metrics.wrote(Instant::now());
+        let traffic = metrics.of_keys();
+        assert_eq!((traffic.buckets.iter().sum::<u64>(), traffic.failed), (2, 1));
+        assert!(traffic.slowest_write_us.is_some());
+        assert_eq!(metrics.of_keys().slowest_write_us, None);
         let text = text.finish();
         for line in [
             "dkv_http_requests_total{kind=\"get\",status=\"200\"} 1",

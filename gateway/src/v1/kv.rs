@@ -2,7 +2,9 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
@@ -77,6 +79,7 @@ async fn get<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Bo
     response.headers_mut().insert(CONTENT_TYPE, octets);
     // A value may be anything, a page with scripts too; nobody is to take it for one.
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
     about(&mut response, &value.receipt);
     Ok(response)
 }
@@ -92,9 +95,6 @@ async fn put<S: Store>(
         let (bytes, limit) = (key.len() as u64, dkv_wire::limits::KEY_BYTES_MAX as u64);
         let error = Error::TooLarge { what: "key".into(), bytes, limit };
         return Err(Problem::from_error(error, false));
-    }
-    if head.headers.contains_key(axum::http::header::CONTENT_RANGE) {
-        return Err(Problem::invalid("a value is written as a whole, without Content-Range"));
     }
     let options = options_of(head, level)?;
     let read = gateway.budget.read(head, body, VALUE_BYTES_MAX).await;

@@ -23,7 +23,7 @@ use crate::status;
 use crate::store::Store;
 
 /// The key that is read to see whether the network serves; it need not exist.
-const READY_KEY: &[u8] = b"readyz";
+pub(crate) const READY_KEY: &[u8] = b"readyz";
 
 /// The paths of this module.
 pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {

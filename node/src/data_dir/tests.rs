@@ -38,6 +38,8 @@ impl Used {
         directory.save_node_file(&file).unwrap();
         fs::create_dir(directory.log_path()).unwrap();
         fs::write(directory.log_path().join("segment"), "entries").unwrap();
+        fs::create_dir(directory.state_path()).unwrap();
+        fs::write(directory.state_path().join("table"), "rows").unwrap();
         Self { _parent: parent, directory, credentials }
     }
 
@@ -50,6 +52,19 @@ impl Used {
             Err(DataDirError::Damaged { problem, path }) => {
                 assert_eq!(path, self.directory.path());
                 problem
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What is missing, and not called damaged.
+    fn missing(&self) -> PathBuf {
+        match self.read() {
+            Err(error @ DataDirError::Missing { .. }) => {
+                let said = error.to_string();
+                assert!(!said.contains("damaged") && said.contains("mount"), "{said}");
+                let DataDirError::Missing { missing, .. } = error else { unreachable!() };
+                missing
             }
             other => panic!("{other:?}"),
         }
@@ -120,10 +135,21 @@ fn the_certificate_must_be_one_of_a_node() {
 #[test]
 fn a_node_that_lost_its_log_does_not_go_on() {
     let used = Used::new();
-    fs::remove_file(used.directory.log_path().join("segment")).unwrap();
-    assert_eq!(used.damage(), "its log is gone");
-    fs::remove_dir(used.directory.log_path()).unwrap();
-    assert_eq!(used.damage(), "its log is gone");
+    let (log, state) = (used.directory.log_path(), used.directory.state_path());
+    fs::rename(log.join("segment"), log.join("lost+found")).unwrap();
+    assert_eq!(used.missing(), log, "a disk that is empty");
+    fs::remove_dir_all(&log).unwrap();
+    assert_eq!(used.missing(), log);
+    // A place that cannot be looked into is no place without data.
+    fs::write(&log, "").unwrap();
+    let said = used.read().unwrap_err().to_string();
+    assert!(said.contains(&format!("{}: Not a directory", log.display())), "{said}");
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    fs::write(log.join("segment"), "entries").unwrap();
+    assert!(used.read().unwrap().is_some());
+    fs::remove_dir_all(&state).unwrap();
+    assert_eq!(used.missing(), state);
     // One that never had one begins it.
     used.directory.save_node_file(&file_of(&used.credentials)).unwrap();
     assert!(used.read().unwrap().is_some());
@@ -133,7 +159,7 @@ fn a_node_that_lost_its_log_does_not_go_on() {
 fn a_node_that_lost_its_node_json_does_not_go_on() {
     let used = Used::new();
     fs::remove_file(used.directory.node_path()).unwrap();
-    assert_eq!(used.damage(), "node.json is gone");
+    assert_eq!(used.missing(), used.directory.node_path());
     fs::remove_dir_all(used.directory.log_path()).unwrap();
     assert!(used.read().unwrap().is_none(), "without a log it never began");
 }
@@ -195,6 +221,31 @@ fn a_node_json_without_a_checksum_is_read() {
     let (kept, _) = text.rsplit_once(",\n  \"checksum\"").unwrap();
     fs::write(used.directory.node_path(), format!("{kept}\n}}")).unwrap();
     assert!(used.read().unwrap().is_some());
+}
+
+#[test]
+fn a_directory_in_which_nothing_was_kept_is_taken_back() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("a/b");
+    drop(DataDir::open(&path).unwrap());
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    fs::create_dir_all(&path).unwrap();
+    drop(DataDir::open(&path).unwrap());
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    DataDir::open(&path).unwrap().save_credentials(&credentials(Role::Node)).unwrap();
+    assert!(path.join("credentials").exists());
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused() {
+    let used = Used::new();
+    let path = used.directory.path().to_owned();
+    drop(used.directory);
+    // Only root can give files away.
+    if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+        let said = DataDir::open(&path).map(drop).unwrap_err().to_string();
+        assert!(said.contains("it belongs to user 65534"), "{said}");
+    }
 }
 
 #[test]

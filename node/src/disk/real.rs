@@ -2,16 +2,19 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dkv_wire::durable::{self, named};
 use rustix::fs::FallocateFlags;
 
 use super::{Disk, DiskFile};
 
 /// The file whose lock says that the directory has an owner.
 const LOCK_NAME: &str = "lock";
+/// Files are for their owner alone, whatever the process leaves to others otherwise.
+const FILE_MODE: u32 = 0o600;
 
 /// A directory of the operating system, locked for as long as this value lives.
 pub struct RealDisk {
@@ -30,19 +33,18 @@ impl RealDisk {
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
         create_directories(&path)?;
-        let directory = File::open(&path)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join(LOCK_NAME))?;
+        let directory = File::open(&path).map_err(|error| named(&path, error))?;
+        let lock_path = path.join(LOCK_NAME);
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(FILE_MODE);
+        let lock = options.open(&lock_path).map_err(|error| named(&lock_path, error))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, directory, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(io::Error::new(
                 io::ErrorKind::WouldBlock,
                 format!("{} is in use by another process", path.display()),
             )),
-            Err(TryLockError::Error(error)) => Err(error),
+            Err(TryLockError::Error(error)) => Err(named(&lock_path, error)),
         }
     }
 
@@ -63,19 +65,20 @@ fn create_directories(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     create_directories(parent)?;
-    match fs::create_dir(path) {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other?,
+        other => other.map_err(|error| named(path, error))?,
     }
-    File::open(parent)?.sync_all()
+    durable::sync_dir(Some(parent))
 }
 
 impl Disk for RealDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
+        let at = |error| named(&self.path, error);
+        for entry in fs::read_dir(&self.path).map_err(at)? {
             // A name that is not text is none of ours.
-            if let Ok(name) = entry?.file_name().into_string() {
+            if let Ok(name) = entry.map_err(at)?.file_name().into_string() {
                 names.push(name);
             }
         }
@@ -83,54 +86,71 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
-        Ok(Arc::new(RealFile(file)))
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        Ok(Arc::new(RealFile { file: file.map_err(|error| named(&path, error))?, path }))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.path.join(name);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
-        Ok(Arc::new(RealFile(options.open(self.path.join(name))?)))
+        options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
+        let file = options.open(&path).map_err(|error| named(&path, error))?;
+        Ok(Arc::new(RealFile { file, path }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path.join(from), self.path.join(to))
+        let from = self.path.join(from);
+        fs::rename(&from, self.path.join(to)).map_err(|error| named(&from, error))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path.join(name))
+        let path = self.path.join(name);
+        fs::remove_file(&path).map_err(|error| named(&path, error))
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.directory.sync_all()
+        self.directory.sync_all().map_err(|error| named(&self.path, error))
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let status = rustix::fs::fstatvfs(&self.directory)?;
+        let status = rustix::fs::fstatvfs(&self.directory);
+        let status = status.map_err(|error| named(&self.path, error.into()))?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
     }
 }
 
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// Where it was opened, for errors: it may have been renamed since.
+    path: PathBuf,
+}
+
+impl RealFile {
+    fn named<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| named(&self.path, error))
+    }
+}
 
 impl DiskFile for RealFile {
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.named(self.file.metadata())?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.named(self.file.read_exact_at(buffer, offset))
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(data, offset)
+        self.named(self.file.write_all_at(data, offset))
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        Ok(rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes)?)
+        let done = rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, bytes);
+        self.named(done.map_err(io::Error::from))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.named(self.file.sync_data())
     }
 }

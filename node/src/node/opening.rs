@@ -1,17 +1,19 @@
 //! Groups: opening and closing them, and noticing when one breaks.
 
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::platform::run_blocking;
+use dkv_wire::supervise::Failure;
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Node;
 use crate::clock::NodeClock;
 use crate::data_dir::{self, DataDir};
-use crate::former::Former;
+use crate::former::{Former, FormerError};
 use crate::group::{Group, GroupParts};
 use crate::outbox::{self, Outbox};
 use crate::peers::Peers;
@@ -37,6 +39,7 @@ impl Node {
             pulses: &self.pulses,
             clock: &self.clock,
             log_bytes_max: self.settings().log_bytes_max,
+            failure: &self.failure,
         };
         let group = Arc::new(opener.open(id).await?);
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&group));
@@ -48,7 +51,7 @@ impl Node {
     pub(crate) fn outbox(self: &Arc<Self>, shard: GroupId) -> Result<Arc<Outbox>, String> {
         let (outbox, is_new) = self.outboxes.open_for(shard)?;
         if is_new {
-            self.spawn(outbox::run(Arc::clone(self), Arc::clone(&outbox)));
+            self.guard("an outbox's task", outbox::run(Arc::clone(self), Arc::clone(&outbox)));
         }
         Ok(outbox)
     }
@@ -66,15 +69,19 @@ impl Node {
         // From here on nobody finds it. What is under way in it ends with it.
         self.forget_group(id);
         group.stop().await;
-        let is_member_again = group.configured().index > departed;
+        let mut stays = group.configured().index > departed;
         drop(group);
-        if !is_member_again {
-            self.keep_former(id, departed, leader).await?;
+        // What a later replica must know comes first: without it nothing is deleted, and that is tried again.
+        if !stays && let Err(error) = self.keep_former(id, departed, leader).await {
+            warn!(group = %id, %error, "the replica is not deleted yet");
+            stays = true;
+        }
+        if !stays {
             self.delete_group(id).await?;
             info!(group = %id, "the replica was deleted: the shard has others");
         }
         drop(opening);
-        if is_member_again {
+        if stays {
             self.open_group(id).await?;
         }
         // It may have been wanted again meanwhile, when it was still open.
@@ -87,7 +94,7 @@ impl Node {
         let former = Former::new(departed, leader, own);
         let directory = self.directory.path().to_owned();
         let saved = run_blocking(move || former.save(&directory, id)).await;
-        saved.flatten().map_err(|error| format!("cannot delete a replica in good order: {error}"))
+        saved.flatten().map_err(|error| error.to_string())
     }
 
     /// Deletes log and rows of a group that is not open. The log goes first: rows without one are
@@ -124,9 +131,12 @@ impl Node {
     /// Starts what goes with every group: its steward, and those who notice if it breaks.
     pub(super) fn attend(self: &Arc<Self>, group: &Arc<Group>) {
         // They end with the group: one that is closed is not broken.
-        group.spawn(stewards::run(Arc::clone(self), Arc::clone(group)));
+        let guard = |what, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
+            group.spawn(self.failure.if_panicked(what, task));
+        };
+        guard("a group's steward", Box::pin(stewards::run(Arc::clone(self), Arc::clone(group))));
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
-        group.spawn(async move {
+        let promises = async move {
             let problem = replica.promises().broken().await;
             let directory = node.directory.path().to_owned();
             let marked = run_blocking(move || data_dir::condemn(&directory, &problem));
@@ -134,9 +144,10 @@ impl Node {
                 Ok(why) => node.fail(why),
                 Err(error) => node.fail(error.to_string()),
             }
-        });
+        };
+        guard("the task that watches a group's promises", Box::pin(promises));
         let (node, watched) = (Arc::clone(self), Arc::clone(group));
-        group.spawn(async move {
+        let state = async move {
             let group = watched;
             let mut metrics = group.metrics();
             let broken = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
@@ -148,7 +159,8 @@ impl Node {
             if let Some(why) = why {
                 node.fail(format!("group {} has stopped: {why}", group.id()));
             }
-        });
+        };
+        guard("the task that watches a group", Box::pin(state));
     }
 }
 
@@ -163,6 +175,7 @@ pub(super) struct Opener<'a> {
     pub(super) pulses: &'a Pulses,
     pub(super) clock: &'a NodeClock,
     pub(super) log_bytes_max: u64,
+    pub(super) failure: &'a Failure,
 }
 
 impl Opener<'_> {
@@ -177,7 +190,10 @@ impl Opener<'_> {
             })?;
         let log = self.wal.group(id);
         check_fit(id, &machine, &log).map_err(damaged)?;
-        let former = Former::load(self.directory.path(), id).map_err(damaged)?;
+        let former = Former::load(self.directory.path(), id).map_err(|error| match error {
+            FormerError::Malformed(_) => damaged(error.to_string()),
+            FormerError::Io(_) => self.directory.unusable(&error),
+        })?;
         if let Some(former) = former.as_ref().filter(|_| log.state() == GroupState::default()) {
             save_vote(&log, &former.vote).await?;
         }
@@ -191,6 +207,7 @@ impl Opener<'_> {
             peers: self.peers.clone(),
             pulses: self.pulses.clone(),
             log_bytes_max: self.log_bytes_max,
+            failure: self.failure.clone(),
         })
         .await
     }

@@ -182,16 +182,17 @@ impl Pulses {
     }
 
     fn queue(&self, target: NodeId) -> mpsc::Sender<Beat> {
-        lock(&self.shared.queues)
-            .entry(target)
-            .or_insert_with(|| {
-                let (queue, beats) = mpsc::channel(WAITING_MAX);
-                let (me, peers) = (self.shared.me, self.shared.peers.clone());
-                let expected = Arc::clone(&self.shared.expected);
-                self.shared.tasks.spawn(Sender { me, target, peers, expected }.run(beats));
-                queue
-            })
-            .clone()
+        let mut queues = lock(&self.shared.queues);
+        // One whose sender has panicked is closed; the next heartbeat gets another.
+        if let Some(queue) = queues.get(&target).filter(|queue| !queue.is_closed()) {
+            return queue.clone();
+        }
+        let (queue, beats) = mpsc::channel(WAITING_MAX);
+        let (me, peers) = (self.shared.me, self.shared.peers.clone());
+        let expected = Arc::clone(&self.shared.expected);
+        self.shared.tasks.spawn(Sender { me, target, peers, expected }.run(beats));
+        queues.insert(target, queue.clone());
+        queue
     }
 }
 

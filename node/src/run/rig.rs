@@ -44,7 +44,7 @@ impl Founder {
 
     /// As if the log, which a test may keep elsewhere, were where it belongs.
     pub(crate) fn pretend_log(&self) {
-        let path = DataDir::open(self.directory.path()).unwrap().log_path();
+        let path = self.directory.path().join("wal");
         std::fs::create_dir_all(&path).unwrap();
         std::fs::write(path.join("elsewhere"), "").unwrap();
     }

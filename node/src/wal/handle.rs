@@ -1,9 +1,11 @@
 //! The log as callers see it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use dkv_wire::id::GroupId;
+use dkv_wire::supervise::Panicked;
 
 use super::core::Core;
 use super::error::WalError;
@@ -55,6 +57,13 @@ impl Wal {
         let (wal, writer, keeper) = Self::open_by_hand(disk, options, on_fatal)?;
         let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let builder = thread::Builder::new().name(name.to_owned());
+            let (shared, name) = (Arc::clone(&wal.handle.shared), name.to_owned());
+            let run = move || {
+                // Nobody waits for this thread: without a word, all that it should write would wait for ever.
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+                    shared.die(format!("{name} {}", Panicked::new(&*payload)));
+                }
+            };
             builder.spawn(run).map_err(WalError::disk("start a thread"))
         };
         let threads = [
@@ -176,7 +185,7 @@ impl Wal {
         };
         // Not under the lock: a callback that runs meanwhile may call this too.
         for thread in threads {
-            // A panic there has been reported by the panic hook, and there is nothing to add.
+            // A panic in it has ended the log, and was told.
             drop(thread.join());
         }
     }

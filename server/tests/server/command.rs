@@ -1,6 +1,6 @@
 //! The program `dkv-server`, killed and stopped as an operator would.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
@@ -28,9 +28,13 @@ struct Running {
 
 impl Running {
     fn start(place: &Place) -> Self {
+        Self::start_with_log(place, Stdio::null())
+    }
+
+    fn start_with_log(place: &Place, log: impl Into<Stdio>) -> Self {
         let mut command = command(place);
         command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(place.data_dir());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         // Owned before anything can fail, so that it is killed then.
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -46,6 +50,11 @@ impl Running {
             server.printed.push(line);
         }
         server
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 }
 
@@ -97,14 +106,64 @@ async fn it_stops_cleanly_when_it_is_asked_to() {
         let client = place.peer(server.address, Role::Client).await;
         // Answered: by then the server's end of the connection is complete, too.
         client.ask(&ServerRequest::Lookup).await;
-        let pid = server.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        server.signal(signal);
         assert!(server.child.wait().unwrap().success());
         let mut rest = String::new();
         assert_eq!(server.out.read_line(&mut rest).unwrap(), 0, "{rest}");
         let closed = client.connection.closed().await;
         assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed}");
     }
+}
+
+/// A pipe whose reader is gone: whatever is written to it fails.
+fn broken_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// A pipe that is full, with the reader that does not read.
+fn stuck_pipe() -> (std::io::PipeReader, Stdio) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // The default size of a pipe on Linux is 64 KiB; less is left than any line takes.
+    writer.write_all(&[b'.'; 64 * 1024]).unwrap();
+    (reader, writer.into())
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let (_reader, stuck) = stuck_pipe();
+    for log in [full().into(), broken_pipe(), stuck] {
+        let place = Place::new();
+        let mut server = Running::start_with_log(&place, log);
+        for _ in 0..3 {
+            place.peer(server.address, Role::Client).await;
+        }
+        server.signal("TERM");
+        assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_hangup_is_ignored() {
+    let place = Place::new();
+    let mut server = Running::start(&place);
+    server.signal("HUP");
+    place.peer(server.address, Role::Client).await;
+    assert!(server.child.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn a_log_level_that_is_none_is_refused() {
+    let place = Place::new();
+    for wanted in ["nonsense===", "loud"] {
+        let mut command = command(&place);
+        command.env("DKV_LOG", wanted).env("DKV_DATA_DIR", place.data_dir());
+        let said = fails(command);
+        assert!(said.starts_with(&format!("DKV_LOG: cannot use \"{wanted}\": ")), "{said}");
+    }
+    assert!(!place.data_dir().exists());
 }
 
 #[test]
@@ -135,4 +194,5 @@ fn a_taken_port_gets_one_line() {
     command.env("DKV_LISTEN", address.to_string()).env("DKV_DATA_DIR", place.data_dir());
     let said = fails(command);
     assert!(said.starts_with(&format!("cannot listen on {address}: another process")), "{said}");
+    assert!(!place.data_dir().exists(), "a network was made all the same");
 }

@@ -96,6 +96,87 @@ async fn a_directory_that_cannot_be_written() {
 }
 
 #[tokio::test]
+async fn a_failed_start_leaves_nothing_behind() {
+    let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let place = Place::new();
+    let mut config = place.config();
+    config.listen = other.local_addr().unwrap();
+    config.data_dir = place.root.path().join("a").join("b");
+    Server::start(config.clone()).await.map(drop).unwrap_err();
+    assert_eq!(std::fs::read_dir(place.root.path()).unwrap().count(), 0);
+
+    // One that was there stays, as empty as it was.
+    std::fs::create_dir_all(&config.data_dir).unwrap();
+    Server::start(config.clone()).await.map(drop).unwrap_err();
+    assert_eq!(std::fs::read_dir(&config.data_dir).unwrap().count(), 0);
+
+    // A part of it cannot be written.
+    let place = Place::new();
+    std::fs::create_dir(place.data_dir()).unwrap();
+    std::fs::write(place.data_dir().join("creating"), "").unwrap();
+    std::fs::create_dir(place.data_dir().join("books.json")).unwrap();
+    let said = why_not(&place).await;
+    assert!(said.contains("books.json: "), "{said}");
+    let left: Vec<_> = std::fs::read_dir(place.data_dir()).unwrap().map(Result::unwrap).collect();
+    let left: Vec<_> = left.iter().map(std::fs::DirEntry::file_name).collect();
+    assert!(left.iter().all(|name| name == "lock" || name == "books.json"), "{left:?}");
+
+    // And one that has a network keeps it.
+    let place = used().await;
+    let mut config = place.config();
+    config.listen = other.local_addr().unwrap();
+    Server::start(config).await.map(drop).unwrap_err();
+    assert!(!place.start().await.is_new());
+}
+
+#[tokio::test]
+async fn files_that_others_can_read_are_narrowed() {
+    let place = used().await;
+    let open = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open(&place.data_dir(), 0o755);
+    open(&place.data_dir().join("authority-key.der"), 0o644);
+    open(&place.data_dir().join("books.json"), 0o666);
+    let _server = place.start().await;
+    let mut found = Vec::new();
+    modes(&place.data_dir(), &mut found);
+    assert!(found.iter().all(|(_, mode)| mode & 0o077 == 0), "{found:?}");
+}
+
+/// Only root can give files away.
+#[tokio::test]
+async fn what_belongs_to_another_user_is_refused() {
+    for name in ["", "authority-key.der"] {
+        let place = used().await;
+        let path = if name.is_empty() { place.data_dir() } else { place.data_dir().join(name) };
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_err() {
+            return;
+        }
+        let said = why_not(&place).await;
+        let expected = format!("{}: it belongs to user 65534", path.display());
+        assert!(
+            said.contains(expected.trim_end_matches('/')) || said.contains(&expected),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_read_was_not_revoked() {
+    let place = used().await;
+    let token = place.data_dir().join("tokens").join("node.token");
+    let kept = std::fs::read(&token).unwrap();
+    std::fs::remove_file(&token).unwrap();
+    // Reading a directory fails, for root too.
+    std::fs::create_dir(&token).unwrap();
+    let server = place.start().await;
+    std::fs::remove_dir(&token).unwrap();
+    std::fs::write(&token, kept).unwrap();
+    place.peer(server.address(), Role::Node).await;
+}
+
+#[tokio::test]
 async fn a_directory_of_somebody_else_is_not_touched() {
     let place = Place::new();
     std::fs::create_dir(place.data_dir()).unwrap();

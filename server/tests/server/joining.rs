@@ -7,6 +7,7 @@ use dkv_wire::id::{HolderId, NetworkId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::join::{JoinError, join, readmit, recertify};
 use dkv_wire::limits::{CERTIFICATE_LIFE, RECERTIFY_WITHIN};
+use dkv_wire::local::find_token;
 use dkv_wire::message::{
     JoinRefusal, JoinRequest, Joining, RecertifyRequest, ServerAnswer, ServerRequest,
 };
@@ -305,7 +306,7 @@ async fn the_server_renews_its_own_certificate_while_it_runs() {
 async fn tokens_are_left_for_processes_of_this_user_until_they_are_revoked() {
     let place = Place::new();
     let server = place.start().await;
-    let find = |role| dkv_wire::local::find_token(&place.home(), server.address(), role);
+    let find = |role| find_token(&place.home(), server.address(), role).unwrap();
     for role in [Role::Node, Role::Client, Role::Admin] {
         assert_eq!(find(role), Some(place.token(role)));
     }
@@ -319,7 +320,7 @@ async fn tokens_are_left_for_processes_of_this_user_until_they_are_revoked() {
     // And a later start does not bring it back.
     drop(server);
     let server = place.start().await;
-    assert_eq!(dkv_wire::local::find_token(&place.home(), server.address(), Role::Node), None);
+    assert_eq!(find_token(&place.home(), server.address(), Role::Node).unwrap(), None);
     assert_eq!(refusal(server.address(), &node).await, JoinRefusal::Unknown);
 }
 

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use super::{CertificateError, identity_of, parse, private_key, signed_by, unusable};
 use crate::id::NetworkId;
 use crate::identity::{Identity, Role};
-use crate::limits::{CERTIFICATE_LIFE, CLOCK_SKEW};
+use crate::limits::{CERTIFICATE_BACKDATED, CERTIFICATE_LIFE};
 use crate::platform;
 use crate::token::Fingerprint;
 
@@ -36,7 +36,7 @@ impl Authority {
     pub fn create(network: NetworkId, now: SystemTime) -> Result<Self, CertificateError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        params.not_before = at(now, -seconds(CLOCK_SKEW));
+        params.not_before = at(now, -seconds(CERTIFICATE_BACKDATED));
         params.not_after = at(now, seconds(AUTHORITY_LIFE));
         params.distinguished_name = name(&format!("dkv {network}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -109,7 +109,8 @@ impl Authority {
             return Err(CertificateError::Unusable("only ECDSA P-256 keys are accepted".into()));
         }
         let mut params = CertificateParams::new(vec![identity.dns_name()])?;
-        params.not_before = at(now, -seconds(CLOCK_SKEW));
+        // The clock may be ahead and be set right afterwards. Only the end bounds what a certificate is good for.
+        params.not_before = at(now, -seconds(CERTIFICATE_BACKDATED));
         params.not_after = at(now, seconds(CERTIFICATE_LIFE));
         params.distinguished_name = name(&identity.to_string());
         params.is_ca = IsCa::ExplicitNoCa;

@@ -1,5 +1,6 @@
 //! What a process keeps to prove who it is.
 
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,11 +9,12 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use bytes::Bytes;
 use rcgen::PublicKeyData;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tracing::warn;
 
 use super::{CertificateError, identity_of, parse, private_key, signed_by, unusable};
 use crate::durable;
 use crate::identity::Identity;
-use crate::limits::{CERTIFICATE_LIFE, CLOCK_SKEW};
+use crate::limits::{CERTIFICATE_BACKDATED, CERTIFICATE_LIFE, CERTIFICATE_RENEW, CLOCK_SKEW};
 
 /// Who a process is, and what it needs to prove it.
 #[derive(Clone)]
@@ -58,16 +60,16 @@ impl Credentials {
     /// If a file cannot be read, or a bit of one is not what it was: the authority must have signed
     /// itself and the certificate, and the key must fit.
     pub fn load(directory: &Path) -> Result<Option<Self>, CertificateError> {
-        let read = |name: &str| {
-            let path = directory.join(name);
-            durable::read(&path)
-                .map_err(|source| CertificateError::Io { path: path.display().to_string(), source })
-        };
+        let read = |name: &str| durable::read(&directory.join(name)).map_err(CertificateError::Io);
         // The certificate is written last: without it the directory holds nothing yet.
         let Some(certificate) = read(CERTIFICATE_FILE)? else { return Ok(None) };
-        let missing = || CertificateError::Unusable("a file of the credentials is missing".into());
-        let authority = read(AUTHORITY_FILE)?.ok_or_else(missing)?;
-        let key = read(KEY_FILE)?.ok_or_else(missing)?;
+        let missing = |name: &str| {
+            let gone = io::Error::new(io::ErrorKind::NotFound, "the file is missing");
+            CertificateError::Io(durable::named(&directory.join(name), gone))
+        };
+        let authority = read(AUTHORITY_FILE)?.ok_or_else(|| missing(AUTHORITY_FILE))?;
+        guard_key(&directory.join(KEY_FILE))?;
+        let key = read(KEY_FILE)?.ok_or_else(|| missing(KEY_FILE))?;
         let named = |name: &str| {
             let path = directory.join(name).display().to_string();
             move |error: CertificateError| CertificateError::Damaged {
@@ -88,14 +90,13 @@ impl Credentials {
     /// Renewed credentials keep their key, so that a crash between two files leaves a pair that
     /// fits.
     pub fn save(&self, directory: &Path) -> Result<(), CertificateError> {
-        let io = |source| CertificateError::Io { path: directory.display().to_string(), source };
-        durable::create_dir(directory).map_err(io)?;
+        durable::create_dir(directory).map_err(CertificateError::Io)?;
         for (name, content) in [
             (KEY_FILE, self.key.as_slice()),
             (AUTHORITY_FILE, &self.authority),
             (CERTIFICATE_FILE, &self.certificate),
         ] {
-            durable::write(&directory.join(name), content).map_err(io)?;
+            durable::write(&directory.join(name), content).map_err(CertificateError::Io)?;
         }
         Ok(())
     }
@@ -128,17 +129,90 @@ impl Credentials {
         if renewed.identity == self.identity { Ok(renewed) } else { Err(CertificateError::NotOurs) }
     }
 
-    /// Time since the certificate was issued. Zero if that is in the future.
-    pub fn age(&self, now: SystemTime) -> Result<Duration, CertificateError> {
-        let issued = parse(&self.certificate)?.validity().not_before.timestamp();
-        let issued = UNIX_EPOCH + Duration::from_secs(issued.max(0) as u64) + CLOCK_SKEW;
-        Ok(now.duration_since(issued).unwrap_or_default())
+    /// When the certificate is valid.
+    pub fn life(&self) -> Result<Life, CertificateError> {
+        Life::of(&self.certificate)
     }
 
-    /// Whether the certificate's life is over.
-    pub fn expired(&self, now: SystemTime) -> Result<bool, CertificateError> {
-        Ok(self.age(now)? > CERTIFICATE_LIFE)
+    /// Time since the certificate was issued. Zero if that is in the future.
+    pub fn age(&self, now: SystemTime) -> Result<Duration, CertificateError> {
+        Ok(now.duration_since(self.life()?.issued()).unwrap_or_default())
     }
+
+    /// Whether the certificate is not valid now: its life is over, or has not begun.
+    pub fn expired(&self, now: SystemTime) -> Result<bool, CertificateError> {
+        Ok(!self.life()?.contains(now))
+    }
+
+    /// Whether it is time for another certificate: this one has reached a good part of its life, or it was
+    /// made by a clock that was ahead, and would live for longer than it should.
+    pub fn is_due(&self, now: SystemTime) -> Result<bool, CertificateError> {
+        let issued = self.life()?.issued();
+        Ok(issued > now + CLOCK_SKEW || self.age(now)? >= CERTIFICATE_RENEW)
+    }
+}
+
+/// From when to when a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Its first second.
+    pub from: SystemTime,
+    /// Its last.
+    pub until: SystemTime,
+}
+
+impl Life {
+    /// That of a certificate in DER.
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
+        let parsed = parse(certificate)?;
+        let at = |seconds: i64| UNIX_EPOCH + Duration::from_secs(seconds.max(0) as u64);
+        let validity = parsed.validity();
+        let (from, until) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        Ok(Self { from: at(from), until: at(until) })
+    }
+
+    /// Whether it is valid then.
+    pub fn contains(&self, now: SystemTime) -> bool {
+        (self.from..=self.until).contains(&now)
+    }
+
+    /// Says why it is not valid at `now`, which is what the clock of this machine says.
+    pub fn at_odds_with(&self, now: SystemTime) -> String {
+        let clock = format!("this machine's clock says {}", utc(now));
+        if now < self.from {
+            format!("it is not valid before {}, and {clock}", utc(self.from))
+        } else {
+            format!("it was valid until {}, and {clock}", utc(self.until))
+        }
+    }
+
+    /// When it was made: the beginning of its life is backdated.
+    fn issued(&self) -> SystemTime {
+        self.until.checked_sub(CERTIFICATE_LIFE).unwrap_or(self.from + CERTIFICATE_BACKDATED)
+    }
+}
+
+/// A moment as people write it, in UTC.
+pub(crate) fn utc(moment: SystemTime) -> String {
+    let moment = time::OffsetDateTime::from(moment);
+    let (hour, minute, second) = moment.to_hms();
+    format!("{} {hour:02}:{minute:02}:{second:02} UTC", moment.date())
+}
+
+/// Refuses a key of another user, and takes one that others may read away from them.
+fn guard_key(path: &Path) -> Result<(), CertificateError> {
+    if !durable::exists(path).map_err(CertificateError::Io)? {
+        return Ok(());
+    }
+    durable::require_own(path).map_err(CertificateError::Io)?;
+    if durable::narrow(path).map_err(CertificateError::Io)? {
+        warn!(
+            "others could read the private key {}; it is for its owner alone now, but if they may have \
+             read it, replace it",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for Credentials {

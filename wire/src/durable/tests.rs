@@ -114,3 +114,50 @@ fn a_locked_directory_is_locked_until_its_lock_is_dropped() {
     let absent = lock_dir(&directory.path().join("absent")).unwrap_err();
     assert_eq!(absent.kind(), io::ErrorKind::NotFound);
 }
+
+#[test]
+fn an_error_names_its_file_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = directory.path().join("file").join("inside");
+    fs::write(directory.path().join("file"), "").unwrap();
+    let error = read(&inside).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+    let said = error.to_string();
+    assert!(said.starts_with(&format!("{}: Not a directory", inside.display())), "{said}");
+    assert_eq!(named(directory.path(), error).to_string(), said);
+    for error in [
+        write(&inside, b"").unwrap_err(),
+        create_dir(&inside).unwrap_err(),
+        remove(&inside).unwrap_err(),
+        lock_dir(&inside).map(drop).unwrap_err(),
+        sync_dir(Some(&inside)).unwrap_err(),
+        has_entries(&inside).map(drop).unwrap_err(),
+        narrow(&inside).map(drop).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains(inside.to_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn what_others_can_read_is_narrowed() {
+    let directory = tempfile::tempdir().unwrap();
+    let inner = directory.path().join("inner");
+    let file = inner.join("file");
+    fs::create_dir(&inner).unwrap();
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o664)).unwrap();
+    assert!(narrow(directory.path()).unwrap());
+    assert_eq!((mode(&inner), mode(&file)), (0o700, 0o600));
+    assert!(!narrow(directory.path()).unwrap());
+    require_own(&file).unwrap();
+}
+
+#[test]
+fn only_directories_that_are_missing_are_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a").join("b");
+    assert_eq!(missing_dirs(&path), [path.clone(), directory.path().join("a")]);
+    create_dir(&path).unwrap();
+    assert!(missing_dirs(&path).is_empty());
+}

@@ -43,5 +43,8 @@ fn a_file_without_a_token_is_told_by_its_name_and_not_by_its_content() {
         assert!(error.to_string().contains("/token: not a dkv join token"), "{error}");
     }
     let absent = find_token(SERVER.into(), Role::Node, Some(Path::new("/nowhere/token")));
-    assert_eq!(absent.unwrap_err().to_string(), "token file /nowhere/token: no such file");
+    assert_eq!(
+        absent.unwrap_err().to_string(),
+        "cannot read the token: /nowhere/token: no such file"
+    );
 }

@@ -41,15 +41,27 @@ fn a_token_is_found_for_its_server_and_role_only() {
     let home = home.path();
     let token = Token::generate(Role::Node, Fingerprint::of(b"authority"));
     let file = leave_token(home, PORT, &token).unwrap();
-    assert_eq!(find_token(home, HERE.into(), Role::Node), Some(token.clone()));
-    assert_eq!(find_token(home, HERE.into(), Role::Client), None, "another role");
-    assert_eq!(find_token(home, (HERE.0, PORT + 1).into(), Role::Node), None, "another server");
-    assert_eq!(find_token(home, ELSEWHERE.into(), Role::Node), None, "another machine");
-    assert_eq!(find_token(&home.join("other"), HERE.into(), Role::Node), None, "another user");
+    assert_eq!(find_token(home, HERE.into(), Role::Node).unwrap(), Some(token.clone()));
+    assert_eq!(find_token(home, HERE.into(), Role::Client).unwrap(), None, "another role");
+    assert_eq!(
+        find_token(home, (HERE.0, PORT + 1).into(), Role::Node).unwrap(),
+        None,
+        "another server"
+    );
+    assert_eq!(find_token(home, ELSEWHERE.into(), Role::Node).unwrap(), None, "another machine");
+    assert_eq!(
+        find_token(&home.join("other"), HERE.into(), Role::Node).unwrap(),
+        None,
+        "another user"
+    );
 
     let newer = Token::generate(Role::Node, Fingerprint::of(b"authority"));
     assert_eq!(leave_token(home, PORT, &newer).unwrap(), file);
-    assert_eq!(find_token(home, HERE.into(), Role::Node), Some(newer), "the last one left");
+    assert_eq!(
+        find_token(home, HERE.into(), Role::Node).unwrap(),
+        Some(newer),
+        "the last one left"
+    );
 }
 
 #[test]
@@ -60,7 +72,8 @@ fn what_is_no_token_of_the_role_is_not_found() {
     let file = leave_token(home, PORT, &admin).unwrap().with_file_name("client.token");
     for content in [admin.to_string().as_bytes(), b"", b"garbage", b"\xff\xfe"] {
         durable::write(&file, content).unwrap();
-        assert_eq!(find_token(home, HERE.into(), Role::Client), None, "{content:?}");
+        let error = find_token(home, HERE.into(), Role::Client).unwrap_err().to_string();
+        assert!(error.contains("client.token: not a client token"), "{content:?}: {error}");
     }
 }
 
@@ -81,4 +94,23 @@ fn credentials_of_networks_and_roles_are_kept_apart() {
     let directory = |network, role| credentials_dir(Path::new("/home"), network, role);
     assert_ne!(directory(one, Role::Client), directory(other, Role::Client));
     assert_ne!(directory(one, Role::Client), directory(one, Role::Admin));
+}
+
+#[test]
+fn the_server_that_runs_here_is_found_without_its_address() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    assert_eq!(servers(home), []);
+    let listening = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let running = listening.local_addr().unwrap();
+    let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    leave_address(home, gone).unwrap();
+    assert_eq!(servers(home), [gone], "its network may serve without it");
+    // It listens everywhere, and is asked on loopback.
+    leave_address(home, ([0, 0, 0, 0], running.port()).into()).unwrap();
+    assert_eq!(servers(home), [running]);
+    // One that left tokens only is taken to listen on loopback.
+    durable::remove(&tokens_dir(home, running.port()).join(ADDRESS_FILE)).unwrap();
+    std::fs::create_dir_all(home.join("servers/nonsense")).unwrap();
+    assert_eq!(servers(home), [running]);
 }

@@ -346,7 +346,7 @@ impl Drop for Network {
 }
 
 /// A port that nobody uses and that the system gives to nobody who asks for any.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = (std::process::id() % 1000) as u16 * 20;
     loop {

@@ -43,7 +43,7 @@ pub enum EngineError {
     InvalidSnapshot(#[from] MalformedRow),
     /// Reading or writing failed, and what is on disk is known only after a restart: the process
     /// must stop. An fsync that failed is never tried again.
-    #[error("{path} failed: {source}")]
+    #[error("cannot read or write {path}: {source}")]
     Failed {
         /// The engine's directory.
         path: PathBuf,

@@ -39,13 +39,13 @@ pub(super) use store::Rows;
 pub use tables::MemoryStore;
 
 use std::collections::HashMap;
-use std::fs::{self, File};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dkv_wire::durable;
 use dkv_wire::id::GroupId;
 
 use super::residence::ValueMemory;
@@ -106,13 +106,8 @@ impl Engine {
     /// [`EngineError::Failed`].
     pub fn open(path: &Path, options: EngineOptions) -> Result<Self, EngineError> {
         let guard = Guard { path };
-        fs::create_dir_all(path).map_err(|error| guard.io(error))?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            // Without this the directory itself may be gone after a power failure.
-            File::open(parent)
-                .and_then(|parent| parent.sync_all())
-                .map_err(|error| guard.io(error))?;
-        }
+        // Nothing was read yet that could be damaged.
+        durable::create_dir(path).map_err(|error| guard.failed(error))?;
         guard.room(tables::free_bytes(path), options.reserve_bytes)?;
         let tables = guard.call(|| Tables::open(path))?;
         Self::with_tables(path, tables, options)

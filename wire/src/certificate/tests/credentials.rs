@@ -146,6 +146,31 @@ fn a_certificate_ages_from_when_it_was_signed() {
 }
 
 #[test]
+fn what_a_clock_that_was_ahead_has_made_is_valid_and_due() {
+    let authority = authority();
+    let own = credentials(&authority, Role::Node);
+    let year = Duration::from_secs(365 * 24 * 3600);
+    // Made by a clock that was then set back.
+    for back in [CLOCK_SKEW * 2, year, 5 * year] {
+        assert!(!own.expired(now() - back).unwrap(), "{back:?}");
+        assert!(own.is_due(now() - back).unwrap(), "{back:?}");
+    }
+    assert!(own.expired(now() - 11 * year).unwrap());
+    assert!(!own.is_due(now()).unwrap() && !own.is_due(now() - CLOCK_SKEW / 2).unwrap());
+    assert!(own.is_due(now() + CERTIFICATE_RENEW).unwrap());
+}
+
+#[test]
+fn a_key_that_others_can_read_is_taken_away_from_them() {
+    let home = tempfile::tempdir().unwrap();
+    credentials(&authority(), Role::Node).save(home.path()).unwrap();
+    let key = home.path().join(KEY_FILE);
+    fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+    Credentials::load(home.path()).unwrap().unwrap();
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
 fn a_certificate_with_other_names_is_none_of_ours() {
     let authority = authority();
     let dns = |name: String| SanType::DnsName(name.try_into().unwrap());

@@ -11,7 +11,7 @@ use rcgen::CertificateParams;
 use super::*;
 use crate::id::{HolderId, NetworkId};
 use crate::identity::Role;
-use crate::limits::{CERTIFICATE_LIFE, CLOCK_SKEW};
+use crate::limits::{CERTIFICATE_BACKDATED, CERTIFICATE_LIFE, CERTIFICATE_RENEW, CLOCK_SKEW};
 
 const ROLES: [Role; 4] = [Role::Server, Role::Node, Role::Client, Role::Admin];
 

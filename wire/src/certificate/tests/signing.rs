@@ -30,7 +30,7 @@ fn a_certificate_says_what_the_authority_decided_and_nothing_else() {
         assert!(!extended.time_stamping && !extended.ocsp_signing && extended.other.is_empty());
 
         let validity = certificate.validity();
-        assert_eq!(validity.not_before.timestamp(), seconds(now() - CLOCK_SKEW));
+        assert_eq!(validity.not_before.timestamp(), seconds(now() - CERTIFICATE_BACKDATED));
         assert_eq!(validity.not_after.timestamp(), seconds(now() + CERTIFICATE_LIFE));
         let (_, issuer) = X509Certificate::from_der(authority.certificate()).unwrap();
         assert_eq!(certificate.issuer(), issuer.subject());

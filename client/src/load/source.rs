@@ -1,0 +1,174 @@
+//! Where records come from: a file, standard input or a pipe, looked at before anything is stored.
+//!
+//! Whatever can be read only once is copied to a temporary file without a name first, so that a
+//! malformed line still refuses the whole, and `--verify` has something to compare with.
+//!
+//! What the input is taken for is never guessed against what it looks like: compressed input, UTF-16
+//! and bytes that are no text are refused, with the command that helps.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::cli::Format;
+use crate::grammar::quote::quoted;
+use crate::human::bytes;
+use crate::input::is_stdin;
+
+/// The most of an input that is copied to a temporary file, in bytes.
+const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Bytes by which it is told what an input looks like.
+const LOOK_BYTES: usize = 16;
+/// The byte order mark of UTF-8, which some programs put before a text.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// An input that can be read from its beginning, again and again.
+#[derive(Clone, Debug)]
+pub(super) struct Input {
+    file: Arc<File>,
+    /// What it is called in messages.
+    pub(super) name: String,
+    /// Bytes before its first record.
+    skip: u64,
+    pub(super) format: Format,
+    /// Whether the format follows from the name, or from nothing.
+    pub(super) guessed: bool,
+}
+
+impl Input {
+    /// Opens an input and looks at its first bytes.
+    ///
+    /// # Errors
+    /// Why it cannot be read, or what it looks like.
+    pub(super) fn open(path: &Path, format: Option<Format>) -> Result<Self, String> {
+        let stdin = is_stdin(path);
+        let name = if stdin { "standard input".into() } else { path.display().to_string() };
+        let unreadable = |error: io::Error| format!("cannot read {name}: {error}");
+        let given = if stdin {
+            // The same as descriptor 0, so that a file there is seen to be one.
+            let input = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned();
+            File::from(input.map_err(unreadable)?)
+        } else {
+            File::open(path).map_err(unreadable)?
+        };
+        let kind = given.metadata().map_err(unreadable)?.file_type();
+        if kind.is_dir() {
+            return Err(format!("cannot read {name}: it is a directory"));
+        }
+        let file = if kind.is_file() && !stdin { given } else { spool(given, &name)? };
+        let mut beginning = Vec::new();
+        let file = Arc::new(file);
+        let mut reader = Reader { file: Arc::clone(&file), offset: 0 }.take(LOOK_BYTES as u64);
+        reader.read_to_end(&mut beginning).map_err(unreadable)?;
+        refuse(&beginning, path, stdin, &name)?;
+        let skip = if beginning.starts_with(BOM) { BOM.len() as u64 } else { 0 };
+        let guessed = format.is_none();
+        let format = format.unwrap_or_else(|| format_of(path));
+        Ok(Self { file, name, skip, format, guessed })
+    }
+
+    /// Its bytes from the first record on.
+    pub(super) fn read(&self) -> Reader {
+        Reader { file: Arc::clone(&self.file), offset: self.skip }
+    }
+
+    /// What is to be known before anything is done with it.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.guessed {
+            let (format, means) = match self.format {
+                Format::Tsv => ("tsv", "key, tab, value"),
+                Format::Csv => ("csv", "key, comma, value"),
+                Format::Lines => ("lines", "each line is a key, and its number the value"),
+                Format::Json => ("json", "a JSON object a line"),
+            };
+            notes.push(format!("reading {} as {format}: {means}", self.name));
+        }
+        if self.skip > 0 {
+            notes.push(format!("ignoring the byte order mark of {}", self.name));
+        }
+        notes
+    }
+}
+
+/// Reads a file from a place of its own, whoever else reads it.
+#[derive(Debug)]
+pub(super) struct Reader {
+    file: Arc<File>,
+    offset: u64,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// Copies what can be read only once to a file that is gone with this process.
+fn spool(input: File, name: &str) -> Result<File, String> {
+    let directory = std::env::temp_dir();
+    let failed = |error: io::Error| {
+        format!("cannot keep a copy of {name} in {}: {error}; set TMPDIR", directory.display())
+    };
+    let mut copy = tempfile::tempfile().map_err(failed)?;
+    let mut input = input.take(SPOOL_BYTES_MAX + 1);
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(format!("cannot read {name}: {error}")),
+        };
+        copy.write_all(&buffer[..read]).map_err(failed)?;
+    }
+    if input.limit() == 0 {
+        let most = bytes(SPOOL_BYTES_MAX);
+        return Err(format!("{name} is longer than {most}; load it in parts, or as a file"));
+    }
+    Ok(copy)
+}
+
+/// Refuses what is no text of records, with what helps.
+fn refuse(beginning: &[u8], path: &Path, stdin: bool, name: &str) -> Result<(), String> {
+    let bzip2 =
+        |it: &[u8]| it.starts_with(b"BZh") && it[4..].starts_with(b"\x31\x41\x59\x26\x53\x59");
+    let (what, tool) = match beginning {
+        [0x1f, 0x8b, ..] => ("compressed (gzip)", "zcat"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => ("compressed (zstd)", "zstdcat"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("compressed (xz)", "xzcat"),
+        it if it.len() > 4 && bzip2(it) => ("compressed (bzip2)", "bzcat"),
+        [b'P', b'K', 3, 4, ..] => ("a zip archive", "unzip -p"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => ("UTF-16", "iconv -f UTF-16 -t UTF-8"),
+        _ => return Ok(()),
+    };
+    if stdin {
+        return Err(format!("{name} is {what}; convert it first, as in {tool} FILE | dkv load -"));
+    }
+    // names.csv.gz holds CSV.
+    let inner =
+        if what == "UTF-16" { path } else { Path::new(path.file_stem().unwrap_or_default()) };
+    let format = match format_of(inner) {
+        Format::Lines => "",
+        Format::Csv => " --format csv",
+        Format::Tsv => " --format tsv",
+        Format::Json => " --format json",
+    };
+    let file = quoted(path.as_os_str().as_encoded_bytes());
+    Err(format!("{name} is {what}; write {tool} {file} | dkv load -{format}"))
+}
+
+/// The format that the name of a file says.
+fn format_of(path: &Path) -> Format {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    match extension.map(str::to_ascii_lowercase).as_deref() {
+        Some("tsv" | "tab") => Format::Tsv,
+        Some("csv") => Format::Csv,
+        Some("json" | "jsonl" | "ndjson") => Format::Json,
+        _ => Format::Lines,
+    }
+}

@@ -1,0 +1,94 @@
+//! What a person is told who gets no connection: what is the case, and what to do next.
+
+use std::fmt::Write;
+
+use dkv_api::Role;
+
+use super::*;
+
+#[test]
+fn whoever_gets_no_connection_is_told_what_to_do() {
+    let server = ([127, 0, 0, 1], 4400).into();
+    let refused = |refusal| ConnectError::Join(JoinError::Refused(refusal));
+    let removed = JoinRefusal::Denied.to_string();
+    let errors = [
+        ConnectError::NoAddress,
+        ConnectError::Address { address: "host:no".into(), why: "no port".into() },
+        ConnectError::Unreachable("no answer".into()),
+        ConnectError::Join(JoinError::Connect(dkv_wire::quic::ConnectError::Clock {
+            address: server,
+            why: "set the clocks right".into(),
+        })),
+        ConnectError::Join(JoinError::OtherNetwork(server)),
+        refused(JoinRefusal::Unknown),
+        refused(JoinRefusal::Expired),
+        refused(JoinRefusal::UsedUp),
+        refused(JoinRefusal::Busy),
+        ConnectError::Expired { role: Role::Client },
+        ConnectError::NoCredentials { role: Role::Admin },
+        ConnectError::Denied(format!(
+            "the certificate has expired, and the server gives no new one: {removed}"
+        )),
+    ];
+    let mut said = String::new();
+    for error in &errors {
+        writeln!(said, "{}", connect_problem(error).message).unwrap();
+    }
+    expect_test::expect![[r#"
+        no address of a registration server or node was given; give the address of the server as HOST:PORT
+        host:no: no port; give the address of the server as HOST:PORT
+        cannot reach the network: no answer; check that the server runs there, or start one with dkv server or dkv local
+        cannot reach the registration server: 127.0.0.1:4400: set the clocks right
+        the server at 127.0.0.1:4400 belongs to another network than the token (its certificate authority is not the one that the token names); give a token of that server's network with --token-file, or another address
+        not admitted: the join token is not one of this network's; ask an administrator of the network for one, and give it with --token-file
+        not admitted: the join token has expired; ask an administrator of the network for a new one
+        not admitted: the join token has been used up; ask an administrator of the network for a new one
+        not admitted: too many are joining at once; try again in a moment
+        the stored client certificate has expired; connect once by the address of the registration server, which gives a new one
+        no stored admin certificate is accepted by the given nodes; connect once by the address of the registration server
+        denied: the certificate has expired, and the server gives no new one: this certificate holder was removed from the network; an administrator revoked this client: ask for a new token, and join with it under another DKV_HOME
+    "#]].assert_eq(&said);
+}
+
+#[test]
+fn each_kind_has_a_status_of_its_own_and_the_most_serious_decides() {
+    use Failure::{Conflict, Denied, Failed, Incomplete, NotFound, Unavailable, Unknown, Usage};
+    let all = [Failed, Usage, NotFound, Conflict, Unavailable, Unknown, Denied, Incomplete];
+    let statuses: Vec<u8> = all.iter().map(|failure| failure.status()).collect();
+    assert_eq!(statuses, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert!(all.iter().all(|failure| failure.worse(Unknown) == Unknown));
+    assert!(all.iter().all(|failure| NotFound.worse(*failure) == *failure));
+    assert_eq!(worst(Some(Unavailable), Some(Conflict)), Some(Unavailable));
+    assert_eq!(worst(None, Some(NotFound)), Some(NotFound));
+    assert_eq!(worst(None, None), None);
+}
+
+#[test]
+fn no_connection_has_a_kind_too() {
+    let of = |error: ConnectError| connect_problem(&error).failure;
+    assert_eq!(of(ConnectError::Unreachable("no answer".into())), Failure::Unavailable);
+    assert_eq!(of(ConnectError::Denied("revoked".into())), Failure::Denied);
+    assert_eq!(of(ConnectError::NoAddress), Failure::Usage);
+    // Where nobody listens a missing token is not what is wrong.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = socket.local_addr().unwrap();
+    let missing = || ConnectError::Token(TokenError::Missing { server, role: Role::Client });
+    assert_eq!(of(missing()), Failure::Denied);
+    drop(socket);
+    assert_eq!(of(missing()), Failure::Unavailable);
+    assert_eq!(of(ConnectError::NoCredentials { role: Role::Admin }), Failure::Denied);
+}
+
+#[test]
+fn a_program_is_told_kind_and_effect() {
+    let key = Key::new("color").unwrap();
+    let lost = Error::Unknown("the connection was lost".into());
+    let told = write_problem(&key, Condition::Always, "written", &lost).document();
+    assert_eq!(told["kind"], "unknown");
+    assert_eq!(told["effect"], "unknown");
+    assert_eq!(told["exit_status"], 6);
+    assert_eq!(told["key"], "color");
+    let binary = Key::new(*b"\xff").unwrap();
+    let told = read_problem(&binary, &Error::Unavailable("no majority".into())).document();
+    assert_eq!((&told["kind"], &told["key_base64"]), (&"unavailable".into(), &"/w==".into()));
+}

@@ -1,0 +1,231 @@
+//! What the documents show is what happens: blocks that are marked are run against a real network, in
+//! the order of the document, and their output is compared.
+//!
+//! A block is marked by a comment before it, `<!-- run -->`. In a `console` block each line that begins
+//! with `$ ` is a command, and what follows is its output, both streams together. An ellipsis stands for
+//! anything within a line, and alone on a line for any lines. `<!-- run: varies A; B -->` says which
+//! texts differ from run to run. Of a `sh` block only success is asked.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::harness::Network;
+use crate::harness::network::{free_port, output, text};
+use crate::harness::process::{command, program};
+
+/// Ends the output of a command, in what a shell prints.
+const MARK: &str = "\u{1e}";
+
+/// A marked block.
+struct Block {
+    /// Where it begins in its document.
+    line: usize,
+    language: String,
+    varies: Vec<String>,
+    text: String,
+}
+
+/// The marked blocks of a document.
+fn blocks(document: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut lines = document.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        let Some(mark) = line.strip_prefix("<!-- run").and_then(|it| it.strip_suffix("-->")) else {
+            continue;
+        };
+        let varies = mark.trim().strip_prefix(": varies ").unwrap_or_default();
+        let varies = varies.split("; ").filter(|it| !it.is_empty()).map(|it| it.trim().to_owned());
+        let varies = varies.collect();
+        let (_, fence) = lines.next().unwrap();
+        let language = fence.strip_prefix("```").expect("a block follows its mark").to_owned();
+        let inside = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```");
+        let text = inside.map(|line| format!("{line}\n")).collect();
+        blocks.push(Block { line: number + 1, language, varies, text });
+    }
+    blocks
+}
+
+/// The commands of a block, each with what it prints.
+fn commands(block: &Block) -> Vec<(String, String)> {
+    let mut commands: Vec<(String, String)> = Vec::new();
+    for line in block.text.lines() {
+        match (line.strip_prefix("$ "), commands.last_mut()) {
+            (Some(command), _) => commands.push((command.to_owned(), String::new())),
+            (None, Some((command, expected))) if command.ends_with('\\') && expected.is_empty() => {
+                command.push('\n');
+                command.push_str(line);
+            }
+            (None, Some((_, expected))) => expected.push_str(&format!("{line}\n")),
+            (None, None) => panic!("line {}: a console block begins with $", block.line),
+        }
+    }
+    commands
+}
+
+/// Whether what was printed is what a document shows.
+fn matches(expected: &str, printed: &str) -> bool {
+    fn lines(expected: &[&str], printed: &[&str]) -> bool {
+        match (expected, printed) {
+            ([], printed) => printed.is_empty(),
+            (["…", rest @ ..], _) => {
+                (0..=printed.len()).any(|skip| lines(rest, &printed[skip..]))
+            }
+            ([first, rest @ ..], [line, others @ ..]) => within(first, line) && lines(rest, others),
+            _ => false,
+        }
+    }
+    fn within(expected: &str, line: &str) -> bool {
+        match expected.split_once('…') {
+            None => expected == line,
+            Some((before, after)) => line.strip_prefix(before).is_some_and(|rest| {
+                let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+                ends.into_iter().any(|at| within(after, &rest[at..]))
+            }),
+        }
+    }
+    lines(
+        &expected.lines().collect::<Vec<_>>(),
+        &printed.lines().map(str::trim_end).collect::<Vec<_>>(),
+    )
+}
+
+/// Where the commands of one document are run.
+struct Desk<'a> {
+    network: &'a Network,
+    /// Texts of documents and what they are here.
+    here: Vec<(String, String)>,
+    work: PathBuf,
+}
+
+impl<'a> Desk<'a> {
+    fn new(network: &'a Network) -> Self {
+        let work = network.path("work");
+        let programs = network.path("bin");
+        std::fs::create_dir_all(&work).unwrap();
+        std::fs::create_dir_all(&programs).unwrap();
+        std::os::unix::fs::symlink(program(), programs.join("dkv")).unwrap();
+        // Of curl only what it was asked for.
+        std::fs::write(network.path(".curlrc"), "silent\n").unwrap();
+        let server = network.address.to_string();
+        let http = format!("127.0.0.1:{}", free_port());
+        let here = vec![
+            ("127.0.0.1:4400".to_owned(), server.clone()),
+            ("10.0.0.1:4400".to_owned(), server),
+            ("127.0.0.1:8080".to_owned(), http),
+        ];
+        Self { network, here, work }
+    }
+
+    fn here(&self, text: &str) -> String {
+        self.here.iter().fold(text.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
+    }
+
+    /// Runs a script and returns what it prints; everything that it started ends with it.
+    fn bash(&self, script: &str) -> (String, bool) {
+        let home = self.network.home();
+        let mut bash = Command::new("bash");
+        let path = std::env::var("PATH").unwrap_or_default();
+        // As the harness has it, for `dkv` itself and for what it starts.
+        let environment = command(&[], &home);
+        for (name, value) in environment.get_envs() {
+            match value {
+                Some(value) => bash.env(name, value),
+                None => bash.env_remove(name),
+            };
+        }
+        let ended = bash
+            .args(["-c", script])
+            .env("PATH", format!("{}:{path}", text(&self.network.path("bin"))))
+            .env("CURL_HOME", self.network.path(""))
+            .current_dir(&self.work)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        (format!("{}{}", output(&ended.stdout), output(&ended.stderr)), ended.status.success())
+    }
+
+    /// Runs a block and tells what is not as the document says.
+    fn check(&self, block: &Block) -> Result<(), String> {
+        if block.language == "sh" {
+            let (printed, succeeded) = self.bash(&format!("set -e\n{}", self.here(&block.text)));
+            return if succeeded { Ok(()) } else { Err(printed) };
+        }
+        let commands = commands(block);
+        let mut script = String::from("exec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n");
+        for (number, (command, expected)) in commands.iter().enumerate() {
+            let command = self.here(command);
+            match command.strip_suffix('&') {
+                // It goes on, and is waited for until it has said as much as the document shows.
+                Some(command) => script.push_str(&format!(
+                    "{command} > job{number} &\nfor i in $(seq 400); do [ $(wc -l < job{number}) -ge {} \
+                     ] && break; sleep 0.1; done; cat job{number}\n",
+                    expected.lines().count()
+                )),
+                None => script.push_str(&format!("{command}\n")),
+            }
+            script.push_str(&format!("__status=$?; printf '{MARK}'; (exit $__status)\n"));
+        }
+        let (printed, _) = self.bash(&script);
+        let mut printed = printed.split(MARK);
+        for (command, expected) in &commands {
+            let expected = block.varies.iter().fold(self.here(expected), |expected, varies| {
+                expected.replace(varies.as_str(), "…")
+            });
+            let printed = printed.next().unwrap_or_default();
+            if !matches(&expected, printed) {
+                return Err(format!("$ {command}\n{printed}--- and the document says\n{expected}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut documents = vec![root.join("README.md")];
+    let docs = std::fs::read_dir(root.join("docs")).unwrap();
+    documents.extend(docs.map(|entry| entry.unwrap().path()));
+    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    documents.sort();
+    documents
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_documents_show_is_what_happens() {
+    let tools = ["bash", "curl", "gzip"].map(|tool| Command::new(tool).arg("--version").output());
+    if tools.iter().any(Result::is_err) {
+        eprintln!("SKIPPED: bash, curl or gzip is missing");
+        return;
+    }
+    let mut wrong = Vec::new();
+    let mut run = 0;
+    for document in documents() {
+        let blocks = blocks(&std::fs::read_to_string(&document).unwrap());
+        if blocks.is_empty() {
+            continue;
+        }
+        let network = Network::with(json!({ "shards": 1 }), 3).await;
+        let desk = Desk::new(&network);
+        for block in &blocks {
+            run += 1;
+            if let Err(why) = desk.check(block) {
+                wrong.push(format!("{}, line {}:\n{why}", document.display(), block.line));
+            }
+        }
+    }
+    assert!(run >= 6, "the marks are not found: {run}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_ellipsis_stands_for_what_varies() {
+    assert!(matches("a … c\n", "a b c\n"));
+    assert!(matches("a\n…\nz\n", "a\nb\nc\nz\n"));
+    assert!(matches("…\nz\n", "z\n"));
+    for (expected, printed) in [("a\n", "b\n"), ("a\n", "a\nb\n"), ("a …c\n", "a b\n"), ("a\n", "")]
+    {
+        assert!(!matches(expected, printed), "{expected:?} {printed:?}");
+    }
+}

@@ -1,0 +1,110 @@
+//! The prompt of a local network, on a terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::process::command;
+use crate::harness::{Network, eventually};
+
+/// `dkv local`, with somebody at its terminal.
+struct Terminal {
+    child: Child,
+    keys: File,
+    shown: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    fn start(network: &Network, arguments: &[&str]) -> Self {
+        let pty = openpty(None, None).unwrap();
+        let mut command = command(arguments, &network.home());
+        let slave = File::from(pty.slave);
+        command.env("TERM", "xterm").stdin(slave.try_clone().unwrap());
+        let child = command.stdout(slave.try_clone().unwrap()).stderr(slave).spawn().unwrap();
+        drop(command);
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let keys = File::from(pty.master);
+        let (mut screen, copy) = (keys.try_clone().unwrap(), Arc::clone(&shown));
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = screen.read(&mut buffer) {
+                copy.lock().unwrap().extend_from_slice(&buffer[..read]);
+            }
+        });
+        Self { child, keys, shown }
+    }
+
+    fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
+    }
+
+    /// Types a line, or whatever else, and waits until something is shown after that.
+    async fn type_and_see(&mut self, keys: &str, expected: &str) {
+        let before = self.shown.lock().unwrap().len();
+        self.keys.write_all(keys.as_bytes()).unwrap();
+        self.see(before, expected).await;
+    }
+
+    async fn see(&self, from: usize, expected: &str) {
+        eventually("it is not shown", async || {
+            let shown = self.shown.lock().unwrap()[from..].to_vec();
+            let shown = String::from_utf8_lossy(&shown).into_owned();
+            if shown.contains(expected) { Ok(()) } else { Err(format!("{expected:?}: {shown:?}")) }
+        })
+        .await;
+    }
+
+    /// Ctrl-C while a command runs, when the terminal sends a signal.
+    fn interrupt(&self) {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT).unwrap();
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("it does not end", async || {
+            child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())
+        })
+        .await
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.shown());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_gives_up_a_command_and_leaves_when_it_is_typed_twice() {
+    // For its home, and so that not all networks run at once.
+    let network = Network::server_only(serde_json::json!({})).await;
+    let local = ["local", "--nodes", "1", "--port", "0"];
+    let mut terminal = Terminal::start(&network, &local);
+    terminal.see(0, "dkv> ").await;
+    terminal.type_and_see("W,color,blue\n", "written color at revision 1").await;
+    terminal.type_and_see("pause n1\n", "too few voters are left").await;
+    terminal.type_and_see("W,color,red\n", "W,color,red").await;
+    // The write hangs: no majority is there to take it.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = terminal.shown().len();
+    terminal.interrupt();
+    terminal.see(before, "given up; it may have had an effect").await;
+    terminal.type_and_see("resume n1\n", "n1 is live again").await;
+    terminal.type_and_see("get color\n", "revision").await;
+    terminal.type_and_see("help drain\n", "Use the node again").await;
+    terminal.type_and_see("\x03", "Ctrl-C once more, exit or Ctrl-D ends the network").await;
+    terminal.type_and_see("T,1\n", "waited 1 ms").await;
+    terminal.type_and_see("\x03", "Ctrl-C once more").await;
+    terminal.keys.write_all(b"\x03").unwrap();
+    assert!(terminal.ended().await.success(), "{}", terminal.shown());
+}

@@ -1,0 +1,290 @@
+//! The program `dkv-node` as a process: how it starts, what it says and when, and how it ends.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dkv_api::{Client, Role};
+use dkv_server::{Config, Server};
+use dkv_wire::network::Settings;
+use tempfile::TempDir;
+
+/// Time in which everything here is done, by far.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server in this process, and places for nodes.
+struct Place {
+    root: TempDir,
+    server: Option<Server>,
+    address: SocketAddr,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let server = Server::start(Self::config(&root, ([127, 0, 0, 1], 0).into())).await.unwrap();
+        let address = server.address();
+        Self { root, server: Some(server), address }
+    }
+
+    fn config(root: &TempDir, listen: SocketAddr) -> Config {
+        Config {
+            trust_voter: None,
+            listen,
+            data_dir: root.path().join("server"),
+            settings: Settings { shards: 1, ..Settings::default() },
+            tokens_home: Some(root.path().join("home")),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The command of a node, whose log goes to a file.
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dkv-node"));
+        command.env_clear().env("DKV_HOME", self.path("home")).current_dir(self.root.path());
+        command
+            .args(["--listen", "127.0.0.1:0", "--name", name, "--data-dir"])
+            .arg(self.path(name));
+        let log = File::options().create(true).append(true).open(self.log_path(name)).unwrap();
+        command.stdout(Stdio::piped()).stderr(log);
+        command
+    }
+
+    fn log_path(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.log"))
+    }
+
+    fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.log_path(name)).unwrap()
+    }
+
+    fn start(&self, name: &str) -> Node {
+        let mut command = self.command(name);
+        Node::run(command.arg(self.address.to_string()))
+    }
+
+    /// Waits until a node's log has a line with this in it.
+    async fn logged(&self, name: &str, text: &str) {
+        let begun = Instant::now();
+        while !self.log(name).contains(text) {
+            assert!(begun.elapsed() < PATIENCE, "{name} never logs {text:?}:\n{}", self.log(name));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn client(&self, role: Role) -> Client {
+        let token = self.path("server/tokens").join(format!("{role}.token"));
+        let client = Client::builder().server(self.address.to_string());
+        let client = client.role(role).home(self.path("clients")).token_file(token);
+        client.connect().await.unwrap()
+    }
+}
+
+/// A node's process; killed when it is dropped.
+struct Node {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Node {
+    fn run(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    /// The next line that it prints; nothing if it has ended.
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let length = self.out.read_line(&mut line).unwrap();
+        (length > 0).then(|| line.trim_end().to_owned())
+    }
+
+    fn ready(mut self) -> Self {
+        let line = self.line().expect("it has ended");
+        assert!(line.starts_with("ready 127.0.0.1:"), "{line}");
+        self
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    }
+
+    fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    async fn status(&mut self) -> i32 {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().expect("it was killed");
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn stop(mut self) {
+        self.signal("TERM");
+        assert_eq!(self.status().await, 0);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A pipe whose reader is gone.
+fn broken_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// A pipe that is full, and its reader, which does not read.
+fn stuck_pipe() -> (PipeReader, Stdio) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[b'.'; 64 * 1024]).unwrap();
+    (reader, writer.into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let place = Place::new().await;
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (_reader, stuck) = stuck_pipe();
+    for log in [full.into(), broken_pipe(), stuck] {
+        // Much is logged, and all of it is lost. The same node each time: it leads.
+        let mut command = place.command("n1");
+        command.arg(place.address.to_string()).env("DKV_LOG", "debug").stderr(log);
+        let node = Node::run(&mut command).ready();
+        let client = place.client(Role::Client).await;
+        client.write("key", "value").await.unwrap();
+        client.close().await;
+        node.signal("HUP");
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_start_leaves_nothing_and_uses_no_token() {
+    let place = Place::new().await;
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let fails = async |command: &mut Command, expected: &str| {
+        let mut node = Node::run(command);
+        assert_eq!(node.status().await, 1);
+        assert_eq!(node.line(), None);
+        place.logged("n1", expected).await;
+        assert!(!place.path("n1").exists(), "{expected}: something is left");
+        let joined = place.server.as_ref().unwrap().registry().tokens();
+        assert!(joined.iter().all(|token| token.used == 0), "a token was used: {joined:?}");
+    };
+    let mut command = place.command("n1");
+    command.arg(place.address.to_string()).env("DKV_LISTEN", "127.0.0.1:0");
+    fails(command.args(["--token-file", "/nowhere/token"]), "/nowhere/token: no such file").await;
+    let mut command = place.command("n1");
+    fails(command.arg("host.invalid:4400"), "host.invalid:4400").await;
+    let mut command = place.command("n1");
+    command.arg(place.address.to_string()).env("DKV_LOG", "loud");
+    fails(&mut command, "DKV_LOG: cannot use \"loud\"").await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dkv-node"));
+    let log = File::options().append(true).open(place.log_path("n1")).unwrap();
+    command.env_clear().env("DKV_HOME", place.path("home")).stdout(Stdio::piped()).stderr(log);
+    command.args(["--listen", &taken, "--data-dir"]).arg(place.path("n1"));
+    fails(command.arg(place.address.to_string()), "another process uses that UDP port").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_node_serves_though_the_servers_name_cannot_be_resolved() {
+    let place = Place::new().await;
+    place.start("n1").ready().stop().await;
+    let mut command = place.command("n1");
+    let mut node = Node::run(command.arg("host.invalid:4400")).ready();
+    place
+        .logged("n1", "the registration server is not reached, and this node goes on without it")
+        .await;
+    // It used to end right after it was ready.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(node.lives(), "{}", place.log("n1"));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_nobody_reaches_at_its_address_says_so() {
+    let place = Place::new().await;
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = place.command("n1");
+    command.args([&place.address.to_string(), "--advertise", &nobody]);
+    let _lost = Node::run(&mut command).ready();
+    place.logged("n1", "nobody reaches this node at the address that it names").await;
+    // One with the right address does not.
+    let other = Place::new().await;
+    let _node = other.start("n1").ready();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert!(!other.log("n1").contains("nobody reaches"), "{}", other.log("n1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_is_not_ready_though_the_server_is_down() {
+    let mut place = Place::new().await;
+    let nodes = ["n1", "n2", "n3"].map(|name| place.start(name).ready());
+    let [_n1, _n2, n3] = nodes;
+    let admin = place.client(Role::Admin).await;
+    let begun = Instant::now();
+    let id = loop {
+        let view = admin.refresh().await;
+        let view = view.ok().filter(|view| view.nodes.len() == 3);
+        let found = view.and_then(|view| view.nodes.into_iter().find(|node| node.name == "n3"));
+        match found {
+            Some(found) => break found.id,
+            None => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+        assert!(begun.elapsed() < PATIENCE, "the network is not complete");
+    };
+    // It has a copy of the directory by then, and with it knows the others.
+    place.logged("n3", "known to the network").await;
+    n3.stop().await;
+    admin.remove_node(id).await.unwrap();
+    while admin.refresh().await.map_or(true, |view| view.nodes.iter().any(|node| node.id == id)) {
+        assert!(begun.elapsed() < 2 * PATIENCE, "it is not removed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    place.server.take().unwrap().shutdown().await;
+    let mut removed = place.start("n3");
+    place.logged("n3", "this node was removed from the network, as ").await;
+    assert_eq!(removed.status().await, 1, "{}", place.log("n3"));
+    assert_eq!(removed.line(), None, "it said that it was ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_in_a_data_directory_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new().await;
+    let node = place.start("n1").ready();
+    let mut open = vec![place.path("n1")];
+    let mut seen = 0;
+    while let Some(path) = open.pop() {
+        let metadata = std::fs::metadata(&path).unwrap();
+        let mode = metadata.permissions().mode() & 0o777;
+        assert_eq!(mode, if metadata.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+        seen += 1;
+        if metadata.is_dir() {
+            open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    assert!(seen > 10, "{seen} files");
+    node.stop().await;
+}

@@ -1,0 +1,166 @@
+// The keys: a list by their beginning, and an editor.
+"use strict";
+
+const FOUND_AT_ONCE = 50;
+/** Of a value that is no text. */
+const SHOWN_BYTES_MAX = 4096;
+
+let loaded = null;
+
+/** A key as it stands in a path. */
+function path_of(key) {
+  const encoded = [...key].map((byte) => /[A-Za-z0-9_.~-]/.test(String.fromCharCode(byte)) ? String.fromCharCode(byte) : `%${byte.toString(16).padStart(2, "0")}`).join("");
+  // A part of a path that is one or two dots means another path.
+  return `/v1/kv/${encoded.replaceAll(/^\.{1,2}$/g, (dots) => "%2e".repeat(dots.length))}`;
+}
+
+const text_to_bytes = (text) => new TextEncoder().encode(text);
+
+function from_base64(text) {
+  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+}
+
+function as_text(data) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(data);
+  } catch {
+    return null;
+  }
+}
+
+const escaped = (data) => [...data].map((byte) => byte >= 32 && byte < 127 ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, "0")}`).join("");
+
+/** A key as people see it, in one line: a field would drop what breaks it. */
+function name_of(key) {
+  const text = as_text(key);
+  return text === null || /[\x00-\x1f\x7f]/.test(text) ? escaped(key) : text;
+}
+
+/** A value that can be edited; a field would make one line feed of a carriage return. */
+function editable(value) {
+  const text = as_text(value);
+  return text === null || /[\x00\r]/.test(text) ? null : text;
+}
+
+function say(text, bad = false) {
+  at("said").textContent = text;
+  at("said").className = bad ? "bad" : "";
+}
+
+/** The key in the editor, as bytes. */
+function key_now() {
+  const text = at("key").value;
+  return loaded && loaded.shown === text ? loaded.key : text_to_bytes(text);
+}
+
+function fill(key, value, about, etag) {
+  const shown = name_of(key);
+  const text = value === null ? "" : editable(value);
+  at("key").value = shown;
+  at("value").value = text ?? escaped(value.subarray(0, SHOWN_BYTES_MAX));
+  at("value").readOnly = text === null;
+  at("put").disabled = text === null;
+  const part = value?.length > SHOWN_BYTES_MAX ? `, its first ${bytes(SHOWN_BYTES_MAX)} are shown` : "";
+  at("about").textContent = text === null ? `${about}; it is no plain text: it cannot be edited here${part}` : about;
+  loaded = { key, shown, etag };
+  for (const button of at("found").querySelectorAll("button")) {
+    button.setAttribute("aria-current", String(button.textContent === shown));
+  }
+}
+
+const about_answer = (answer, length) =>
+  `${bytes(length)}, revision ${answer.headers.get("Dkv-Revision")}, shard ${answer.headers.get("Dkv-Shard")}`;
+
+async function get(key) {
+  const answer = await ask(path_of(key));
+  if (answer.status === 404) {
+    fill(key, null, "there is no such key", null);
+    return say("This key does not exist. Put makes it.");
+  }
+  if (!answer.ok) return say(await problem(answer), true);
+  const value = new Uint8Array(await answer.arrayBuffer());
+  fill(key, value, about_answer(answer, value.length), answer.headers.get("ETag"));
+  say("");
+}
+
+async function put(key) {
+  const value = text_to_bytes(at("value").value);
+  const headers = {};
+  // Whoever edits what was read writes over that and nothing else.
+  if (loaded && loaded.shown === at("key").value) {
+    if (loaded.etag) headers["If-Match"] = loaded.etag;
+    else headers["If-None-Match"] = "*";
+  }
+  const answer = await ask(path_of(key), { method: "PUT", headers, body: value });
+  if (answer.status === 412) return say("Somebody else has written this key meanwhile. Get shows what is there.", true);
+  if (!answer.ok) return say(await problem(answer), true);
+  fill(key, value, about_answer(answer, value.length), answer.headers.get("ETag"));
+  say(`Written at revision ${answer.headers.get("Dkv-Revision")}.`);
+  await list();
+}
+
+async function remove(key) {
+  const headers = loaded?.etag && loaded.shown === at("key").value ? { "If-Match": loaded.etag } : {};
+  const answer = await ask(path_of(key), { method: "DELETE", headers });
+  if (answer.status === 412) return say("Somebody else has written this key meanwhile. Get shows what is there.", true);
+  if (!answer.ok) return say(await problem(answer), true);
+  fill(key, null, "deleted", null);
+  say("Deleted.");
+  await list();
+}
+
+let next = null;
+
+async function list(target) {
+  const more = target !== undefined;
+  const prefix = [...text_to_bytes(at("prefix").value)].map((byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
+  const page = await document_of(target ?? `/v1/kv?values=false&limit=${FOUND_AT_ONCE}&prefix=${prefix}`);
+  if (!more) at("found").replaceChildren();
+  for (const pair of page.pairs) {
+    const key = pair.key === undefined ? from_base64(pair.key_base64) : text_to_bytes(pair.key);
+    const button = make("button", { type: "button", "aria-current": "false" }, name_of(key));
+    button.addEventListener("click", () => busy(() => get(key)));
+    at("found").append(make("li", {}, button));
+  }
+  next = page.next;
+  at("more").hidden = next === null;
+  at("found-none").hidden = at("found").children.length > 0;
+}
+
+/** Does something, and says what went wrong. */
+async function busy(work) {
+  at("editor").setAttribute("aria-busy", "true");
+  try {
+    await work();
+  } catch (error) {
+    say(error.message, true);
+  } finally {
+    at("editor").removeAttribute("aria-busy");
+  }
+}
+
+/** The same with the key of the editor, which may not be empty. */
+const with_key = (work) => () => {
+  if (at("key").reportValidity()) busy(() => work(key_now()));
+};
+
+at("find").addEventListener("submit", (event) => { event.preventDefault(); busy(() => list()); });
+at("more").addEventListener("click", () => busy(() => list(next)));
+at("editor").addEventListener("submit", (event) => { event.preventDefault(); busy(() => put(key_now())); });
+at("get").addEventListener("click", with_key(get));
+at("delete").addEventListener("click", with_key(() => {
+  at("sure-title").textContent = `Delete ${at("key").value} for good?`;
+  at("sure").returnValue = "no";
+  at("sure").showModal();
+}));
+at("sure").addEventListener("close", () => {
+  if (at("sure").returnValue === "yes") busy(() => remove(key_now()));
+});
+at("new").addEventListener("click", () => {
+  loaded = null;
+  at("editor").reset();
+  at("value").readOnly = at("put").disabled = false;
+  at("about").textContent = "";
+  say("");
+  at("key").focus();
+});

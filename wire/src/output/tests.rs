@@ -1,0 +1,66 @@
+use std::sync::Mutex;
+
+use super::*;
+
+/// An output that takes nothing while it is full.
+#[derive(Clone, Default)]
+struct Device {
+    full: Arc<AtomicBool>,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Write for Device {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        if self.full.load(Ordering::SeqCst) && !text.is_empty() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.written.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn lines_that_cannot_be_written_are_counted_and_told_later() {
+    let device = Device::default();
+    let mut log = Log::to(device.clone()).unwrap();
+    log.write_all(b"one\n").unwrap();
+    log.flush();
+    device.full.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        log.write_all(b"lost\n").unwrap();
+    }
+    log.flush();
+    assert_eq!(log.lost(), 3);
+    device.full.store(false, Ordering::SeqCst);
+    log.write_all(b"two\n").unwrap();
+    log.flush();
+    assert_eq!(log.lost(), 0);
+    let written = device.written.lock().unwrap();
+    let expected = "one\n3 lines of the log could not be written\ntwo\n";
+    assert_eq!(std::str::from_utf8(&written).unwrap(), expected);
+}
+
+#[test]
+fn nobody_waits_for_a_reader_that_does_not_read() {
+    struct Stuck;
+    impl Write for Stuck {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            loop {
+                std::thread::park();
+            }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut log = Log::to(Stuck).unwrap();
+    for _ in 0..2 * LOG_LINES_MAX {
+        log.write_all(b"line\n").unwrap();
+    }
+    log.flush();
+    assert!(log.lost() >= LOG_LINES_MAX as u64 - 1, "{} are lost", log.lost());
+}
