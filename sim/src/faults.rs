@@ -134,6 +134,7 @@ impl Faults {
         }
         Self::end(&End::Links, cluster, observations, shared);
         cluster.network.set_weather(Weather::CALM);
+        log::panic_nowhere();
         cluster.server.fail_power_after(None);
         if !cluster.server.is_up() {
             cluster.start_server();
@@ -271,6 +272,7 @@ impl Faults {
             Fault::Rebalance => observations.order(Order::Rebalance),
             Fault::Empty => self.empty(victim, cluster, observations, shared),
             Fault::HalfChange => self.half_change(victim, cluster, observations),
+            Fault::Panic => self.panic(victim, cluster, observations),
             Fault::Refill => self.begin_refill(cluster, observations),
         }
     }

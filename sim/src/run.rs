@@ -99,6 +99,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     PANICKED.set(false);
     watch_for_panics();
     log::look();
+    log::panic_nowhere();
     let (mut settings, load, nodes) = network(&mut random);
     if seed.is_multiple_of(FAR_APART_EVERY) {
         settings.delays = far_apart(&mut random);
@@ -176,6 +177,9 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     if condemned > usize::from(options.lying_disk) {
         wrong.push(format!("{condemned} nodes have lost what they had acknowledged"));
     }
+    wrong.extend(cluster.overlooked().map(|name| {
+        format!("a task of {name} had panicked, and the node went on as if nothing had happened")
+    }));
     if PANICKED.get() {
         wrong.push("something panicked".to_owned());
     }
@@ -353,6 +357,9 @@ fn watch_for_panics() {
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
+            if log::is_panicking() {
+                return;
+            }
             PANICKED.set(true);
             usual(panic);
         }));

@@ -30,11 +30,13 @@ pub enum Mutant {
     TrustLateAcknowledgements,
     /// Who votes by the newest configuration that it knows is all that counts for who stands.
     ElectByNewest,
+    /// That a task has ended which a process cannot be without is noticed by nobody.
+    OverlookDeadTasks,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -47,6 +49,7 @@ impl Mutant {
         Self::PromiseWithoutAsking,
         Self::TrustLateAcknowledgements,
         Self::ElectByNewest,
+        Self::OverlookDeadTasks,
     ];
 }
 

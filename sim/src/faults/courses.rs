@@ -11,7 +11,7 @@ use dkv_wire::id::GroupId;
 
 use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links, refill};
 use crate::cluster::{Cluster, Death};
-use crate::log::Step;
+use crate::log::{self, Step};
 use crate::observer::{Observations, Order};
 use crate::random::Random;
 use crate::workload::{Focus, Shared};
@@ -59,13 +59,20 @@ pub enum Course {
     Emptied,
     /// A replica comes after one that was deleted in its place; see [`Fault::Refill`].
     Refilled,
+    /// The coordinator's node loses a task; see [`Fault::Panic`].
+    DeadTask,
 }
 
 impl Course {
     /// All of them, with how often each comes. Of as many runs as there are in all, some have none.
-    const ALL: [(Self, u64); 4] =
-        [(Self::LateAnswers, 3), (Self::HalfChange, 3), (Self::Emptied, 3), (Self::Refilled, 3)];
-    const NONE: u64 = 3;
+    const ALL: [(Self, u64); 5] = [
+        (Self::LateAnswers, 3),
+        (Self::HalfChange, 3),
+        (Self::Emptied, 3),
+        (Self::Refilled, 3),
+        (Self::DeadTask, 2),
+    ];
+    const NONE: u64 = 2;
 
     /// That of a run, if it has one.
     pub fn draw(random: &mut Random) -> Option<Self> {
@@ -86,6 +93,7 @@ impl Course {
             Self::HalfChange => Fault::HalfChange,
             Self::Emptied => Fault::Empty,
             Self::Refilled => Fault::Refill,
+            Self::DeadTask => Fault::Panic,
         }
     }
 
@@ -93,7 +101,7 @@ impl Course {
     fn lasts(self) -> u64 {
         match self {
             Self::LateAnswers => LATE.1 + 2000,
-            Self::HalfChange => 5000,
+            Self::HalfChange | Self::DeadTask => 5000,
             Self::Emptied => CUT_OFF.1,
             Self::Refilled => refill::WITHIN,
         }
@@ -257,6 +265,18 @@ impl Faults {
         self.ends.push((cluster.now + LOST_AFTER, End::Links));
         let removed = cluster.now + LOST_AFTER + self.random.between(500, 3000);
         self.ends.push((removed, End::Remove(leader)));
+    }
+
+    /// A task of a node panics, mostly of the coordinator's, as it sees to a node that is to be emptied for a while.
+    pub(super) fn panic(&mut self, victim: usize, cluster: &Cluster, observations: &Observations) {
+        let coordinator = place(cluster, observations.leader(GroupId::CONTROL));
+        log::panic_at(&cluster.nodes[coordinator.unwrap_or(victim)].name);
+        let other = place(cluster, observations.follower(GroupId(1))).unwrap_or(victim);
+        if !cluster.nodes[other].leaving {
+            observations.order(Order::Drain(cluster.nodes[other].name.clone(), true));
+            let taken_back = cluster.now + self.random.between(1000, 4000);
+            self.ends.push((taken_back, End::Drain(other)));
+        }
     }
 
     /// Takes who says that a node may be switched off at his word: it never comes back, nor does its disk.

@@ -70,6 +70,8 @@ pub enum Fault {
     HalfChange,
     /// A node loses its replicas, is given them again, and is cut off while they are filled.
     Refill,
+    /// A task panics that a node cannot be without.
+    Panic,
 }
 
 /// All of them, with how often each comes.
@@ -105,6 +107,7 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::Rebalance, 2),
     (Fault::HalfChange, 4),
     (Fault::Refill, 1),
+    (Fault::Panic, 3),
 ];
 
 impl Fault {
