@@ -16,7 +16,7 @@ use crate::problem::{Failure, Problem, connect_problem};
 use crate::run::Outcome;
 use crate::screen::{Screen, broken};
 use crate::script::{self, Act, Step};
-use crate::signals::Signals;
+use crate::signals::{Ending, Signals};
 use crate::store::{Connection, Session, Store};
 use crate::{completions, drill, gateway, help, local, pipe, prompt, rehearse, roles};
 
@@ -34,6 +34,18 @@ pub fn main() -> ExitCode {
         && matches!(line.word, Some(Word::Server(_) | Word::Node(_) | Word::Gateway(_)))
     {
         roles::die_with_parent();
+    }
+    if let Some(word @ (Word::Server(_) | Word::Node(_) | Word::Completions { .. })) = &line.word
+        && let Some(option) = line.connect.of_connection()
+    {
+        let name = match word {
+            Word::Server(_) => "server",
+            Word::Node(_) => "node",
+            _ => "completions",
+        };
+        let problem =
+            Problem::usage(format!("{option} is for clients, and {name} is none; leave it out"));
+        return ended(&mut Screen::of_process(), &problem);
     }
     let line = match line {
         // It makes its own threads.
@@ -128,7 +140,7 @@ async fn dispatch(line: Line) -> ExitCode {
         word => {
             let asked = Asked { address, commands, word, connect: of_word.or(connect) };
             match on_network(asked, &mut screen).await {
-                Ok(result) => finished(&mut screen, result),
+                Ok(status) => status,
                 Err(problem) => ended(&mut screen, &problem),
             }
         }
@@ -144,10 +156,7 @@ struct Asked {
 }
 
 /// Commands, the prompt or a pipe.
-async fn on_network(
-    asked: Asked,
-    screen: &mut Screen,
-) -> Result<io::Result<Option<Failure>>, Problem> {
+async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Problem> {
     let Asked { address, commands, mut word, connect } = asked;
     let then = word.as_mut().map_or_else(Vec::new, Word::then);
     let role = word.as_ref().map_or(Role::Client, Word::role);
@@ -156,8 +165,14 @@ async fn on_network(
         steps.push(Step::of_word(word).map_err(wrong)?);
         steps.extend(parse_commands(then).map_err(Problem::usage)?);
     }
+    if connect.level.is_some() && !steps.is_empty() && !steps.iter().any(Step::has_level) {
+        return Err(Problem::usage(
+            "--level is for commands that read or write keys; leave it out",
+        ));
+    }
     if steps.iter().all(needs_no_network) && !steps.is_empty() {
-        return Ok(without_network(&steps, screen));
+        let result = without_network(&steps, screen);
+        return Ok(finished(screen, result));
     }
     let servers = match address {
         Some(address) => address,
@@ -170,13 +185,18 @@ async fn on_network(
     let result = if !steps.is_empty() {
         script::all(&steps, &session, screen).await
     } else if io::stdin().is_terminal() {
-        at_prompt(&session, screen).await
+        let left = at_prompt(&session, screen).await;
+        session.close().await;
+        return Ok(match left {
+            Ok(Some(ending)) => ExitCode::from(ending.status()),
+            left => finished(screen, left.map(|_| None)),
+        });
     } else {
         let input = tokio::io::BufReader::new(tokio::io::stdin());
         pipe::run(input, &session, screen).await
     };
     session.close().await;
-    Ok(result)
+    Ok(finished(screen, result))
 }
 
 /// What is wrong with commands, and with the word before them if that was taken for an address.
@@ -214,11 +234,10 @@ fn without_network(steps: &[Step], screen: &mut Screen) -> io::Result<Option<Fai
     Ok(None)
 }
 
-async fn at_prompt(session: &Session, screen: &mut Screen) -> io::Result<Option<Failure>> {
+async fn at_prompt(session: &Session, screen: &mut Screen) -> io::Result<Option<Ending>> {
     let mut signals = Signals::take()?;
     screen.note(&format!("connected to {}; help lists the commands", session.address()));
-    let ending = prompt::run(session, screen, &mut signals).await?;
-    Ok(ending.map(|_| Failure::Failed))
+    prompt::run(session, screen, &mut signals).await
 }
 
 /// Arguments as steps.

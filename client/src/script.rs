@@ -56,6 +56,21 @@ impl Step {
         Ok(Self { act, json })
     }
 
+    /// Whether a level says anything about it.
+    pub(crate) fn has_level(&self) -> bool {
+        match &self.act {
+            Act::Command(command) => matches!(
+                command,
+                Command::Read { .. }
+                    | Command::Write { .. }
+                    | Command::Delete { .. }
+                    | Command::Scan(_)
+            ),
+            Act::Word(word) => matches!(**word, Word::Load(_) | Word::Verify(_)),
+            Act::Help(_) => false,
+        }
+    }
+
     /// Whether it may have changed something when it is given up.
     pub(crate) fn writes(&self) -> bool {
         match &self.act {

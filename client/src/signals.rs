@@ -48,4 +48,13 @@ impl Signals {
             _ = self.hangup.recv() => Ending::Terminated,
         }
     }
+
+    /// Waits for the next one that ends a service: that a terminal has gone does not, as with servers and
+    /// nodes.
+    pub(crate) async fn next_of_service(&mut self) -> Ending {
+        tokio::select! {
+            _ = self.interrupt.recv() => Ending::Interrupted,
+            _ = self.terminate.recv() => Ending::Terminated,
+        }
+    }
 }

@@ -60,9 +60,10 @@ pub(crate) enum DataDirError {
     },
     /// Something that was in it is not there. Nothing was read that could be damaged.
     #[error(
-        "{} is missing or empty, and this node has kept data there; if it is on a disk of its own, \
-         mount that; if it is lost for good, move {} away and start again: the node will join under a new \
-         identity and get its data from the others", .missing.display(), .path.display()
+        "{} is missing or empty, and this node has begun to keep data in {}. If it is on a disk of its own, \
+         mount that. If it is lost for good, keep the rest as it is; once `dkv status` shows that the other \
+         nodes have everything, start the node with an empty directory (--data-dir): it joins under a new \
+         identity and gets its data from them", .missing.display(), .path.display()
     )]
     Missing {
         /// Which directory.
@@ -233,6 +234,7 @@ impl DataDir {
             }
             Ok(found) => Ok(found),
             Err(CertificateError::Io(source)) => Err(self.io(source)),
+            Err(CertificateError::Missing(file)) => Err(self.missing(file)),
             Err(error) => Err(self.damaged(error.to_string())),
         }
     }

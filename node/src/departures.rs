@@ -34,10 +34,20 @@ const ASKED_MAX: usize = 4;
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
+    let mut told = false;
     loop {
         node.rhythm().pause(EVERY).await;
-        if let Err(error) = node.follow_intake().await {
-            warn!(%error, "cannot note in the data directory whether this node is to be emptied");
+        match node.follow_intake().await {
+            Ok(()) => told = false,
+            // Once, and not three times a second for as long as the disk is full.
+            Err(_) if told => {}
+            Err(error) => {
+                warn!(%error, "cannot note in the data directory whether this node is to be emptied");
+                told = true;
+            }
+        }
+        if let Err(why) = node.delete_leftovers().await {
+            return node.fail(why);
         }
         for group in node.groups() {
             let Some(holders) = unwanted(&node, &group) else { continue };

@@ -10,7 +10,7 @@ mod places;
 mod seen;
 mod stopping;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -95,8 +95,8 @@ pub(crate) struct Node {
     primaries: Mutex<BTreeMap<GroupId, NodeId>>,
     /// Who is vouched for.
     vouchers: Vouchers,
-    /// Held while a group is opened or closed.
-    opening: tokio::sync::Mutex<()>,
+    /// Held while a group is opened or closed: groups of which there are rows that are to be deleted yet.
+    opening: tokio::sync::Mutex<BTreeSet<GroupId>>,
     /// Whether an administrator wants replicas and primaries evened out at once.
     rebalancing: AtomicBool,
     started: Instant,
@@ -187,7 +187,7 @@ impl Node {
         for outbox in node.outboxes.all() {
             node.guard("an outbox's task", outbox::run(Arc::clone(&node), outbox));
         }
-        node.delete_leftovers().await?;
+        node.find_leftovers().await?;
         node.follow_directory().await?;
         if founder {
             node.control.initialize().await?;

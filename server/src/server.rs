@@ -198,7 +198,10 @@ impl Server {
 
     /// Whether the node token of the first start still admits, and why not.
     pub(crate) fn node_token(&self) -> Result<(), &str> {
-        self.node_token.as_ref().map(|()| ()).map_err(String::as_str)
+        match &self.node_token {
+            Ok(()) => Ok(()),
+            Err(why) => Err(why),
+        }
     }
 
     /// Completes when the server cannot go on, with why.

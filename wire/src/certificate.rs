@@ -7,6 +7,7 @@
 mod authority;
 mod credentials;
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -39,6 +40,9 @@ pub enum CertificateError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file is gone of those that belong together.
+    #[error("{}: the file is missing", .0.display())]
+    Missing(PathBuf),
     /// A file could not be read or written; the error names it.
     #[error("{0}")]
     Io(std::io::Error),

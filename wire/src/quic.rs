@@ -308,7 +308,7 @@ impl Endpoint {
         let connecting = self.quinn.connect_with(config, address, SERVER_NAME).map_err(local)?;
         // It goes on when nobody waits for it any more. Given up before the other side has answered, it would
         // answer a Retry with a close, for which there is another Retry, and so on for seconds.
-        let connecting = tokio::spawn(async move { connecting.await });
+        let connecting = tokio::spawn(connecting);
         let connected = match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
             Ok(ended) => Ok(ended.map_err(local)?),
             Err(late) => Err(late),

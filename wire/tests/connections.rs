@@ -162,11 +162,11 @@ async fn an_address_that_is_not_proved_gets_no_more_than_three_times_what_it_sen
     let network = Network::new();
     let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
     let _gate = serve(&endpoint);
-    let victim = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let victim = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     victim.connect(endpoint.local_address().unwrap()).await.unwrap();
 
     // The packet is taken from a client that calls somebody who never answers.
-    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let client = network.dialer(Role::Client);
     let address = silent.local_addr().unwrap();
     let calling = tokio::spawn(async move { client.connect(address, Expect::AnyNode).await });

@@ -74,7 +74,7 @@ impl Instance {
         if let Some(main) = self.main {
             ready(&listener, screen)?;
             let app = dkv_gateway::forwarder(main);
-            listener.serve(app, async { _ = signals.next().await }).await;
+            listener.serve(app, async { _ = signals.next_of_service().await }).await;
             return Ok(ExitCode::SUCCESS);
         }
         let local = Local { dir, ..Local::temporary(1, connect) };
@@ -94,13 +94,13 @@ async fn on_network(
 ) -> Result<ExitCode, String> {
     let server = tokio::select! {
         started = network.bring_up(local, screen) => started?.0,
-        ending = signals.next() => return Ok(ExitCode::from(ending.status())),
+        ending = signals.next_of_service() => return Ok(ExitCode::from(ending.status())),
     };
     let client = network.connect(Role::Client).await?;
     ready(&listener, screen)?;
     let options = Options { network: server.to_string(), access: Access::Anybody, figures: None };
     let app = App::new(client.clone(), options);
-    listener.serve(app, async { _ = signals.next().await }).await;
+    listener.serve(app, async { _ = signals.next_of_service().await }).await;
     client.close().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -104,7 +104,7 @@ async fn serve(
         screen.note(&format!("anybody who reaches {} may read and write", listener.address()));
     }
     ready(&listener, screen)?;
-    listener.serve(app, async { _ = signals.next().await }).await;
+    listener.serve(app, async { _ = signals.next_of_service().await }).await;
     session.client.close().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -176,7 +176,7 @@ async fn a_reader_only_reads() {
     assert_eq!(output(&read.stdout).trim(), "v", "{}", output(&read.stderr));
     for write in ["W,k,w", "D,k"] {
         let refused = network.dkv_as(&[&address, write], &home).await;
-        assert_eq!(refused.status.code(), Some(1), "{write}");
+        assert_eq!(refused.status.code(), Some(7), "{write}");
         assert!(output(&refused.stderr).contains("denied"), "{}", output(&refused.stderr));
     }
     let reader = network.client_as(Role::Reader, &home).await;

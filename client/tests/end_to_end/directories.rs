@@ -85,16 +85,16 @@ async fn a_damaged_directory_is_refused() {
 
     let lost = copy(&network, &dir, "log-gone");
     fs::remove_dir_all(lost.join("wal")).unwrap();
-    refused(&network, &lost, "its log is gone").await;
+    refused(&network, &lost, "is missing or empty, and this node has begun to keep data").await;
     let lost = copy(&network, &dir, "log-empty");
     for file in files_below(&lost.join("wal")) {
         fs::remove_file(file).unwrap();
     }
-    refused(&network, &lost, "its log is gone").await;
+    refused(&network, &lost, "is missing or empty, and this node has begun to keep data").await;
 
     let lost = copy(&network, &dir, "node-file-gone");
     fs::remove_file(lost.join("node.json")).unwrap();
-    refused(&network, &lost, "node.json is gone").await;
+    refused(&network, &lost, "node.json is missing or empty").await;
     let cut = copy(&network, &dir, "node-file-cut");
     let whole = fs::read(cut.join("node.json")).unwrap();
     fs::write(cut.join("node.json"), &whole[..whole.len() / 2]).unwrap();
@@ -102,7 +102,7 @@ async fn a_damaged_directory_is_refused() {
 
     let lost = copy(&network, &dir, "key-gone");
     fs::remove_file(lost.join("credentials/key.der")).unwrap();
-    refused(&network, &lost, "is damaged").await;
+    refused(&network, &lost, "key.der is missing or empty").await;
     let cut = copy(&network, &dir, "certificate-cut");
     let file = cut.join("credentials/certificate.der");
     fs::write(&file, &fs::read(&file).unwrap()[..100]).unwrap();

@@ -108,3 +108,13 @@ async fn ctrl_c_gives_up_a_command_and_leaves_when_it_is_typed_twice() {
     terminal.keys.write_all(b"\x03").unwrap();
     assert!(terminal.ended().await.success(), "{}", terminal.shown());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_is_ended_says_so_to_its_shell() {
+    let network = Network::start(1).await;
+    let mut terminal = Terminal::start(&network, &[&network.address.to_string()]);
+    terminal.see(0, "dkv> ").await;
+    terminal.type_and_see("W,color,blue\n", "written color at revision 1").await;
+    kill(Pid::from_raw(terminal.child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(terminal.ended().await.code(), Some(128 + 15), "{}", terminal.shown());
+}

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use dkv_api::Role;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -225,6 +226,61 @@ fn a_followers_disk_is_full() {
         for_a_while(Duration::from_secs(1).as_millis() as u64).await;
         drop(file);
         std::fs::remove_file(&filling).unwrap();
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn a_replica_leaves_a_node_whose_disk_is_full() {
+    if !tools::has("a_replica_leaves_a_node_whose_disk_is_full", &["namespaces"]) {
+        return;
+    }
+    on_network(json!({ "log_bytes_max": 16 * 1024 * 1024, "shards": 4 }), 0, async |lab| {
+        let disk = lab.path("node-3");
+        std::fs::create_dir(&disk).unwrap();
+        tools::run("mount", &["-t", "tmpfs", "-o", DISK, "tmpfs", text(&disk)]);
+        for _ in 0..4 {
+            lab.add_node(Under::default()).await;
+        }
+        lab.settled().await;
+        let work = lab.work().await;
+        let admin = lab.client_as(Role::Admin).await;
+        let id = lab.nodes[2].id();
+        let replicas = async || -> Result<u32, String> {
+            let placement = admin.placement(false).await.map_err(|error| error.to_string())?;
+            let places = placement.nodes.iter().find(|places| places.node == id);
+            Ok(places.ok_or("it is not there")?.shards)
+        };
+        eventually("it has no replica", async || match replicas().await? {
+            0 => Err("none".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+        let filling = disk.join("filling");
+        let mut file = File::create(&filling).unwrap();
+        while file.write_all(&[1; 64 * 1024]).is_ok() {}
+        while file.write_all(&[1]).is_ok() {}
+        admin.drain_node(id, true).await.unwrap();
+        eventually("the shards are not moved away", async || match replicas().await? {
+            0 => Ok(()),
+            some => Err(format!("{some} are left")),
+        })
+        .await;
+        // It looks for what it need not keep three times a second.
+        for_a_while(Duration::from_secs(3).as_millis() as u64).await;
+        lab.assert_alive();
+        drop(file);
+        std::fs::remove_file(&filling).unwrap();
+        eventually("it is not emptied", async || {
+            let placement = admin.placement(false).await.map_err(|error| error.to_string())?;
+            match placement.nodes.iter().find(|places| places.node == id) {
+                Some(places) if places.may_stop => Ok(()),
+                places => Err(format!("{places:?}")),
+            }
+        })
+        .await;
+        admin.drain_node(id, false).await.unwrap();
+        admin.close().await;
         lab.judge(work).await;
     });
 }

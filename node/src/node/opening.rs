@@ -1,5 +1,6 @@
 //! Groups: opening and closing them, and noticing when one breaks.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
@@ -8,7 +9,7 @@ use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::platform::run_blocking;
 use dkv_wire::supervise::Failure;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Node;
 use crate::clock::NodeClock;
@@ -25,9 +26,17 @@ use crate::wal::{GroupLog, GroupState, Wal};
 impl Node {
     /// Opens a group, unless it is open.
     pub(super) async fn open_group(self: &Arc<Self>, id: GroupId) -> Result<(), String> {
-        let _opening = self.opening.lock().await;
+        let mut leftovers = self.opening.lock().await;
         if self.group(id).is_some() {
             return Ok(());
+        }
+        if leftovers.contains(&id) {
+            // What is left of an earlier replica would be taken for a state of this one.
+            if let Err(error) = self.delete_rows(id).await {
+                debug!(group = %id, %error, "not opened yet: what is left of a replica cannot be deleted");
+                return Ok(());
+            }
+            leftovers.remove(&id);
         }
         let opener = Opener {
             me: self.me.id,
@@ -64,7 +73,7 @@ impl Node {
         departed: u64,
         leader: Vote,
     ) -> Result<(), String> {
-        let opening = self.opening.lock().await;
+        let mut leftovers = self.opening.lock().await;
         let Some(group) = self.group(id) else { return Ok(()) };
         // From here on nobody finds it. What is under way in it ends with it.
         self.forget_group(id);
@@ -77,10 +86,11 @@ impl Node {
             stays = true;
         }
         if !stays {
-            self.delete_group(id).await?;
+            self.delete_log(id).await?;
             info!(group = %id, "the replica was deleted: the shard has others");
+            self.delete_leftover(id, &mut leftovers).await;
         }
-        drop(opening);
+        drop(leftovers);
         if stays {
             self.open_group(id).await?;
         }
@@ -97,18 +107,27 @@ impl Node {
         saved.flatten().map_err(|error| error.to_string())
     }
 
-    /// Deletes log and rows of a group that is not open. The log goes first: rows without one are
-    /// known to be left over.
-    async fn delete_group(&self, id: GroupId) -> Result<(), String> {
+    /// Deletes the log of a group that is not open. It goes first: rows without one are known to be left
+    /// over.
+    async fn delete_log(&self, id: GroupId) -> Result<(), String> {
         let (done, forgotten) = oneshot::channel();
         let told = Box::new(move |result| drop(done.send(result)));
         self.wal.group(id).forget(told).map_err(|error| error.to_string())?;
         match forgotten.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err("the log has stopped".into()),
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("the log has stopped".into()),
         }
-        self.delete_rows(id).await
+    }
+
+    /// Deletes the rows of a group that has no log any more. On a full disk that may have to be done later.
+    async fn delete_leftover(&self, id: GroupId, leftovers: &mut BTreeSet<GroupId>) {
+        match self.delete_rows(id).await {
+            Ok(()) => _ = leftovers.remove(&id),
+            Err(error) if leftovers.insert(id) => {
+                warn!(group = %id, %error, "what is left of a replica is not deleted yet");
+            }
+            Err(error) => debug!(group = %id, %error, "nor is it now"),
+        }
     }
 
     async fn delete_rows(&self, id: GroupId) -> Result<(), String> {
@@ -118,14 +137,28 @@ impl Node {
     }
 
     /// Deletes the rows of groups whose log was deleted just before a crash.
-    pub(super) async fn delete_leftovers(&self) -> Result<(), String> {
+    pub(super) async fn find_leftovers(&self) -> Result<(), String> {
+        let mut leftovers = self.opening.lock().await;
         let known = self.wal.groups();
         let stored = self.engine.stored().map_err(|error| error.to_string())?;
         for id in stored.into_iter().filter(|id| id.is_shard() && !known.contains(id)) {
             info!(group = %id, "deleting what is left of a replica");
-            self.delete_rows(id).await?;
+            self.delete_leftover(id, &mut leftovers).await;
         }
         Ok(())
+    }
+
+    /// Deletes what could not be deleted before, and opens what had to wait for that.
+    pub(crate) async fn delete_leftovers(self: &Arc<Self>) -> Result<(), String> {
+        let mut leftovers = self.opening.lock().await;
+        if leftovers.is_empty() {
+            return Ok(());
+        }
+        for id in leftovers.clone() {
+            self.delete_leftover(id, &mut leftovers).await;
+        }
+        drop(leftovers);
+        self.follow_directory().await
     }
 
     /// Starts what goes with every group: its steward, and those who notice if it breaks.

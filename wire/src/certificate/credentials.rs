@@ -1,6 +1,5 @@
 //! What a process keeps to prove who it is.
 
-use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -63,10 +62,7 @@ impl Credentials {
         let read = |name: &str| durable::read(&directory.join(name)).map_err(CertificateError::Io);
         // The certificate is written last: without it the directory holds nothing yet.
         let Some(certificate) = read(CERTIFICATE_FILE)? else { return Ok(None) };
-        let missing = |name: &str| {
-            let gone = io::Error::new(io::ErrorKind::NotFound, "the file is missing");
-            CertificateError::Io(durable::named(&directory.join(name), gone))
-        };
+        let missing = |name: &str| CertificateError::Missing(directory.join(name));
         let authority = read(AUTHORITY_FILE)?.ok_or_else(|| missing(AUTHORITY_FILE))?;
         guard_key(&directory.join(KEY_FILE))?;
         let key = read(KEY_FILE)?.ok_or_else(|| missing(KEY_FILE))?;

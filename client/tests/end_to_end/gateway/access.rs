@@ -1,11 +1,18 @@
 //! Who may ask a gateway, with TLS and tokens as its command line has them.
 
+use std::time::Duration;
+
 use dkv_api::{Rights, Role};
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::Gateway;
 use super::http::{Http, raw};
-use crate::harness::network::output;
+use crate::harness::network::{output, within};
 use crate::harness::{Network, Process, eventually};
+
+const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_asked_for_and_revoked() {
@@ -40,6 +47,41 @@ async fn a_token_is_asked_for_and_revoked() {
     // Whoever is no administrator makes none.
     let plain = network.client_as(Role::Client, &network.path("plain")).await;
     assert!(plain.create_bearer(Rights::Write, None).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_page_is_told_nothing_once_its_token_is_revoked() {
+    let network = Network::start(1).await;
+    let gateway = Gateway::start_with(&network, &["--with-authentication"]).await;
+    let admin = network.admin().await;
+    let (token, holder) = admin.create_bearer(Rights::Read, None).await.unwrap();
+    let request = format!(
+        "GET /page/events HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n",
+        gateway.address
+    );
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut told = vec![0; 64 * 1024];
+    let mut said = String::new();
+    while !said.contains("data:") {
+        let length = within(SOON, "an event", stream.read(&mut told)).await.unwrap();
+        assert_ne!(length, 0, "{said}");
+        said.push_str(&String::from_utf8_lossy(&told[..length]));
+    }
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    admin.revoke(holder).await.unwrap();
+    let ended = async { while stream.read(&mut told).await.is_ok_and(|length| length > 0) {} };
+    within(Duration::from_secs(20), "the end of the events", ended).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_outlives_its_terminal() {
+    let network = Network::start(1).await;
+    let mut gateway = Gateway::start(&network).await;
+    gateway.process.signal(Signal::SIGHUP);
+    let http = Http::new(false);
+    assert_eq!(http.send("GET", &gateway.url("/livez"), &[], "").await.status, 200);
+    assert!(gateway.process.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
