@@ -23,6 +23,8 @@ const FIRST_NODE: u8 = 11;
 const FIRST_CLIENT: u8 = 101;
 const SERVER_PORT: u16 = 4400;
 const NODE_PORT: u16 = 4401;
+/// Ticks within which a process has ended that lacks a task.
+const NOTICED_WITHIN: u64 = 3000;
 /// Time since 1970 at the first tick: the beginning of 2026.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
@@ -62,6 +64,10 @@ pub struct Node {
     pub promised: bool,
     /// Whether it has ended for good, since it lacks what it has acknowledged.
     pub condemned: bool,
+    /// Ticks for which the process has run since a task of it panicked, if one has.
+    panicked: Option<u64>,
+    /// Whether it went on as if nothing had happened.
+    overlooked: bool,
     process: Process,
 }
 
@@ -128,6 +134,11 @@ impl Cluster {
             let node = &mut self.nodes[index];
             log::at(self.now, &node.name);
             node.machine.tick(self.now);
+            node.notices_panics();
+            if let Some(name) = log::panicked() {
+                self.trace.line(format!("a task of {name} panics"));
+                node.panicked = Some(0);
+            }
             let dark = node.disk.is_dead() || node.machine.has_no_power();
             if node.machine.is_up() && dark {
                 self.kill_node(index, Death::Power);
@@ -194,6 +205,8 @@ impl Cluster {
             leaving: false,
             promised: false,
             condemned: false,
+            panicked: None,
+            overlooked: false,
             process,
         });
         self.start_node(index);
@@ -262,6 +275,7 @@ impl Cluster {
         let node = &mut self.nodes[index];
         node.machine.kill();
         node.process = Process::default();
+        node.panicked = None;
         match death {
             Death::Process => node.disk.restart(),
             Death::Power => {
@@ -269,6 +283,11 @@ impl Cluster {
                 self.network.set_dark(node.machine.address(), true);
             }
         }
+    }
+
+    /// Nodes that went on after the panic of a task that they cannot be without.
+    pub fn overlooked(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter(|node| node.overlooked).map(|node| node.name.as_str())
     }
 
     /// Where clients find the server.
@@ -288,6 +307,14 @@ impl Cluster {
 }
 
 impl Node {
+    /// A process does not go on for long without a task that it needs.
+    fn notices_panics(&mut self) {
+        if let Some(ticks) = self.panicked.as_mut().filter(|_| !self.machine.stands_still()) {
+            *ticks += 1;
+            self.overlooked |= *ticks > NOTICED_WITHIN;
+        }
+    }
+
     fn take_ended(&self) -> Option<Result<(), String>> {
         self.process.ended.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

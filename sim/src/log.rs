@@ -1,12 +1,15 @@
-//! What the processes log: for people, with the simulated time and machine in front, and one line for the faults.
+//! What the processes log: for people, with the simulated time and machine in front, and some lines for the faults.
 //!
 //! Some faults have to come in the middle of something that takes a few milliseconds, such as a change of a
-//! group's voters. When that is, only the process knows, and it logs it.
+//! group's voters. When that is, only the process knows, and it logs it. And a task may panic anywhere: here one does
+//! as it logs.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Once;
 
+use dkv_wire::id::NodeId;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, Targets};
@@ -18,10 +21,20 @@ use tracing_subscriber::{Layer, registry};
 
 /// Who logs that members change.
 const STEWARDS: &str = "dkv_node::stewards";
+/// Tasks without which a node cannot be.
+const TASKS: [&str; 5] = [
+    STEWARDS,
+    "dkv_node::compaction",
+    "dkv_node::coordinator",
+    "dkv_node::departures",
+    "dkv_node::lookout",
+];
 
 thread_local! {
     static PLACE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    static CHANGES_VOTERS: RefCell<Option<String>> = const { RefCell::new(None) };
+    static STEPS: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
+    static PANICS: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Says which machine runs in which tick from now on.
@@ -33,9 +46,51 @@ pub fn at(now: u64, machine: &str) {
     });
 }
 
-/// The machine that has begun last to change the voters of a group, if one has since this was asked before.
-pub fn changes_voters() -> Option<String> {
-    CHANGES_VOTERS.take()
+/// A change of a group's members that a leader has begun.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The leader's machine.
+    pub leader: String,
+    /// What it changes, as it logs it.
+    pub what: String,
+}
+
+impl Step {
+    /// Whether it changes the voters.
+    pub fn changes_voters(&self) -> bool {
+        self.what.starts_with("ChangeVoters")
+    }
+
+    /// Whether it adds learners, and that node among them.
+    pub fn adds(&self, node: NodeId) -> bool {
+        self.what.starts_with("AddLearners") && self.what.contains(&format!("{node:?}"))
+    }
+}
+
+/// The changes of members that were begun in this tick.
+pub fn steps() -> Vec<Step> {
+    STEPS.take()
+}
+
+/// Has the task of a machine panic that logs next.
+pub fn panic_at(machine: &str) {
+    PANICS.with_borrow_mut(|panics| panics.insert(machine.to_owned()));
+}
+
+/// Has nobody panic any more.
+pub fn panic_nowhere() {
+    PANICS.take();
+    PANICKED.take();
+}
+
+/// Whether a task panics now because it was to, and on which machine: said once.
+pub fn panicked() -> Option<String> {
+    PANICKED.take()
+}
+
+/// Whether a task panics now because it was to.
+pub fn is_panicking() -> bool {
+    PANICKED.with_borrow(Option::is_some)
 }
 
 /// Prints what the processes log to standard error. To be called before anything is run.
@@ -57,15 +112,34 @@ fn init(lines: Option<impl Layer<tracing_subscriber::Registry> + Send + Sync + '
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // Whoever has said before where logs go looks at them himself.
-        let _ = registry().with(lines).with(Steps.with_filter(steps())).try_init();
+        let layers = registry().with(lines).with(Steps.with_filter(stewards()));
+        // The last one: nobody misses a line because of a panic.
+        let _ = layers.with(Panics.with_filter(tasks())).try_init();
     });
 }
 
-fn steps() -> Targets {
+fn stewards() -> Targets {
     Targets::new().with_target(STEWARDS, Level::INFO)
 }
 
-/// Notes that a leader begins to change the voters of its group.
+fn tasks() -> Targets {
+    Targets::new().with_targets(TASKS.map(|task| (task, Level::DEBUG)))
+}
+
+/// Panics in the place of a task that logs.
+struct Panics;
+
+impl<S: Subscriber> Layer<S> for Panics {
+    fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+        let machine = PLACE.with_borrow(|(_, machine)| machine.clone());
+        if PANICS.with_borrow_mut(|panics| panics.remove(&machine)) {
+            PANICKED.set(Some(machine));
+            panic!("simulated");
+        }
+    }
+}
+
+/// Notes that a leader begins to change the members of its group.
 struct Steps;
 
 impl<S: Subscriber> Layer<S> for Steps {
@@ -78,9 +152,9 @@ struct StepVisit;
 
 impl Visit for StepVisit {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "step" && format!("{value:?}").starts_with("ChangeVoters") {
-            let machine = PLACE.with_borrow(|(_, machine)| machine.clone());
-            CHANGES_VOTERS.set(Some(machine));
+        if field.name() == "step" {
+            let leader = PLACE.with_borrow(|(_, machine)| machine.clone());
+            STEPS.with_borrow_mut(|steps| steps.push(Step { leader, what: format!("{value:?}") }));
         }
     }
 }

@@ -130,6 +130,11 @@ impl Machine {
         self.still = Some((until, clock_goes_on));
     }
 
+    /// Whether it stands still.
+    pub fn stands_still(&self) -> bool {
+        self.still.is_some()
+    }
+
     /// Has its monotonic clock run at another pace.
     pub fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use sim::explore::{Summary, explore};
+use sim::faults::Course;
 use sim::run::{Options, Outcome, run};
 
 /// Runs whole networks of dkv on simulated machines, and looks for a broken promise.
@@ -37,6 +38,9 @@ struct Args {
     /// Nothing goes wrong but that the founder is started first, on an early copy of its directory
     #[arg(long, conflicts_with = "lying_disk")]
     old_copy: bool,
+    /// The course of events that each run has, e.g. `LateAnswers` [default: as the seed says]
+    #[arg(long, conflicts_with_all = ["lying_disk", "old_copy"])]
+    course: Option<Course>,
     /// Run each seed twice and compare, datagram by datagram; one after the other, until one differs
     #[arg(long, conflicts_with_all = ["jobs", "keep_going"])]
     twice: bool,
@@ -75,6 +79,7 @@ fn start(args: &Args) -> std::io::Result<bool> {
         echo: args.trace,
         lying_disk: args.lying_disk,
         old_copy: args.old_copy,
+        course: args.course,
         every_datagram: args.twice,
         mutant: None,
     };

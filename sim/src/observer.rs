@@ -75,6 +75,36 @@ impl Observations {
         state.latest.iter().find(|(_, status)| leads(status)).map(|(name, _)| name.clone())
     }
 
+    /// A node that votes in a group and does not lead it, nor the control group, as it was looked at last.
+    pub fn follower(&self, group: GroupId) -> Option<String> {
+        let state = self.lock();
+        let leads = |status: &NodeStatus| {
+            let led = |seen: &GroupId| *seen == group || *seen == GroupId::CONTROL;
+            status.groups.iter().any(|it| led(&it.group) && it.role == GroupRole::Leader)
+        };
+        let votes = |status: &NodeStatus| {
+            let mut groups = status.groups.iter();
+            groups.any(|seen| seen.group == group && seen.voters.contains(&status.id))
+        };
+        let follows = |status: &NodeStatus| votes(status) && !leads(status);
+        state.latest.iter().find(|(_, status)| follows(status)).map(|(name, _)| name.clone())
+    }
+
+    /// Whether any node may be lost for good: nobody, as it was looked at last, knows of a group with fewer voters
+    /// than bear it.
+    pub fn bears_a_loss(&self) -> bool {
+        let state = self.lock();
+        let mut groups = state.latest.values().flat_map(|status| &status.groups);
+        groups.all(|seen| seen.voters.len() >= 3)
+    }
+
+    /// The id of a node, and whether it had a replica of a shard, as it was looked at last.
+    pub fn holds(&self, name: &str) -> Option<(NodeId, bool)> {
+        let state = self.lock();
+        let status = state.latest.get(name)?;
+        Some((status.id, status.groups.iter().any(|seen| seen.group.is_shard())))
+    }
+
     /// Says how many replicas each shard is to have.
     pub fn expect(&self, replication: u32) {
         self.lock().copies.replication = replication as usize;

@@ -11,7 +11,7 @@ use dkv_wire::mutants::Mutant;
 use dkv_wire::network::Settings;
 
 use crate::cluster::{Cluster, Death};
-use crate::faults::{Fault, Faults};
+use crate::faults::{Course, Fault, Faults};
 use crate::log;
 use crate::network::Counts;
 use crate::observer::{self, Observations};
@@ -46,6 +46,8 @@ pub struct Options {
     /// Whether the one thing that goes wrong is that the founder is started on an early copy of its directory
     /// while all others are down.
     pub old_copy: bool,
+    /// The course of events that each run has; nothing if the seed is to say.
+    pub course: Option<Course>,
     /// Whether each datagram has a line in it.
     pub every_datagram: bool,
     /// The bug that is planted, with the feature `mutants`.
@@ -60,6 +62,7 @@ impl Default for Options {
             echo: false,
             lying_disk: false,
             old_copy: false,
+            course: None,
             every_datagram: false,
             mutant: None,
         }
@@ -103,6 +106,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     PANICKED.set(false);
     watch_for_panics();
     log::look();
+    log::panic_nowhere();
     let (mut settings, load, nodes) = network(&mut random);
     if seed.is_multiple_of(FAR_APART_EVERY) {
         settings.delays = far_apart(&mut random);
@@ -135,8 +139,11 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         wrong.push(format!("the network did not begin: {why}"));
     }
 
-    let mut faults = Faults::new(random.fork(), cluster.now + random.below(1000));
+    let drawn = Course::draw(&mut random);
+    let course = options.course.or(drawn);
+    let from = cluster.now + random.below(1000);
     let end = cluster.now + options.faults_for;
+    let mut faults = Faults::new(random.fork(), from, end.saturating_sub(from), course);
     if options.lying_disk && wrong.is_empty() {
         lie(&mut cluster, &shared, &observations, &mut random);
     }
@@ -149,13 +156,13 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         && wrong.is_empty()
         && observations.wrong().is_empty()
     {
-        faults.tick(&mut cluster, &observations);
+        faults.tick(&mut cluster, &observations, &shared);
         if [Fault::Halt, Fault::Drift].iter().any(|fault| faults.counts().contains_key(fault)) {
             shared.clocks_were_wrong();
         }
         pass(&mut cluster, &shared, 1);
     }
-    faults.heal(&mut cluster, &observations);
+    faults.heal(&mut cluster, &observations, &shared);
     let healed = cluster.now;
     let heal_within = options.heal_within;
     note_removed(&cluster, &shared);
@@ -186,6 +193,9 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     if condemned > usize::from(options.lying_disk) {
         wrong.push(format!("{condemned} nodes have lost what they had acknowledged"));
     }
+    wrong.extend(cluster.overlooked().map(|name| {
+        format!("a task of {name} had panicked, and the node went on as if nothing had happened")
+    }));
     if PANICKED.get() {
         wrong.push("something panicked".to_owned());
     }
@@ -378,7 +388,7 @@ fn until_with(
         if cluster.now >= end || !observations.wrong().is_empty() {
             return Some(why);
         }
-        faults.restart(cluster, observations);
+        faults.restart(cluster, observations, shared);
         pass(cluster, shared, 20);
     }
 }
@@ -393,6 +403,9 @@ fn watch_for_panics() {
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
+            if log::is_panicking() {
+                return;
+            }
             PANICKED.set(true);
             usual(panic);
         }));

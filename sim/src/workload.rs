@@ -16,6 +16,7 @@ use std::time::Duration;
 use dkv_api::{Client, Condition, Error, Level, ReadOptions, Receipt, WriteOptions};
 use dkv_check as check;
 use dkv_check::{Action, History, Operation, Outcome, Recorder};
+use dkv_wire::id::GroupId;
 use dkv_wire::network::key_hash;
 
 use ages::Ages;
@@ -27,6 +28,9 @@ use crate::trace::Trace;
 const TICK_NS: u64 = 1_000_000;
 /// Least and most time that a call may take, in milliseconds.
 const PATIENCE_MS: (u64, u64) = (300, 4000);
+/// The same of callers that keep to one key, and longest pause between two calls of callers that keep to anything.
+const FOCUS_PATIENCE_MS: (u64, u64) = (200, 800);
+const FOCUS_PAUSE_MS: u64 = 20;
 /// Keys that have eventual writes, among strong ones.
 const EVENTUAL_KEYS: u64 = 3;
 /// Keys of each caller that it writes once each.
@@ -46,6 +50,17 @@ pub enum Phase {
     Probe,
     /// Nothing.
     Rest,
+}
+
+/// What all callers of a client keep to for a while, in place of everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Focus {
+    /// They read one of the keys.
+    Read(u64),
+    /// They write one of the keys.
+    Write(u64),
+    /// They write eventually.
+    Deposit,
 }
 
 /// How heavy the load is.
@@ -77,6 +92,8 @@ struct State {
     recorder: Recorder,
     /// Nodes that were removed, with what was in their outboxes.
     lost: Mutex<BTreeSet<String>>,
+    /// What clients keep to, by their place.
+    focus: Mutex<BTreeMap<usize, Focus>>,
     /// Who took the eventual write of that stamp.
     takers: Mutex<BTreeMap<u64, String>>,
     eventual: Mutex<BTreeMap<String, Eventual>>,
@@ -104,6 +121,7 @@ impl Shared {
             probed: AtomicU64::new(0),
             recorder: Recorder::default(),
             lost: Mutex::default(),
+            focus: Mutex::default(),
             takers: Mutex::default(),
             eventual: Mutex::default(),
             ages: Mutex::default(),
@@ -136,6 +154,37 @@ impl Shared {
     /// Callers that have finished their last reads and writes, and callers in all.
     pub fn probed(&self) -> (u64, u64) {
         (self.state.probed.load(Ordering::Relaxed), self.state.callers.load(Ordering::Relaxed))
+    }
+
+    /// Has the callers of a client keep to one thing.
+    pub fn focus(&self, client: usize, focus: Focus) {
+        self.state.focus.lock().unwrap_or_else(PoisonError::into_inner).insert(client, focus);
+    }
+
+    /// Has all callers do anything again.
+    pub fn focus_on_nothing(&self) {
+        self.state.focus.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn focus_of(&self, client: u64) -> Option<Focus> {
+        let focus = self.state.focus.lock().unwrap_or_else(PoisonError::into_inner);
+        usize::try_from(client).ok().and_then(|client| focus.get(&client).copied())
+    }
+
+    /// How many keys are read and written.
+    pub fn keys(&self) -> u64 {
+        self.state.load.keys
+    }
+
+    /// The name of one of them.
+    pub fn key(number: u64) -> String {
+        format!("k{number}")
+    }
+
+    /// The shard of a key.
+    pub fn shard_of(&self, key: &str) -> GroupId {
+        let shards = u128::from(self.state.load.shards);
+        GroupId(((u128::from(key_hash(key.as_bytes())) * shards) >> 64) as u32 + 1)
     }
 
     /// These nodes were removed: what they had taken and not delivered may be lost.
@@ -282,10 +331,16 @@ struct Caller {
 
 impl Caller {
     async fn run(mut self) {
+        let load = self.shared.state.load;
         while self.shared.is(Phase::Load) {
-            let pause_ms = self.random.below(self.shared.state.load.pause_ms + 1);
+            let focus = self.shared.focus_of(self.client_place());
+            let pause_ms = if focus.is_some() { FOCUS_PAUSE_MS } else { load.pause_ms };
+            let pause_ms = self.random.below(pause_ms + 1);
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            self.call().await;
+            match focus {
+                Some(focus) => self.keep_to(focus).await,
+                None => self.call().await,
+            }
         }
         while !self.shared.is(Phase::Probe) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -309,6 +364,34 @@ impl Caller {
             }
         }
         self.shared.state.probed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The place of its client among all.
+    fn client_place(&self) -> u64 {
+        self.id / 100 - 1
+    }
+
+    /// One call of the kind that all callers of this client keep to.
+    async fn keep_to(&mut self, focus: Focus) {
+        let (low, high) = match focus {
+            // Who reaches nobody else may have to find out whom it reaches.
+            Focus::Deposit => PATIENCE_MS,
+            Focus::Read(_) | Focus::Write(_) => FOCUS_PATIENCE_MS,
+        };
+        let patience = Duration::from_millis(self.random.between(low, high));
+        match focus {
+            Focus::Read(key) => drop(self.get(key, Level::Strong.into(), patience).await),
+            Focus::Write(key) => drop(self.put(key, Condition::Always, patience).await),
+            Focus::Deposit if self.own < OWN_KEYS_MAX => {
+                let key = self.own_key(self.own);
+                self.own += 1;
+                drop(self.deposit(&key, true, patience).await);
+            }
+            Focus::Deposit => {
+                let key = format!("e{}", self.random.below(EVENTUAL_KEYS));
+                drop(self.deposit(&key, true, patience).await);
+            }
+        }
     }
 
     /// One call, of any kind.
@@ -383,7 +466,7 @@ impl Caller {
     }
 
     async fn get(&mut self, key: u64, options: ReadOptions, patience: Duration) -> Outcome {
-        let outcome = self.get_key(&format!("k{key}"), options, patience).await;
+        let outcome = self.get_key(&Shared::key(key), options, patience).await;
         if let Outcome::Value { revision: Some(revision), .. } = outcome {
             self.seen = Some((key, revision));
         }
@@ -444,7 +527,7 @@ impl Caller {
     }
 
     async fn put(&mut self, key: u64, condition: Condition, patience: Duration) -> Outcome {
-        self.put_key(&format!("k{key}"), condition, patience).await
+        self.put_key(&Shared::key(key), condition, patience).await
     }
 
     async fn put_key(&mut self, key: &str, condition: Condition, patience: Duration) -> Outcome {
@@ -475,7 +558,7 @@ impl Caller {
     }
 
     async fn delete(&mut self, key: u64, patience: Duration) -> Outcome {
-        self.delete_key(&format!("k{key}"), patience).await
+        self.delete_key(&Shared::key(key), patience).await
     }
 
     async fn delete_key(&mut self, key: &str, patience: Duration) -> Outcome {
@@ -503,8 +586,7 @@ impl Caller {
 
     fn end(&self, begun: Begun, action: Action, outcome: Outcome) -> Outcome {
         let Begun { key, start_ns } = begun;
-        let shards = u128::from(self.shared.state.load.shards);
-        let shard = ((u128::from(key_hash(key.as_bytes())) * shards) >> 64) as u32 + 1;
+        let shard = self.shared.shard_of(&key).0;
         // Within a tick nobody knows what came first: what ended in it, ended with it.
         let end_ns = self.shared.now() * TICK_NS + TICK_NS - 1;
         let line = format!("{} {key} {action:?} -> {outcome:?}", self.id);

@@ -1,29 +1,72 @@
 //! Known bugs are found: what cannot find them proves nothing.
 #![cfg(feature = "mutants")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use dkv_wire::mutants::Mutant;
-use sim::explore::explore;
-use sim::run::Options;
+use sim::faults::Course;
+use sim::run::{Options, run};
 
 /// Seeds in which each bug must show.
 const SEEDS: u64 = 60;
 
+/// What is tried first: the course of events that shows a bug soonest, where what is drawn takes long, and the seed
+/// that showed it last. After a change of the product or of the simulation that seed may show it no more, and the
+/// others are tried: another seed here makes the test fast again.
+fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
+    match mutant {
+        Mutant::AnswerBeforeSync => (None, 22),
+        Mutant::ReadWithoutQuorum => (None, 1),
+        Mutant::SkipSessions => (None, 1),
+        Mutant::ForgetVote => (None, 1),
+        Mutant::HalfSnapshot => (None, 1),
+        Mutant::OlderCoordinator => (None, 1),
+        Mutant::LastArrivalWins => (None, 1),
+        Mutant::SkipInScan => (None, 1),
+        Mutant::BelieveCopies => (None, 1),
+        Mutant::ForgetFormer => (Some(Course::Refilled), 2),
+        Mutant::PromiseWithoutAsking => (Some(Course::Emptied), 1),
+        Mutant::TrustLateAcknowledgements => (Some(Course::LateAnswers), 1),
+        Mutant::ElectByNewest => (Some(Course::HalfChange), 2),
+        Mutant::OverlookDeadTasks => (Some(Course::DeadTask), 1),
+    }
+}
+
+/// The first seed that shows a bug.
+fn find(mutant: Mutant) -> std::io::Result<Option<u64>> {
+    let (course, first) = shortest(mutant);
+    // Directories are put back in runs of their own.
+    let old_copy = mutant == Mutant::BelieveCopies;
+    let options = Options { mutant: Some(mutant), course, old_copy, ..Options::default() };
+    for seed in std::iter::once(first).chain((1..=SEEDS).filter(|seed| *seed != first)) {
+        let outcome = run(seed, options)?;
+        for wrong in &outcome.wrong {
+            println!("{mutant:?}, seed {seed}: {wrong}");
+        }
+        if !outcome.wrong.is_empty() {
+            return Ok(Some(seed));
+        }
+    }
+    Ok(None)
+}
+
 #[test]
 fn every_planted_bug_is_found() {
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    // The simulation makes what it takes for this one, and has met all of it at once too seldom to count on. The
-    // test of `confirm_leadership` shows it.
-    let rare = |mutant: &Mutant| *mutant == Mutant::TrustLateAcknowledgements;
-    for mutant in Mutant::ALL.into_iter().filter(|mutant| !rare(mutant)) {
-        // Directories are put back in runs of their own.
-        let old_copy = mutant == Mutant::BelieveCopies;
-        let options = Options { mutant: Some(mutant), old_copy, ..Options::default() };
-        let summary = explore(1, SEEDS, jobs, options, |seed, outcome| {
-            for wrong in &outcome.wrong {
-                println!("{mutant:?}, seed {seed}: {wrong}");
+    let jobs = thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let search = || {
+        let mut missed = Vec::new();
+        while let Some(mutant) = Mutant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if find(*mutant).unwrap().is_none() {
+                missed.push(*mutant);
             }
-            outcome.wrong.is_empty()
-        });
-        assert!(!summary.unwrap().failed.is_empty(), "{mutant:?} was not found");
-    }
+        }
+        missed
+    };
+    let missed: Vec<Mutant> = thread::scope(|scope| {
+        let searches: Vec<_> = (0..jobs).map(|_| scope.spawn(search)).collect();
+        searches.into_iter().flat_map(|search| search.join().unwrap()).collect()
+    });
+    assert_eq!(missed, [], "not found within {SEEDS} seeds");
 }

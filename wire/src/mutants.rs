@@ -32,11 +32,13 @@ pub enum Mutant {
     ElectByNewest,
     /// A directory that is older than what is known of its node is believed.
     BelieveCopies,
+    /// That a task has ended which a process cannot be without is noticed by nobody.
+    OverlookDeadTasks,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -50,6 +52,7 @@ impl Mutant {
         Self::TrustLateAcknowledgements,
         Self::ElectByNewest,
         Self::BelieveCopies,
+        Self::OverlookDeadTasks,
     ];
 }
 

@@ -15,6 +15,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::error;
 
+use crate::mutants::{Mutant, planted};
+
 /// Time between the panic of a task and its next beginning.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -106,6 +108,9 @@ impl Failure {
         let (failure, task) = (self.clone(), self.if_panicked(what, task));
         async move {
             task.await;
+            if planted(Mutant::OverlookDeadTasks) {
+                return;
+            }
             // As it does when the process stops; nobody listens then.
             failure.fail(format!("{what} has ended"));
         }
@@ -121,6 +126,9 @@ impl Failure {
         async move {
             if let Err(panicked) = caught(task).await {
                 error!("{what} {panicked}");
+                if planted(Mutant::OverlookDeadTasks) {
+                    return;
+                }
                 failure.fail(format!("{what} {panicked}; this is a fault in dkv"));
             }
         }

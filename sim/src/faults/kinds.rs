@@ -1,0 +1,125 @@
+//! What can go wrong, and how often each of it comes.
+
+use crate::random::Random;
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A node's process is killed.
+    Kill,
+    /// A node loses its power; what was not synced is lost.
+    PowerLoss,
+    /// A node loses its power in the middle of a write, which is torn.
+    TornWrite,
+    /// A node loses its power in the middle of a checkpoint or an installation.
+    TornCheckpoint,
+    /// A node loses its power in the middle of the replacement of a small file, as it starts.
+    TornFile,
+    /// The server's machine does.
+    TornBooks,
+    /// All nodes lose their power at once.
+    Blackout,
+    /// A node is stopped in good order.
+    Stop,
+    /// The server is killed.
+    ServerKill,
+    /// A node hears and reaches nobody.
+    Isolate,
+    /// A node is heard and hears nobody, or the other way round.
+    OneWay,
+    /// The nodes are in two parts.
+    Split,
+    /// The nodes are in two parts, with one node in both.
+    Bridge,
+    /// Each node reaches its two neighbours only.
+    Ring,
+    /// What the nodes send to a primary arrives seconds late, over connections that outlive the cut by which soon
+    /// nothing that it sends reaches them. A client is left alone with it.
+    Late,
+    /// Datagrams are lost, late, doubled and out of order.
+    Weather,
+    /// A node's process stands still, and its clock goes on.
+    Pause,
+    /// A node's machine stands still, with its clock.
+    Halt,
+    /// A node's clock runs fast or slow.
+    Drift,
+    /// A node's clock on the wall jumps.
+    WallJump,
+    /// A node's disk is slow.
+    SlowDisk,
+    /// A write of a node's disk does not end for a while.
+    Stall,
+    /// A sync of a node's disk fails.
+    FailedSync,
+    /// A node's disk is full.
+    FullDisk,
+    /// A node joins.
+    Join,
+    /// A node is removed.
+    Remove,
+    /// A node is to be emptied for a while.
+    Drain,
+    /// A node is to be emptied, and switched off for good once it is said that it may; mostly one that the other
+    /// nodes do not reach, while a client has it take its eventual writes.
+    Empty,
+    /// Replicas and primaries are to be evened out.
+    Rebalance,
+    /// A group's voters change, and its leader is lost for good when the last entry of that has reached the one
+    /// who goes, and nobody else.
+    HalfChange,
+    /// A node loses its replicas, is given them again, and is cut off while they are filled.
+    Refill,
+    /// A task panics that a node cannot be without.
+    Panic,
+}
+
+/// All of them, with how often each comes.
+const FAULTS: &[(Fault, u64)] = &[
+    (Fault::Kill, 10),
+    (Fault::PowerLoss, 8),
+    (Fault::TornWrite, 8),
+    (Fault::TornCheckpoint, 3),
+    (Fault::TornFile, 4),
+    (Fault::TornBooks, 4),
+    (Fault::Blackout, 2),
+    (Fault::Stop, 5),
+    (Fault::ServerKill, 3),
+    (Fault::Isolate, 8),
+    (Fault::OneWay, 6),
+    (Fault::Split, 5),
+    (Fault::Bridge, 4),
+    (Fault::Ring, 3),
+    (Fault::Late, 3),
+    (Fault::Weather, 8),
+    (Fault::Pause, 6),
+    (Fault::Halt, 4),
+    (Fault::Drift, 3),
+    (Fault::WallJump, 2),
+    (Fault::SlowDisk, 4),
+    (Fault::Stall, 4),
+    (Fault::FailedSync, 4),
+    (Fault::FullDisk, 4),
+    (Fault::Join, 4),
+    (Fault::Remove, 3),
+    (Fault::Drain, 4),
+    (Fault::Empty, 3),
+    (Fault::Rebalance, 2),
+    (Fault::HalfChange, 4),
+    (Fault::Refill, 1),
+    (Fault::Panic, 3),
+];
+
+impl Fault {
+    /// One of them, the more often the more often it comes.
+    pub(super) fn draw(random: &mut Random) -> Self {
+        let mut at = random.below(FAULTS.iter().map(|(_, weight)| weight).sum());
+        for (fault, weight) in FAULTS {
+            match at.checked_sub(*weight) {
+                Some(left) => at = left,
+                None => return *fault,
+            }
+        }
+        Self::Kill
+    }
+}

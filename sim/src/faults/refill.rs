@@ -1,0 +1,84 @@
+//! A node that loses its replicas and is given them again.
+//!
+//! The log of a replica that comes after another one is filled from its beginning. Before it knows who votes now, it
+//! knows who voted once; of a network's first node that is this node alone. It is cut off from the others then.
+
+use dkv_wire::id::{GroupId, NodeId};
+
+use super::{End, Faults, courses};
+use crate::cluster::Cluster;
+use crate::log::Step;
+use crate::observer::{Observations, Order};
+
+/// Ticks that all of it may take.
+pub(super) const WITHIN: u64 = 8000;
+/// Ticks that everything takes longer to the node and back while its log is filled, so that it takes a while.
+const FAR: (u64, u64) = (10, 40);
+/// Ticks after which it is cut off.
+const CUT_OFF_AFTER: (u64, u64) = (20, 250);
+/// Ticks for which it is: longer than it waits for a leader.
+const CUT_OFF_FOR: (u64, u64) = (400, 1500);
+
+/// How far it has come.
+pub(super) struct Refill {
+    node: usize,
+    until: u64,
+    /// Its id, once it has no replica any more and is to be given some.
+    empty: Option<NodeId>,
+}
+
+impl Faults {
+    /// The first node is to lose its replicas.
+    pub(super) fn begin_refill(&mut self, cluster: &Cluster, observations: &Observations) {
+        let (node, until) = (0, cluster.now + WITHIN);
+        let first = &cluster.nodes[node];
+        if self.refill.is_some() || first.leaving || !first.machine.is_up() {
+            return;
+        }
+        observations.order(Order::Drain(first.name.clone(), true));
+        self.ends.push((until, End::Drain(node)));
+        self.refill = Some(Refill { node, until, empty: None });
+    }
+
+    /// Once it has none any more it is used again, in the place of another node; and once a leader begins to fill
+    /// its log it is cut off.
+    pub(super) fn refill(
+        &mut self,
+        cluster: &Cluster,
+        observations: &Observations,
+        steps: &[Step],
+    ) {
+        let Some(Refill { node, until, empty }) = &mut self.refill else { return };
+        let (node, now) = (*node, cluster.now);
+        let name = &cluster.nodes[node].name;
+        if now > *until || !cluster.nodes[node].machine.is_up() {
+            self.refill = None;
+            return;
+        }
+        let Some(id) = *empty else {
+            let Some((id, false)) = observations.holds(name) else { return };
+            *empty = Some(id);
+            observations.order(Order::Drain(name.clone(), false));
+            let other = courses::place(cluster, observations.follower(GroupId(1)));
+            if let Some(other) = other.filter(|other| !cluster.nodes[*other].leaving) {
+                observations.order(Order::Drain(cluster.nodes[other].name.clone(), true));
+                self.ends.push((now + WITHIN, End::Drain(other)));
+            }
+            observations.order(Order::Rebalance);
+            return;
+        };
+        let Some(step) = steps.iter().find(|step| step.adds(id)) else { return };
+        cluster.trace.line(format!("{} gives {name} a replica again", step.leader));
+        self.refill = None;
+        let address = |index: usize| cluster.nodes[index].machine.address();
+        let far = self.within(FAR);
+        for other in (0..cluster.nodes.len()).filter(|other| *other != node) {
+            cluster.network.set_late(address(other), address(node), far);
+            cluster.network.set_late(address(node), address(other), far);
+        }
+        let cut = now + self.within(CUT_OFF_AFTER);
+        let mended = cut + self.within(CUT_OFF_FOR);
+        self.ends.push((cut, End::CutOff(node)));
+        self.ends.push((mended, End::Links));
+    }
+}
