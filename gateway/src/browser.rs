@@ -192,11 +192,7 @@ impl Names {
         if known == Some(true) && fields.next().is_none() {
             return Ok(());
         }
-        Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "origin",
-            "pages of other origins may not ask here",
-        ))
+        Err(Problem::new(StatusCode::FORBIDDEN, "origin", "cross-origin requests are not allowed"))
     }
 }
 

@@ -91,7 +91,7 @@ fn judge(head: &Parts) -> Result<(), Problem> {
         return Ok(());
     }
     if !is(&CONTENT_ENCODING, "identity") {
-        let why = "a body is stored as it comes; send it without Content-Encoding";
+        let why = "Content-Encoding is not supported; send the body uncompressed";
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-encoding", why);
     }
     if method == Method::PUT && headers.contains_key(CONTENT_RANGE) {

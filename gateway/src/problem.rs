@@ -85,7 +85,7 @@ impl Problem {
     /// 405, with the methods that there are.
     pub fn method(allowed: &'static str) -> Self {
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        let mut problem = Self::new(status, "method", format!("this path knows {allowed}"));
+        let mut problem = Self::new(status, "method", format!("method not allowed; use {allowed}"));
         problem.allowed = Some(allowed);
         problem
     }

@@ -102,7 +102,7 @@ fn stored_key(path: &str) -> Result<Vec<u8>, Reply> {
 /// The text in a form.
 fn value_of(form: &[u8]) -> Result<Vec<u8>, Reply> {
     let Some(value) = percent::form_field(form, b"val") else {
-        let why = "the form field val is missing; the body must be as in curl -d val=bart";
+        let why = "form field val is missing; send it as in curl -d val=bart";
         return Err(Reply::error(StatusCode::BAD_REQUEST, why));
     };
     if value.len() > KVS_VALUE_BYTES_MAX {

@@ -113,7 +113,7 @@ async fn read<S: Store, T: serde::de::DeserializeOwned>(
 
 fn method(allowed: &'static str) -> Response<Body> {
     let mut response =
-        refuse(StatusCode::METHOD_NOT_ALLOWED, &format!("this path knows {allowed}"));
+        refuse(StatusCode::METHOD_NOT_ALLOWED, &format!("method not allowed; use {allowed}"));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
