@@ -211,7 +211,7 @@ fn judge_site(head: &Parts) -> Result<(), Problem> {
     if is_link {
         return Ok(());
     }
-    let why = "pages of other sites may not ask here";
+    let why = "cross-site requests are not allowed";
     Err(Problem::new(StatusCode::FORBIDDEN, "origin", why))
 }
 
