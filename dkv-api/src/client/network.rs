@@ -224,7 +224,13 @@ impl Client {
     /// [`Error::Denied`] without that role.
     pub async fn list_holders(&self) -> Result<Vec<HolderInfo>, Error> {
         match self.ask_server(ServerRequest::ListHolders).await? {
-            ServerAnswer::Holders(holders) => Ok(holders),
+            ServerAnswer::Holders(mut holders) => {
+                // The server hears of a revocation a moment after the network.
+                for holder in &mut holders {
+                    holder.revoked |= self.is_denied(holder.id);
+                }
+                Ok(holders)
+            }
             _ => Err(other_kind()),
         }
     }

@@ -162,9 +162,16 @@ impl Registry {
         let say = self.who_say(index, voters, now_ms);
         let fresh = self.said.iter().filter(|(_, said)| is_fresh(said, now_ms));
         let all_say = fresh.into_iter().all(|(node, _)| say.contains(node));
-        all_say && is_majority(&say, voters) && !say.is_disjoint(&self.reporters())
+        // A node that lies is one voice; where there was one voter, there is no more than one.
+        let enough = say.len() >= 2 || self.reporters().len() == 1;
+        let can_be = index <= self.voters_index.saturating_add(LEFT_AHEAD_MAX);
+        enough && can_be && all_say && is_majority(&say, voters) && !say.is_disjoint(&self.reporters())
     }
 }
+
+/// Entries by which those who are left may be ahead of what the server knew: otherwise their word would count for good,
+/// whatever the others say when they are back.
+const LEFT_AHEAD_MAX: u64 = 1 << 20;
 
 fn is_fresh(said: &Said, now_ms: u64) -> bool {
     now_ms.saturating_sub(said.at_ms) < SAID_FOR_MS

@@ -74,6 +74,11 @@ fn silence() {
 }
 
 #[test]
+fn one_voter_that_is_left_is_one_voice() {
+    check("takeover");
+}
+
+#[test]
 fn runs() {
     check("runs");
 }
