@@ -61,6 +61,7 @@ mod memory;
 mod clock;
 mod shell;
 mod tasks;
+mod suspend;
 
 pub mod state;
 pub mod wal;

@@ -15,7 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use quinn::AsyncUdpSocket;
 use rustls::crypto::CryptoProvider;
@@ -108,6 +108,18 @@ pub(crate) fn power_cut() -> Option<PowerCut> {
 /// What the clock on the wall shows.
 pub fn wall_clock() -> SystemTime {
     simulated().map_or_else(SystemTime::now, |platform| platform.wall_clock())
+}
+
+/// How long this machine was suspended since it was started: a simulated one never is.
+pub fn slept() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    if is_simulated() {
+        return Duration::ZERO;
+    }
+    let read = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    // In this order the difference is never too large.
+    let boot_time = read(ClockId::Boottime);
+    boot_time.saturating_sub(read(ClockId::Monotonic))
 }
 
 /// Whether a UDP socket can be had at an address. A simulated machine has no other process to whom it

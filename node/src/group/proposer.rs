@@ -11,6 +11,7 @@ use crate::raft::{
     self, MachineHandle, MetricsWatch, Network, Outcome, Pace, Promises, Raft, ServerState,
 };
 use crate::state::CommandResult;
+use crate::suspend;
 
 /// Why something that was proposed to a group did not come to an answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -89,8 +90,12 @@ impl Proposer {
 
     /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last
     /// confirmed it; of others, since a quorum confirmed the leader that they heard, provided that
-    /// they have all that it had committed.
+    /// they have all that it had committed. Nothing is known of it for a while after the machine was
+    /// suspended.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
+        if suspend::woke_lately() {
+            return None;
+        }
         let metrics = MetricsWatch::of(&self.raft);
         let metrics = metrics.borrow();
         // A leader may lack the last of what the one before it committed, until it has applied an

@@ -165,7 +165,11 @@ impl Registry {
         // A node that lies is one voice; where there was one voter, there is no more than one.
         let enough = say.len() >= 2 || self.reporters().len() == 1;
         let can_be = index <= self.voters_index.saturating_add(LEFT_AHEAD_MAX);
-        enough && can_be && all_say && is_majority(&say, voters) && !say.is_disjoint(&self.reporters())
+        enough
+            && can_be
+            && all_say
+            && is_majority(&say, voters)
+            && !say.is_disjoint(&self.reporters())
     }
 }
 
