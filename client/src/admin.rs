@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_api::{BearerLife, Client, NodeInfo, Rights, Role, TokenInfo};
+use dkv_api::{BearerLife, Client, NodeInfo, Rights, Role, RunChoice, TokenInfo};
 use dkv_wire::limits::BEARER_LIFE;
 use dkv_wire::token::Token;
 use serde_json::json;
@@ -115,6 +115,45 @@ pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> 
         &text,
         || json!({ "command": "remove", "node": found.id.to_string(), "name": found.name }),
     )?;
+    Ok(())
+}
+
+/// Says which run of a node goes on.
+pub(crate) async fn keep(
+    node: &str,
+    run: RunChoice,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<(), Stop> {
+    // The server's books: a node that is alone and held back has nobody else to speak for it.
+    let server = client.status().await.server.map_err(|error| {
+        Problem::new(Failure::Unavailable, format!("the server does not answer: {error}"))
+    })?;
+    let registered = server.nodes.into_iter().map(|node| NodeInfo {
+        id: node.id,
+        name: node.name,
+        address: node.address,
+        region: node.region,
+        state: node.state,
+    });
+    let registered: Vec<NodeInfo> = registered.collect();
+    let found = find(node, &registered).map_err(not_found)?;
+    client.keep_run(found.id, run).await.map_err(|error| request_problem(&error))?;
+    let (which, value) = match run {
+        RunChoice::Address(address) => {
+            (format!("the process at {address}"), json!({ "address": address.to_string() }))
+        }
+        RunChoice::Start(start) => (format!("start {start}"), json!({ "start": start })),
+    };
+    let text = format!("{which} of node {} goes on; any other process of it ends", found.name);
+    screen.result(&text, || {
+        json!({
+            "command": "keep",
+            "node": found.id.to_string(),
+            "name": found.name,
+            "kept": value,
+        })
+    })?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-use dkv_api::{Level, Region};
+use dkv_api::{Level, Region, RunChoice};
 
 use self::address::addresses;
 use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, LEVELS};
@@ -349,6 +349,18 @@ pub(crate) enum Word {
         #[command(flatten)]
         connect: Connect,
     },
+    /// Say which of a node's processes goes on, where two run or one has an older copy of its data
+    #[command(override_usage = "dkv [ADDRESS] keep <NODE> <IP:PORT|START> [OPTIONS]")]
+    Keep {
+        /// Name or id of the node, or the beginning of its id
+        #[arg(value_hint = ValueHint::Other)]
+        node: String,
+        /// Where the process that goes on listens, or the number of its start, as status shows them
+        #[arg(value_name = "IP:PORT|START", value_parser = run_choice, value_hint = ValueHint::Other)]
+        run: RunChoice,
+        #[command(flatten)]
+        connect: Connect,
+    },
     /// Refuse the holder of a certificate or bearer token from now on
     #[command(override_usage = "dkv [ADDRESS] revoke <ID> [OPTIONS]")]
     Revoke {
@@ -424,6 +436,12 @@ pub(crate) struct Gateway {
 
     #[command(flatten)]
     pub(crate) connect: Connect,
+}
+
+fn run_choice(text: &str) -> Result<RunChoice, String> {
+    let address = text.parse().map(RunChoice::Address);
+    let choice = address.or_else(|_| text.parse().map(RunChoice::Start));
+    choice.map_err(|_| "use an address as in 10.0.0.2:4401, or the number of a start".to_owned())
 }
 
 #[cfg(test)]

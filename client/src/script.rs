@@ -244,6 +244,8 @@ pub(crate) async fn one(
 
 #[cfg(test)]
 mod tests {
+    use dkv_api::RunChoice;
+
     use super::*;
 
     fn step(line: &str) -> Act {
@@ -260,6 +262,13 @@ mod tests {
         assert!(matches!(step("get key"), Act::Command(Command::Read { .. })));
         let Act::Word(word) = step("drain n1 --no-wait") else { panic!() };
         assert!(matches!(*word, Word::Drain { ref node, no_wait: true, .. } if node == "n1"));
+        let Act::Word(word) = step("keep n1 10.0.0.2:4401") else { panic!() };
+        let kept = RunChoice::Address("10.0.0.2:4401".parse().unwrap());
+        assert!(matches!(*word, Word::Keep { ref node, run, .. } if node == "n1" && run == kept));
+        assert!(word.writes());
+        let Act::Word(word) = step("keep n1 3") else { panic!() };
+        assert!(matches!(*word, Word::Keep { run: RunChoice::Start(3), .. }));
+        assert!(wrong("keep n1 n2").contains("use an address as in 10.0.0.2:4401"));
         let Act::Word(word) = step("token revoke 00000000-0000-0000-0000-000000000001") else {
             panic!()
         };

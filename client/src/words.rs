@@ -33,6 +33,7 @@ pub(crate) async fn perform(
         Word::Rebalance { dry_run: true, .. } => places::foresee(&client, screen).await,
         Word::Rebalance { .. } => places::rebalance(&client, screen).await,
         Word::Remove { node, .. } => admin::remove(node, &client, screen).await,
+        Word::Keep { node, run, .. } => admin::keep(node, *run, &client, screen).await,
         Word::Holders { json, .. } => holders::list(*json, &client, screen).await,
         Word::Revoke { id, .. } => holders::revoke(id, &client, screen).await,
         _ => {

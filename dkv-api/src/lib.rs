@@ -97,11 +97,12 @@ pub use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, S
 pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::message::{
     BearerLife, Condition, HolderInfo, HolderKind, Level, NodeStatus, Page, Pair, Reach, Receipt,
-    ServerStatus, TokenInfo,
+    RunChoice, RunReport, ServerStatus, TokenInfo,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
+pub use dkv_wire::run::Verdict;
 pub use uuid::Uuid;
 
 /// The examples of the documents, which are compiled as tests.

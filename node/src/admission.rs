@@ -239,6 +239,11 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
     let mut met = false;
     let mut told: Option<(String, Instant)> = None;
     loop {
+        if node.runs().held().is_some() {
+            // Where this run is, is of no use to anybody.
+            tokio::time::sleep(SERVER_RETRY).await;
+            continue;
+        }
         // The first meeting shows whether directory and server are of one network.
         let is_first = !met && begun.elapsed() <= FIRST_MEETING;
         let judge = if is_first { fatal_at_restart } else { fatal_while_running };

@@ -77,6 +77,9 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// Takes the next step, if there is one; tells whether it succeeded.
 async fn act(node: &Arc<Node>, reign: &mut Reign) -> bool {
+    if node.runs().held().is_some() {
+        return false;
+    }
     if let Some(create) = node.creation() {
         return propose(node, create).await;
     }
@@ -198,6 +201,10 @@ async fn report(node: Arc<Node>) {
             if leads.await.is_err() {
                 return;
             }
+        }
+        if node.runs().held().is_some() || !node.runs().is_vouched_for() {
+            // Before the server has said that this run is sound, it would take its word.
+            continue;
         }
         let Some(view) = node.view() else { continue };
         let Some(control) = node.led_control_group() else { continue };

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use crate::node::Node;
 use crate::raft::{self, Speaker};
 use crate::requests;
+use crate::runs::{self, Caller};
 use crate::shares::Share;
 
 /// Serves one connection until it closes.
@@ -33,6 +34,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
         node.set_called_back();
     }
     let share = node.shares().of(identity.holder);
+    let caller = Arc::new(Caller::default());
     loop {
         if identity.role == Role::Node {
             // As many as its groups need. There are the more of them the longer it is connected.
@@ -49,6 +51,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
             identity,
             connection.clone(),
             share.clone(),
+            Arc::clone(&caller),
             reader,
             writer,
         );
@@ -61,6 +64,7 @@ async fn serve_stream(
     identity: Identity,
     connection: quinn::Connection,
     share: Share,
+    caller: Arc<Caller>,
     mut reader: FrameReader<quinn::RecvStream>,
     writer: FrameWriter<quinn::SendStream>,
 ) {
@@ -86,16 +90,28 @@ async fn serve_stream(
         Opening::RaftCalls { group, from }
         | Opening::RaftAppend { group, from, .. }
         | Opening::RaftSnapshot { group, from } => (Some(group), from),
-        Opening::RaftPulse { from } => (None, from),
+        Opening::RaftPulse { from } | Opening::Run { from } => (None, from),
     };
     if !speaks_for(identity, from) {
         warn!(%identity, claimed = ?from, "refused to speak Raft");
         return Close::Denied.close(&connection, "only a node speaks Raft, and for itself");
     }
+    if matches!(opening, Opening::Run { .. }) {
+        return runs::serve(node.runs(), from, &connection, &caller, reader, writer).await;
+    }
+    // Who has not said which run it is, or may not take part, is not heard; nor is anybody, while this
+    // node takes no part.
+    if caller.boot().is_none() || node.runs().held().is_some() {
+        return debug!(%identity, "not spoken to");
+    }
     let Some(group) = group else {
         let speaker = speaker(&node, from);
-        let find = move |id| Some(node.group(id)?.as_member());
-        return raft::serve_pulse(find, speaker, reader, writer).await;
+        let find = |id| Some(node.group(id)?.as_member());
+        let marks = |mark| {
+            node.peers().advance(from, &connection, mark);
+            node.peers().mark()
+        };
+        return raft::serve_pulse(find, speaker, marks, reader, writer).await;
     };
     // Not there yet, or not any more: the peer finds its stream ended and tries again.
     let Some(group) = node.group(group) else { return };
@@ -105,7 +121,7 @@ async fn serve_stream(
     }
     let speaker = speaker(&node, from);
     match opening {
-        Opening::Requests | Opening::RaftPulse { .. } => {}
+        Opening::Requests | Opening::RaftPulse { .. } | Opening::Run { .. } => {}
         Opening::RaftCalls { .. } => {
             raft::serve_calls(group.as_member(), speaker, reader, writer).await;
         }

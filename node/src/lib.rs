@@ -47,6 +47,7 @@ mod announce;
 mod compaction;
 
 mod peers;
+mod runs;
 mod ask;
 mod hearing;
 mod members;

@@ -36,6 +36,7 @@ use crate::peers::Peers;
 use crate::raft::{self, Pulses};
 use crate::registration::ServerLink;
 use crate::rhythm::Rhythm;
+use crate::runs::{self, Runs};
 use crate::shares::Shares;
 use crate::state::Engine;
 use crate::tasks::Tasks;
@@ -64,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) wal: Wal,
     pub(crate) engine: Engine,
     pub(crate) server: Arc<ServerLink>,
+    pub(crate) runs: Runs,
     /// Why the process must stop, once something says so.
     pub(crate) failure: Failure,
 }
@@ -81,6 +83,7 @@ pub(crate) struct Node {
     wal: Wal,
     engine: Engine,
     server: Arc<ServerLink>,
+    runs: Runs,
     config: Arc<raft::Config>,
     clock: NodeClock,
     outboxes: Outboxes,
@@ -122,9 +125,10 @@ impl Node {
             wal,
             engine,
             server,
+            runs,
             failure,
         } = parts;
-        let peers = Peers::new(endpoint.clone(), Arc::clone(&gate));
+        let peers = Peers::greeting(endpoint.clone(), Arc::clone(&gate), runs.clone());
         let pulses = Pulses::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
         let clock = NodeClock::default();
@@ -145,7 +149,25 @@ impl Node {
             log_bytes_max: settings.log_bytes_max,
             failure: &failure,
         };
-        let control = Arc::new(opener.open(GroupId::CONTROL).await?);
+        let held_before = wal.groups().into_iter().filter(|id| id.is_shard());
+        let mut replicas = vec![opener.prepare(GroupId::CONTROL).await?];
+        for id in held_before {
+            replicas.push(opener.prepare(id).await?);
+        }
+        // A node that could lead something without any other has nobody else to ask.
+        let mut is_alone = false;
+        for replica in &mut replicas {
+            is_alone |= replica.is_led_alone(me.id, founder).await;
+        }
+        runs::before_serving(&runs, &server, me.address, is_alone).await?;
+        let mut replicas = replicas.into_iter();
+        let control = replicas.next().ok_or("there is no control group")?;
+        let control = Arc::new(opener.begin(control).await?);
+        let mut shards = BTreeMap::new();
+        for replica in replicas {
+            let shard = Arc::new(opener.begin(replica).await?);
+            shards.insert(shard.id(), shard);
+        }
         let node = Arc::new(Self {
             groups: RwLock::new(BTreeMap::from([(GroupId::CONTROL, Arc::clone(&control))])),
             me,
@@ -159,6 +181,7 @@ impl Node {
             wal,
             engine,
             server,
+            runs,
             config,
             clock,
             outboxes,
@@ -181,8 +204,8 @@ impl Node {
         node.attend(&node.control);
         // Whatever the directory wishes by now: as long as a group has this node among its voters, it may
         // need the vote, and nobody else has its log.
-        for id in node.wal.groups().into_iter().filter(|id| id.is_shard()) {
-            node.open_group(id).await?;
+        for shard in shards.into_values() {
+            node.adopt_group(shard);
         }
         for outbox in node.outboxes.all() {
             node.guard("an outbox's task", outbox::run(Arc::clone(&node), outbox));
@@ -233,6 +256,11 @@ impl Node {
     /// The registration server.
     pub(crate) fn server(&self) -> &Arc<ServerLink> {
         &self.server
+    }
+
+    /// Which run of its process this is, and which of the others were heard.
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.runs
     }
 
     /// The node's log.

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::hearing::Hearing;
 use crate::refusals::Refusals;
+use crate::runs::{self, Runs};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +58,12 @@ pub(crate) enum PeerError {
     /// It cannot be reached.
     #[error("{0}")]
     Connect(#[from] ConnectError),
+    /// Its run, or this one, may not take part.
+    #[error("node {0:?}: {1}")]
+    Refused(NodeId, String),
+    /// This node takes no part.
+    #[error("{0}")]
+    Held(Arc<str>),
 }
 
 /// All the other nodes.
@@ -68,6 +75,8 @@ pub(crate) struct Peers {
 struct Shared {
     endpoint: Endpoint,
     gate: Arc<Gate>,
+    /// Which runs speak at both ends; without it, nobody is asked.
+    runs: Option<Runs>,
     addresses: Mutex<BTreeMap<NodeId, SocketAddr>>,
     links: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
     hearings: Mutex<BTreeMap<NodeId, Hearing>>,
@@ -97,10 +106,22 @@ struct LinkState {
 }
 
 impl Peers {
+    /// The other nodes, as a node meets them: on each connection both ends say which run they are.
+    pub(crate) fn greeting(endpoint: Endpoint, gate: Arc<Gate>, runs: Runs) -> Self {
+        Self::with(endpoint, gate, Some(runs))
+    }
+
+    /// The other nodes, without a word at the beginning of a connection.
+    #[cfg(test)]
     pub(crate) fn new(endpoint: Endpoint, gate: Arc<Gate>) -> Self {
+        Self::with(endpoint, gate, None)
+    }
+
+    fn with(endpoint: Endpoint, gate: Arc<Gate>, runs: Option<Runs>) -> Self {
         let shared = Shared {
             endpoint,
             gate,
+            runs,
             addresses: Mutex::default(),
             links: Mutex::default(),
             hearings: Mutex::default(),
@@ -221,6 +242,9 @@ impl Peers {
         node: NodeId,
         lane: Lane,
     ) -> Result<quinn::Connection, PeerError> {
+        if let Some(why) = self.shared.runs.as_ref().and_then(Runs::held_by_server) {
+            return Err(PeerError::Held(why));
+        }
         if let Some(connection) = self.link(node, lane).open() {
             return Ok(connection);
         }
@@ -250,11 +274,17 @@ impl Peers {
             Ok(connected) => connected,
             Err(_) => Err(ConnectError::Unreachable { address, why: "no answer".into() }),
         };
-        let mut state = lock(&link.state);
-        match connected {
+        let connected = match connected {
             Ok(connection) => {
                 self.shared.gate.watch(&connection);
                 self.watch(node, address, &connection);
+                self.greet(node, lane, &connection).await.map(|()| connection)
+            }
+            Err(error) => Err(error.into()),
+        };
+        let mut state = lock(&link.state);
+        match connected {
+            Ok(connection) => {
                 *state = LinkState {
                     connection: Some(connection.clone()),
                     address: Some(address),
@@ -265,9 +295,22 @@ impl Peers {
             Err(error) => {
                 state.attempts = state.attempts.saturating_add(1);
                 state.rest_until = Some(Instant::now() + RETRY_AFTER);
-                Err(error.into())
+                Err(error)
             }
         }
+    }
+
+    /// Nothing is said on a connection before both ends know which run speaks.
+    async fn greet(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        connection: &quinn::Connection,
+    ) -> Result<(), PeerError> {
+        let Some(runs) = &self.shared.runs else { return Ok(()) };
+        let greeted = runs::greet(runs, node, connection, lane == Lane::Urgent).await;
+        greeted.map_err(|why| PeerError::Refused(node, why))?;
+        runs.held().map_or(Ok(()), |why| Err(PeerError::Held(why)))
     }
 
     /// Somebody found that a node does not answer.
@@ -281,6 +324,18 @@ impl Peers {
             if let Some(connection) = state.connection.take() {
                 Close::Done.close(&connection, "no answer");
             }
+        }
+    }
+
+    /// How far the log of this node is on disk.
+    pub(crate) fn mark(&self) -> u64 {
+        self.shared.runs.as_ref().map_or(0, |runs| runs.own().mark)
+    }
+
+    /// Whoever is at the other end of a connection has said how far its log is on disk.
+    pub(crate) fn advance(&self, node: NodeId, connection: &quinn::Connection, mark: u64) {
+        if let Some(runs) = &self.shared.runs {
+            runs.advance(node, connection, mark);
         }
     }
 

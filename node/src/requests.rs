@@ -125,6 +125,9 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         node.peers().refusals().note(stranger, why);
         return reply.refuse(Refusal::Unavailable(why.into()));
     }
+    if let Some(why) = held_back(node, &request.body) {
+        return reply.refuse(Refusal::Unavailable(why.to_string()));
+    }
     if request.forward && is_deposited(&request.body) {
         // It would arrive in this node's name.
         return reply.refuse(Refusal::Denied("what is in an outbox is not passed on".into()));
@@ -263,6 +266,22 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             placing::hand_over(&node, shard, to).await?;
             Ok(Answer::Done)
         }),
+    }
+}
+
+/// Why this node does not do what it is asked, if its directory may be a copy.
+fn held_back(node: &Node, body: &RequestBody) -> Option<Arc<str>> {
+    match body {
+        RequestBody::Status => None,
+        RequestBody::View
+        | RequestBody::Placement { .. }
+        | RequestBody::Read { .. }
+        | RequestBody::Scan { .. }
+        | RequestBody::Committed { .. }
+        | RequestBody::Reach { .. }
+        | RequestBody::Departed(_)
+        | RequestBody::Measures(_) => node.runs().held(),
+        _ => node.runs().doubted(),
     }
 }
 

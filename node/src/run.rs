@@ -28,7 +28,7 @@ use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
 use crate::{
     announce, compaction, contact, coordinator, departures, incoming, lookout, measuring, memory,
-    metronome, pacing,
+    metronome, pacing, runs,
 };
 
 /// First port that a node tries if it is told none and had none before.
@@ -140,6 +140,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     let identity = credentials.identity;
     let id = identity.as_node().ok_or_else(|| NodeError::new("this is not a node's directory"))?;
     let known = directory.node_file(&credentials).map_err(NodeError::new)?;
+    // Before anything is said to anybody.
+    let runs = runs::begin(id, directory.path()).map_err(NodeError::new)?;
     let gate = Arc::new(Gate::default());
     let endpoint = listen(&args, &credentials, known.as_ref()).await?;
     let bound = endpoint.local_address().map_err(NodeError::new)?;
@@ -166,6 +168,9 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
             file
         }
         None => {
+            // A directory that has lost all but its identity must not go on under it.
+            let standing = runs::before_serving(&runs, &server, address, true).await;
+            standing.map_err(NodeError)?;
             let admitted = registration.insist(&directory).await?;
             let file = NodeFile::new(
                 identity.network,
@@ -184,6 +189,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     let failure = Failure::default();
     let failed = failure.subscribe();
     let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
+    runs.open(wal.clone());
+    runs.name(&file.name, address);
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;
     let me = Me { network: identity.network, id, name: file.name.clone(), address, region };
@@ -198,6 +205,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         wal,
         engine,
         server,
+        runs,
         failure,
     })
     .await
@@ -223,6 +231,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     node.keep("the task that registers the node", keep_registered(Arc::clone(&node), registration));
     node.keep("the task that renews the certificate", keep_certified(Arc::clone(&node)));
     node.keep("the task that watches who reaches the node", contact::run(Arc::clone(&node)));
+    node.keep("the task that asks which run goes on", runs::keep_asking(Arc::clone(&node)));
+    node.keep("the task that keeps the book of runs", runs::keep_book(node.runs().clone()));
     Ok(Started { node, failure: failed })
 }
 

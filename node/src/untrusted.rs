@@ -2,3 +2,4 @@
 //! it.
 
 pub use crate::raft::untrusted::{Forged, RAFT_FRAMES, forgeries, raft_frame, raft_frame_samples};
+pub use crate::runs::introduce;

@@ -49,6 +49,16 @@ pub(crate) const DOWN_AFTER_MS: u64 = 15_000;
 pub(crate) const SAID_FOR_MS: u64 = 30_000;
 /// Silence of the voters after which the server listens to those who are left, in milliseconds.
 pub(crate) const SILENCE_MS: u64 = 60_000;
+/// Time between two writes of the books for nothing but how far the nodes' logs are, in milliseconds.
+pub(crate) const MARKS_SAVED_MS: u64 = 2_000;
+/// Time in which a run of a node that lives is heard again, in milliseconds: it asks every 3 seconds.
+pub(crate) const RUN_SILENT_MS: u64 = 4_000;
+/// Time in which a run of a node that was heard is taken to be alive, in milliseconds.
+pub(crate) const RUN_HEARD_MS: u64 = 15_000;
+/// Time for which it is shown that a node was started on an older copy, in milliseconds.
+pub(crate) const OLDER_SHOWN_MS: u64 = 600_000;
+/// Runs of one node that are remembered, the newest ones.
+pub(crate) const RUNS_MAX: usize = 8;
 
 const _: () = {
     assert!(JOINERS_MAX * 4 <= limits::CONNECTIONS_MAX);

@@ -17,17 +17,20 @@ use dkv_wire::gate::{Gate, Peer};
 use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, RECERTIFY_WITHIN, SERVER_FRAME_BYTES_MAX};
-use dkv_wire::message::{BearerLife, HolderKind, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::message::{BearerLife, HolderKind};
 use dkv_wire::message::{
     JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest,
 };
+use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest, Stand};
 use dkv_wire::places::Places;
+use dkv_wire::platform;
 use dkv_wire::quic::{Close, proof_material};
+use dkv_wire::run::{Boot, PAST_MAX, Verdict};
 use dkv_wire::token::Token;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::callback::CallBack;
@@ -36,7 +39,7 @@ use crate::keeper::{Keeper, NotKept};
 use crate::leaving::LeftTokens;
 use crate::limits::{
     ADDRESS_JOINERS_MAX, HOLDER_CONNECTIONS_MAX, JOIN_TIMEOUT, JOINERS_MAX, REQUEST_BYTES_MAX,
-    SIGNING_MAX, SIGNING_TIMEOUT, STREAMS_MAX,
+    RUNS_MAX, SIGNING_MAX, SIGNING_TIMEOUT, STREAMS_MAX,
 };
 use crate::registry::Effects;
 
@@ -49,6 +52,10 @@ pub(crate) struct Service {
     call_back: CallBack,
     started: Instant,
     joiners: Arc<Places>,
+    /// Names this run of the server to the nodes that it asks whether they live.
+    run: u64,
+    /// What was last written to the log of the runs of a node, by run.
+    logged: Mutex<HashMap<NodeId, Vec<(Boot, Verdict)>>>,
     signing: Semaphore,
     holders: Mutex<HashMap<HolderId, usize>>,
 }
@@ -69,6 +76,8 @@ impl Service {
             call_back,
             started: Instant::now(),
             joiners: Arc::new(Places::new(JOINERS_MAX, ADDRESS_JOINERS_MAX)),
+            run: platform::random_u64(),
+            logged: Mutex::default(),
             signing: Semaphore::new(SIGNING_MAX),
             holders: Mutex::default(),
         }
@@ -388,7 +397,58 @@ impl Service {
                 self.log_act(identity, address, &format!("revoke token {token}"));
                 self.revoke_token(token).await.map(|()| ServerAnswer::Done)
             }
+            ServerRequest::Stand(stand) => self.stand(identity, *stand).await,
+            ServerRequest::Keep { node, run } => {
+                must_be_admin(identity)?;
+                info!(%identity, %node, ?run, "an administrator says which run goes on");
+                let kept_run = self.keeper.change(move |registry| registry.handle_keep(node, run));
+                kept(kept_run.await)?;
+                Ok(ServerAnswer::Done)
+            }
         }
+    }
+
+    /// Says what to make of a run of a node.
+    async fn stand(&self, identity: Identity, stand: Stand) -> Result<ServerAnswer, ServerRefusal> {
+        let node = must_be_node(identity)?;
+        if stand.run.past.len() > PAST_MAX {
+            return Err(ServerRefusal::Invalid("it names too many earlier runs".into()));
+        }
+        let (server, boot, run, address) =
+            (self.run, stand.run.boot, stand.run.start, stand.address);
+        let stood = self
+            .keeper
+            .change(move |registry| registry.handle_stand(node, &stand, server, clock::now_ms()));
+        let standing = kept(stood.await)?;
+        match standing.verdict {
+            _ if !self.is_news(node, boot, standing.verdict) => {}
+            Verdict::Sound => {}
+            Verdict::Older { start, .. } => {
+                warn!(%node, %address, start = run, known = start, "an older copy of a node's directory");
+            }
+            Verdict::Twice { start } => {
+                warn!(%node, %address, start = run, other = start, "two processes of a node run");
+            }
+            Verdict::Dismissed { start } => {
+                info!(%node, %address, start = run, kept = start, "dismissed by an administrator");
+            }
+        }
+        Ok(ServerAnswer::Stands(Box::new(standing)))
+    }
+
+    /// Whether this is not what was said of this run the last time.
+    fn is_news(&self, node: NodeId, boot: Boot, verdict: Verdict) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = logged.entry(node).or_default();
+        if runs.contains(&(boot, verdict)) {
+            return false;
+        }
+        runs.retain(|(run, _)| *run != boot);
+        if runs.len() == RUNS_MAX {
+            runs.remove(0);
+        }
+        runs.push((boot, verdict));
+        true
     }
 
     async fn create_token(

@@ -30,6 +30,7 @@ pub mod faults;
 pub mod workload;
 pub mod observer;
 mod copies;
+mod old_copies;
 
 pub mod machine;
 pub mod network;

@@ -35,8 +35,11 @@ struct Args {
     /// Nothing goes wrong but that a disk has lied about its syncs and loses its power
     #[arg(long)]
     lying_disk: bool,
-    /// The course of events that each run has, e.g. `LateAnswers` [default: as the seed says]
+    /// Nothing goes wrong but that the founder is started first, on an early copy of its directory
     #[arg(long, conflicts_with = "lying_disk")]
+    old_copy: bool,
+    /// The course of events that each run has, e.g. `LateAnswers` [default: as the seed says]
+    #[arg(long, conflicts_with_all = ["lying_disk", "old_copy"])]
     course: Option<Course>,
     /// Run each seed twice and compare, datagram by datagram; one after the other, until one differs
     #[arg(long, conflicts_with_all = ["jobs", "keep_going"])]
@@ -75,6 +78,7 @@ fn start(args: &Args) -> std::io::Result<bool> {
         heal_within: args.heal_within * 1000,
         echo: args.trace,
         lying_disk: args.lying_disk,
+        old_copy: args.old_copy,
         course: args.course,
         every_datagram: args.twice,
         mutant: None,
@@ -112,7 +116,9 @@ fn plant_all(args: &Args, options: Options) -> std::io::Result<bool> {
         args.mutant.as_ref().is_none_or(|name| format!("{mutant:?}") == *name)
     };
     for mutant in dkv_wire::mutants::Mutant::ALL.into_iter().filter(named) {
-        let options = Options { mutant: Some(mutant), ..options };
+        // Directories are put back in runs of their own.
+        let old_copy = mutant == dkv_wire::mutants::Mutant::BelieveCopies;
+        let options = Options { mutant: Some(mutant), old_copy, ..options };
         let mut first = None;
         let jobs = args.jobs.unwrap_or(cores);
         let summary = explore(args.from, args.seeds, jobs, options, |seed, outcome| {

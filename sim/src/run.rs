@@ -15,6 +15,7 @@ use crate::faults::{Course, Fault, Faults};
 use crate::log;
 use crate::network::Counts;
 use crate::observer::{self, Observations};
+use crate::old_copies;
 use crate::random::Random;
 use crate::trace::Trace;
 use crate::workload::{self, ClientMachine, Load, Phase, Shared};
@@ -27,6 +28,8 @@ const REPLACED_SOON_MS: u64 = 4000;
 const FAR_APART_EVERY: u64 = 5;
 /// Machines of clients.
 const CLIENTS: u8 = 3;
+/// Ticks for which the founder is alone, where an early copy of its directory is to be kept.
+const ALONE_FOR: u64 = 3000;
 
 /// How to run.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,9 @@ pub struct Options {
     /// Whether the one thing that goes wrong is a disk that has lied about its syncs for a while, and
     /// then loses its power.
     pub lying_disk: bool,
+    /// Whether the one thing that goes wrong is that the founder is started on an early copy of its directory
+    /// while all others are down.
+    pub old_copy: bool,
     /// The course of events that each run has; nothing if the seed is to say.
     pub course: Option<Course>,
     /// Whether each datagram has a line in it.
@@ -55,6 +61,7 @@ impl Default for Options {
             heal_within: 60_000,
             echo: false,
             lying_disk: false,
+            old_copy: false,
             course: None,
             every_datagram: false,
             mutant: None,
@@ -114,10 +121,15 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let (shared, observations) = (Shared::new(load, trace.clone()), Observations::default());
     observations.expect(replication);
     cluster.start_server();
+    let mut early = None;
     for _ in 0..nodes {
         // One after the other, some of them at almost the same moment.
         pass(&mut cluster, &shared, random.below(300) + 1);
         cluster.add_node();
+        if options.old_copy && early.is_none() {
+            pass(&mut cluster, &shared, ALONE_FOR);
+            early = Some(old_copies::keep(&cluster, 0, "early")?);
+        }
     }
     start_clients(&mut cluster, &shared, &observations, &mut random);
     let mut wrong = Vec::new();
@@ -135,7 +147,11 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     if options.lying_disk && wrong.is_empty() {
         lie(&mut cluster, &shared, &observations, &mut random);
     }
+    if let Some(early) = early.filter(|_| wrong.is_empty()) {
+        go_back(&mut cluster, &shared, &mut random, early)?;
+    }
     while !options.lying_disk
+        && !options.old_copy
         && cluster.now < end
         && wrong.is_empty()
         && observations.wrong().is_empty()
@@ -226,11 +242,41 @@ fn lie(cluster: &mut Cluster, shared: &Shared, observations: &Observations, rand
     cluster.nodes[victim].disk = before;
     pass(cluster, shared, random.between(50, 1000));
     cluster.start_node(victim);
-    pass(cluster, shared, 3000);
+    // It has a while to prove that it is the only one.
+    pass(cluster, shared, 10_000);
     if cluster.nodes[victim].condemned {
         // Its machine, with an empty directory.
         cluster.add_node();
     }
+}
+
+/// Has the founder started on a copy of its directory from before the others joined, and all others down.
+fn go_back(
+    cluster: &mut Cluster,
+    shared: &Shared,
+    random: &mut Random,
+    early: old_copies::Kept,
+) -> std::io::Result<()> {
+    pass(cluster, shared, random.between(3000, 8000));
+    old_copies::kill_all(cluster);
+    let right = old_copies::keep(cluster, 0, "right")?;
+    old_copies::put_back(cluster, 0, early)?;
+    let server_is_late = random.per_mille(300);
+    if server_is_late {
+        cluster.kill_server();
+    }
+    cluster.start_node(0);
+    if server_is_late {
+        pass(cluster, shared, random.between(100, 5000));
+        cluster.start_server();
+    }
+    pass(cluster, shared, 15_000);
+    cluster.kill_node(0, Death::Process);
+    old_copies::put_back(cluster, 0, right)?;
+    for index in 0..cluster.nodes.len() {
+        cluster.start_node(index);
+    }
+    Ok(())
 }
 
 /// What kind of network a seed has, and how it is used.

@@ -24,6 +24,7 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
         Mutant::OlderCoordinator => (None, 1),
         Mutant::LastArrivalWins => (None, 2),
         Mutant::SkipInScan => (None, 1),
+        Mutant::BelieveCopies => (None, 1),
         Mutant::ForgetFormer => (Some(Course::Refilled), 2),
         Mutant::PromiseWithoutAsking => (Some(Course::Emptied), 1),
         Mutant::TrustLateAcknowledgements => (Some(Course::LateAnswers), 1),
@@ -35,7 +36,9 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
 /// The first seed that shows a bug.
 fn find(mutant: Mutant) -> std::io::Result<Option<u64>> {
     let (course, first) = shortest(mutant);
-    let options = Options { mutant: Some(mutant), course, ..Options::default() };
+    // Directories are put back in runs of their own.
+    let old_copy = mutant == Mutant::BelieveCopies;
+    let options = Options { mutant: Some(mutant), course, old_copy, ..Options::default() };
     for seed in std::iter::once(first).chain((1..=SEEDS).filter(|seed| *seed != first)) {
         let outcome = run(seed, options)?;
         for wrong in &outcome.wrong {

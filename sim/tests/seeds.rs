@@ -41,6 +41,14 @@ fn a_node_whose_disk_has_lied_is_told_apart() {
 }
 
 #[test]
+fn an_early_copy_of_the_founder_does_not_serve() {
+    for seed in 1..=4 {
+        let outcome = run(seed, Options { old_copy: true, ..Options::default() }).unwrap();
+        assert!(outcome.wrong.is_empty(), "seed {seed}: {:?}", outcome.wrong);
+    }
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [2, 8] {
         let options = Options { faults_for: 8000, every_datagram: true, ..Options::default() };

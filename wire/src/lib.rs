@@ -13,6 +13,7 @@ pub mod region;
 pub mod name;
 pub mod limits;
 pub mod network;
+pub mod run;
 pub mod delays;
 pub mod message;
 

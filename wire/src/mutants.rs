@@ -30,13 +30,15 @@ pub enum Mutant {
     TrustLateAcknowledgements,
     /// Who votes by the newest configuration that it knows is all that counts for who stands.
     ElectByNewest,
+    /// A directory that is older than what is known of its node is believed.
+    BelieveCopies,
     /// That a task has ended which a process cannot be without is noticed by nobody.
     OverlookDeadTasks,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -49,6 +51,7 @@ impl Mutant {
         Self::PromiseWithoutAsking,
         Self::TrustLateAcknowledgements,
         Self::ElectByNewest,
+        Self::BelieveCopies,
         Self::OverlookDeadTasks,
     ];
 }

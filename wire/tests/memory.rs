@@ -103,6 +103,7 @@ fn status() -> NodeStatus {
         fsync_us: 1,
         disk_full: false,
         pending: 0,
+        notes: Vec::new(),
     }
 }
 

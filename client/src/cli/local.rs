@@ -182,6 +182,11 @@ pub(crate) enum Fault {
     /// Somebody with a stolen node token attacks every node and the server, as a leader, as a candidate and as
     /// the coordinator, and waits for clients that are misled
     Intruder,
+    /// A copy of the coordinator's data directory is started beside it, until an administrator says
+    /// which goes on
+    Clone,
+    /// The coordinator's data directory is put back as it was a while ago
+    OldCopy,
     /// No fault is injected: you cause it, in a network of yours
     ByHand,
     /// All but by-hand, one after the other

@@ -75,6 +75,7 @@ impl Word {
             | Self::Drain { connect, .. }
             | Self::Rebalance { connect, .. }
             | Self::Remove { connect, .. }
+            | Self::Keep { connect, .. }
             | Self::Holders { connect, .. }
             | Self::Revoke { connect, .. } => Some(connect.clone()),
             Self::Put(args) | Self::Insert(args) | Self::Update(args) => Some(args.connect.clone()),
@@ -105,6 +106,7 @@ impl Word {
             | Self::Drain { .. }
             | Self::Rebalance { .. }
             | Self::Remove { .. }
+            | Self::Keep { .. }
             | Self::Holders { .. }
             | Self::Revoke { .. } => Role::Admin,
             _ => Role::Client,

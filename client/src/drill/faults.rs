@@ -8,6 +8,7 @@ use std::time::Duration;
 use dkv_api::Role;
 use nix::sys::signal::Signal;
 
+use super::copies;
 use super::intruder;
 use super::stage::Stage;
 use super::stall::Stall;
@@ -22,7 +23,7 @@ const STALL_LEAST: Duration = Duration::from_secs(4);
 const REMOVAL: Duration = Duration::from_secs(30);
 
 /// Every fault that is done to a network of its own.
-pub(super) const LOCAL: [Fault; 9] = [
+pub(super) const LOCAL: [Fault; 11] = [
     Fault::CoordinatorKill,
     Fault::Pause,
     Fault::Partition,
@@ -32,6 +33,8 @@ pub(super) const LOCAL: [Fault; 9] = [
     Fault::RestartAll,
     Fault::Churn,
     Fault::Intruder,
+    Fault::Clone,
+    Fault::OldCopy,
 ];
 
 /// Does it for about that long, and undoes it.
@@ -116,6 +119,8 @@ pub(super) async fn inflict(
         Fault::RestartAll => restart_all(stage, nodes, screen).await,
         Fault::Churn => churn(stage, nodes, screen).await,
         Fault::Intruder => intruder::attack(stage, time, screen).await,
+        Fault::Clone => copies::clone(stage, time, screen).await,
+        Fault::OldCopy => copies::old_copy(stage, time, screen).await,
         Fault::ByHand => {
             stage.tell("your turn: do to the network what you want to try", screen);
             stage.hold(time, screen).await;

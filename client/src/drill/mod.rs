@@ -15,6 +15,8 @@
 //!
 //! Deliberately missing: any change to this machine outside the drill's own directory and processes.
 
+mod copies;
+
 mod faults;
 
 mod intruder;

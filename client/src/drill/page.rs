@@ -18,8 +18,8 @@ th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);verti
 th{font-weight:600;color:var(--soft);white-space:nowrap}td.r,th.r{text-align:right}\
 a{color:inherit}.both{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:0 32px}\
 figure{margin:0;border:1px solid var(--line);border-radius:8px;overflow:hidden}svg{display:block;width:100%;height:auto}\
-@media (max-width:640px){body{padding:16px 12px 48px}figure{overflow-x:auto}svg{min-width:640px}\
-td,th{padding:6px 4px;overflow-wrap:anywhere}.both th{white-space:normal}.both{grid-template-columns:1fr}\
+@media (max-width:640px){body{padding:16px 12px 48px}figure svg.d text{font-size:16px}\
+td,th{padding:6px 4px;overflow-wrap:break-word}.both th{white-space:normal;width:45%}.both{grid-template-columns:1fr}\
 .wide tr:first-child{display:none}.wide tr{display:block;border:1px solid var(--line);border-radius:8px;\
 margin:0 0 12px;padding:6px 12px}.wide td,.wide td.r{display:flex;justify-content:space-between;gap:12px;\
 border:0;text-align:right}.wide td[data-of]::before{content:attr(data-of);color:var(--soft)}}\

@@ -202,6 +202,11 @@ impl LocalNetwork {
     }
 
     fn spawn(&self, name: &str) -> Result<Child, String> {
+        self.spawn_in(name, &self.place.data(name))
+    }
+
+    /// Starts a process with a data directory of the caller's choice.
+    pub(crate) fn spawn_in(&self, name: &str, data: &std::path::Path) -> Result<Child, String> {
         let mut arguments: Vec<std::ffi::OsString> = Vec::new();
         if name == SERVER {
             let listen = self.address.get().cloned();
@@ -211,7 +216,7 @@ impl LocalNetwork {
         } else {
             let server = self.address.get().cloned().unwrap_or_default();
             arguments.extend(["node".into(), server.into(), "--name".into(), name.into()]);
-            arguments.extend(["--data-dir".into(), self.place.data(name).into()]);
+            arguments.extend(["--data-dir".into(), data.into()]);
             let number = name.strip_prefix('n').and_then(|number| number.parse().ok());
             if let Some(region) = number.and_then(|it| region_of(&self.place.regions, it)) {
                 arguments.extend(["--region".into(), region.as_str().into()]);

@@ -191,7 +191,7 @@ impl Assistant {
                 [vec!["coordinator".into()], names()].concat()
             }
             ["start" | "resume"] if self.local => names(),
-            ["drain" | "remove" | "show-all"] => names(),
+            ["drain" | "remove" | "keep" | "show-all"] => names(),
             ["status"] => own(&["--json"]),
             ["get", _] => own(&["strong", "session", "eventual", "all"]),
             ["put", _, _] => own(&[

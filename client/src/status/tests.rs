@@ -60,6 +60,7 @@ fn answer(number: u8, voters: &[NodeId], groups: &[u32], leads: &[u32]) -> NodeS
         fsync_us: 430,
         disk_full: false,
         pending: 0,
+        notes: Vec::new(),
     }
 }
 
@@ -115,6 +116,7 @@ pub(crate) fn network(answering: &[u8]) -> NetworkStatus {
         nodes: Vec::new(),
         view: None,
         settings: Settings::default(),
+        runs: Vec::new(),
     };
     NetworkStatus { server: Ok(server), nodes, view: Some(view), placement: None }
 }

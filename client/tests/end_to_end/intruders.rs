@@ -1,6 +1,7 @@
 //! Peers with a certificate that want more than it allows, or that have lost it.
 
 use dkv_api::{Condition, GroupId, NodeId, Role};
+use dkv_node::untrusted::introduce;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::message::{
@@ -8,6 +9,7 @@ use dkv_wire::message::{
     ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
+use dkv_wire::run::{Boot, Run};
 use dkv_wire::token::Token;
 
 use crate::harness::direct::{Direct, ask, ask_server, denied, raft_openings};
@@ -55,6 +57,8 @@ async fn raft_is_for_nodes_in_their_own_name() {
         let own = node.credentials.identity.as_node().unwrap();
         for opening in raft_openings(GroupId::CONTROL, own) {
             let connection = node.to_node(member.address()).await.unwrap();
+            let run = Run::default().next(Boot(1));
+            assert_eq!(introduce(&connection, own, &run).await, Some(true));
             let (send, _receive) = connection.open_bi().await.unwrap();
             let mut writer = FrameWriter::new(send);
             writer.push(&opening);

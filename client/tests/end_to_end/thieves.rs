@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use dkv_api::{GroupId, NodeId, Role};
-use dkv_node::untrusted::forgeries;
+use dkv_node::untrusted::{forgeries, introduce};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::id::{Number, Stamp, Term};
@@ -15,6 +15,7 @@ use dkv_wire::message::{
     RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
 };
 use dkv_wire::network::{NodeInfo, NodeState};
+use dkv_wire::run::{Boot, Run};
 
 use crate::harness::direct::{Direct, ask, ask_server};
 use crate::harness::{Network, eventually};
@@ -38,14 +39,18 @@ async fn control_terms(network: &Network) -> Vec<u64> {
     terms(network).await.into_iter().map(|terms| terms[0]).collect()
 }
 
-/// Says to every node, of every group, all that a thief could say in these terms.
+/// Says to every node, of every group, all that a thief could say in these terms. Before that it says to be a run
+/// of its node that is newer than any.
 async fn forge(network: &Network, thief: &Direct, terms: &[u64], but: Option<NodeId>) {
+    let (start, mark) = (1 << 40, 1 << 40);
+    let run = Run { start, boot: Boot(start), past: Vec::new(), opened: mark, mark };
     let from = thief.credentials.identity.as_node().unwrap();
     for node in network.nodes.iter().filter(|node| Some(node.id()) != but) {
         for (group, term) in (0..=4).flat_map(|group| terms.iter().map(move |term| (group, *term)))
         {
             for forged in forgeries(from, node.id(), GroupId(group), term) {
                 let connection = thief.to_node(node.address()).await.unwrap();
+                assert_eq!(introduce(&connection, from, &run).await, Some(true));
                 let (send, receive) = connection.open_bi().await.unwrap();
                 let mut writer = FrameWriter::new(send);
                 writer.push(&forged.opening);
@@ -195,8 +200,11 @@ async fn the_key_of_a_member_stops_nobody_and_ends_no_elections() {
     let most = terms(&network).await.into_iter().flatten().max().unwrap();
     assert!(most < 1000, "a term has leapt to {most}");
 
-    // There are elections yet.
+    // There are elections yet. To the others the thief was a newer run of the node: an administrator knows better.
     network.start_node(stolen).await;
+    let address = network.nodes[stolen].address();
+    let kept = network.dkv(&["keep", &id.to_string(), &address.to_string()]).await;
+    assert!(kept.status.success(), "{kept:?}");
     network.settled().await;
     let coordinator = network.coordinator().await;
     network.kill_node(coordinator);

@@ -32,6 +32,8 @@ mod clocks;
 
 mod corruption;
 
+mod copies;
+
 mod membership;
 
 mod capacity;

@@ -6,7 +6,8 @@ use dkv_wire::bearer::{Rights, Verifier};
 use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::Role;
 use dkv_wire::message::{
-    Answer, BearerLife, HolderInfo, Placement, RequestBody, ServerAnswer, ServerRequest, TokenInfo,
+    Answer, BearerLife, HolderInfo, Placement, RequestBody, RunChoice, ServerAnswer, ServerRequest,
+    TokenInfo,
 };
 use dkv_wire::network::NetworkView;
 use tokio::time::Instant;
@@ -243,6 +244,16 @@ impl Client {
     /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
     pub async fn revoke_token(&self, token: Uuid) -> Result<(), Error> {
         self.ask_server(ServerRequest::RevokeToken(token)).await.map(|_| ())
+    }
+
+    /// Says which run of a node goes on, where two of its processes run or its data directory is an older
+    /// copy. The others end. Needs [`Role::Admin`].
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role, [`Error::Invalid`] if it names no run that was heard a moment
+    /// ago, or several.
+    pub async fn keep_run(&self, node: NodeId, run: RunChoice) -> Result<(), Error> {
+        self.ask_server(ServerRequest::Keep { node, run }).await.map(|_| ())
     }
 
     async fn ask_server(&self, request: ServerRequest) -> Result<ServerAnswer, Error> {

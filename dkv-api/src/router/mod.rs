@@ -48,7 +48,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_wire::delays::Way;
-use dkv_wire::id::{GroupId, HolderId, NodeId, SessionId};
+use dkv_wire::id::{GroupId, HolderId, NodeId, Revision, SessionId};
 use dkv_wire::limits;
 use dkv_wire::message::Answer;
 use dkv_wire::network::NetworkView;
@@ -209,6 +209,7 @@ impl<W> Router<W> {
             tries: 0,
             expiries: 0,
             why: None,
+            floor: Revision(0),
         };
         self.requests.insert(id, pending);
         self.deadlines.insert((deadline, id));

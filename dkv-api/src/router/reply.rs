@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Number, Stamp};
+use dkv_wire::id::{NodeId, Number, Revision, Stamp};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
@@ -18,6 +18,21 @@ impl<W> Pending<W> {
     /// Whether this is a question of the router's own to a node.
     pub(super) fn is_probe(&self) -> bool {
         self.waiter.is_none() && matches!(self.work, Work::Direct { .. })
+    }
+
+    /// Whether an answer, given as a strong one, is of a state before what this client had seen when it
+    /// asked. Then the shard has lost something, or an older copy of its data answers.
+    fn goes_back(&self, answer: &Answer) -> bool {
+        let Some(receipt) = receipt(answer).filter(|receipt| receipt.pending.is_none()) else {
+            return false;
+        };
+        let tells_latest = match answer {
+            // Of a key that is there, it is the revision of the key.
+            Answer::Value(_, stored) | Answer::ValueEverywhere(_, stored, _) => stored.is_none(),
+            _ => true,
+        };
+        let is_strong = matches!(receipt.level, Level::Strong | Level::All);
+        is_strong && tells_latest && receipt.revision < self.floor
     }
 
     /// Whether an answer is one to this request.
@@ -69,7 +84,7 @@ impl<W> Router<W> {
             return;
         }
         match reply.result {
-            Ok(answer) if pending.fits(&answer) => {
+            Ok(answer) if pending.fits(&answer) && !pending.goes_back(&answer) => {
                 // An old connection's answer is as good as any. It is the only thing of it that is
                 // listened to: a refusal would speak of an attempt that is in doubt already.
                 self.answered(now, node, id, answer);
@@ -80,9 +95,22 @@ impl<W> Router<W> {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.outstanding -= 1;
                 }
-                let refusal = result.err().unwrap_or_else(|| {
-                    Refusal::Unknown("the answer is to another kind of request".into())
-                });
+                let refusal = match result {
+                    Err(refusal) => refusal,
+                    Ok(answer) if pending.goes_back(&answer) => {
+                        let at = receipt(&answer).map_or(Revision(0), |receipt| receipt.revision);
+                        let why = format!(
+                            "its answer is of revision {at}, and this client has seen revision {}: \
+                             it may serve an older copy of the data",
+                            pending.floor
+                        );
+                        match pending.work.has_effect() {
+                            true => Refusal::Unknown(why),
+                            false => Refusal::Unavailable(why),
+                        }
+                    }
+                    Ok(_) => Refusal::Unknown("the answer is to another kind of request".into()),
+                };
                 self.refused(now, node, id, refusal);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId, SessionId};
+use dkv_wire::id::{GroupId, NodeId, Revision, SessionId};
 use dkv_wire::message::Level;
 use dkv_wire::network::key_hash;
 
@@ -45,8 +45,10 @@ impl<W> Router<W> {
             );
         }
         let is_write = matches!(pending.work, Work::Write { .. });
+        let is_placed = pending.group.is_some();
         self.unrouted.remove(&id);
         let known = group.and_then(|group| self.groups.get(&group));
+        let floor = known.map_or(Revision(0), |group| group.seen);
         let (seen, deposits) = match (&pending.work, known) {
             (
                 Work::Read { level: Level::Session, .. } | Work::Scan { level: Level::Session, .. },
@@ -69,6 +71,9 @@ impl<W> Router<W> {
                 _ => {}
             }
             pending.group = group;
+            if !is_placed {
+                pending.floor = floor;
+            }
             // What a Stage::Queued write waits for is its group's to say; see below.
             pending.stage = Stage::Queued;
         }

@@ -111,6 +111,10 @@ fn result(from: NodeId, words: &[&str]) -> Result<Answer, Refusal> {
             let stored = Stored { value: Bytes::from_static(b"v"), revision: Revision(7) };
             Ok(Answer::Value(receipt(from), Some(stored)))
         }
+        ["absent", revision] => {
+            let revision = Revision(revision.parse().unwrap());
+            Ok(Answer::Value(Receipt { revision, ..receipt(from) }, None))
+        }
         ["view", rest @ ..] => Ok(Answer::View(Box::new(view(rest)))),
         ["notprimary", "nobody"] => Err(Refusal::NotPrimary { primary: None }),
         ["notprimary", primary] => Err(Refusal::NotPrimary { primary: Some(node(primary)) }),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::codec;
-use dkv_wire::id::{GroupId, NodeId, SessionId, Stamp as Moment};
+use dkv_wire::id::{GroupId, NodeId, Revision, SessionId, Stamp as Moment};
 use dkv_wire::message::{
     Command, Condition, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Write,
 };
@@ -266,6 +266,8 @@ pub(crate) struct Pending<W> {
     pub(crate) expiries: u32,
     /// What stood in the way last, for the error.
     pub(crate) why: Option<String>,
+    /// The latest revision of its shard that had been seen when it began: a strong answer is not older.
+    pub(crate) floor: Revision,
 }
 
 impl<W> Pending<W> {

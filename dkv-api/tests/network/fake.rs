@@ -173,6 +173,7 @@ impl State {
                 fsync_us: 0,
                 disk_full: false,
                 pending: 0,
+                notes: Vec::new(),
             }))),
             RequestBody::Read { shard, key, mode } => {
                 let primary = self.primary(*shard);
@@ -578,6 +579,7 @@ impl Desk {
                 nodes: Vec::new(),
                 view,
                 settings: Settings::default(),
+                runs: Vec::new(),
             })),
             ServerRequest::Renew { public_key } => ServerAnswer::Certificate(
                 self.authority.sign(identity, &public_key, SystemTime::now()).unwrap(),

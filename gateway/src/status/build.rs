@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dkv_api::{GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus};
-use dkv_wire::message::{GroupRole, GroupStatus};
+use dkv_wire::message::{GroupRole, GroupStatus, RunReport};
+use dkv_wire::run::Verdict;
 
 use super::report::{Coordinator, Group, Move, Node, Replica, Report, Role, Server};
 
@@ -316,6 +317,36 @@ pub fn group_name(group: u32) -> String {
     if group == GroupId::CONTROL.0 { "control group".into() } else { format!("shard {group}") }
 }
 
+/// Nodes whose data directory is an older copy, or of which two processes run.
+fn runs(said: &Said<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let runs = said.status.server.as_ref().map(|server| server.runs.as_slice());
+    for run in runs.unwrap_or_default() {
+        let RunReport { name, address, start, mark, .. } = run;
+        warnings.push(match run.verdict {
+            Verdict::Older { start: known, mark: had } => format!(
+                "{name} at {address} is held back: its data directory (start {start}, {mark} entries and \
+                 votes) is an older copy of one that was heard before (start {known}, {had} entries \
+                 and votes); put the newer one back; only if that is lost, keep {name} \
+                 {address} lets this one go on without what it lacks"
+            ),
+            Verdict::Dismissed { .. } => {
+                format!("{name} at {address} (start {start}) was dismissed, and ends")
+            }
+            Verdict::Twice { .. } | Verdict::Sound => format!(
+                "{name} runs twice, and takes no part: one of its processes is at {address} (start \
+                 {start}, {mark} entries and votes); keep {name} {address} lets this one go on, and \
+                 ends the other"
+            ),
+        });
+    }
+    for answer in said.answers() {
+        let name = said.name(answer.id);
+        warnings.extend(answer.notes.iter().map(|note| format!("{name}: {note}")));
+    }
+    warnings
+}
+
 fn warnings(report: &Report, said: &Said<'_>) -> Vec<String> {
     let mut warnings = said.divergences();
     if let Some(error) = &report.server.error {
@@ -323,6 +354,7 @@ fn warnings(report: &Report, said: &Said<'_>) -> Vec<String> {
             "the server does not answer ({error}); reads and writes go on without it, joining waits"
         ));
     }
+    warnings.extend(runs(said));
     for group in &report.groups {
         let name = group_name(group.group);
         if let Some(spare) = group.spare.filter(|spare| *spare < 0) {

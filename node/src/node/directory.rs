@@ -20,6 +20,9 @@ impl Node {
         &self,
         command: DirectoryCommand,
     ) -> Result<DirectoryResult, ProposeError> {
+        if let Some(why) = self.runs.held() {
+            return Err(ProposeError::Unavailable(why.to_string()));
+        }
         if !self.control.leads() {
             return Err(ProposeError::NotLeader(self.control.leader()));
         }

@@ -51,9 +51,16 @@ impl Node {
             failure: &self.failure,
         };
         let group = Arc::new(opener.open(id).await?);
-        self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&group));
-        self.attend(&group);
+        self.adopt_group(group);
         Ok(())
+    }
+
+    /// Takes in a group that was opened.
+    pub(super) fn adopt_group(self: &Arc<Self>, group: Arc<Group>) {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        groups.insert(group.id(), Arc::clone(&group));
+        drop(groups);
+        self.attend(&group);
     }
 
     /// The outbox of a shard, with somebody who empties it.
@@ -212,7 +219,13 @@ pub(super) struct Opener<'a> {
 }
 
 impl Opener<'_> {
+    /// Opens a group from what is on disk.
     pub(super) async fn open(&self, id: GroupId) -> Result<Group, String> {
+        self.begin(self.prepare(id).await?).await
+    }
+
+    /// Reads what is on disk of a group, and begins nothing.
+    pub(super) async fn prepare(&self, id: GroupId) -> Result<Replica, String> {
         let (engine, clock) = (self.engine.clone(), self.clock.clone());
         let loaded = run_blocking(move || Machine::load(engine.group(id)?, clock));
         let damaged = |problem: String| self.directory.damaged(problem).to_string();
@@ -230,12 +243,19 @@ impl Opener<'_> {
         if let Some(former) = former.as_ref().filter(|_| log.state() == GroupState::default()) {
             save_vote(&log, &former.vote).await?;
         }
+        let owed = former.map_or(0, |former| former.index);
+        Ok(Replica { id, log, owed, machine })
+    }
+
+    /// Begins to take part in a group.
+    pub(super) async fn begin(&self, replica: Replica) -> Result<Group, String> {
+        let Replica { id, log, owed, machine } = replica;
         Group::start(GroupParts {
             id,
             me: self.me,
             config: Arc::clone(self.config),
             log,
-            owed: former.map_or(0, |former| former.index),
+            owed,
             machine,
             peers: self.peers.clone(),
             pulses: self.pulses.clone(),
@@ -243,6 +263,24 @@ impl Opener<'_> {
             failure: self.failure.clone(),
         })
         .await
+    }
+}
+
+/// What is on disk of a group.
+pub(super) struct Replica {
+    id: GroupId,
+    log: GroupLog,
+    owed: u64,
+    machine: Machine,
+}
+
+impl Replica {
+    /// Whether this node could lead the group without any other: as its only voter, or as a founder that has
+    /// not begun it.
+    pub(super) async fn is_led_alone(&mut self, me: NodeId, founder: bool) -> bool {
+        let voters = raft::voters(&self.log, &mut self.machine).await;
+        let begins = founder && self.id == GroupId::CONTROL && voters.is_empty();
+        begins || voters.into_iter().eq([me])
     }
 }
 

@@ -6,7 +6,7 @@ use dkv_wire::message::RequestBody;
 use tracing::{info, warn};
 
 use super::Node;
-use crate::ask;
+use crate::{ask, runs};
 
 /// Time in which a node that has handed over tells those who ask it yet where to go.
 const REDIRECT_FOR: Duration = Duration::from_millis(100);
@@ -25,9 +25,13 @@ impl Node {
         if handed.contains(&true) {
             tokio::time::sleep(REDIRECT_FOR).await;
         }
+        runs::say_goodbye(self).await;
         // A group whose log waits for its disk cannot stop by itself; closing the log ends it.
         let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
         futures::future::join_all(stops).await;
+        if let Err(error) = self.runs.save_book() {
+            info!(%error, "what was heard of other nodes was not written");
+        }
         self.endpoint.close().await;
         self.end_tasks().await;
         self.wal.close();

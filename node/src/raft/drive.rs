@@ -14,7 +14,7 @@ use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
 };
 use openraft::raft::TransferLeaderRequest;
-use openraft::{ChangeMembers, EmptyNode};
+use openraft::{ChangeMembers, EmptyNode, StorageHelper};
 
 use super::{
     LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Pace, Proposal, Raft, ServerState,
@@ -52,6 +52,13 @@ pub(crate) async fn start(
     let raft = raft.map_err(|error| error.to_string())?;
     network.told_by(&raft);
     Ok(raft)
+}
+
+/// Voters of the newest configuration that is on disk; of one that cannot be read, none.
+pub(crate) async fn voters(log: &GroupLog, machine: &mut Machine) -> BTreeSet<NodeId> {
+    let mut log = LogStore::new(log.clone());
+    let found = StorageHelper::<Types, _, _>::new(&mut log, machine).get_membership().await;
+    found.map(|found| found.effective().membership().voter_ids().collect()).unwrap_or_default()
 }
 
 /// Makes `me` the only member of a group that has none; a group that has some stays as it is.

@@ -33,7 +33,7 @@ pub(crate) mod untrusted;
 mod watch;
 
 pub(crate) use drive::{
-    Configured, configured, electorate, initialize, may_vote, propose, start, take_step,
+    Configured, configured, electorate, initialize, may_vote, propose, start, take_step, voters,
 };
 pub(crate) use leadership::{confirm_leadership, confirmed_by, patience};
 use log::LogStore;

@@ -44,6 +44,8 @@ pub(super) struct Pulse {
     /// When it is sent, by what its receiver knows; nothing before the first answer on its stream.
     pub(super) echo: Option<Echo>,
     pub(super) calls: Vec<(GroupId, Call)>,
+    /// How far the sender's log is on disk (see `runs`).
+    pub(super) mark: u64,
 }
 
 /// Its answer: one for each call, in their order.
@@ -53,6 +55,8 @@ pub(super) struct PulseAnswer {
     /// When it is sent, in microseconds since the stream began for its sender.
     pub(super) at_us: u64,
     pub(super) answers: Vec<CallResult>,
+    /// How far the log of who answers is on disk.
+    pub(super) mark: u64,
 }
 
 /// The answer that came last, as a moment that both ends of a stream know.
@@ -232,14 +236,16 @@ impl Sender {
         writer.push(&Opening::RaftPulse { from: self.me });
         let (waiting, last) = (Waiting::default(), LastAnswer::default());
         let reader = FrameReader::new(receive, FRAME_BYTES_MAX);
-        let reading = read_answers(reader, Arc::clone(&waiting), Arc::clone(&last));
+        let heard = |mark| self.peers.advance(self.target, &connection, mark);
+        let reading = read_answers(reader, Arc::clone(&waiting), Arc::clone(&last), heard);
         let writing = async {
             let mut next = Some(first);
             while let Some(beat) = next {
                 *number += 1;
                 let expected = self.expected.load(Ordering::Relaxed);
                 let gathered = gather(beat, beats, expected).await;
-                writer.push(&frame(*number, gathered, &waiting, *lock(&last), Instant::now()));
+                let pulse = frame(*number, gathered, &waiting, *lock(&last), Instant::now());
+                writer.push(&Pulse { mark: self.peers.mark(), ..pulse });
                 writer.flush().await.map_err(|error| error.to_string())?;
                 next = beats.recv().await;
             }
@@ -293,7 +299,7 @@ fn frame(
         let since_us = now.saturating_duration_since(came).as_micros() as u64;
         Echo { answered_us, since_us }
     });
-    Pulse { number, echo, calls }
+    Pulse { number, echo, calls, mark: 0 }
 }
 
 /// Hands out answers until the stream breaks; returns why.
@@ -301,6 +307,7 @@ async fn read_answers(
     mut reader: FrameReader<quinn::RecvStream>,
     waiting: Waiting,
     last: LastAnswer,
+    heard: impl Fn(u64),
 ) -> String {
     loop {
         let frame: Bytes = match reader.next().await {
@@ -308,11 +315,12 @@ async fn read_answers(
             Ok(None) => return "the peer ended the stream".to_owned(),
             Err(error) => return error.to_string(),
         };
-        let PulseAnswer { number, at_us, answers } = match decode(&frame) {
+        let PulseAnswer { number, at_us, answers, mark } = match decode(&frame) {
             Ok(answer) => answer,
             Err(error) => return error.to_string(),
         };
         *lock(&last) = Some((at_us, Instant::now()));
+        heard(mark);
         let waiters = lock(&waiting).remove(&number).unwrap_or_default();
         for (waiter, answer) in waiters.into_iter().zip(answers) {
             // Who has lost patience needs no answer.

@@ -325,10 +325,12 @@ async fn hear(
     Ok(CallAnswer::Heartbeat(answer))
 }
 
-/// Answers pulses until the peer ends the stream; `group` finds a group of this node.
+/// Answers pulses until the peer ends the stream; `group` finds a group of this node, and `marks` is told
+/// how far the peer's log is on disk and says how far this node's is.
 pub(crate) async fn serve_pulse(
     group: impl Fn(GroupId) -> Option<Member>,
     speaker: Speaker,
+    marks: impl Fn(u64) -> u64,
     mut reader: Reader,
     mut writer: Writer,
 ) {
@@ -341,8 +343,9 @@ pub(crate) async fn serve_pulse(
                 let Ok(Some(frame)) = frame else { return };
                 let now = Instant::now();
                 speaker.hearing.heard(now);
-                let Ok(Pulse { number, echo, calls }) = decode::<Pulse>(&frame) else { return };
+                let Ok(Pulse { number, echo, calls, mark }) = decode::<Pulse>(&frame) else { return };
                 let sent = echo.map(|echo| echo.sent_at(began, now));
+                let mark = marks(mark);
                 let answers = calls.into_iter().map(|(id, call)| {
                     let (group, speaker) = (group(id), &speaker);
                     async move {
@@ -355,12 +358,12 @@ pub(crate) async fn serve_pulse(
                     }
                 });
                 let answers = join_all(answers);
-                answering.push(async move { (number, answers.await) });
+                answering.push(async move { (number, answers.await, mark) });
             }
-            Some((number, answers)) = answering.next() => {
+            Some((number, answers, mark)) = answering.next() => {
                 let (answers, go_on): (_, Vec<bool>) = answers.into_iter().unzip();
                 let at_us = began.elapsed().as_micros() as u64;
-                let answer = PulseAnswer { number, at_us, answers };
+                let answer = PulseAnswer { number, at_us, answers, mark };
                 if writer.send(&answer).await.is_err() || go_on.contains(&false) {
                     return;
                 }

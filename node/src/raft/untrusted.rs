@@ -23,9 +23,10 @@ use super::codec::{
 use super::pulse::{Echo, Pulse, PulseAnswer};
 use super::snapshot::Position;
 use super::{Entry, Proposal, SnapshotMeta, StoredMembership, Vote};
+use crate::runs;
 
 /// How many kinds of frames there are.
-pub const RAFT_FRAMES: usize = 10;
+pub const RAFT_FRAMES: usize = 11;
 
 /// Reads bytes as a frame of a kind below [`RAFT_FRAMES`], and writes again what was read; nothing
 /// if it is no such frame.
@@ -40,7 +41,8 @@ pub fn raft_frame(kind: usize, bytes: &Bytes) -> Option<Bytes> {
         6 => again::<PulseAnswer>(bytes),
         7 => again::<SnapshotHead>(bytes),
         8 => again::<SnapshotFrame>(bytes).or_else(|| again::<SnapshotAnswer>(bytes)),
-        _ => again::<Position>(bytes),
+        9 => again::<Position>(bytes),
+        _ => runs::frame(bytes),
     }
 }
 
@@ -91,18 +93,22 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         (3, encode(&CallResult::Err("why".into()))),
         (4, encode(&AppendAnswer::Taken { last: Some(log_id(3, 9)), seal: Some(Seal([9; 16])) })),
         (4, encode(&AppendAnswer::Refused(StreamAppendError::Conflict(log_id(3, 9))))),
-        (6, encode(&PulseAnswer { number: 1, at_us: 5, answers: vec![Err("why".into())] })),
+        (
+            6,
+            encode(&PulseAnswer { number: 1, at_us: 5, answers: vec![Err("why".into())], mark: 9 }),
+        ),
         (7, encode(&SnapshotHead { vote, meta, store: Bytes::from_static(b"store") })),
         (8, encode(&SnapshotFrame::Rows(Bytes::from_static(b"rows")))),
         (8, encode(&SnapshotFrame::End)),
         (8, encode(&SnapshotAnswer::Ok(vote))),
         (9, encode(&Position { applied: Some(log_id(3, 9)), membership: stored })),
     ];
+    samples.extend(runs::frame_samples().map(|frame| (10, frame)));
     samples.extend(entries.iter().map(|entry| (1, encode_entry(entry))));
     samples.extend(calls.iter().map(|call| (2, encode(call))));
     let calls = calls.into_iter().map(|call| (GroupId(1), call)).collect();
     let echo = Some(Echo { answered_us: 5, since_us: 40_000 });
-    samples.push((5, encode(&Pulse { number: 1, echo, calls })));
+    samples.push((5, encode(&Pulse { number: 1, echo, calls, mark: 300 })));
     samples
 }
 
@@ -167,8 +173,12 @@ pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<For
         opening: Opening::RaftAppend { group, from, acknowledged },
         frames: vec![frame],
     };
-    let pulse =
-        Pulse { number: 1, echo: None, calls: calls().into_iter().map(|it| (group, it)).collect() };
+    let pulse = Pulse {
+        number: 1,
+        echo: None,
+        calls: calls().into_iter().map(|it| (group, it)).collect(),
+        mark: 0,
+    };
     let mut forged = vec![
         Forged { opening: Opening::RaftPulse { from }, frames: vec![encode(&pulse)] },
         Forged { opening: Opening::RaftSnapshot { group, from }, frames: snapshot.into() },

@@ -62,6 +62,8 @@ pub(super) struct Frame {
     pub(super) dones: Vec<Done>,
     entries: u64,
     last_serial: u64,
+    /// What was given to the log up to this frame.
+    promises: u64,
     is_seal: bool,
     release_below: Option<u64>,
 }
@@ -76,6 +78,8 @@ pub(super) struct Core {
     /// Groups whose committed position rides on the next frame.
     committed: BTreeSet<GroupId>,
     next_frame: u64,
+    /// Entries and votes that are on disk, those that were dropped since included.
+    pub(super) kept_promises: u64,
     written_serial: u64,
     entries_written: u64,
     /// Whether the last frame is a seal, or there is none.
@@ -102,6 +106,7 @@ impl Core {
             segments.release_below(groups.oldest_segment().unwrap_or(current));
         }
         segments.want_spare(options.segment_bytes);
+        let kept_promises = groups.promises;
         Self {
             groups,
             segments,
@@ -111,6 +116,7 @@ impl Core {
             staged_bytes: 0,
             committed: BTreeSet::new(),
             next_frame,
+            kept_promises,
             written_serial: 0,
             entries_written: 0,
             sealed,
@@ -254,6 +260,7 @@ impl Core {
             dones: Vec::with_capacity(self.staged.len()),
             entries: 0,
             last_serial: self.groups.last_serial(),
+            promises: self.groups.promises,
             is_seal,
             release_below: None,
         };
@@ -308,7 +315,8 @@ impl Core {
     fn encode_restated(&self, into: &mut Vec<u8>) {
         // Encoding plain values into memory does not fail; if it did, the empty payload would be
         // refused at the next start rather than taken for a log without groups.
-        let payload = postcard::to_stdvec(&self.groups.restate()).unwrap_or_default();
+        let restated = (self.groups.promises, self.groups.restate());
+        let payload = postcard::to_stdvec(&restated).unwrap_or_default();
         let group = GroupId::CONTROL;
         Record { group, kind: Kind::Restate, index: 0, payload: &payload }.encode(into);
     }
@@ -316,6 +324,7 @@ impl Core {
     /// A frame was written and synced.
     pub(super) fn written(&mut self, frame: &Frame) {
         self.sealed = frame.is_seal;
+        self.kept_promises = frame.promises;
         self.written_serial = frame.last_serial;
         self.entries_written += frame.entries;
         self.groups.shrink_cache(self.options.cache_bytes, self.written_serial);

@@ -142,7 +142,8 @@ pub(super) enum Kind {
     Forget = 6,
     /// Nothing: the frame only proves that the one before it was synced.
     Seal = 7,
-    /// The state of all groups as it is after this frame: a list of [`Restated`].
+    /// The state of all groups as it is after this frame: how many entries and votes there have been, and a
+    /// list of [`Restated`].
     Restate = 8,
 }
 

@@ -76,6 +76,8 @@ pub(super) struct Groups {
     oldest_cached: BTreeMap<u64, GroupId>,
     cached_bytes: usize,
     last_serial: u64,
+    /// Entries and votes that were ever given to this log: what its node has promised to keep.
+    pub(super) promises: u64,
 }
 
 impl Groups {
@@ -110,6 +112,7 @@ impl Groups {
     }
 
     pub(super) fn set_vote(&mut self, id: GroupId, vote: Bytes) {
+        self.promises += 1;
         self.groups.entry(id).or_default().vote = Some(vote);
     }
 
@@ -140,6 +143,7 @@ impl Groups {
         location: Location,
         payload: Option<Bytes>,
     ) {
+        self.promises += 1;
         let group = self.groups.entry(id).or_default();
         let first = group.range.map_or(index, |(first, _)| first);
         group.range = Some((first, index + 1));
@@ -305,6 +309,7 @@ impl Groups {
     /// The groups as a segment restates them, with the entries that are known to lie in that
     /// segment. Others are [missing](Self::missing) for now.
     pub(super) fn from_restated(
+        promises: u64,
         states: Vec<Restated>,
         mut known: BTreeMap<(GroupId, u64), Location>,
     ) -> Option<Self> {
@@ -330,7 +335,7 @@ impl Groups {
             };
             groups.insert(state.group, group);
         }
-        Some(Self { groups, ..Self::default() })
+        Some(Self { groups, promises, ..Self::default() })
     }
 
     /// A group, and the indexes that it should have but that were not seen in any segment.

@@ -165,6 +165,12 @@ impl Wal {
         }
     }
 
+    /// Entries and votes that are on disk, of all groups and of all times: those that were dropped since
+    /// count. It only grows, through restarts too, for as long as the directory is what it was.
+    pub fn kept_promises(&self) -> u64 {
+        self.handle.shared.lock().kept_promises
+    }
+
     /// Times of writes with their sync since the log was opened.
     pub fn sync_times(&self) -> dkv_wire::histogram::Times {
         self.handle.shared.lock().timing.times()

@@ -186,8 +186,8 @@ impl Walk {
             let known: BTreeMap<(GroupId, u64), Location> = entries
                 .map(|(at, record)| ((record.group, record.index), location(*at, record)))
                 .collect();
-            let states = decode_restated(record)?;
-            self.replayed.groups = Groups::from_restated(states, known)
+            let (promises, states) = decode_restated(record)?;
+            self.replayed.groups = Groups::from_restated(promises, states, known)
                 .ok_or("the restated range of a group is impossible")?;
         } else {
             for (at, record) in &records {
@@ -221,7 +221,7 @@ impl Walk {
             Kind::Forget => groups.forget(id),
             Kind::Seal => {}
             Kind::Restate => {
-                if decode_restated(record)? != groups.restate() {
+                if decode_restated(record)?.1 != groups.restate() {
                     return Err("the restated groups are not what the frames before it say".into());
                 }
             }
@@ -346,7 +346,7 @@ fn split_records(body: &[u8]) -> Option<Vec<(usize, Record<'_>)>> {
     Some(records)
 }
 
-fn decode_restated(record: &Record<'_>) -> Result<Vec<Restated>, String> {
+fn decode_restated(record: &Record<'_>) -> Result<(u64, Vec<Restated>), String> {
     postcard::from_bytes(record.payload).map_err(|error| format!("cannot read the groups: {error}"))
 }
 

@@ -27,6 +27,7 @@
 mod control;
 mod holders;
 mod nodes;
+mod runs;
 mod tokens;
 
 #[cfg(test)]
@@ -49,6 +50,7 @@ use crate::limits::{DOWN_AFTER_MS, SUSPECT_AFTER_MS};
 use control::Said;
 use holders::HolderRecord;
 use nodes::NodeRecord;
+use runs::Runs;
 use tokens::TokenRecord;
 
 /// What must happen before an answer is sent.
@@ -94,6 +96,9 @@ pub struct Registry {
     /// What the nodes say of the control group.
     #[serde(skip)]
     said: BTreeMap<NodeId, Said>,
+    /// Which run of which node was heard.
+    #[serde(default)]
+    runs: Runs,
     /// What the configuration says; not in the books.
     #[serde(skip)]
     settings: Settings,
@@ -120,6 +125,7 @@ impl Registry {
             voters: BTreeSet::new(),
             voters_index: 0,
             said: BTreeMap::new(),
+            runs: Runs::default(),
             settings,
             started_ms: now_ms,
             reported_ms: None,
@@ -204,6 +210,11 @@ impl Registry {
 
     fn check_report(&self, node: NodeId, report: &CoordinatorReport) -> Result<(), ServerRefusal> {
         self.check_not_removed(node)?;
+        if self.runs_twice(node) {
+            return Err(ServerRefusal::Denied(
+                "two processes of this node run, and nobody has said which is to go on".into(),
+            ));
+        }
         let view = &report.view;
         let wrong = |what: &str| Err(ServerRefusal::Invalid(what.to_owned()));
         if view.network != self.network {
@@ -282,6 +293,7 @@ impl Registry {
             nodes,
             view: self.view.clone(),
             settings: self.settings.clone(),
+            runs: self.run_reports(now_ms),
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) struct NodeRecord {
     /// When it last registered or was reported live. In the books as of their last change.
     pub(super) heard_ms: u64,
     /// Whether a report has named it. Once one has, a report that does not means it was removed.
-    reported: bool,
+    pub(super) reported: bool,
 }
 
 impl Registry {

@@ -12,6 +12,8 @@
 //!        [voters=LETTERS] [index=INDEX]        its voters are the nodes in it unless named
 //! say NODE VOTERS INDEX                        what a node that registers knows of the control group
 //! trust NODE                                   the operator's word
+//! stand NODE ADDRESS START BOOT MARK [past=BOOT,…] [answers=NUMBER] [ends]
+//! keep NODE ADDRESS|START
 //! status
 //! token TOKEN ROLE [life=S] [uses=N]
 //! join TOKEN HOLDER [secret=TOKEN]
@@ -24,9 +26,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
-use dkv_wire::message::{Confirmation, ControlGroup, CoordinatorReport};
+use dkv_wire::message::{
+    Confirmation, ControlGroup, CoordinatorReport, Question, RunChoice, Stand,
+};
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::region::Region;
+use dkv_wire::run::{Boot, Run};
 use dkv_wire::token::SecretHash;
 use uuid::Uuid;
 
@@ -66,6 +71,11 @@ fn control() {
 #[test]
 fn silence() {
     check("silence");
+}
+
+#[test]
+fn runs() {
+    check("runs");
 }
 
 #[test]
@@ -144,6 +154,16 @@ impl Script {
                 self.print(Ok::<_, String>("heard".to_owned()), effects);
             }
             "trust" => self.registry.trust(NodeId(letter(words[1]))),
+            "stand" => self.stand(&words, &option),
+            "keep" => {
+                let choice = match words[2].parse() {
+                    Ok(start) => RunChoice::Start(start),
+                    Err(_) => RunChoice::Address(words[2].parse().unwrap()),
+                };
+                let node = NodeId(letter(words[1]));
+                let (answer, effects) = self.registry.handle_keep(node, choice);
+                self.print(answer.map(|()| "kept".to_owned()), effects);
+            }
             "status" => self.status(),
             "token" => {
                 let (answer, effects) = self.registry.handle_create_token(
@@ -247,6 +267,34 @@ impl Script {
         self.print(answer, effects);
     }
 
+    fn stand<'a>(&mut self, words: &[&'a str], option: &dyn Fn(&str) -> Option<&'a str>) {
+        let number = |text: &str| text.parse::<u64>().unwrap();
+        let past = option("past").into_iter().flat_map(|past| past.split(','));
+        let stand = Stand {
+            run: Run {
+                start: number(words[3]),
+                boot: Boot(number(words[4])),
+                past: past.map(|boot| Boot(number(boot))).collect(),
+                opened: option("opened").map_or(0, number),
+                mark: number(words[5]),
+            },
+            address: words[2].parse().unwrap(),
+            ends: words.contains(&"ends"),
+            answers: option("answers").map(|asked| Question { server: 1, number: number(asked) }),
+        };
+        let node = NodeId(letter(words[1]));
+        let (answer, effects) = self.registry.handle_stand(node, &stand, 1, self.now_ms);
+        let answer = answer.map(|standing| {
+            let again = if standing.ask_again { ", again" } else { "" };
+            let wait = if standing.wait { ", wait" } else { "" };
+            let rulings = standing.rulings.len();
+            let rulings = if rulings > 0 { format!(", {rulings} ruled") } else { String::new() };
+            let verdict = standing.verdict;
+            format!("{verdict:?}, question {}{again}{wait}{rulings}", standing.question.number)
+        });
+        self.print(answer, effects);
+    }
+
     fn status(&mut self) {
         let status = self.registry.status("1.2.3", 0, self.now_ms);
         let id = |id: Option<NodeId>| id.map_or('-', |id| letter_of(id.0));
@@ -272,6 +320,17 @@ impl Script {
                 node.state,
                 if node.coordinator { ", coordinator" } else { "" },
                 node.last_report_ms,
+            )
+            .unwrap();
+        }
+        for run in status.runs {
+            writeln!(
+                self.printed,
+                "  {} at port {}, start {}: {:?}",
+                run.name,
+                run.address.port(),
+                run.start,
+                run.verdict
             )
             .unwrap();
         }

@@ -20,7 +20,8 @@ pub use placement::{
 };
 pub use server::{
     Admission, BearerLife, Confirmation, ControlGroup, CoordinatorReport, HolderInfo, HolderKind,
-    NodeReport, ServerAnswer, ServerRefusal, ServerRequest, ServerStatus, TokenInfo,
+    NodeReport, Question, RunChoice, RunReport, ServerAnswer, ServerRefusal, ServerRequest,
+    ServerStatus, Stand, Standing, TokenInfo,
 };
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 
@@ -63,6 +64,13 @@ pub enum Opening {
         /// Which group.
         group: GroupId,
         /// Who leads; must be the certificate's.
+        from: NodeId,
+    },
+    /// Which run of a node's process speaks on this connection, before anything else that only nodes
+    /// say, and every few seconds. The frames are the node crate's; each is answered by the same of
+    /// whoever was dialed.
+    Run {
+        /// Who dialed; must be the certificate's.
         from: NodeId,
     },
 }

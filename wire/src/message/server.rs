@@ -11,6 +11,7 @@ use crate::id::{HolderId, NetworkId, NodeId, Term};
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeState, Settings};
 use crate::region::Region;
+use crate::run::{Ruling, Run, Verdict};
 
 /// A request to the server, one frame on a stream of its own or one of several on one stream;
 /// answers come in order.
@@ -67,6 +68,61 @@ pub enum ServerRequest {
     ListHolders,
     /// From whoever judges bearer tokens: when these were shown last, in milliseconds since 1970.
     BearersSeen(Vec<(HolderId, u64)>),
+    /// From a node, before it serves and every few seconds: which run of its process this is.
+    Stand(Box<Stand>),
+    /// From an administrator: of the runs of a node this one goes on, and no other.
+    Keep {
+        /// Which node.
+        node: NodeId,
+        /// Which run.
+        run: RunChoice,
+    },
+}
+
+/// Which run of a node's process speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stand {
+    /// The run.
+    pub run: Run,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it stops in good order, and says so for the last time.
+    pub ends: bool,
+    /// What the server asked last, if it did: who answers it is alive.
+    pub answers: Option<Question>,
+}
+
+/// A question of one run of the server's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// That run.
+    pub server: u64,
+    /// Which of its questions.
+    pub number: u64,
+}
+
+/// What the server makes of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Whether it may take part.
+    pub verdict: Verdict,
+    /// To be answered the next time.
+    pub question: Question,
+    /// Whether to answer at once: another run was heard of.
+    pub ask_again: bool,
+    /// Whether not to serve yet: another run was heard a moment ago somewhere else, and may live.
+    pub wait: bool,
+    /// What administrators have said of the runs of nodes.
+    pub rulings: Vec<(NodeId, Ruling)>,
+}
+
+/// How an administrator names a run of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunChoice {
+    /// By where it listens.
+    Address(SocketAddr),
+    /// By its start.
+    Start(u64),
 }
 
 /// How long a bearer token lives.
@@ -122,7 +178,9 @@ impl ServerRequest {
             | Self::Report(_)
             | Self::CreateBearer { .. }
             | Self::CreateToken { .. }
-            | Self::RevokeToken(_) => true,
+            | Self::RevokeToken(_)
+            | Self::Stand(_)
+            | Self::Keep { .. } => true,
             Self::Lookup
             | Self::Status
             | Self::Renew { .. }
@@ -144,7 +202,9 @@ impl ServerRequest {
             | Self::ListTokens
             | Self::RevokeToken(_)
             | Self::ListHolders
-            | Self::BearersSeen(_) => true,
+            | Self::BearersSeen(_)
+            | Self::Stand(_)
+            | Self::Keep { .. } => true,
         }
     }
 }
@@ -200,6 +260,8 @@ pub enum ServerAnswer {
     Refused(ServerRefusal),
     /// To [`ServerRequest::ListHolders`].
     Holders(Vec<HolderInfo>),
+    /// To [`ServerRequest::Stand`].
+    Stands(Box<Standing>),
 }
 
 /// What a node is told when it registers.
@@ -275,6 +337,27 @@ pub struct ServerStatus {
     pub view: Option<NetworkView>,
     /// What the configuration says.
     pub settings: Settings,
+    /// Runs of nodes that may not take part, or of which there are two.
+    pub runs: Vec<RunReport>,
+}
+
+/// A run of a node that an administrator should know of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Which node.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Where this run listens.
+    pub address: SocketAddr,
+    /// Its start.
+    pub start: u64,
+    /// How far its log was on disk.
+    pub mark: u64,
+    /// What the server makes of it.
+    pub verdict: Verdict,
+    /// When it was last heard, in milliseconds since 1970.
+    pub heard_ms: u64,
 }
 
 /// A node in the server's books.

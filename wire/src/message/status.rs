@@ -28,6 +28,8 @@ pub struct NodeStatus {
     pub disk_full: bool,
     /// Eventual writes that it has taken and that are not delivered yet.
     pub pending: u64,
+    /// What an administrator should know, in sentences: why it holds back, and whom it refuses.
+    pub notes: Vec<String>,
 }
 
 /// One replica.

@@ -218,6 +218,15 @@ impl Lab {
         self.nodes[index].process = Some(process);
     }
 
+    /// Starts a node on a host of its own with a data directory that is there, and waits for nothing.
+    pub(crate) fn spawn_copy(&mut self, dir: &Path) -> usize {
+        let host = self.hosts.add();
+        let log = dir.with_extension("log");
+        self.nodes.push(Member { dir: dir.to_owned(), process: None, host, log });
+        self.spawn_node(self.nodes.len() - 1, &Under::default());
+        self.nodes.len() - 1
+    }
+
     /// Kills a node.
     pub(crate) fn kill_node(&mut self, index: usize) {
         self.nodes[index].process.take().unwrap().kill();

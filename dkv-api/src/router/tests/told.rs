@@ -153,8 +153,8 @@ fn a_session_does_not_go_back_behind_anything_that_it_was_shown() {
     assert_eq!(script.session_bounds().2.at_least, Revision(30));
 }
 
-#[test]
-fn a_session_is_told_once_of_writes_that_were_lost_and_goes_on() {
+/// A client that n2 has shown a write which it has not delivered yet.
+fn script_that_was_shown_a_pending_write() -> Script {
     let mut script = script();
     let id = script.submit(Work::Direct {
         node: node("n2"),
@@ -166,6 +166,12 @@ fn a_session_is_told_once_of_writes_that_were_lost_and_goes_on() {
     });
     let shown = Receipt { pending: Some(Number(5)), ..receipt(node("n2")) };
     script.answer(node("n2"), id, Ok(Answer::Value(shown, None)));
+    script
+}
+
+#[test]
+fn a_session_is_told_once_of_writes_that_were_lost_and_goes_on() {
+    let mut script = script_that_was_shown_a_pending_write();
     while script.router.poll_effect().is_some() {}
     let (asked, id, bounds) = script.session_bounds();
     assert_eq!(bounds.deposits, [(node("n2"), Number(5))]);
@@ -178,17 +184,7 @@ fn a_session_is_told_once_of_writes_that_were_lost_and_goes_on() {
 
 #[test]
 fn a_session_that_waits_for_a_silent_node_names_it() {
-    let mut script = script();
-    let id = script.submit(Work::Direct {
-        node: node("n2"),
-        body: RequestBody::Read {
-            shard: GroupId(1),
-            key: Bytes::from_static(b"k"),
-            mode: ReadMode::Eventual(ReadBounds::default()),
-        },
-    });
-    let shown = Receipt { pending: Some(Number(5)), ..receipt(node("n2")) };
-    script.answer(node("n2"), id, Ok(Answer::Value(shown, None)));
+    let mut script = script_that_was_shown_a_pending_write();
     script.event(&["lost", "n2", "1"]);
     while script.router.poll_effect().is_some() {}
     let (asked, id, _) = script.session_bounds();

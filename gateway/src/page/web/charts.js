@@ -3,7 +3,7 @@
 
 /** From zero to a round number: where a value is between them, and what is written beside the chart. */
 function linear(values, unit) {
-  const most = Math.max(1, ...values);
+  const most = Math.max(2, ...values);
   const power = 10 ** Math.floor(Math.log10(most));
   const top = power * [1, 2, 5, 10].find((step) => step * power >= most);
   return { place: (value) => value / top, marks: [0, 0.5, 1].map((share) => [share, `${number.format(share * top)}${unit}`]) };

@@ -175,7 +175,7 @@ impl Seen {
             _ => Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success)),
         });
         let answers = answers.collect();
-        let answer = PulseAnswer { number, at_us: 0, answers };
+        let answer = PulseAnswer { number, at_us: 0, answers, mark: 0 };
         self.answers.load(Ordering::SeqCst).then_some(answer)
     }
 }

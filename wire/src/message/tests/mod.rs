@@ -92,6 +92,7 @@ fn every_variant_has_a_sample() {
     check_variants(samples::roles());
     check_variants(samples::server_requests());
     check_variants(samples::confirmations());
+    check_variants(samples::verdicts());
     check_variants(samples::server_refusals());
     check_variants(samples::server_answers());
     check_variants(samples::joinings());

@@ -13,6 +13,7 @@ use crate::id::{
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
 use crate::region::Region;
+use crate::run::{Boot, Ruling, Run, Verdict};
 use crate::seal::Seal;
 
 fn uuid(letter: char) -> Uuid {
@@ -45,6 +46,7 @@ pub(super) fn openings() -> Vec<Opening> {
         Opening::RaftAppend { group, from, acknowledged: None },
         Opening::RaftAppend { group, from, acknowledged: Some(acknowledged) },
         Opening::RaftSnapshot { group, from },
+        Opening::Run { from },
     ]
 }
 
@@ -222,6 +224,7 @@ fn status() -> NodeStatus {
         fsync_us: 300,
         disk_full: true,
         pending: 3,
+        notes: vec!["held back".into()],
     }
 }
 
@@ -365,10 +368,37 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
         ServerRequest::RevokeToken(uuid('t')),
         ServerRequest::ListHolders,
         ServerRequest::BearersSeen(vec![(HolderId(uuid('h')), 1_700_000_000_000)]),
+        ServerRequest::Stand(Box::new(Stand {
+            run: run(),
+            address: v4(),
+            ends: true,
+            answers: None,
+        })),
+        ServerRequest::Stand(Box::new(Stand {
+            run: run(),
+            address: v6(),
+            ends: false,
+            answers: Some(Question { server: u64::MAX, number: 3 }),
+        })),
+        ServerRequest::Keep { node: node('a'), run: RunChoice::Address(v4()) },
+        ServerRequest::Keep { node: node('a'), run: RunChoice::Start(300) },
     ];
     requests
         .extend(roles().into_iter().zip([None, Some(0), Some(3600), None, Some(60)]).map(create));
     requests
+}
+
+fn run() -> Run {
+    Run { start: 300, boot: Boot(u64::MAX), past: vec![Boot(1), Boot(2)], opened: 300, mark: 4096 }
+}
+
+pub(super) fn verdicts() -> Vec<Verdict> {
+    vec![
+        Verdict::Sound,
+        Verdict::Older { start: 4, mark: 5000 },
+        Verdict::Twice { start: 2 },
+        Verdict::Dismissed { start: 300 },
+    ]
 }
 
 pub(super) fn confirmations() -> Vec<Confirmation> {
@@ -404,6 +434,18 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
         }],
         view: Some(view()),
         settings: Settings::default(),
+        runs: verdicts()
+            .into_iter()
+            .map(|verdict| RunReport {
+                node: node('a'),
+                name: "a".into(),
+                address: v4(),
+                start: 3,
+                mark: 500,
+                verdict,
+                heard_ms: 1_700_000_000_000,
+            })
+            .collect(),
     };
     let admission = Admission {
         network: NetworkId(uuid('n')),
@@ -452,6 +494,16 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
     ];
     answers.extend(confirmations().into_iter().map(ServerAnswer::Confirmed));
     answers.extend(server_refusals().into_iter().map(ServerAnswer::Refused));
+    let ruling = Ruling { number: 1, kept: run(), dismissed: vec![Boot(1), Boot(u64::MAX)] };
+    answers.extend(verdicts().into_iter().map(|verdict| {
+        ServerAnswer::Stands(Box::new(Standing {
+            verdict,
+            question: Question { server: 7, number: 300 },
+            ask_again: true,
+            wait: false,
+            rulings: vec![(node('b'), ruling.clone())],
+        }))
+    }));
     answers
 }
 

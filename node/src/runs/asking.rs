@@ -1,0 +1,199 @@
+//! Asking the server what it makes of this run: before the node serves, and every few seconds.
+//!
+//! A node that could elect itself, because it is the only voter of a group by its own log, would find
+//! nobody else to contradict it. So it waits for the server for a while ([`ALONE_PATIENCE`]); one that
+//! needs others, who know better, waits for a moment only. If the server is silent for longer, what is
+//! reachable decides: the node serves, and stops as soon as the server knows better.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_wire::message::{ServerAnswer, ServerRequest, Stand, Standing};
+use dkv_wire::run::Verdict;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::{Runs, lock};
+use crate::node::Node;
+use crate::registration::{ServerError, ServerLink};
+
+/// Time that a node waits for the server that could serve without any other.
+#[cfg(not(test))]
+const ALONE_PATIENCE: Duration = Duration::from_secs(10);
+#[cfg(test)]
+const ALONE_PATIENCE: Duration = Duration::from_millis(300);
+/// Time that any other node waits for it.
+#[cfg(not(test))]
+const PATIENCE: Duration = Duration::from_secs(1);
+#[cfg(test)]
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Time between two attempts, and between two questions of a node that is held back.
+const RETRY: Duration = Duration::from_millis(250);
+const HELD_EVERY: Duration = Duration::from_secs(1);
+/// How often a node that serves asks, and at most while its log grows.
+const ASK_EVERY: Duration = Duration::from_secs(3);
+const ASK_WHILE_WRITING: Duration = Duration::from_millis(500);
+/// The same while there may be another run of it.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Time in which a run on an older copy may turn out to be one of two that run: then it stays, until an
+/// administrator says which goes on. After that it ends.
+const OLDER_PATIENCE: Duration = Duration::from_secs(6);
+/// Time that the goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(300);
+
+impl Runs {
+    /// Asks the server. As long as that has heard of another run that may be alive, it asks a second time: what a run
+    /// was told before it has shown that it is alive does not count.
+    async fn ask(
+        &self,
+        server: &ServerLink,
+        address: SocketAddr,
+        ends: bool,
+    ) -> Result<Standing, ServerError> {
+        let mut standing = self.ask_once(server, address, ends).await?;
+        if standing.ask_again {
+            standing = self.ask_once(server, address, ends).await?;
+        }
+        self.hear_server(standing.verdict);
+        Ok(standing)
+    }
+
+    async fn ask_once(
+        &self,
+        server: &ServerLink,
+        address: SocketAddr,
+        ends: bool,
+    ) -> Result<Standing, ServerError> {
+        let answers = *lock(&self.shared.asked);
+        let stand = Stand { run: self.own(), address, ends, answers };
+        match server.ask(&ServerRequest::Stand(Box::new(stand))).await? {
+            ServerAnswer::Stands(standing) => {
+                *lock(&self.shared.asked) = Some(standing.question);
+                self.obey(&standing.rulings);
+                Ok(*standing)
+            }
+            _ => Err(ServerError::Unexpected),
+        }
+    }
+
+    /// The sentence with which a run ends that an administrator has dismissed, or that is alone with an older
+    /// copy of its directory. `older_since` is kept by the caller.
+    fn farewell(&self, verdict: Verdict, older_since: &mut Option<Instant>) -> Option<String> {
+        let ends = match verdict {
+            Verdict::Dismissed { .. } => true,
+            Verdict::Older { .. } => {
+                older_since.get_or_insert_with(Instant::now).elapsed() >= OLDER_PATIENCE
+            }
+            Verdict::Sound | Verdict::Twice { .. } => {
+                *older_since = None;
+                false
+            }
+        };
+        ends.then(|| self.explain(verdict, &self.own()))
+    }
+}
+
+/// Returns once the node may serve: the server finds its run sound, or is silent for too long.
+///
+/// # Errors
+/// If an administrator has dismissed this run, or it is alone with an older copy of the directory; with the
+/// sentence to end with.
+pub(crate) async fn before_serving(
+    runs: &Runs,
+    server: &ServerLink,
+    address: SocketAddr,
+    is_alone: bool,
+) -> Result<(), String> {
+    let begun = Instant::now();
+    let patience = if is_alone { ALONE_PATIENCE } else { PATIENCE };
+    let (mut is_told, mut older_since) = (false, None);
+    loop {
+        let left = patience.saturating_sub(begun.elapsed()).max(RETRY);
+        let asked = tokio::time::timeout(left, runs.ask(server, address, false)).await;
+        match asked {
+            Ok(Ok(Standing { verdict: Verdict::Sound, wait: false, .. })) => return Ok(()),
+            Ok(Ok(Standing { verdict, ask_again, wait, .. })) => {
+                if let Some(farewell) = runs.farewell(verdict, &mut older_since) {
+                    return Err(farewell);
+                }
+                if wait && !is_told {
+                    is_told = true;
+                    info!("another process of this node was heard a moment ago at another address");
+                }
+                tokio::time::sleep(if ask_again || wait { ASK_AGAIN } else { HELD_EVERY }).await;
+            }
+            // Who is held back stays it, whether or not the server is there.
+            _ if runs.held().is_some() => tokio::time::sleep(HELD_EVERY).await,
+            _ if begun.elapsed() >= patience => {
+                info!("the registration server does not answer; this node begins without it");
+                return Ok(());
+            }
+            _ => {
+                if is_alone && !is_told {
+                    is_told = true;
+                    let seconds = patience.as_secs();
+                    warn!(
+                        "this node could serve without any other, so it waits up to {seconds} s for \
+                         the registration server, which knows whether its data directory is an \
+                         older copy"
+                    );
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Asks for the life of the node.
+pub(crate) async fn keep_asking(node: Arc<Node>) {
+    let runs = node.runs();
+    let mut older_since = None;
+    loop {
+        let pause = match runs.ask(node.server(), node.me().address, false).await {
+            Ok(Standing { verdict, ask_again, .. }) => {
+                if let Some(farewell) = runs.farewell(verdict, &mut older_since) {
+                    return node.fail(farewell);
+                }
+                match verdict {
+                    _ if ask_again => ASK_AGAIN,
+                    Verdict::Sound => ASK_EVERY,
+                    _ => HELD_EVERY,
+                }
+            }
+            Err(error) => {
+                debug!(%error, "the server was not asked");
+                if runs.is_vouched_for() && runs.held().is_none() { ASK_EVERY } else { HELD_EVERY }
+            }
+        };
+        if pause < ASK_EVERY {
+            tokio::time::sleep(pause).await;
+            continue;
+        }
+        let (told, until, rhythm) = (runs.own().mark, Instant::now() + pause, node.rhythm());
+        while Instant::now() < until {
+            tokio::select! {
+                biased;
+                // Another node refuses this one: the server may have heard why.
+                () = runs.refused_by_peer() => break,
+                () = tokio::time::sleep_until(until) => break,
+                () = rhythm.pause(ASK_WHILE_WRITING) => {}
+            }
+            if runs.own().mark != told {
+                break;
+            }
+        }
+    }
+}
+
+/// Tells the server how far the log is, before the node stops in good order.
+pub(crate) async fn say_goodbye(node: &Node) {
+    let is_there = node.server().seen().is_some_and(|seen| seen < 2 * ASK_EVERY);
+    if !is_there || node.runs().held().is_some() {
+        return;
+    }
+    let goodbye = node.runs().ask(node.server(), node.me().address, true);
+    if !matches!(tokio::time::timeout(GOODBYE, goodbye).await, Ok(Ok(_))) {
+        debug!("the server was not told how far the log is");
+    }
+}

@@ -1,0 +1,195 @@
+//! What is kept of runs in the data directory.
+//!
+//! `starts.json` has this directory's own runs: it is written and synced at each start, before anything
+//! is said to anybody. `runs.json` has what was heard of other nodes: at once if a run of one was new,
+//! and now and then how far their logs were. An older `runs.json` knows less, and nothing that is wrong.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dkv_wire::durable;
+use dkv_wire::id::NodeId;
+use dkv_wire::platform::{self, run_blocking};
+use dkv_wire::run::{Boot, Run, RunBook, RunRecord};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use tracing::debug;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Runs, lock};
+
+/// How often it is looked whether the book is to be written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between two writes for nothing but how far logs are.
+const MARKS_EVERY: Duration = Duration::from_secs(10);
+const VERSION: u32 = 1;
+
+/// Why a file about runs cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunFileError {
+    /// It cannot be read or written.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is not what a node wrote.
+    #[error(
+        "{} is damaged ({why}): it says how often this node was started, without which an older \
+         copy of its data directory cannot be told from the right one; put the file back from \
+         where the directory came from", .path.display()
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    version: u32,
+    /// XXH3 (64 bits, seed 0) of the text of `content`.
+    checksum: String,
+    content: Box<RawValue>,
+}
+
+fn save<T: Serialize>(path: &Path, content: &T) -> Result<(), RunFileError> {
+    let encode = || {
+        let content = serde_json::value::to_raw_value(content)?;
+        let checksum = format!("{:016x}", xxh3_64(content.get().as_bytes()));
+        serde_json::to_vec(&Envelope { version: VERSION, checksum, content })
+    };
+    let written = encode().map_err(std::io::Error::other);
+    let written = written.and_then(|text| durable::write(path, &text));
+    written.map_err(|source| RunFileError::Io { path: path.to_owned(), source })
+}
+
+fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
+    let damaged = |why: String| RunFileError::Damaged { path: path.to_owned(), why };
+    let text =
+        durable::read(path).map_err(|source| RunFileError::Io { path: path.to_owned(), source })?;
+    let Some(text) = text else { return Ok(None) };
+    let envelope: Envelope = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+    if envelope.version != VERSION {
+        return Err(damaged(format!("it is of format {}", envelope.version)));
+    }
+    let content = envelope.content.get();
+    if envelope.checksum != format!("{:016x}", xxh3_64(content.as_bytes())) {
+        return Err(damaged("its content does not match its checksum".into()));
+    }
+    serde_json::from_str(content).map(Some).map_err(|error| damaged(error.to_string()))
+}
+
+/// Begins a run in a data directory that belongs to this process: when this returns, its number is on
+/// disk.
+pub(crate) fn begin(me: NodeId, directory: &Path) -> Result<Runs, RunFileError> {
+    let path = directory.join("starts.json");
+    let last: Run = load(&path)?.unwrap_or_default();
+    let own = last.next(Boot(platform::random_u64()));
+    save(&path, &own)?;
+    // What others said matters only as long as nobody says more; a file that cannot be read is none.
+    let heard: BTreeMap<NodeId, RunRecord> = match load(&book_path(directory)) {
+        Ok(heard) => heard.unwrap_or_default(),
+        Err(error) => {
+            tracing::warn!(%error, "what was heard of other nodes is forgotten");
+            BTreeMap::new()
+        }
+    };
+    Ok(Runs::new(me, directory, own, RunBook::new(heard)))
+}
+
+fn book_path(directory: &Path) -> PathBuf {
+    directory.join("runs.json")
+}
+
+impl Runs {
+    /// Writes what was heard of other nodes.
+    pub(crate) fn save_book(&self) -> Result<(), RunFileError> {
+        let records = lock(&self.shared.book).records().clone();
+        save(&book_path(&self.shared.directory), &records)
+    }
+}
+
+/// Writes what was heard of other nodes, for the life of the node.
+pub(crate) async fn keep_book(runs: Runs) {
+    let mut saved = Instant::now();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let shared = &runs.shared;
+        let news = shared.has_news.swap(false, Ordering::Relaxed);
+        let marks =
+            saved.elapsed() >= MARKS_EVERY && shared.has_marks.swap(false, Ordering::Relaxed);
+        if !news && !marks {
+            continue;
+        }
+        saved = Instant::now();
+        let writing = runs.clone();
+        if let Ok(Err(error)) = run_blocking(move || writing.save_book()).await {
+            debug!(%error, "what was heard of other nodes was not written");
+            shared.has_news.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_start_has_a_number_of_its_own_and_names_those_before_it() {
+        let home = tempfile::tempdir().unwrap();
+        let mut past = Vec::new();
+        for start in 1..40 {
+            let own = begin(NodeId::random(), home.path()).unwrap().own();
+            assert_eq!(own.start, start);
+            let named: Vec<Boot> = past.iter().rev().copied().take(own.past.len()).collect();
+            assert_eq!(own.past, named);
+            assert_eq!(own.past.len(), past.len().min(dkv_wire::run::PAST_MAX));
+            past.push(own.boot);
+        }
+    }
+
+    #[test]
+    fn what_was_heard_outlives_a_restart() {
+        let home = tempfile::tempdir().unwrap();
+        let (me, other) = (NodeId::random(), NodeId::random());
+        let run = Run { mark: 9, ..Run::default().next(Boot(7)) };
+        let runs = begin(me, home.path()).unwrap();
+        assert!(runs.hear(other, &run, None).verdict.is_sound());
+        runs.save_book().unwrap();
+        let runs = begin(me, home.path()).unwrap();
+        let copy = Run { mark: 8, ..run.next(Boot(8)) };
+        assert!(!runs.hear(other, &copy, None).verdict.is_sound());
+        assert_eq!(runs.notes().len(), 1);
+        let restarted = Run { mark: 9, ..run.next(Boot(9)) };
+        assert!(runs.hear(other, &restarted, None).verdict.is_sound());
+        assert!(runs.notes().is_empty());
+    }
+
+    #[test]
+    fn a_number_that_cannot_be_read_is_not_guessed() {
+        let home = tempfile::tempdir().unwrap();
+        begin(NodeId::random(), home.path()).unwrap();
+        let path = home.path().join("starts.json");
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let error = begin(NodeId::random(), home.path()).err().unwrap();
+            assert!(error.to_string().contains("starts.json is damaged"), "{error}");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            assert!(begin(NodeId::random(), home.path()).is_err(), "bit {bit}");
+        }
+    }
+}

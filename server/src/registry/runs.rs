@@ -1,0 +1,233 @@
+//! Runs of nodes' processes: which directory is an older copy, and of which node two run at once.
+//!
+//! What to make of a run is decided by the book that nodes keep as well ([`dkv_wire::run`]). The
+//! server's is what a node asks before it serves, and what an administrator's word goes into.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use dkv_wire::id::NodeId;
+use dkv_wire::limits;
+use dkv_wire::message::{Question, RunChoice, RunReport, ServerRefusal, Stand, Standing};
+use dkv_wire::run::{Heard, Run, RunBook, Verdict};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Effects, Registry};
+use crate::limits::{MARKS_SAVED_MS, OLDER_SHOWN_MS, RUN_HEARD_MS, RUN_SILENT_MS, RUNS_MAX};
+
+/// A run, as it was heard last.
+#[derive(Clone, Debug)]
+struct LastHeard {
+    run: Run,
+    address: SocketAddr,
+    verdict: Verdict,
+    /// Whether it is to answer once more before the verdict counts.
+    is_asked: bool,
+    /// Whether another run was known when it was first heard.
+    follows: bool,
+    at_ms: u64,
+}
+
+/// The server's book of runs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Runs {
+    book: RunBook<NodeId>,
+    heard: BTreeMap<NodeId, Vec<LastHeard>>,
+    /// Whether marks have changed since the book was written, and when it was asked to be.
+    has_new_marks: bool,
+    saved_ms: u64,
+}
+
+impl Serialize for Runs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.book.records().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Runs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let book = RunBook::new(Deserialize::deserialize(deserializer)?);
+        Ok(Self { book, ..Self::default() })
+    }
+}
+
+impl Registry {
+    /// Takes what a run of a node says of itself. `server` names the run of this server, whose
+    /// questions only its own answers answer.
+    ///
+    /// # Errors
+    /// `Denied` for a removed node. Then nothing has changed.
+    pub fn handle_stand(
+        &mut self,
+        node: NodeId,
+        stand: &Stand,
+        server: u64,
+        now_ms: u64,
+    ) -> (Result<Standing, ServerRefusal>, Effects) {
+        if let Err(refusal) = self.check_not_removed(node) {
+            return (Err(refusal), Effects::NONE);
+        }
+        let denied = &self.denied;
+        self.runs.book.retain(|id| !denied.contains(&id.into()));
+        self.runs.heard.retain(|id, _| !denied.contains(&(*id).into()));
+        let record = self.runs.book.record(node);
+        if record.is_none() && self.runs.book.records().len() >= 2 * limits::NODES_MAX {
+            let why = "too many nodes have been here that were never removed".to_owned();
+            return (Err(ServerRefusal::Invalid(why)), Effects::NONE);
+        }
+        let known = record.and_then(|record| record.run.as_ref());
+        let mark = known.map(|run| run.mark);
+        let is_another = known.is_some_and(|run| run.boot != stand.run.boot);
+        let answers = stand.answers.filter(|asked| asked.server == server);
+        let answers = answers.map(|asked| asked.number);
+        let heard = if mark.is_none() && self.has_lost_its_log(node, &stand.run) {
+            let verdict = Verdict::Older { start: 0, mark: 0 };
+            Heard { verdict, is_news: false, ask_again: false }
+        } else {
+            self.runs.book.hear(node, &stand.run, answers)
+        };
+        let Heard { verdict, is_news, ask_again } = heard;
+        let said = LastHeard {
+            run: stand.run.clone(),
+            address: stand.address,
+            verdict,
+            is_asked: ask_again,
+            follows: is_another,
+            at_ms: now_ms,
+        };
+        let follows = self.runs.note(node, said, stand.ends);
+        let wait = verdict.is_sound() && self.may_live_elsewhere(node, stand, follows, now_ms);
+        self.runs.has_new_marks |= verdict.is_sound() && mark != Some(stand.run.mark);
+        let due = now_ms.abs_diff(self.runs.saved_ms) >= MARKS_SAVED_MS || stand.ends;
+        let mut effects = Effects::NONE;
+        if is_news || self.runs.has_new_marks && due {
+            effects.save = true;
+            self.runs.has_new_marks = false;
+            self.runs.saved_ms = now_ms;
+        }
+        let question = Question { server, number: self.runs.book.question() };
+        let records = self.runs.book.records().iter();
+        let rulings = records.filter_map(|(id, record)| Some((*id, record.ruling.clone()?)));
+        let rulings = rulings.collect();
+        (Ok(Standing { verdict, question, ask_again, wait, rulings }), effects)
+    }
+
+    /// Whether a node comes with nothing but its identity, and the coordinator has named it before.
+    fn has_lost_its_log(&self, node: NodeId, run: &Run) -> bool {
+        run.mark == 0 && self.nodes.get(&node).is_some_and(|record| record.reported)
+    }
+
+    /// Whether another run of a node may live at another address than this one's: it has not been silent for
+    /// long, or this server has not listened for long. Of two at one address only one can live.
+    fn may_live_elsewhere(&self, node: NodeId, stand: &Stand, follows: bool, now_ms: u64) -> bool {
+        let mut heard = self.runs.heard.get(&node).into_iter().flatten();
+        let was_heard = heard.any(|run| {
+            run.run.boot != stand.run.boot
+                && run.address != stand.address
+                && (run.verdict.is_sound() || run.is_asked)
+                && now_ms.abs_diff(run.at_ms) < RUN_SILENT_MS
+        });
+        let moved = || self.nodes.get(&node).is_some_and(|record| record.address != stand.address);
+        let has_just_begun = now_ms.abs_diff(self.started_ms) < RUN_SILENT_MS;
+        was_heard || follows && has_just_begun && moved()
+    }
+
+    /// Takes an administrator's word: of the runs of a node this one goes on.
+    ///
+    /// # Errors
+    /// `Invalid` if it names no run that was heard, or several. Then nothing has changed.
+    pub fn handle_keep(
+        &mut self,
+        node: NodeId,
+        choice: RunChoice,
+    ) -> (Result<(), ServerRefusal>, Effects) {
+        let invalid = |why: String| (Err(ServerRefusal::Invalid(why)), Effects::NONE);
+        let heard = self.runs.heard.get(&node).map(Vec::as_slice).unwrap_or_default();
+        let chosen: Vec<&LastHeard> = match choice {
+            // Of a process that was started there again and again, the last.
+            RunChoice::Address(address) => {
+                heard.iter().rev().find(|run| run.address == address).into_iter().collect()
+            }
+            RunChoice::Start(start) => heard.iter().filter(|run| run.run.start == start).collect(),
+        };
+        let all: Vec<String> =
+            heard.iter().map(|run| format!("start {} at {}", run.run.start, run.address)).collect();
+        let name = self.node_called(node);
+        let kept = match chosen[..] {
+            [one] => one.run.clone(),
+            [] if all.is_empty() => {
+                return invalid(format!(
+                    "no process of {name} has spoken to the server since the server was started; \
+                     start the one that is to go on"
+                ));
+            }
+            [] => {
+                return invalid(format!("{name} was heard as {}; name one", all.join(" and as ")));
+            }
+            _ => return invalid(format!("that names several of {}", all.join(" and "))),
+        };
+        let boot = kept.boot;
+        self.runs.book.rule(node, kept);
+        if let Some(heard) = self.runs.heard.get_mut(&node) {
+            heard.retain(|run| run.run.boot == boot);
+            heard.iter_mut().for_each(|run| run.verdict = Verdict::Sound);
+        }
+        (Ok(()), Effects::SAVE)
+    }
+
+    /// Whether two processes of a node run, and nobody has said which goes on.
+    pub(super) fn runs_twice(&self, node: NodeId) -> bool {
+        self.runs.book.record(node).is_some_and(|record| record.twice)
+    }
+
+    /// Runs that an administrator should know of.
+    pub(super) fn run_reports(&self, now_ms: u64) -> Vec<RunReport> {
+        let mut reports = Vec::new();
+        for (node, runs) in &self.runs.heard {
+            let twice = self.runs_twice(*node);
+            let is_recent = |run: &&LastHeard| {
+                let older = matches!(run.verdict, Verdict::Older { .. });
+                // One with an older copy ends by itself, and somebody should see why.
+                let shown_ms = if older { OLDER_SHOWN_MS } else { RUN_HEARD_MS };
+                now_ms.abs_diff(run.at_ms) <= shown_ms
+            };
+            let recent = runs.iter().filter(is_recent);
+            for heard in recent.filter(|run| twice || !run.verdict.is_sound()) {
+                reports.push(RunReport {
+                    node: *node,
+                    name: self.node_called(*node),
+                    address: heard.address,
+                    start: heard.run.start,
+                    mark: heard.run.mark,
+                    verdict: heard.verdict,
+                    heard_ms: heard.at_ms,
+                });
+            }
+        }
+        reports
+    }
+
+    fn node_called(&self, node: NodeId) -> String {
+        self.nodes.get(&node).map_or_else(|| node.short(), |record| record.name.clone())
+    }
+}
+
+impl Runs {
+    /// Notes what was heard of a run; of one that ends, that there is nothing more to hear. Returns whether another
+    /// run was known when this one was first heard.
+    fn note(&mut self, node: NodeId, mut said: LastHeard, ends: bool) -> bool {
+        let runs = self.heard.entry(node).or_default();
+        let before = runs.iter().find(|heard| heard.run.boot == said.run.boot);
+        said.follows = before.map_or(said.follows, |before| before.follows);
+        runs.retain(|heard| heard.run.boot != said.run.boot);
+        let follows = said.follows;
+        if ends {
+            return follows;
+        }
+        if runs.len() == RUNS_MAX {
+            runs.remove(0);
+        }
+        runs.push(said);
+        follows
+    }
+}
