@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use dkv_api::{ConnectError, Level, Role};
+use dkv_api::{ConnectError, Role};
 
 use crate::cli::{Addresses, Cli, Connect, Line, Word, usual};
 use crate::grammar::{Command, GrammarError};
@@ -18,7 +18,7 @@ use crate::screen::{Screen, broken};
 use crate::script::{self, Act, Step};
 use crate::signals::{Ending, Signals};
 use crate::store::{Connection, Session, Store};
-use crate::{completions, drill, gateway, help, local, pipe, prompt, rehearse, roles};
+use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse, roles};
 
 /// Exit status where whoever reads the output has gone: what a shell shows after SIGPIPE, with which other
 /// programs end then.
@@ -69,6 +69,9 @@ pub fn main() -> ExitCode {
 fn not_a_line(error: &clap::Error) -> ExitCode {
     let mut screen = Screen::of_process();
     if !error.use_stderr() {
+        if screen.closed {
+            return ended(&mut screen, &Problem::failed("standard output is closed"));
+        }
         let printed = error.print().and_then(|()| io::stdout().flush());
         return finished(&mut screen, printed.map(|()| None));
     }
@@ -112,6 +115,9 @@ async fn dispatch(line: Line) -> ExitCode {
         Some(Word::Local(args)) if stands_alone => local::run(args, connect, &mut screen).await,
         Some(Word::Rehearse(args)) if stands_alone => {
             rehearse::run(args, connect, &mut screen).await
+        }
+        Some(Word::Completions { .. } | Word::Help { .. }) if stands_alone && screen.closed => {
+            ended(&mut screen, &Problem::failed("standard output is closed"))
         }
         Some(Word::Completions { shell }) if stands_alone => {
             let printed = screen.text(&completions::script(shell));
@@ -170,6 +176,7 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
             "--level is for commands that read or write keys; leave it out",
         ));
     }
+    steps.iter().try_for_each(|step| step.fits(connect.level))?;
     if steps.iter().all(needs_no_network) && !steps.is_empty() {
         let result = without_network(&steps, screen);
         return Ok(finished(screen, result));
@@ -192,6 +199,7 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
             left => finished(screen, left.map(|_| None)),
         });
     } else {
+        input::not_closed()?;
         let input = tokio::io::BufReader::new(tokio::io::stdin());
         pipe::run(input, &session, screen).await
     };
@@ -254,7 +262,7 @@ pub(crate) fn connection(address: Addresses, connect: Connect, role: Role) -> Co
     Connection {
         servers: address.0,
         role,
-        level: connect.level.unwrap_or(Level::Strong),
+        level: connect.level,
         timeout: connect.timeout,
         region: connect.region,
         token_file: connect.token_file,

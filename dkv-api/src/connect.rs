@@ -107,8 +107,7 @@ async fn by_server(
             Err(other) => return Err(ConnectError::Unreachable(other.to_string())),
         }
     }
-    let resolved =
-        resolved.map_err(|why| ConnectError::Address { address: address.to_string(), why })?;
+    let resolved = resolved.map_err(ConnectError::Unresolved)?;
     if let Some(expired) = network.and_then(|network| keep.expired(network, builder.role))
         && let Some(contact) = by_expired(&expired, &resolved, keep).await?
     {

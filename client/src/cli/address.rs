@@ -77,7 +77,7 @@ fn meant(word: &str) -> Option<String> {
 /// # Errors
 /// There is none, or more than one; what to do about it.
 pub(crate) fn usual() -> Result<Addresses, String> {
-    let variable = std::env::var_os(VARIABLE).filter(|text| !text.is_empty());
+    let variable = dkv_wire::variables::value(VARIABLE);
     let variable = variable.map(|text| text.to_string_lossy().into_owned());
     let servers = local::home().map_or_else(Vec::new, |home| local::servers(&home));
     usual_of(variable.as_deref(), &servers)

@@ -60,7 +60,7 @@ impl LocalNetwork {
         let connection = Connection {
             servers: Vec::new(),
             role: Role::Client,
-            level: args.connect.level.unwrap_or(Level::Strong),
+            level: args.connect.level,
             timeout: args.connect.timeout,
             region: args.connect.region.clone().or_else(|| place.regions.first().cloned()),
             token_file: None,
@@ -388,6 +388,10 @@ fn not_up<T>() -> Result<T, Error> {
 }
 
 impl Store for LocalNetwork {
+    fn level_given(&self) -> Option<Level> {
+        self.connection.level
+    }
+
     fn level(&self) -> Level {
         self.session().map_or(Level::Strong, |session| session.level())
     }
