@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::CommandFactory;
 use dkv_api::{ConnectError, Role};
 
-use crate::cli::{Addresses, Cli, Connect, Line, Word, usual};
+use crate::cli::{Addresses, Cli, Connect, Line, Output, Word, usual};
 use crate::grammar::{Command, GrammarError};
 use crate::input::Stdin;
 use crate::problem::{Failure, Problem, connect_problem};
@@ -35,16 +35,15 @@ pub fn main() -> ExitCode {
     {
         roles::die_with_parent();
     }
-    if let Some(word @ (Word::Server(_) | Word::Node(_) | Word::Completions { .. })) = &line.word
-        && let Some(option) = line.connect.of_connection()
-    {
-        let name = match word {
-            Word::Server(_) => "server",
-            Word::Node(_) => "node",
-            _ => "completions",
-        };
-        let problem =
-            Problem::usage(format!("{option} is for clients, and {name} is none; leave it out"));
+    let no_client = match &line.word {
+        Some(Word::Server(_)) => Some("server"),
+        Some(Word::Node(_)) => Some("node"),
+        Some(Word::Completions { .. }) => Some("completions"),
+        Some(Word::Help { .. }) => Some("help"),
+        _ => None,
+    };
+    if let (Some(name), Some(option)) = (no_client, line.connect.of_connection()) {
+        let problem = Problem::usage(format!("{name} does not take {option}"));
         return ended(&mut Screen::of_process(), &problem);
     }
     let line = match line {
@@ -103,6 +102,10 @@ async fn dispatch(line: Line) -> ExitCode {
         matches!(word, Some(Word::Status { json: true, .. } | Word::Holders { json: true, .. }));
     screen.json =
         of_word.clone().or(connect.clone()).is_json() || (json_alone && commands.is_empty());
+    if json_alone && of_word.clone().or(connect.clone()).output == Some(Output::Text) {
+        let why = "--json and --output text contradict each other; leave one of them out";
+        return ended(&mut screen, &Problem::usage(why));
+    }
     let stands_alone = address.is_none() && commands.is_empty();
     match word {
         Some(Word::Drill(args)) if commands.is_empty() => {
@@ -187,6 +190,7 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
     };
     let mut stdin = Stdin::Free;
     script::fill(&mut steps, &mut stdin).await?;
+    unreadable_token(&connect, screen);
     let session = Session::connect(&connection(servers, connect, role)).await;
     let session = session.map_err(|error| connect_problem(&error))?;
     let result = if !steps.is_empty() {
@@ -205,6 +209,15 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
     };
     session.close().await;
     Ok(finished(screen, result))
+}
+
+/// Says that the file with the token cannot be read: with stored credentials nobody looks at it.
+fn unreadable_token(connect: &Connect, screen: &mut Screen) {
+    if let Some(file) = &connect.token_file
+        && let Err(error) = std::fs::File::open(file)
+    {
+        screen.note(&format!("cannot read the token file {}: {error}", file.display()));
+    }
 }
 
 /// What is wrong with commands, and with the word before them if that was taken for an address.

@@ -251,7 +251,7 @@ pub(crate) fn read_problem(key: &Key, error: &Error) -> Problem {
         Error::NotFound { .. } => Problem::new(Failure::NotFound, format!("key not found: {key}")),
         Error::Unavailable(why) => Problem::new(
             Failure::Unavailable,
-            format!("{key} could not be read now: {why}; try again, or read it at level eventual"),
+            format!("{key} could not be read: {why}; try again, or read it at level eventual"),
         ),
         other => request_problem(other),
     };

@@ -79,8 +79,9 @@ struct Row {
 /// Brings the network up, measures, and prints the table.
 pub(crate) async fn run(mut args: Rehearse, outer: Connect, screen: &mut Screen) -> ExitCode {
     args.connect = args.connect.clone().or(outer);
-    if args.connect.level.is_some() {
-        let why = "rehearse does not take --level: it measures every level";
+    if let Some(option) = args.connect.typed(&["--level", "--region", "--token-file"]) {
+        let why =
+            format!("rehearse does not take {option}: it measures every level from every region");
         return ended(screen, &Problem::usage(why));
     }
     if let Err(why) = regions::delays(&args.regions, args.delays.as_deref(), args.delays_vary) {

@@ -176,7 +176,7 @@ fn unmarked(beginning: &[u8]) -> Option<(&'static str, &'static str)> {
 }
 
 /// The command that does the task with an input once a tool has made records of it.
-fn advice(
+pub(super) fn advice(
     task: Task,
     path: &Path,
     stdin: bool,

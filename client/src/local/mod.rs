@@ -52,6 +52,10 @@ pub(crate) async fn run(mut args: Local, outer: Connect, screen: &mut Screen) ->
         Err(problem) => return ended(screen, &problem),
     };
     args.connect = args.connect.clone().or(outer);
+    if let Some(option) = args.connect.typed(&["--token-file"]) {
+        let why = format!("local does not take {option}: its network has tokens of its own");
+        return ended(screen, &Problem::usage(why));
+    }
     let fits = steps.iter().try_for_each(|step| step.fits(args.connect.level));
     let delays = regions::delays(&args.regions, args.delays.as_deref(), args.delays_vary);
     if let Err(problem) = fits.and(delays.map(drop).map_err(Problem::usage)) {

@@ -337,8 +337,11 @@ fn greeting(report: &Report) -> String {
     let nodes = report.nodes.len() as u64;
     let coordinator = report.coordinator.as_ref().map_or("nobody", |it| it.name.as_str());
     let may_fail = match report.may_fail {
-        Some(0) | None => "none of them may fail".into(),
-        Some(count) => format!("{count} of them may fail"),
+        Some(0) | None => "no node may fail".into(),
+        Some(count) => format!(
+            "tolerates {count} {}",
+            crate::human::plural(count.into(), "failure", "failures")
+        ),
     };
     format!(
         "{nodes} {} live, {shards} {}, coordinator {coordinator}, {may_fail}",
