@@ -242,7 +242,7 @@ fn token_for(
     keep: &Keep,
 ) -> Result<Token, TokenError> {
     let role = builder.role;
-    let named = dkv_wire::variables::value(TOKEN_VARIABLE).is_some();
+    let named = dkv_wire::environment::value(TOKEN_VARIABLE).is_some();
     if builder.token_file.is_some() || named {
         return find_token(server, role, builder.token_file.as_deref());
     }

@@ -1,10 +1,12 @@
-//! Environment variables as files and charts write them: one that is set to nothing, or to white space, is not
-//! set; and what is wrong with one is said of the variable, for nobody has typed the option.
+//! Environment variables of the options of a program: one that is set to nothing is not set (see `environment`), and
+//! what is wrong with one is said of the variable, for nobody has typed the option.
 
 use std::ffi::{OsStr, OsString};
 
 use clap::builder::Resettable;
 use clap::{Arg, Command, CommandFactory, Error, Parser};
+
+pub use crate::environment::value;
 
 /// Reads the arguments of this process, and ends it where they ask for help or cannot be understood.
 pub fn parse<P: Parser>() -> P {
@@ -28,15 +30,6 @@ pub fn parse_from<P: Parser>(arguments: impl IntoIterator<Item = OsString>) -> R
 /// A command whose options do not look at variables that are set to nothing.
 pub fn without_empty(command: Command) -> Command {
     without(command, &|name| value(name).is_none())
-}
-
-/// The value of a variable, if it is set to something.
-pub fn value(name: impl AsRef<OsStr>) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !is_blank(value))
-}
-
-fn is_blank(value: &OsStr) -> bool {
-    value.to_str().is_some_and(|text| text.trim().is_empty())
 }
 
 /// What to call an option, as in `--region`, in a message: its variable, if that and nothing else says it.
@@ -118,9 +111,6 @@ mod tests {
         let serve = command.find_subcommand("serve").unwrap();
         let variables: Vec<_> = serve.get_arguments().filter_map(|it| it.get_env()).collect();
         assert_eq!(variables, ["DKV_TEST_NAME"]);
-        for (value, blank) in [("", true), (" ", true), ("\t\n", true), (" a", false)] {
-            assert_eq!(is_blank(OsStr::new(value)), blank, "{value:?}");
-        }
     }
 
     /// A variable of every test run, so that no test has to change the environment, which others read.

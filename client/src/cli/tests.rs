@@ -166,7 +166,7 @@ fn a_shell_completes_every_topic_of_the_help() {
 
 #[test]
 fn what_stands_before_a_command_that_stands_alone_is_named() {
-    for alone in ["node", "server", "completions"] {
+    for alone in ["node", "completions"] {
         let said = wrong(&["127.0.0.1:4400", alone]);
         assert!(
             said.contains(&format!("{alone} stands alone; leave out \"127.0.0.1:4400\"")),
