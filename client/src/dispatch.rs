@@ -103,6 +103,7 @@ async fn dispatch(line: Line) -> ExitCode {
     screen.json =
         of_word.clone().or(connect.clone()).is_json() || (json_alone && commands.is_empty());
     if json_alone && of_word.clone().or(connect.clone()).output == Some(Output::Text) {
+        screen.json = false;
         let why = "--json and --output text contradict each other; leave one of them out";
         return ended(&mut screen, &Problem::usage(why));
     }

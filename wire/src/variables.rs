@@ -56,7 +56,10 @@ fn without(command: Command, is_empty: &dyn Fn(&OsStr) -> bool) -> Command {
 /// The error of arguments, said of the variable without which it would be none or another one.
 fn blamed(error: Error, command: &Command, arguments: &[OsString]) -> Error {
     let told = error.to_string();
-    for (name, option) in variables(command) {
+    // Only then an option can be shown.
+    let mut built = command.clone();
+    built.build();
+    for (name, option) in variables(&built) {
         let unset = without(command.clone(), &|it| it == name || value(it).is_none());
         let still = unset.clone().try_get_matches_from(arguments);
         if still.is_err_and(|other| other.to_string() == told) {
