@@ -97,7 +97,7 @@ async fn a_wrong_variable_is_named() {
     ] {
         let (status, said) = run(arguments, name, value);
         assert_eq!(status, Some(2), "{name}: {said}");
-        assert!(said.contains(name) && !said.contains("'--"), "{name}: {said}");
+        assert!(said.contains(name) && !said.contains("for '--"), "{name}: {said}");
     }
     for name in ["DKV_REGION", "DKV_TOKEN_FILE", "DKV_SERVER", "DKV_TOKEN"] {
         let (status, said) = run(&["token", "list"], name, " ");
