@@ -1,8 +1,10 @@
 //! Managing a network: tokens, nodes, certificates.
 
+use std::fmt::Display;
+use std::io;
 use std::time::Duration;
 
-use dkv_api::{BearerLife, Client, NodeInfo, Rights, Role, RunChoice, TokenInfo};
+use dkv_api::{BearerLife, Client, Error, NodeInfo, Rights, Role, RunChoice, TokenInfo};
 use dkv_wire::limits::BEARER_LIFE;
 use dkv_wire::token::Token;
 use serde_json::json;
@@ -11,7 +13,7 @@ use crate::cli::TokenAction;
 use crate::documents;
 use crate::holders;
 use crate::human::{self, moment};
-use crate::problem::{Failure, Problem, Stop, request_problem};
+use crate::problem::{Effect, Failure, Problem, Stop, request_problem};
 use crate::screen::Screen;
 
 /// Does something with tokens.
@@ -35,7 +37,7 @@ pub(crate) async fn token(
                 BearerLife::Seconds(seconds) => Some(Duration::from_secs(seconds)),
                 BearerLife::Usual => Some(BEARER_LIFE),
             };
-            screen.result(&token, || {
+            let told = screen.result(&token, || {
                 json!({
                     "command": "token create",
                     "token": token,
@@ -45,10 +47,13 @@ pub(crate) async fn token(
                     "name": name,
                     "life_ms": lasts.map(|life| life.as_millis() as u64),
                 })
-            })?;
+            });
+            if let Err(error) = told {
+                return Err(lost(error, "bearer token", &holder, client.revoke(holder).await));
+            }
             screen.note(&format!(
-                "for Authorization: Bearer TOKEN; its bearer may {} values {}. It is not kept here; dkv \
-                 ADDRESS revoke {holder} ends it",
+                "send it as Authorization: Bearer TOKEN; its bearer may {} values {}. It is shown only \
+                 once; revoke it with dkv revoke {holder}",
                 if *read_only { "read" } else { "read and write" },
                 lasts.map_or("until it is revoked".into(), |life| format!(
                     "for {}",
@@ -69,8 +74,9 @@ pub(crate) async fn token(
             };
             let created = client.create_named_token(role, *life, *uses, name.clone()).await;
             let token = created.map_err(|error| request_problem(&error))?;
-            screen.result(&token, || {
-                let id = token.parse::<Token>().ok().map(|token| token.id.to_string());
+            let id = token.parse::<Token>().ok().map(|token| token.id);
+            let told = screen.result(&token, || {
+                let id = id.map(|id| id.to_string());
                 json!({
                     "command": "token create",
                     "token": token,
@@ -81,7 +87,12 @@ pub(crate) async fn token(
                     "life_ms": life.map(|life| life.as_millis() as u64),
                     "uses_max": uses,
                 })
-            })?;
+            });
+            if let (Err(error), Some(id)) = (&told, id) {
+                let error = io::Error::new(error.kind(), error.to_string());
+                return Err(lost(error, "join token", &id, client.revoke_token(id).await));
+            }
+            told?;
             screen.note(&format!(
                 "a {role} token; keep it in a file that only its bearer can read, and name that file \
                  with --token-file"
@@ -101,6 +112,22 @@ pub(crate) async fn token(
     Ok(())
 }
 
+/// What becomes of a token whose text could not be told: nobody will ever know it.
+fn lost(error: io::Error, what: &str, id: &impl Display, revoked: Result<(), Error>) -> Stop {
+    let problem = match revoked {
+        Ok(()) => Problem::failed(format!(
+            "cannot write to standard output: {error}; the new {what} {id} was revoked, for nobody was \
+             told its text"
+        )),
+        Err(why) => Problem::failed(format!(
+            "cannot write to standard output: {error}; a {what} was created, and nobody was told its \
+             text: revoke {id} ({why})"
+        ))
+        .having(Effect::Done),
+    };
+    problem.with("id", id.to_string()).into()
+}
+
 /// Removes a node.
 pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
@@ -111,7 +138,7 @@ pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> 
          status",
         found.name, found.id
     );
-    screen.result(
+    screen.changed(
         &text,
         || json!({ "command": "remove", "node": found.id.to_string(), "name": found.name }),
     )?;
@@ -146,7 +173,7 @@ pub(crate) async fn keep(
         RunChoice::Start(start) => (format!("start {start}"), json!({ "start": start })),
     };
     let text = format!("{which} of node {} goes on; any other process of it ends", found.name);
-    screen.result(&text, || {
+    screen.changed(&text, || {
         json!({
             "command": "keep",
             "node": found.id.to_string(),

@@ -11,7 +11,7 @@ mod data;
 mod local;
 mod word;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,9 +19,10 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use dkv_api::{Level, Region, RunChoice};
+use dkv_wire::variables;
 
 use self::address::addresses;
-use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, LEVELS};
+use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, LEVELS, TOPICS};
 use crate::human::parse_time;
 
 pub(crate) use address::{Addresses, usual};
@@ -114,8 +115,10 @@ impl Line {
     /// # Errors
     /// What is wrong with them, or the help that they ask for.
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let parsed = variables::parse_from(arguments.clone());
         let Cli { address, mut commands, connect, word } =
-            dkv_wire::variables::parse_from(arguments)?;
+            parsed.map_err(|error| address::before_alone(&arguments).unwrap_or(error))?;
         let address = match address {
             // The first word may be a command as well as an address.
             Some(first) if address::is_command(first.as_bytes()) => {
@@ -142,7 +145,7 @@ pub(crate) struct Connect {
     #[arg(long, value_parser = LEVELS, hide_possible_values = true, visible_alias = "consistency")]
     pub(crate) level: Option<Level>,
 
-    /// Time limit of each request, as in 500ms or 5s [default: 10s]
+    /// Time limit of each request, as in 500ms or 5s; a number alone is in seconds [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = parse_time, value_hint = ValueHint::Other)]
     pub(crate) timeout: Option<Duration>,
 
@@ -186,10 +189,29 @@ impl Connect {
         self.output == Some(Output::Json)
     }
 
-    /// An option that says how to connect, and so comes too late for a single command.
+    /// An option that says how to connect, and so comes too late for a single command. What a variable
+    /// says is for every command, and none of its options.
     pub(crate) fn of_connection(&self) -> Option<&'static str> {
-        let given = [(self.level.is_some(), "--level"), (self.timeout.is_some(), "--timeout")];
-        given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
+        self.typed(&["--level", "--timeout", "--region", "--token-file"])
+    }
+
+    /// The first of these options that was typed.
+    pub(crate) fn typed(&self, options: &[&str]) -> Option<&'static str> {
+        let region = self.region.as_ref().map(|region| OsStr::new(region.as_str()));
+        let token_file = self.token_file.as_ref().map(|file| file.as_os_str());
+        let typed = |value: Option<&OsStr>, variable: &str| {
+            value.is_some_and(|value| Some(value) != variables::value(variable).as_deref())
+        };
+        let given = [
+            (self.level.is_some(), "--level"),
+            (self.timeout.is_some(), "--timeout"),
+            (typed(region, "DKV_REGION"), "--region"),
+            (typed(token_file, "DKV_TOKEN_FILE"), "--token-file"),
+        ];
+        given
+            .into_iter()
+            .find(|(given, name)| *given && options.contains(name))
+            .map(|(_, name)| name)
     }
 }
 
@@ -268,7 +290,7 @@ pub(crate) enum Word {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Show the state of the network: nodes, shards, lag, how many more nodes may fail
+    /// Show the state of the network: nodes, shards, lag, how many more failures it tolerates
     #[command(override_usage = "dkv [ADDRESS] status [OPTIONS]")]
     Status {
         /// Print a JSON document for programs, as --output json does
@@ -298,7 +320,7 @@ pub(crate) enum Word {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Store the records of a file, many at a time
+    /// Load records from a file in bulk
     #[command(override_usage = "dkv [ADDRESS] load <FILE> [OPTIONS]")]
     Load(Load),
     /// Read the records of a file back and compare
@@ -390,7 +412,7 @@ pub(crate) enum Word {
     /// Show the help of a command
     Help {
         /// The command, as in help token create
-        #[arg(value_name = "COMMAND", value_hint = ValueHint::Other)]
+        #[arg(value_name = "COMMAND", value_parser = TOPICS, hide_possible_values = true)]
         topic: Vec<String>,
     },
 }

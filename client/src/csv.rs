@@ -55,7 +55,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), CsvError> {
     let rest = rest.ok_or(CsvError::NoComma)?;
     let value = match first(rest) {
         Ok((value, None)) if rest.starts_with(b"\"") => value,
-        Err(CsvError::Open) => return Err(CsvError::Open),
+        Err(error) => return Err(error),
         _ => rest.to_vec(),
     };
     Ok((key, value))

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use dkv_api::{ConnectError, Level, Role};
+use dkv_api::{ConnectError, Role};
 
-use crate::cli::{Addresses, Cli, Connect, Line, Word, usual};
+use crate::cli::{Addresses, Cli, Connect, Line, Output, Word, usual};
 use crate::grammar::{Command, GrammarError};
 use crate::input::Stdin;
 use crate::problem::{Failure, Problem, connect_problem};
@@ -18,7 +18,7 @@ use crate::screen::{Screen, broken};
 use crate::script::{self, Act, Step};
 use crate::signals::{Ending, Signals};
 use crate::store::{Connection, Session, Store};
-use crate::{completions, drill, gateway, help, local, pipe, prompt, rehearse, roles};
+use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse, roles};
 
 /// Exit status where whoever reads the output has gone: what a shell shows after SIGPIPE, with which other
 /// programs end then.
@@ -35,16 +35,15 @@ pub fn main() -> ExitCode {
     {
         roles::die_with_parent();
     }
-    if let Some(word @ (Word::Server(_) | Word::Node(_) | Word::Completions { .. })) = &line.word
-        && let Some(option) = line.connect.of_connection()
-    {
-        let name = match word {
-            Word::Server(_) => "server",
-            Word::Node(_) => "node",
-            _ => "completions",
-        };
-        let problem =
-            Problem::usage(format!("{option} is for clients, and {name} is none; leave it out"));
+    let no_client = match &line.word {
+        Some(Word::Server(_)) => Some("server"),
+        Some(Word::Node(_)) => Some("node"),
+        Some(Word::Completions { .. }) => Some("completions"),
+        Some(Word::Help { .. }) => Some("help"),
+        _ => None,
+    };
+    if let (Some(name), Some(option)) = (no_client, line.connect.of_connection()) {
+        let problem = Problem::usage(format!("{name} does not take {option}"));
         return ended(&mut Screen::of_process(), &problem);
     }
     let line = match line {
@@ -69,6 +68,9 @@ pub fn main() -> ExitCode {
 fn not_a_line(error: &clap::Error) -> ExitCode {
     let mut screen = Screen::of_process();
     if !error.use_stderr() {
+        if screen.closed {
+            return ended(&mut screen, &Problem::failed("standard output is closed"));
+        }
         let printed = error.print().and_then(|()| io::stdout().flush());
         return finished(&mut screen, printed.map(|()| None));
     }
@@ -100,6 +102,11 @@ async fn dispatch(line: Line) -> ExitCode {
         matches!(word, Some(Word::Status { json: true, .. } | Word::Holders { json: true, .. }));
     screen.json =
         of_word.clone().or(connect.clone()).is_json() || (json_alone && commands.is_empty());
+    if json_alone && of_word.clone().or(connect.clone()).output == Some(Output::Text) {
+        screen.json = false;
+        let why = "--json and --output text contradict each other; leave one of them out";
+        return ended(&mut screen, &Problem::usage(why));
+    }
     let stands_alone = address.is_none() && commands.is_empty();
     match word {
         Some(Word::Drill(args)) if commands.is_empty() => {
@@ -112,6 +119,9 @@ async fn dispatch(line: Line) -> ExitCode {
         Some(Word::Local(args)) if stands_alone => local::run(args, connect, &mut screen).await,
         Some(Word::Rehearse(args)) if stands_alone => {
             rehearse::run(args, connect, &mut screen).await
+        }
+        Some(Word::Completions { .. } | Word::Help { .. }) if stands_alone && screen.closed => {
+            ended(&mut screen, &Problem::failed("standard output is closed"))
         }
         Some(Word::Completions { shell }) if stands_alone => {
             let printed = screen.text(&completions::script(shell));
@@ -170,6 +180,7 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
             "--level is for commands that read or write keys; leave it out",
         ));
     }
+    steps.iter().try_for_each(|step| step.fits(connect.level))?;
     if steps.iter().all(needs_no_network) && !steps.is_empty() {
         let result = without_network(&steps, screen);
         return Ok(finished(screen, result));
@@ -180,6 +191,7 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
     };
     let mut stdin = Stdin::Free;
     script::fill(&mut steps, &mut stdin).await?;
+    unreadable_token(&connect, screen);
     let session = Session::connect(&connection(servers, connect, role)).await;
     let session = session.map_err(|error| connect_problem(&error))?;
     let result = if !steps.is_empty() {
@@ -192,11 +204,21 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
             left => finished(screen, left.map(|_| None)),
         });
     } else {
+        input::not_closed()?;
         let input = tokio::io::BufReader::new(tokio::io::stdin());
         pipe::run(input, &session, screen).await
     };
     session.close().await;
     Ok(finished(screen, result))
+}
+
+/// Says that the file with the token cannot be read: with stored credentials nobody looks at it.
+fn unreadable_token(connect: &Connect, screen: &mut Screen) {
+    if let Some(file) = &connect.token_file
+        && let Err(error) = std::fs::File::open(file)
+    {
+        screen.note(&format!("cannot read the token file {}: {error}", file.display()));
+    }
 }
 
 /// What is wrong with commands, and with the word before them if that was taken for an address.
@@ -254,7 +276,7 @@ pub(crate) fn connection(address: Addresses, connect: Connect, role: Role) -> Co
     Connection {
         servers: address.0,
         role,
-        level: connect.level.unwrap_or(Level::Strong),
+        level: connect.level,
         timeout: connect.timeout,
         region: connect.region,
         token_file: connect.token_file,

@@ -35,7 +35,7 @@ pub(crate) async fn revoke(id: &str, client: &Client, screen: &mut Screen) -> Re
         }
     };
     client.revoke(holder).await.map_err(|error| request_problem(&error))?;
-    screen.result(
+    screen.changed(
         &format!("revoked {holder}; what it shows is refused from now on"),
         || json!({ "command": "revoke", "holder": holder.to_string() }),
     )?;
@@ -87,7 +87,7 @@ pub(crate) async fn revoke_token(
     }
     let remain = if with_holders { String::new() } else { stay(&admitted) };
     let text = format!("revoked token {token}{remain}{}", lines.concat());
-    screen.result(&text, || {
+    screen.changed(&text, || {
         let all = admitted.iter().map(|holder| holder.id.to_string());
         json!({
             "command": "token revoke",
@@ -186,9 +186,9 @@ fn document(holders: &[HolderInfo]) -> Value {
             "name": holder.name,
             "token": holder.token.map(|id| id.to_string()),
             "made_by": holder.made_by.map(|id| id.to_string()),
-            "since_ms": holder.since_ms,
-            "ends_ms": holder.ends_ms,
-            "seen_ms": holder.seen_ms,
+            "since_at_ms": holder.since_ms,
+            "ends_at_ms": holder.ends_ms,
+            "seen_at_ms": holder.seen_ms,
             "revoked": holder.revoked,
         })
     };
@@ -244,6 +244,6 @@ mod tests {
         let entry = &json["holders"][0];
         assert_eq!((&entry["kind"], &entry["role"]), (&json!("bearer"), &json!("read")));
         assert_eq!(entry["id"], "ab000000-0000-0000-0000-000000000000");
-        assert_eq!((&entry["ends_ms"], &entry["revoked"]), (&json!(null), &json!(true)));
+        assert_eq!((&entry["ends_at_ms"], &entry["revoked"]), (&json!(null), &json!(true)));
     }
 }

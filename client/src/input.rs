@@ -9,6 +9,7 @@ use std::path::Path;
 
 use dkv_wire::limits::VALUE_BYTES_MAX;
 
+use crate::descriptors;
 use crate::grammar::{Command, Content};
 use crate::problem::Problem;
 
@@ -69,12 +70,24 @@ pub(crate) async fn fill(command: &mut Command, stdin: &mut Stdin) -> Result<(),
         }
         Content::File(_) | Content::Input => {
             stdin.take()?;
+            not_closed()?;
             let read = tokio::task::spawn_blocking(|| bounded(io::stdin().lock()));
             let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
             named("standard input", read)
         }
     };
     *value = Content::Given(read?);
+    Ok(())
+}
+
+/// Refuses a standard input that was closed: it would be taken for an empty one.
+///
+/// # Errors
+/// It was.
+pub(crate) fn not_closed() -> Result<(), Problem> {
+    if descriptors::is_input_closed() {
+        return Err(Problem::failed("standard input is closed; nothing was done"));
+    }
     Ok(())
 }
 

@@ -26,6 +26,7 @@ mod words;
 mod held;
 mod holders;
 
+mod descriptors;
 mod documents;
 mod problem;
 mod screen;

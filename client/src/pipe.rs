@@ -47,19 +47,22 @@ pub(crate) async fn run(
             Ok(Some(step)) => {
                 let mut step = [step];
                 match script::fill(&mut step, &mut Stdin::Commands).await {
-                    Ok(()) => match script::one(&step[0], store, screen).await? {
-                        Outcome::Exit => break,
-                        outcome => {
-                            failure = worst(failure, failure_of(outcome));
-                            continue;
+                    Ok(()) => {
+                        screen.input_line = Some(number);
+                        let outcome = script::one(&step[0], store, screen).await;
+                        screen.input_line = None;
+                        match outcome? {
+                            Outcome::Exit => break,
+                            outcome => failure = worst(failure, failure_of(outcome)),
                         }
-                    },
+                        continue;
+                    }
                     Err(problem) => problem,
                 }
             }
             Err(error) => Problem::usage(error.to_string()),
         };
-        let problem = problem.behind(&format!("line {number}: ")).with("line", number);
+        let problem = problem.in_line(number);
         screen.problem(&problem);
         failure = worst(failure, Some(problem.failure));
     }

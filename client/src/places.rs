@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::admin::{find, not_found};
 use crate::documents;
 use crate::human::{bytes, plural};
-use crate::problem::{Problem, Stop, request_problem};
+use crate::problem::{Problem, Stop, request_problem, untold};
 use crate::screen::Screen;
 
 /// How often progress is checked.
@@ -32,11 +32,11 @@ pub(crate) async fn drain(
         found.name, found.name
     );
     if !wait {
-        screen.result(&text, || document(&found, "draining"))?;
+        screen.changed(&text, || document(&found, "draining"))?;
         return Ok(());
     }
     if !screen.json {
-        screen.line(&text)?;
+        screen.line(&text).map_err(|error| untold(text, error))?;
     }
     let mut told: Option<(String, Instant)> = None;
     loop {
@@ -51,7 +51,7 @@ pub(crate) async fn drain(
                 }
                 if places.may_stop {
                     let text = format!("node {} is empty and may be switched off", found.name);
-                    screen.result(&text, || document(&found, "drained"))?;
+                    screen.changed(&text, || document(&found, "drained"))?;
                     return Ok(());
                 }
                 let now = progress(&found.name, places, &placement);
@@ -103,7 +103,7 @@ pub(crate) async fn undrain(node: &str, client: &Client, screen: &mut Screen) ->
     let found = look_up(node, client).await?;
     client.drain_node(found.id, false).await.map_err(|error| request_problem(&error))?;
     let text = format!("node {} is used again and will get its share", found.name);
-    screen.result(&text, || document(&found, "used"))?;
+    screen.changed(&text, || document(&found, "used"))?;
     Ok(())
 }
 
@@ -119,7 +119,7 @@ pub(crate) async fn foresee(client: &Client, screen: &mut Screen) -> Result<(), 
 pub(crate) async fn rebalance(client: &Client, screen: &mut Screen) -> Result<(), Stop> {
     client.rebalance().await.map_err(|error| request_problem(&error))?;
     let text = "rebalancing replicas and primaries; status shows the progress";
-    screen.result(text, || json!({ "command": "rebalance", "dry_run": false }))?;
+    screen.changed(text, || json!({ "command": "rebalance", "dry_run": false }))?;
     Ok(())
 }
 

@@ -154,6 +154,11 @@ impl Problem {
         Self::new(Failure::Usage, message)
     }
 
+    /// The same, with another effect.
+    pub(crate) fn having(self, effect: Effect) -> Self {
+        Self { effect, ..self }
+    }
+
     /// The same with a member more for programs.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.more.insert(name.to_owned(), value.into());
@@ -171,6 +176,14 @@ impl Problem {
     pub(crate) fn behind(mut self, words: &str) -> Self {
         self.message.insert_str(0, words);
         self
+    }
+
+    /// The same, of a command in that line of the input, unless it names the line of a file.
+    pub(crate) fn in_line(self, line: u64) -> Self {
+        if self.more.contains_key("line") {
+            return self;
+        }
+        self.behind(&format!("line {line}: ")).with("line", line)
     }
 
     /// As a document for programs.
@@ -211,12 +224,25 @@ impl From<Problem> for Stop {
     }
 }
 
-/// A write was done, and could not be told on standard output.
+/// Something was changed, and could not be told on standard output.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}; {done}, and that stands")]
-pub(crate) struct Untold {
-    pub(crate) done: String,
-    pub(crate) source: io::Error,
+struct Untold {
+    done: String,
+    source: io::Error,
+}
+
+/// The error of an output that was to tell of a change: with it, what was changed.
+pub(crate) fn untold(done: impl Into<String>, source: io::Error) -> io::Error {
+    io::Error::new(source.kind(), Untold { done: done.into(), source })
+}
+
+/// Whether something was changed that an output did not tell of.
+pub(crate) fn effect_of(error: &io::Error) -> Effect {
+    match error.get_ref() {
+        Some(inner) if inner.is::<Untold>() => Effect::Done,
+        _ => Effect::None,
+    }
 }
 
 /// What a failed read means.
@@ -225,7 +251,7 @@ pub(crate) fn read_problem(key: &Key, error: &Error) -> Problem {
         Error::NotFound { .. } => Problem::new(Failure::NotFound, format!("key not found: {key}")),
         Error::Unavailable(why) => Problem::new(
             Failure::Unavailable,
-            format!("{key} could not be read now: {why}; try again, or read it at level eventual"),
+            format!("{key} could not be read: {why}; try again, or read it at level eventual"),
         ),
         other => request_problem(other),
     };
@@ -358,6 +384,9 @@ pub(crate) fn connect_problem(error: &ConnectError) -> Problem {
             "; an administrator revoked this client: ask for a new token, and join with it under \
              another DKV_HOME",
         ),
+        ConnectError::Unresolved(_) => {
+            (Failure::Unavailable, "; check the name, or give the IP address of the server")
+        }
         ConnectError::Address { .. } | ConnectError::NoAddress => {
             (Failure::Usage, "; give the address of the server as HOST:PORT")
         }

@@ -14,6 +14,7 @@ fn whoever_gets_no_connection_is_told_what_to_do() {
     let errors = [
         ConnectError::NoAddress,
         ConnectError::Address { address: "host:no".into(), why: "no port".into() },
+        ConnectError::Unresolved("cannot look up foo:4400: Name or service not known".into()),
         ConnectError::Unreachable("no answer".into()),
         ConnectError::Join(JoinError::Connect(dkv_wire::quic::ConnectError::Clock {
             address: server,
@@ -37,6 +38,7 @@ fn whoever_gets_no_connection_is_told_what_to_do() {
     expect_test::expect![[r#"
         no address of a registration server or node was given; give the address of the server as HOST:PORT
         host:no: no port; give the address of the server as HOST:PORT
+        cannot look up foo:4400: Name or service not known; check the name, or give the IP address of the server
         cannot reach the network: no answer; check that the server runs there, or start one with dkv server or dkv local
         cannot reach the registration server: 127.0.0.1:4400: set the clocks right
         the server at 127.0.0.1:4400 belongs to another network than the token (its certificate authority is not the one that the token names); give a token of that server's network with --token-file, or another address
@@ -67,6 +69,7 @@ fn each_kind_has_a_status_of_its_own_and_the_most_serious_decides() {
 fn no_connection_has_a_kind_too() {
     let of = |error: ConnectError| connect_problem(&error).failure;
     assert_eq!(of(ConnectError::Unreachable("no answer".into())), Failure::Unavailable);
+    assert_eq!(of(ConnectError::Unresolved("no such name".into())), Failure::Unavailable);
     assert_eq!(of(ConnectError::Denied("revoked".into())), Failure::Denied);
     assert_eq!(of(ConnectError::NoAddress), Failure::Usage);
     // Where nobody listens a missing token is not what is wrong.

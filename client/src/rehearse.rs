@@ -14,10 +14,12 @@ use dkv_api::{Client, Error, Level, NetworkView, NodeId, Placement, ReadOptions,
 use dkv_wire::delays::Delays;
 
 use crate::cli::{Connect, Local, Rehearse};
-use crate::dispatch::finished;
+use crate::dispatch::{ended, finished};
 use crate::human::{number, plural};
 use crate::local::network::LocalNetwork;
 use crate::local::place::Place;
+use crate::local::regions;
+use crate::problem::Problem;
 use crate::screen::Screen;
 use crate::signals::Signals;
 
@@ -77,6 +79,14 @@ struct Row {
 /// Brings the network up, measures, and prints the table.
 pub(crate) async fn run(mut args: Rehearse, outer: Connect, screen: &mut Screen) -> ExitCode {
     args.connect = args.connect.clone().or(outer);
+    if let Some(option) = args.connect.typed(&["--level", "--region", "--token-file"]) {
+        let why =
+            format!("rehearse does not take {option}: it measures every level from every region");
+        return ended(screen, &Problem::usage(why));
+    }
+    if let Err(why) = regions::delays(&args.regions, args.delays.as_deref(), args.delays_vary) {
+        return ended(screen, &Problem::usage(why));
+    }
     let mut signals = match Signals::take() {
         Ok(signals) => signals,
         Err(error) => return failed(screen, &format!("cannot listen for signals: {error}")),

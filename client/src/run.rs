@@ -14,7 +14,7 @@ use crate::documents;
 use crate::grammar::{Command, Content, HowToRead, Key};
 use crate::held;
 use crate::human;
-use crate::problem::{Failure, Problem, Stop, Untold, read_problem, scan_problem, write_problem};
+use crate::problem::{Failure, Problem, Stop, read_problem, scan_problem, untold, write_problem};
 use crate::screen::{Screen, Tone};
 use crate::status;
 use crate::store::Store;
@@ -66,6 +66,7 @@ async fn carry_out(command: &Command, store: &impl Store, screen: &mut Screen) -
     let started = Instant::now();
     match command {
         Command::Read { key, how } => {
+            fits(command, store.level_given())?;
             let options = read_options(how, store.level());
             let read = store.read(key.as_bytes(), options).await;
             let read = read.map_err(|error| read_problem(key, &error))?;
@@ -82,6 +83,7 @@ async fn carry_out(command: &Command, store: &impl Store, screen: &mut Screen) -
                 return Err(Problem::failed("the value was not read").into());
             };
             let value = Bytes::copy_from_slice(value);
+            fits(command, store.level_given())?;
             let options = write_options(*level, *condition, store.level());
             let written = store.write(key.as_bytes(), value, options).await;
             let written =
@@ -90,6 +92,7 @@ async fn carry_out(command: &Command, store: &impl Store, screen: &mut Screen) -
             say_written(screen, verb, key, &written, store, started)?;
         }
         Command::Delete { key, level, condition } => {
+            fits(command, store.level_given())?;
             let options = write_options(*level, *condition, store.level());
             let written = store.delete(key.as_bytes(), options).await;
             let written =
@@ -156,6 +159,41 @@ pub(crate) fn list(screen: &mut Screen, pair: &Pair) -> io::Result<()> {
     if screen.json { screen.document(&documents::pair(pair)) } else { screen.record(&listed(pair)) }
 }
 
+/// Whether a command can be had at the level that somebody has written for it: in it, or for the whole
+/// connection. What is weaker or stronger than was asked for is never done instead.
+///
+/// # Errors
+/// It cannot, and what to write.
+pub(crate) fn fits(command: &Command, given: Option<Level>) -> Result<(), Problem> {
+    let (level, condition) = match command {
+        Command::Read { how, .. } => {
+            let level = how.level.or(given);
+            return match level {
+                Some(level @ (Level::Strong | Level::All))
+                    if how.max_staleness_ms.is_some() || how.at_least.is_some() =>
+                {
+                    Err(Problem::usage(format!(
+                        "max-staleness and at-least are bounds of an eventual read, and the level is {}; \
+                         leave out the bounds or the level",
+                        level.word()
+                    )))
+                }
+                _ => Ok(()),
+            };
+        }
+        Command::Write { level, condition, .. } | Command::Delete { level, condition, .. } => {
+            (level.or(given), *condition)
+        }
+        _ => return Ok(()),
+    };
+    if level == Some(Level::Eventual) && condition != Condition::Always {
+        return Err(Problem::usage(
+            "an eventual write cannot have a condition; leave out the condition or the level",
+        ));
+    }
+    Ok(())
+}
+
 fn read_options(how: &HowToRead, usual: Level) -> ReadOptions {
     let HowToRead { level, max_staleness_ms, at_least } = *how;
     let bounded = max_staleness_ms.is_some() || at_least.is_some();
@@ -203,7 +241,7 @@ fn say_written(
     }
     let command = if verb == "deleted" { "delete" } else { "put" };
     let said = screen.result(&line, || documents::written(command, key, written));
-    said.map_err(|source| io::Error::new(source.kind(), Untold { done, source }))
+    said.map_err(|source| untold(done, source))
 }
 
 /// A line of a list: a record of CSV, or a field of it.

@@ -202,18 +202,18 @@ async fn failures_say_what_is_the_case_and_what_to_do() {
     assert!(!succeeded);
     assert_eq!(String::from_utf8(out).unwrap(), "written foo at revision 1 (shard 2)\n");
     expect_test::expect![[r#"
-        error: key not found: foo
-        error: key not found: foo
-        error: foo was not written: it does not exist
-        error: !unavailable was not written: no majority of shard 2 answers; nothing was changed, so try again
-        error: !unavailable could not be read now: no majority of shard 2 answers; try again, or read it at level eventual
-        error: outcome unknown: !unknown may have been written, or may be yet: the connection was lost; read the key to see, or repeat the command
-        error: denied: a node may not write; give a token that allows it with --token-file
-        error: the value is too large: 9 bytes, and the limit is 8; nothing was changed
+        error: line 1: key not found: foo
+        error: line 2: key not found: foo
+        error: line 3: foo was not written: it does not exist
+        error: line 4: !unavailable was not written: no majority of shard 2 answers; nothing was changed, so try again
+        error: line 5: !unavailable could not be read: no majority of shard 2 answers; try again, or read it at level eventual
+        error: line 6: outcome unknown: !unknown may have been written, or may be yet: the connection was lost; read the key to see, or repeat the command
+        error: line 7: denied: a node may not write; give a token that allows it with --token-file
+        error: line 8: the value is too large: 9 bytes, and the limit is 8; nothing was changed
         error: line 9: malformed command "r,foo": commands are upper case; write R,foo
-        error: kill works only at the prompt of a local network; start one with dkv local
-        error: foo was not written: it is at revision 1, not 9
-        error: foo was not written: it already exists (revision 1)
+        error: line 10: kill works only at the prompt of a local network; start one with dkv local
+        error: line 12: foo was not written: it is at revision 1, not 9
+        error: line 13: foo was not written: it already exists (revision 1)
     "#]]
     .assert_eq(&err);
 }
@@ -293,6 +293,7 @@ async fn programs_get_a_document_for_each_result_and_each_problem() {
     assert_eq!((&out[5]["key"], &out[5]["value"]), (&"a".into(), &"x,y".into()));
     let err = documents(&err);
     assert_eq!((&err[0]["kind"], &err[0]["effect"]), (&"not-found".into(), &"none".into()));
+    assert_eq!(err[0]["line"], 3);
     assert_eq!((&err[1]["kind"], &err[1]["line"]), (&"usage".into(), &8.into()));
 }
 
@@ -316,7 +317,50 @@ async fn a_write_that_cannot_be_told_is_said_to_stand() {
     assert!(said.ends_with("; written a at revision 1 (shard 2), and that stands"), "{said}");
     let steps = parse_arguments(&[b"R,a".to_vec()]).unwrap();
     let error = script::all(&steps, &store, &mut screen).await.unwrap_err();
-    assert!(!crate::screen::broken(&error).unwrap().message.contains("stands"));
+    let broken = crate::screen::broken(&error).unwrap();
+    assert!(!broken.message.contains("stands"));
+    assert_eq!(broken.document()["effect"], "none");
+    for command in ["W,b,1", "put b 2", "D,b"] {
+        for json in [false, true] {
+            screen.json = json;
+            let steps = parse_arguments(&[b"W,b,0".to_vec()]).unwrap();
+            script::all(&steps, &store, &mut Screen::of(io::sink(), io::sink())).await.unwrap();
+            let steps = parse_arguments(&[command.into()]).unwrap();
+            let error = script::all(&steps, &store, &mut screen).await.unwrap_err();
+            let told = crate::screen::broken(&error).unwrap().document();
+            assert_eq!(told["effect"], "done", "{command}: {told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_level_that_is_written_is_not_changed() {
+    let asked = |line: &str, given| {
+        let steps = parse_arguments(&[line.into()]).unwrap();
+        steps[0].fits(given).map_err(|problem| problem.failure)
+    };
+    for (line, given, is_good) in [
+        ("get c max-staleness 5", None, true),
+        ("get c max-staleness 5", Some(Level::Strong), false),
+        ("get c at-least 1", Some(Level::All), false),
+        ("get c at-least 1", Some(Level::Session), true),
+        ("get c eventual at-least 1", Some(Level::All), true),
+        ("get c strong max-staleness 5", None, false),
+        ("get c all at-least 5", Some(Level::Eventual), false),
+        ("put c 1 if-present", Some(Level::Eventual), false),
+        ("put c 1 strong if-present", Some(Level::Eventual), true),
+        ("put c 1 eventual if-absent", None, false),
+        ("insert c 1", Some(Level::Eventual), false),
+        ("update c 1", Some(Level::Eventual), false),
+        ("delete c if-present", Some(Level::Eventual), false),
+        ("put c 1", Some(Level::Eventual), true),
+    ] {
+        let expected = if is_good { Ok(()) } else { Err(Failure::Usage) };
+        assert_eq!(asked(line, given), expected, "{line} at {given:?}");
+    }
+    let (failure, out, _) = piped_as(false, b"put c 1 eventual if-absent\nget c\n").await;
+    assert_eq!(failure, Some(Failure::Usage));
+    assert!(out.is_empty());
 }
 
 #[tokio::test]
@@ -324,7 +368,7 @@ async fn a_command_of_the_command_line_works_in_a_pipe() {
     let (failure, _, err) = piped_as(false, b"drain n1\nload -\ndrain\n").await;
     assert_eq!(failure, Some(Failure::Unavailable));
     let lines: Vec<&str> = err.lines().collect();
-    assert_eq!(lines[0], "error: there is no network here");
+    assert_eq!(lines[0], "error: line 1: there is no network here");
     assert!(lines[1].contains("line 2: standard input gives the commands here"), "{err}");
     assert!(lines[2].contains("line 3: malformed command \"drain\": "), "{err}");
     assert_eq!(lines.len(), 3);

@@ -15,8 +15,9 @@ use std::io::{self, IsTerminal, Write};
 
 use serde_json::{Value, json};
 
+use crate::descriptors;
 use crate::grammar::quote::is_dangerous;
-use crate::problem::Problem;
+use crate::problem::{Problem, effect_of, untold};
 
 /// How a piece of text is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub(crate) struct Screen {
     pub(crate) terminal: bool,
     /// Whether stdout takes colour.
     pub(crate) colour: bool,
+    /// Whether stdout was closed when the process began.
+    pub(crate) closed: bool,
+    /// The line of the input that is being run, if commands come from a pipe.
+    pub(crate) input_line: Option<u64>,
     /// Whether results are documents for programs.
     pub(crate) json: bool,
     err_colour: bool,
@@ -60,6 +65,8 @@ impl Screen {
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),
             terminal,
+            closed: descriptors::is_output_closed(),
+            input_line: None,
             colour: terminal && !no_colour,
             json: false,
             err_colour: io::stderr().is_terminal() && !no_colour,
@@ -74,6 +81,8 @@ impl Screen {
             out: Box::new(out),
             err: Box::new(err),
             terminal: false,
+            closed: false,
+            input_line: None,
             colour: false,
             json: false,
             err_colour: false,
@@ -103,6 +112,16 @@ impl Screen {
             return self.out.flush();
         }
         self.line(text)
+    }
+
+    /// A result that tells of a change: if it cannot be written, the error says that the change was made.
+    pub(crate) fn changed(
+        &mut self,
+        text: &str,
+        document: impl FnOnce() -> Value,
+    ) -> io::Result<()> {
+        let told = self.result(text, document);
+        told.map_err(|error| untold(text.lines().next().unwrap_or_default(), error))
     }
 
     /// A document in one line: nothing is flushed before [`Self::flush`].
@@ -176,19 +195,24 @@ impl Screen {
 
     /// What went wrong, what it means, and what to do about it.
     pub(crate) fn problem(&mut self, problem: &Problem) {
+        let problem = match self.input_line {
+            Some(line) => &problem.clone().in_line(line),
+            None => problem,
+        };
         if self.json {
             // Nobody is left to tell.
             let _ = writeln!(self.err, "{}", problem.document());
             return;
         }
-        self.error(&problem.message);
+        self.say(&problem.message);
     }
 
     /// What went wrong and what to do about it.
     pub(crate) fn error(&mut self, text: &str) {
-        if self.json {
-            return self.problem(&Problem::failed(text));
-        }
+        self.problem(&Problem::failed(text));
+    }
+
+    fn say(&mut self, text: &str) {
         let label = paint(self.err_colour, Tone::Bad, "error:");
         let line = text.replace(char::is_whitespace, " ");
         let line = escaped(&line);
@@ -199,8 +223,10 @@ impl Screen {
 
 /// What is to be said of an output that does not work; nothing where its reader has gone.
 pub(crate) fn broken(error: &io::Error) -> Option<Problem> {
-    (error.kind() != io::ErrorKind::BrokenPipe)
-        .then(|| Problem::failed(format!("cannot write to standard output: {error}")))
+    (error.kind() != io::ErrorKind::BrokenPipe).then(|| {
+        let problem = Problem::failed(format!("cannot write to standard output: {error}"));
+        problem.having(effect_of(error))
+    })
 }
 
 /// A text in its tone.

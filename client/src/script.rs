@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 
 use clap::Parser;
+use dkv_api::Level;
 
 use crate::cli::{OneWord, Word, is_network_word};
 use crate::grammar::{self, Command, GrammarError};
@@ -68,6 +69,32 @@ impl Step {
             ),
             Act::Word(word) => matches!(**word, Word::Load(_) | Word::Verify(_)),
             Act::Help(_) => false,
+        }
+    }
+
+    /// Whether it is of no use where its output is lost.
+    fn is_for_its_output(&self) -> bool {
+        match &self.act {
+            Act::Command(command) => matches!(
+                command,
+                Command::Read { .. }
+                    | Command::Scan(_)
+                    | Command::Search(_)
+                    | Command::ShowAll { .. }
+            ),
+            Act::Word(word) => word.creates_token(),
+            Act::Help(_) => true,
+        }
+    }
+
+    /// Whether it can be had at the level of the connection, if one was written.
+    ///
+    /// # Errors
+    /// It cannot, and what to write.
+    pub(crate) fn fits(&self, given: Option<Level>) -> Result<(), Problem> {
+        match &self.act {
+            Act::Command(command) => run::fits(command, given),
+            Act::Word(_) | Act::Help(_) => Ok(()),
         }
     }
 
@@ -189,7 +216,10 @@ pub(crate) async fn fill(steps: &mut [Step], stdin: &mut Stdin) -> Result<(), Pr
     for step in steps {
         match &mut step.act {
             Act::Command(command) => input::fill(command, stdin).await?,
-            Act::Word(word) if word.reads_stdin() => stdin.take()?,
+            Act::Word(word) if word.reads_stdin() => {
+                stdin.take()?;
+                input::not_closed()?;
+            }
             Act::Word(_) | Act::Help(_) => {}
         }
     }
@@ -227,6 +257,12 @@ pub(crate) async fn one(
 ) -> io::Result<Outcome> {
     let before = screen.json;
     screen.json |= step.json;
+    if screen.closed && step.is_for_its_output() {
+        let problem = Problem::failed("standard output is closed; nothing was done");
+        screen.problem(&problem);
+        screen.json = before;
+        return Ok(Outcome::Failed(problem.failure));
+    }
     let outcome = match &step.act {
         Act::Command(command) => run::one(command, store, screen).await,
         Act::Word(word) => {

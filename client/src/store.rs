@@ -26,6 +26,11 @@ pub(crate) trait Store {
     /// The level of commands that name none.
     fn level(&self) -> Level;
 
+    /// The level that somebody has written for the whole connection.
+    fn level_given(&self) -> Option<Level> {
+        None
+    }
+
     /// Reads a key.
     async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error>;
 
@@ -112,8 +117,8 @@ pub(crate) struct Connection {
     pub(crate) servers: Vec<String>,
     /// What to be in the network.
     pub(crate) role: Role,
-    /// Level of commands that name none.
-    pub(crate) level: Level,
+    /// Level of commands that name none, if somebody has written one.
+    pub(crate) level: Option<Level>,
     /// Time that a request may take; `None` is the library's.
     pub(crate) timeout: Option<Duration>,
     /// The region to be in.
@@ -232,6 +237,10 @@ async fn list_of(
 
 impl Store for Session {
     fn level(&self) -> Level {
+        self.level_given().unwrap_or(Level::Strong)
+    }
+
+    fn level_given(&self) -> Option<Level> {
         self.connection.level
     }
 
@@ -282,7 +291,7 @@ impl Store for Session {
         scan: &Scan,
         say: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>> {
-        list(&self.client, self.connection.level, scan, say).await
+        list(&self.client, self.level(), scan, say).await
     }
 
     async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error> {

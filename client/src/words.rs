@@ -14,7 +14,7 @@ pub(crate) async fn perform(
     screen: &mut Screen,
 ) -> Result<(), Stop> {
     if let Word::Load(args) = word {
-        let source = load::source(&args.transfer, screen).await?;
+        let source = load::source(Task::Load, &args.transfer, screen).await?;
         load::run(Task::Load, &source, &args.transfer, store, screen).await?;
         if args.verify {
             load::run(Task::Verify, &source, &args.transfer, store, screen).await?;
@@ -22,7 +22,7 @@ pub(crate) async fn perform(
         return Ok(());
     }
     if let Word::Verify(transfer) = word {
-        let source = load::source(transfer, screen).await?;
+        let source = load::source(Task::Verify, transfer, screen).await?;
         return load::run(Task::Verify, &source, transfer, store, screen).await;
     }
     let client = store.client(word.role()).await?;

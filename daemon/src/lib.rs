@@ -20,6 +20,7 @@ use dkv_api::{Client, ConnectError};
 use dkv_gateway::{App, Listener, Options};
 use dkv_node::{NodeError, Observer};
 use dkv_wire::supervise::caught;
+use dkv_wire::variables;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
@@ -29,6 +30,8 @@ use tracing::{info, warn};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Exit status where the command line is wrong.
+const USAGE: u8 = 2;
 /// Time between two attempts of the gateway to join.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Time that the gateway has to end after its node.
@@ -57,9 +60,36 @@ pub struct Args {
     pub http_token_file: Option<PathBuf>,
 }
 
+impl Args {
+    /// What is wrong with options that say how HTTP is served where none is.
+    fn misused(&self) -> Option<String> {
+        if self.http.http.is_some() {
+            return None;
+        }
+        let host = (!self.http.host.is_empty()).then_some("--host");
+        let token_file = self.http_token_file.as_ref().map(|_| "--http-token-file");
+        let option = self.http.option_given().or(host).or(token_file)?;
+        let name = variables::name_of::<Cli>(option);
+        Some(format!(
+            "{name} says how HTTP is served, and none is: add --http IP:PORT, or leave it out"
+        ))
+    }
+}
+
+/// All that a process knows of its command line is how the node is started.
+#[derive(clap::Parser)]
+struct Cli {
+    #[command(flatten)]
+    _args: Args,
+}
+
 /// Runs a node as a process does: until Ctrl-C or SIGTERM. Prints `ready ADDRESS` once it serves, and
 /// `http ADDRESS` once HTTP does.
 pub fn main(args: Args) -> ExitCode {
+    if let Some(why) = args.misused() {
+        dkv_wire::complain!("error: {why}");
+        return ExitCode::from(USAGE);
+    }
     dkv_node::process(args.node.threads, run(args))
 }
 
@@ -67,12 +97,6 @@ async fn run(args: Args) -> Result<(), NodeError> {
     // Before anything can be told to stop.
     let stop = dkv_node::stop_signal();
     let Some(address) = args.http.http else {
-        let token_file = args.http_token_file.as_ref().map(|_| "--http-token-file");
-        if let Some(option) = args.http.option_given().or(token_file) {
-            return Err(NodeError::new(format!(
-                "{option} says how HTTP is served, and none is: add --http IP:PORT, or leave it out"
-            )));
-        }
         let ready =
             |serving: dkv_node::Serving| dkv_node::say(&format!("ready {}", serving.address));
         return dkv_node::run(args.node, ready, stop).await;

@@ -47,12 +47,12 @@ impl HostPort {
     pub(crate) async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
         let mut addresses: Vec<SocketAddr> =
-            found.map_err(|error| format!("{self}: {error}"))?.collect();
+            found.map_err(|error| format!("cannot look up {self}: {error}"))?.collect();
         // Servers and nodes listen on IPv4 unless told otherwise.
         addresses.sort_by_key(SocketAddr::is_ipv6);
         addresses.dedup();
         if addresses.is_empty() {
-            return Err(format!("{self}: the name has no address"));
+            return Err(format!("cannot look up {self}: the name has no address"));
         }
         Ok(addresses)
     }

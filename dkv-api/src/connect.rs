@@ -107,8 +107,7 @@ async fn by_server(
             Err(other) => return Err(ConnectError::Unreachable(other.to_string())),
         }
     }
-    let resolved =
-        resolved.map_err(|why| ConnectError::Address { address: address.to_string(), why })?;
+    let resolved = resolved.map_err(ConnectError::Unresolved)?;
     if let Some(expired) = network.and_then(|network| keep.expired(network, builder.role))
         && let Some(contact) = by_expired(&expired, &resolved, keep).await?
     {
@@ -243,7 +242,7 @@ fn token_for(
     keep: &Keep,
 ) -> Result<Token, TokenError> {
     let role = builder.role;
-    let named = std::env::var_os(TOKEN_VARIABLE).is_some_and(|text| !text.is_empty());
+    let named = dkv_wire::environment::value(TOKEN_VARIABLE).is_some();
     if builder.token_file.is_some() || named {
         return find_token(server, role, builder.token_file.as_deref());
     }

@@ -94,7 +94,10 @@ pub enum ConnectError {
     /// Only clients and administrators connect.
     #[error("a client connects as client or admin, not as {0}")]
     Role(Role),
-    /// An address that is none, or a host name that does not resolve.
+    /// A host name that does not resolve now.
+    #[error("{0}")]
+    Unresolved(String),
+    /// An address that is none.
     #[error("{address}: {why}")]
     Address {
         /// What was given.

@@ -77,7 +77,7 @@ pub fn find_token(
         };
         let content = durable::read(path).map_err(TokenError::File)?.ok_or_else(missing)?;
         (path.display().to_string(), String::from_utf8_lossy(&content).into_owned())
-    } else if let Some(text) = std::env::var_os(TOKEN_VARIABLE).filter(|text| !text.is_empty()) {
+    } else if let Some(text) = crate::environment::value(TOKEN_VARIABLE) {
         (TOKEN_VARIABLE.to_owned(), text.to_string_lossy().into_owned())
     } else {
         let home = local::home();

@@ -36,6 +36,8 @@ pub mod gate;
 
 pub mod join;
 pub mod local;
+pub mod environment;
+
 #[cfg(feature = "clap")]
 pub mod variables;
 pub mod durable;

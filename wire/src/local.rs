@@ -20,7 +20,7 @@ use crate::token::Token;
 const SERVERS_DIR: &str = "servers";
 /// In it: where the server is.
 const ADDRESS_FILE: &str = "address";
-/// Servers that are looked at.
+/// Servers that do not run any more and are still told of.
 const SERVERS_MAX: usize = 64;
 
 /// The directory of this user's dkv state: `$DKV_HOME`, or `$XDG_STATE_HOME/dkv`, or
@@ -72,16 +72,32 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Addresses of the servers of this user on this machine, by port: those that run, or if none does,
-/// those that ran here before and whose network may serve without them.
-pub fn servers(home: &Path) -> Vec<SocketAddr> {
-    let Ok(entries) = std::fs::read_dir(home.join(SERVERS_DIR)) else { return Vec::new() };
+/// Servers of a user on this machine, by port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Servers {
+    /// Where those that run listen.
+    pub running: Vec<SocketAddr>,
+    /// Where those listened that ran here before; their networks may serve without them.
+    pub stopped: Vec<SocketAddr>,
+}
+
+/// The servers of this user on this machine.
+///
+/// # Errors
+/// If the directory that names them cannot be read.
+pub fn servers(home: &Path) -> io::Result<Servers> {
+    let directory = home.join(SERVERS_DIR);
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Servers::default()),
+        Err(error) => return Err(durable::named(&directory, error)),
+    };
     let ports = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u16>().ok());
-    let mut known: Vec<SocketAddr> =
-        ports.take(SERVERS_MAX).map(|port| left_at(home, port)).collect();
+    let mut known: Vec<SocketAddr> = ports.map(|port| left_at(home, port)).collect();
     known.sort_unstable_by_key(SocketAddr::port);
-    let (running, stopped): (Vec<_>, Vec<_>) = known.into_iter().partition(is_taken);
-    if running.is_empty() { stopped } else { running }
+    let (running, mut stopped): (Vec<_>, Vec<_>) = known.into_iter().partition(is_taken);
+    stopped.truncate(SERVERS_MAX);
+    Ok(Servers { running, stopped })
 }
 
 /// The address that the server of that port left; by default that of loopback.

@@ -10,6 +10,10 @@ use crate::output::Log;
 /// Environment variable that says what is logged, e.g. `debug` or `dkv_node=debug,info`.
 pub const LOG_VARIABLE: &str = "DKV_LOG";
 
+/// The crates of dkv that log.
+const CRATES: &[&str] =
+    &["dkv", "dkv_api", "dkv_daemon", "dkv_gateway", "dkv_node", "dkv_server", "dkv_wire"];
+
 /// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
@@ -21,6 +25,12 @@ pub enum LoggingError {
     Filter {
         /// The part of it that does not.
         part: String,
+    },
+    /// A module of dkv that there is not.
+    #[error("{LOG_VARIABLE}: there is no module {own}: use one of {}", CRATES.join(", "))]
+    Crate {
+        /// What is written for one.
+        own: String,
     },
     /// There is no thread to write it.
     #[error("cannot start the thread that writes the log: {0}")]
@@ -81,6 +91,12 @@ fn filter(wanted: &str, default: &str) -> Result<EnvFilter, LoggingError> {
         if level.parse::<LevelFilter>().is_err() || part.starts_with('=') {
             return Err(LoggingError::Filter { part: part.escape_default().to_string() });
         }
+        let target = part.rsplit_once('=').map_or("", |(target, _)| target);
+        let own = target.split([':', '[']).next().unwrap_or_default();
+        if own.starts_with("dkv") && !CRATES.contains(&own) {
+            let own = own.escape_default().to_string();
+            return Err(LoggingError::Crate { own });
+        }
     }
     let malformed = |_| LoggingError::Filter { part: wanted.escape_default().to_string() };
     EnvFilter::builder().parse(wanted).map_err(malformed)
@@ -96,6 +112,11 @@ mod tests {
         {
             assert!(filter(wanted, "info").is_ok(), "{wanted}");
         }
+        for wanted in ["dkv_nod=debug", "info,dkv-node=debug", "dkvnode::raft=trace"] {
+            let error = filter(wanted, "info").unwrap_err();
+            assert!(matches!(error, LoggingError::Crate { .. }), "{wanted}: {error}");
+        }
+        assert!(filter("dkv_node::raft=trace,dkv=info", "info").is_ok());
         for wanted in
             ["nonsense===", "verbose", "dkv_node=loud", "info,dkv_node", "=debug", "a=b=c"]
         {

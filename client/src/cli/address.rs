@@ -1,9 +1,12 @@
 //! Addresses of servers as they are typed, and the usual one where none is.
 
+use std::ffi::OsString;
+use std::io;
 use std::net::SocketAddr;
 
 use clap::CommandFactory;
-use dkv_wire::local;
+use clap::error::ErrorKind;
+use dkv_wire::local::{self, Servers};
 
 use super::Cli;
 use crate::grammar::{self, is_comma_command};
@@ -22,6 +25,23 @@ pub(super) fn is_command(first: &[u8]) -> bool {
         || first.iter().any(|byte| byte.is_ascii_whitespace() || b"\"'\\=".contains(byte))
         || grammar::is_word(first)
         || first.is_empty()
+}
+
+/// What is wrong with arguments in which something stands before a command that stands alone.
+pub(super) fn before_alone(arguments: &[OsString]) -> Option<clap::Error> {
+    let [_, first, second, ..] = arguments else { return None };
+    let (first, second) = (first.to_str()?, second.to_str()?);
+    let alone = matches!(second, "server" | "node" | "local" | "rehearse" | "completions");
+    if !alone || first.starts_with('-') || is_command(first.as_bytes()) || addresses(first).is_err()
+    {
+        return None;
+    }
+    // One of these words may be the operand of another command.
+    if Cli::command().find_subcommand(first).is_some() {
+        return None;
+    }
+    let why = format!("{second} stands alone; leave out {first:?} before it\n");
+    Some(Cli::command().error(ErrorKind::UnknownArgument, why))
 }
 
 /// Reads addresses with commas between them.
@@ -54,8 +74,8 @@ pub(super) fn addresses(text: &str) -> Result<Addresses, String> {
                  127.0.0.1:4400"
             ));
         }
-        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-            return Err(format!("{part:?}: the port must be a number from 0 to 65535"));
+        if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            return Err(format!("{part:?}: the port must be a number from 1 to 65535"));
         }
     }
     Ok(Addresses(parts.into_iter().map(str::to_owned).collect()))
@@ -77,31 +97,43 @@ fn meant(word: &str) -> Option<String> {
 /// # Errors
 /// There is none, or more than one; what to do about it.
 pub(crate) fn usual() -> Result<Addresses, String> {
-    let variable = std::env::var_os(VARIABLE).filter(|text| !text.is_empty());
+    let variable = dkv_wire::variables::value(VARIABLE);
     let variable = variable.map(|text| text.to_string_lossy().into_owned());
-    let servers = local::home().map_or_else(Vec::new, |home| local::servers(&home));
-    usual_of(variable.as_deref(), &servers)
+    let servers =
+        local::home().map_or_else(|| Ok(Servers::default()), |home| local::servers(&home));
+    usual_of(variable.as_deref(), servers)
 }
 
-fn usual_of(variable: Option<&str>, servers: &[SocketAddr]) -> Result<Addresses, String> {
+fn usual_of(variable: Option<&str>, servers: io::Result<Servers>) -> Result<Addresses, String> {
     if let Some(text) = variable {
         return addresses(text.trim()).map_err(|why| format!("{VARIABLE}: {why}"));
     }
-    match servers {
-        [server] => Ok(Addresses(vec![server.to_string()])),
-        [] => Err(format!(
+    let servers = servers.map_err(|error| {
+        format!(
+            "no server is named, and it cannot be told whether this user runs one: cannot read {error}; \
+             give its address, as in dkv 127.0.0.1:4400 status, or set {VARIABLE}"
+        )
+    })?;
+    let list =
+        |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match (servers.running.as_slice(), servers.stopped.as_slice()) {
+        ([server], _) | ([], [server]) => Ok(Addresses(vec![server.to_string()])),
+        ([], []) => Err(format!(
             "no server is named, and this user runs none on this machine; give its address, as in dkv \
              127.0.0.1:4400 status, set {VARIABLE}, or start a network with dkv local"
         )),
-        several => {
-            let several: Vec<String> = several.iter().map(ToString::to_string).collect();
-            Err(format!(
-                "no server is named, and this user has several on this machine: {}; name one, as in \
-                 dkv {} status, or set {VARIABLE}",
-                several.join(", "),
-                several[0]
-            ))
-        }
+        ([], stopped) => Err(format!(
+            "no server is named, and none of this user's servers on this machine runs ({} ran before); \
+             start one, or name a network that serves without it, as in dkv {} status",
+            stopped.len(),
+            stopped[0]
+        )),
+        (several, _) => Err(format!(
+            "no server is named, and several of this user's run on this machine: {}; name one, as in \
+             dkv {} status, or set {VARIABLE}",
+            list(several),
+            several[0]
+        )),
     }
 }
 
@@ -114,12 +146,25 @@ mod tests {
         let one: SocketAddr = "10.0.0.1:4400".parse().unwrap();
         let two: SocketAddr = "127.0.0.1:4401".parse().unwrap();
         let is = |text: &str| Ok(Addresses(text.split(',').map(str::to_owned).collect()));
-        assert_eq!(usual_of(Some(" a:1,b "), &[one]), is("a:1,b"));
-        assert_eq!(usual_of(None, &[one]), is("10.0.0.1:4400"));
-        let several = usual_of(None, &[one, two]).unwrap_err();
+        let usual = |running: &[SocketAddr], stopped: &[SocketAddr]| {
+            usual_of(None, Ok(Servers { running: running.into(), stopped: stopped.into() }))
+        };
+        assert_eq!(usual_of(Some(" a:1,b "), Ok(Servers::default())), is("a:1,b"));
+        assert_eq!(usual(&[one], &[]), is("10.0.0.1:4400"));
+        assert_eq!(usual(&[one], &[two]), is("10.0.0.1:4400"));
+        assert_eq!(usual(&[], &[two]), is("127.0.0.1:4401"));
+        let several = usual(&[one, two], &[]).unwrap_err();
         assert!(several.contains("10.0.0.1:4400, 127.0.0.1:4401; name one"), "{several}");
-        let none = usual_of(None, &[]).unwrap_err();
+        let stopped = usual(&[], &[one, two]).unwrap_err();
+        assert!(
+            stopped.contains("none of this user's servers on this machine runs (2 ran before)")
+        );
+        let none = usual(&[], &[]).unwrap_err();
         assert!(none.contains("set DKV_SERVER") && none.contains("dkv local"), "{none}");
-        assert!(usual_of(Some("a:b"), &[]).unwrap_err().starts_with("DKV_SERVER: "));
+        let hidden = usual_of(None, Err(io::ErrorKind::PermissionDenied.into())).unwrap_err();
+        assert!(hidden.contains("cannot read permission denied"), "{hidden}");
+        assert!(
+            usual_of(Some("a:b"), Ok(Servers::default())).unwrap_err().starts_with("DKV_SERVER: ")
+        );
     }
 }

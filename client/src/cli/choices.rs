@@ -52,6 +52,48 @@ pub(super) const HOW_TO_DELETE: Choice<OsString> = Choice {
     read: anything,
 };
 
+/// Commands that have a page of help, and those below them.
+pub(super) const TOPICS: Choice<String> = Choice {
+    words: &[
+        "get",
+        "put",
+        "insert",
+        "update",
+        "delete",
+        "search",
+        "show-all",
+        "wait",
+        "nodes",
+        "status",
+        "scan",
+        "load",
+        "verify",
+        "token",
+        "drain",
+        "rebalance",
+        "remove",
+        "holders",
+        "keep",
+        "revoke",
+        "local",
+        "drill",
+        "rehearse",
+        "server",
+        "node",
+        "gateway",
+        "completions",
+        "help",
+        "create",
+        "list",
+    ],
+    read: topic,
+};
+
+/// Whatever is asked for, the help says whether it is there.
+fn topic(text: &OsStr) -> Result<String, String> {
+    Ok(text.to_string_lossy().into_owned())
+}
+
 fn level(text: &OsStr) -> Result<Level, String> {
     crate::grammar::level(text.as_encoded_bytes())
         .ok_or_else(|| format!("use {}", crate::grammar::LEVELS))

@@ -33,7 +33,7 @@ pub(crate) struct Transfer {
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
 
-    /// Take a file with NUL bytes outside of quotes, which is refused otherwise
+    /// Take a file with NUL or other control bytes outside of quotes, which is refused otherwise
     #[arg(long)]
     pub(crate) binary: bool,
 

@@ -25,7 +25,7 @@ pub(crate) struct Local {
     pub(crate) dir: Option<PathBuf>,
 
     /// Preferred port of the server; another one if it is taken
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = port)]
     pub(crate) port: Option<u16>,
 
     /// Address that server and nodes listen on
@@ -68,6 +68,10 @@ pub(crate) struct Local {
     /// Commands to run instead of the prompt, each in one argument, as in W,a,1 "kill coordinator"
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) commands: Vec<OsString>,
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "the port must be a number from 0 to 65535".to_owned())
 }
 
 impl Local {
@@ -187,7 +191,7 @@ pub(crate) enum Fault {
     Clone,
     /// The coordinator's data directory is put back as it was a while ago
     OldCopy,
-    /// No fault is injected: you cause it, in a network of yours
+    /// You inject the fault yourself, into your own network
     ByHand,
     /// All but by-hand, one after the other
     All,

@@ -103,8 +103,9 @@ fn addresses_may_be_several() {
 
 #[test]
 fn a_wrong_address_says_what_to_write() {
-    assert!(wrong(&["a:port"]).contains("the port must be a number from 0 to 65535"));
-    assert!(wrong(&["a:99999"]).contains("the port must be a number from 0 to 65535"));
+    assert!(wrong(&["a:port"]).contains("the port must be a number from 1 to 65535"));
+    assert!(wrong(&["a:99999"]).contains("the port must be a number from 1 to 65535"));
+    assert!(wrong(&["a:0"]).contains("the port must be a number from 1 to 65535"));
     assert!(wrong(&["a,,b"]).contains("is neither a command nor an address"));
     let mistyped = wrong(&["statsu"]);
     assert!(mistyped.contains("there is no command statsu"), "{mistyped}");
@@ -151,4 +152,26 @@ fn help_is_good_at_every_level() {
     let help = wrong(&["127.0.0.1:4400", "status", "--help"]);
     assert!(help.contains("dkv [ADDRESS] status [OPTIONS]") && help.contains("--json"), "{help}");
     assert!(wrong(&["--version"]).starts_with("dkv 0."));
+}
+
+#[test]
+fn a_shell_completes_every_topic_of_the_help() {
+    use clap::builder::TypedValueParser;
+    let words = TOPICS.possible_values().unwrap();
+    let words: Vec<String> = words.map(|word| word.get_name().to_owned()).collect();
+    for command in Cli::command().get_subcommands() {
+        assert!(words.iter().any(|word| word == command.get_name()), "{}", command.get_name());
+    }
+}
+
+#[test]
+fn what_stands_before_a_command_that_stands_alone_is_named() {
+    for alone in ["node", "completions"] {
+        let said = wrong(&["127.0.0.1:4400", alone]);
+        assert!(
+            said.contains(&format!("{alone} stands alone; leave out \"127.0.0.1:4400\"")),
+            "{said}"
+        );
+    }
+    assert!(parse(&["help", "node"]).is_ok());
 }

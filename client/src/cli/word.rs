@@ -127,6 +127,11 @@ impl Word {
         }
     }
 
+    /// Whether it prints a text that nobody can be told again.
+    pub(crate) fn creates_token(&self) -> bool {
+        matches!(self, Self::Token(Token { action: TokenAction::Create { .. }, .. }))
+    }
+
     /// Whether it reads standard input.
     pub(crate) fn reads_stdin(&self) -> bool {
         match self {

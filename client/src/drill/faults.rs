@@ -122,9 +122,9 @@ pub(super) async fn inflict(
         Fault::Clone => copies::clone(stage, time, screen).await,
         Fault::OldCopy => copies::old_copy(stage, time, screen).await,
         Fault::ByHand => {
-            stage.tell("your turn: do to the network what you want to try", screen);
+            stage.tell("your turn: inject the fault now", screen);
             stage.hold(time, screen).await;
-            stage.tell("leave it alone from here on", screen);
+            stage.tell("stop injecting faults now", screen);
             Ok(())
         }
         Fault::All => Err("all is many drills".into()),

@@ -103,6 +103,16 @@ impl Outcome {
     }
 }
 
+/// What came of a drill that could not be held, for programs.
+pub(super) fn not_held(fault: Fault, problem: &str) -> serde_json::Value {
+    serde_json::json!({
+        "command": "drill",
+        "fault": name(fault),
+        "held": false,
+        "problems": [problem],
+    })
+}
+
 /// The name of a fault on the command line.
 pub(super) fn name(fault: Fault) -> String {
     use clap::ValueEnum;

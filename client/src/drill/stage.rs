@@ -203,7 +203,7 @@ impl Stage {
             let status = self.status().await;
             let Some(missing) = missing(&status, absent_before) else { return Ok(()) };
             if begun.elapsed() > PATIENCE {
-                return Err(format!("after {} s {missing}", PATIENCE.as_secs()));
+                return Err(format!("not recovered after {} s: {missing}", PATIENCE.as_secs()));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -251,7 +251,7 @@ pub(super) fn missing(status: &NetworkStatus, absent_before: &[String]) -> Optio
     for (node, answer) in &status.nodes {
         let expected = view.node(node.id).is_some() && !absent_before.contains(&node.name);
         if let (true, Err(why)) = (expected, answer) {
-            return Some(format!("{} does not answer: {why}", node.name));
+            return Some(format!("{} does not respond: {why}", node.name));
         }
     }
     let report = status::report(status, "");

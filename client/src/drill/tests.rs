@@ -139,7 +139,7 @@ fn a_network_is_not_as_it_was_while_a_node_is_missing() {
         stage::missing(&network(answering), &before)
     };
     assert_eq!(lacks(&[1, 2, 3], &[]), None);
-    let why = "n3 does not answer: no answer within 1 s".to_owned();
+    let why = "n3 does not respond: no answer within 1 s".to_owned();
     assert_eq!(lacks(&[1, 2], &[]), Some(why.clone()));
     assert_eq!(lacks(&[1, 2], &["n2"]), Some(why));
     // What was not there before need not be there now; but somebody has to lead.

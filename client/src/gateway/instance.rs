@@ -43,7 +43,9 @@ impl Instance {
             None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
         let port = match port {
-            Some(text) => text.trim().parse().map_err(|_| "PORT must be a number to 65535")?,
+            Some(text) => {
+                text.trim().parse().map_err(|_| "PORT must be a number from 0 to 65535")?
+            }
             None => PORT_DEFAULT,
         };
         let address = SocketAddr::new(ip, port);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use dkv_api::Role;
-use dkv_gateway::{Access, App, Listener, Options};
+use dkv_gateway::{Access, App, ListenError, Listener, Options};
 use dkv_wire::durable;
 use dkv_wire::logging::{self, Targets};
 
@@ -46,8 +46,8 @@ async fn serve(
     screen: &mut Screen,
 ) -> Result<ExitCode, String> {
     if args.connect.level.is_some() {
-        screen.error("--level is not for a gateway: each read says ?consistency=eventual or not");
-        return Ok(ExitCode::from(2));
+        let why = "gateway does not take --level: each read says ?consistency=eventual or not";
+        return Ok(ended(screen, &Problem::usage(why)));
     }
     if args.server.is_some() && before.is_some() {
         let why = "there are two addresses of the server: leave out the one before gateway";
@@ -60,9 +60,14 @@ async fn serve(
     let server = match args.server.or(before) {
         Some(server) => server,
         None => {
-            if args.http.http.is_none()
-                && let Some(instance) = Instance::from(|name| std::env::var(name).ok())?
-            {
+            let instance = match args.http.http {
+                None => match Instance::from(|name| std::env::var(name).ok()) {
+                    Ok(instance) => instance,
+                    Err(why) => return Ok(ended(screen, &Problem::usage(why))),
+                },
+                Some(_) => None,
+            };
+            if let Some(instance) = instance {
                 let option = args.http.option_given();
                 let option = option.or(args.dir.as_ref().and(instance.main).map(|_| "--dir"));
                 if let Some(option) = option {
@@ -84,13 +89,28 @@ async fn serve(
         }
     };
     if args.dir.is_some() {
-        screen.error("--dir is for a store of its own; leave it out, or the address of the server");
-        return Ok(ExitCode::from(2));
+        let why = "--dir is for a store of its own; leave it out, or the address of the server";
+        return Ok(ended(screen, &Problem::usage(why)));
     }
     let address = args.http.http.unwrap_or(HTTP_DEFAULT);
     // First, so that what is wrong with it is said at once.
-    let listener = Listener::bind(address, &args.http).await;
-    let listener = listener.map_err(|error| error.to_string())?;
+    let listener = match Listener::bind(address, &args.http).await {
+        Ok(listener) => listener,
+        Err(error @ ListenError::Plain(_)) => {
+            return Ok(ended(screen, &Problem::usage(error.to_string())));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let placed = ["IP", "PORT", "MAINIP"].into_iter().filter(|name| {
+        std::env::var_os(name).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
+    });
+    let placed: Vec<&str> = placed.collect();
+    if !placed.is_empty() {
+        screen.note(&format!(
+            "not using {} of the environment: --http or the server comes first",
+            placed.join(", ")
+        ));
+    }
     let connection = connection(server, args.connect, Role::Client);
     let session = match Session::connect(&connection).await {
         Ok(session) => session,

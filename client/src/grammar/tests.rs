@@ -135,6 +135,12 @@ fn words_take_quotes_and_conditions() {
     for text in ["get k at-least", "get k at-least x", "get k at-least 1 at-least 2", "get k 5 5"] {
         assert!(wrong(text).contains("get KEY"), "{text}");
     }
+    for number in ["1e3", "18446744073709551616", "-1", "5s"] {
+        let said = wrong(&format!("get k max-staleness {number}"));
+        assert!(said.contains(&format!("\"{number}\" is not a number of milliseconds")), "{said}");
+        assert!(wrong(&format!("get k at-least {number}")).contains("is not a revision"));
+    }
+    assert!(wrong("get k eventual strong").contains("\"strong\" is not allowed here"));
     assert_eq!(line("insert k v"), line("put k v if-absent"));
     assert_eq!(line("update k v 9"), line("put k v all if-present"));
     assert!(wrong("insert k v if-present").contains("insert KEY VALUE"));

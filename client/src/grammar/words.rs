@@ -101,7 +101,7 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
     match (known.word, operands.as_slice()) {
         ("get", [name, rest @ ..]) => {
             let (level, rest) = leading_level(rest);
-            let mut how = bounds(rest).ok_or_else(wrong)?;
+            let mut how = bounds(rest, known.form)?.ok_or_else(wrong)?;
             how.level = level;
             Ok(Command::Read { key: key(name)?, how })
         }
@@ -172,10 +172,7 @@ fn problem(known: &Word, operands: &[Vec<u8>]) -> String {
     match (rest.iter().find(|word| !is_option(word)), rest.last()) {
         (Some(strange), _) => format!("unexpected argument {:?}", quote::shown(strange)),
         (None, Some(last)) => {
-            format!(
-                "{:?} does not fit there, or something is missing behind it",
-                quote::shown(last)
-            )
+            format!("{:?} is not allowed here", quote::shown(last))
         }
         (None, None) => "something is wrong with it".to_owned(),
     }
@@ -274,22 +271,38 @@ fn leading_level<'a, 'b>(words: &'a [&'b [u8]]) -> (Option<Level>, &'a [&'b [u8]
     }
 }
 
-/// How far behind an eventual answer may be.
-fn bounds(words: &[&[u8]]) -> Option<HowToRead> {
+/// How far behind an eventual answer may be; nothing if that is not what stands there.
+fn bounds(words: &[&[u8]], form: &str) -> Result<Option<HowToRead>, GrammarError> {
     let mut how = HowToRead::default();
     for pair in words.chunks(2) {
-        let [name, number] = pair else { return None };
-        let number: u64 = std::str::from_utf8(number).ok()?.parse().ok()?;
+        let [name, number] = pair else { return Ok(None) };
         let twice = match *name {
-            b"max-staleness" => how.max_staleness_ms.replace(number).is_some(),
-            b"at-least" => how.at_least.replace(Revision(number)).is_some(),
-            _ => return None,
+            b"max-staleness" => {
+                let ms = whole(number, "a number of milliseconds", form)?;
+                how.max_staleness_ms.replace(ms).is_some()
+            }
+            b"at-least" => {
+                let revision = Revision(whole(number, "a revision", form)?);
+                how.at_least.replace(revision).is_some()
+            }
+            _ => return Ok(None),
         };
         if twice {
-            return None;
+            return Ok(None);
         }
     }
-    Some(how)
+    Ok(Some(how))
+}
+
+/// A number in digits.
+fn whole(text: &[u8], of: &str, form: &str) -> Result<u64, GrammarError> {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| {
+        GrammarError::new(
+            format!("{:?} is not {of}", quote::shown(text)),
+            format!("write {form} with a number from 0 to {}", u64::MAX),
+        )
+    })
 }
 
 fn condition(words: &[&[u8]]) -> Option<Condition> {

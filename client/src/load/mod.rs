@@ -21,12 +21,13 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkv_api::{Condition, Error, WriteOptions};
+use dkv_api::{Condition, Error};
 use futures::StreamExt;
 
 use self::progress::Progress;
 use self::records::{Record, Source};
 use crate::cli::{Format, Transfer};
+use crate::grammar::Key;
 use crate::grammar::quote::shown;
 use crate::human::{number, plural, time};
 use crate::problem::{Failure, Problem, Stop, read_problem, worst, write_problem};
@@ -50,8 +51,8 @@ pub(crate) enum Task {
 /// What came of one record.
 enum Fate {
     Good,
-    Missing,
-    Different(String),
+    Missing(Key),
+    Different(Key, String),
     Failed(Problem),
 }
 
@@ -75,10 +76,14 @@ impl Tally {
 }
 
 /// Opens an input and checks it, and says what it is taken for.
-pub(crate) async fn source(transfer: &Transfer, screen: &mut Screen) -> Result<Source, Stop> {
-    let (path, format, binary) = (transfer.file.clone(), transfer.format, transfer.binary);
+pub(crate) async fn source(
+    task: Task,
+    transfer: &Transfer,
+    screen: &mut Screen,
+) -> Result<Source, Stop> {
+    let transfer = transfer.clone();
     // A pipe may have nothing to say for a while.
-    let survey = tokio::task::spawn_blocking(move || Source::survey(&path, format, binary));
+    let survey = tokio::task::spawn_blocking(move || Source::survey(task, &transfer));
     let surveyed = survey.await.unwrap_or_else(|error| Err(vec![error.to_string()]));
     match surveyed {
         Ok(source) => {
@@ -132,7 +137,12 @@ pub(crate) async fn run(
         ));
     }
     let took = started.elapsed();
-    screen.result(&summary(task, source, &tally, took), || document(task, source, &tally, took))?;
+    let (text, document) =
+        (summary(task, source, &tally, took), document(task, source, &tally, took));
+    match task {
+        Task::Load if tally.good > 0 => screen.changed(&text, || document)?,
+        Task::Load | Task::Verify => screen.result(&text, || document)?,
+    }
     tally.failure.map_or(Ok(()), |failure| Err(Stop::Said(failure)))
 }
 
@@ -148,13 +158,13 @@ fn count(
             tally.good += 1;
             return None;
         }
-        Fate::Missing => {
+        Fate::Missing(key) => {
             tally.missing += 1;
-            Problem::failed("the key is missing")
+            Problem::failed(format!("{key} is missing in the network")).of_key(&key)
         }
-        Fate::Different(problem) => {
+        Fate::Different(key, problem) => {
             tally.different += 1;
-            Problem::failed(problem)
+            Problem::failed(problem).of_key(&key)
         }
         // Line zero stands for the file itself.
         Fate::Failed(problem) if line == 0 => {
@@ -214,18 +224,21 @@ async fn attempt(task: Task, record: &Record, store: &impl Store) -> Result<Fate
     match task {
         Task::Load => {
             let value = Bytes::copy_from_slice(&record.value);
-            store.write(record.key.as_bytes(), value, WriteOptions::default()).await?;
+            store.write(record.key.as_bytes(), value, store.level().into()).await?;
             Ok(Fate::Good)
         }
         Task::Verify => match store.read(record.key.as_bytes(), store.level().into()).await {
             Ok(read) if read.value == record.value => Ok(Fate::Good),
-            Ok(read) => Ok(Fate::Different(format!(
-                "{} is {} in the network and {} in the file",
-                record.key,
-                brief(&read.value),
-                brief(&record.value)
-            ))),
-            Err(Error::NotFound { .. }) => Ok(Fate::Missing),
+            Ok(read) => Ok(Fate::Different(
+                record.key.clone(),
+                format!(
+                    "{} is {} in the network and {} in the file",
+                    record.key,
+                    brief(&read.value),
+                    brief(&record.value)
+                ),
+            )),
+            Err(Error::NotFound { .. }) => Ok(Fate::Missing(record.key.clone())),
             Err(error) => Err(error),
         },
     }
@@ -294,6 +307,6 @@ fn summary(task: Task, source: &Source, tally: &Tally, took: Duration) -> String
     also(tally.failed, "failed");
     also(tally.retries, plural(tally.retries, "retry", "retries"));
     also(tally.unknown, "of them after an unknown outcome");
-    also(source.superseded, "superseded by a later line of the same key");
+    also(source.superseded, "skipped: a later line has the same key");
     text
 }

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use dkv_wire::output::Log;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Task;
@@ -14,8 +15,8 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 /// The progress of a file.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
-    /// Nobody is to hear of it.
-    silent: bool,
+    /// Where lines go, unless nobody is to hear of it.
+    lines: Option<Log>,
     doing: &'static str,
     total: u64,
     done: u64,
@@ -40,7 +41,8 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Self { bar, silent, doing, total, done: 0, started: now, last_line: now }
+        let lines = if silent || bar.is_some() { None } else { Log::to_stderr().ok() };
+        Self { bar, lines, doing, total, done: 0, started: now, last_line: now }
     }
 
     /// So many records are done.
@@ -59,18 +61,20 @@ impl Progress {
                 number(self.total),
                 number(rate as u64)
             ));
-        } else if !self.silent && self.last_line.elapsed() >= LINE_EVERY {
+        } else if self.lines.is_some() && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             let percent = done * 100 / self.total.max(1);
-            // Nobody is left to tell if this fails.
-            let _ = writeln!(
-                std::io::stderr(),
-                "{}: {} of {} records ({percent}%), {}/s, {retries} retried",
+            let line = format!(
+                "{}: {} of {} records ({percent}%), {}/s, {retries} retried\n",
                 self.doing,
                 number(done),
                 number(self.total),
                 number(rate as u64)
             );
+            // By a thread of its own: whoever does not read it holds nothing up.
+            if let Some(lines) = &mut self.lines {
+                let _ = lines.write_all(line.as_bytes());
+            }
         }
     }
 

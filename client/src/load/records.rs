@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader};
-use std::path::Path;
 
 use dkv_gateway::bytes_json;
 use dkv_wire::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Task;
 use super::source::{Input, Reader};
-use crate::cli::Format;
+use crate::cli::{Format, Transfer};
 use crate::csv::{self, Within};
 use crate::grammar::Key;
 
@@ -48,26 +48,22 @@ impl Source {
     ///
     /// # Errors
     /// The first problems, a line each.
-    pub(super) fn survey(
-        path: &Path,
-        format: Option<Format>,
-        binary: bool,
-    ) -> Result<Self, Vec<String>> {
-        let input = Input::open(path, format).map_err(|problem| vec![problem])?;
+    pub(super) fn survey(task: Task, transfer: &Transfer) -> Result<Self, Vec<String>> {
+        let input = Input::open(task, transfer).map_err(|problem| vec![problem])?;
         let mut problems = Vec::new();
         let mut last_line = HashMap::new();
         let mut lines = 0;
         for (number, line) in Lines::of(&input) {
             let parsed = match line {
-                Ok(line) if !binary && has_bare_nul(input.format, &line) => {
-                    problems.push(format!(
-                        "{}, line {number}: it holds a NUL byte, so this does not look like text; \
-                         --binary takes it as it is",
-                        input.name
-                    ));
-                    break;
+                Ok(line) => {
+                    let strange = bare_control(input.format, &line).filter(|_| !transfer.binary);
+                    if let Some(byte) = strange {
+                        let why = strangeness(byte);
+                        problems.push(format!("{}, line {number}: {why}", input.name));
+                        break;
+                    }
+                    parse(input.format, number, &line)
                 }
-                Ok(line) => parse(input.format, number, &line),
                 Err(error) => {
                     problems.push(format!("cannot read {}: {error}", input.name));
                     break;
@@ -84,7 +80,8 @@ impl Source {
                 }
             }
             if problems.len() >= PROBLEMS_MAX {
-                problems.push("there may be more; nothing was loaded".into());
+                let done = if task == Task::Load { "loaded" } else { "compared" };
+                problems.push(format!("there may be more; nothing was {done}"));
                 break;
             }
         }
@@ -209,19 +206,36 @@ pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Rec
     Ok(Some(Record { line, key, value }))
 }
 
-/// Whether a line has a NUL byte that looks like no text. In the quotes of CSV anything may stand.
-fn has_bare_nul(format: Format, line: &[u8]) -> bool {
-    let Some(first) = line.iter().position(|byte| *byte == 0) else { return false };
+/// The first control byte of a line that looks like no text, if it has one. In the quotes of CSV anything
+/// may stand.
+fn bare_control(format: Format, line: &[u8]) -> Option<u8> {
+    let is_control = |byte: u8| byte < b' ' && byte != b'\t';
+    let first = line.iter().position(|byte| is_control(*byte))?;
     if format != Format::Csv {
-        return true;
+        return Some(line[first]);
     }
-    let mut within = Within::default();
-    line[first..].iter().enumerate().any(|(index, byte)| {
-        let begun =
-            if index == 0 { &line[..first] } else { &line[first + index - 1..first + index] };
-        within = within.over(begun);
-        *byte == 0 && !within.is_open()
-    })
+    let mut within = Within::default().over(&line[..first]);
+    for byte in &line[first..] {
+        if is_control(*byte) && !within.is_open() {
+            return Some(*byte);
+        }
+        within = within.over(std::slice::from_ref(byte));
+    }
+    None
+}
+
+/// What is to be said of such a byte.
+fn strangeness(byte: u8) -> String {
+    let what = match byte {
+        b'\r' => {
+            return "it holds a carriage return without a line feed; convert the line ends first, as in \
+                    tr '\\r' '\\n', or take it as it is with --binary"
+                .to_owned();
+        }
+        0 => "a NUL byte".to_owned(),
+        byte => format!("the control byte 0x{byte:02x}"),
+    };
+    format!("it holds {what}, so this does not look like text; --binary takes it as it is")
 }
 
 /// An object as a list prints it. Other members, such as the revision, are of no account.
@@ -235,9 +249,38 @@ struct Object {
 
 fn of_json(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let Object { key, key_base64, value, value_base64 } =
-        serde_json::from_slice(text).map_err(|error| format!("not a JSON object: {error}"))?;
+        serde_json::from_slice(text).map_err(|error| no_object(text, &error))?;
     let key = bytes_json::take("key", key, key_base64)?.ok_or("key or key_base64 is missing")?;
     let value = bytes_json::take("value", value, value_base64)?
         .ok_or("value or value_base64 is missing")?;
     Ok((key, value))
+}
+
+/// What a line of JSON is that is no record.
+fn no_object(text: &[u8], error: &serde_json::Error) -> String {
+    use serde_json::Value;
+    let text = text.trim_ascii();
+    if text.starts_with(b"[") {
+        return "this is a JSON array; write one object a line, as jq -c '.[]' does".into();
+    }
+    if text == b"{" {
+        return "an object must be in one line; write it so, as jq -c . does".into();
+    }
+    let Ok(Value::Object(members)) = serde_json::from_slice(text) else {
+        return format!("not a JSON object: {error}");
+    };
+    let member = ["key", "key_base64", "value", "value_base64"].into_iter().find_map(|name| {
+        let kind = match members.get(name)? {
+            Value::Number(_) => "a number",
+            Value::Bool(_) => "true or false",
+            Value::Array(_) => "an array",
+            Value::Object(_) => "an object",
+            Value::String(_) | Value::Null => return None,
+        };
+        Some((name, kind))
+    });
+    match member {
+        Some((name, kind)) => format!("{name} must be a string, and it is {kind}"),
+        None => format!("not a record: {error}"),
+    }
 }

@@ -12,7 +12,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::cli::Format;
+use super::Task;
+use crate::cli::{Format, Transfer};
 use crate::grammar::quote::quoted;
 use crate::human::bytes;
 use crate::input::is_stdin;
@@ -20,7 +21,7 @@ use crate::input::is_stdin;
 /// The most of an input that is copied to a temporary file, in bytes.
 const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
 /// Bytes by which it is told what an input looks like.
-const LOOK_BYTES: usize = 16;
+const LOOK_BYTES: usize = 64;
 /// The byte order mark of UTF-8, which some programs put before a text.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -42,7 +43,9 @@ impl Input {
     ///
     /// # Errors
     /// Why it cannot be read, or what it looks like.
-    pub(super) fn open(path: &Path, format: Option<Format>) -> Result<Self, String> {
+    pub(super) fn open(task: Task, transfer: &Transfer) -> Result<Self, String> {
+        let Transfer { file: path, format, binary, .. } = transfer;
+        let format = *format;
         let stdin = is_stdin(path);
         let name = if stdin { "standard input".into() } else { path.display().to_string() };
         let unreadable = |error: io::Error| format!("cannot read {name}: {error}");
@@ -62,7 +65,11 @@ impl Input {
         let file = Arc::new(file);
         let mut reader = Reader { file: Arc::clone(&file), offset: 0 }.take(LOOK_BYTES as u64);
         reader.read_to_end(&mut beginning).map_err(unreadable)?;
-        refuse(&beginning, path, stdin, &name)?;
+        let looks = kind_of(&beginning, *binary);
+        if let Some((what, tool)) = looks {
+            let advice = advice(task, path, stdin, format, what, tool);
+            return Err(format!("{name} is {what}; {advice}"));
+        }
         let skip = if beginning.starts_with(BOM) { BOM.len() as u64 } else { 0 };
         let guessed = format.is_none();
         let format = format.unwrap_or_else(|| format_of(path));
@@ -87,7 +94,7 @@ impl Input {
             notes.push(format!("reading {} as {format}: {means}", self.name));
         }
         if self.skip > 0 {
-            notes.push(format!("ignoring the byte order mark of {}", self.name));
+            notes.push(format!("skipping the byte order mark in {}", self.name));
         }
         notes
     }
@@ -133,33 +140,78 @@ fn spool(input: File, name: &str) -> Result<File, String> {
     Ok(copy)
 }
 
-/// Refuses what is no text of records, with what helps.
-fn refuse(beginning: &[u8], path: &Path, stdin: bool, name: &str) -> Result<(), String> {
+/// What the beginning of a file says that it is, if that is no text of records, and what makes one of it.
+fn kind_of(beginning: &[u8], binary: bool) -> Option<(&'static str, &'static str)> {
     let bzip2 =
         |it: &[u8]| it.starts_with(b"BZh") && it[4..].starts_with(b"\x31\x41\x59\x26\x53\x59");
-    let (what, tool) = match beginning {
+    let known = match beginning {
         [0x1f, 0x8b, ..] => ("compressed (gzip)", "zcat"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => ("compressed (zstd)", "zstdcat"),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("compressed (xz)", "xzcat"),
         it if it.len() > 4 && bzip2(it) => ("compressed (bzip2)", "bzcat"),
         [b'P', b'K', 3, 4, ..] => ("a zip archive", "unzip -p"),
+        // Before UTF-16, whose mark is the beginning of this one.
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => ("UTF-32", "iconv -f UTF-32 -t UTF-8"),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => ("UTF-16", "iconv -f UTF-16 -t UTF-8"),
-        _ => return Ok(()),
+        _ if binary => return None,
+        other => return unmarked(other),
+    };
+    Some(known)
+}
+
+/// The encoding of a text without a mark, as the places of its NUL bytes show it.
+fn unmarked(beginning: &[u8]) -> Option<(&'static str, &'static str)> {
+    let width = |width: usize, low: usize| {
+        let whole = beginning.len() - beginning.len() % width;
+        let mut places = beginning[..whole].iter().enumerate();
+        whole >= 2 * width && places.all(|(at, byte)| (at % width == low) == (*byte != 0))
+    };
+    match () {
+        () if width(2, 0) => Some(("UTF-16", "iconv -f UTF-16LE -t UTF-8")),
+        () if width(2, 1) => Some(("UTF-16", "iconv -f UTF-16BE -t UTF-8")),
+        () if width(4, 0) => Some(("UTF-32", "iconv -f UTF-32LE -t UTF-8")),
+        () if width(4, 3) => Some(("UTF-32", "iconv -f UTF-32BE -t UTF-8")),
+        () => None,
+    }
+}
+
+/// The command that does the task with an input once a tool has made records of it.
+pub(super) fn advice(
+    task: Task,
+    path: &Path,
+    stdin: bool,
+    format: Option<Format>,
+    what: &str,
+    tool: &str,
+) -> String {
+    let word = match task {
+        Task::Load => "load",
+        Task::Verify => "verify",
+    };
+    // names.csv.gz holds CSV, and so does names.csv whatever it was made of.
+    let packed = path.extension().is_some_and(|extension| {
+        let extension = extension.to_ascii_lowercase();
+        ["gz", "zst", "xz", "bz2", "zip"].iter().any(|known| extension == *known)
+    });
+    let inner = if packed && !what.starts_with("UTF") {
+        Path::new(path.file_stem().unwrap_or_default())
+    } else {
+        path
+    };
+    let said = if stdin { format } else { format.or(Some(format_of(inner))) };
+    let option = match said {
+        // What is said is said again; of a name alone, lines need no word.
+        Some(Format::Lines) if format.is_some() => " --format lines",
+        None | Some(Format::Lines) => "",
+        Some(Format::Csv) => " --format csv",
+        Some(Format::Tsv) => " --format tsv",
+        Some(Format::Json) => " --format json",
     };
     if stdin {
-        return Err(format!("{name} is {what}; convert it first, as in {tool} FILE | dkv load -"));
+        return format!("convert it first, as in {tool} FILE | dkv {word} -{option}");
     }
-    // names.csv.gz holds CSV.
-    let inner =
-        if what == "UTF-16" { path } else { Path::new(path.file_stem().unwrap_or_default()) };
-    let format = match format_of(inner) {
-        Format::Lines => "",
-        Format::Csv => " --format csv",
-        Format::Tsv => " --format tsv",
-        Format::Json => " --format json",
-    };
     let file = quoted(path.as_os_str().as_encoded_bytes());
-    Err(format!("{name} is {what}; write {tool} {file} | dkv load -{format}"))
+    format!("write {tool} {file} | dkv {word} -{option}")
 }
 
 /// The format that the name of a file says.

@@ -32,6 +32,7 @@ fn each_format_has_its_records() {
         (Format::Csv, "\"a,b", "is not closed"),
         (Format::Csv, "a,\"b", "is not closed"),
         (Format::Csv, "\"a\"b,c", "follows a closing quote"),
+        (Format::Csv, "a,\"b\"c", "follows a closing quote"),
         (Format::Csv, ",b", "the key is empty"),
     ] {
         assert!(record(format, text).unwrap_err().contains(problem), "{text}");
@@ -64,7 +65,7 @@ async fn over_as(
     };
     let (out, err) = (Shared::default(), Shared::default());
     let mut screen = Screen::of(out.clone(), err.clone());
-    let succeeded = match source(&transfer, &mut screen).await {
+    let succeeded = match source(task, &transfer, &mut screen).await {
         Ok(source) => run(task, &source, &transfer, store, &mut screen).await,
         Err(stop) => Err(stop),
     };
@@ -79,7 +80,7 @@ async fn what_is_loaded_verifies() {
     assert!(good && err.lines().count() == 1, "{err}");
     assert!(err.contains("words as lines: each line is a key"), "{err}");
     assert!(out.starts_with("loaded 4 000 records in "), "{out}");
-    assert!(out.ends_with(", 1 000 superseded by a later line of the same key\n"), "{out}");
+    assert!(out.ends_with(", 1 000 skipped: a later line has the same key\n"), "{out}");
     let (good, out, _) = over(Task::Verify, "words", content.as_bytes(), &store).await;
     assert!(good && out.contains(": all equal"), "{out}");
     // The last line of a key is the one that counts.
@@ -95,7 +96,7 @@ async fn differences_are_told_with_their_line() {
     assert!(out.starts_with("compared with the file in "), "{out}");
     assert!(out.ends_with(": 1 equal, 1 missing, 1 different\n"), "{out}");
     assert!(err.contains("line 2: b is \"2\" in the network and \"9\" in the file"), "{err}");
-    assert!(err.contains("line 3: the key is missing"), "{err}");
+    assert!(err.contains("line 3: x is missing in the network"), "{err}");
 }
 
 #[tokio::test]
@@ -134,6 +135,10 @@ fn a_json_line_has_text_or_base64() {
         (r#"{"key":"a"}"#, "value or value_base64 is missing"),
         (r#"{"value":"a"}"#, "key or key_base64 is missing"),
         (r#"{"key":"a","value_base64":"?"}"#, "no base64"),
+        (r#"{"key":"a","value":1}"#, "value must be a string, and it is a number"),
+        (r#"{"key":["a"],"value":"1"}"#, "key must be a string, and it is an array"),
+        (r#"[{"key":"a","value":"1"}]"#, "one object a line, as jq -c '.[]' does"),
+        ("{", "in one line; write it so, as jq -c . does"),
     ] {
         assert!(record(Format::Json, line).unwrap_err().contains(problem), "{line}");
     }
@@ -142,9 +147,18 @@ fn a_json_line_has_text_or_base64() {
 #[tokio::test]
 async fn what_does_not_look_like_records_is_refused_with_what_helps() {
     let store = Fake::default();
-    let cases: [(&str, &[u8], &str); 8] = [
+    let cases: [(&str, &[u8], &str); 17] = [
         ("names.csv.gz", b"\x1f\x8b\x08", "is compressed (gzip); write zcat "),
-        ("names.csv.gz", b"\x1f\x8b\x08", "| dkv load - --format csv"),
+        ("names.csv.gz", b"\x1f\x8b\x08", "| dkv TASK - --format csv"),
+        ("names.csv", b"\x1f\x8b\x08", "| dkv TASK - --format csv"),
+        ("names.JSON", b"\x28\xb5\x2f\xfd", "| dkv TASK - --format json"),
+        ("names.tsv", b"\xff\xfe\0\0a\0\0\0", "is UTF-32; write iconv -f UTF-32 -t UTF-8 "),
+        ("names", b"\0\0\xfe\xff\0\0\0a", "is UTF-32; write iconv -f UTF-32 -t UTF-8 "),
+        ("names.csv", b"a\0,\x001\0\n\0", "is UTF-16; write iconv -f UTF-16LE -t UTF-8 "),
+        ("names.csv", b"\0a\0,\x001\0\n", "is UTF-16; write iconv -f UTF-16BE -t UTF-8 "),
+        ("names", b"%PDF-1.4\n\x01\x02\n", "line 2: it holds the control byte 0x01"),
+        ("names.csv", b"a,1\rb,2\rc,3", "line 1: it holds a carriage return without a line feed"),
+        ("names.tsv", b"a\t1\rb\t2\r\n", "line 1: it holds a carriage return without a line feed"),
         ("names.zst", b"\x28\xb5\x2f\xfd", "is compressed (zstd); write zstdcat "),
         ("names.xz", b"\xfd7zXZ\0", "is compressed (xz); write xzcat "),
         ("names.bz2", b"BZh91AY&SY", "is compressed (bzip2); write bzcat "),
@@ -156,7 +170,8 @@ async fn what_does_not_look_like_records_is_refused_with_what_helps() {
         for task in [Task::Load, Task::Verify] {
             let (good, out, err) = over(task, name, content, &store).await;
             assert!(!good && out.is_empty(), "{name}");
-            assert!(err.contains(says), "{name}: {err}");
+            let word = if task == Task::Load { "load" } else { "verify" };
+            assert!(err.contains(&says.replace("TASK", word)), "{name}: {err}");
         }
     }
     let taken = over_as(Task::Load, "names.csv", b"b,\0\n", &store, None, true).await;
@@ -177,7 +192,7 @@ async fn the_name_says_the_format_in_any_case_and_a_mark_before_the_text_is_no_p
     let (good, _, err) = over(Task::Load, "A.CSV", b"\xef\xbb\xbfkey,value\n", &store).await;
     assert!(good, "{err}");
     assert!(err.contains("A.CSV as csv: key, comma, value"), "{err}");
-    assert!(err.contains("ignoring the byte order mark"), "{err}");
+    assert!(err.contains("skipping the byte order mark in "), "{err}");
     assert_eq!(store.read(b"key", Level::Strong.into()).await.unwrap().value, "value");
     let verified = over(Task::Verify, "A.CSV", b"\xef\xbb\xbfkey,value\n", &store).await;
     assert!(verified.0, "{}", verified.2);
@@ -205,11 +220,35 @@ async fn a_pipe_is_read_once_and_compared_all_the_same() {
     let out = Shared::default();
     let mut screen = Screen::of(out.clone(), io::sink());
     let store = Fake::default();
-    let source = source(&transfer, &mut screen).await.unwrap();
+    let source = source(Task::Load, &transfer, &mut screen).await.unwrap();
     run(Task::Load, &source, &transfer, &store, &mut screen).await.unwrap();
     run(Task::Verify, &source, &transfer, &store, &mut screen).await.unwrap();
     writer.join().unwrap().unwrap();
-    assert!(out.text().contains("1 superseded"), "{}", out.text());
+    assert!(out.text().contains("1 skipped: a later line"), "{}", out.text());
     assert!(out.text().contains(": all equal"), "{}", out.text());
     assert_eq!(store.read(b"a", Level::Strong.into()).await.unwrap().value, "3");
+}
+
+#[test]
+fn what_is_not_a_file_is_advised_in_the_format_that_was_given() {
+    use super::source::advice;
+    let stdin = std::path::Path::new("-");
+    let said = |format| advice(Task::Verify, stdin, true, format, "compressed (gzip)", "zcat");
+    assert_eq!(
+        said(Some(Format::Csv)),
+        "convert it first, as in zcat FILE | dkv verify - --format csv"
+    );
+    assert_eq!(said(None), "convert it first, as in zcat FILE | dkv verify -");
+}
+
+#[tokio::test]
+async fn a_missing_or_different_record_names_its_key_for_programs() {
+    let store = Fake::default();
+    assert!(over(Task::Load, "a.tsv", b"a\t1\n", &store).await.0);
+    let mut tally = Tally::default();
+    let key = || Key::new("a key").unwrap();
+    for fate in [Fate::Missing(key()), Fate::Different(key(), "it is another".into())] {
+        let told = count(&mut tally, 7, fate, &mut None).unwrap().document();
+        assert_eq!((&told["key"], &told["line"]), (&"a key".into(), &7.into()), "{told}");
+    }
 }

@@ -105,13 +105,18 @@ async fn disturb(
         }
     };
     let role = if watch.was_coordinator() { ", the coordinator" } else { "" };
-    screen.line(&format!("{done} {name}{role}"))?;
+    tell(&format!("{done} {name}{role}"), screen)?;
     if name == SERVER {
         screen.line("reads and writes go on without it; joining waits for it")?;
         return Ok(());
     }
     watch.tell(disturbed, network, screen).await?;
     Ok(())
+}
+
+/// Tells of something that was done.
+fn tell(text: &str, screen: &mut Screen) -> io::Result<()> {
+    screen.line(text).map_err(|error| problem::untold(text, error))
 }
 
 async fn start(
@@ -132,8 +137,8 @@ async fn start(
     }
     let started = Instant::now();
     let address = network.launch(&name, PATIENCE, screen).await?;
-    screen
-        .line(&format!("started {name} at {address}, ready after {}", time(started.elapsed())))?;
+    let text = format!("started {name} at {address}, ready after {}", time(started.elapsed()));
+    tell(&text, screen)?;
     if name != SERVER {
         tell_live(network, &name, started, screen).await?;
     }
@@ -159,7 +164,7 @@ async fn resume(
         child.signal(Signal::SIGCONT)?;
         child.paused = false;
     }
-    screen.line(&format!("resumed {name}"))?;
+    tell(&format!("resumed {name}"), screen)?;
     if name != SERVER {
         tell_live(network, &name, resumed, screen).await?;
     }

@@ -25,7 +25,7 @@ mod actions;
 pub(crate) mod child;
 pub(crate) mod network;
 pub(crate) mod place;
-mod regions;
+pub(crate) mod regions;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ use self::network::LocalNetwork;
 use self::place::Place;
 use crate::cli::{Connect, Local};
 use crate::dispatch::{ended, finished, parse_commands};
-use crate::input::Stdin;
+use crate::input::{Stdin, not_closed};
 use crate::problem::Problem;
 use crate::screen::Screen;
 use crate::script::{self, Step};
@@ -52,6 +52,15 @@ pub(crate) async fn run(mut args: Local, outer: Connect, screen: &mut Screen) ->
         Err(problem) => return ended(screen, &problem),
     };
     args.connect = args.connect.clone().or(outer);
+    if let Some(option) = args.connect.typed(&["--token-file"]) {
+        let why = format!("local does not take {option}: its network has tokens of its own");
+        return ended(screen, &Problem::usage(why));
+    }
+    let fits = steps.iter().try_for_each(|step| step.fits(args.connect.level));
+    let delays = regions::delays(&args.regions, args.delays.as_deref(), args.delays_vary);
+    if let Err(problem) = fits.and(delays.map(drop).map_err(Problem::usage)) {
+        return ended(screen, &problem);
+    }
     // Before there is anything to clean up.
     let mut signals = match Signals::take() {
         Ok(signals) => signals,
@@ -112,6 +121,10 @@ async fn use_it(
     let result = tokio::select! {
         result = async {
             if steps.is_empty() {
+                if let Err(problem) = not_closed() {
+                    screen.problem(&problem);
+                    return Ok(Some(problem.failure));
+                }
                 let input = tokio::io::BufReader::new(tokio::io::stdin());
                 pipe::run(input, network, screen).await
             } else {

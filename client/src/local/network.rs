@@ -60,7 +60,7 @@ impl LocalNetwork {
         let connection = Connection {
             servers: Vec::new(),
             role: Role::Client,
-            level: args.connect.level.unwrap_or(Level::Strong),
+            level: args.connect.level,
             timeout: args.connect.timeout,
             region: args.connect.region.clone().or_else(|| place.regions.first().cloned()),
             token_file: None,
@@ -337,8 +337,11 @@ fn greeting(report: &Report) -> String {
     let nodes = report.nodes.len() as u64;
     let coordinator = report.coordinator.as_ref().map_or("nobody", |it| it.name.as_str());
     let may_fail = match report.may_fail {
-        Some(0) | None => "none of them may fail".into(),
-        Some(count) => format!("{count} of them may fail"),
+        Some(0) | None => "no node may fail".into(),
+        Some(count) => format!(
+            "tolerates {count} {}",
+            crate::human::plural(count.into(), "failure", "failures")
+        ),
     };
     format!(
         "{nodes} {} live, {shards} {}, coordinator {coordinator}, {may_fail}",
@@ -388,6 +391,10 @@ fn not_up<T>() -> Result<T, Error> {
 }
 
 impl Store for LocalNetwork {
+    fn level_given(&self) -> Option<Level> {
+        self.connection.level
+    }
+
     fn level(&self) -> Level {
         self.session().map_or(Level::Strong, |session| session.level())
     }

@@ -11,7 +11,7 @@ const FAR_MS: u32 = 600;
 ///
 /// # Errors
 /// What is wrong with a matrix, in one line.
-pub(super) fn delays(
+pub(crate) fn delays(
     regions: &[Region],
     matrix: Option<&str>,
     vary: bool,

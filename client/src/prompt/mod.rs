@@ -96,9 +96,9 @@ fn given_up(step: &Step) -> Problem {
     if step.writes() {
         Problem::new(
             Failure::Unknown,
-            "given up; it may have had an effect, or may yet: check with get, or with status",
+            "interrupted; it may still take effect. Check with get or status",
         )
     } else {
-        Problem::failed("given up")
+        Problem::failed("interrupted")
     }
 }

@@ -117,9 +117,10 @@ fn failures(report: &Report, paint: Paint<'_>) -> String {
                 lost.map(|group| dkv_gateway::status::group_name(group.group)).collect();
             paint(Tone::Bad, &format!("too many have failed: no majority in {}", shorten(&names)))
         }
-        Some(0) => paint(Tone::Warning, "no further node may fail"),
+        Some(0) => paint(Tone::Warning, "tolerates no further failures"),
         Some(count) => {
-            let text = format!("{count} more {} may fail", plural(count.into(), "node", "nodes"));
+            let text =
+                format!("tolerates {count} more {}", plural(count.into(), "failure", "failures"));
             paint(Tone::Good, &text)
         }
     }

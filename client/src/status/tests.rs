@@ -135,7 +135,7 @@ fn a_network_where_all_is_well() {
         network     abcdef01
         server      127.0.0.1:4400  up  version 0.1.0, up 12 min, last report 120 ms ago
         coordinator n1  term 4  confirmed by the server at 2026-03-01 12:34:56 UTC
-        failures    1 more node may fail
+        failures    tolerates 1 more failure
 
         NODE  ROLE         STATE  ADDRESS         PRIMARY OF  LAG    KEYS     DATA       LOG   FSYNC      UP
         n1    coordinator  live   127.0.0.1:4401  1             0  66 003  2.7 MiB  11.4 MiB  430 µs  12 min
@@ -156,7 +156,7 @@ fn eighty_columns_are_enough() {
         network     abcdef01
         server      127.0.0.1:4400  up  version 0.1.0, up 12 min, last report 120 ms ago
         coordinator n1  term 4  confirmed by the server at 2026-03-01 12:34:56 UTC
-        failures    1 more node may fail
+        failures    tolerates 1 more failure
 
         NODE  ROLE         STATE  ADDRESS         PRIMARY OF  LAG    KEYS   FSYNC
         n1    coordinator  live   127.0.0.1:4401  1             0  66 003  430 µs
@@ -195,7 +195,7 @@ fn one_node_has_failed() {
         network     abcdef01
         server      127.0.0.1:4400  up  version 0.1.0, up 12 min, last report 120 ms ago
         coordinator n1  term 4  confirmed by the server at 2026-03-01 12:34:56 UTC
-        failures    no further node may fail
+        failures    tolerates no further failures
         !           n3 does not answer: no answer within 1 s
 
         NODE  ROLE         STATE        ADDRESS         PRIMARY OF  LAG    KEYS       LOG   FSYNC      UP
@@ -222,7 +222,7 @@ fn the_coordinator_has_failed_and_nobody_follows_it_yet() {
         network     abcdef01
         server      127.0.0.1:4400  up  version 0.1.0, up 12 min, last report 120 ms ago
         coordinator n1  term 4  not responding; last confirmed 2026-03-01 12:34:56 UTC
-        failures    no further node may fail
+        failures    tolerates no further failures
         !           control group: no leader answers; an election may be under way
         !           shard 1: no leader answers; an election may be under way
         !           n1 does not answer: no answer within 1 s

@@ -193,7 +193,7 @@ async fn the_command_takes_levels_for_all_and_for_each() {
     assert_eq!(run(&["--consistency", "all", "W,k,3", "R,k"]).await.0.lines().last(), Some("3"));
     assert_eq!(run(&["get", "k", "eventual", "at-least", "3"]).await.0, "3\n");
     let (_, late) = run(&["--timeout", "300ms", "get", "k", "eventual", "at-least", "99"]).await;
-    assert!(late.starts_with("error: k could not be read now:"), "{late}");
+    assert!(late.starts_with("error: k could not be read: "), "{late}");
     assert!(late.contains("is behind: it is at revision 3"), "{late}");
     assert!(run(&["--level", "loose", "R,k"]).await.1.contains("strong, session, eventual or all"));
 }

@@ -240,6 +240,85 @@ async fn every_command_has_a_form_for_programs() {
     assert_eq!(documents(err.as_bytes())[0]["kind"], "usage");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_is_told_where_its_result_cannot_be_written() {
+    let network = Network::start(3).await;
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let records = network.path("records.csv");
+    std::fs::write(&records, "a,1\n").unwrap();
+    let told = |arguments: &[&str]| {
+        let arguments = [arguments, &["--output", "json"]].concat();
+        let ended = run(&network, &arguments, b"", full(), &[]);
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}");
+        documents(&ended.stderr).remove(0)
+    };
+    let ids = || {
+        let (out, _, _) = self::told(&network, &["token", "list", "--output", "json"], b"");
+        documents(&out)[0]["tokens"].as_array().unwrap().len()
+    };
+    let before = ids();
+    for (arguments, says) in [
+        (&["put", "k", "1"][..], "written k"),
+        (&["put", "k", "1", "eventual"], "write of k kept by"),
+        (&["delete", "k"], "deleted k"),
+        (&["load", text(&records)], "loaded 1 record"),
+        (&["rebalance"], "rebalancing"),
+        (&["drain", "n3", "--no-wait"], "node n3 is draining"),
+        (&["drain", "n3", "--undo"], "node n3 is used again"),
+        (
+            &["revoke", "00000000-0000-0000-0000-000000000001"],
+            "00000000-0000-0000-0000-000000000001",
+        ),
+    ] {
+        let told = told(arguments);
+        assert_eq!(told["effect"], "done", "{arguments:?}: {told}");
+        assert!(told["error"].as_str().unwrap().contains(says), "{arguments:?}: {told}");
+    }
+    assert_eq!(told(&["get", "a"])["effect"], "none");
+    // Nobody knows the text of a token that was not printed.
+    for arguments in [&["token", "create", "--never-expires"][..], &["token", "create", "--http"]] {
+        let told = told(arguments);
+        assert!(told["error"].as_str().unwrap().contains("was revoked"), "{told}");
+        assert_eq!((&told["effect"], told["id"].is_string()), (&"none".into(), true), "{told}");
+    }
+    assert_eq!(ids(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_descriptor_is_no_empty_file() {
+    let network = Network::start(1).await;
+    let shell = |redirected: &str, arguments: &[&str]| {
+        let dkv = command(&[], &network.home());
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("exec \"$0\" \"$@\" {redirected}")]);
+        shell.arg(dkv.get_program()).args(arguments);
+        shell.envs(dkv.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let ended = shell.output().unwrap();
+        (ended.status.code(), output(&ended.stderr).to_owned())
+    };
+    let (status, said) = shell("<&-", &["put", "f", "-"]);
+    assert!(status == Some(1) && said.contains("standard input is closed"), "{status:?}: {said}");
+    let (status, said) = shell("<&-", &["load", "-", "--format", "csv"]);
+    assert!(status == Some(1) && said.contains("standard input is closed"), "{status:?}: {said}");
+    assert_eq!(told(&network, &["get", "f"], b"").2, 3, "nothing was stored");
+    assert_eq!(shell("</dev/null", &["put", "f", "-"]), (Some(0), String::new()));
+    for arguments in [&["get", "f"][..], &["scan"], &["token", "create"], &["--help"]] {
+        let (status, said) = shell(">&-", arguments);
+        let told = said.contains("standard output is closed");
+        assert!(status == Some(1) && told, "{arguments:?}: {status:?}: {said}");
+        assert_eq!(shell(">/dev/null", arguments).0, Some(0), "{arguments:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_of_a_pipe_names_its_line() {
+    let network = Network::start(1).await;
+    let (_, err, status) = told(&network, &[], b"# first\nget nope\n");
+    assert!(status == 3 && err.starts_with("error: line 2: key not found: nope"), "{err}");
+    let (_, err, _) = told(&network, &["--output", "json"], b"\n\nget nope\n");
+    assert_eq!(documents(err.as_bytes())[0]["line"], 3);
+}
+
 /// What a shell completes after these words.
 fn completed(network: &Network, words: &[&str]) -> Vec<String> {
     let script = run(network, &["completions", "bash"], b"", Stdio::piped(), &[]).stdout;
@@ -266,6 +345,7 @@ async fn a_shell_completes_commands_options_levels_and_roles() {
     assert_eq!(completed(&network, &["dkv", "127.0.0.1:4400", "dra"]), ["drain"]);
     assert_eq!(completed(&network, &["dkv", "drain", "n1", "--u"]), ["--undo"]);
     assert_eq!(completed(&network, &["dkv", "get", "k", "ev"]), ["eventual"]);
+    assert_eq!(completed(&network, &["dkv", "help", "to"]), ["token"]);
     assert_eq!(completed(&network, &["dkv", "put", "k", "v", "if-a"]), ["if-absent"]);
     assert_eq!(
         completed(&network, &["dkv", "token", "create", "--role", ""]),

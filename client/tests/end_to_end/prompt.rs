@@ -98,7 +98,7 @@ async fn ctrl_c_gives_up_a_command_and_leaves_when_it_is_typed_twice() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = terminal.shown().len();
     terminal.interrupt();
-    terminal.see(before, "given up; it may have had an effect").await;
+    terminal.see(before, "interrupted; it may still take effect").await;
     terminal.type_and_see("resume n1\n", "n1 is live again").await;
     terminal.type_and_see("get color\n", "revision").await;
     terminal.type_and_see("help drain\n", "Use the node again").await;

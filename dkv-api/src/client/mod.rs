@@ -267,7 +267,7 @@ impl Client {
         let everywhere = level == Level::All;
         let work = match level {
             Level::Eventual if condition != Condition::Always => {
-                let why = "an eventual write takes no condition: nobody can judge it before it is ordered";
+                let why = "an eventual write cannot have a condition";
                 return Err(Error::Invalid(why.into()));
             }
             Level::Eventual => Work::Deposit { key, value, moment: Stamp(0) },

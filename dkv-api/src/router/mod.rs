@@ -261,14 +261,22 @@ impl<W> Router<W> {
     /// Ends a request that can wait no longer.
     fn give_up(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
-        let waited = pending.deadline.saturating_sub(pending.begun).as_millis();
-        let text = match (&pending.stage, &self.no_view) {
+        let waited = shown(pending.deadline.saturating_sub(pending.begun));
+        let last = self.stood_in_the_way(pending);
+        let text = match (&pending.stage, &self.no_view, last) {
             // What a whole sentence or two say is no end of another one.
-            (Stage::Unrouted, Some(why)) => format!("not within {waited} ms: {why}"),
-            _ => format!("{} within {waited} ms", self.obstacle(pending)),
+            (Stage::Unrouted, Some(why), None) => format!("not within {waited}: {why}"),
+            (Stage::Unrouted, Some(why), Some(last)) => {
+                format!("not within {waited}: {why}; before that: {last}")
+            }
+            // Whoever was asked has refused it, the last one for this.
+            (Stage::Parked { .. }, _, Some(last)) => format!("not served within {waited}: {last}"),
+            (.., None) => format!("{} within {waited}", self.obstacle(pending)),
+            (.., Some(last)) => {
+                format!("{} within {waited}; before that: {last}", self.obstacle(pending))
+            }
         };
-        let last = self.stood_in_the_way(pending).map(|why| format!("; before that: {why}"));
-        let text = text + &last.unwrap_or_default() + &self.missing_writes(pending);
+        let text = text + &self.missing_writes(pending);
         let error =
             if pending.may_have_effect() { Error::Unknown(text) } else { Error::Unavailable(text) };
         self.finish(now, id, Err(error));
@@ -386,3 +394,10 @@ impl<W> Router<W> {
 
 #[cfg(test)]
 mod tests;
+
+/// A time that was waited, to about a hundredth: clocks are read a moment before the time is up.
+fn shown(time: Duration) -> String {
+    let ms = time.as_millis();
+    let ms = if ms >= 100 { (ms + 5) / 10 * 10 } else { ms };
+    if ms >= 1000 && ms % 1000 == 0 { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
+}

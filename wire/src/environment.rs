@@ -1,0 +1,25 @@
+//! Environment variables as files and charts write them: one that is set to nothing, or to white space, is not
+//! set.
+
+use std::ffi::{OsStr, OsString};
+
+/// The value of a variable, if it is set to something.
+pub fn value(name: impl AsRef<OsStr>) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !is_blank(value))
+}
+
+fn is_blank(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|text| text.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_is_nothing() {
+        for (value, blank) in [("", true), (" ", true), ("\t\n", true), (" a", false)] {
+            assert_eq!(is_blank(OsStr::new(value)), blank, "{value:?}");
+        }
+    }
+}
