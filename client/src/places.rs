@@ -86,7 +86,7 @@ fn progress(name: &str, places: &NodePlaces, placement: &Placement) -> String {
     let moving = placement.moves.iter().filter(|it| it.from == Some(places.node)).count();
     let shards = plural(places.shards.into(), "shard", "shards");
     let mut text = match places.shards {
-        0 => format!("{name} has no shards left, and gives up its last copies and votes"),
+        0 => format!("{name} has no shards left; releasing its last replicas and votes"),
         count => format!("{name} has {count} {shards}, {}", bytes(places.bytes)),
     };
     if moving > 0 {
@@ -102,8 +102,13 @@ fn progress(name: &str, places: &NodePlaces, placement: &Placement) -> String {
 pub(crate) async fn undrain(node: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
     let found = look_up(node, client).await?;
     client.drain_node(found.id, false).await.map_err(|error| request_problem(&error))?;
+<<<<<<< HEAD
     let text = format!("node {} is used again and will get its share", found.name);
     screen.changed(&text, || document(&found, "used"))?;
+=======
+    let text = format!("node {} is back in use; shards will move to it", found.name);
+    screen.result(&text, || document(&found, "used"))?;
+>>>>>>> ops
     Ok(())
 }
 
@@ -246,7 +251,7 @@ mod tests {
         (places.shards, places.obstacle) = (0, None);
         assert_eq!(
             progress("n2", &places, &placement),
-            "n2 has no shards left, and gives up its last copies and votes"
+            "n2 has no shards left; releasing its last replicas and votes"
         );
     }
 }

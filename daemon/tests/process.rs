@@ -179,6 +179,119 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_cannot_be_written_is_told_and_stops_nothing() {
+    let place = Place::new().await;
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut command = place.command("n1");
+    let mut child = command.arg(place.address.to_string()).stdout(full).spawn().unwrap();
+    place.logged("n1", "to standard output: No space left on device").await;
+    assert!(child.try_wait().unwrap().is_none(), "{}", place.log("n1"));
+    let client = place.client(Role::Client).await;
+    client.write("key", "value").await.unwrap();
+    client.close().await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_that_say_nothing_are_ignored_and_a_stop_warns_of_nothing() {
+    let place = Place::new().await;
+    let mut node = place.start("n1").ready();
+    for signal in ["USR1", "USR2", "ALRM", "IO", "HUP"] {
+        node.signal(signal);
+    }
+    // The last of them is told.
+    place.logged("n1", "SIGHUP is ignored").await;
+    assert!(node.lives());
+    let client = place.client(Role::Client).await;
+    client.write("key", "value").await.unwrap();
+    client.close().await;
+    node.stop().await;
+    assert!(!place.log("n1").contains("is not reached"), "{}", place.log("n1"));
+}
+
+/// A pipe in the place of a file, which nobody writes to: who opens it waits for ever.
+fn silent_file(path: &std::path::Path) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_stopped_while_it_starts() {
+    let place = Place::new().await;
+    let token = place.path("token");
+    silent_file(&token);
+    silent_file(&place.path("n2/credentials/certificate.der"));
+    for (name, signal) in [("n1", "TERM"), ("n1", "INT"), ("n2", "TERM"), ("n2", "INT")] {
+        let mut command = place.command(name);
+        command.args([&place.address.to_string(), "--token-file"]).arg(&token);
+        let mut node = Node::run(&mut command);
+        // Its threads have their names: from when one watches over the start, signals are taken.
+        let tasks = format!("/proc/{}/task", node.child.id());
+        let begun = Instant::now();
+        let watches = || {
+            let tasks = std::fs::read_dir(&tasks).into_iter().flatten().filter_map(Result::ok);
+            let names =
+                tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+            names.into_iter().any(|name| name == "start\n")
+        };
+        while !watches() || !place.log(name).contains("data directory") && name == "n1" {
+            assert!(begun.elapsed() < PATIENCE, "{}", place.log(name));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(node.lives(), "{}", place.log(name));
+        node.signal(signal);
+        let begun = Instant::now();
+        assert_eq!(node.status().await, 0, "{}", place.log(name));
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert_eq!(node.line(), None);
+    }
+    assert!(!place.path("n1").exists(), "something is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_none_is_refused_before_anything_is_made() {
+    let place = Place::new().await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dkv-node"));
+    command.env_clear().env("DKV_HOME", place.path("home")).stdout(Stdio::piped());
+    let log = File::options().create(true).append(true).open(place.log_path("n1")).unwrap();
+    command.args([&place.address.to_string(), "--name", "a b", "--data-dir"]).stderr(log);
+    let mut node = Node::run(command.arg(place.path("n1")));
+    assert_eq!(node.status().await, 2, "{}", place.log("n1"));
+    assert!(place.log("n1").contains("a name has 1 to 64 letters"), "{}", place.log("n1"));
+    assert!(!place.path("n1").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_certificate_does_not_become_somebody_else() {
+    let place = Place::new().await;
+    place.start("n1").ready().stop().await;
+    let credentials = place.path("n1/credentials");
+    let key = std::fs::read(credentials.join("key.der")).unwrap();
+    let uses = || -> u32 {
+        let tokens = place.server.as_ref().unwrap().registry().tokens();
+        tokens.iter().map(|token| token.used).sum()
+    };
+    let used = uses();
+    std::fs::remove_file(credentials.join("certificate.der")).unwrap();
+    for lost in ["certificate.der", "credentials"] {
+        let mut node = place.start("n1");
+        assert_eq!(node.status().await, 1, "{}", place.log("n1"));
+        let log = place.log("n1");
+        let said = log.lines().last().unwrap();
+        assert!(said.contains("n1/credentials/certificate.der is missing or empty"), "{said}");
+        assert_eq!(uses(), used, "{lost}: it has joined anew");
+        if lost == "certificate.der" {
+            assert_eq!(std::fs::read(credentials.join("key.der")).unwrap(), key);
+            std::fs::remove_dir_all(&credentials).unwrap();
+        } else {
+            assert!(!credentials.exists());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_start_leaves_nothing_and_uses_no_token() {
     let place = Place::new().await;
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();

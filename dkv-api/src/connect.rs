@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
-use dkv_wire::id::NodeId;
+use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::join::{JoinError, TOKEN_VARIABLE, TokenError, find_token, join, recertify};
 use dkv_wire::limits::{CERTIFICATE_RENEW, FRAME_BYTES_MAX};
 use dkv_wire::local;
@@ -71,12 +71,14 @@ pub(crate) async fn contact(
     for address in servers {
         match by_server(builder, address, keep).await {
             Ok(contact) => return Ok(contact),
+            Err(error @ ConnectError::Stored { .. }) => return Err(error),
             Err(error) => failures.push(error),
         }
     }
     if !nodes.is_empty() {
         match by_nodes(builder, nodes, keep).await {
             Ok(contact) => return Ok(contact),
+            Err(error @ ConnectError::Stored { .. }) => return Err(error),
             Err(error) => failures.push(error),
         }
     }
@@ -94,7 +96,8 @@ async fn by_server(
 ) -> Result<Contact, ConnectError> {
     let resolved = address.resolve().await;
     let network = keep.network_at(address);
-    if let Some(stored) = network.and_then(|network| keep.credentials(network, builder.role)) {
+    let stored = network.map(|network| keep.credentials(network, builder.role)).transpose()?;
+    if let Some(stored) = stored.flatten() {
         let endpoint = Endpoint::dial_only(Some(stored.clone())).map_err(ConnectError::Socket)?;
         let addresses = resolved.as_ref().map_or(&[][..], |resolved| resolved);
         match by_stored(&endpoint, stored, addresses, keep).await {
@@ -107,8 +110,15 @@ async fn by_server(
             Err(other) => return Err(ConnectError::Unreachable(other.to_string())),
         }
     }
+<<<<<<< HEAD
     let resolved = resolved.map_err(ConnectError::Unresolved)?;
     if let Some(expired) = network.and_then(|network| keep.expired(network, builder.role))
+=======
+    let resolved =
+        resolved.map_err(|why| ConnectError::Address { address: address.to_string(), why })?;
+    let expired = network.map(|network| keep.expired(network, builder.role)).transpose()?;
+    if let Some(expired) = expired.flatten()
+>>>>>>> ops
         && let Some(contact) = by_expired(&expired, &resolved, keep).await?
     {
         return Ok(contact);
@@ -267,9 +277,18 @@ async fn by_nodes(
     let mut networks = met.clone();
     networks.extend(keep.networks().into_iter().filter(|network| !met.contains(network)));
     networks.dedup();
-    let mut tried = false;
+    let (mut tried, mut unusable) = (false, None);
     for network in networks {
-        let Some(credentials) = keep.credentials(network, builder.role) else { continue };
+        let credentials = match keep.credentials(network, builder.role) {
+            Ok(Some(credentials)) => credentials,
+            Ok(None) => continue,
+            Err(error) if met.contains(&network) => return Err(error),
+            // It may be of a network that these nodes are not of.
+            Err(error) => {
+                unusable.get_or_insert(error);
+                continue;
+            }
+        };
         tried = true;
         let mut asked = named.clone();
         if met.contains(&network) {
@@ -290,12 +309,14 @@ async fn by_nodes(
         }
     }
     if tried {
-        Err(ConnectError::Unreachable(failures.join("; ")))
-    } else if met.iter().any(|network| keep.expired(*network, builder.role).is_some()) {
-        Err(ConnectError::Expired { role: builder.role })
-    } else {
-        Err(ConnectError::NoCredentials { role: builder.role })
+        return Err(ConnectError::Unreachable(failures.join("; ")));
     }
+    let has_expired =
+        |network: &NetworkId| matches!(keep.expired(*network, builder.role), Ok(Some(_)));
+    if met.iter().any(has_expired) {
+        return Err(ConnectError::Expired { role: builder.role });
+    }
+    Err(unusable.unwrap_or(ConnectError::NoCredentials { role: builder.role }))
 }
 
 async fn ask_server(

@@ -136,7 +136,7 @@ pub enum ConnectError {
     #[error("cannot reach the network: {0}")]
     Unreachable(String),
     /// Keys or certificates of this machine are not usable.
-    #[error("{path}: {source}")]
+    #[error("{source}; to join anew, move the directory {} away", .path.display())]
     Stored {
         /// The directory.
         path: PathBuf,

@@ -9,21 +9,23 @@
 //!   to be another network's, the client joins that one and writes the file anew, so a stale file
 //!   costs one refused handshake.
 //!
-//! Everything here is a convenience: what cannot be read is as good as absent, and what cannot be
-//! written is logged.
+//! All but the credentials is a convenience: what cannot be read is as good as absent. Credentials that are
+//! there and cannot be used are an error, and nothing replaces them: whoever they are of would become
+//! somebody else without a word. What cannot be written is logged.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dkv_wire::certificate::Credentials;
+use dkv_wire::certificate::{CERTIFICATE_FILE, CertificateError, Credentials};
 use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::identity::Role;
 use dkv_wire::{durable, limits, local, platform};
 use tracing::{debug, warn};
 
 use crate::address::HostPort;
+use crate::error::ConnectError;
 
 const NODES_FILE: &str = "nodes";
 /// Networks whose credentials are tried on a node about which nothing is known.
@@ -53,29 +55,56 @@ impl Keep {
     }
 
     /// Credentials that are good for a role in a network; see [`Role::is_served_by`].
-    pub(crate) fn credentials(&self, network: NetworkId, role: Role) -> Option<Credentials> {
+    ///
+    /// # Errors
+    /// [`ConnectError::Stored`] if there are some and they cannot be used: who lost them is not to find out by
+    /// becoming somebody else.
+    pub(crate) fn credentials(
+        &self,
+        network: NetworkId,
+        role: Role,
+    ) -> Result<Option<Credentials>, ConnectError> {
         self.stored(network, role, false)
     }
 
     /// Credentials that were good for that, and whose certificate has expired.
-    pub(crate) fn expired(&self, network: NetworkId, role: Role) -> Option<Credentials> {
+    ///
+    /// # Errors
+    /// As for [`credentials`](Self::credentials).
+    pub(crate) fn expired(
+        &self,
+        network: NetworkId,
+        role: Role,
+    ) -> Result<Option<Credentials>, ConnectError> {
         self.stored(network, role, true)
     }
 
-    fn stored(&self, network: NetworkId, role: Role, expired: bool) -> Option<Credentials> {
+    fn stored(
+        &self,
+        network: NetworkId,
+        role: Role,
+        expired: bool,
+    ) -> Result<Option<Credentials>, ConnectError> {
+        let Some(home) = self.home() else { return Ok(None) };
         let roles: &[Role] =
             if role == Role::Client { &[Role::Client, Role::Admin, Role::Reader] } else { &[role] };
-        roles.iter().find_map(|&role| {
-            let directory = local::credentials_dir(self.home()?, network, role);
-            let credentials = Credentials::load(&directory)
-                .map_err(|error| debug!(%error, "stored credentials are not usable"))
-                .ok()??;
-            let identity = credentials.identity;
-            let fits = identity.network == network && identity.role == role;
-            // A certificate that ends during the first handshakes is none to begin with.
-            let soon = platform::wall_clock() + limits::HANDSHAKE_TIMEOUT;
-            (fits && credentials.expired(soon).ok()? == expired).then_some(credentials)
-        })
+        for &role in roles {
+            let directory = local::credentials_dir(home, network, role);
+            let fitting = load(&directory, network, role).and_then(|found| match found {
+                Some(found) => {
+                    // A certificate that ends during the first handshakes is none to begin with.
+                    let soon = platform::wall_clock() + limits::HANDSHAKE_TIMEOUT;
+                    Ok((found.expired(soon)? == expired).then_some(found))
+                }
+                None => Ok(None),
+            });
+            match fitting {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(source) => return Err(ConnectError::Stored { path: directory, source }),
+            }
+        }
+        Ok(None)
     }
 
     /// All networks that credentials are kept of.
@@ -95,8 +124,14 @@ impl Keep {
         let locked = durable::create_dir(&directory).and_then(|()| lock(&directory));
         match locked {
             Ok(_lock) => {
-                if let Err(error) = credentials.save(&directory) {
-                    warn!(%error, "credentials cannot be kept; the next start needs a token");
+                // What cannot be read may still be of use to its owner.
+                let kept = load_once(&directory, identity.network, identity.role);
+                if let Err(error) = kept.and_then(|_| credentials.save(&directory)) {
+                    warn!(
+                        %error,
+                        "credentials cannot be kept in {}; the next start needs a token",
+                        directory.display()
+                    );
                 }
             }
             Err(error) => warn!(%error, "credentials cannot be kept; the next start needs a token"),
@@ -143,6 +178,36 @@ impl Keep {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let name: String = address.to_string().chars().map(plain).collect();
         Some(self.home()?.join("known").join(name))
+    }
+}
+
+/// The credentials in a directory, which are of that network and role.
+fn load(
+    directory: &Path,
+    network: NetworkId,
+    role: Role,
+) -> Result<Option<Credentials>, CertificateError> {
+    load_once(directory, network, role).or_else(|error| {
+        // Another process may just be replacing them, one file after the other.
+        let Ok(_lock) = lock(directory) else { return Err(error) };
+        load_once(directory, network, role)
+    })
+}
+
+fn load_once(
+    directory: &Path,
+    network: NetworkId,
+    role: Role,
+) -> Result<Option<Credentials>, CertificateError> {
+    let found = Credentials::load(directory)?;
+    match &found {
+        Some(found) if (found.identity.network, found.identity.role) != (network, role) => {
+            Err(CertificateError::Damaged {
+                path: directory.join(CERTIFICATE_FILE).display().to_string(),
+                problem: format!("it is the certificate of {}", found.identity),
+            })
+        }
+        _ => Ok(found),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dkv_wire::certificate::Credentials;
 use dkv_wire::identity::Role;
-use dkv_wire::join::{JoinError, find_token, join, readmit, recertify};
+use dkv_wire::join::{JoinError, TokenError, find_token, join, readmit, recertify};
 use dkv_wire::limits;
 use dkv_wire::message::{
     Admission, ControlGroup, JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest,
@@ -21,6 +21,7 @@ use dkv_wire::platform;
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::region::Region;
 use dkv_wire::tls::Admit;
+use dkv_wire::token::Token;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -52,7 +53,7 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
     loop {
         let server = resolve(&args.server).await.map_err(NodeError::new)?;
         // Looked for each time: a server that is just starting may not have left it yet.
-        let token = find_token(server, Role::Node, args.token_file.as_deref());
+        let token = token_for(args, server).await?;
         let failed = match token {
             Ok(token) => match join(&endpoint, server, &token).await {
                 Ok(credentials) => {
@@ -68,6 +69,16 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
         };
         waiting.on("the registration server", &failed).await;
     }
+}
+
+/// The token to join with. Its file may be one that does not come to an end, which must hold up nobody else.
+async fn token_for(
+    args: &Args,
+    server: SocketAddr,
+) -> Result<Result<Token, TokenError>, NodeError> {
+    let file = args.token_file.clone();
+    let find = move || find_token(server, Role::Node, file.as_deref());
+    platform::run_blocking(find).await.map_err(NodeError::new)
 }
 
 /// Gets a new certificate for a node that was away for longer than its last one lived.
@@ -88,7 +99,7 @@ pub(crate) async fn certify_again(
         let certified = match recertify(&endpoint, server, &expired).await {
             // Away for so long that its key is not enough: whoever starts it has a token for it.
             Err(JoinError::Refused(JoinRefusal::Lapsed)) => {
-                let token = find_token(server, Role::Node, args.token_file.as_deref());
+                let token = token_for(args, server).await?;
                 let token = token.map_err(|error| {
                     NodeError(format!("{}, as this node's: {error}", JoinRefusal::Lapsed))
                 })?;
@@ -278,7 +289,7 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
                     let is_told = told
                         .as_ref()
                         .is_some_and(|(last, at)| *last == text && at.elapsed() < UNREACHED_REMIND);
-                    if is_told {
+                    if is_told || node.endpoint().is_closing() {
                         debug!("{text}");
                     } else {
                         warn!("{text}");

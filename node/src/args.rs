@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use dkv_wire::name::parse_name;
 use dkv_wire::region::Region;
 
 /// Joins this machine to a network as a node that holds data.
@@ -18,7 +19,7 @@ pub struct Args {
     pub server: String,
 
     /// What people call this node [default: the server finds a name]
-    #[arg(long, env = "DKV_NAME")]
+    #[arg(long, env = "DKV_NAME", value_parser = parse_name)]
     pub name: Option<String>,
 
     /// Region that it is in: a name for a place, as in eu or us-east. Replicas are spread over regions,

@@ -21,7 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use dkv_wire::certificate::{CertificateError, Credentials};
+use dkv_wire::certificate::{CERTIFICATE_FILE, CertificateError, Credentials};
 use dkv_wire::durable;
 use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::identity::Role;
@@ -32,6 +32,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Name of the file that says who uses a directory.
 const LOCK: &str = "lock";
+/// Name of the directory of the key and the certificates.
+const CREDENTIALS: &str = "credentials";
+/// Names of the directories of the log and of the checkpoints.
+const LOG: &str = "wal";
+const STATE: &str = "state";
+/// What a node begins once it has its certificate.
+const BEGUN: [&str; 5] = ["node.json", "starts.json", "runs.json", "damaged", "former"];
 /// Name of the directory that a filesystem may have in its root.
 const LOST_AND_FOUND: &str = "lost+found";
 /// Version of node.json.
@@ -48,10 +55,16 @@ pub(crate) enum DataDirError {
          directory with --data-dir"
     )]
     InUse(PathBuf),
+    /// It holds something else.
+    #[error(
+        "the data directory {} is not empty and holds no dkv node; name an empty or new directory with \
+         --data-dir", .0.display()
+    )]
+    Foreign(PathBuf),
     /// What is in it cannot be.
     #[error(
-        "the data directory {path} is damaged: {problem}; keep it as it is. If `dkv status` shows \
-         that the other nodes have everything, start the node with an empty directory \
+        "the data directory {path} is damaged: {problem}; do not delete it. Once `dkv status` shows \
+         no lag on the other nodes, start the node with an empty directory \
          (--data-dir): it joins under a new identity and gets its data from them"
     )]
     Damaged {
@@ -62,9 +75,9 @@ pub(crate) enum DataDirError {
     },
     /// Something that was in it is not there. Nothing was read that could be damaged.
     #[error(
-        "{} is missing or empty, and this node has begun to keep data in {}. If it is on a disk of its own, \
-         mount that. If it is lost for good, keep the rest as it is; once `dkv status` shows that the other \
-         nodes have everything, start the node with an empty directory (--data-dir): it joins under a new \
+        "{} is missing or empty, and {} already holds this node's data. If it is on a disk of its own, \
+         mount that. If it is lost for good, do not delete the rest. Once `dkv status` shows no lag on the \
+         other nodes, start the node with an empty directory (--data-dir): it joins under a new \
          identity and gets its data from them", .missing.display(), .path.display()
     )]
     Missing {
@@ -179,6 +192,10 @@ impl DataDir {
     /// Takes a directory, which is made if need be.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { path: path.to_owned(), source };
+        // Before it is touched: the next steps take a directory away from everybody else.
+        if is_foreign(path).map_err(io)? {
+            return Err(DataDirError::Foreign(path.to_owned()));
+        }
         let made = durable::missing_dirs(path);
         if made.is_empty() {
             durable::require_own(path).map_err(io)?;
@@ -220,25 +237,43 @@ impl DataDir {
 
     /// Where the log is.
     pub(crate) fn log_path(&self) -> PathBuf {
-        self.path.join("wal")
+        self.path.join(LOG)
     }
 
     /// Where the checkpoints are.
     pub(crate) fn state_path(&self) -> PathBuf {
-        self.path.join("state")
+        self.path.join(STATE)
     }
 
     /// The identity that lives here, if one does.
+    ///
+    /// # Errors
+    /// Also if the certificate is gone and a node has lived here: nobody else must.
     pub(crate) fn credentials(&self) -> Result<Option<Credentials>, DataDirError> {
         match Credentials::load(&self.credentials_path()) {
             Ok(Some(found)) if found.identity.role != Role::Node => {
                 Err(self.damaged(format!("it holds the certificate of a {}", found.identity.role)))
+            }
+            Ok(None) if self.was_lived_in().map_err(|error| self.io(error))? => {
+                Err(self.missing(self.credentials_path().join(CERTIFICATE_FILE)))
             }
             Ok(found) => Ok(found),
             Err(CertificateError::Io(source)) => Err(self.io(source)),
             Err(CertificateError::Missing(file)) => Err(self.missing(file)),
             Err(error) => Err(self.damaged(error.to_string())),
         }
+    }
+
+    /// Whether a node has begun anything here under an identity. A first start that was cut off before it had
+    /// its certificate has not.
+    fn was_lived_in(&self) -> io::Result<bool> {
+        for name in BEGUN {
+            if durable::exists(&self.path.join(name))? {
+                return Ok(true);
+            }
+        }
+        // Each may be the place of a disk of its own, made ready before the first start.
+        Ok(has_data(&self.log_path())? || has_data(&self.state_path())?)
     }
 
     /// Keeps an identity, or a renewed certificate of it.
@@ -314,7 +349,8 @@ impl DataDir {
         self.io(io::Error::other(why.to_string())).to_string()
     }
 
-    fn missing(&self, missing: PathBuf) -> DataDirError {
+    /// An error that says what has gone from this directory.
+    pub(crate) fn missing(&self, missing: PathBuf) -> DataDirError {
         DataDirError::Missing { path: self.path.clone(), missing }
     }
 
@@ -323,7 +359,7 @@ impl DataDir {
     }
 
     fn credentials_path(&self) -> PathBuf {
-        self.path.join("credentials")
+        self.path.join(CREDENTIALS)
     }
 
     fn node_path(&self) -> PathBuf {
@@ -347,6 +383,25 @@ fn damaged_path(path: &Path) -> PathBuf {
 
 fn checksum_of(content: &[u8]) -> String {
     format!("{:016x}", xxh3_64(content))
+}
+
+/// Whether a directory has something in it, and nothing that a node left there.
+fn is_foreign(path: &Path) -> io::Result<bool> {
+    durable::refuse_dangling(path)?;
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(durable::named(path, error)),
+    };
+    let mut is_foreign = false;
+    for entry in entries {
+        let name = entry.map_err(|error| durable::named(path, error))?.file_name();
+        if BEGUN.iter().chain(&[CREDENTIALS, LOG, STATE]).any(|ours| name == *ours) {
+            return Ok(false);
+        }
+        is_foreign |= name != LOCK && name != LOST_AND_FOUND;
+    }
+    Ok(is_foreign)
 }
 
 /// Whether anything is in a directory but what is in one before it holds data.

@@ -125,9 +125,9 @@ pub(crate) fn require_room(directory: &Path) -> Result<(), String> {
     };
     tried.and(removed).map_err(|error| {
         format!(
-            "a new node needs {} MiB on the disk of its data directory {}, which cannot be had: {error}",
-            ROOM_BYTES / 1024 / 1024,
-            directory.display()
+            "{} needs {} MiB of free disk space: {error}",
+            directory.display(),
+            ROOM_BYTES / 1024 / 1024
         )
     })
 }

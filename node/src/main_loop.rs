@@ -53,11 +53,15 @@ fn default_threads() -> NonZeroUsize {
     NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// A line on stdout, for whoever started the process.
+/// A line on stdout, for whoever started the process. That it cannot be written is told on stderr and stops
+/// nothing: others count on a node that serves, whether or not anybody reads what it says.
 pub fn say(line: &str) {
     let mut stdout = std::io::stdout();
-    // Whoever started us may not listen.
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        output::complain(format_args!(
+            "warning: cannot write {line:?} to standard output: {error}; the node serves all the same"
+        ));
+    }
 }
 
 fn complain(error: &str) -> ExitCode {

@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dkv_wire::certificate::Credentials;
 use dkv_wire::gate::Gate;
 use dkv_wire::platform;
 use dkv_wire::quic::Endpoint;
+use dkv_wire::signals::Starting;
 use dkv_wire::supervise::Failure;
 use dkv_wire::tls::Admit;
 use tokio::sync::watch;
@@ -62,6 +63,20 @@ pub async fn run(
     ready: impl FnOnce(Serving),
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    let starting = Starting::begin();
+    let starting =
+        starting.map_err(|error| NodeError(format!("cannot watch for signals: {error}")))?;
+    // Over once it serves, or once its own task has noticed that it is to stop.
+    let starting = Mutex::new(Some(starting));
+    let over = || drop(starting.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let ready = |serving| {
+        over();
+        ready(serving);
+    };
+    let stop = async {
+        stop.await;
+        over();
+    };
     run_on(RealStorage, args, ready, stop).await
 }
 
@@ -329,6 +344,7 @@ async fn open_stores(
     let opened = opened.await.map_err(NodeError::new)?;
     opened.map_err(|error| match error {
         StorageError::Damaged(problem) => NodeError::new(directory.damaged(problem)),
+        StorageError::Missing(file) => NodeError::new(directory.missing(file)),
         StorageError::Unusable(why) => {
             let path = directory.path().display();
             NodeError(format!("the data directory {path} cannot be used: {why}"))

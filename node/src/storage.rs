@@ -1,6 +1,6 @@
 //! What a node keeps its data on: its log and its checkpoints.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::RealDisk;
@@ -13,6 +13,9 @@ pub enum StorageError {
     /// It is not what was written. The node must not go on with it, under its identity.
     #[error("{0}")]
     Damaged(String),
+    /// A file of it is not there: nothing was read that could be damaged. The node must not go on without it.
+    #[error("{} is missing or empty", .0.display())]
+    Missing(PathBuf),
     /// It cannot be read or written now: the disk fails or is full, or another process has it. Nothing
     /// is lost, and a later start may succeed.
     #[error("{0}")]
@@ -33,6 +36,7 @@ impl From<EngineError> for StorageError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Damaged { .. } => Self::Damaged(error.to_string()),
+            EngineError::Missing(file) => Self::Missing(file),
             _ => Self::Unusable(error.to_string()),
         }
     }

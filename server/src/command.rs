@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use dkv_wire::durable;
 use dkv_wire::id::NodeId;
 use dkv_wire::identity::Role;
 use dkv_wire::logging::{self, Targets};
-use dkv_wire::signals::Signals;
+use dkv_wire::signals::{Signals, Starting};
+use dkv_wire::{complain, durable};
 use tracing::info;
 
 use crate::config::Config;
@@ -69,16 +69,22 @@ impl Args {
 /// Logs go to standard error, as far as `DKV_LOG` asks for them (`info` if it is not set); that they cannot
 /// be written stops nothing. Standard
 /// output tells people what to do next, and ends with the line `ready IP:PORT` once the server can
-/// be connected to.
+/// be connected to; if that cannot be written, a line on standard error says so, and the server serves.
 pub async fn run(args: Args) -> Result<(), StartError> {
     // Before anything can be told to stop us.
     let mut signals = Signals::watch().map_err(StartError::Signals)?;
+    let starting = Starting::begin().map_err(StartError::Signals)?;
     let _log = logging::start("info", Targets::Shown)?;
     durable::keep_files_private();
     let config = args.into_config()?;
     let server = Server::start(config).await?;
-    // A closed standard output is no reason not to serve.
-    let _ = greet(&server, &mut io::stdout().lock());
+    drop(starting);
+    if let Err(error) = greet(&server, &mut io::stdout().lock()) {
+        complain!(
+            "warning: cannot write to standard output: {error}; the server serves all the same, at {}",
+            server.address()
+        );
+    }
     let failed = tokio::select! {
         () = signals.stop() => None,
         failed = server.failed() => Some(failed),
@@ -119,7 +125,10 @@ fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  dkv-node {reachable} --token-file node.token")?;
     }
     if let Err(why) = server.node_token() {
-        writeln!(out, "The node token of the first start {why}: a new node needs another one.")?;
+        writeln!(
+            out,
+            "The initial node token {why}; create one with dkv token create --role node"
+        )?;
     }
     writeln!(out)?;
     writeln!(out, "ready {address}")?;

@@ -55,6 +55,14 @@ pub enum ConfigError {
         /// What the system says.
         why: String,
     },
+    /// The content is not a configuration at all.
+    #[error("{}: not a JSON object: {why}", .path.display())]
+    NoObject {
+        /// Which file.
+        path: PathBuf,
+        /// What it is instead, and what to do.
+        why: &'static str,
+    },
     /// The content is not a configuration.
     #[error("{}, line {line}: {why}", .path.display())]
     Content {
@@ -127,9 +135,11 @@ impl Default for File {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let content = std::fs::read(path)
             .map_err(|error| ConfigError::File { path: path.to_owned(), why: error.to_string() })?;
-        Self::parse(path, &text)
+        let no_text =
+            || ConfigError::NoObject { path: path.to_owned(), why: why_no_text(&content) };
+        Self::parse(path, std::str::from_utf8(&content).map_err(|_| no_text())?)
     }
 
     /// Checks the text of the file at `path`, which itself is not read.
@@ -139,8 +149,18 @@ impl Config {
             line: usize::max(line, 1),
             why: visible(&why),
         };
+        if let Some(why) = why_no_object(text) {
+            return Err(ConfigError::NoObject { path: path.to_owned(), why });
+        }
         let file: File = serde_json::from_str(text)
             .map_err(|error| wrong(error.line(), explain(text, &error)))?;
+        if file.data_dir.as_os_str().is_empty() {
+            let line = line_of(text, "data_dir").unwrap_or(1);
+            return Err(wrong(
+                line,
+                "data_dir: must name a directory, as in \"data/server\"".into(),
+            ));
+        }
         let settings = Settings {
             replication: file.replication,
             shards: file.shards,
@@ -199,20 +219,62 @@ fn explain(text: &str, error: &serde_json::Error) -> String {
     }
 }
 
-/// The last key of the object that begins before a position.
+/// The key whose value ends or begins at a position, which is within or right after that.
 fn field_before(text: &str, line: usize, column: usize) -> Option<&str> {
     let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     let text = text.get(..before + column).unwrap_or(text);
-    let (text, _) =
-        text.rsplit_once(':').filter(|(text, _)| text.trim_end().ends_with('"')).or_else(
-            // The value holds a colon itself, as addresses do.
-            || {
-                text.match_indices(':')
-                    .map(|(at, _)| text.split_at(at))
-                    .rfind(|(key, _)| key.trim_end().ends_with('"'))
-            },
-        )?;
-    text.trim_end().strip_suffix('"')?.rsplit_once('"').map(|(_, field)| field)
+    // The object is flat: a string that a colon follows is a key, and no colon within a string counts.
+    let (mut key, mut last, mut rest) = (None, None, text);
+    while let Some(at) = rest.find(['"', ':']) {
+        let (found, after) = rest[at..].split_at(1);
+        rest = after;
+        if found == ":" {
+            key = last.take().or(key);
+        } else {
+            let end = end_of_string(after)?;
+            last = Some(&after[..end]);
+            rest = &after[end..].strip_prefix('"').unwrap_or_default();
+        }
+    }
+    key
+}
+
+/// Where a string ends of which the beginning was read; at the end of the text, if that is before.
+fn end_of_string(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    let end = text.char_indices().find(|(_, letter)| {
+        let ends = *letter == '"' && !escaped;
+        escaped = *letter == '\\' && !escaped;
+        ends
+    });
+    Some(end.map_or(text.len(), |(at, _)| at))
+}
+
+/// What is in a file instead of an object, by its first letter; nothing if it may be one.
+fn why_no_object(text: &str) -> Option<&'static str> {
+    let text = text.trim_ascii_start();
+    Some(match text.chars().next() {
+        Some('{') => return None,
+        None => "the file is empty; write {} for the defaults",
+        Some('\u{feff}') => "the file begins with a byte order mark; save it as UTF-8 without one",
+        Some('[') => "the file holds an array; write {\"FIELD\": VALUE, ...}",
+        Some('"') => "the file holds a string; write {\"FIELD\": VALUE, ...}",
+        Some('0'..='9' | '-') => "the file holds a number; write {\"FIELD\": VALUE, ...}",
+        _ if ["null", "true", "false"].iter().any(|word| text.starts_with(word)) => {
+            "the file holds null, true or false; write {\"FIELD\": VALUE, ...}"
+        }
+        // Windows writes a text as UTF-16, of which half the bytes are zeros.
+        _ if text.contains('\0') => "the file is UTF-16, or no text; save it as UTF-8",
+        _ => "the file does not begin with {; write {\"FIELD\": VALUE, ...}",
+    })
+}
+
+/// What bytes are that are no UTF-8.
+fn why_no_text(content: &[u8]) -> &'static str {
+    match content {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "the file is UTF-16; save it as UTF-8",
+        _ => "the file is not UTF-8",
+    }
 }
 
 fn line_of(text: &str, field: &str) -> Option<usize> {
@@ -266,7 +328,25 @@ mod tests {
             ("{\"\u{7f}\": 4}", "line 1: unknown field `\\u{7f}`, expected one of"),
             ("{\n \"shards\": 4,\n}", "line 3: trailing comma"),
             ("{\n \"shards\": 4\n \"replication\": 3}", "line 3: expected `,` or `}`"),
-            ("", "line 1: EOF while parsing a value"),
+            ("{", "line 1: EOF while parsing an object"),
+            ("{\n \"listen\": \":4400\"}", "line 2: listen: must be an IP address and a port"),
+            (
+                "{\n \"listen\": \"a \\\"b\\\": c\"}",
+                "line 2: listen: must be an IP address and a port",
+            ),
+            (
+                "{\n \"data_dir\": 3,\n \"listen\": \"\"}",
+                "line 2: data_dir: invalid type: integer `3`",
+            ),
+            ("{\n \"data_dir\": \"\"}", "line 2: data_dir: must name a directory"),
+            (
+                "{\n \"delays_between\": [\"us east\"],\n \"delays_ms\": [[0]]}",
+                "line 2: delays_between: \"us east\" cannot be a region or a node's name: ",
+            ),
+            (
+                "{\n \"delays_vary\": true}",
+                "line 2: delays_vary: must be false without delays_between",
+            ),
             ("{\n \"replication\": 12}", "line 2: replication: must be from 1 to 9"),
             (
                 "{\n \"delays_ms\": [[0, -1], [1, 0]]}",
@@ -283,5 +363,33 @@ mod tests {
             let expected = format!("/etc/dkv/config.json, {expected}");
             assert!(said.starts_with(&expected), "{said:?} is not {expected:?}");
         }
+    }
+
+    #[test]
+    fn what_is_no_object_is_said_to_be_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.json");
+        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+        let with_mark = [&[0xff, 0xfe][..], &utf16("{}")].concat();
+        for (content, expected) in [
+            (&b""[..], "the file is empty"),
+            (b" \n", "the file is empty"),
+            (b"[]", "the file holds an array"),
+            (b"null", "the file holds null, true or false"),
+            (b"\"3\"", "the file holds a string"),
+            (b"-3", "the file holds a number"),
+            (b"listen: 3", "the file does not begin with {"),
+            (b"\xef\xbb\xbf{}", "the file begins with a byte order mark"),
+            (&with_mark, "the file is UTF-16"),
+            (&utf16("\"{}"), "the file holds a string"),
+            (b"{\"data_dir\": \"\xff\"}", "the file is not UTF-8"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let said = Config::load(&path).unwrap_err().to_string();
+            let expected = format!("{}: not a JSON object: {expected}", path.display());
+            assert!(said.starts_with(&expected), "{said:?} is not {expected:?}");
+        }
+        // Two in one file are none.
+        assert!(parse("{}{}").unwrap_err().contains("trailing characters"));
     }
 }

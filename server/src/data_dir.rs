@@ -4,7 +4,7 @@
 //! lock                 held by the server that runs
 //! creating             there while a first start is not finished: nothing beside it counts
 //! authority.der        certificate of the network's authority
-//! authority-key.der    its private key: whoever has it can be anybody
+//! authority-key.der    its private key: anyone with it can impersonate any member
 //! tokens/ROLE.token    the join tokens of the first start: no expiry, any number of uses
 //! books.json           who is who; see [`crate::books`]
 //! ```
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use dkv_wire::certificate::{Authority, CertificateError};
+use dkv_wire::certificate::{Authority, CertificateError, check_authority};
 use dkv_wire::durable;
 use dkv_wire::id::NetworkId;
 use dkv_wire::identity::Role;
@@ -68,7 +68,7 @@ pub enum DataDirError {
     Foreign(PathBuf),
     /// A part of it is gone.
     #[error(
-        "{} is missing; if it is on a disk of its own, mount that; else restore the data directory from \
+        "{} is missing or empty; if it is on a disk of its own, mount that; else restore the data directory from \
          a backup, or start a new network in another one with --data-dir", .0.display()
     )]
     Missing(PathBuf),
@@ -172,8 +172,8 @@ impl DataDir {
         }
         if key_exists && durable::narrow(&key)? {
             warn!(
-                "others could read {}, the key of the network's authority: whoever has it can be anybody \
-                 in the network. It is for its owner alone now",
+                "others could read {}, the key of the network's authority: anyone with this key can \
+                 impersonate any member; permissions are now 0600",
                 key.display()
             );
         }
@@ -222,10 +222,14 @@ impl DataDir {
         let mut registry = registry.ok_or(DataDirError::Missing(books_file))?;
         registry.resume(settings.clone(), clock::millis(now));
         let (certificate, key) = (self.read(AUTHORITY)?, self.read(AUTHORITY_KEY)?);
-        let authority =
-            Authority::from_der(registry.network(), &certificate, &key).map_err(|source| {
-                DataDirError::Authority { path: self.path.join(AUTHORITY_KEY), source }
-            })?;
+        let damaged = |name: &str| {
+            let path = self.path.join(name);
+            move |source| DataDirError::Authority { path, source }
+        };
+        // By itself first: if both can be read and do not fit, it is the key that must be another's.
+        check_authority(&certificate).map_err(damaged(AUTHORITY))?;
+        let authority = Authority::from_der(registry.network(), &certificate, &key)
+            .map_err(damaged(AUTHORITY_KEY))?;
         Ok(Network { registry, authority, tokens: Vec::new() })
     }
 
@@ -285,8 +289,7 @@ impl DataDir {
                 false => FirstToken::Gone(role),
             },
             _ => {
-                let why =
-                    format!("{}: not the {role} token that was written there", file.display());
+                let why = format!("{} does not hold the original {role} token", file.display());
                 FirstToken::Unreadable(role, why)
             }
         }
@@ -295,7 +298,7 @@ impl DataDir {
     fn read(&self, name: &str) -> Result<Vec<u8>, DataDirError> {
         let path = self.path.join(name);
         let content = durable::read(&path).map_err(|source| self.io(source))?;
-        content.ok_or(DataDirError::Missing(path))
+        content.filter(|content| !content.is_empty()).ok_or(DataDirError::Missing(path))
     }
 
     fn io(&self, source: io::Error) -> DataDirError {

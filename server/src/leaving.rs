@@ -26,13 +26,15 @@ impl LeftTokens {
         address: SocketAddr,
     ) -> Self {
         if home.is_none() {
-            warn!("none of DKV_HOME, XDG_STATE_HOME and HOME is set: no token is left for others");
+            warn!(
+                "none of DKV_HOME, XDG_STATE_HOME and HOME is set: no token is saved for this user's other processes"
+            );
         }
         if let Some(home) = &home
             && let Err(error) = local::leave_address(home, address)
         {
             let home = home.display();
-            warn!(%home, %error, "cannot leave the address for other processes of this user");
+            warn!(%home, %error, "cannot save the address for this user's other processes");
         }
         let mut files = Vec::new();
         for (token, file) in tokens {
@@ -42,7 +44,7 @@ impl LeftTokens {
                 Ok(file) => files.push((token.id, file)),
                 Err(error) => {
                     let home = home.display();
-                    warn!(%home, %error, "cannot leave a token for other processes of this user");
+                    warn!(%home, %error, "cannot save the token for this user's other processes");
                 }
             }
         }

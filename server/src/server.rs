@@ -119,9 +119,9 @@ impl Server {
                     tokens.push((token, file));
                     continue;
                 }
-                FirstToken::Gone(role) => (role, "was revoked, or its file removed".to_owned()),
+                FirstToken::Gone(role) => (role, "is gone".to_owned()),
                 FirstToken::Unreadable(role, why) => {
-                    warn!("cannot read the {role} token of the first start: {why}");
+                    warn!("cannot read the initial {role} token: {why}");
                     (role, format!("cannot be read ({why})"))
                 }
             };

@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use authority::Authority;
 pub(crate) use credentials::utc;
-pub use credentials::{Credentials, Life};
+pub use credentials::{CERTIFICATE_FILE, Credentials, Life};
 
 use crate::identity::{Identity, InvalidIdentity};
 
@@ -40,8 +40,8 @@ pub enum CertificateError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A file is gone of those that belong together.
-    #[error("{}: the file is missing", .0.display())]
+    /// A file is gone of those that belong together, or has lost all its content.
+    #[error("{}: the file is missing or empty", .0.display())]
     Missing(PathBuf),
     /// A file could not be read or written; the error names it.
     #[error("{0}")]
@@ -118,6 +118,15 @@ fn signed_by(
     }
     let fits = parsed.verify_signature(Some(authority.public_key()));
     fits.map_err(|_| unusable("the signature does not fit"))
+}
+
+/// Whether this is the certificate of an authority, as it was made: it has signed itself.
+///
+/// # Errors
+/// If it is not.
+pub fn check_authority(certificate: &[u8]) -> Result<(), CertificateError> {
+    let certificate = CertificateDer::from(certificate);
+    signed_by(&certificate, &certificate)
 }
 
 fn unusable(error: impl std::fmt::Display) -> CertificateError {

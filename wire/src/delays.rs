@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
+use crate::name::{NAME_RULE, NameError, check_name};
 use crate::network::{NodeInfo, SettingsError};
 use crate::region::Region;
 
@@ -54,12 +55,18 @@ impl Delays {
             return fail("delays_between", format!("must be at most {}", limits::DELAYS_MAX));
         }
         for (index, name) in self.between.iter().enumerate() {
-            if name.is_empty() || name.len() > limits::NAME_BYTES_MAX {
-                return fail("delays_between", format!("{name:?} is no region and no node's name"));
+            // Every region could be the name of a node.
+            if let Err(NameError(name)) = check_name(name) {
+                let why = format!("{name:?} cannot be a region or a node's name: {NAME_RULE}");
+                return fail("delays_between", why);
             }
             if self.between[..index].contains(name) {
                 return fail("delays_between", format!("names {name} twice"));
             }
+        }
+        if count == 0 && self.vary {
+            let problem = "must be false without delays_between: there is no delay that could vary";
+            return fail("delays_vary", problem.into());
         }
         if self.average_ms.len() != count {
             let rows = self.average_ms.len();

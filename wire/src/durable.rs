@@ -2,19 +2,29 @@
 //!
 //! A file is replaced as a whole: written beside its place under a temporary name, synced, renamed
 //! over the old one, and the directory synced, so that after a crash there is the old content or
-//! the new one and never a mix. Directories are for their owner alone (0700), files too (0600).
+//! the new one and never a mix. What a process that was killed has left under a temporary name, the next
+//! that writes the same file removes. Directories are for their owner alone (0700), files too (0600).
 //!
 //! An error of the system does not say which file it is about. Every error from here does: see [`named`].
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::process::Pid;
 
 use crate::platform::{self, PowerCut};
 
 /// Longest file that [`read`] reads, in bytes.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// End of the temporary name of a file, after the id of the process that writes it.
+const TEMPORARY: &str = ".new";
+/// How often a file is written anew whose temporary file somebody has removed.
+const REPLACE_TRIES: usize = 3;
 
 /// An error of the system about a file, with the file's name in its text and of the same kind as before.
 ///
@@ -42,7 +52,13 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
 }
 
 fn create_and_sync_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    refuse_dangling(path)?;
+    match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(io::Error::new(error.kind(), "it is not a directory"));
+        }
+        made => made?,
+    }
     if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
     }
@@ -59,6 +75,21 @@ pub fn missing_dirs(path: &Path) -> Vec<PathBuf> {
 /// Whether a file or directory is there; that it cannot be told is an error, not a no.
 pub fn exists(path: &Path) -> io::Result<bool> {
     path.try_exists().map_err(|error| named(path, error))
+}
+
+/// Refuses a symbolic link whose target does not exist: whoever made it meant something that is not there,
+/// such as a disk that is not mounted, and nothing may take its place.
+///
+/// # Errors
+/// `InvalidInput` if it is one, or whatever the system reports.
+pub fn refuse_dangling(path: &Path) -> io::Result<()> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    if !is_link || path.try_exists().map_err(|error| named(path, error))? {
+        return Ok(());
+    }
+    let target = fs::read_link(path).map_err(|error| named(path, error))?;
+    let why = format!("it is a symbolic link to {}, which does not exist", target.display());
+    Err(named(path, io::Error::new(io::ErrorKind::InvalidInput, why)))
 }
 
 /// Whether there is anything in a directory. There is nothing in one that does not exist.
@@ -133,19 +164,50 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary = path.with_file_name(name);
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temporary = name.to_owned();
+    temporary.push(format!(".{}{TEMPORARY}", std::process::id()));
+    let temporary = path.with_file_name(temporary);
     if let Some(cut) = platform::power_cut() {
         return Err(lose_power(cut, &temporary, path, content));
     }
-    let written = write_synced(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    remove_leftovers(directory, name);
+    let mut written = Ok(());
+    for _ in 0..REPLACE_TRIES {
+        written = write_synced(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+        // Nobody else has reason to remove it, but a process that cannot see this one: in another container.
+        if !written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+    }
     if written.is_err() {
         // Best effort: the error that matters is the one that is returned.
         let _ = fs::remove_file(&temporary);
     }
     written?;
     sync_dir(directory)
+}
+
+/// Removes the temporary files of this name whose writers are dead, as far as that can be done.
+fn remove_leftovers(directory: Option<&Path>, name: &OsStr) {
+    let directory = directory.unwrap_or(Path::new("."));
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let found = entry.file_name();
+        let writer = found.as_bytes().strip_prefix(name.as_bytes());
+        let writer = writer.and_then(|rest| rest.strip_prefix(b"."));
+        let writer = writer.and_then(|rest| rest.strip_suffix(TEMPORARY.as_bytes()));
+        let writer = writer.and_then(|writer| str::from_utf8(writer).ok()?.parse::<i32>().ok());
+        let writer = writer.filter(|writer| *writer > 0);
+        if writer.and_then(Pid::from_raw).is_some_and(is_dead) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether there is no such process. One of another user is there.
+fn is_dead(process: Pid) -> bool {
+    rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH)
 }
 
 /// Leaves the files of a simulated machine as they are when its power has failed so far into a write.
@@ -171,7 +233,7 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
 /// Reads a file, or `None` if there is none.
 ///
 /// # Errors
-/// Also for a file over [`FILE_BYTES_MAX`]: it is none of ours.
+/// Also for a link to nothing, which is not the same as no file; see [`refuse_dangling`]. Also for a file over [`FILE_BYTES_MAX`]: it is none of ours.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     read_bounded(path).map_err(|error| named(path, error))
 }
@@ -179,7 +241,12 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            for link in path.parent().into_iter().chain([path]) {
+                refuse_dangling(link)?;
+            }
+            return Ok(None);
+        }
         Err(error) => return Err(error),
     };
     let mut content = Vec::new();

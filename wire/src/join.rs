@@ -30,9 +30,7 @@ pub const TOKEN_VARIABLE: &str = "DKV_TOKEN";
 pub enum TokenError {
     /// None was given and none was found.
     #[error(
-        "joining {server} as {role} needs a token: put the text of the {role} token, which the \
-         server keeps in its data directory under tokens/, into a file and name it with \
-         --token-file, or into the variable {TOKEN_VARIABLE}"
+        "no token for {server}: pass --token-file FILE or set {TOKEN_VARIABLE} ({})", whereabouts(*.role)
     )]
     Missing {
         /// Who would be joined.
@@ -52,7 +50,7 @@ pub enum TokenError {
         source: InvalidToken,
     },
     /// The token is for something else.
-    #[error("{from}: this token is for the role {found}, and one for the role {wanted} is needed")]
+    #[error("{from}: this is {} {found} token; {} {wanted} token is required", article(*.found), article(*.wanted))]
     Role {
         /// Where it is from.
         from: String,
@@ -61,6 +59,19 @@ pub enum TokenError {
         /// What it would have to be for.
         wanted: Role,
     },
+}
+
+/// Where the token of a role is.
+fn whereabouts(role: Role) -> String {
+    match role {
+        // The first start makes none.
+        Role::Reader => "create one with dkv token create --role reader".to_owned(),
+        role => format!("the server keeps it in tokens/{role}.token of its data directory"),
+    }
+}
+
+fn article(role: Role) -> &'static str {
+    if role == Role::Admin { "an" } else { "a" }
 }
 
 /// Finds a token: in the file if one is named, or in the environment, or where a server of this

@@ -7,11 +7,12 @@ use crate::limits::NAME_BYTES_MAX;
 
 /// A text that is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} cannot be a name: a name has 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.', and \
-     begins with a letter or digit"
-)]
-pub struct NameError(String);
+#[error("{0:?} cannot be a name: {NAME_RULE}")]
+pub struct NameError(pub(crate) String);
+
+/// What a name may be, for those who chose another; its length is [`NAME_BYTES_MAX`].
+pub(crate) const NAME_RULE: &str =
+    "a name has 1 to 64 letters, digits, '-', '_' or '.', and begins with a letter or digit";
 
 /// Whether a text can be a name.
 ///
@@ -25,6 +26,14 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
         return Ok(());
     }
     Err(NameError(name.chars().take(NAME_BYTES_MAX).collect()))
+}
+
+/// A text that can be a name, as an argument of a command is read.
+///
+/// # Errors
+/// If it cannot.
+pub fn parse_name(name: &str) -> Result<String, NameError> {
+    check_name(name).map(|()| name.to_owned())
 }
 
 #[cfg(test)]

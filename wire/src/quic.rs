@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -214,6 +215,7 @@ pub struct Endpoint {
     quinn: quinn::Endpoint,
     line: Arc<Line>,
     credentials: Arc<RwLock<Option<Credentials>>>,
+    closing: Arc<AtomicBool>,
 }
 
 impl Endpoint {
@@ -230,7 +232,12 @@ impl Endpoint {
     ) -> io::Result<Self> {
         let server = server_config(&credentials, admit)?;
         let (quinn, line) = open(listening_config(secret), Some(server), address)?;
-        Ok(Self { quinn, line, credentials: Arc::new(RwLock::new(Some(credentials))) })
+        Ok(Self {
+            quinn,
+            line,
+            credentials: Arc::new(RwLock::new(Some(credentials))),
+            closing: Arc::default(),
+        })
     }
 
     /// An endpoint that only connects. Without credentials it can do no more than
@@ -240,7 +247,12 @@ impl Endpoint {
         let any = || sized(EndpointConfig::default());
         let (quinn, line) = open(any(), None, unspecified)
             .or_else(|_| open(any(), None, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;
-        Ok(Self { quinn, line, credentials: Arc::new(RwLock::new(credentials)) })
+        Ok(Self {
+            quinn,
+            line,
+            credentials: Arc::new(RwLock::new(credentials)),
+            closing: Arc::default(),
+        })
     }
 
     /// Where it listens.
@@ -347,11 +359,17 @@ impl Endpoint {
         self.line.round_trip(address)
     }
 
+    /// Whether this side [closes](Self::close) its connections: that none can be made is no news then.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
     /// Closes all connections and gives the word of it the time to leave.
     ///
     /// It is one packet to each peer, sent at once. QUIC would wait for three times as long as a lost packet takes
     /// to be noticed (RFC 9000, section 10.2), to answer what was on its way: nobody who leaves needs that.
     pub async fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         self.quinn.close(VarInt::from_u32(Close::Stopping as u32), b"stopping");
         let leaving = CLOSE_LEAVES_WITHIN + self.line.longest_way();
         let _ = tokio::time::timeout(leaving, self.quinn.wait_idle()).await;

@@ -2,13 +2,15 @@
 //!
 //! A task that panics is gone, and tokio tells only whoever waits for it. A task that runs for the life of
 //! a process has nobody who waits: what it did is not done any more, and everything else looks as before.
-//! [`caught`] makes a panic a value; [`again`] is for those that can begin anew without harm. A [`Failure`] is for
+//! [`caught`] makes a panic a value, and [`caught_in_silence`] that of a library whose panics are answers; [`again`] is for those that can begin anew without harm. A [`Failure`] is for
 //! those that a process cannot be without: their end ends it, with a sentence, and whoever started it starts
 //! it again.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe, UnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Once;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,6 +21,11 @@ use crate::mutants::{Mutant, planted};
 
 /// Time between the panic of a task and its next beginning.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Whether a panic of this thread is told by whoever catches it.
+    static SILENT: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Something has panicked, with this message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +56,26 @@ pub async fn caught<F: Future>(task: F) -> Result<F::Output, Panicked> {
         }
     })
     .await
+}
+
+/// Calls what may panic and says nothing of it: whoever calls says what it means.
+///
+/// # Errors
+/// If it panicked.
+pub fn caught_in_silence<T>(call: impl FnOnce() -> T + UnwindSafe) -> Result<T, Panicked> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panicking| {
+            if !SILENT.get() {
+                usual(panicking);
+            }
+        }));
+    });
+    let before = SILENT.replace(true);
+    let called = catch_unwind(call);
+    SILENT.set(before);
+    called.map_err(|payload| Panicked::new(&*payload))
 }
 
 /// Runs a task that may begin anew: after a panic, which is logged, it does so within a second or two.
@@ -163,6 +190,13 @@ mod tests {
         });
         assert_eq!(panicked.await, Err::<(), _>(Panicked("number 7".into())));
         assert_eq!(caught(async { 1 }).await, Ok(1));
+        assert_eq!(caught_in_silence(|| 1), Ok(1));
+        let silent = caught_in_silence(|| {
+            assert!(SILENT.get());
+            panic!("planted")
+        });
+        assert_eq!(silent, Err::<(), _>(Panicked("planted".into())));
+        assert!(!SILENT.get());
         let mut begun = 0;
         let ended = again("the task", || {
             begun += 1;

@@ -10,6 +10,7 @@ use dkv_api::Role;
 use dkv_gateway::{Access, App, ListenError, Listener, Options};
 use dkv_wire::durable;
 use dkv_wire::logging::{self, Targets};
+use dkv_wire::signals::ignore_strays;
 
 use self::instance::Instance;
 use crate::cli::{Addresses, Connect, Gateway, usual};
@@ -57,6 +58,7 @@ async fn serve(
     durable::keep_files_private();
     let mut signals =
         Signals::take().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    ignore_strays().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let server = match args.server.or(before) {
         Some(server) => server,
         None => {
@@ -133,5 +135,5 @@ async fn serve(
 fn ready(listener: &Listener, screen: &mut Screen) -> Result<(), String> {
     screen
         .line(&format!("ready {}", listener.address()))
-        .map_err(|error| format!("stopped: {error}"))
+        .map_err(|error| format!("cannot write to standard output: {error}"))
 }

@@ -85,12 +85,12 @@ async fn a_damaged_directory_is_refused() {
 
     let lost = copy(&network, &dir, "log-gone");
     fs::remove_dir_all(lost.join("wal")).unwrap();
-    refused(&network, &lost, "is missing or empty, and this node has begun to keep data").await;
+    refused(&network, &lost, "already holds this node's data").await;
     let lost = copy(&network, &dir, "log-empty");
     for file in files_below(&lost.join("wal")) {
         fs::remove_file(file).unwrap();
     }
-    refused(&network, &lost, "is missing or empty, and this node has begun to keep data").await;
+    refused(&network, &lost, "already holds this node's data").await;
 
     let lost = copy(&network, &dir, "node-file-gone");
     fs::remove_file(lost.join("node.json")).unwrap();

@@ -90,7 +90,7 @@ async fn tokens_that_admit_nobody() {
         std::fs::read_to_string(network.token_file(role)).unwrap().trim().to_owned()
     };
     for role in [Role::Node, Role::Client] {
-        refused(&network, role, None, "needs a token").await;
+        refused(&network, role, None, "no token for ").await;
         refused(&network, role, Some("open sesame"), "not a dkv join token").await;
 
         let mut wrong: Token = token_of(&network, role).parse().unwrap();
@@ -110,9 +110,9 @@ async fn tokens_that_admit_nobody() {
         refused(&network, role, Some(&revoked), "is not one of this network's").await;
     }
     let client = token_of(&network, Role::Client);
-    refused(&network, Role::Node, Some(&client), "one for the role node is needed").await;
+    refused(&network, Role::Node, Some(&client), "a node token is required").await;
     let node = token_of(&network, Role::Node);
-    refused(&network, Role::Client, Some(&node), "one for the role client is needed").await;
+    refused(&network, Role::Client, Some(&node), "a client token is required").await;
 
     // One use is one use.
     let once = admin.create_token(Role::Client, None, Some(1)).await.unwrap();

@@ -65,6 +65,55 @@ fn age(fake: &Fake, identity: Identity, days: u64) {
 }
 
 #[tokio::test]
+async fn stored_credentials_that_cannot_be_used_are_named_and_kept() {
+    let fake = Fake::start(1).await;
+    let identity = fake.builder().connect().await.unwrap().identity();
+    let directory = dkv_wire::local::credentials_dir(&fake.home, fake.network, Role::Client);
+    let names = ["certificate.der", "key.der", "authority.der"];
+    let whole = names.map(|name| std::fs::read(directory.join(name)).unwrap());
+    for (name, whole) in names.iter().zip(&whole) {
+        let file = directory.join(name);
+        let fails = async |what: &str| {
+            let error = fake.builder().connect().await.err();
+            let Some(error @ ConnectError::Stored { .. }) = error else {
+                panic!("{name} is {what}: {error:?}")
+            };
+            let said = error.to_string();
+            assert!(said.starts_with(file.to_str().unwrap()), "{what}: {said}");
+            let advice = format!("to join anew, move the directory {} away", directory.display());
+            assert!(said.ends_with(&advice), "{what}: {said}");
+        };
+        for content in [&b""[..], b"garbage", &whole[..whole.len() / 2]] {
+            std::fs::write(&file, content).unwrap();
+            fails("spoiled").await;
+            assert_eq!(std::fs::read(&file).unwrap(), content, "it was written over");
+        }
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        fails("a directory").await;
+        std::fs::remove_dir(&file).unwrap();
+        std::os::unix::fs::symlink("gone", &file).unwrap();
+        fails("a link to nothing").await;
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, whole).unwrap();
+    }
+    // Only root can give files away.
+    let key = directory.join("key.der");
+    if std::os::unix::fs::chown(&key, Some(65_534), None).is_ok() {
+        let said = fake.builder().connect().await.map(drop).unwrap_err().to_string();
+        assert!(said.contains("key.der: it belongs to user 65534"), "{said}");
+        std::os::unix::fs::chown(&key, Some(0), None).unwrap();
+    }
+    assert_eq!(fake.builder().connect().await.unwrap().identity(), identity);
+    // What is remembered of the address is gone as well: it joins, and still writes nothing over.
+    std::fs::write(&key, "garbage").unwrap();
+    std::fs::remove_dir_all(fake.home.join("known")).unwrap();
+    assert_eq!(fake.joined.lock().unwrap().len(), 1);
+    let _ = fake.builder().connect().await.unwrap();
+    assert_eq!(std::fs::read(&key).unwrap(), b"garbage");
+}
+
+#[tokio::test]
 async fn an_expired_certificate_that_gets_no_new_one_says_why() {
     let fake = Fake::start(1).await;
     let identity = fake.builder().connect().await.unwrap().identity();
@@ -101,14 +150,9 @@ async fn an_expired_certificate_that_gets_no_new_one_says_why() {
 }
 
 #[tokio::test]
-async fn damaged_files_are_as_good_as_none() {
+async fn a_damaged_guess_is_as_good_as_none() {
     let fake = Fake::start(1).await;
     fake.builder().connect().await.unwrap();
-    let directory = dkv_wire::local::credentials_dir(&fake.home, fake.network, Role::Client);
-    for file in ["key.der", "certificate.der", "authority.der"] {
-        std::fs::write(directory.join(file), b"damaged").unwrap();
-        fake.builder().connect().await.unwrap();
-    }
     let known = fake.home.join("known").join(format!("127.0.0.1_{}", fake.address.port()));
     std::fs::write(known, b"damaged").unwrap();
     fake.builder().connect().await.unwrap();

@@ -256,3 +256,90 @@ fn another_version_is_no_damage() {
     let refused = used.read().unwrap_err();
     assert!(matches!(refused, DataDirError::Version { found: 2, .. }), "{refused}");
 }
+
+#[test]
+fn without_its_certificate_a_directory_is_nobody_elses() {
+    let lost = |what: &str| {
+        let used = Used::new();
+        let path = used.directory.path().join(what);
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        used
+    };
+    let refused = |used: &Used| {
+        let certificate = used.directory.credentials_path().join(CERTIFICATE_FILE);
+        match used.directory.credentials() {
+            Err(DataDirError::Missing { missing, .. }) => assert_eq!(missing, certificate),
+            other => panic!("{other:?}"),
+        }
+    };
+    refused(&lost("credentials/certificate.der"));
+    refused(&lost("credentials"));
+    let used = lost("credentials");
+    fs::create_dir(used.directory.credentials_path()).unwrap();
+    refused(&used);
+    fs::write(used.directory.credentials_path().join(CERTIFICATE_FILE), "").unwrap();
+    refused(&used);
+    // Any part of it says that a node has lived there.
+    let parts = ["node.json", "wal", "state"];
+    for kept in parts {
+        let used = lost("credentials");
+        for part in parts.into_iter().filter(|part| *part != kept) {
+            let path = used.directory.path().join(part);
+            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        }
+        refused(&used);
+    }
+    for kept in BEGUN {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join(kept), "something").unwrap();
+        let directory = DataDir::open(parent.path()).unwrap();
+        assert!(matches!(directory.credentials(), Err(DataDirError::Missing { .. })), "{kept}");
+    }
+}
+
+#[test]
+fn a_first_start_that_was_cut_off_starts_again() {
+    let used = Used::new();
+    fs::remove_file(used.directory.credentials_path().join(CERTIFICATE_FILE)).unwrap();
+    fs::remove_file(used.directory.node_path()).unwrap();
+    for disk in [used.directory.log_path(), used.directory.state_path()] {
+        fs::remove_dir_all(&disk).unwrap();
+        // Disks that were mounted for it beforehand.
+        fs::create_dir_all(disk.join(LOST_AND_FOUND)).unwrap();
+    }
+    assert!(used.directory.credentials().unwrap().is_none());
+}
+
+#[test]
+fn a_directory_of_something_else_is_refused_and_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = tempfile::tempdir().unwrap();
+    fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(parent.path().join("holiday.jpg"), "sun").unwrap();
+    let refused = DataDir::open(parent.path()).map(drop).unwrap_err();
+    assert!(matches!(refused, DataDirError::Foreign(_)), "{refused}");
+    assert!(refused.to_string().contains("holds no dkv node"), "{refused}");
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    assert_eq!(fs::metadata(parent.path()).unwrap().permissions().mode() & 0o777, 0o755);
+    // What is at the root of a disk, and what a start leaves that was killed, are no more than nothing.
+    fs::remove_file(parent.path().join("holiday.jpg")).unwrap();
+    fs::create_dir(parent.path().join(LOST_AND_FOUND)).unwrap();
+    fs::write(parent.path().join(LOCK), "").unwrap();
+    DataDir::open(parent.path()).unwrap();
+}
+
+#[test]
+fn a_link_to_nothing_is_told_as_one() {
+    let used = Used::new();
+    let credentials = used.directory.credentials_path();
+    fs::remove_dir_all(&credentials).unwrap();
+    std::os::unix::fs::symlink("/nowhere", &credentials).unwrap();
+    let said = used.directory.credentials().unwrap_err().to_string();
+    let expected = format!("{}: it is a symbolic link to /nowhere", credentials.display());
+    assert!(said.contains(&expected), "{said}");
+    let parent = tempfile::tempdir().unwrap();
+    let link = parent.path().join("data");
+    std::os::unix::fs::symlink("/nowhere", &link).unwrap();
+    let said = DataDir::open(&link).map(drop).unwrap_err().to_string();
+    assert!(said.contains("a symbolic link to /nowhere"), "{said}");
+}

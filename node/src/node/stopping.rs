@@ -19,7 +19,7 @@ impl Node {
         let handed = futures::future::join_all(hand_over.map(|group| group.hand_over(patience)));
         let handed = handed.await;
         if handed.contains(&false) {
-            warn!("not everything that this node led was taken over by another");
+            warn!("some shards found no new primary before shutdown");
         }
         self.say_goodbye(patience).await;
         if handed.contains(&true) {

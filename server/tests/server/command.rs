@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use dkv_wire::identity::Role;
 use dkv_wire::message::ServerRequest;
@@ -145,11 +146,67 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
     }
 }
 
+#[test]
+fn an_output_that_cannot_be_written_is_told_and_stops_nothing() {
+    let place = Place::new();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = command(&place);
+    command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(place.data_dir());
+    command.env("DKV_LOG", "off").stdout(full).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("cannot write to standard output: No space left on device"), "{line}");
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn it_is_stopped_while_it_starts() {
+    let place = Place::new();
+    // A pipe that nobody writes to: who opens it waits for ever.
+    let file = place.root.path().join("f.json");
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    for signal in ["TERM", "INT"] {
+        let mut command = command(&place);
+        command.arg("-c").arg(&file).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let (tasks, begun) = (format!("/proc/{}/task", child.id()), Instant::now());
+        let names = || {
+            let tasks = std::fs::read_dir(&tasks).into_iter().flatten().filter_map(Result::ok);
+            let names = tasks.map(|task| std::fs::read_to_string(task.path().join("comm")));
+            names.filter_map(Result::ok).collect::<Vec<_>>()
+        };
+        // The log begins after the thread that watches over the start.
+        while !names().iter().any(|name| name == "log\n") {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", names());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if begun.elapsed() > Duration::from_secs(5) {
+                child.kill().unwrap();
+                panic!("SIG{signal} is not obeyed");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(status.code(), Some(0), "SIG{signal}");
+    }
+}
+
 #[tokio::test]
-async fn a_hangup_is_ignored() {
+async fn signals_that_say_nothing_are_ignored() {
     let place = Place::new();
     let mut server = Running::start(&place);
-    server.signal("HUP");
+    for signal in ["USR1", "USR2", "ALRM", "IO", "HUP"] {
+        server.signal(signal);
+    }
     place.peer(server.address, Role::Client).await;
     assert!(server.child.try_wait().unwrap().is_none());
 }

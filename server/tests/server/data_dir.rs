@@ -208,7 +208,9 @@ async fn damaged_or_lost_parts() {
         ("books.json", None, "books.json is missing"),
         ("authority-key.der", Some("rubbish"), "authority-key.der is damaged"),
         ("authority-key.der", None, "authority-key.der is missing"),
-        ("authority.der", Some("rubbish"), "is damaged"),
+        ("authority-key.der", Some(""), "authority-key.der is missing or empty"),
+        ("authority.der", Some("rubbish"), "authority.der is damaged"),
+        ("authority.der", Some(""), "authority.der is missing or empty"),
         ("authority.der", None, "authority.der is missing"),
     ] {
         let place = used().await;
@@ -220,6 +222,16 @@ async fn damaged_or_lost_parts() {
         let said = why_not(&place).await;
         assert!(said.contains(expected) && said.contains("backup"), "{file}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_authority_that_was_cut_off() {
+    let place = used().await;
+    let path = place.data_dir().join("authority.der");
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let said = why_not(&place).await;
+    assert!(said.contains("authority.der is damaged"), "{said}");
 }
 
 #[tokio::test]

@@ -27,8 +27,8 @@ pub struct Credentials {
     pub(super) key: Vec<u8>,
 }
 
-/// Names of the files in a credentials directory.
-pub(super) const CERTIFICATE_FILE: &str = "certificate.der";
+/// Name of the file in a credentials directory that is written last: the certificate.
+pub const CERTIFICATE_FILE: &str = "certificate.der";
 pub(super) const AUTHORITY_FILE: &str = "authority.der";
 pub(super) const KEY_FILE: &str = "key.der";
 
@@ -56,13 +56,16 @@ impl Credentials {
     /// Reads credentials from a directory; `None` if there are none.
     ///
     /// # Errors
-    /// If a file cannot be read, or a bit of one is not what it was: the authority must have signed
+    /// If a file cannot be read, is empty or a link to nothing, or a bit of one is not what it was: the authority must have signed
     /// itself and the certificate, and the key must fit.
     pub fn load(directory: &Path) -> Result<Option<Self>, CertificateError> {
-        let read = |name: &str| durable::read(&directory.join(name)).map_err(CertificateError::Io);
+        let missing = |name: &str| CertificateError::Missing(directory.join(name));
+        let read = |name: &str| match durable::read(&directory.join(name)) {
+            Ok(Some(content)) if content.is_empty() => Err(missing(name)),
+            read => read.map_err(CertificateError::Io),
+        };
         // The certificate is written last: without it the directory holds nothing yet.
         let Some(certificate) = read(CERTIFICATE_FILE)? else { return Ok(None) };
-        let missing = |name: &str| CertificateError::Missing(directory.join(name));
         let authority = read(AUTHORITY_FILE)?.ok_or_else(|| missing(AUTHORITY_FILE))?;
         guard_key(&directory.join(KEY_FILE))?;
         let key = read(KEY_FILE)?.ok_or_else(|| missing(KEY_FILE))?;
@@ -203,8 +206,8 @@ fn guard_key(path: &Path) -> Result<(), CertificateError> {
     durable::require_own(path).map_err(CertificateError::Io)?;
     if durable::narrow(path).map_err(CertificateError::Io)? {
         warn!(
-            "others could read the private key {}; it is for its owner alone now, but if they may have \
-             read it, replace it",
+            "others could read the private key {}: anyone with this key can impersonate its owner; permissions \
+             are now 0600, and if others may have read it, replace it",
             path.display()
         );
     }

@@ -41,9 +41,22 @@ fn a_matrix_that_cannot_be_is_refused_with_what_is_wrong() {
     assert_eq!(check(&|_| {}), Ok(()));
     assert_eq!(check(&|delays| *delays = Delays::default()), Ok(()));
     type Change<'a> = &'a dyn Fn(&mut Delays);
-    let wrong: [(Change<'_>, &str); 6] = [
+    let wrong: [(Change<'_>, &str); 8] = [
         (&|d| d.between[1] = "us-east".into(), "delays_between: names us-east twice"),
-        (&|d| d.between[1].clear(), "delays_between: \"\" is no region and no node's name"),
+        (
+            &|d| d.between[1].clear(),
+            "delays_between: \"\" cannot be a region or a node's name: a name has 1 to 64 letters, digits, \
+             '-', '_' or '.', and begins with a letter or digit",
+        ),
+        (
+            &|d| d.between[1] = "us west".into(),
+            "delays_between: \"us west\" cannot be a region or a node's name: a name has 1 to 64 letters, \
+             digits, '-', '_' or '.', and begins with a letter or digit",
+        ),
+        (
+            &|d| *d = Delays { vary: true, ..Delays::default() },
+            "delays_vary: must be false without delays_between: there is no delay that could vary",
+        ),
         (
             &|d| drop(d.average_ms.pop()),
             "delays_ms: must have a row for each of delays_between, that is 3, and has 2",

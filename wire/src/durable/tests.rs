@@ -161,3 +161,40 @@ fn only_directories_that_are_missing_are_made() {
     create_dir(&path).unwrap();
     assert!(missing_dirs(&path).is_empty());
 }
+
+#[test]
+fn what_dead_writers_left_is_removed_by_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nodes");
+    // A process that is gone, and one that lives.
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let kept = ["nodes.1.new", "nodes.x.new", "nodes.new", "other.2.new", "nodes.-1.new"];
+    let left = format!("nodes.{}.new", gone.id());
+    for name in kept.into_iter().chain([left.as_str()]) {
+        fs::write(directory.path().join(name), "half").unwrap();
+    }
+    write(&path, b"content").unwrap();
+    let mut expected: Vec<_> = kept.to_vec();
+    expected.push("nodes");
+    expected.sort_unstable();
+    assert_eq!(names(directory.path()), expected);
+}
+
+#[test]
+fn a_link_to_nothing_is_not_taken_for_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, below) = (directory.path().join("file"), directory.path().join("below"));
+    for link in [&file, &below] {
+        std::os::unix::fs::symlink("gone", link).unwrap();
+    }
+    for path in [&file, &below.join("file")] {
+        let said = read(path).unwrap_err().to_string();
+        assert!(said.contains("it is a symbolic link to gone, which does not exist"), "{said}");
+    }
+    let said = create_dir(&below).unwrap_err().to_string();
+    assert!(said.starts_with(&format!("{}: it is a symbolic link", below.display())), "{said}");
+    fs::write(directory.path().join("taken"), "").unwrap();
+    let said = create_dir(&directory.path().join("taken")).unwrap_err().to_string();
+    assert!(said.ends_with("taken: it is not a directory"), "{said}");
+}

@@ -24,6 +24,9 @@ pub enum EngineError {
         /// What does not fit.
         problem: String,
     },
+    /// A file without which the rest does not count is missing or empty.
+    #[error("{} is missing or empty", .0.display())]
+    Missing(PathBuf),
     /// There is too little room. Nothing was changed; it can be tried again once there is room.
     #[error("no space left in {path}: {needed_bytes} bytes are needed and {free_bytes} are free")]
     NoSpace {
@@ -55,6 +58,6 @@ pub enum EngineError {
 impl EngineError {
     /// Whether the process must stop: what it has in memory may no longer become durable.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::Failed { .. })
+        matches!(self, Self::Damaged { .. } | Self::Missing(_) | Self::Failed { .. })
     }
 }

@@ -26,6 +26,7 @@
 
 mod chunk;
 mod error;
+mod files;
 mod install;
 mod snapshot;
 mod store;
@@ -40,13 +41,14 @@ pub use tables::MemoryStore;
 
 use std::collections::HashMap;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkv_wire::durable;
 use dkv_wire::id::GroupId;
+use dkv_wire::supervise;
 
 use super::residence::ValueMemory;
 use super::rows::Generation;
@@ -102,14 +104,18 @@ impl Engine {
     /// interrupted installation left behind.
     ///
     /// # Errors
-    /// [`EngineError::InUse`], [`EngineError::Damaged`], [`EngineError::NoSpace`], or
-    /// [`EngineError::Failed`].
+    /// [`EngineError::InUse`], [`EngineError::Damaged`], [`EngineError::Missing`],
+    /// [`EngineError::NoSpace`], or [`EngineError::Failed`].
     pub fn open(path: &Path, options: EngineOptions) -> Result<Self, EngineError> {
         let guard = Guard { path };
         // Nothing was read yet that could be damaged.
         durable::create_dir(path).map_err(|error| guard.failed(error))?;
         guard.room(tables::free_bytes(path), options.reserve_bytes)?;
-        let tables = guard.call(|| Tables::open(path))?;
+        files::clear_unfinished(path).map_err(|error| guard.failed(error))?;
+        let tables = guard.call(|| Tables::open(path)).map_err(|error| match error {
+            EngineError::InUse { .. } => error,
+            error => files::missing(path).map_or(error, EngineError::Missing),
+        })?;
         Self::with_tables(path, tables, options)
     }
 
@@ -272,10 +278,13 @@ impl Guard<'_> {
     /// Runs a call into fjall. Some kinds of damage make it panic instead of answering; that is
     /// damage all the same, and the process can still say so and stop in good order.
     fn call<T>(&self, call: impl FnOnce() -> fjall::Result<T>) -> Result<T, EngineError> {
-        match panic::catch_unwind(AssertUnwindSafe(call)) {
+        match supervise::caught_in_silence(AssertUnwindSafe(call)) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.engine(error)),
-            Err(_) => Err(self.damaged("the storage engine gave up on what it read")),
+            Err(panicked) => {
+                Err(self
+                    .damaged(&format!("the storage engine gave up on what it read ({panicked})")))
+            }
         }
     }
 
@@ -285,6 +294,9 @@ impl Guard<'_> {
             Error::Locked => EngineError::InUse { path: self.path.to_owned() },
             Error::Io(error) | Error::Storage(LsmError::Io(error)) => self.io(error),
             Error::Poisoned | Error::KeyspaceDeleted => self.failed(io::Error::other(error)),
+            Error::Storage(LsmError::Unrecoverable) => {
+                self.damaged("a file of it is missing, or is not what was written")
+            }
             // The rest is about formats and checksums.
             error => self.damaged(&error.to_string()),
         }

@@ -165,6 +165,66 @@ fn a_full_disk_refuses_and_recovers() {
 }
 
 #[test]
+fn an_engine_that_does_not_open_says_which_directory_and_why() {
+    let directory = tempfile::tempdir().expect("a directory");
+    {
+        let engine = engine(directory.path());
+        let store = engine.group(SHARD).expect("a store");
+        let mut state = load(&store);
+        fill(&mut state, 1, 60);
+        checkpoint(&store, &mut state);
+        store.flush();
+    }
+    let error_of = |spoil: &dyn Fn(&Path)| {
+        let image = image(directory.path());
+        spoil(image.path());
+        let said = Engine::open(image.path(), OPTIONS).map(drop).expect_err("it is spoiled");
+        let said = said.to_string();
+        let inside = said.replace(image.path().to_str().expect("text"), "STATE");
+        assert!(inside.contains("STATE"), "{said}");
+        assert!(!said.contains("File exists") && !said.contains("FjallError"), "{said}");
+        inside
+    };
+    let missing = "STATE/version is missing or empty";
+    assert_eq!(error_of(&|path| fs::remove_file(path.join("version")).expect("removed")), missing);
+    assert_eq!(error_of(&|path| fs::write(path.join("version"), "").expect("written")), missing);
+    let table = |path: &Path| {
+        let tables = files(&path.join("keyspaces")).into_iter();
+        let mut tables = tables.filter(|file| file.parent().expect("inside").ends_with("tables"));
+        tables.next().expect("a table was flushed")
+    };
+    let said = error_of(&|path| fs::remove_file(table(path)).expect("removed"));
+    assert_eq!(said, "STATE is damaged: a file of it is missing, or is not what was written");
+    // fjall panics on these; whoever runs the node sees one line.
+    let taken = |file: &Path| {
+        fs::remove_file(file).expect("removed");
+        fs::create_dir(file).expect("made");
+    };
+    for said in
+        [error_of(&|path| taken(&table(path))), error_of(&|path| taken(&path.join("0.jnl")))]
+    {
+        assert!(
+            said.starts_with("STATE is damaged: the storage engine gave up on what it"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn an_engine_whose_making_was_cut_off_is_made_again() {
+    let image = tempfile::tempdir().expect("a directory");
+    fs::write(image.path().join("lock"), "").expect("written");
+    fs::write(image.path().join("0.jnl"), [0; 4096]).expect("written");
+    drop(engine(image.path()));
+    // With a journal that was used it is not the first start.
+    let used = tempfile::tempdir().expect("a directory");
+    fs::write(used.path().join("0.jnl"), "rows").expect("written");
+    let error = Engine::open(used.path(), OPTIONS).map(drop).expect_err("it lost the rest");
+    assert!(matches!(error, EngineError::Missing(_)), "{error}");
+    assert!(used.path().join("0.jnl").exists());
+}
+
+#[test]
 fn a_cut_journal_leaves_a_whole_moment() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut moments = Vec::new();
@@ -278,7 +338,7 @@ fn opens_an_image() {
         "outcome: {}",
         match loaded {
             Ok((state, _)) => state.hash().to_string(),
-            Err(EngineError::Damaged { .. }) => "damaged".to_owned(),
+            Err(EngineError::Damaged { .. } | EngineError::Missing(_)) => "damaged".to_owned(),
             Err(error) => error.to_string(),
         }
     );
