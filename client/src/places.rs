@@ -102,13 +102,8 @@ fn progress(name: &str, places: &NodePlaces, placement: &Placement) -> String {
 pub(crate) async fn undrain(node: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
     let found = look_up(node, client).await?;
     client.drain_node(found.id, false).await.map_err(|error| request_problem(&error))?;
-<<<<<<< HEAD
-    let text = format!("node {} is used again and will get its share", found.name);
-    screen.changed(&text, || document(&found, "used"))?;
-=======
     let text = format!("node {} is back in use; shards will move to it", found.name);
-    screen.result(&text, || document(&found, "used"))?;
->>>>>>> ops
+    screen.changed(&text, || document(&found, "used"))?;
     Ok(())
 }
 

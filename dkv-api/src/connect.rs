@@ -110,15 +110,9 @@ async fn by_server(
             Err(other) => return Err(ConnectError::Unreachable(other.to_string())),
         }
     }
-<<<<<<< HEAD
     let resolved = resolved.map_err(ConnectError::Unresolved)?;
-    if let Some(expired) = network.and_then(|network| keep.expired(network, builder.role))
-=======
-    let resolved =
-        resolved.map_err(|why| ConnectError::Address { address: address.to_string(), why })?;
     let expired = network.map(|network| keep.expired(network, builder.role)).transpose()?;
     if let Some(expired) = expired.flatten()
->>>>>>> ops
         && let Some(contact) = by_expired(&expired, &resolved, keep).await?
     {
         return Ok(contact);

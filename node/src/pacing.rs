@@ -96,7 +96,8 @@ mod tests {
         let (mut distance, begun) = (Distance::default(), Instant::now());
         assert_eq!(distance.take(ms(1), begun), ms(1));
         // What was measured is forgotten by an eighth with each answer.
-        for (half_second, measured) in (1..).zip([312, 273, 239, 209, 183, 160, 140, 123, 107, 94]) {
+        for (half_second, measured) in (1..).zip([312, 273, 239, 209, 183, 160, 140, 123, 107, 94])
+        {
             let now = begun + ms(500) * half_second;
             let believed = distance.take(ms(measured), now);
             assert!(believed <= ms(1) + ms(5) * half_second, "{believed:?}");

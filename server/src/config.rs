@@ -233,7 +233,7 @@ fn field_before(text: &str, line: usize, column: usize) -> Option<&str> {
         } else {
             let end = end_of_string(after)?;
             last = Some(&after[..end]);
-            rest = &after[end..].strip_prefix('"').unwrap_or_default();
+            rest = after[end..].strip_prefix('"').unwrap_or_default();
         }
     }
     key
