@@ -17,6 +17,8 @@ const LOOKS: u32 = 3;
 /// What was seen of replicas, look after look.
 #[derive(Default)]
 pub(crate) struct Copies {
+    /// Shards that there are.
+    pub(crate) shards: usize,
     /// Voters that a shard is to have.
     pub(crate) replication: usize,
     /// Nodes of which the removal was ordered.
@@ -52,6 +54,11 @@ impl Copies {
         }
         self.without = without;
         wrong
+    }
+
+    /// Whether every shard has been whole.
+    pub(crate) fn are_whole(&self) -> bool {
+        self.whole.len() >= self.shards
     }
 
     fn too_few(&mut self, group: GroupId, voters: &BTreeSet<NodeId>) -> Option<String> {

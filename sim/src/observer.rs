@@ -90,12 +90,14 @@ impl Observations {
         state.latest.iter().find(|(_, status)| follows(status)).map(|(name, _)| name.clone())
     }
 
-    /// Whether any node may be lost for good: nobody, as it was looked at last, knows of a group with fewer voters
-    /// than bear it.
+    /// Whether any node may be lost for good: every group has been seen with all the voters that it is to have, and
+    /// nobody, as it was looked at last, knows of one with fewer than bear it.
     pub fn bears_a_loss(&self) -> bool {
         let state = self.lock();
-        let mut groups = state.latest.values().flat_map(|status| &status.groups);
-        groups.all(|seen| seen.voters.len() >= 3)
+        let groups = || state.latest.values().flat_map(|status| &status.groups);
+        state.copies.are_whole()
+            && groups().any(|seen| seen.group == GroupId::CONTROL)
+            && groups().all(|seen| seen.voters.len() >= 3)
     }
 
     /// The id of a node, and whether it had a replica of a shard, as it was looked at last.
@@ -105,9 +107,11 @@ impl Observations {
         Some((status.id, status.groups.iter().any(|seen| seen.group.is_shard())))
     }
 
-    /// Says how many replicas each shard is to have.
-    pub fn expect(&self, replication: u32) {
-        self.lock().copies.replication = replication as usize;
+    /// Says how many shards there are, and how many replicas each is to have.
+    pub fn expect(&self, shards: u32, replication: u32) {
+        let mut state = self.lock();
+        state.copies.shards = shards as usize;
+        state.copies.replication = replication as usize;
     }
 
     /// Whether a node may be switched off for good, as was asked for. Said once.

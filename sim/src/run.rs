@@ -119,7 +119,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let (groups, replication) = (settings.shards, settings.replication);
     let mut cluster = Cluster::new(random.fork(), settings, CLIENTS, trace.clone())?;
     let (shared, observations) = (Shared::new(load, trace.clone()), Observations::default());
-    observations.expect(replication);
+    observations.expect(groups, replication);
     cluster.start_server();
     let mut early = None;
     for _ in 0..nodes {

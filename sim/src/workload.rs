@@ -105,8 +105,8 @@ struct State {
 /// What is known of a key that has eventual writes.
 #[derive(Default)]
 struct Eventual {
-    /// Stamp and value of the latest that was accepted; no value of a delete.
-    latest: Option<(u64, Option<String>)>,
+    /// Values of those that were accepted, by their stamps; no value of a delete.
+    accepted: BTreeMap<u64, Option<String>>,
     /// Values of those whose stamp is not known: strong ones, and eventual ones that may have been accepted.
     others: BTreeSet<Option<String>>,
 }
@@ -236,10 +236,7 @@ impl Shared {
         let known = keys.entry(key.to_owned()).or_default();
         match outcome {
             Outcome::Accepted { stamp } => {
-                let is_later = known.latest.as_ref().is_none_or(|(latest, _)| stamp > latest);
-                if is_later {
-                    known.latest = Some((*stamp, value));
-                }
+                known.accepted.insert(*stamp, value);
             }
             // A delete of what is not there is the latest write as well.
             Outcome::Unknown | Outcome::Written { .. } | Outcome::Absent { .. } => {
@@ -258,10 +255,12 @@ impl Shared {
         };
         let keys = self.state.eventual.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = keys.get(key) else { return true };
-        let latest = known.latest.as_ref();
-        latest.is_some_and(|(stamp, _)| self.may_be_lost(*stamp))
-            || known.others.contains(&shown)
-            || latest.is_none_or(|(_, value)| *value == shown)
+        let mut latest = known.accepted.iter().rev();
+        // Those after the last that is not lost may have been done all the same.
+        let kept = latest.by_ref().find(|(stamp, _)| !self.may_be_lost(**stamp));
+        let Some((kept, value)) = kept else { return true };
+        let mut later = known.accepted.range(kept + 1..).map(|(_, value)| value);
+        *value == shown || known.others.contains(&shown) || later.any(|value| *value == shown)
     }
 
     /// Everything that was asked.
@@ -486,6 +485,7 @@ impl Caller {
             Ok(written) => {
                 let (node, stamp) = (written.receipt.node, written.receipt.stamp.0);
                 let taker = self.client.names(&[node]).concat();
+                self.shared.state.trace.line(format!("{} {key} is kept by {taker}", self.id));
                 let takers = &self.shared.state.takers;
                 takers.lock().unwrap_or_else(PoisonError::into_inner).insert(stamp, taker);
                 Outcome::Accepted { stamp }

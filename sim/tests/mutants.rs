@@ -18,17 +18,17 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
     match mutant {
         Mutant::AnswerBeforeSync => (None, 22),
         Mutant::ReadWithoutQuorum => (None, 1),
-        Mutant::SkipSessions => (None, 1),
+        Mutant::SkipSessions => (None, 9),
         Mutant::ForgetVote => (None, 1),
         Mutant::HalfSnapshot => (None, 7),
         Mutant::OlderCoordinator => (None, 1),
-        Mutant::LastArrivalWins => (None, 2),
+        Mutant::LastArrivalWins => (None, 8),
         Mutant::SkipInScan => (None, 1),
         Mutant::BelieveCopies => (None, 1),
-        Mutant::ForgetFormer => (Some(Course::Refilled), 2),
+        Mutant::ForgetFormer => (Some(Course::Refilled), 15),
         Mutant::PromiseWithoutAsking => (Some(Course::Emptied), 1),
         Mutant::TrustLateAcknowledgements => (Some(Course::LateAnswers), 1),
-        Mutant::ElectByNewest => (Some(Course::HalfChange), 2),
+        Mutant::ElectByNewest => (Some(Course::HalfChange), 1),
         Mutant::OverlookDeadTasks => (Some(Course::DeadTask), 1),
     }
 }
