@@ -189,7 +189,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     let failure = Failure::default();
     let failed = failure.subscribe();
     let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
-    runs.open(wal.clone());
+    runs.open(wal.clone()).map_err(NodeError::new)?;
     runs.name(&file.name, address);
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;

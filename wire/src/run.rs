@@ -6,7 +6,8 @@
 //! its *mark*, which only grows. Whoever hears that ([`RunBook`]) can tell
 //!
 //! - an **older copy**: it does not know of a run that has been heard of and has written something, or its
-//!   log has less than that run had on disk; also where a whole machine was put back, and the process with it;
+//!   log had less when that run ended there than the run had on disk, whatever was written since; also where
+//!   a whole machine was put back, and the process with it;
 //! - a **clone**: a run that answers a question which was asked after a run was heard of that began in a copy
 //!   of its directory; or two runs that each answer what was asked after the other was first heard of. A
 //!   process that was killed answers nothing, however late its datagrams arrive; so a restart is never taken
@@ -21,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::mutants::{Mutant, planted};
 
-/// Earlier runs that a run names.
-pub const PAST_MAX: usize = 16;
+/// Earlier runs that a run names: as many as are told in a frame of [`crate::limits::JOIN_FRAME_BYTES_MAX`].
+pub const PAST_MAX: usize = 128;
 /// Runs that are remembered as refused, and runs of a node that are watched at once.
 const REFUSED_MAX: usize = 64;
 const WATCHED_MAX: usize = 8;
@@ -33,6 +34,15 @@ const WATCHED_MAX: usize = 8;
 )]
 pub struct Boot(pub u64);
 
+/// An earlier run, as the directory has it in which another one followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// That run.
+    pub boot: Boot,
+    /// How much it left: what the log had on disk when the next one opened it. Nothing until then.
+    pub left: Option<u64>,
+}
+
 /// What a run of a node's process says of itself, and what is remembered of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
@@ -41,7 +51,7 @@ pub struct Run {
     /// This run.
     pub boot: Boot,
     /// The runs before it in this directory, the latest first, at most [`PAST_MAX`].
-    pub past: Vec<Boot>,
+    pub past: Vec<Former>,
     /// Its mark when it began.
     pub opened: u64,
     /// How many entries and votes its log has on disk, all that were ever there counted. It only grows.
@@ -53,11 +63,20 @@ impl Run {
     pub fn next(&self, boot: Boot) -> Self {
         let mut past = Vec::with_capacity(PAST_MAX);
         if self.start > 0 {
-            past.push(self.boot);
+            past.push(Former { boot: self.boot, left: None });
         }
         past.extend(self.past.iter().copied().take(PAST_MAX - past.len()));
         let start = self.start.saturating_add(1);
         Self { start, boot, past, opened: self.mark, mark: self.mark }
+    }
+
+    /// This run with its log open, which has that much on disk. Before it nobody wrote since the last run that
+    /// opened it.
+    pub fn open(mut self, mark: u64) -> Self {
+        for former in self.past.iter_mut().take_while(|former| former.left.is_none()) {
+            former.left = Some(mark);
+        }
+        Self { opened: mark, mark, ..self }
     }
 
     /// Whether this run and another one, which has written nothing, began in the same directory as it was then:
@@ -71,11 +90,31 @@ impl Run {
     /// Whether this run began with more than another one ever had, and all of it is of a run that both come
     /// after: then the other one is of an older copy, and was heard of first.
     fn has_more_of_the_same_past(&self, other: &Self) -> bool {
-        self.opened > other.mark && self.past.first().is_some_and(|last| other.past.contains(last))
+        self.opened > other.mark && self.past.first().is_some_and(|last| other.names(last.boot))
     }
 
     fn descends_from(&self, boot: Boot) -> bool {
-        self.boot == boot || self.past.contains(&boot)
+        self.boot == boot || self.names(boot)
+    }
+
+    fn names(&self, boot: Boot) -> bool {
+        self.past.iter().any(|former| former.boot == boot)
+    }
+
+    /// Whether this run began in the directory of a known one, later, with all that is known of that.
+    ///
+    /// What the log has by now does not count: a copy may have written on where nobody heard of it.
+    fn comes_after(&self, known: &Self) -> bool {
+        if self.start <= known.start || self.mark < known.mark {
+            return false;
+        }
+        let left = |former: &Former| former.left.unwrap_or(0);
+        let between = usize::try_from(self.start - known.start - 1).unwrap_or(usize::MAX);
+        match self.past.get(between) {
+            Some(former) => former.boot == known.boot && left(former) >= known.mark,
+            // Of a node that was started more often than it tells, the numbers are all there is.
+            None => self.past.len() == PAST_MAX && self.past.last().map_or(0, left) >= known.mark,
+        }
     }
 }
 
@@ -162,15 +201,7 @@ impl RunRecord {
         if self.has_more(said, known) {
             return Verdict::Sound;
         }
-        if said.start <= known.start || said.mark < known.mark {
-            return older;
-        }
-        // Of a node that was started more often than it tells, the numbers are all there is.
-        let between = usize::try_from(said.start - known.start - 1).unwrap_or(usize::MAX);
-        match said.past.get(between) {
-            Some(boot) if *boot != known.boot => older,
-            _ => Verdict::Sound,
-        }
+        if said.comes_after(known) { Verdict::Sound } else { older }
     }
 
     /// Takes what a run says. Returns what to make of it, and whether more than a mark has changed.
@@ -204,7 +235,8 @@ impl RunRecord {
     fn has_more(&self, said: &Run, known: &Run) -> bool {
         let dismissed = self.ruling.as_ref().map_or(&[][..], |ruling| &ruling.dismissed);
         let last = said.past.first();
-        said.has_more_of_the_same_past(known) && !last.is_some_and(|boot| dismissed.contains(boot))
+        said.has_more_of_the_same_past(known)
+            && !last.is_some_and(|last| dismissed.contains(&last.boot))
     }
 
     fn refuse(&mut self, boot: Boot) -> bool {
@@ -266,7 +298,7 @@ impl RunRecord {
 struct Watched {
     boot: Boot,
     start: u64,
-    past: Vec<Boot>,
+    past: Vec<Former>,
     /// The last question that had been asked when it was first heard of.
     since: u64,
     /// The last question that it has answered.
@@ -289,8 +321,9 @@ impl Watched {
     /// is alive after this one was heard of, it does not matter what has become of this one.
     fn ran_beside(&self, other: &Self) -> bool {
         let (own, others) = (self.outlived_news_of(other), other.outlived_news_of(self));
-        own && (others || other.past.contains(&self.boot))
-            || others && self.past.contains(&other.boot)
+        let follows =
+            |one: &Self, another: &Self| one.past.iter().any(|former| former.boot == another.boot);
+        own && (others || follows(other, self)) || others && follows(self, other)
     }
 }
 

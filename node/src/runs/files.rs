@@ -1,7 +1,8 @@
 //! What is kept of runs in the data directory.
 //!
 //! `starts.json` has this directory's own runs: it is written and synced at each start, before anything
-//! is said to anybody. `runs.json` has what was heard of other nodes: at once if a run of one was new,
+//! is said to anybody, and once more when the log was opened: with how much the run before has left, before
+//! more is written. `runs.json` has what was heard of other nodes: at once if a run of one was new,
 //! and now and then how far their logs were. An older `runs.json` knows less, and nothing that is wrong.
 
 use std::collections::BTreeMap;
@@ -21,12 +22,13 @@ use tracing::debug;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Runs, lock};
+use crate::wal::Wal;
 
 /// How often it is looked whether the book is to be written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time between two writes for nothing but how far logs are.
 const MARKS_EVERY: Duration = Duration::from_secs(10);
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why a file about runs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +93,7 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
 /// Begins a run in a data directory that belongs to this process: when this returns, its number is on
 /// disk.
 pub(crate) fn begin(me: NodeId, directory: &Path) -> Result<Runs, RunFileError> {
-    let path = directory.join("starts.json");
+    let path = starts_path(directory);
     let last: Run = load(&path)?.unwrap_or_default();
     let own = last.next(Boot(platform::random_u64()));
     save(&path, &own)?;
@@ -106,11 +108,25 @@ pub(crate) fn begin(me: NodeId, directory: &Path) -> Result<Runs, RunFileError> 
     Ok(Runs::new(me, directory, own, RunBook::new(heard)))
 }
 
+fn starts_path(directory: &Path) -> PathBuf {
+    directory.join("starts.json")
+}
+
 fn book_path(directory: &Path) -> PathBuf {
     directory.join("runs.json")
 }
 
 impl Runs {
+    /// Learns the log that the mark of this run is of. When this returns, what the run before has left in it is on
+    /// disk; nothing may be written into the log before that. Before it, this run has no log.
+    pub(crate) fn open(&self, wal: Wal) -> Result<(), RunFileError> {
+        let opened = self.shared.own.clone().open(wal.kept_promises());
+        save(&starts_path(&self.shared.directory), &opened)?;
+        // Told once: a run has one log.
+        let _ = self.shared.wal.set((wal, opened));
+        Ok(())
+    }
+
     /// Writes what was heard of other nodes.
     pub(crate) fn save_book(&self) -> Result<(), RunFileError> {
         let records = lock(&self.shared.book).records().clone();
@@ -147,11 +163,11 @@ mod tests {
     fn each_start_has_a_number_of_its_own_and_names_those_before_it() {
         let home = tempfile::tempdir().unwrap();
         let mut past = Vec::new();
-        for start in 1..40 {
+        for start in 1..150 {
             let own = begin(NodeId::random(), home.path()).unwrap().own();
             assert_eq!(own.start, start);
             let named: Vec<Boot> = past.iter().rev().copied().take(own.past.len()).collect();
-            assert_eq!(own.past, named);
+            assert_eq!(own.past.iter().map(|former| former.boot).collect::<Vec<_>>(), named);
             assert_eq!(own.past.len(), past.len().min(dkv_wire::run::PAST_MAX));
             past.push(own.boot);
         }
@@ -161,15 +177,15 @@ mod tests {
     fn what_was_heard_outlives_a_restart() {
         let home = tempfile::tempdir().unwrap();
         let (me, other) = (NodeId::random(), NodeId::random());
-        let run = Run { mark: 9, ..Run::default().next(Boot(7)) };
+        let run = Run::default().next(Boot(7)).open(9);
         let runs = begin(me, home.path()).unwrap();
         assert!(runs.hear(other, &run, None).verdict.is_sound());
         runs.save_book().unwrap();
         let runs = begin(me, home.path()).unwrap();
-        let copy = Run { mark: 8, ..run.next(Boot(8)) };
+        let copy = run.next(Boot(8)).open(8);
         assert!(!runs.hear(other, &copy, None).verdict.is_sound());
         assert_eq!(runs.notes().len(), 1);
-        let restarted = Run { mark: 9, ..run.next(Boot(9)) };
+        let restarted = run.next(Boot(9)).open(9);
         assert!(runs.hear(other, &restarted, None).verdict.is_sound());
         assert!(runs.notes().is_empty());
     }

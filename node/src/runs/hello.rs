@@ -18,7 +18,7 @@ use dkv_wire::id::NodeId;
 use dkv_wire::limits::JOIN_FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
-use dkv_wire::run::{Boot, PAST_MAX, Run, Verdict};
+use dkv_wire::run::{Boot, Former, PAST_MAX, Run, Verdict};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
@@ -297,7 +297,13 @@ pub(crate) fn frame(bytes: &Bytes) -> Option<Bytes> {
 
 /// Frames as they should be.
 pub(crate) fn frame_samples() -> [Bytes; 2] {
-    let run = Run { start: 3, boot: Boot(4), past: vec![Boot(5)], opened: 6, mark: 7 };
+    let run = Run {
+        start: 3,
+        boot: Boot(4),
+        past: vec![Former { boot: Boot(5), left: Some(6) }],
+        opened: 6,
+        mark: 7,
+    };
     let hello = Hello { run: run.clone(), question: 8, answers: Some(9) };
     let (verdict, question) = (Verdict::Twice { start: 2 }, 10);
     let answer =

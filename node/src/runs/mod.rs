@@ -62,8 +62,8 @@ struct Shared {
     /// Where the book is kept.
     directory: PathBuf,
     own: Run,
-    /// Its log, and how much that had on disk when it was opened.
-    wal: OnceLock<(Wal, u64)>,
+    /// Its log, and this run as it was when that was opened.
+    wal: OnceLock<(Wal, Run)>,
     /// What people call the node, and where it is: for messages.
     named: OnceLock<(String, SocketAddr)>,
     book: Mutex<RunBook<NodeId>>,
@@ -110,13 +110,6 @@ impl Runs {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Learns the log that the mark of this run is of. Before that it has none.
-    pub(crate) fn open(&self, wal: Wal) {
-        let opened = wal.kept_promises();
-        // Told once: a run has one log.
-        let _ = self.shared.wal.set((wal, opened));
-    }
-
     /// Learns what people call the node, and where it listens.
     pub(crate) fn name(&self, name: &str, address: SocketAddr) {
         let _ = self.shared.named.set((name.to_owned(), address));
@@ -124,9 +117,10 @@ impl Runs {
 
     /// This run, and how much its log has on disk.
     pub(crate) fn own(&self) -> Run {
-        let wal = self.shared.wal.get();
-        let (mark, opened) = wal.map_or((0, 0), |(wal, opened)| (wal.kept_promises(), *opened));
-        Run { mark, opened, ..self.shared.own.clone() }
+        match self.shared.wal.get() {
+            Some((wal, opened)) => Run { mark: wal.kept_promises(), ..opened.clone() },
+            None => self.shared.own.clone(),
+        }
     }
 
     /// Why this node takes no part, while it does not.

@@ -10,11 +10,11 @@ struct Directory {
 
 impl Directory {
     fn new(boot: u64, mark: u64) -> Self {
-        Self { run: Run { mark, opened: mark, ..Run::default().next(Boot(boot)) } }
+        Self { run: Run::default().next(Boot(boot)).open(mark) }
     }
 
     fn restarted(&self, boot: u64, mark: u64) -> Self {
-        Self { run: Run { mark, opened: mark, ..self.run.next(Boot(boot)) } }
+        Self { run: self.run.next(Boot(boot)).open(mark) }
     }
 }
 
@@ -95,6 +95,56 @@ fn a_copy_from_within_a_run_is_told_by_its_log() {
     // It writes on while it is held back, or somebody starts it without a network.
     assert!(is_older(witness.ask(&copy.restarted(2, 49).restarted(3, 70))));
     assert_eq!(witness.ask(&original.restarted(4, 50)), Verdict::Sound);
+}
+
+#[test]
+fn a_copy_that_wrote_where_nobody_heard_of_it_is_told_by_what_it_began_with() {
+    let original = Directory::new(1, 10);
+    let mut copy = original.clone();
+    copy.run.mark = 27;
+    let mut witness = Witness::new();
+    witness.ask(&original);
+    witness.0.advance(1, Boot(1), 57);
+    // It is put back with 27, and has voted until it has more than was ever heard of.
+    let mut alone = copy.restarted(2, 27);
+    alone.run.mark = 72;
+    assert!(is_older(witness.ask(&alone)));
+    for boot in 3..10 {
+        alone = alone.restarted(boot, 100);
+        assert!(is_older(witness.ask(&alone)), "{boot}");
+    }
+    assert_eq!(witness.ask(&original.restarted(20, 57)), Verdict::Sound);
+}
+
+#[test]
+fn a_copy_that_was_often_started_where_nobody_heard_of_it_is_told_apart() {
+    let second = Directory::new(1, 80).restarted(2, 80);
+    for starts in [3, 17, 100, PAST_MAX as u64 + 10] {
+        let mut witness = Witness::new();
+        witness.ask(&second);
+        witness.0.advance(1, Boot(2), 1000);
+        let mut copy = Directory::new(1, 80);
+        for start in 0..starts {
+            copy = copy.restarted(100 + start, 80 + 5 * start);
+        }
+        copy.run.mark = 2000;
+        assert!(is_older(witness.ask(&copy)), "{starts}");
+    }
+}
+
+#[test]
+fn a_start_that_never_opened_its_log_left_what_it_found() {
+    let mut witness = Witness::new();
+    let first = Directory::new(1, 10);
+    witness.ask(&first);
+    witness.0.advance(1, Boot(1), 50);
+    let run = first.run.next(Boot(2)).next(Boot(3));
+    assert_eq!(witness.ask(&Directory { run: run.clone().open(50) }), Verdict::Sound);
+    let mut witness = Witness::new();
+    witness.ask(&first);
+    witness.0.advance(1, Boot(1), 50);
+    let later = Directory { run: run.open(49) }.restarted(4, 60);
+    assert!(is_older(witness.ask(&later)));
 }
 
 #[test]
