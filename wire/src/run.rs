@@ -167,7 +167,7 @@ pub struct RunRecord {
     pub run: Option<Run>,
     /// Whether two ran at once, and nobody has said which goes on.
     pub twice: bool,
-    /// Runs of directories that were found to be older copies.
+    /// Runs of directories that were found to be older copies, and runs that were put back themselves.
     refused: Vec<Boot>,
     /// The last word of an administrator.
     pub ruling: Option<Ruling>,
@@ -273,10 +273,11 @@ impl RunRecord {
             return false;
         }
         let kept = &ruling.kept;
-        // Of the one that is kept, more may have been heard since.
+        // Of those that come after the one that is kept, more may have been heard since. What was heard of that one
+        // itself may be of before it was put back.
         let is_of_another = |run: &Run| {
             let mut gone = ruling.dismissed.iter().filter(|boot| !kept.descends_from(**boot));
-            !run.descends_from(kept.boot) || gone.any(|boot| run.descends_from(*boot))
+            !run.names(kept.boot) || gone.any(|boot| run.descends_from(*boot))
         };
         if self.run.as_ref().is_none_or(|run| self.twice || is_of_another(run)) {
             self.run = Some(kept.clone());
@@ -305,8 +306,6 @@ struct Watched {
     answered: u64,
     /// The last question that had been asked when its mark was found to be larger than before.
     marked: u64,
-    /// Whether its mark has gone back: its machine was put back to an earlier moment, memory and all.
-    went_back: bool,
 }
 
 impl Watched {
@@ -397,7 +396,6 @@ impl<K: Ord + Copy> RunBook<K> {
                 since: self.questions,
                 answered: 0,
                 marked: self.questions,
-                went_back: false,
             });
         }
         let answers = answers.filter(|number| *number <= self.questions).unwrap_or(0);
@@ -406,15 +404,16 @@ impl<K: Ord + Copy> RunBook<K> {
         };
         own.answered = own.answered.max(answers);
         match before {
-            // What was sent before more was heard of it may arrive after that. An answer does not.
+            // What was sent before more was heard of it may arrive after that. An answer does not: its machine was put
+            // back to an earlier moment, memory and all. What it writes from then on does not make up for it.
             Some(known) if said.mark < known.mark => {
-                own.went_back |= answers > own.marked;
-                if own.went_back && verdict.is_sound() {
+                if answers > own.marked && verdict.is_sound() {
                     verdict = Verdict::Older { start: known.start, mark: known.mark };
+                    is_news |= record.refuse(said.boot);
                 }
             }
-            Some(known) if said.mark == known.mark => own.went_back = false,
-            _ => (own.marked, own.went_back) = (self.questions, false),
+            Some(known) if said.mark == known.mark => {}
+            _ => own.marked = self.questions,
         }
         let own = own.clone();
         let dismissed = |boot: Boot| {

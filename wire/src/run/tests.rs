@@ -238,8 +238,16 @@ fn a_process_that_is_put_back_with_its_machine_is_told_by_its_log() {
     assert_eq!(witness.hear(&after), Verdict::Sound);
     assert!(is_older(witness.ask(&before)));
     assert!(is_older(witness.hear(&before)), "it goes on being refused");
-    after.run.mark = 60;
-    assert_eq!(witness.ask(&after), Verdict::Sound);
+    // Nor does it help to vote until it has as much, or to start it anew.
+    for mark in [60, 70] {
+        after.run.mark = mark;
+        assert!(is_older(witness.ask(&after)));
+    }
+    assert!(is_older(witness.ask(&after.restarted(2, 70))));
+
+    witness.0.rule(1, before.run.clone());
+    assert_eq!(witness.ask(&before), Verdict::Sound);
+    assert_eq!(witness.ask(&before.restarted(3, 50)), Verdict::Sound);
 }
 
 #[test]
