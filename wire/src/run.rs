@@ -152,7 +152,8 @@ impl Verdict {
 /// An administrator's word: of the runs of a node this one goes on, and its directory is the node's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruling {
-    /// The later one of a node counts.
+    /// The later one of a node counts. It is the time at which it was given, in milliseconds, or one more than
+    /// the last: so one that a server gives counts also where it has forgotten earlier ones.
     pub number: u64,
     /// The run that goes on.
     pub kept: Run,
@@ -251,7 +252,12 @@ impl RunRecord {
     }
 
     /// Decides for one run, by an administrator's word, against all the others that were heard of.
-    pub fn rule(&mut self, kept: Run, others: impl IntoIterator<Item = Boot>) -> Ruling {
+    pub fn rule(
+        &mut self,
+        kept: Run,
+        others: impl IntoIterator<Item = Boot>,
+        now_ms: u64,
+    ) -> Ruling {
         let before = self.ruling.iter().flat_map(|ruling| ruling.dismissed.clone());
         let others = others.into_iter().chain(self.run.as_ref().map(|run| run.boot));
         let mut dismissed = Vec::new();
@@ -261,7 +267,8 @@ impl RunRecord {
             }
         }
         dismissed.drain(..dismissed.len().saturating_sub(REFUSED_MAX));
-        let number = self.ruling.as_ref().map_or(0, |ruling| ruling.number) + 1;
+        let after = |ruling: &Ruling| ruling.number.saturating_add(1);
+        let number = self.ruling.as_ref().map_or(1, after).max(now_ms);
         let ruling = Ruling { number, kept, dismissed };
         self.obey(&ruling);
         ruling
@@ -442,11 +449,11 @@ impl<K: Ord + Copy> RunBook<K> {
     }
 
     /// Decides for one run of a node, by an administrator's word.
-    pub fn rule(&mut self, node: K, kept: Run) -> Ruling {
+    pub fn rule(&mut self, node: K, kept: Run, now_ms: u64) -> Ruling {
         // What it said before must not be held against it.
         let watched = self.watched.remove(&node).unwrap_or_default();
         let others = watched.into_iter().map(|run| run.boot);
-        self.records.entry(node).or_default().rule(kept, others)
+        self.records.entry(node).or_default().rule(kept, others, now_ms)
     }
 
     /// Takes an administrator's word that somebody else was given. Returns whether it was new.

@@ -140,6 +140,7 @@ impl Registry {
         &mut self,
         node: NodeId,
         choice: RunChoice,
+        now_ms: u64,
     ) -> (Result<(), ServerRefusal>, Effects) {
         let invalid = |why: String| (Err(ServerRefusal::Invalid(why)), Effects::NONE);
         let heard = self.runs.heard.get(&node).map(Vec::as_slice).unwrap_or_default();
@@ -167,7 +168,7 @@ impl Registry {
             _ => return invalid(format!("that names several of {}", all.join(" and "))),
         };
         let boot = kept.boot;
-        self.runs.book.rule(node, kept);
+        self.runs.book.rule(node, kept, now_ms);
         if let Some(heard) = self.runs.heard.get_mut(&node) {
             heard.retain(|run| run.run.boot == boot);
             heard.iter_mut().for_each(|run| run.verdict = Verdict::Sound);

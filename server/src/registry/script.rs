@@ -161,7 +161,7 @@ impl Script {
                     Err(_) => RunChoice::Address(words[2].parse().unwrap()),
                 };
                 let node = NodeId(letter(words[1]));
-                let (answer, effects) = self.registry.handle_keep(node, choice);
+                let (answer, effects) = self.registry.handle_keep(node, choice, self.now_ms);
                 self.print(answer.map(|()| "kept".to_owned()), effects);
             }
             "status" => self.status(),

@@ -188,7 +188,7 @@ fn who_has_met_only_the_dismissed_run_takes_the_other() {
     server.ask(&original);
     server.ask(&clone);
     peer.ask(&clone);
-    let ruling = server.0.rule(1, original.run.clone());
+    let ruling = server.0.rule(1, original.run.clone(), 1);
     assert!(peer.0.obey(1, &ruling));
     assert_eq!(peer.ask(&original), Verdict::Sound);
     assert!(!peer.ask(&clone).is_sound());
@@ -208,7 +208,7 @@ fn two_that_are_alive_are_refused_until_somebody_says_which() {
     // That one of them is started anew says nothing.
     assert!(is_twice(witness.ask(&original.restarted(3, 10))));
 
-    witness.0.rule(1, original.run.clone());
+    witness.0.rule(1, original.run.clone(), 1);
     assert_eq!(witness.ask(&original), Verdict::Sound);
     assert!(matches!(witness.ask(&clone), Verdict::Dismissed { .. }));
     assert!(!witness.ask(&clone.restarted(4, 20)).is_sound());
@@ -245,7 +245,7 @@ fn a_process_that_is_put_back_with_its_machine_is_told_by_its_log() {
     }
     assert!(is_older(witness.ask(&after.restarted(2, 70))));
 
-    witness.0.rule(1, before.run.clone());
+    witness.0.rule(1, before.run.clone(), 1);
     assert_eq!(witness.ask(&before), Verdict::Sound);
     assert_eq!(witness.ask(&before.restarted(3, 50)), Verdict::Sound);
 }
@@ -258,7 +258,7 @@ fn the_later_of_two_may_be_kept() {
     for directory in [&original, &clone, &original, &clone] {
         witness.ask(directory);
     }
-    witness.0.rule(1, clone.run.clone());
+    witness.0.rule(1, clone.run.clone(), 1);
     assert_eq!(witness.ask(&clone), Verdict::Sound);
     assert!(matches!(witness.ask(&original), Verdict::Dismissed { .. }));
     assert!(is_older(witness.ask(&original.restarted(3, 99))));
@@ -276,7 +276,7 @@ fn an_older_copy_may_be_kept_and_whoever_hears_of_it_obeys_once() {
     }
     let copy = first.restarted(3, 10);
     assert!(is_older(server.ask(&copy)) && is_older(peer.ask(&copy)));
-    let ruling = server.0.rule(1, copy.run.clone());
+    let ruling = server.0.rule(1, copy.run.clone(), 1);
     assert!(peer.0.obey(1, &ruling) && !peer.0.obey(1, &ruling));
     for witness in [&mut server, &mut peer] {
         assert_eq!(witness.ask(&copy), Verdict::Sound);
@@ -284,6 +284,30 @@ fn an_older_copy_may_be_kept_and_whoever_hears_of_it_obeys_once() {
         assert!(is_older(witness.ask(&second.restarted(4, 30))));
         assert_eq!(witness.ask(&copy.restarted(5, 11)), Verdict::Sound);
     }
+}
+
+#[test]
+fn the_word_given_to_a_server_that_forgot_earlier_ones_counts() {
+    let (mut server, mut peer) = (Witness::new(), Witness::new());
+    let original = Directory::new(1, 10);
+    server.ask(&original);
+    peer.ask(&original);
+    let backup = server.0.records().clone();
+    for now_ms in [1000, 1000, 1001] {
+        assert!(peer.0.obey(1, &server.0.rule(1, original.run.clone(), now_ms)));
+    }
+    // The server is put back, and there is a second clone.
+    let mut server = Witness(RunBook::new(backup));
+    let clone = original.restarted(2, 10);
+    for witness in [&mut server, &mut peer] {
+        for directory in [&original, &clone, &original] {
+            witness.ask(directory);
+        }
+        assert!(is_twice(witness.ask(&original)));
+    }
+    assert!(peer.0.obey(1, &server.0.rule(1, original.run.clone(), 2000)));
+    assert_eq!(peer.ask(&original), Verdict::Sound);
+    assert!(!peer.ask(&clone).is_sound());
 }
 
 #[test]
