@@ -314,3 +314,32 @@ pub(crate) fn frame_samples() -> [Bytes; 2] {
 fn check(run: &Run) -> Result<(), String> {
     if run.past.len() > PAST_MAX { Err("it names too many runs".to_owned()) } else { Ok(()) }
 }
+
+/// Answers on connections of an endpoint that everybody's directory is an older copy.
+#[cfg(test)]
+pub(crate) async fn refuse_all(endpoint: dkv_wire::quic::Endpoint) {
+    let answer = async |connection: quinn::Connection| {
+        while let Ok((send, receive)) = connection.accept_bi().await {
+            let (mut reader, mut writer) =
+                (FrameReader::new(receive, JOIN_FRAME_BYTES_MAX), FrameWriter::new(send));
+            let Ok(Some(_opening)) = reader.next().await else { continue };
+            let Ok(Some(frame)) = reader.next().await else { continue };
+            let Ok(hello) = decode::<Hello>(&frame) else { continue };
+            let answer = Answer {
+                run: Run::default().next(Boot(9)).open(1),
+                verdict: Verdict::Older { start: 99, mark: 99 },
+                is_held: false,
+                ask_again: false,
+                question: 1,
+                answers: Some(hello.question),
+            };
+            let _ = writer.send(&answer).await;
+            let _ = writer.into_inner().finish();
+        }
+    };
+    while let Some(incoming) = endpoint.quinn().accept().await {
+        if let Ok(connection) = incoming.await {
+            tokio::spawn(answer(connection));
+        }
+    }
+}

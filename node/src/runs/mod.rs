@@ -19,7 +19,7 @@ mod files;
 mod hello;
 mod stance;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +38,8 @@ use tracing::{info, warn};
 pub(crate) use asking::{before_serving, keep_asking, say_goodbye};
 pub(crate) use files::{begin, keep_book};
 pub use hello::introduce;
+#[cfg(test)]
+pub(crate) use hello::refuse_all;
 pub(crate) use hello::{Caller, frame, frame_samples, greet, serve};
 use stance::Stance;
 
@@ -138,6 +140,13 @@ impl Runs {
         self.held().or_else(|| lock(&self.shared.stance).doubt(Instant::now()))
     }
 
+    /// Learns which nodes are members: they have a word about this one, and are never forgotten.
+    pub(crate) fn know(&self, mut members: BTreeSet<NodeId>) {
+        members.remove(&self.shared.me);
+        lock(&self.shared.stance).know(members);
+        self.stand_as_told();
+    }
+
     /// Whether the server has found this run sound.
     pub(crate) fn is_vouched_for(&self) -> bool {
         lock(&self.shared.stance).is_vouched_for()
@@ -151,7 +160,7 @@ impl Runs {
     }
 
     /// The server has said what it makes of this run.
-    fn hear_server(&self, verdict: Verdict) {
+    pub(crate) fn hear_server(&self, verdict: Verdict) {
         let own = self.own();
         lock(&self.shared.stance).hear_server(verdict, self.explain(verdict, &own), Instant::now());
         self.stand_as_told();
@@ -177,7 +186,7 @@ impl Runs {
     }
 
     fn stand_as_told(&self) {
-        let held = lock(&self.shared.stance).held();
+        let held = lock(&self.shared.stance).held(Instant::now());
         let changed = self.shared.held.send_if_modified(|now| {
             let changed = *now != held;
             now.clone_from(&held);
@@ -227,7 +236,7 @@ impl Runs {
         heard
     }
 
-    /// Forgets nodes that nothing is connected to, if there are too many to learn of one more.
+    /// Forgets strangers that nothing is connected to, if there are too many to learn of one more.
     fn make_room(&self, node: NodeId) {
         let mut book = lock(&self.shared.book);
         if book.record(node).is_some() || book.records().len() < KNOWN_MAX {
@@ -235,9 +244,11 @@ impl Runs {
         }
         let mut links = lock(&self.shared.links);
         links.retain(|_, links| links.iter().any(|(_, open)| open.close_reason().is_none()));
-        book.retain(|known| links.contains_key(&known));
-        lock(&self.shared.doubts).retain(|known, _| links.contains_key(known));
-        lock(&self.shared.refused).retain(|known, _| links.contains_key(known));
+        let stance = lock(&self.shared.stance);
+        let stays = |known: &NodeId| stance.is_member(*known) || links.contains_key(known);
+        book.retain(|known| stays(&known));
+        lock(&self.shared.doubts).retain(|known, _| stays(known));
+        lock(&self.shared.refused).retain(|known, _| stays(known));
     }
 
     /// Lets a run of another node in, over a connection with it. Of another run of it that is connected here from
