@@ -140,6 +140,11 @@ impl Relay {
         let Some(group) = self.node.group(self.outbox.shard()) else {
             return Attempt { acknowledged: None, refused: Some(elsewhere()) };
         };
+        // Nor would it take them of anybody else.
+        if let Some(why) = self.node.runs().doubted() {
+            let refused = Some(Refusal::Unavailable(why.to_string()));
+            return Attempt { acknowledged: None, refused };
+        }
         let expires = Instant::now() + WINDOW_TIMEOUT;
         let mut numbers = Vec::with_capacity(window.len());
         let answers = window.into_iter().map(|(number, command)| {
