@@ -5,6 +5,7 @@
 //! more is written. `runs.json` has what was heard of other nodes: at once if a run of one was new,
 //! and now and then how far their logs were. An older `runs.json` knows less, and nothing that is wrong.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -41,9 +42,9 @@ pub(crate) enum RunFileError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// It is not what a node wrote.
+    /// It is not what a node wrote, or is not there although it was written.
     #[error(
-        "{} is damaged ({why}): it says how often this node was started, without which an older \
+        "{} {why}: it says how often this node was started, without which an older \
          copy of its data directory cannot be told from the right one; put the file back from \
          where the directory came from", .path.display()
     )]
@@ -51,7 +52,7 @@ pub(crate) enum RunFileError {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: Cow<'static, str>,
     },
 }
 
@@ -75,7 +76,10 @@ fn save<T: Serialize>(path: &Path, content: &T) -> Result<(), RunFileError> {
 }
 
 fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
-    let damaged = |why: String| RunFileError::Damaged { path: path.to_owned(), why };
+    let damaged = |why: String| {
+        let why = format!("is damaged ({why})").into();
+        RunFileError::Damaged { path: path.to_owned(), why }
+    };
     let text =
         durable::read(path).map_err(|source| RunFileError::Io { path: path.to_owned(), source })?;
     let Some(text) = text else { return Ok(None) };
@@ -91,10 +95,16 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
 }
 
 /// Begins a run in a data directory that belongs to this process: when this returns, its number is on
-/// disk.
-pub(crate) fn begin(me: NodeId, directory: &Path) -> Result<Runs, RunFileError> {
+/// disk. There was one before if the log has begun.
+pub(crate) fn begin(me: NodeId, directory: &Path, log_begun: bool) -> Result<Runs, RunFileError> {
     let path = starts_path(directory);
-    let last: Run = load(&path)?.unwrap_or_default();
+    let last: Run = match load(&path)? {
+        Some(last) => last,
+        None if log_begun => {
+            return Err(RunFileError::Damaged { path, why: "is missing".into() });
+        }
+        None => Run::default(),
+    };
     let own = last.next(Boot(platform::random_u64()));
     save(&path, &own)?;
     // What others said matters only as long as nobody says more; a file that cannot be read is none.
@@ -164,7 +174,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let mut past = Vec::new();
         for start in 1..150 {
-            let own = begin(NodeId::random(), home.path()).unwrap().own();
+            let own = begin(NodeId::random(), home.path(), false).unwrap().own();
             assert_eq!(own.start, start);
             let named: Vec<Boot> = past.iter().rev().copied().take(own.past.len()).collect();
             assert_eq!(own.past.iter().map(|former| former.boot).collect::<Vec<_>>(), named);
@@ -178,10 +188,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let (me, other) = (NodeId::random(), NodeId::random());
         let run = Run::default().next(Boot(7)).open(9);
-        let runs = begin(me, home.path()).unwrap();
+        let runs = begin(me, home.path(), false).unwrap();
         assert!(runs.hear(other, &run, None).verdict.is_sound());
         runs.save_book().unwrap();
-        let runs = begin(me, home.path()).unwrap();
+        let runs = begin(me, home.path(), false).unwrap();
         let copy = run.next(Boot(8)).open(8);
         assert!(!runs.hear(other, &copy, None).verdict.is_sound());
         assert_eq!(runs.notes().len(), 1);
@@ -191,21 +201,31 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_has_begun_has_had_a_start() {
+        let home = tempfile::tempdir().unwrap();
+        let missing = begin(NodeId::random(), home.path(), true).err().unwrap();
+        assert!(missing.to_string().contains("starts.json is missing: it says"), "{missing}");
+        assert!(!home.path().join("starts.json").exists(), "nothing is put in its place");
+        begin(NodeId::random(), home.path(), false).unwrap();
+        assert_eq!(begin(NodeId::random(), home.path(), true).unwrap().own().start, 2);
+    }
+
+    #[test]
     fn a_number_that_cannot_be_read_is_not_guessed() {
         let home = tempfile::tempdir().unwrap();
-        begin(NodeId::random(), home.path()).unwrap();
+        begin(NodeId::random(), home.path(), false).unwrap();
         let path = home.path().join("starts.json");
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
-            let error = begin(NodeId::random(), home.path()).err().unwrap();
+            let error = begin(NodeId::random(), home.path(), false).err().unwrap();
             assert!(error.to_string().contains("starts.json is damaged"), "{error}");
         }
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &flipped).unwrap();
-            assert!(begin(NodeId::random(), home.path()).is_err(), "bit {bit}");
+            assert!(begin(NodeId::random(), home.path(), false).is_err(), "bit {bit}");
         }
     }
 }

@@ -19,8 +19,9 @@ use dkv_wire::limits::JOIN_FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
 use dkv_wire::run::{Boot, Former, PAST_MAX, Run, Verdict};
+use dkv_wire::supervise;
 use serde::{Deserialize, Serialize};
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::Runs;
 
@@ -90,10 +91,15 @@ pub(crate) async fn greet(
             if goes_on {
                 let (runs, connection) = (runs.clone(), connection.clone());
                 tokio::spawn(async move {
-                    if let Err(why) = greeting.go_on(&runs, &connection).await {
-                        debug!(%node, why, "no more is said on a connection");
-                        Close::Done.close(&connection, "no answer");
+                    match supervise::caught(greeting.go_on(&runs, &connection)).await {
+                        Ok(Ok(())) => return,
+                        Ok(Err(why)) => debug!(%node, why, "no more is said on a connection"),
+                        Err(panicked) => error!(
+                            %node, "the task that says which run this is {panicked}; the connection is \
+                             made anew; this is a fault in dkv"
+                        ),
                     }
+                    Close::Done.close(&connection, "no answer");
                 });
             }
             Ok(())
