@@ -164,6 +164,10 @@ impl Script {
                 let (answer, effects) = self.registry.handle_keep(node, choice, self.now_ms);
                 self.print(answer.map(|()| "kept".to_owned()), effects);
             }
+            "marks" => {
+                let effects = self.registry.handle_marks(self.now_ms);
+                self.print(Ok::<_, &str>("marks".to_owned()), effects);
+            }
             "status" => self.status(),
             "token" => {
                 let (answer, effects) = self.registry.handle_create_token(
