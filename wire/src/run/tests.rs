@@ -377,3 +377,12 @@ proptest! {
         prop_assert_eq!(witness.ask(&directory), Verdict::Sound);
     }
 }
+
+#[test]
+fn a_run_that_names_as_many_as_it_may_fits_into_a_frame() {
+    let most = Former { boot: Boot(u64::MAX), left: Some(u64::MAX) };
+    let (start, boot, past) = (u64::MAX, Boot(u64::MAX), vec![most; PAST_MAX]);
+    let run = Run { start, boot, past, opened: u64::MAX, mark: u64::MAX };
+    // What is said with it, between nodes and to the server, is small.
+    assert!(crate::codec::encode(&run).len() + 512 < crate::limits::JOIN_FRAME_BYTES_MAX);
+}
