@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::NodeId;
 use dkv_wire::message::{Refusal, RequestBody};
 use tracing::{debug, info, warn};
 
@@ -74,7 +73,7 @@ async fn announce(node: &Node) -> Result<(), Refusal> {
         };
     }
     let mut asked = BTreeSet::from([node.id()]);
-    let mut next: Vec<NodeId> = node.peers().known().into_iter().map(|(id, _)| id).collect();
+    let mut next = node.askable();
     next.extend(node.control().leader());
     let mut last = Err(Refusal::Unavailable("no other node is known".into()));
     while let Some(peer) = next.pop() {

@@ -83,6 +83,29 @@ impl Node {
     /// The server says who the members of the control group are.
     pub(crate) fn vouched_by_server(&self, nodes: &[NodeId]) {
         self.vouchers().lock().by_server = nodes.iter().copied().collect();
+        self.name_members();
+    }
+
+    /// Says whose word about this node's run counts: that of the nodes in the directory, and of those that the server
+    /// vouches for, which an older directory may not name.
+    pub(crate) fn name_members(&self) {
+        let listed = |directory: &crate::state::Directory| -> BTreeSet<NodeId> {
+            directory.nodes().keys().copied().collect()
+        };
+        let mut members = self.control().machine().with_directory(listed).unwrap_or_default();
+        members.extend(&self.vouchers().lock().by_server);
+        self.runs().know(members);
+    }
+
+    /// Other nodes to ask for whoever leads: those in the directory, and those that the server vouches for; whoever is
+    /// known, where that is none.
+    pub(crate) fn askable(&self) -> Vec<NodeId> {
+        let known: Vec<NodeId> = self.peers().known().into_iter().map(|(node, _)| node).collect();
+        let may_lead = |node: &NodeId| {
+            self.is_listed(*node) || self.vouchers().lock().by_server.contains(node)
+        };
+        let named: Vec<NodeId> = known.iter().copied().filter(may_lead).collect();
+        if named.is_empty() { known } else { named }
     }
 
     /// Whether a node is in the directory.

@@ -156,7 +156,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     let id = identity.as_node().ok_or_else(|| NodeError::new("this is not a node's directory"))?;
     let known = directory.node_file(&credentials).map_err(NodeError::new)?;
     // Before anything is said to anybody.
-    let runs = runs::begin(id, directory.path()).map_err(NodeError::new)?;
+    let log_begun = known.as_ref().is_some_and(|file| file.log_begun);
+    let runs = runs::begin(id, directory.path(), log_begun).map_err(NodeError::new)?;
     let gate = Arc::new(Gate::default());
     let endpoint = listen(&args, &credentials, known.as_ref()).await?;
     let bound = endpoint.local_address().map_err(NodeError::new)?;
@@ -204,7 +205,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     let failure = Failure::default();
     let failed = failure.subscribe();
     let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
-    runs.open(wal.clone());
+    runs.open(wal.clone()).map_err(NodeError::new)?;
     runs.name(&file.name, address);
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;

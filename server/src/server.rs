@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dkv_wire::certificate::{Authority, CertificateError, Credentials, generate_key};
 use dkv_wire::gate::Gate;
@@ -16,7 +17,7 @@ use dkv_wire::quic::Endpoint;
 use dkv_wire::supervise::Failure;
 use dkv_wire::tls::Admit;
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::callback::CallBack;
 use crate::clock;
@@ -24,6 +25,7 @@ use crate::config::{Config, ConfigError};
 use crate::data_dir::{DataDir, DataDirError, FirstToken, Network};
 use crate::keeper::{Keeper, Stop};
 use crate::leaving::LeftTokens;
+use crate::limits::MARKS_SAVED_MS;
 use crate::registry::Registry;
 use crate::service::Service;
 
@@ -153,6 +155,10 @@ impl Server {
                 "the task that renews the server's certificate",
                 keep_certificate_fresh(endpoint.clone(), Arc::clone(&authority)),
             )),
+            tokio::spawn(
+                failure
+                    .if_ended("the task that keeps how far logs are", keep_marks(keeper.clone())),
+            ),
         ];
         let data_dir = data.path().to_owned();
         info!(%address, data_dir = %data_dir.display(), network = %keeper.current().network(), "listening");
@@ -266,6 +272,19 @@ fn own_credentials(authority: &Authority) -> Result<Credentials, CertificateErro
     let identity = Identity { network, role: Role::Server, holder: HolderId(network.0) };
     let certificate = authority.sign(identity, &public_key, clock::now())?;
     Credentials::new(&certificate, authority.certificate(), key)
+}
+
+/// Puts on disk how far the nodes' logs are, also if no node says more.
+async fn keep_marks(keeper: Keeper) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(MARKS_SAVED_MS)).await;
+        if keeper.current().has_new_marks() {
+            let keep = |books: &mut Registry| ((), books.handle_marks(clock::now_ms()));
+            if let Err(error) = keeper.change(keep).await {
+                debug!(%error, "how far logs are was not written");
+            }
+        }
+    }
 }
 
 /// Looks often, for the clock may jump at any moment: it may be set, or the machine may have slept.

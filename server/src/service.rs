@@ -401,8 +401,9 @@ impl Service {
             ServerRequest::Keep { node, run } => {
                 must_be_admin(identity)?;
                 info!(%identity, %node, ?run, "an administrator says which run goes on");
-                let kept_run = self.keeper.change(move |registry| registry.handle_keep(node, run));
-                kept(kept_run.await)?;
+                let keep =
+                    self.keeper.change(move |books| books.handle_keep(node, run, clock::now_ms()));
+                kept(keep.await)?;
                 Ok(ServerAnswer::Done)
             }
         }

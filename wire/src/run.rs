@@ -6,7 +6,8 @@
 //! its *mark*, which only grows. Whoever hears that ([`RunBook`]) can tell
 //!
 //! - an **older copy**: it does not know of a run that has been heard of and has written something, or its
-//!   log has less than that run had on disk; also where a whole machine was put back, and the process with it;
+//!   log had less when that run ended there than the run had on disk, whatever was written since; also where
+//!   a whole machine was put back, and the process with it;
 //! - a **clone**: a run that answers a question which was asked after a run was heard of that began in a copy
 //!   of its directory; or two runs that each answer what was asked after the other was first heard of. A
 //!   process that was killed answers nothing, however late its datagrams arrive; so a restart is never taken
@@ -21,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::mutants::{Mutant, planted};
 
-/// Earlier runs that a run names.
-pub const PAST_MAX: usize = 16;
+/// Earlier runs that a run names: as many as are told in a frame of [`crate::limits::JOIN_FRAME_BYTES_MAX`].
+pub const PAST_MAX: usize = 128;
 /// Runs that are remembered as refused, and runs of a node that are watched at once.
 const REFUSED_MAX: usize = 64;
 const WATCHED_MAX: usize = 8;
@@ -33,6 +34,15 @@ const WATCHED_MAX: usize = 8;
 )]
 pub struct Boot(pub u64);
 
+/// An earlier run, as the directory has it in which another one followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// That run.
+    pub boot: Boot,
+    /// How much it left: what the log had on disk when the next one opened it. Nothing until then.
+    pub left: Option<u64>,
+}
+
 /// What a run of a node's process says of itself, and what is remembered of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
@@ -41,7 +51,7 @@ pub struct Run {
     /// This run.
     pub boot: Boot,
     /// The runs before it in this directory, the latest first, at most [`PAST_MAX`].
-    pub past: Vec<Boot>,
+    pub past: Vec<Former>,
     /// Its mark when it began.
     pub opened: u64,
     /// How many entries and votes its log has on disk, all that were ever there counted. It only grows.
@@ -53,11 +63,20 @@ impl Run {
     pub fn next(&self, boot: Boot) -> Self {
         let mut past = Vec::with_capacity(PAST_MAX);
         if self.start > 0 {
-            past.push(self.boot);
+            past.push(Former { boot: self.boot, left: None });
         }
         past.extend(self.past.iter().copied().take(PAST_MAX - past.len()));
         let start = self.start.saturating_add(1);
         Self { start, boot, past, opened: self.mark, mark: self.mark }
+    }
+
+    /// This run with its log open, which has that much on disk. Before it nobody wrote since the last run that
+    /// opened it.
+    pub fn open(mut self, mark: u64) -> Self {
+        for former in self.past.iter_mut().take_while(|former| former.left.is_none()) {
+            former.left = Some(mark);
+        }
+        Self { opened: mark, mark, ..self }
     }
 
     /// Whether this run and another one, which has written nothing, began in the same directory as it was then:
@@ -71,11 +90,31 @@ impl Run {
     /// Whether this run began with more than another one ever had, and all of it is of a run that both come
     /// after: then the other one is of an older copy, and was heard of first.
     fn has_more_of_the_same_past(&self, other: &Self) -> bool {
-        self.opened > other.mark && self.past.first().is_some_and(|last| other.past.contains(last))
+        self.opened > other.mark && self.past.first().is_some_and(|last| other.names(last.boot))
     }
 
     fn descends_from(&self, boot: Boot) -> bool {
-        self.boot == boot || self.past.contains(&boot)
+        self.boot == boot || self.names(boot)
+    }
+
+    fn names(&self, boot: Boot) -> bool {
+        self.past.iter().any(|former| former.boot == boot)
+    }
+
+    /// Whether this run began in the directory of a known one, later, with all that is known of that.
+    ///
+    /// What the log has by now does not count: a copy may have written on where nobody heard of it.
+    fn comes_after(&self, known: &Self) -> bool {
+        if self.start <= known.start || self.mark < known.mark {
+            return false;
+        }
+        let left = |former: &Former| former.left.unwrap_or(0);
+        let between = usize::try_from(self.start - known.start - 1).unwrap_or(usize::MAX);
+        match self.past.get(between) {
+            Some(former) => former.boot == known.boot && left(former) >= known.mark,
+            // Of a node that was started more often than it tells, the numbers are all there is.
+            None => self.past.len() == PAST_MAX && self.past.last().map_or(0, left) >= known.mark,
+        }
     }
 }
 
@@ -113,7 +152,8 @@ impl Verdict {
 /// An administrator's word: of the runs of a node this one goes on, and its directory is the node's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruling {
-    /// The later one of a node counts.
+    /// The later one of a node counts. It is the time at which it was given, in milliseconds, or one more than
+    /// the last: so one that a server gives counts also where it has forgotten earlier ones.
     pub number: u64,
     /// The run that goes on.
     pub kept: Run,
@@ -128,7 +168,7 @@ pub struct RunRecord {
     pub run: Option<Run>,
     /// Whether two ran at once, and nobody has said which goes on.
     pub twice: bool,
-    /// Runs of directories that were found to be older copies.
+    /// Runs of directories that were found to be older copies, and runs that were put back themselves.
     refused: Vec<Boot>,
     /// The last word of an administrator.
     pub ruling: Option<Ruling>,
@@ -162,15 +202,7 @@ impl RunRecord {
         if self.has_more(said, known) {
             return Verdict::Sound;
         }
-        if said.start <= known.start || said.mark < known.mark {
-            return older;
-        }
-        // Of a node that was started more often than it tells, the numbers are all there is.
-        let between = usize::try_from(said.start - known.start - 1).unwrap_or(usize::MAX);
-        match said.past.get(between) {
-            Some(boot) if *boot != known.boot => older,
-            _ => Verdict::Sound,
-        }
+        if said.comes_after(known) { Verdict::Sound } else { older }
     }
 
     /// Takes what a run says. Returns what to make of it, and whether more than a mark has changed.
@@ -204,7 +236,8 @@ impl RunRecord {
     fn has_more(&self, said: &Run, known: &Run) -> bool {
         let dismissed = self.ruling.as_ref().map_or(&[][..], |ruling| &ruling.dismissed);
         let last = said.past.first();
-        said.has_more_of_the_same_past(known) && !last.is_some_and(|boot| dismissed.contains(boot))
+        said.has_more_of_the_same_past(known)
+            && !last.is_some_and(|last| dismissed.contains(&last.boot))
     }
 
     fn refuse(&mut self, boot: Boot) -> bool {
@@ -219,7 +252,12 @@ impl RunRecord {
     }
 
     /// Decides for one run, by an administrator's word, against all the others that were heard of.
-    pub fn rule(&mut self, kept: Run, others: impl IntoIterator<Item = Boot>) -> Ruling {
+    pub fn rule(
+        &mut self,
+        kept: Run,
+        others: impl IntoIterator<Item = Boot>,
+        now_ms: u64,
+    ) -> Ruling {
         let before = self.ruling.iter().flat_map(|ruling| ruling.dismissed.clone());
         let others = others.into_iter().chain(self.run.as_ref().map(|run| run.boot));
         let mut dismissed = Vec::new();
@@ -229,7 +267,8 @@ impl RunRecord {
             }
         }
         dismissed.drain(..dismissed.len().saturating_sub(REFUSED_MAX));
-        let number = self.ruling.as_ref().map_or(0, |ruling| ruling.number) + 1;
+        let after = |ruling: &Ruling| ruling.number.saturating_add(1);
+        let number = self.ruling.as_ref().map_or(1, after).max(now_ms);
         let ruling = Ruling { number, kept, dismissed };
         self.obey(&ruling);
         ruling
@@ -241,10 +280,11 @@ impl RunRecord {
             return false;
         }
         let kept = &ruling.kept;
-        // Of the one that is kept, more may have been heard since.
+        // Of those that come after the one that is kept, more may have been heard since. What was heard of that one
+        // itself may be of before it was put back.
         let is_of_another = |run: &Run| {
             let mut gone = ruling.dismissed.iter().filter(|boot| !kept.descends_from(**boot));
-            !run.descends_from(kept.boot) || gone.any(|boot| run.descends_from(*boot))
+            !run.names(kept.boot) || gone.any(|boot| run.descends_from(*boot))
         };
         if self.run.as_ref().is_none_or(|run| self.twice || is_of_another(run)) {
             self.run = Some(kept.clone());
@@ -266,15 +306,13 @@ impl RunRecord {
 struct Watched {
     boot: Boot,
     start: u64,
-    past: Vec<Boot>,
+    past: Vec<Former>,
     /// The last question that had been asked when it was first heard of.
     since: u64,
     /// The last question that it has answered.
     answered: u64,
     /// The last question that had been asked when its mark was found to be larger than before.
     marked: u64,
-    /// Whether its mark has gone back: its machine was put back to an earlier moment, memory and all.
-    went_back: bool,
 }
 
 impl Watched {
@@ -289,8 +327,9 @@ impl Watched {
     /// is alive after this one was heard of, it does not matter what has become of this one.
     fn ran_beside(&self, other: &Self) -> bool {
         let (own, others) = (self.outlived_news_of(other), other.outlived_news_of(self));
-        own && (others || other.past.contains(&self.boot))
-            || others && self.past.contains(&other.boot)
+        let follows =
+            |one: &Self, another: &Self| one.past.iter().any(|former| former.boot == another.boot);
+        own && (others || follows(other, self)) || others && follows(self, other)
     }
 }
 
@@ -364,7 +403,6 @@ impl<K: Ord + Copy> RunBook<K> {
                 since: self.questions,
                 answered: 0,
                 marked: self.questions,
-                went_back: false,
             });
         }
         let answers = answers.filter(|number| *number <= self.questions).unwrap_or(0);
@@ -373,15 +411,16 @@ impl<K: Ord + Copy> RunBook<K> {
         };
         own.answered = own.answered.max(answers);
         match before {
-            // What was sent before more was heard of it may arrive after that. An answer does not.
+            // What was sent before more was heard of it may arrive after that. An answer does not: its machine was put
+            // back to an earlier moment, memory and all. What it writes from then on does not make up for it.
             Some(known) if said.mark < known.mark => {
-                own.went_back |= answers > own.marked;
-                if own.went_back && verdict.is_sound() {
+                if answers > own.marked && verdict.is_sound() {
                     verdict = Verdict::Older { start: known.start, mark: known.mark };
+                    is_news |= record.refuse(said.boot);
                 }
             }
-            Some(known) if said.mark == known.mark => own.went_back = false,
-            _ => (own.marked, own.went_back) = (self.questions, false),
+            Some(known) if said.mark == known.mark => {}
+            _ => own.marked = self.questions,
         }
         let own = own.clone();
         let dismissed = |boot: Boot| {
@@ -410,11 +449,11 @@ impl<K: Ord + Copy> RunBook<K> {
     }
 
     /// Decides for one run of a node, by an administrator's word.
-    pub fn rule(&mut self, node: K, kept: Run) -> Ruling {
+    pub fn rule(&mut self, node: K, kept: Run, now_ms: u64) -> Ruling {
         // What it said before must not be held against it.
         let watched = self.watched.remove(&node).unwrap_or_default();
         let others = watched.into_iter().map(|run| run.boot);
-        self.records.entry(node).or_default().rule(kept, others)
+        self.records.entry(node).or_default().rule(kept, others, now_ms)
     }
 
     /// Takes an administrator's word that somebody else was given. Returns whether it was new.

@@ -150,6 +150,43 @@ fn a_founders_early_copy_waits_for_a_server_that_comes_later() {
     the_founder_is_put_back(true);
 }
 
+/// A copy from within a node's last run is started where nobody hears of it, and votes for itself each time until its
+/// log has more than the network knows of.
+#[test]
+fn a_copy_that_voted_alone_is_told_apart() {
+    if !tools::has("a_copy_that_voted_alone_is_told_apart", &["namespaces"]) {
+        return;
+    }
+    on_network(json!({ "replication": 1, "shards": 4 }), 1, async |lab| {
+        lab.settled().await;
+        let (old, kept) = (lab.path("old"), lab.path("kept"));
+        lab.pause_node(0);
+        copy(&lab.nodes[0].dir, &old);
+        lab.resume_node(0);
+        let client = lab.client().await;
+        client.write("k", "late").await.unwrap();
+        client.close().await;
+        // By its goodbye, the server knows all that it has.
+        lab.stop_node(0).await;
+        lab.kill_server();
+        put_back(lab, 0, &old, &kept);
+        for _ in 0..2 {
+            lab.start_node(0).await;
+            lab.kill_node(0);
+        }
+        lab.start_server().await;
+        lab.spawn_node(0, &Under::default());
+        says(lab, 0, "is an older copy of this node's").await;
+        assert_eq!(lab.nodes[0].running().ended().await.code(), Some(1));
+        lab.nodes[0].process = None;
+        restore(lab, 0, &kept);
+        lab.start_node(0).await;
+        let client = lab.client().await;
+        assert_eq!(client.read("k").await.unwrap().value.as_ref(), b"late");
+        client.close().await;
+    });
+}
+
 /// A copy is put back while the others are at work, as it was before the node's last run, or within it.
 #[test]
 fn a_leaders_and_a_followers_copy_take_no_part() {

@@ -121,6 +121,7 @@ impl Node {
             ));
             return Ok(());
         }
+        self.name_members();
         for (id, address) in addresses {
             // Only what is new in it: of what has stayed as it was, the server may know better.
             let before = lock(&self.listed).insert(id, address);

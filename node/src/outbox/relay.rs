@@ -119,9 +119,9 @@ impl Relay {
         // What is known here may be old: every other attempt goes elsewhere.
         let known = known.filter(|_| self.in_vain.is_multiple_of(2));
         known.or(self.primary.take()).or_else(|| {
-            let peers = self.node.peers().known();
+            let peers = self.node.askable();
             self.asked = self.asked.wrapping_add(1);
-            peers.get(self.asked % peers.len().max(1)).map(|(node, _)| *node)
+            peers.get(self.asked % peers.len().max(1)).copied()
         })
     }
 
@@ -140,6 +140,11 @@ impl Relay {
         let Some(group) = self.node.group(self.outbox.shard()) else {
             return Attempt { acknowledged: None, refused: Some(elsewhere()) };
         };
+        // Nor would it take them of anybody else.
+        if let Some(why) = self.node.runs().doubted() {
+            let refused = Some(Refusal::Unavailable(why.to_string()));
+            return Attempt { acknowledged: None, refused };
+        }
         let expires = Instant::now() + WINDOW_TIMEOUT;
         let mut numbers = Vec::with_capacity(window.len());
         let answers = window.into_iter().map(|(number, command)| {

@@ -341,3 +341,36 @@ async fn a_voter_that_alone_knows_that_it_is_taken_out_still_stands() {
     assert_eq!(group.electorate().await, BTreeSet::from([a, b, d]));
     node.stop(PATIENCE).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_do_not_hold_a_sound_node_back() {
+    let founder = Founder::new(Settings { replication: 1, ..Settings::default() });
+    let Started { node, failure: _failure } = start(RealStorage, founder.args()).await.unwrap();
+    let mut liars = Vec::new();
+    for _ in 0..2 {
+        let credentials = founder.credentials(Role::Node);
+        let id = credentials.identity.as_node().unwrap();
+        let anywhere = ([127, 0, 0, 1], 0).into();
+        let endpoint =
+            Endpoint::listen(anywhere, credentials, Admit::Certified, b"stranger").unwrap();
+        // As the server names every node that has registered.
+        node.peers().learn(id, endpoint.local_address().unwrap());
+        liars.push((id, tokio::spawn(runs::refuse_all(endpoint))));
+    }
+    for vouches in [false, true] {
+        if vouches {
+            node.runs().hear_server(dkv_wire::run::Verdict::Sound);
+        }
+        for (id, _) in &liars {
+            assert!(!node.is_listed(*id));
+            let met = node.peers().connection(*id, crate::peers::Lane::Urgent).await;
+            assert!(met.is_err(), "a stranger refuses it");
+        }
+        let doubted = node.runs().doubted();
+        assert!(doubted.is_none(), "{doubted:?}");
+    }
+    for (_, liar) in liars {
+        liar.abort();
+    }
+    node.stop(PATIENCE).await;
+}

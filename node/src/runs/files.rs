@@ -1,9 +1,11 @@
 //! What is kept of runs in the data directory.
 //!
 //! `starts.json` has this directory's own runs: it is written and synced at each start, before anything
-//! is said to anybody. `runs.json` has what was heard of other nodes: at once if a run of one was new,
+//! is said to anybody, and once more when the log was opened: with how much the run before has left, before
+//! more is written. `runs.json` has what was heard of other nodes: at once if a run of one was new,
 //! and now and then how far their logs were. An older `runs.json` knows less, and nothing that is wrong.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -21,12 +23,13 @@ use tracing::debug;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Runs, lock};
+use crate::wal::Wal;
 
 /// How often it is looked whether the book is to be written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time between two writes for nothing but how far logs are.
 const MARKS_EVERY: Duration = Duration::from_secs(10);
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why a file about runs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +42,9 @@ pub(crate) enum RunFileError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// It is not what a node wrote.
+    /// It is not what a node wrote, or is not there although it was written.
     #[error(
-        "{} is damaged ({why}): it says how often this node was started, without which an older \
+        "{} {why}: it says how often this node was started, without which an older \
          copy of its data directory cannot be told from the right one; put the file back from \
          where the directory came from", .path.display()
     )]
@@ -49,7 +52,7 @@ pub(crate) enum RunFileError {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: Cow<'static, str>,
     },
 }
 
@@ -73,7 +76,10 @@ fn save<T: Serialize>(path: &Path, content: &T) -> Result<(), RunFileError> {
 }
 
 fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
-    let damaged = |why: String| RunFileError::Damaged { path: path.to_owned(), why };
+    let damaged = |why: String| {
+        let why = format!("is damaged ({why})").into();
+        RunFileError::Damaged { path: path.to_owned(), why }
+    };
     let text =
         durable::read(path).map_err(|source| RunFileError::Io { path: path.to_owned(), source })?;
     let Some(text) = text else { return Ok(None) };
@@ -89,10 +95,16 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
 }
 
 /// Begins a run in a data directory that belongs to this process: when this returns, its number is on
-/// disk.
-pub(crate) fn begin(me: NodeId, directory: &Path) -> Result<Runs, RunFileError> {
-    let path = directory.join("starts.json");
-    let last: Run = load(&path)?.unwrap_or_default();
+/// disk. There was one before if the log has begun.
+pub(crate) fn begin(me: NodeId, directory: &Path, log_begun: bool) -> Result<Runs, RunFileError> {
+    let path = starts_path(directory);
+    let last: Run = match load(&path)? {
+        Some(last) => last,
+        None if log_begun => {
+            return Err(RunFileError::Damaged { path, why: "is missing".into() });
+        }
+        None => Run::default(),
+    };
     let own = last.next(Boot(platform::random_u64()));
     save(&path, &own)?;
     // What others said matters only as long as nobody says more; a file that cannot be read is none.
@@ -106,11 +118,25 @@ pub(crate) fn begin(me: NodeId, directory: &Path) -> Result<Runs, RunFileError> 
     Ok(Runs::new(me, directory, own, RunBook::new(heard)))
 }
 
+fn starts_path(directory: &Path) -> PathBuf {
+    directory.join("starts.json")
+}
+
 fn book_path(directory: &Path) -> PathBuf {
     directory.join("runs.json")
 }
 
 impl Runs {
+    /// Learns the log that the mark of this run is of. When this returns, what the run before has left in it is on
+    /// disk; nothing may be written into the log before that. Before it, this run has no log.
+    pub(crate) fn open(&self, wal: Wal) -> Result<(), RunFileError> {
+        let opened = self.shared.own.clone().open(wal.kept_promises());
+        save(&starts_path(&self.shared.directory), &opened)?;
+        // Told once: a run has one log.
+        let _ = self.shared.wal.set((wal, opened));
+        Ok(())
+    }
+
     /// Writes what was heard of other nodes.
     pub(crate) fn save_book(&self) -> Result<(), RunFileError> {
         let records = lock(&self.shared.book).records().clone();
@@ -147,11 +173,11 @@ mod tests {
     fn each_start_has_a_number_of_its_own_and_names_those_before_it() {
         let home = tempfile::tempdir().unwrap();
         let mut past = Vec::new();
-        for start in 1..40 {
-            let own = begin(NodeId::random(), home.path()).unwrap().own();
+        for start in 1..150 {
+            let own = begin(NodeId::random(), home.path(), false).unwrap().own();
             assert_eq!(own.start, start);
             let named: Vec<Boot> = past.iter().rev().copied().take(own.past.len()).collect();
-            assert_eq!(own.past, named);
+            assert_eq!(own.past.iter().map(|former| former.boot).collect::<Vec<_>>(), named);
             assert_eq!(own.past.len(), past.len().min(dkv_wire::run::PAST_MAX));
             past.push(own.boot);
         }
@@ -161,35 +187,45 @@ mod tests {
     fn what_was_heard_outlives_a_restart() {
         let home = tempfile::tempdir().unwrap();
         let (me, other) = (NodeId::random(), NodeId::random());
-        let run = Run { mark: 9, ..Run::default().next(Boot(7)) };
-        let runs = begin(me, home.path()).unwrap();
+        let run = Run::default().next(Boot(7)).open(9);
+        let runs = begin(me, home.path(), false).unwrap();
         assert!(runs.hear(other, &run, None).verdict.is_sound());
         runs.save_book().unwrap();
-        let runs = begin(me, home.path()).unwrap();
-        let copy = Run { mark: 8, ..run.next(Boot(8)) };
+        let runs = begin(me, home.path(), false).unwrap();
+        let copy = run.next(Boot(8)).open(8);
         assert!(!runs.hear(other, &copy, None).verdict.is_sound());
         assert_eq!(runs.notes().len(), 1);
-        let restarted = Run { mark: 9, ..run.next(Boot(9)) };
+        let restarted = run.next(Boot(9)).open(9);
         assert!(runs.hear(other, &restarted, None).verdict.is_sound());
         assert!(runs.notes().is_empty());
     }
 
     #[test]
+    fn a_log_that_has_begun_has_had_a_start() {
+        let home = tempfile::tempdir().unwrap();
+        let missing = begin(NodeId::random(), home.path(), true).err().unwrap();
+        assert!(missing.to_string().contains("starts.json is missing: it says"), "{missing}");
+        assert!(!home.path().join("starts.json").exists(), "nothing is put in its place");
+        begin(NodeId::random(), home.path(), false).unwrap();
+        assert_eq!(begin(NodeId::random(), home.path(), true).unwrap().own().start, 2);
+    }
+
+    #[test]
     fn a_number_that_cannot_be_read_is_not_guessed() {
         let home = tempfile::tempdir().unwrap();
-        begin(NodeId::random(), home.path()).unwrap();
+        begin(NodeId::random(), home.path(), false).unwrap();
         let path = home.path().join("starts.json");
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
-            let error = begin(NodeId::random(), home.path()).err().unwrap();
+            let error = begin(NodeId::random(), home.path(), false).err().unwrap();
             assert!(error.to_string().contains("starts.json is damaged"), "{error}");
         }
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &flipped).unwrap();
-            assert!(begin(NodeId::random(), home.path()).is_err(), "bit {bit}");
+            assert!(begin(NodeId::random(), home.path(), false).is_err(), "bit {bit}");
         }
     }
 }

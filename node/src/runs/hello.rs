@@ -18,9 +18,10 @@ use dkv_wire::id::NodeId;
 use dkv_wire::limits::JOIN_FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
-use dkv_wire::run::{Boot, PAST_MAX, Run, Verdict};
+use dkv_wire::run::{Boot, Former, PAST_MAX, Run, Verdict};
+use dkv_wire::supervise;
 use serde::{Deserialize, Serialize};
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::Runs;
 
@@ -90,10 +91,15 @@ pub(crate) async fn greet(
             if goes_on {
                 let (runs, connection) = (runs.clone(), connection.clone());
                 tokio::spawn(async move {
-                    if let Err(why) = greeting.go_on(&runs, &connection).await {
-                        debug!(%node, why, "no more is said on a connection");
-                        Close::Done.close(&connection, "no answer");
+                    match supervise::caught(greeting.go_on(&runs, &connection)).await {
+                        Ok(Ok(())) => return,
+                        Ok(Err(why)) => debug!(%node, why, "no more is said on a connection"),
+                        Err(panicked) => error!(
+                            %node, "the task that says which run this is {panicked}; the connection is \
+                             made anew; this is a fault in dkv"
+                        ),
                     }
+                    Close::Done.close(&connection, "no answer");
                 });
             }
             Ok(())
@@ -297,7 +303,13 @@ pub(crate) fn frame(bytes: &Bytes) -> Option<Bytes> {
 
 /// Frames as they should be.
 pub(crate) fn frame_samples() -> [Bytes; 2] {
-    let run = Run { start: 3, boot: Boot(4), past: vec![Boot(5)], opened: 6, mark: 7 };
+    let run = Run {
+        start: 3,
+        boot: Boot(4),
+        past: vec![Former { boot: Boot(5), left: Some(6) }],
+        opened: 6,
+        mark: 7,
+    };
     let hello = Hello { run: run.clone(), question: 8, answers: Some(9) };
     let (verdict, question) = (Verdict::Twice { start: 2 }, 10);
     let answer =
@@ -307,4 +319,33 @@ pub(crate) fn frame_samples() -> [Bytes; 2] {
 
 fn check(run: &Run) -> Result<(), String> {
     if run.past.len() > PAST_MAX { Err("it names too many runs".to_owned()) } else { Ok(()) }
+}
+
+/// Answers on connections of an endpoint that everybody's directory is an older copy.
+#[cfg(test)]
+pub(crate) async fn refuse_all(endpoint: dkv_wire::quic::Endpoint) {
+    let answer = async |connection: quinn::Connection| {
+        while let Ok((send, receive)) = connection.accept_bi().await {
+            let (mut reader, mut writer) =
+                (FrameReader::new(receive, JOIN_FRAME_BYTES_MAX), FrameWriter::new(send));
+            let Ok(Some(_opening)) = reader.next().await else { continue };
+            let Ok(Some(frame)) = reader.next().await else { continue };
+            let Ok(hello) = decode::<Hello>(&frame) else { continue };
+            let answer = Answer {
+                run: Run::default().next(Boot(9)).open(1),
+                verdict: Verdict::Older { start: 99, mark: 99 },
+                is_held: false,
+                ask_again: false,
+                question: 1,
+                answers: Some(hello.question),
+            };
+            let _ = writer.send(&answer).await;
+            let _ = writer.into_inner().finish();
+        }
+    };
+    while let Some(incoming) = endpoint.quinn().accept().await {
+        if let Ok(connection) = incoming.await {
+            tokio::spawn(answer(connection));
+        }
+    }
 }

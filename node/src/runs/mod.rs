@@ -19,7 +19,7 @@ mod files;
 mod hello;
 mod stance;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +38,8 @@ use tracing::{info, warn};
 pub(crate) use asking::{before_serving, keep_asking, say_goodbye};
 pub(crate) use files::{begin, keep_book};
 pub use hello::introduce;
+#[cfg(test)]
+pub(crate) use hello::refuse_all;
 pub(crate) use hello::{Caller, frame, frame_samples, greet, serve};
 use stance::Stance;
 
@@ -62,8 +64,8 @@ struct Shared {
     /// Where the book is kept.
     directory: PathBuf,
     own: Run,
-    /// Its log, and how much that had on disk when it was opened.
-    wal: OnceLock<(Wal, u64)>,
+    /// Its log, and this run as it was when that was opened.
+    wal: OnceLock<(Wal, Run)>,
     /// What people call the node, and where it is: for messages.
     named: OnceLock<(String, SocketAddr)>,
     book: Mutex<RunBook<NodeId>>,
@@ -110,13 +112,6 @@ impl Runs {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Learns the log that the mark of this run is of. Before that it has none.
-    pub(crate) fn open(&self, wal: Wal) {
-        let opened = wal.kept_promises();
-        // Told once: a run has one log.
-        let _ = self.shared.wal.set((wal, opened));
-    }
-
     /// Learns what people call the node, and where it listens.
     pub(crate) fn name(&self, name: &str, address: SocketAddr) {
         let _ = self.shared.named.set((name.to_owned(), address));
@@ -124,9 +119,10 @@ impl Runs {
 
     /// This run, and how much its log has on disk.
     pub(crate) fn own(&self) -> Run {
-        let wal = self.shared.wal.get();
-        let (mark, opened) = wal.map_or((0, 0), |(wal, opened)| (wal.kept_promises(), *opened));
-        Run { mark, opened, ..self.shared.own.clone() }
+        match self.shared.wal.get() {
+            Some((wal, opened)) => Run { mark: wal.kept_promises(), ..opened.clone() },
+            None => self.shared.own.clone(),
+        }
     }
 
     /// Why this node takes no part, while it does not.
@@ -144,6 +140,13 @@ impl Runs {
         self.held().or_else(|| lock(&self.shared.stance).doubt(Instant::now()))
     }
 
+    /// Learns which nodes are members: they have a word about this one, and are never forgotten.
+    pub(crate) fn know(&self, mut members: BTreeSet<NodeId>) {
+        members.remove(&self.shared.me);
+        lock(&self.shared.stance).know(members);
+        self.stand_as_told();
+    }
+
     /// Whether the server has found this run sound.
     pub(crate) fn is_vouched_for(&self) -> bool {
         lock(&self.shared.stance).is_vouched_for()
@@ -157,7 +160,7 @@ impl Runs {
     }
 
     /// The server has said what it makes of this run.
-    fn hear_server(&self, verdict: Verdict) {
+    pub(crate) fn hear_server(&self, verdict: Verdict) {
         let own = self.own();
         lock(&self.shared.stance).hear_server(verdict, self.explain(verdict, &own), Instant::now());
         self.stand_as_told();
@@ -183,7 +186,7 @@ impl Runs {
     }
 
     fn stand_as_told(&self) {
-        let held = lock(&self.shared.stance).held();
+        let held = lock(&self.shared.stance).held(Instant::now());
         let changed = self.shared.held.send_if_modified(|now| {
             let changed = *now != held;
             now.clone_from(&held);
@@ -233,7 +236,7 @@ impl Runs {
         heard
     }
 
-    /// Forgets nodes that nothing is connected to, if there are too many to learn of one more.
+    /// Forgets strangers that nothing is connected to, if there are too many to learn of one more.
     fn make_room(&self, node: NodeId) {
         let mut book = lock(&self.shared.book);
         if book.record(node).is_some() || book.records().len() < KNOWN_MAX {
@@ -241,9 +244,11 @@ impl Runs {
         }
         let mut links = lock(&self.shared.links);
         links.retain(|_, links| links.iter().any(|(_, open)| open.close_reason().is_none()));
-        book.retain(|known| links.contains_key(&known));
-        lock(&self.shared.doubts).retain(|known, _| links.contains_key(known));
-        lock(&self.shared.refused).retain(|known, _| links.contains_key(known));
+        let stance = lock(&self.shared.stance);
+        let stays = |known: &NodeId| stance.is_member(*known) || links.contains_key(known);
+        book.retain(|known| stays(&known));
+        lock(&self.shared.doubts).retain(|known, _| stays(known));
+        lock(&self.shared.refused).retain(|known, _| stays(known));
     }
 
     /// Lets a run of another node in, over a connection with it. Of another run of it that is connected here from

@@ -1,6 +1,8 @@
 //! What a node makes of what it is told of its own run: plain data.
+//!
+//! Only the word of members counts: of nodes that the directory names, or that the server vouches for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +16,18 @@ use super::is_alike;
 /// is not.
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
 
-/// Nodes whose word counts although the server has found this run sound.
+/// Members whose word counts although the server has found this run sound, at some time.
 const BELIEVED: usize = 2;
+/// Time for which the word of a member counts against the server's. Who refuses a node says so each time that it
+/// is dialed.
+const REPEATED: Duration = Duration::from_secs(5);
+
+/// What a member has said, and when it said so last.
+struct Said {
+    verdict: Verdict,
+    why: Arc<str>,
+    at: Instant,
+}
 
 /// What was said of this run, and by whom.
 #[derive(Default)]
@@ -24,7 +36,8 @@ pub(super) struct Stance {
     vouched: Option<Instant>,
     /// Why the server does not.
     server: Option<(Verdict, Arc<str>)>,
-    peers: BTreeMap<NodeId, (Verdict, Arc<str>)>,
+    members: BTreeSet<NodeId>,
+    peers: BTreeMap<NodeId, Said>,
     /// The last word of an administrator by which this run goes on.
     kept: u64,
 }
@@ -40,22 +53,38 @@ impl Stance {
         }
     }
 
-    /// Takes the word of another node; tells whether it is another than before.
+    /// Learns which other nodes are members.
+    pub(super) fn know(&mut self, members: BTreeSet<NodeId>) {
+        self.peers.retain(|node, _| members.contains(node));
+        self.members = members;
+    }
+
+    /// Whether the other nodes that are members include this one.
+    pub(super) fn is_member(&self, node: NodeId) -> bool {
+        self.members.contains(&node)
+    }
+
+    /// Takes the word of another node; tells whether it is another than before. A stranger has none.
     pub(super) fn hear_peer(
         &mut self,
         node: NodeId,
         verdict: Verdict,
         why: String,
-        _now: Instant,
+        now: Instant,
     ) -> bool {
         if verdict.is_sound() {
             return self.peers.remove(&node).is_some();
         }
-        let before = self.peers.get(&node);
-        if before.is_some_and(|(before, _)| is_alike(*before, verdict)) {
+        if !self.is_member(node) {
             return false;
         }
-        self.peers.insert(node, (verdict, why.into()));
+        if let Some(said) = self.peers.get_mut(&node)
+            && is_alike(said.verdict, verdict)
+        {
+            said.at = now;
+            return false;
+        }
+        self.peers.insert(node, Said { verdict, why: why.into(), at: now });
         true
     }
 
@@ -77,21 +106,33 @@ impl Stance {
         self.vouched.is_some()
     }
 
-    /// Why the node takes no part. A node that the server has found sound is not held back by what a single
-    /// other one says: that may be a lie. The server may know less than others who were there.
-    pub(super) fn held(&self) -> Option<Arc<str>> {
-        let by_peer = || self.peers.values().next().map(|(_, why)| Arc::clone(why));
-        let is_believed = self.vouched.is_none() || self.peers.len() >= BELIEVED;
-        let by_peers = if is_believed { by_peer() } else { None };
+    /// Why the node takes no part. One that the server has found sound is not held back by what a single member
+    /// says: that may be a lie. The server may know less than others who were there; so most of the members are
+    /// believed against it, and two as soon as it is silent.
+    pub(super) fn held(&self, now: Instant) -> Option<Arc<str>> {
+        let is_believed = if self.vouches_at(now) {
+            let is_fresh = |said: &&Said| now.saturating_duration_since(said.at) < REPEATED;
+            let count = self.peers.values().filter(is_fresh).count();
+            count >= BELIEVED && count > self.members.len() / 2
+        } else {
+            self.vouched.is_none() || self.peers.len() >= BELIEVED
+        };
+        let by_peers = if is_believed { self.first_said() } else { None };
         self.held_by_server().or(by_peers)
     }
 
-    /// Why it takes no writes, though it takes part: others refuse it, and the server, which would
+    /// Why it takes no writes, though it takes part: members refuse it, and the server, which would
     /// know, is silent.
     pub(super) fn doubt(&self, now: Instant) -> Option<Arc<str>> {
-        let is_recent = self.vouched.is_some_and(|at| now.duration_since(at) < VOUCHED_FOR);
-        let first = self.peers.values().next().filter(|_| !is_recent);
-        first.map(|(_, why)| Arc::clone(why))
+        if self.vouches_at(now) { None } else { self.first_said() }
+    }
+
+    fn first_said(&self) -> Option<Arc<str>> {
+        self.peers.values().next().map(|said| Arc::clone(&said.why))
+    }
+
+    fn vouches_at(&self, now: Instant) -> bool {
+        self.vouched.is_some_and(|at| now.saturating_duration_since(at) < VOUCHED_FOR)
     }
 }
 
@@ -102,7 +143,11 @@ mod tests {
     const OLDER: Verdict = Verdict::Older { start: 7, mark: 100 };
 
     fn held(stance: &Stance) -> Option<String> {
-        stance.held().map(|why| why.to_string())
+        held_at(stance, Instant::now())
+    }
+
+    fn held_at(stance: &Stance, now: Instant) -> Option<String> {
+        stance.held(now).map(|why| why.to_string())
     }
 
     #[test]
@@ -128,6 +173,8 @@ mod tests {
     #[test]
     fn another_node_holds_back_only_whom_the_server_has_never_found_sound() {
         let (mut stance, now, node) = (Stance::default(), Instant::now(), NodeId::random());
+        let other = NodeId::random();
+        stance.know(BTreeSet::from([node, other]));
         assert!(stance.hear_peer(node, OLDER, "a peer".into(), now));
         assert_eq!(held(&stance).as_deref(), Some("a peer"));
         assert!(stance.hear_peer(node, Verdict::Sound, String::new(), now));
@@ -146,12 +193,36 @@ mod tests {
         assert!(!stance.hear_peer(node, OLDER, "a peer".into(), now), "it was said before");
         assert_eq!(held(&stance), None);
         assert_eq!(stance.doubt(now), None);
-        let other = NodeId::random();
         assert!(stance.hear_peer(other, OLDER, "another".into(), now));
-        assert!(stance.held().is_some(), "two know better");
+        assert!(stance.held(now).is_some(), "two know better");
         assert!(stance.hear_peer(other, Verdict::Sound, String::new(), now));
         let later = now + VOUCHED_FOR;
         assert_eq!(stance.doubt(later).as_deref(), Some("a peer"));
-        assert_eq!(held(&stance), None);
+        assert_eq!(held_at(&stance, later), None);
+    }
+
+    #[test]
+    fn strangers_have_no_word_and_against_the_server_most_members_have_to_say_it() {
+        let (mut stance, now) = (Stance::default(), Instant::now());
+        let strangers: Vec<_> = (0..9).map(|_| NodeId::random()).collect();
+        for stranger in &strangers {
+            assert!(!stance.hear_peer(*stranger, OLDER, "a stranger".into(), now));
+        }
+        assert!(stance.held(now).is_none() && stance.doubt(now).is_none());
+
+        let members: Vec<_> = (0..6).map(|_| NodeId::random()).collect();
+        stance.know(members.iter().copied().collect());
+        stance.hear_server(Verdict::Sound, String::new(), now);
+        for member in &members[..3] {
+            assert!(stance.hear_peer(*member, OLDER, "a member".into(), now));
+            assert_eq!(held_at(&stance, now), None);
+        }
+        let later = now + VOUCHED_FOR;
+        assert!(held_at(&stance, later).is_some(), "the server is silent");
+        assert!(stance.hear_peer(members[3], OLDER, "a member".into(), now));
+        assert!(held_at(&stance, now).is_some(), "more than half of the members say it");
+        assert_eq!(held_at(&stance, now + REPEATED), None, "none has said it again");
+        stance.know(members[2..].iter().copied().collect());
+        assert_eq!(held_at(&stance, now), None, "two of them are members no more");
     }
 }

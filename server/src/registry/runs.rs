@@ -112,6 +112,20 @@ impl Registry {
         (Ok(Standing { verdict, question, ask_again, wait, rulings }), effects)
     }
 
+    /// Whether how far logs are is to be put on disk yet.
+    pub fn has_new_marks(&self) -> bool {
+        self.runs.has_new_marks
+    }
+
+    /// Has it put on disk how far logs are.
+    pub fn handle_marks(&mut self, now_ms: u64) -> Effects {
+        if !std::mem::take(&mut self.runs.has_new_marks) {
+            return Effects::NONE;
+        }
+        self.runs.saved_ms = now_ms;
+        Effects::SAVE
+    }
+
     /// Whether a node comes with nothing but its identity, and the coordinator has named it before.
     fn has_lost_its_log(&self, node: NodeId, run: &Run) -> bool {
         run.mark == 0 && self.nodes.get(&node).is_some_and(|record| record.reported)
@@ -140,6 +154,7 @@ impl Registry {
         &mut self,
         node: NodeId,
         choice: RunChoice,
+        now_ms: u64,
     ) -> (Result<(), ServerRefusal>, Effects) {
         let invalid = |why: String| (Err(ServerRefusal::Invalid(why)), Effects::NONE);
         let heard = self.runs.heard.get(&node).map(Vec::as_slice).unwrap_or_default();
@@ -167,7 +182,7 @@ impl Registry {
             _ => return invalid(format!("that names several of {}", all.join(" and "))),
         };
         let boot = kept.boot;
-        self.runs.book.rule(node, kept);
+        self.runs.book.rule(node, kept, now_ms);
         if let Some(heard) = self.runs.heard.get_mut(&node) {
             heard.retain(|run| run.run.boot == boot);
             heard.iter_mut().for_each(|run| run.verdict = Verdict::Sound);

@@ -31,7 +31,7 @@ use dkv_wire::message::{
 };
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::region::Region;
-use dkv_wire::run::{Boot, Run};
+use dkv_wire::run::{Boot, Former, Run};
 use dkv_wire::token::SecretHash;
 use uuid::Uuid;
 
@@ -166,8 +166,12 @@ impl Script {
                     Err(_) => RunChoice::Address(words[2].parse().unwrap()),
                 };
                 let node = NodeId(letter(words[1]));
-                let (answer, effects) = self.registry.handle_keep(node, choice);
+                let (answer, effects) = self.registry.handle_keep(node, choice, self.now_ms);
                 self.print(answer.map(|()| "kept".to_owned()), effects);
+            }
+            "marks" => {
+                let effects = self.registry.handle_marks(self.now_ms);
+                self.print(Ok::<_, &str>("marks".to_owned()), effects);
             }
             "status" => self.status(),
             "token" => {
@@ -275,11 +279,16 @@ impl Script {
     fn stand<'a>(&mut self, words: &[&'a str], option: &dyn Fn(&str) -> Option<&'a str>) {
         let number = |text: &str| text.parse::<u64>().unwrap();
         let past = option("past").into_iter().flat_map(|past| past.split(','));
+        // A former run has left all that there is now, if nothing else is said.
+        let former = |text: &str| {
+            let (boot, left) = text.split_once(':').unwrap_or((text, words[5]));
+            Former { boot: Boot(number(boot)), left: Some(number(left)) }
+        };
         let stand = Stand {
             run: Run {
                 start: number(words[3]),
                 boot: Boot(number(words[4])),
-                past: past.map(|boot| Boot(number(boot))).collect(),
+                past: past.map(former).collect(),
                 opened: option("opened").map_or(0, number),
                 mark: number(words[5]),
             },

@@ -10,11 +10,11 @@ struct Directory {
 
 impl Directory {
     fn new(boot: u64, mark: u64) -> Self {
-        Self { run: Run { mark, opened: mark, ..Run::default().next(Boot(boot)) } }
+        Self { run: Run::default().next(Boot(boot)).open(mark) }
     }
 
     fn restarted(&self, boot: u64, mark: u64) -> Self {
-        Self { run: Run { mark, opened: mark, ..self.run.next(Boot(boot)) } }
+        Self { run: self.run.next(Boot(boot)).open(mark) }
     }
 }
 
@@ -98,6 +98,56 @@ fn a_copy_from_within_a_run_is_told_by_its_log() {
 }
 
 #[test]
+fn a_copy_that_wrote_where_nobody_heard_of_it_is_told_by_what_it_began_with() {
+    let original = Directory::new(1, 10);
+    let mut copy = original.clone();
+    copy.run.mark = 27;
+    let mut witness = Witness::new();
+    witness.ask(&original);
+    witness.0.advance(1, Boot(1), 57);
+    // It is put back with 27, and has voted until it has more than was ever heard of.
+    let mut alone = copy.restarted(2, 27);
+    alone.run.mark = 72;
+    assert!(is_older(witness.ask(&alone)));
+    for boot in 3..10 {
+        alone = alone.restarted(boot, 100);
+        assert!(is_older(witness.ask(&alone)), "{boot}");
+    }
+    assert_eq!(witness.ask(&original.restarted(20, 57)), Verdict::Sound);
+}
+
+#[test]
+fn a_copy_that_was_often_started_where_nobody_heard_of_it_is_told_apart() {
+    let second = Directory::new(1, 80).restarted(2, 80);
+    for starts in [3, 17, 100, PAST_MAX as u64 + 10] {
+        let mut witness = Witness::new();
+        witness.ask(&second);
+        witness.0.advance(1, Boot(2), 1000);
+        let mut copy = Directory::new(1, 80);
+        for start in 0..starts {
+            copy = copy.restarted(100 + start, 80 + 5 * start);
+        }
+        copy.run.mark = 2000;
+        assert!(is_older(witness.ask(&copy)), "{starts}");
+    }
+}
+
+#[test]
+fn a_start_that_never_opened_its_log_left_what_it_found() {
+    let mut witness = Witness::new();
+    let first = Directory::new(1, 10);
+    witness.ask(&first);
+    witness.0.advance(1, Boot(1), 50);
+    let run = first.run.next(Boot(2)).next(Boot(3));
+    assert_eq!(witness.ask(&Directory { run: run.clone().open(50) }), Verdict::Sound);
+    let mut witness = Witness::new();
+    witness.ask(&first);
+    witness.0.advance(1, Boot(1), 50);
+    let later = Directory { run: run.open(49) }.restarted(4, 60);
+    assert!(is_older(witness.ask(&later)));
+}
+
+#[test]
 fn a_directory_that_lost_everything_but_its_identity_is_told_apart() {
     let mut witness = Witness::new();
     witness.ask(&Directory::new(1, 10));
@@ -138,7 +188,7 @@ fn who_has_met_only_the_dismissed_run_takes_the_other() {
     server.ask(&original);
     server.ask(&clone);
     peer.ask(&clone);
-    let ruling = server.0.rule(1, original.run.clone());
+    let ruling = server.0.rule(1, original.run.clone(), 1);
     assert!(peer.0.obey(1, &ruling));
     assert_eq!(peer.ask(&original), Verdict::Sound);
     assert!(!peer.ask(&clone).is_sound());
@@ -158,7 +208,7 @@ fn two_that_are_alive_are_refused_until_somebody_says_which() {
     // That one of them is started anew says nothing.
     assert!(is_twice(witness.ask(&original.restarted(3, 10))));
 
-    witness.0.rule(1, original.run.clone());
+    witness.0.rule(1, original.run.clone(), 1);
     assert_eq!(witness.ask(&original), Verdict::Sound);
     assert!(matches!(witness.ask(&clone), Verdict::Dismissed { .. }));
     assert!(!witness.ask(&clone.restarted(4, 20)).is_sound());
@@ -188,8 +238,16 @@ fn a_process_that_is_put_back_with_its_machine_is_told_by_its_log() {
     assert_eq!(witness.hear(&after), Verdict::Sound);
     assert!(is_older(witness.ask(&before)));
     assert!(is_older(witness.hear(&before)), "it goes on being refused");
-    after.run.mark = 60;
-    assert_eq!(witness.ask(&after), Verdict::Sound);
+    // Nor does it help to vote until it has as much, or to start it anew.
+    for mark in [60, 70] {
+        after.run.mark = mark;
+        assert!(is_older(witness.ask(&after)));
+    }
+    assert!(is_older(witness.ask(&after.restarted(2, 70))));
+
+    witness.0.rule(1, before.run.clone(), 1);
+    assert_eq!(witness.ask(&before), Verdict::Sound);
+    assert_eq!(witness.ask(&before.restarted(3, 50)), Verdict::Sound);
 }
 
 #[test]
@@ -200,7 +258,7 @@ fn the_later_of_two_may_be_kept() {
     for directory in [&original, &clone, &original, &clone] {
         witness.ask(directory);
     }
-    witness.0.rule(1, clone.run.clone());
+    witness.0.rule(1, clone.run.clone(), 1);
     assert_eq!(witness.ask(&clone), Verdict::Sound);
     assert!(matches!(witness.ask(&original), Verdict::Dismissed { .. }));
     assert!(is_older(witness.ask(&original.restarted(3, 99))));
@@ -218,7 +276,7 @@ fn an_older_copy_may_be_kept_and_whoever_hears_of_it_obeys_once() {
     }
     let copy = first.restarted(3, 10);
     assert!(is_older(server.ask(&copy)) && is_older(peer.ask(&copy)));
-    let ruling = server.0.rule(1, copy.run.clone());
+    let ruling = server.0.rule(1, copy.run.clone(), 1);
     assert!(peer.0.obey(1, &ruling) && !peer.0.obey(1, &ruling));
     for witness in [&mut server, &mut peer] {
         assert_eq!(witness.ask(&copy), Verdict::Sound);
@@ -226,6 +284,30 @@ fn an_older_copy_may_be_kept_and_whoever_hears_of_it_obeys_once() {
         assert!(is_older(witness.ask(&second.restarted(4, 30))));
         assert_eq!(witness.ask(&copy.restarted(5, 11)), Verdict::Sound);
     }
+}
+
+#[test]
+fn the_word_given_to_a_server_that_forgot_earlier_ones_counts() {
+    let (mut server, mut peer) = (Witness::new(), Witness::new());
+    let original = Directory::new(1, 10);
+    server.ask(&original);
+    peer.ask(&original);
+    let backup = server.0.records().clone();
+    for now_ms in [1000, 1000, 1001] {
+        assert!(peer.0.obey(1, &server.0.rule(1, original.run.clone(), now_ms)));
+    }
+    // The server is put back, and there is a second clone.
+    let mut server = Witness(RunBook::new(backup));
+    let clone = original.restarted(2, 10);
+    for witness in [&mut server, &mut peer] {
+        for directory in [&original, &clone, &original] {
+            witness.ask(directory);
+        }
+        assert!(is_twice(witness.ask(&original)));
+    }
+    assert!(peer.0.obey(1, &server.0.rule(1, original.run.clone(), 2000)));
+    assert_eq!(peer.ask(&original), Verdict::Sound);
+    assert!(!peer.ask(&clone).is_sound());
 }
 
 #[test]
@@ -294,4 +376,13 @@ proptest! {
         }
         prop_assert_eq!(witness.ask(&directory), Verdict::Sound);
     }
+}
+
+#[test]
+fn a_run_that_names_as_many_as_it_may_fits_into_a_frame() {
+    let most = Former { boot: Boot(u64::MAX), left: Some(u64::MAX) };
+    let (start, boot, past) = (u64::MAX, Boot(u64::MAX), vec![most; PAST_MAX]);
+    let run = Run { start, boot, past, opened: u64::MAX, mark: u64::MAX };
+    // What is said with it, between nodes and to the server, is small.
+    assert!(crate::codec::encode(&run).len() + 512 < crate::limits::JOIN_FRAME_BYTES_MAX);
 }

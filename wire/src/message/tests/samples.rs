@@ -13,7 +13,7 @@ use crate::id::{
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
 use crate::region::Region;
-use crate::run::{Boot, Ruling, Run, Verdict};
+use crate::run::{Boot, Former, Ruling, Run, Verdict};
 use crate::seal::Seal;
 
 fn uuid(letter: char) -> Uuid {
@@ -389,7 +389,9 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
 }
 
 fn run() -> Run {
-    Run { start: 300, boot: Boot(u64::MAX), past: vec![Boot(1), Boot(2)], opened: 300, mark: 4096 }
+    let past =
+        vec![Former { boot: Boot(1), left: Some(300) }, Former { boot: Boot(2), left: None }];
+    Run { start: 300, boot: Boot(u64::MAX), past, opened: 300, mark: 4096 }
 }
 
 pub(super) fn verdicts() -> Vec<Verdict> {
