@@ -22,6 +22,8 @@ use crate::workload::{self, ClientMachine, Load, Phase, Shared};
 
 /// Ticks in which a fresh network must serve.
 const BEGIN_MAX: u64 = 20_000;
+/// Ticks in which shards have all their voters.
+const WHOLE_WITHIN: u64 = 8_000;
 /// Time after which a node that is down is replaced, where that is to happen during a run.
 const REPLACED_SOON_MS: u64 = 4000;
 /// Of so many seeds one has nodes in regions that are far apart.
@@ -145,6 +147,10 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let end = cluster.now + options.faults_for;
     let mut faults = Faults::new(random.fork(), from, end.saturating_sub(from), course);
     if options.lying_disk && wrong.is_empty() {
+        // Two voters do without neither: whoever loses one of them for good loses the shard. That all have
+        // three may have happened unseen.
+        let whole = || (!observations.bears_a_loss()).then(String::new);
+        let _ = until(&mut cluster, &shared, WHOLE_WITHIN, whole);
         lie(&mut cluster, &shared, &observations, &mut random);
     }
     if let Some(early) = early.filter(|_| wrong.is_empty()) {
