@@ -219,7 +219,7 @@ async fn holders_outlive_the_token_that_admitted_them() {
         let holder = entry(&listed, id);
         assert_eq!((&holder["role"], &holder["name"]), (&json!("admin"), &json!("night-shift")));
         assert_eq!((&holder["token"], &holder["revoked"]), (&json!(token_id), &json!(false)));
-        assert!(holder["ends_ms"].as_u64() > holder["since_ms"].as_u64());
+        assert!(holder["ends_at_ms"].as_u64() > holder["since_at_ms"].as_u64());
     }
     // What is printed is what is taken: the beginning of an id, and all of it.
     let said = network.dkv(&["token", "revoke", &token_id, "--with-holders"]).await;
@@ -260,14 +260,14 @@ async fn a_bearer_is_listed_and_ends() {
     let listed = holders(&network).await;
     let holder = entry(&listed, &usual.to_string());
     let days = |ms: u64| ms / (24 * 3600 * 1000);
-    let life = holder["ends_ms"].as_u64().unwrap() - holder["since_ms"].as_u64().unwrap();
-    assert_eq!((days(life), &holder["seen_ms"]), (90, &Value::Null));
+    let life = holder["ends_at_ms"].as_u64().unwrap() - holder["since_at_ms"].as_u64().unwrap();
+    assert_eq!((days(life), &holder["seen_at_ms"]), (90, &Value::Null));
     assert_eq!(holder["made_by"], json!(admin.identity().holder.to_string()));
-    let endless = listed.iter().filter(|it| it["kind"] == "bearer" && it["ends_ms"].is_null());
+    let endless = listed.iter().filter(|it| it["kind"] == "bearer" && it["ends_at_ms"].is_null());
     assert_eq!(endless.count(), 1);
-    let at = holder["since_ms"].as_u64().unwrap() + 1;
+    let at = holder["since_at_ms"].as_u64().unwrap() + 1;
     admin.report_bearers_seen(vec![(usual, at)]).await.unwrap();
-    assert_eq!(entry(&holders(&network).await, &usual.to_string())["seen_ms"], json!(at));
+    assert_eq!(entry(&holders(&network).await, &usual.to_string())["seen_at_ms"], json!(at));
 }
 
 /// A stolen node certificate manages nothing, lists nothing and makes no tokens.

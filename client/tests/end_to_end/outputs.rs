@@ -264,7 +264,7 @@ async fn what_was_done_is_told_where_its_result_cannot_be_written() {
         (&["load", text(&records)], "loaded 1 record"),
         (&["rebalance"], "rebalancing"),
         (&["drain", "n3", "--no-wait"], "node n3 is draining"),
-        (&["drain", "n3", "--undo"], "node n3 is used again"),
+        (&["drain", "n3", "--undo"], "node n3 is back in use"),
         (
             &["revoke", "00000000-0000-0000-0000-000000000001"],
             "00000000-0000-0000-0000-000000000001",

@@ -41,9 +41,8 @@ async fn control_terms(network: &Network) -> Vec<u64> {
 
 /// Says to every node, of every group, all that a thief could say in these terms. Before that it says to be a run
 /// of its node that is newer than any.
-async fn forge(network: &Network, thief: &Direct, terms: &[u64], but: Option<NodeId>) {
-    let (start, mark) = (1 << 40, 1 << 40);
-    let run = Run { start, boot: Boot(start), past: Vec::new(), opened: mark, mark };
+async fn forge(network: &Network, thief: &Direct, before: Run, terms: &[u64], but: Option<NodeId>) {
+    let run = before.next(Boot(1 << 40)).open(1 << 40);
     let from = thief.credentials.identity.as_node().unwrap();
     for node in network.nodes.iter().filter(|node| Some(node.id()) != but) {
         for (group, term) in (0..=4).flat_map(|group| terms.iter().map(move |term| (group, *term)))
@@ -76,6 +75,14 @@ async fn unharmed(network: &mut Network) {
     client.close().await;
 }
 
+/// The last run of a node, as whoever steals its directory reads it there.
+fn last_run(network: &Network, id: NodeId) -> Run {
+    let node = network.nodes.iter().find(|node| node.id() == id).unwrap();
+    let text = std::fs::read(node.dir.join("starts.json")).unwrap();
+    let mut envelope: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    serde_json::from_value(envelope["content"].take()).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stolen_node_token_captures_nobody() {
     let mut network = Network::start(3).await;
@@ -88,7 +95,7 @@ async fn a_stolen_node_token_captures_nobody() {
     let id = thief.credentials.identity.as_node().unwrap();
 
     let next = view.term.0 + 1;
-    forge(&network, &thief, &[next, next + 1_000_000, u64::MAX], None).await;
+    forge(&network, &thief, Run::default(), &[next, next + 1_000_000, u64::MAX], None).await;
     let led = |group| LedGroup {
         group: GroupId(group),
         term: Term(u64::MAX),
@@ -195,7 +202,8 @@ async fn the_key_of_a_member_stops_nobody_and_ends_no_elections() {
     network.kill_node(stolen);
 
     // What it was never, and what nobody can be.
-    forge(&network, &thief, &[u64::MAX, u64::MAX - 1, 1 << 62, 1 << 40], Some(id)).await;
+    let before = last_run(&network, id);
+    forge(&network, &thief, before, &[u64::MAX, u64::MAX - 1, 1 << 62, 1 << 40], Some(id)).await;
     unharmed(&mut network).await;
     let most = terms(&network).await.into_iter().flatten().max().unwrap();
     assert!(most < 1000, "a term has leapt to {most}");

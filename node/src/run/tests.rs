@@ -305,6 +305,7 @@ async fn a_voter_that_alone_knows_that_it_is_taken_out_still_stands() {
     let group = node.group(shard).unwrap();
     let me = node.id();
     let [a, b, d] = [(); 3].map(|()| NodeId::random());
+    until("nothing is applied", || group.metrics().borrow().last_applied.is_some()).await;
     let before = group.metrics().borrow().last_applied.expect("it has begun");
     let term = 100;
     let log_id = |index| LogId { leader_id: CommittedLeaderId::new(term), index };

@@ -104,7 +104,7 @@ async fn other_machines_are_served_with_tls_and_tokens_only() {
     let network = Network::start(1).await;
     let server = network.address.to_string();
     let refused = network.dkv(&["gateway", "--http", "0.0.0.0:0"]).await;
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(2));
     assert!(output(&refused.stderr).contains("--tls-cert"), "{}", output(&refused.stderr));
     let (certificate, key) = (network.path("tls.pem"), network.path("tls-key.pem"));
     let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();

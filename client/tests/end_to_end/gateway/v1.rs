@@ -120,7 +120,7 @@ async fn only_loopback_is_open_unless_told_in_so_many_words() {
     let open = ["gateway", &server, "--http", "0.0.0.0:0"];
     let ended = network.dkv_as(&open, &network.home()).await;
     let said = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert_eq!(ended.status.code(), Some(2), "{said}");
     assert!(said.contains("--without-authentication") && said.lines().count() == 1, "{said}");
     let mut gateway = Gateway::start(&network).await;
     assert!(gateway.process.stop().await.success());
