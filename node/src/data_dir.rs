@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use dkv_wire::certificate::{CERTIFICATE_FILE, CertificateError, Credentials};
-use dkv_wire::durable;
+use dkv_wire::durable::{self, LOCK};
 use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::identity::Role;
 use dkv_wire::network::Settings;
@@ -30,8 +30,6 @@ use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Name of the file that says who uses a directory.
-const LOCK: &str = "lock";
 /// Name of the directory of the key and the certificates.
 const CREDENTIALS: &str = "credentials";
 /// Names of the directories of the log and of the checkpoints.
@@ -39,8 +37,6 @@ const LOG: &str = "wal";
 const STATE: &str = "state";
 /// What a node begins once it has its certificate.
 const BEGUN: [&str; 5] = ["node.json", "starts.json", "runs.json", "damaged", "former"];
-/// Name of the directory that a filesystem may have in its root.
-const LOST_AND_FOUND: &str = "lost+found";
 /// Version of node.json.
 const VERSION: u32 = 1;
 /// Default directories that are tried before giving up.
@@ -193,7 +189,8 @@ impl DataDir {
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { path: path.to_owned(), source };
         // Before it is touched: the next steps take a directory away from everybody else.
-        if is_foreign(path).map_err(io)? {
+        let ours: Vec<&str> = BEGUN.into_iter().chain([CREDENTIALS, LOG, STATE]).collect();
+        if durable::is_foreign(path, &ours).map_err(io)? {
             return Err(DataDirError::Foreign(path.to_owned()));
         }
         let made = durable::missing_dirs(path);
@@ -273,7 +270,7 @@ impl DataDir {
             }
         }
         // Each may be the place of a disk of its own, made ready before the first start.
-        Ok(has_data(&self.log_path())? || has_data(&self.state_path())?)
+        Ok(durable::has_content(&self.log_path())? || durable::has_content(&self.state_path())?)
     }
 
     /// Keeps an identity, or a renewed certificate of it.
@@ -321,7 +318,7 @@ impl DataDir {
             return Err(self.damaged("node.json: its content does not match its checksum".into()));
         }
         for kept in [self.log_path(), self.state_path()] {
-            if file.log_begun && !has_data(&kept).map_err(|error| self.io(error))? {
+            if file.log_begun && !durable::has_content(&kept).map_err(|error| self.io(error))? {
                 return Err(self.missing(kept));
             }
         }
@@ -383,37 +380,6 @@ fn damaged_path(path: &Path) -> PathBuf {
 
 fn checksum_of(content: &[u8]) -> String {
     format!("{:016x}", xxh3_64(content))
-}
-
-/// Whether a directory has something in it, and nothing that a node left there.
-fn is_foreign(path: &Path) -> io::Result<bool> {
-    durable::refuse_dangling(path)?;
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(durable::named(path, error)),
-    };
-    let mut is_foreign = false;
-    for entry in entries {
-        let name = entry.map_err(|error| durable::named(path, error))?.file_name();
-        if BEGUN.iter().chain(&[CREDENTIALS, LOG, STATE]).any(|ours| name == *ours) {
-            return Ok(false);
-        }
-        is_foreign |= name != LOCK && name != LOST_AND_FOUND;
-    }
-    Ok(is_foreign)
-}
-
-/// Whether anything is in a directory but what is in one before it holds data.
-fn has_data(path: &Path) -> io::Result<bool> {
-    if !durable::has_entries(path)? {
-        return Ok(false);
-    }
-    let names = fs::read_dir(path).and_then(|entries| {
-        entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()
-    });
-    let names = names.map_err(|error| durable::named(path, error))?;
-    Ok(names.iter().any(|name| name != LOCK && name != LOST_AND_FOUND))
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@
 //! A directory that holds something else is never taken, and one that has lost a part of this is
 //! never filled up: both would make a second network out of a mistake.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +22,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use dkv_wire::certificate::{Authority, CertificateError, check_authority};
-use dkv_wire::durable;
+use dkv_wire::durable::{self, LOCK};
 use dkv_wire::id::NetworkId;
 use dkv_wire::identity::Role;
 use dkv_wire::network::Settings;
@@ -34,7 +33,6 @@ use crate::books::{self, BooksError};
 use crate::clock;
 use crate::registry::Registry;
 
-const LOCK: &str = "lock";
 const CREATING: &str = "creating";
 const AUTHORITY: &str = "authority.der";
 const AUTHORITY_KEY: &str = "authority-key.der";
@@ -136,7 +134,7 @@ impl DataDir {
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { path: path.to_owned(), source };
         // Before it is touched: the next step takes a directory away from everybody else.
-        if is_foreign(path).map_err(io)? {
+        if durable::is_foreign(path, &[CREATING, BOOKS, AUTHORITY_KEY]).map_err(io)? {
             return Err(DataDirError::Foreign(path.to_owned()));
         }
         let made = durable::missing_dirs(path);
@@ -339,23 +337,4 @@ impl Network {
         }
         Ok(Self { registry, authority, tokens })
     }
-}
-
-/// Whether a directory has something in it, and nothing that a server left there.
-fn is_foreign(path: &Path) -> io::Result<bool> {
-    let entries = match std::fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(durable::named(path, error)),
-    };
-    let mut is_foreign = false;
-    for entry in entries {
-        let name = entry.map_err(|error| durable::named(path, error))?.file_name();
-        if [CREATING, BOOKS, AUTHORITY_KEY].iter().any(|ours| name == OsStr::new(ours)) {
-            return Ok(false);
-        }
-        // The lock comes first of all, before there is anything else.
-        is_foreign |= name != OsStr::new(LOCK);
-    }
-    Ok(is_foreign)
 }

@@ -7,7 +7,7 @@
 //!
 //! An error of the system does not say which file it is about. Every error from here does: see [`named`].
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -23,6 +23,10 @@ pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// End of the temporary name of a file, after the id of the process that writes it.
 const TEMPORARY: &str = ".new";
+/// The file that says that a process uses a directory.
+pub const LOCK: &str = "lock";
+/// What may be in a directory whoever it belongs to.
+const NOBODYS: [&str; 2] = [LOCK, "lost+found"];
 /// How often a file is written anew whose temporary file somebody has removed.
 const REPLACE_TRIES: usize = 3;
 
@@ -92,14 +96,32 @@ pub fn refuse_dangling(path: &Path) -> io::Result<()> {
     Err(named(path, io::Error::new(io::ErrorKind::InvalidInput, why)))
 }
 
-/// Whether there is anything in a directory. There is nothing in one that does not exist.
-pub fn has_entries(path: &Path) -> io::Result<bool> {
-    let first = match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().transpose(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+/// Names of what is in a directory. There is nothing in one that does not exist.
+fn names(path: &Path) -> io::Result<Vec<OsString>> {
+    let listed = match fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     };
-    first.map(|first| first.is_some()).map_err(|error| named(path, error))
+    listed.map_err(|error| named(path, error))
+}
+
+/// Whether there is anything in a directory. There is nothing in one that does not exist.
+pub fn has_entries(path: &Path) -> io::Result<bool> {
+    Ok(!names(path)?.is_empty())
+}
+
+/// The same, beside what says nothing of whose it is: the lock of a process, and what a file system has in its
+/// root.
+pub fn has_content(path: &Path) -> io::Result<bool> {
+    Ok(names(path)?.iter().any(|name| !NOBODYS.iter().any(|nobodys| name == nobodys)))
+}
+
+/// Whether a directory has something in it, and nothing under any of `ours`.
+pub fn is_foreign(path: &Path, ours: &[&str]) -> io::Result<bool> {
+    refuse_dangling(path).map_err(|error| named(path, error))?;
+    let is_ours = names(path)?.iter().any(|name| ours.iter().any(|ours| name == ours));
+    Ok(!is_ours && has_content(path)?)
 }
 
 /// Refuses what belongs to another user: a process that goes on with it leaves files in it that its owner
@@ -277,7 +299,7 @@ pub fn sync_dir(path: Option<&Path>) -> io::Result<()> {
 /// # Errors
 /// `WouldBlock` if another process has it.
 pub fn lock_dir(path: &Path) -> io::Result<File> {
-    let path = path.join("lock");
+    let path = path.join(LOCK);
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(|error| named(&path, error))?;
     match file.try_lock() {

@@ -305,7 +305,7 @@ fn a_first_start_that_was_cut_off_starts_again() {
     for disk in [used.directory.log_path(), used.directory.state_path()] {
         fs::remove_dir_all(&disk).unwrap();
         // Disks that were mounted for it beforehand.
-        fs::create_dir_all(disk.join(LOST_AND_FOUND)).unwrap();
+        fs::create_dir_all(disk.join("lost+found")).unwrap();
     }
     assert!(used.directory.credentials().unwrap().is_none());
 }
@@ -323,7 +323,7 @@ fn a_directory_of_something_else_is_refused_and_left_as_it_is() {
     assert_eq!(fs::metadata(parent.path()).unwrap().permissions().mode() & 0o777, 0o755);
     // What is at the root of a disk, and what a start leaves that was killed, are no more than nothing.
     fs::remove_file(parent.path().join("holiday.jpg")).unwrap();
-    fs::create_dir(parent.path().join(LOST_AND_FOUND)).unwrap();
+    fs::create_dir(parent.path().join("lost+found")).unwrap();
     fs::write(parent.path().join(LOCK), "").unwrap();
     DataDir::open(parent.path()).unwrap();
 }

@@ -190,6 +190,16 @@ async fn a_directory_of_somebody_else_is_not_touched() {
 }
 
 #[tokio::test]
+async fn the_root_of_an_empty_disk_is_as_good_as_an_empty_directory() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.data_dir().join("lost+found")).unwrap();
+    let server = place.start().await;
+    assert!(server.is_new());
+    server.shutdown().await;
+    assert!(!place.start().await.is_new());
+}
+
+#[tokio::test]
 async fn a_second_server_on_it() {
     let place = Place::new();
     let server = place.start().await;
