@@ -29,7 +29,7 @@ use crate::storage::{RealStorage, Storage, StorageError};
 use crate::wal::{Wal, WalOptions};
 use crate::{
     announce, compaction, contact, coordinator, departures, incoming, lookout, measuring, memory,
-    metronome, pacing, runs,
+    metronome, pacing, runs, suspend,
 };
 
 /// First port that a node tries if it is told none and had none before.
@@ -138,6 +138,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     }
     .map_err(NodeError::new)?;
     info!(directory = %directory.path().display(), "data directory");
+    // From here on a suspend is noticed.
+    suspend::woke_lately();
     let credentials = match directory.credentials().map_err(NodeError::new)? {
         Some(credentials)
             if credentials.expired(platform::wall_clock()).map_err(NodeError::new)? =>

@@ -5,6 +5,7 @@
 //! clock goes on (`CLOCK_BOOTTIME`): the difference between both is the time that was slept. For a while after it
 //! has grown, no age is told. Only a hypervisor can stop both; nobody inside can tell.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,12 +19,24 @@ const UNSURE_FOR: Duration = Duration::from_secs(10);
 const NO_SLEEP: Duration = Duration::from_millis(50);
 
 static SLEEPS: Mutex<Sleeps> = Mutex::new(Sleeps { slept: None, woke: None });
+/// What was slept, in milliseconds, as it was seen last, while nothing is unsure: every read with a bound asks, and
+/// need not wait for the others.
+static SETTLED_MS: AtomicU64 = AtomicU64::new(UNSEEN);
+const UNSEEN: u64 = u64::MAX;
 
 /// Whether this machine was suspended a moment ago, so that ages are not what they seem. To be asked from the
 /// beginning on.
 pub(crate) fn woke_lately() -> bool {
     let slept = platform::slept();
-    SLEEPS.lock().unwrap_or_else(PoisonError::into_inner).look(slept, Instant::now())
+    let slept_ms = slept.as_millis() as u64;
+    let settled_ms = SETTLED_MS.load(Ordering::Relaxed);
+    if settled_ms != UNSEEN && slept_ms.saturating_sub(settled_ms) <= NO_SLEEP.as_millis() as u64 {
+        return false;
+    }
+    let mut sleeps = SLEEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let lately = sleeps.look(slept, Instant::now());
+    SETTLED_MS.store(if lately { UNSEEN } else { slept_ms }, Ordering::Relaxed);
+    lately
 }
 
 /// What is known of suspends, as plain data.
