@@ -7,6 +7,7 @@ use dkv_api::{Client, Role, RunChoice, RunReport, Verdict};
 use nix::sys::signal::Signal;
 
 use super::stage::Stage;
+use crate::local::child::Child;
 use crate::screen::Screen;
 
 /// Time in which it must be noticed.
@@ -36,11 +37,7 @@ pub(super) async fn old_copy(
     let runs =
         noticed(stage, |runs| runs.iter().any(|run| matches!(run.verdict, Verdict::Older { .. })));
     let noticed = runs.await;
-    let begun = Instant::now();
-    while child.ended().is_none() && begun.elapsed() < ENDED {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    let has_ended = child.ended().is_some();
+    let has_ended = ends(&mut child).await;
     // Whatever it did, it is not to go on.
     let _ = child.kill().await;
     noticed.map_err(|why| format!("the older copy was not noticed: {why}"))?;
@@ -89,15 +86,23 @@ pub(super) async fn clone(
     admin.close().await;
     kept.map_err(|error| error.to_string())?;
     stage.tell(&format!("said that {name} at {} goes on", original.address), screen);
-    let begun = Instant::now();
-    while child.ended().is_none() && begun.elapsed() < ENDED {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    if child.ended().is_none() {
+    if !ends(&mut child).await {
         let _ = child.kill().await;
         return Err("the clone has not ended".into());
     }
     stage.live(&name).await
+}
+
+/// Waits until a process has ended by itself; whether it has.
+async fn ends(child: &mut Child) -> bool {
+    let begun = Instant::now();
+    while child.ended().is_none() {
+        if begun.elapsed() >= ENDED {
+            return false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    true
 }
 
 /// A place beside a directory.
