@@ -2,7 +2,7 @@
 //! and whoever behaves is served meanwhile.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Role};
 use dkv_wire::frame::FrameWriter;
@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use crate::harness::direct::{Direct, ask};
 use crate::harness::network::within;
 use crate::harness::relay::Relay;
-use crate::harness::{Network, eventually};
+use crate::harness::{Network, PATIENCE, eventually};
 
 /// Memory that a process may take beyond what it had, in bytes.
 const GROWTH_BYTES_MAX: u64 = 160 * 1024 * 1024;
@@ -291,11 +291,13 @@ async fn thousands_of_connections() {
             for _ in 0..50 {
                 let endpoint = holder.endpoint.clone();
                 some.spawn(async move {
+                    let begun = Instant::now();
                     loop {
                         match endpoint.connect(address, Expect::AnyNode).await {
                             Ok(connection) => return connection,
                             // So many handshakes at once may take longer than one may.
-                            Err(ConnectError::Unreachable { .. } | ConnectError::Busy { .. }) => {}
+                            Err(ConnectError::Unreachable { .. } | ConnectError::Busy { .. })
+                                if begun.elapsed() < PATIENCE => {}
                             Err(other) => panic!("{other}"),
                         }
                     }
