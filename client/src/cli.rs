@@ -139,9 +139,9 @@ impl Line {
 /// How to connect.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Connect {
-    /// What requests guarantee: strong (every finished write is seen), session (the nearest replica, and
-    /// at least what these commands have written and read), eventual (the nearest replica) or all
-    /// (strong, and every replica has it) [default: strong]
+    /// What requests guarantee: strong (every finished write is seen), session (the nearest
+    /// replica, and at least what these commands have written and read), eventual (the nearest
+    /// replica) or all (strong, and every replica has it) [default: strong]
     #[arg(long, value_parser = LEVELS, hide_possible_values = true, visible_alias = "consistency")]
     pub(crate) level: Option<Level>,
 
@@ -149,8 +149,8 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "TIME", value_parser = parse_time, value_hint = ValueHint::Other)]
     pub(crate) timeout: Option<Duration>,
 
-    /// Region of this client: eventual reads are answered there if possible [default: the replica that
-    /// answers soonest]
+    /// Region of this client: eventual reads are answered there if possible [default: the replica
+    /// that answers soonest]
     #[arg(long, env = "DKV_REGION", value_hint = ValueHint::Other)]
     pub(crate) region: Option<Region>,
 
@@ -189,8 +189,8 @@ impl Connect {
         self.output == Some(Output::Json)
     }
 
-    /// An option that says how to connect, and so comes too late for a single command. What a variable
-    /// says is for every command, and none of its options.
+    /// An option that says how to connect, and so comes too late for a single command. What a
+    /// variable says is for every command, and none of its options.
     pub(crate) fn of_connection(&self) -> Option<&'static str> {
         self.typed(&["--level", "--timeout", "--region", "--token-file"])
     }
@@ -423,8 +423,8 @@ pub(crate) struct Put {
     /// The key
     #[arg(value_hint = ValueHint::Other)]
     pub(crate) key: OsString,
-    /// The value; - stands for standard input, @FILE for a file, @@TEXT for the text @TEXT, and @=TEXT
-    /// for TEXT whatever it is. Any bytes are stored as they are
+    /// The value; - stands for standard input, @FILE for a file, @@TEXT for the text @TEXT, and
+    /// @=TEXT for TEXT whatever it is. Any bytes are stored as they are
     #[arg(allow_negative_numbers = true, value_hint = ValueHint::FilePath)]
     pub(crate) value: OsString,
     /// A level and a condition
@@ -440,9 +440,9 @@ pub(crate) struct Put {
 /// client; elsewhere it takes TLS and tokens, unless it is told otherwise. It stops on Ctrl-C and
 /// SIGTERM.
 ///
-/// Without SERVER and --http, the variables IP and PORT say where it listens, and there is a network
-/// of one node behind it, in a temporary directory; with MAINIP=IP:PORT it forwards /kvs to the
-/// instance there.
+/// Without SERVER and --http, the variables IP and PORT say where it listens, and there is a
+/// network of one node behind it, in a temporary directory; with MAINIP=IP:PORT it forwards /kvs to
+/// the instance there.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Gateway {
     /// Where the registration server is

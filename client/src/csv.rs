@@ -1,5 +1,5 @@
-//! Records of a key and a value with a comma between them, as RFC 4180 has them (section 2, rules 5 to
-//! 7): a field in double quotes may hold anything, with each quote doubled. Any bytes are taken.
+//! Records of a key and a value with a comma between them, as RFC 4180 has them (section 2, rules 5
+//! to 7): a field in double quotes may hold anything, with each quote doubled. Any bytes are taken.
 
 /// Why a text is not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

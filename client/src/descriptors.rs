@@ -1,10 +1,10 @@
 //! Standard streams that were closed when the process began.
 //!
-//! The runtime opens `/dev/null` in place of a closed one before anything here runs, for reading and
-//! writing. A shell's `</dev/null` can only be read and its `>/dev/null` only written, which tells them
-//! apart. Some programs give `/dev/null` for reading and writing to what they start and want to hear
-//! nothing of it; so an output counts as closed only where standard error is not such a one too, and
-//! that stops only commands which are of no use without their output.
+//! The runtime opens `/dev/null` in place of a closed one before anything here runs, for reading
+//! and writing. A shell's `</dev/null` can only be read and its `>/dev/null` only written, which
+//! tells them apart. Some programs give `/dev/null` for reading and writing to what they start and
+//! want to hear nothing of it; so an output counts as closed only where standard error is not such
+//! a one too, and that stops only commands which are of no use without their output.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

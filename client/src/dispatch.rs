@@ -20,8 +20,8 @@ use crate::signals::{Ending, Signals};
 use crate::store::{Connection, Session, Store};
 use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse, roles};
 
-/// Exit status where whoever reads the output has gone: what a shell shows after SIGPIPE, with which other
-/// programs end then.
+/// Exit status where whoever reads the output has gone: what a shell shows after SIGPIPE, with
+/// which other programs end then.
 const BROKEN_PIPE: u8 = 128 + 13;
 
 /// The whole program.

@@ -1,8 +1,8 @@
 //! Results as documents for programs: one JSON object a line.
 //!
-//! Numbers are plain, units are in the names, ids are whole. Bytes that are UTF-8 are a string under
-//! their name, others base64 under a name that ends in `_base64`, as over HTTP. Members may be added
-//! and are never renamed; docs/cli.md lists them.
+//! Numbers are plain, units are in the names, ids are whole. Bytes that are UTF-8 are a string
+//! under their name, others base64 under a name that ends in `_base64`, as over HTTP. Members may
+//! be added and are never renamed; docs/cli.md lists them.
 
 use dkv_api::{Held, NetworkView, NodeId};
 use dkv_api::{Pair, Placement, PlannedMove, Receipt, Revision, TokenInfo, Value as Read, Written};

@@ -1,11 +1,12 @@
 //! The `dkv` command: client, server, node and local networks in one binary.
 //!
-//! Reading order: `cli` (what may be written), `grammar` (commands as plain data), `script` (both as
-//! steps, wherever they are typed), `store` (what they are run on), `run` and `words` (what each does),
-//! `documents` (results for programs), `problem` (what goes wrong, and exit statuses), `screen` (where
-//! all that goes). On these stand the ways to give commands: arguments, `pipe`, `prompt`; and what is
-//! more than a command: `status`, `load`, `admin`, `local` (a network of child processes on this machine), `drill` (breaks
-//! one on purpose), `gateway` (HTTP in front of a network) and `roles` (the server and the nodes themselves).
+//! Reading order: `cli` (what may be written), `grammar` (commands as plain data), `script` (both
+//! as steps, wherever they are typed), `store` (what they are run on), `run` and `words` (what each
+//! does), `documents` (results for programs), `problem` (what goes wrong, and exit statuses),
+//! `screen` (where all that goes). On these stand the ways to give commands: arguments, `pipe`,
+//! `prompt`; and what is more than a command: `status`, `load`, `admin`, `local` (a network of
+//! child processes on this machine), `drill` (breaks one on purpose), `gateway` (HTTP in front of a
+//! network) and `roles` (the server and the nodes themselves).
 //!
 //! Deliberately missing: anything that speaks to the network by itself. That is the client
 //! library's.

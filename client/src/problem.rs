@@ -1,5 +1,5 @@
-//! What goes wrong: its kind, which is an exit status too, whether something was changed, and a line
-//! that says so.
+//! What goes wrong: its kind, which is an exit status too, whether something was changed, and a
+//! line that says so.
 //!
 //! | status | kind | |
 //! |---|---|---|

@@ -1,9 +1,10 @@
 //! `dkv rehearse`: what each level costs from each region, on a network that is as far apart.
 //!
 //! A network of real processes is brought up on this machine, with the delays between regions that
-//! are asked for. From each region a client measures each kind of request, for keys whose primaries are
-//! in each region. Beside what was measured stands what the distances alone come to: to the primary
-//! and back, and where a majority is needed, from the primary to the nearest majority and back.
+//! are asked for. From each region a client measures each kind of request, for keys whose primaries
+//! are in each region. Beside what was measured stands what the distances alone come to: to the
+//! primary and back, and where a majority is needed, from the primary to the nearest majority and
+//! back.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -28,8 +29,8 @@ const KEYS_TRIED: u32 = 10_000;
 /// Time that one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Time for which nothing has moved when the measuring begins: longer than any step of a move takes, or
-/// than nodes are looked at before there is one.
+/// Time for which nothing has moved when the measuring begins: longer than any step of a move
+/// takes, or than nodes are looked at before there is one.
 const REST: Duration = Duration::from_secs(10);
 /// Time after which it begins whatever moves.
 const REST_WAIT_MAX: Duration = Duration::from_secs(180);
@@ -158,8 +159,8 @@ fn progress(done: u64, all: u64) -> String {
     format!("measuring: {} of {} requests ({percent}%)", number(done), number(all))
 }
 
-/// Waits until replicas and primaries stay where they are: a network that has just begun spreads them over
-/// its regions, and a request that meets a primary on its way takes longer.
+/// Waits until replicas and primaries stay where they are: a network that has just begun spreads
+/// them over its regions, and a request that meets a primary on its way takes longer.
 async fn rest(network: &LocalNetwork, screen: &mut Screen) -> Result<(), String> {
     screen.note(&format!(
         "waiting until nothing has moved for {} s, so that the primaries are spread over the regions",

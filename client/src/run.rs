@@ -159,8 +159,8 @@ pub(crate) fn list(screen: &mut Screen, pair: &Pair) -> io::Result<()> {
     if screen.json { screen.document(&documents::pair(pair)) } else { screen.record(&listed(pair)) }
 }
 
-/// Whether a command can be had at the level that somebody has written for it: in it, or for the whole
-/// connection. What is weaker or stronger than was asked for is never done instead.
+/// Whether a command can be had at the level that somebody has written for it: in it, or for the
+/// whole connection. What is weaker or stronger than was asked for is never done instead.
 ///
 /// # Errors
 /// It cannot, and what to write.

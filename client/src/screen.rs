@@ -1,15 +1,15 @@
 //! Where results and errors go, and how they look there.
 //!
 //! Results go to stdout and errors to stderr, one line each. Colour, and whatever else is only for
-//! eyes, appears only where a terminal is, and never when `NO_COLOR` is set. Whatever comes from the
-//! network reaches a terminal escaped, keys, values, names and errors alike, so that none of it can
-//! steer it; a pipe gets results as they are. What goes to stderr is escaped always.
+//! eyes, appears only where a terminal is, and never when `NO_COLOR` is set. Whatever comes from
+//! the network reaches a terminal escaped, keys, values, names and errors alike, so that none of it
+//! can steer it; a pipe gets results as they are. What goes to stderr is escaped always.
 //!
-//! A stdout that cannot be written is an error of each function here; [`broken`] says what is told of it. A
-//! stderr that is closed is ignored: there is nobody left to tell.
+//! A stdout that cannot be written is an error of each function here; [`broken`] says what is told
+//! of it. A stderr that is closed is ignored: there is nobody left to tell.
 //!
-//! For programs (`--output json`) each result is a document, and each problem too. What is only to be
-//! known, such as progress, is left out then.
+//! For programs (`--output json`) each result is a document, and each problem too. What is only to
+//! be known, such as progress, is left out then.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -114,7 +114,8 @@ impl Screen {
         self.line(text)
     }
 
-    /// A result that tells of a change: if it cannot be written, the error says that the change was made.
+    /// A result that tells of a change: if it cannot be written, the error says that the change was
+    /// made.
     pub(crate) fn changed(
         &mut self,
         text: &str,

@@ -1,8 +1,8 @@
-//! What is typed, as steps: the same words mean the same in the arguments of `dkv`, behind `--`, in a
-//! pipe and at the prompt.
+//! What is typed, as steps: the same words mean the same in the arguments of `dkv`, behind `--`, in
+//! a pipe and at the prompt.
 //!
-//! What reads and writes keys is understood by `grammar`; every other word, such as `drain`, is read
-//! as the command line reads it, with the same options and the same help.
+//! What reads and writes keys is understood by `grammar`; every other word, such as `drain`, is
+//! read as the command line reads it, with the same options and the same help.
 
 use std::ffi::OsString;
 use std::io;

@@ -49,8 +49,8 @@ impl Signals {
         }
     }
 
-    /// Waits for the next one that ends a service: that a terminal has gone does not, as with servers and
-    /// nodes.
+    /// Waits for the next one that ends a service: that a terminal has gone does not, as with
+    /// servers and nodes.
     pub(crate) async fn next_of_service(&mut self) -> Ending {
         tokio::select! {
             _ = self.interrupt.recv() => Ending::Interrupted,

@@ -1,12 +1,12 @@
 //! A node as a process: the node itself and, if it is asked for, a gateway in the same process.
 //!
 //! The two know each other as everybody else does: the gateway is a client of the network, with a
-//! certificate of its own and a client's rights, whatever its node may do. It asks the primaries over
-//! QUIC, which for the shards that its own node leads is a way through the loopback. What only the
-//! process can know, the node's figures, it adds to `/metrics`.
+//! certificate of its own and a client's rights, whatever its node may do. It asks the primaries
+//! over QUIC, which for the shards that its own node leads is a way through the loopback. What only
+//! the process can know, the node's figures, it adds to `/metrics`.
 //!
-//! The node never waits for its gateway: it serves while that has no certificate yet, or cannot find
-//! a server to join with.
+//! The node never waits for its gateway: it serves while that has no certificate yet, or cannot
+//! find a server to join with.
 #![forbid(unsafe_code)]
 
 mod figures;
@@ -24,8 +24,8 @@ use dkv_wire::variables;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
-/// Large values come and go in all sizes, and glibc's allocator gave back little of what they had taken: a node
-/// took half as much again as it held (docs/decisions.md, "The allocator").
+/// Large values come and go in all sizes, and glibc's allocator gave back little of what they had
+/// taken: a node took half as much again as it held (docs/decisions.md, "The allocator").
 #[cfg(unix)]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -49,8 +49,8 @@ pub struct Args {
     #[command(flatten, next_help_heading = "HTTP, as a client of the network")]
     pub http: dkv_gateway::Args,
 
-    /// File with the text of a client token for HTTP [default: the one that a server on this machine
-    /// left for its user]
+    /// File with the text of a client token for HTTP [default: the one that a server on this
+    /// machine left for its user]
     #[arg(
         long,
         value_name = "FILE",
@@ -83,8 +83,8 @@ struct Cli {
     _args: Args,
 }
 
-/// Runs a node as a process does: until Ctrl-C or SIGTERM. Prints `ready ADDRESS` once it serves, and
-/// `http ADDRESS` once HTTP does.
+/// Runs a node as a process does: until Ctrl-C or SIGTERM. Prints `ready ADDRESS` once it serves,
+/// and `http ADDRESS` once HTTP does.
 pub fn main(args: Args) -> ExitCode {
     if let Some(why) = args.misused() {
         dkv_wire::complain!("error: {why}");
@@ -122,8 +122,8 @@ async fn run(args: Args) -> Result<(), NodeError> {
     ended
 }
 
-/// Serves HTTP, from when the node serves until the process is told to stop. What ends it before does not end
-/// the node: it is told, and HTTP begins anew.
+/// Serves HTTP, from when the node serves until the process is told to stop. What ends it before
+/// does not end the node: it is told, and HTTP begins anew.
 async fn keep_serving(
     listener: Listener,
     args: Args,

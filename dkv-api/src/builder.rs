@@ -66,14 +66,16 @@ impl ClientBuilder {
         self
     }
 
-    /// What to be in the network: [`Role::Client`] (the default), [`Role::Reader`] or [`Role::Admin`].
+    /// What to be in the network: [`Role::Client`] (the default), [`Role::Reader`] or
+    /// [`Role::Admin`].
     pub fn role(mut self, role: Role) -> Self {
         self.role = role;
         self
     }
 
-    /// The region that this client is in: what any replica may answer is asked of one that is there, if
-    /// there is one. Without it, and among several, it is asked of the one that is reached soonest.
+    /// The region that this client is in: what any replica may answer is asked of one that is
+    /// there, if there is one. Without it, and among several, it is asked of the one that is
+    /// reached soonest.
     pub fn region(mut self, region: Region) -> Self {
         self.region = Some(region);
         self

@@ -1,8 +1,8 @@
 //! Errors, split by what a caller has to do about them.
 //!
 //! The question after a failed write is whether it may have had an effect, so that is what tells
-//! the variants apart: after [`Error::Unknown`] it may have, after [`Error::Incomplete`] it had, after
-//! every other one it had none.
+//! the variants apart: after [`Error::Unknown`] it may have, after [`Error::Incomplete`] it had,
+//! after every other one it had none.
 
 use std::path::PathBuf;
 
@@ -56,7 +56,8 @@ pub enum Error {
     #[error("outcome unknown: {0}")]
     Unknown(String),
     /// The write was done, and stands, and not every replica is known to have it, as
-    /// [`Level::All`](dkv_wire::message::Level::All) asks. Those that are missing get it once they can.
+    /// [`Level::All`](dkv_wire::message::Level::All) asks. Those that are missing get it once they
+    /// can.
     #[error(
         "written at revision {}, but not everywhere yet: {} did not say in time that it has it",
         .written.receipt.revision, .missing.join(", ")

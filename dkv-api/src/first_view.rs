@@ -1,8 +1,9 @@
-//! Which view is believed when there is no server to say: nodes tell, and one of them may have been removed.
+//! Which view is believed when there is no server to say: nodes tell, and one of them may have been
+//! removed.
 //!
-//! A client that was away asks the nodes that it knew. One of these may run on although the network has
-//! removed it, with a certificate that lives for days yet, and may tell what it likes. It is told
-//! from the others by them: a node of the network is named by the views of the others.
+//! A client that was away asks the nodes that it knew. One of these may run on although the network
+//! has removed it, with a certificate that lives for days yet, and may tell what it likes. It is
+//! told from the others by them: a node of the network is named by the views of the others.
 
 use dkv_wire::id::NodeId;
 use dkv_wire::network::NetworkView;
@@ -12,8 +13,8 @@ fn names(view: &NetworkView, node: NodeId) -> bool {
     view.node(node).is_some() && !view.denied.contains(&node.into())
 }
 
-/// Of what nodes have told, the view of the one that most of them name; of several such, the newest whose
-/// term does not leap from the others'.
+/// Of what nodes have told, the view of the one that most of them name; of several such, the newest
+/// whose term does not leap from the others'.
 ///
 /// # Errors
 /// If there is none: why not, if anything was told.

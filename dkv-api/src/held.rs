@@ -1,7 +1,7 @@
 //! What single replicas have: of one key, or of all keys of a node.
 //!
-//! It is for people who want to see how far replicas differ. Each is asked by itself and answers at once,
-//! from what it has; nothing is compared or repaired on the way.
+//! It is for people who want to see how far replicas differ. Each is asked by itself and answers at
+//! once, from what it has; nothing is compared or repaired on the way.
 
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId};
@@ -26,8 +26,8 @@ pub struct Held {
 }
 
 impl Client {
-    /// What each replica has of a key, in the order of their nodes; each has some seconds to answer. A node
-    /// whose outbox has a later write of the key shows that.
+    /// What each replica has of a key, in the order of their nodes; each has some seconds to
+    /// answer. A node whose outbox has a later write of the key shows that.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if nobody says where the replicas are.
@@ -50,8 +50,9 @@ impl Client {
         Ok(futures::future::join_all(asked).await)
     }
 
-    /// Keys of a shard that come after a key, as that node has them, and whether there are more. What waits
-    /// in its outbox is there too, under revision zero; of a shard that it does not hold there is nothing else.
+    /// Keys of a shard that come after a key, as that node has them, and whether there are more.
+    /// What waits in its outbox is there too, under revision zero; of a shard that it does not hold
+    /// there is nothing else.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if it does not answer.

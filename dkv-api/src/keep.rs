@@ -9,9 +9,9 @@
 //!   to be another network's, the client joins that one and writes the file anew, so a stale file
 //!   costs one refused handshake.
 //!
-//! All but the credentials is a convenience: what cannot be read is as good as absent. Credentials that are
-//! there and cannot be used are an error, and nothing replaces them: whoever they are of would become
-//! somebody else without a word. What cannot be written is logged.
+//! All but the credentials is a convenience: what cannot be read is as good as absent. Credentials
+//! that are there and cannot be used are an error, and nothing replaces them: whoever they are of
+//! would become somebody else without a word. What cannot be written is logged.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -57,8 +57,8 @@ impl Keep {
     /// Credentials that are good for a role in a network; see [`Role::is_served_by`].
     ///
     /// # Errors
-    /// [`ConnectError::Stored`] if there are some and they cannot be used: who lost them is not to find out by
-    /// becoming somebody else.
+    /// [`ConnectError::Stored`] if there are some and they cannot be used: who lost them is not to
+    /// find out by becoming somebody else.
     pub(crate) fn credentials(
         &self,
         network: NetworkId,

@@ -42,20 +42,22 @@
 //!
 //! # What is promised
 //!
-//! - A write is executed **at most once**, however often the client had to send it, and what it came
-//!   to the first time is what is returned. The promise reaches as far as the call: a program that
-//!   calls again after [`Error::Unknown`] makes another write.
+//! - A write is executed **at most once**, however often the client had to send it, and what it
+//!   came to the first time is what is returned. The promise reaches as far as the call: a program
+//!   that calls again after [`Error::Unknown`] makes another write.
 //! - [`Error`] tells whether there may have been an effect: after [`Error::Unknown`] there may have
-//!   been one, after [`Error::Incomplete`] there was one, after every other error there was none. A request that was not answered in its time
-//!   is [`Error::Unavailable`] only if no attempt can have had an effect.
+//!   been one, after [`Error::Incomplete`] there was one, after every other error there was none. A
+//!   request that was not answered in its time is [`Error::Unavailable`] only if no attempt can
+//!   have had an effect.
 //! - A change of the coordinator, or of a key's primary, costs time and nothing else.
 //!
 //! # Credentials
 //!
 //! To join a network takes a token once (see [`ClientBuilder::token_file`]); from then on the
 //! certificate that is kept below [`ClientBuilder::home`] is enough, and it is renewed before it
-//! ends, or afterwards by the server, to whom the client proves its key. A client that was here before also finds the nodes without the server, because it keeps
-//! their addresses. If another network has taken a server's address, the client joins that one.
+//! ends, or afterwards by the server, to whom the client proves its key. A client that was here
+//! before also finds the nodes without the server, because it keeps their addresses. If another
+//! network has taken a server's address, the client joins that one.
 //!
 //! # How it is built
 //!

@@ -2,8 +2,9 @@
 //!
 //! Small requests share one stream; large ones, and reads of keys known to be large, share another,
 //! so that a value of megabytes delays nobody else's answer. Each stream has one task, which writes
-//! all that waits as one piece and hands on all replies that have arrived at once. A long value is not
-//! copied for that: until it is acknowledged it is in memory once. A stream is opened with its first request.
+//! all that waits as one piece and hands on all replies that have arrived at once. A long value is
+//! not copied for that: until it is acknowledged it is in memory once. A stream is opened with its
+//! first request.
 //!
 //! The queues need no bound of their own: a request holds a permit of the client while it is in
 //! one, and is in each at most once.

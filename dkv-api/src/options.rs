@@ -89,8 +89,8 @@ impl ReadOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteOptions {
     /// What the answer must guarantee; [`Level::Strong`] by default. [`Level::Session`] writes as
-    /// that does. [`Level::Eventual`] takes no condition: the nearest node keeps the write, durably, and
-    /// brings it to the primary when it can; the receipt says that it is pending.
+    /// that does. [`Level::Eventual`] takes no condition: the nearest node keeps the write,
+    /// durably, and brings it to the primary when it can; the receipt says that it is pending.
     pub level: Level,
     /// When to do it; [`Condition::Always`] by default.
     pub condition: Condition,
@@ -123,7 +123,8 @@ pub struct Value {
     pub value: Bytes,
     /// About the read; its revision is that of the write which stored the value.
     pub receipt: Receipt,
-    /// Of a read at [`Level::All`]: which replicas were behind and have it now, and which are missing.
+    /// Of a read at [`Level::All`]: which replicas were behind and have it now, and which are
+    /// missing.
     pub reach: Reach,
 }
 
@@ -132,7 +133,8 @@ pub struct Value {
 pub struct Written {
     /// About the write.
     pub receipt: Receipt,
-    /// Whether the key was there before; of an eventual write, as far as the node knew that took it.
+    /// Whether the key was there before; of an eventual write, as far as the node knew that took
+    /// it.
     pub existed: bool,
 }
 

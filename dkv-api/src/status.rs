@@ -15,12 +15,13 @@ use crate::router::Work;
 
 /// Time that each process has to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1000);
-/// The same of a node that the network takes to be alive: it may be far, and a connection to it takes a
-/// round trip before the question does.
+/// The same of a node that the network takes to be alive: it may be far, and a connection to it
+/// takes a round trip before the question does.
 const LIVE_TIMEOUT: Duration = Duration::from_millis(4000);
 
-/// Time between two looks at what the network takes a silent node to be. The coordinator suspects a node some
-/// election times after it fell silent, so whoever asks right after a death learns of it by asking again.
+/// Time between two looks at what the network takes a silent node to be. The coordinator suspects a
+/// node some election times after it fell silent, so whoever asks right after a death learns of it
+/// by asking again.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Time that a node has to answer.
@@ -134,8 +135,8 @@ async fn refresh(client: &Client) {
     let _ = asked.await;
 }
 
-/// Asks a node. If it turns out meanwhile that the network does not take it to be alive, it has no longer than any
-/// such node.
+/// Asks a node. If it turns out meanwhile that the network does not take it to be alive, it has no
+/// longer than any such node.
 async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, String> {
     let work = Work::Direct { node: node.id, body: RequestBody::Status };
     let mut answer = pin!(client.request(work, Some(patience(node.state))));

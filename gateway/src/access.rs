@@ -4,8 +4,9 @@
 //! `Authorization: Bearer …`, and has the rights of that token and no more: the gateway's own never
 //! serve anybody. Tokens are judged here, by the authority's certificate and the deny list.
 //!
-//! Where none are asked for, which is on loopback as a rule, whoever reaches the gateway may ask; what
-//! a browser may ask for its pages is judged before, with or without tokens ([`crate::browser`]).
+//! Where none are asked for, which is on loopback as a rule, whoever reaches the gateway may ask;
+//! what a browser may ask for its pages is judged before, with or without tokens
+//! ([`crate::browser`]).
 //!
 //! `/livez`, `/readyz` and the files of the page are for everybody: they tell nothing of the store.
 //! Everything else is answered with 401 before a key is looked at.

@@ -7,8 +7,8 @@ use crate::browser::Name;
 
 /// How HTTP is served.
 ///
-/// On loopback whoever reaches it reads and writes with the rights of a client. Elsewhere it takes TLS
-/// and tokens, unless it is told otherwise.
+/// On loopback whoever reaches it reads and writes with the rights of a client. Elsewhere it takes
+/// TLS and tokens, unless it is told otherwise.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[group(skip)]
 pub struct Args {

@@ -229,16 +229,16 @@ impl Budget {
     }
 }
 
-/// A body of an answer that is put together piece by piece. A long one would otherwise be there twice
-/// before it is sent, once in pieces and once as a whole.
+/// A body of an answer that is put together piece by piece. A long one would otherwise be there
+/// twice before it is sent, once in pieces and once as a whole.
 #[derive(Default)]
 pub(crate) struct Pieces {
     pieces: VecDeque<Bytes>,
     bytes: usize,
 }
 
-/// Bytes that hold their room for as long as they are anywhere. A connection takes a body long before it has
-/// sent it.
+/// Bytes that hold their room for as long as they are anywhere. A connection takes a body long
+/// before it has sent it.
 struct HeldBytes {
     bytes: Bytes,
     _held: Held,

@@ -1,21 +1,24 @@
 //! What a page in a browser may ask: nothing, unless it is the gateway's own.
 //!
-//! A browser sends requests for every page that it shows, from the machine and with the network that it
-//! is in. Three header fields tell whose request it is, and a page can set none of them:
+//! A browser sends requests for every page that it shows, from the machine and with the network
+//! that it is in. Three header fields tell whose request it is, and a page can set none of them:
 //!
-//! - `Host` is the name under which the gateway was reached. A page whose name was made to point here
-//!   (DNS rebinding) comes under that name. On loopback the gateway answers to `localhost`, to its
-//!   address and to what `--host` names, with its own port. Elsewhere without tokens it answers to
-//!   addresses, `localhost` and what `--host` names, and to other names only if nothing about the
-//!   request is a browser's. With tokens any name will do, because such a page has no token.
-//! - `Origin` is where a page came from that writes, or reads with a script. It must be this gateway.
+//! - `Host` is the name under which the gateway was reached. A page whose name was made to point
+//!   here (DNS rebinding) comes under that name. On loopback the gateway answers to `localhost`, to
+//!   its address and to what `--host` names, with its own port. Elsewhere without tokens it answers
+//!   to addresses, `localhost` and what `--host` names, and to other names only if nothing about
+//!   the request is a browser's. With tokens any name will do, because such a page has no token.
+//! - `Origin` is where a page came from that writes, or reads with a script. It must be this
+//!   gateway.
 //! - `Sec-Fetch-Site` says of every other load, such as an image, whose page asked for it. Only the
-//!   gateway's own pages and the person at the browser (`none`) may. A link may lead to the page at `/`.
+//!   gateway's own pages and the person at the browser (`none`) may. A link may lead to the page at
+//!   `/`.
 //!
 //! Programs send none of the last two, and are not judged by them. A browser that sends no
 //! `Sec-Fetch-Site`, as all do over plain HTTP to another machine, gets every answer with
-//! `Cross-Origin-Resource-Policy`, which keeps it from the page that asked, an error or a value alike.
-//! Every refusal is given before a path or a token is looked at, so it tells nothing of the store.
+//! `Cross-Origin-Resource-Policy`, which keeps it from the page that asked, an error or a value
+//! alike. Every refusal is given before a path or a token is looked at, so it tells nothing of the
+//! store.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -196,8 +199,8 @@ impl Names {
     }
 }
 
-/// A page of another site, or of another port of this machine, loads nothing from here. A link to the
-/// page is a link.
+/// A page of another site, or of another port of this machine, loads nothing from here. A link to
+/// the page is a link.
 fn judge_site(head: &Parts) -> Result<(), Problem> {
     let field = |name: &'static str| head.headers.get(HeaderName::from_static(name));
     let mut sites = head.headers.get_all("sec-fetch-site").iter().peekable();
@@ -215,8 +218,8 @@ fn judge_site(head: &Parts) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::FORBIDDEN, "origin", why))
 }
 
-/// Whether anything is there that a browser sends with each request and programs do not. A script can
-/// change some of these fields, and take away none but the last two.
+/// Whether anything is there that a browser sends with each request and programs do not. A script
+/// can change some of these fields, and take away none but the last two.
 fn may_be_a_browser(headers: &HeaderMap) -> bool {
     let is_there = |name: HeaderName| headers.contains_key(name);
     let agent = headers.get(USER_AGENT).map_or(&b""[..], HeaderValue::as_bytes);
@@ -254,7 +257,8 @@ pub(crate) async fn check(
     response
 }
 
-/// No other page may load, frame, open or sniff an answer, and no cache keeps what has not said how.
+/// No other page may load, frame, open or sniff an answer, and no cache keeps what has not said
+/// how.
 fn protect(headers: &mut HeaderMap) {
     for (name, value) in [
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),

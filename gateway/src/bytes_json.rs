@@ -1,9 +1,9 @@
 //! Bytes in JSON, which has text only.
 //!
-//! Bytes that are UTF-8 are a string under their name, as in `"key": "color"`. Others are base64 (RFC
-//! 4648, section 4) under a name that says so, as in `"key_base64": "/w=="`. So one of the two is
-//! there, and most of the time it is the one that people can read. Who would rather have one form
-//! always asks for `encoding=base64`.
+//! Bytes that are UTF-8 are a string under their name, as in `"key": "color"`. Others are base64
+//! (RFC 4648, section 4) under a name that says so, as in `"key_base64": "/w=="`. So one of the two
+//! is there, and most of the time it is the one that people can read. Who would rather have one
+//! form always asks for `encoding=base64`.
 
 use data_encoding::BASE64;
 use serde_json::{Map, Value};

@@ -5,8 +5,9 @@
 //!
 //! A write has one condition at most, because the network knows one for each write: `If-Match` with
 //! `*` or the entity tag of one revision, beside which those that match nothing may stand, or
-//! `If-None-Match: *`. A list of several revisions is refused rather than half kept. Deliberately missing: `If-Modified-Since` and its like, since revisions are no times; they
-//! are passed over, as RFC 9110 asks.
+//! `If-None-Match: *`. A list of several revisions is refused rather than half kept. Deliberately
+//! missing: `If-Modified-Since` and its like, since revisions are no times; they are passed over,
+//! as RFC 9110 asks.
 
 use std::collections::BTreeSet;
 
@@ -37,8 +38,8 @@ pub enum WriteCondition {
     Never,
 }
 
-/// What the conditions of a read come to, for a key that exists at `revision`, or does not. An eventual
-/// write that is not ordered yet is at none, which is zero: it matches `*` only.
+/// What the conditions of a read come to, for a key that exists at `revision`, or does not. An
+/// eventual write that is not ordered yet is at none, which is zero: it matches `*` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
     /// Answer with the value.

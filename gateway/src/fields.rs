@@ -13,9 +13,10 @@
 //! | `If-Match`, `If-None-Match` | for a key, see [`crate::conditions`]; what is no key has no entity tag |
 //!
 //! Passed over, because there is one representation of a value and it has no date: `Accept` and its
-//! like, `Range`, `If-Range`, `If-Modified-Since`, `If-Unmodified-Since` (RFC 9110, sections 12.4.1, 14.2,
-//! 13.1.3 and 13.1.4), `Content-Type`, `Content-Language`, `Content-Location`, `Prefer`, `TE`, `Trailer`, `Upgrade`,
-//! `Cache-Control`, `Pragma`, `Max-Forwards`, `From`, `Via`, and digests.
+//! like, `Range`, `If-Range`, `If-Modified-Since`, `If-Unmodified-Since` (RFC 9110, sections
+//! 12.4.1, 14.2, 13.1.3 and 13.1.4), `Content-Type`, `Content-Language`, `Content-Location`,
+//! `Prefer`, `TE`, `Trailer`, `Upgrade`, `Cache-Control`, `Pragma`, `Max-Forwards`, `From`, `Via`,
+//! and digests.
 
 use axum::body::Body;
 use axum::extract::Request;

@@ -1,9 +1,9 @@
 //! Whether a connection is of use to anybody.
 //!
-//! What counts are requests: that one begins, that a piece of a body is taken, either way, and that one is
-//! being answered. Bytes do not: those of HTTP/2 alone, pings and their answers above all, would keep a
-//! connection on which nothing is asked for as long as its peer likes, and one whose answers nobody takes.
-//! That a head or a body comes too slowly is for others to notice.
+//! What counts are requests: that one begins, that a piece of a body is taken, either way, and that
+//! one is being answered. Bytes do not: those of HTTP/2 alone, pings and their answers above all,
+//! would keep a connection on which nothing is asked for as long as its peer likes, and one whose
+//! answers nobody takes. That a head or a body comes too slowly is for others to notice.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub(crate) struct Activity {
     last_ms: AtomicU64,
     /// Requests that have no answer yet.
     running: AtomicU64,
-    /// Told when the first request begins and the last one ends: a connection keeps its place for as
-    /// long as it is of use.
+    /// Told when the first request begins and the last one ends: a connection keeps its place for
+    /// as long as it is of use.
     place: Option<Marker>,
 }
 

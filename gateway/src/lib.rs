@@ -16,13 +16,13 @@
 //! | `GET /metrics` | figures, for Prometheus ([`metrics`]) |
 //! | `GET /`, `GET /openapi.json` | a page for people; this interface for programs |
 //!
-//! Two older ways to ask, `/kvs` and `/set`, `/fetch`, `/query`, have modules of their own, with the
-//! words of the documents that they are from. The rest of this is about `/v1`.
+//! Two older ways to ask, `/kvs` and `/set`, `/fetch`, `/query`, have modules of their own, with
+//! the words of the documents that they are from. The rest of this is about `/v1`.
 //!
-//! A key is the rest of the path, percent-decoded: any bytes, slashes too. The entity tag of a value
-//! is its revision, so `If-Match` and `If-None-Match` make writes conditional ([`conditions`]).
-//! Every answer of the network has its receipt in `Dkv-*` fields ([`receipt`]); what goes wrong is a
-//! problem document of RFC 9457 ([`problem`]).
+//! A key is the rest of the path, percent-decoded: any bytes, slashes too. The entity tag of a
+//! value is its revision, so `If-Match` and `If-None-Match` make writes conditional
+//! ([`conditions`]). Every answer of the network has its receipt in `Dkv-*` fields ([`receipt`]);
+//! what goes wrong is a problem document of RFC 9457 ([`problem`]).
 //!
 //! | status | when |
 //! |---|---|
@@ -38,12 +38,12 @@
 //! | 503 | not now; nothing was changed, so `Retry-After` |
 //! | 504 | the outcome of a write is not known; or it was done, but not everywhere |
 //!
-//! Reading order: plain data in, plain data out ([`percent`], [`query`], [`conditions`], [`receipt`],
-//! [`problem`]); then the handlers, over any [`Store`], behind the rules of who
-//! may ask ([`Access`]); last the shell that listens ([`Listener`]).
+//! Reading order: plain data in, plain data out ([`percent`], [`query`], [`conditions`],
+//! [`receipt`], [`problem`]); then the handlers, over any [`Store`], behind the rules of who may
+//! ask ([`Access`]); last the shell that listens ([`Listener`]).
 //!
-//! Deliberately missing: ranges, compression, cookies and CORS: no page of another origin is meant to
-//! reach a store.
+//! Deliberately missing: ranges, compression, cookies and CORS: no page of another origin is meant
+//! to reach a store.
 #![forbid(unsafe_code)]
 
 mod limits;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Connections at the same time; more wait in the listener's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
-/// Files that the process may have open, if its limit can be raised so far: one for each connection, and
-/// those of whatever else it is.
+/// Files that the process may have open, if its limit can be raised so far: one for each
+/// connection, and those of whatever else it is.
 pub(crate) const FILES_MAX: u64 = 65_536;
 /// Requests at the same time on one HTTP/2 connection.
 pub(crate) const STREAMS_MAX: u32 = 256;
@@ -13,14 +13,15 @@ pub(crate) const STREAMS_MAX: u32 = 256;
 pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Header fields of an HTTP/1 request.
 pub(crate) const HEADERS_MAX: usize = 100;
-/// Time in which the head of an HTTP/1 request must be complete; then the connection is closed. After
-/// an answer it is kept for as long without another request.
+/// Time in which the head of an HTTP/1 request must be complete; then the connection is closed.
+/// After an answer it is kept for as long without another request.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that a TLS handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bearer tokens that were good and are remembered.
 pub(crate) const TOKENS_KNOWN_MAX: usize = 1024;
-/// Time after which a connection is closed on which nothing is asked, and no piece of a body is taken.
+/// Time after which a connection is closed on which nothing is asked, and no piece of a body is
+/// taken.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Silence after which an HTTP/2 peer is pinged, and time that it has to answer.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
@@ -38,7 +39,8 @@ pub(crate) const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub(crate) const BEARER_BODIES_BYTES_MAX: usize = BODIES_BYTES_MAX / 2;
 /// Those of all bearers together who may only read.
 pub(crate) const READERS_BODIES_BYTES_MAX: usize = BODIES_BYTES_MAX / 4 * 3;
-/// An answer is handed to its connection in pieces of so many bytes, each when there is room for it.
+/// An answer is handed to its connection in pieces of so many bytes, each when there is room for
+/// it.
 pub(crate) const ANSWER_PIECE_BYTES: usize = 64 * 1024;
 /// Bytes that are read and thrown away of a body that is too long, so that its sender gets to read
 /// the answer.

@@ -1,9 +1,9 @@
 //! What goes wrong, as problem details (RFC 9457).
 //!
 //! A problem has no type of its own (`about:blank`), so its title is that of the status. Beside the
-//! members of the standard it has `code`, a word for programs, and `effect`: `none`; `unknown` where
-//! the request may have had one, or may yet; or `done`, where a write was done and what else was asked of it
-//! was not.
+//! members of the standard it has `code`, a word for programs, and `effect`: `none`; `unknown`
+//! where the request may have had one, or may yet; or `done`, where a write was done and what else
+//! was asked of it was not.
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY_AFTER};

@@ -71,7 +71,8 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
     }
 }
 
-/// The token to join with. Its file may be one that does not come to an end, which must hold up nobody else.
+/// The token to join with. Its file may be one that does not come to an end, which must hold up
+/// nobody else.
 async fn token_for(
     args: &Args,
     server: SocketAddr,
@@ -192,8 +193,8 @@ fn fatal_while_running(error: &ServerError, directory: &DataDir) -> Option<NodeE
     }
 }
 
-/// The same when a node that was here before meets the server for the first time after its start. It serves
-/// without the server, so that the name of that cannot be resolved does not stop it.
+/// The same when a node that was here before meets the server for the first time after its start.
+/// It serves without the server, so that the name of that cannot be resolved does not stop it.
 fn fatal_at_restart(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
     match error {
         ServerError::Resolve(..) => None,
@@ -265,7 +266,8 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
                     info!("the registration server answers");
                 }
                 learn(&node, &admission);
-                // The network has not begun, or nobody is where it was: the server hears of it first.
+                // The network has not begun, or nobody is where it was: the server hears of it
+                // first.
                 if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
             }
             // The directory's word stands against the server's books: it does not stop for a name.
@@ -303,8 +305,8 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
     }
 }
 
-/// Renews the certificate when it has reached a good part of its life. Looks often, for the clock may jump at
-/// any moment: it may be set, or the machine may have slept.
+/// Renews the certificate when it has reached a good part of its life. Looks often, for the clock
+/// may jump at any moment: it may be set, or the machine may have slept.
 pub(crate) async fn keep_certified(node: Arc<Node>) {
     let mut failed: Option<Instant> = None;
     loop {

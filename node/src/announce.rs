@@ -2,8 +2,8 @@
 //!
 //! A node that joins, that comes back, or that has moved says so to the coordinator, which it finds
 //! through whomever it knows. It goes on saying so until the directory, as it has arrived here by
-//! replication, shows the node as it is. That somebody refuses it, whoever that is, stops no node: it tells the
-//! operator and goes on asking.
+//! replication, shows the node as it is. That somebody refuses it, whoever that is, stops no node:
+//! it tells the operator and goes on asking.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -22,8 +22,8 @@ pub struct Args {
     #[arg(long, env = "DKV_NAME", value_parser = parse_name)]
     pub name: Option<String>,
 
-    /// Region that it is in: a name for a place, as in eu or us-east. Replicas are spread over regions,
-    /// and clients read in their own [default: that of its last start, or none]
+    /// Region that it is in: a name for a place, as in eu or us-east. Replicas are spread over
+    /// regions, and clients read in their own [default: that of its last start, or none]
     #[arg(long, env = "DKV_REGION")]
     pub region: Option<Region>,
 

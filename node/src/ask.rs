@@ -28,8 +28,8 @@ pub(crate) async fn ask(
             call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, patience).await;
         match answered {
             Ok(reply) => reply.result,
-            // Whether the connection is to be given up is for those to say who use it all the time: a
-            // slow answer to this may be due to what was asked.
+            // Whether the connection is to be given up is for those to say who use it all the time:
+            // a slow answer to this may be due to what was asked.
             Err(error) => Err(unavailable(error.to_string())),
         }
     };

@@ -7,7 +7,8 @@ use dkv_wire::hlc::Clock;
 use dkv_wire::id::Stamp;
 use dkv_wire::platform;
 
-/// Time that a stamp of a client may be behind: longer than it goes on trying to get its write taken.
+/// Time that a stamp of a client may be behind: longer than it goes on trying to get its write
+/// taken.
 const BEHIND_MAX: Duration = Duration::from_secs(60);
 
 /// A hybrid logical clock on the wall clock of this machine. Clones are the same clock.

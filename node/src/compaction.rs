@@ -4,9 +4,9 @@
 //! more. So when the log has grown past half of what it may have, the groups that hold on to the
 //! oldest segment are made to let go of it: first a checkpoint, and once that is durable, a purge
 //! up to where the segment ends. What a member that was away still lacks and the log no longer has,
-//! it gets as a snapshot; so does a member that is there and slower than the writes, when the log has
-//! grown past three quarters of what it may have and could be purged but for that member. No quorum
-//! needs it: what is purged is committed, and in a checkpoint.
+//! it gets as a snapshot; so does a member that is there and slower than the writes, when the log
+//! has grown past three quarters of what it may have and could be purged but for that member. No
+//! quorum needs it: what is purged is committed, and in a checkpoint.
 //!
 //! All of that takes its time, and writes may be faster: then they wait. See `writes`.
 //!
@@ -77,7 +77,8 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         for (id, last) in stats.oldest {
             let Some(group) = node.group(id) else {
-                // An outbox whose primary is away: its place in the log can change, its writes stay.
+                // An outbox whose primary is away: its place in the log can change, its writes
+                // stay.
                 let outbox = id.outbox_shard().and_then(|shard| node.outboxes().get(shard));
                 if let Some(outbox) = outbox {
                     outbox.rewrite();
@@ -116,8 +117,8 @@ struct Asked {
 }
 
 impl Asked {
-    /// The log of a group should have been purged up to that entry, and is not. Whether that has been
-    /// so for too long; if it goes on, it is so again after as long.
+    /// The log of a group should have been purged up to that entry, and is not. Whether that has
+    /// been so for too long; if it goes on, it is so again after as long.
     fn in_vain(&mut self, group: GroupId, upto: u64, now: Instant) -> bool {
         let (asked, since) = *self.first.entry(group).or_insert((upto, now));
         let in_vain = asked == upto && now.saturating_duration_since(since) >= PURGE_PATIENCE;

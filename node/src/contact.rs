@@ -1,16 +1,16 @@
-//! Who reaches this node, and who refuses it: what a node must know before it says that it is ready, and say
-//! when something is wrong.
+//! Who reaches this node, and who refuses it: what a node must know before it says that it is
+//! ready, and say when something is wrong.
 //!
-//! A node is *in contact* once the server has answered it, or another node has connected to it, or when there is
-//! nobody else. Until then it may be that it was removed while it was away, and that those who know it have not
-//! said so yet; `ready` waits for that, though not for ever: with everybody else down, a node serves what it
-//! can.
+//! A node is *in contact* once the server has answered it, or another node has connected to it, or
+//! when there is nobody else. Until then it may be that it was removed while it was away, and that
+//! those who know it have not said so yet; `ready` waits for that, though not for ever: with
+//! everybody else down, a node serves what it can.
 //!
-//! That it was removed it hears from the server, or, if that is down, from the other nodes, which close its
-//! connections. One of them may be mistaken; more than half of them are not.
+//! That it was removed it hears from the server, or, if that is down, from the other nodes, which
+//! close its connections. One of them may be mistaken; more than half of them are not.
 //!
-//! That nobody reaches it at the address which it names shows in that nobody connects to it, neither the server,
-//! which calls every node back, nor another node.
+//! That nobody reaches it at the address which it names shows in that nobody connects to it,
+//! neither the server, which calls every node back, nor another node.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

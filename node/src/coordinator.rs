@@ -2,9 +2,9 @@
 //! registration server how everything is.
 //!
 //! Every node runs this task; it acts only while the node leads the control group. It decides
-//! nothing itself: `state::placement` says what to change (see [`placing`](crate::placing)), and a change takes effect only once a
-//! quorum has it. A coordinator that was deposed and does not know it yet can therefore propose
-//! nothing, and what it reports, the server refuses by its term.
+//! nothing itself: `state::placement` says what to change (see [`placing`](crate::placing)), and a
+//! change takes effect only once a quorum has it. A coordinator that was deposed and does not know
+//! it yet can therefore propose nothing, and what it reports, the server refuses by its term.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -14,7 +14,8 @@
 //!
 //! The identity lives and dies with the directory. `node.json` says whether the log was begun: a
 //! directory that lost its log is damaged, for a node that forgot its votes and entries must never
-//! go on under its old identity. What is found out only while the node runs is written to `damaged`.
+//! go on under its old identity. What is found out only while the node runs is written to
+//! `damaged`.
 
 use std::fs::{self, File};
 use std::io;
@@ -158,7 +159,8 @@ impl NodeFile {
 
 /// A directory that belongs to this process.
 ///
-/// Dropped before anything was kept in it, it takes back what it made, so that a start that fails leaves nothing.
+/// Dropped before anything was kept in it, it takes back what it made, so that a start that fails
+/// leaves nothing.
 pub(crate) struct DataDir {
     path: PathBuf,
     /// Directories that this start made, the deepest first.
@@ -261,8 +263,8 @@ impl DataDir {
         }
     }
 
-    /// Whether a node has begun anything here under an identity. A first start that was cut off before it had
-    /// its certificate has not.
+    /// Whether a node has begun anything here under an identity. A first start that was cut off
+    /// before it had its certificate has not.
     fn was_lived_in(&self) -> io::Result<bool> {
         for name in BEGUN {
             if durable::exists(&self.path.join(name))? {

@@ -1,15 +1,15 @@
-//! Replicas that are not wanted here any more: they are deleted, log and rows, once nobody counts on
-//! them.
+//! Replicas that are not wanted here any more: they are deleted, log and rows, once nobody counts
+//! on them.
 //!
-//! That the directory does not name this node for a shard is a wish, and may be an old one. That the
-//! shard does not count on it any more is for the shard's own log to say: its primary confirms that it
-//! leads, and that by an entry which is committed this node is no member. And since one node's word deletes
-//! nothing, most of those who shall hold the shard say that they do, without this node. The replica
-//! is then stopped, and deleted unless its own log has come further than that entry, which would
-//! mean that it is a member again.
+//! That the directory does not name this node for a shard is a wish, and may be an old one. That
+//! the shard does not count on it any more is for the shard's own log to say: its primary confirms
+//! that it leads, and that by an entry which is committed this node is no member. And since one
+//! node's word deletes nothing, most of those who shall hold the shard say that they do, without
+//! this node. The replica is then stopped, and deleted unless its own log has come further than
+//! that entry, which would mean that it is a member again.
 //!
-//! A node that is to be emptied also closes its outboxes here, durably, and opens them again if that is
-//! taken back.
+//! A node that is to be emptied also closes its outboxes here, durably, and opens them again if
+//! that is taken back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,8 +143,8 @@ async fn agreed(
     }
 }
 
-/// Whether a group of this node does not count on `who` any more; if so, by which entry of its log, and
-/// in which term this node leads.
+/// Whether a group of this node does not count on `who` any more; if so, by which entry of its log,
+/// and in which term this node leads.
 ///
 /// # Errors
 /// If it does, or this node cannot say.

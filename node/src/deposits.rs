@@ -1,9 +1,10 @@
 //! Taking eventual writes.
 //!
-//! A write comes with a stamp that its client keeps through all attempts. So it does not matter how many
-//! nodes take it: of the same key and moment a shard keeps one. A client that has no clock yet is told the
-//! time, by a refusal; and so is one whose clock is clearly behind what this node has for the key, so that
-//! what was accepted here shows here. What was taken is durable before it is answered, and it is the outbox's then.
+//! A write comes with a stamp that its client keeps through all attempts. So it does not matter how
+//! many nodes take it: of the same key and moment a shard keeps one. A client that has no clock yet
+//! is told the time, by a refusal; and so is one whose clock is clearly behind what this node has
+//! for the key, so that what was accepted here shows here. What was taken is durable before it is
+//! answered, and it is the outbox's then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use crate::outbox;
 use crate::replies::ReplyTo;
 use crate::state;
 
-/// How far a stamp may be behind what is there for the key. Of writes that were on their way together any may
-/// be the latest; a client that is further behind has a clock that lags.
+/// How far a stamp may be behind what is there for the key. Of writes that were on their way
+/// together any may be the latest; a client that is further behind has a clock that lags.
 const BEHIND_THE_KEY: Duration = Duration::from_secs(1);
 
 /// An eventual write, as a client sends it.

@@ -104,13 +104,14 @@ fn measure(directory: &Path) -> io::Result<SyncTime> {
     Ok(SyncTime { median: times[SAMPLES / 2], longest: times[SAMPLES - 1] })
 }
 
-/// Refuses a disk on which a node could not begin: it is asked before a token is used, which may be good for
-/// one use only.
+/// Refuses a disk on which a node could not begin: it is asked before a token is used, which may be
+/// good for one use only.
 pub(crate) fn require_room(directory: &Path) -> Result<(), String> {
     let path = directory.join("room-test");
     let tried = create(&path).and_then(|file| {
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, ROOM_BYTES) {
-            // A filesystem without reservations is asked for a little, which shows that it can be written.
+            // A filesystem without reservations is asked for a little, which shows that it can be
+            // written.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
                 file.write_all_at(&[1; SAMPLE_BYTES], 0)
             }

@@ -1,13 +1,13 @@
 //! The eventual reads of a replica: answered at once, from whatever this node has.
 //!
 //! That is what its replica has applied, or an eventual write of the key that waits in this node's
-//! outbox, whichever is later; of a scan, for each key. How old it may be counts from the last time that a
-//! quorum confirmed the leader, here as at a replica that follows it.
+//! outbox, whichever is later; of a scan, for each key. How old it may be counts from the last time
+//! that a quorum confirmed the leader, here as at a replica that follows it.
 //!
 //! A read may set bounds: how old the answer may be, which revision it must have reached, and which
-//! eventual writes must be there. A node that does not keep within them waits a moment for what is on its
-//! way, then goes as far as the primary by a strong read of its own, and if that does not help either
-//! says how far behind it is. It never answers from outside of the bounds.
+//! eventual writes must be there. A node that does not keep within them waits a moment for what is
+//! on its way, then goes as far as the primary by a strong read of its own, and if that does not
+//! help either says how far behind it is. It never answers from outside of the bounds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +25,11 @@ use crate::reads::{self, Asked, PendingRead, Who};
 use crate::replies::ReplyTo;
 use crate::state::{Listed, ListedKey, ShardState};
 
-/// Time that a read waits for what is on its way. A replica that follows is behind by a round trip and
-/// an fsync.
+/// Time that a read waits for what is on its way. A replica that follows is behind by a round trip
+/// and an fsync.
 const ON_ITS_WAY: Duration = Duration::from_millis(10);
-/// Time that the way to the primary may take, between near members. Whoever asks takes a node for dead
-/// that says nothing for much longer.
+/// Time that the way to the primary may take, between near members. Whoever asks takes a node for
+/// dead that says nothing for much longer.
 const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
 
 /// One node's part of a shard.
@@ -37,8 +37,8 @@ const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
 struct Part {
     group: Arc<Group>,
     outbox: Option<Arc<Outbox>>,
-    /// Of the nodes whose eventual writes must be there, those that were removed: what the shard does not have of
-    /// theirs, it never will.
+    /// Of the nodes whose eventual writes must be there, those that were removed: what the shard
+    /// does not have of theirs, it never will.
     removed: Vec<NodeId>,
 }
 
@@ -63,8 +63,8 @@ pub(crate) fn read(
     group.spawn(async move { part.later(asked, bounds, reply).await });
 }
 
-/// What a node that holds no replica can answer all the same: with a write of the key that waits in its
-/// outbox, and with what it has when that is what is asked for.
+/// What a node that holds no replica can answer all the same: with a write of the key that waits in
+/// its outbox, and with what it has when that is what is asked for.
 pub(crate) fn without_replica(node: &Node, body: &RequestBody) -> Option<Answer> {
     match body {
         RequestBody::Read { shard, key, mode: ReadMode::Eventual(bounds) } => {
@@ -159,8 +159,8 @@ impl Part {
         if arrived && self.keeps_within(&bounds) {
             return self.answer(asked, reply);
         }
-        // It is told for what it is, a strong one: more than was asked for. What waits in the outbox here
-        // it does not show, so it is of no use to whom that was promised.
+        // It is told for what it is, a strong one: more than was asked for. What waits in the
+        // outbox here it does not show, so it is of no use to whom that was promised.
         let (strong, answered) = ReplyTo::here();
         group.read(PendingRead { asked, anywhere: true, reply: strong });
         let patience = AS_FAR_AS_THE_PRIMARY.max(group.pace().round_trip() * 3);

@@ -1,11 +1,12 @@
 //! Level `all`: an answer that waits for every replica of the shard.
 //!
 //! The primary does what was asked as always, with a quorum, and then asks every other member of
-//! the group, learners too, since they answer eventual reads, to say when it has applied as much. Whoever does
-//! not say so in time is named. Nothing is taken back then: a write that a quorum has stands.
+//! the group, learners too, since they answer eventual reads, to say when it has applied as much.
+//! Whoever does not say so in time is named. Nothing is taken back then: a write that a quorum has
+//! stands.
 //!
-//! Three quarters of the request's time, counted from when it came, are for the quorum and the replicas together:
-//! once the quorum has a write, its client is told so before it gives up.
+//! Three quarters of the request's time, counted from when it came, are for the quorum and the
+//! replicas together: once the quorum has a write, its client is told so before it gives up.
 //!
 //! A replica that follows its primary gets everything anyhow, so this mends nothing that would not
 //! mend itself; it waits for it, and tells who was behind.

@@ -1,15 +1,16 @@
-//! What a replica leaves behind when it is deleted, for one of the same shard that comes after it here.
+//! What a replica leaves behind when it is deleted, for one of the same shard that comes after it
+//! here.
 //!
-//! Raft counts on members that forget neither their votes nor what they acknowledged. A replica that
-//! was deleted has forgotten both, and its node may be given one of the same shard again, under the
-//! same id. Its log is then filled from the beginning, and for a while names members of long ago, of
-//! which it may have been the only one: it would elect itself, and take writes that nobody else has.
-//! Or it would give its vote, or its acknowledgement, to a leader that was deposed while the old
-//! replica looked on.
+//! Raft counts on members that forget neither their votes nor what they acknowledged. A replica
+//! that was deleted has forgotten both, and its node may be given one of the same shard again,
+//! under the same id. Its log is then filled from the beginning, and for a while names members of
+//! long ago, of which it may have been the only one: it would elect itself, and take writes that
+//! nobody else has. Or it would give its vote, or its acknowledgement, to a leader that was deposed
+//! while the old replica looked on.
 //!
-//! So the entry by which the old one was let go is kept, and a vote for the leader that said so. The new
-//! one begins with that vote, so that no earlier leader can use it, and takes no part in elections
-//! until it has that entry: by then it knows everything that the old one knew.
+//! So the entry by which the old one was let go is kept, and a vote for the leader that said so.
+//! The new one begins with that vote, so that no earlier leader can use it, and takes no part in
+//! elections until it has that entry: by then it knows everything that the old one knew.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,8 +45,8 @@ pub(crate) enum FormerError {
 }
 
 impl Former {
-    /// What is to be kept of a replica that has given `own` vote, and was let go by that entry, by the
-    /// word of a leader of that vote.
+    /// What is to be kept of a replica that has given `own` vote, and was let go by that entry, by
+    /// the word of a leader of that vote.
     pub(crate) fn new(index: u64, leader: Vote, own: Option<Vote>) -> Self {
         let own = own.filter(|own| own.leader_id.term > leader.leader_id.term);
         Self { index, vote: own.unwrap_or(leader) }

@@ -1,9 +1,9 @@
 //! Requests that somebody else has to answer, for those who ask to have them passed on.
 //!
-//! A client that knows one node only is served by it: what another node has to answer goes there, and
-//! the answer comes back. A write keeps its stamp on the way, so it is executed once however often it
-//! is sent on. What the other node says of leading is followed; what it cannot say is tried again
-//! until the client's deadline.
+//! A client that knows one node only is served by it: what another node has to answer goes there,
+//! and the answer comes back. A write keeps its stamp on the way, so it is executed once however
+//! often it is sent on. What the other node says of leading is followed; what it cannot say is
+//! tried again until the client's deadline.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

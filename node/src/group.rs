@@ -167,8 +167,8 @@ impl Group {
         hand_in(&self.reads, read);
     }
 
-    /// Says how far the shard is committed: at once if the asker, which says in which term it follows this
-    /// replica, makes a quorum with it, and else after the next round.
+    /// Says how far the shard is committed: at once if the asker, which says in which term it
+    /// follows this replica, makes a quorum with it, and else after the next round.
     pub(crate) fn tell_committed(&self, asker: Option<(NodeId, Term)>, reply: ReplyTo) {
         let (proposer, reads) = (Arc::clone(&self.proposer), self.reads.clone());
         self.tasks.spawn(async move {
@@ -280,13 +280,15 @@ impl Group {
         metrics.state != ServerState::Leader && !raft::may_vote(&metrics, self.me)
     }
 
-    /// Time since each other member last answered this leader, in milliseconds. Empty on a follower.
+    /// Time since each other member last answered this leader, in milliseconds. Empty on a
+    /// follower.
     pub(crate) fn silence(&self) -> BTreeMap<NodeId, u64> {
         self.proposer.silence()
     }
 
-    /// Has openraft look at its election timer only while that matters: not while this replica leads or
-    /// has no vote, and not while it has heard its leader, which beats so often unless the group rests.
+    /// Has openraft look at its election timer only while that matters: not while this replica
+    /// leads or has no vote, and not while it has heard its leader, which beats so often unless the
+    /// group rests.
     pub(crate) fn mind_elections(&self, every: Duration) {
         self.raft().runtime_config().elect(self.promises().are_known());
         let leads = self.leads();
@@ -358,8 +360,8 @@ impl Group {
     /// Stops the group. What was acknowledged is durable already.
     pub(crate) async fn stop(&self) {
         self.tasks.end().await;
-        // In a task of its own: who asks openraft for its end and does not wait for it leaves it in a state in
-        // which the next one who asks for anything panics.
+        // In a task of its own: who asks openraft for its end and does not wait for it leaves it in
+        // a state in which the next one who asks for anything panics.
         let raft = self.raft().clone();
         let _ = tokio::spawn(async move { raft.shutdown().await }).await;
     }

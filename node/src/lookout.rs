@@ -1,17 +1,18 @@
 //! Looks out for leaders whose process is gone, so that another takes over at once.
 //!
 //! Raft learns of a dead leader by its silence, and must wait long enough not to mistake a slow one
-//! for it. But when a process dies and its machine lives on, the kernel of that machine refuses what
-//! is sent to the process's port, and says so (ICMP port unreachable). A connected UDP socket hands
-//! that on as an error. So a leader that is silent for longer than it usually is, is sent one byte
-//! from such a socket; QUIC drops it where there is somebody, and where there is nobody the answer
-//! is here within a round trip.
+//! for it. But when a process dies and its machine lives on, the kernel of that machine refuses
+//! what is sent to the process's port, and says so (ICMP port unreachable). A connected UDP socket
+//! hands that on as an error. So a leader that is silent for longer than it usually is, is sent one
+//! byte from such a socket; QUIC drops it where there is somebody, and where there is nobody the
+//! answer is here within a round trip.
 //!
 //! That is a hint, never a proof: it may be forged, or come from a firewall. All it does is to take
 //! back this node's promise to the leader not to vote for anybody else for a while, and to ask the
-//! other voters whether they would vote (pre-vote). They would only if their own promise has ended or
-//! was taken back too, so a leader that a quorum hears is never disturbed; and reads do not rest on
-//! that promise. Safety is Raft's as ever: one vote a term, and only for a log that is long enough.
+//! other voters whether they would vote (pre-vote). They would only if their own promise has ended
+//! or was taken back too, so a leader that a quorum hears is never disturbed; and reads do not rest
+//! on that promise. Safety is Raft's as ever: one vote a term, and only for a log that is long
+//! enough.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -38,14 +39,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY_AT_REST: Duration = Duration::from_millis(500);
 /// Time in which the kernel of a near machine says that it has nobody at a port.
 const REFUSAL_WAIT: Duration = Duration::from_millis(5);
-/// Time that each voter leaves to those before it, so that two do not split the votes; if they are far,
-/// two round trips, as the first to stand must be heard before the next one does.
+/// Time that each voter leaves to those before it, so that two do not split the votes; if they are
+/// far, two round trips, as the first to stand must be heard before the next one does.
 const TURN: Duration = Duration::from_millis(12);
-/// Time after the first try to be elected, as the others may not have noticed yet; after each further
-/// one it is as much longer. Never less than a handshake and the two rounds of votes take: who stands
-/// again before that undoes what it has begun.
+/// Time after the first try to be elected, as the others may not have noticed yet; after each
+/// further one it is as much longer. Never less than a handshake and the two rounds of votes take:
+/// who stands again before that undoes what it has begun.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(8);
-/// Tries after which Raft's own timers are left to it: within 1.7 s, for a machine that is very busy.
+/// Tries after which Raft's own timers are left to it: within 1.7 s, for a machine that is very
+/// busy.
 const ASKS_MAX: u32 = 20;
 
 /// Runs for the life of the node.
@@ -183,12 +185,12 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
     led
 }
 
-/// Stands for election, after those voters whose turn comes first, until somebody else leads: a vote
-/// may be split all the same, and Raft's own next try may be far away.
+/// Stands for election, after those voters whose turn comes first, until somebody else leads: a
+/// vote may be split all the same, and Raft's own next try may be far away.
 async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term) {
     group.forsake(leader).await;
-    // Those who go as well as those who come: of a configuration that is not committed yet, one who goes may
-    // be the only one who can be elected.
+    // Those who go as well as those who come: of a configuration that is not committed yet, one who
+    // goes may be the only one who can be elected.
     let voters = group.electorate().await;
     let turn = turn(&voters, node.id(), leader);
     let farthest = || farthest(&node, &group, &voters, leader);

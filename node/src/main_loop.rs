@@ -17,8 +17,8 @@ const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=
 /// Time that tasks have to end before the process does.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Runs something as the process of a node does: with log output, so many threads, and an exit status
-/// by its end.
+/// Runs something as the process of a node does: with log output, so many threads, and an exit
+/// status by its end.
 pub fn process(
     threads: Option<NonZeroUsize>,
     work: impl Future<Output = Result<(), NodeError>>,
@@ -53,8 +53,9 @@ fn default_threads() -> NonZeroUsize {
     NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// A line on stdout, for whoever started the process. That it cannot be written is told on stderr and stops
-/// nothing: others count on a node that serves, whether or not anybody reads what it says.
+/// A line on stdout, for whoever started the process. That it cannot be written is told on stderr
+/// and stops nothing: others count on a node that serves, whether or not anybody reads what it
+/// says.
 pub fn say(line: &str) {
     let mut stdout = std::io::stdout();
     if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {

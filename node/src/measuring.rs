@@ -1,8 +1,8 @@
 //! What the coordinator hears of the nodes: each tells it what it holds and how what it leads is.
 //!
-//! Every node runs this task. Something that concerns members is told at once, the rest every second.
-//! A coordinator keeps the last word of each node for a while, and makes of all of them what
-//! placement decides by. Nothing of it is kept on disk: the next coordinator hears it anew.
+//! Every node runs this task. Something that concerns members is told at once, the rest every
+//! second. A coordinator keeps the last word of each node for a while, and makes of all of them
+//! what placement decides by. Nothing of it is kept on disk: the next coordinator hears it anew.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +38,8 @@ impl Heard {
     /// A node has spoken.
     ///
     /// # Errors
-    /// If a term in it leaps from the one that was heard of before: it would hide every later leader.
+    /// If a term in it leaps from the one that was heard of before: it would hide every later
+    /// leader.
     pub(crate) fn hear(
         &mut self,
         node: NodeId,

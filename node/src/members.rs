@@ -1,15 +1,15 @@
 //! Who may speak to a group's replica here: its members, and whom they or the server vouch for.
 //!
-//! A node's certificate says that the network admitted its holder, and no more. To speak of a group one has
-//! to be a member of it: by the configuration that is applied here, by a later one in the log, or by
-//! the directory's wish. That is all that a replica needs in the ordinary: whoever leads it was wished
-//! for, and was a learner first.
+//! A node's certificate says that the network admitted its holder, and no more. To speak of a group
+//! one has to be a member of it: by the configuration that is applied here, by a later one in the
+//! log, or by the directory's wish. That is all that a replica needs in the ordinary: whoever leads
+//! it was wished for, and was a learner first.
 //!
-//! Two replicas may not know who leads them. One that begins has no log yet: of a shard it takes the
-//! word of any node in the directory; of the control group, that of whom the server vouches for. And
-//! one that was away for long may know only members of long ago. It asks those that it does know
-//! whether the stranger is a member by their logs. A member that lies about that gains nothing: it may
-//! speak itself.
+//! Two replicas may not know who leads them. One that begins has no log yet: of a shard it takes
+//! the word of any node in the directory; of the control group, that of whom the server vouches
+//! for. And one that was away for long may know only members of long ago. It asks those that it
+//! does know whether the stranger is a member by their logs. A member that lies about that gains
+//! nothing: it may speak itself.
 //!
 //! Everybody else is refused, and told of with its id (see [`refusals`](crate::refusals)).
 
@@ -86,8 +86,8 @@ impl Node {
         self.name_members();
     }
 
-    /// Says whose word about this node's run counts: that of the nodes in the directory, and of those that the server
-    /// vouches for, which an older directory may not name.
+    /// Says whose word about this node's run counts: that of the nodes in the directory, and of
+    /// those that the server vouches for, which an older directory may not name.
     pub(crate) fn name_members(&self) {
         let listed = |directory: &crate::state::Directory| -> BTreeSet<NodeId> {
             directory.nodes().keys().copied().collect()
@@ -97,8 +97,8 @@ impl Node {
         self.runs().know(members);
     }
 
-    /// Other nodes to ask for whoever leads: those in the directory, and those that the server vouches for; whoever is
-    /// known, where that is none.
+    /// Other nodes to ask for whoever leads: those in the directory, and those that the server
+    /// vouches for; whoever is known, where that is none.
     pub(crate) fn askable(&self) -> Vec<NodeId> {
         let known: Vec<NodeId> = self.peers().known().into_iter().map(|(node, _)| node).collect();
         let may_lead = |node: &NodeId| {
@@ -125,8 +125,8 @@ impl Node {
         is_wanted.unwrap_or(false)
     }
 
-    /// Whether a node may speak to the replica of a group here. If it is not known to be a member, those
-    /// that are known are asked, and the next time it may be.
+    /// Whether a node may speak to the replica of a group here. If it is not known to be a member,
+    /// those that are known are asked, and the next time it may be.
     pub(crate) fn may_speak(self: &Arc<Self>, id: GroupId, from: NodeId) -> bool {
         let Some(group) = self.group(id) else { return false };
         if self.is_member(&group, from) {
@@ -178,8 +178,8 @@ impl Node {
         Some(known).filter(|known| !known.voters.is_empty())
     }
 
-    /// The control group as its leader reports it: with the voters of a configuration that is not applied
-    /// yet too, of which one may lead next.
+    /// The control group as its leader reports it: with the voters of a configuration that is not
+    /// applied yet too, of which one may lead next.
     pub(crate) fn led_control_group(&self) -> Option<ControlGroup> {
         let applied = self.control_group()?;
         let metrics = self.control().metrics();

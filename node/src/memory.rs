@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-/// Bytes of values that a node keeps in memory if it is told nothing: half of what the machine, or the
-/// control group of this process, has. Without a bound if that cannot be found out.
+/// Bytes of values that a node keeps in memory if it is told nothing: half of what the machine, or
+/// the control group of this process, has. Without a bound if that cannot be found out.
 pub(crate) fn default_value_bytes() -> u64 {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
     let machine = of_machine(&read(Path::new("/proc/meminfo")));

@@ -1,13 +1,14 @@
 //! Gives the time for heartbeats, to all groups at once.
 //!
-//! openraft has a clock for each group. Heartbeats that each group sends by its own clock are as many
-//! packets, answers and wake-ups as there are groups; at one moment for all, those to one node go
-//! together (see `raft/pulse.rs`).
+//! openraft has a clock for each group. Heartbeats that each group sends by its own clock are as
+//! many packets, answers and wake-ups as there are groups; at one moment for all, those to one node
+//! go together (see `raft/pulse.rs`).
 //!
-//! The clocks of groups that hear their leaders rest meanwhile. One that has not heard its leader for one
-//! and a half heartbeats runs again at the next beat: in time, as no election time is shorter than three.
-//! A node that neither leads nor votes in anything looks only now and then whether it does, and so does one whose
-//! groups all rest (see `raft/rest.rs`): it is woken when one of them wakes.
+//! The clocks of groups that hear their leaders rest meanwhile. One that has not heard its leader
+//! for one and a half heartbeats runs again at the next beat: in time, as no election time is
+//! shorter than three. A node that neither leads nor votes in anything looks only now and then
+//! whether it does, and so does one whose groups all rest (see `raft/rest.rs`): it is woken when
+//! one of them wakes.
 
 use std::sync::Arc;
 use std::time::Duration;

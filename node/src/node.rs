@@ -98,7 +98,8 @@ pub(crate) struct Node {
     primaries: Mutex<BTreeMap<GroupId, NodeId>>,
     /// Who is vouched for.
     vouchers: Vouchers,
-    /// Held while a group is opened or closed: groups of which there are rows that are to be deleted yet.
+    /// Held while a group is opened or closed: groups of which there are rows that are to be
+    /// deleted yet.
     opening: tokio::sync::Mutex<BTreeSet<GroupId>>,
     /// Whether an administrator wants replicas and primaries evened out at once.
     rebalancing: AtomicBool,
@@ -202,8 +203,8 @@ impl Node {
             tasks: Tasks::default(),
         });
         node.attend(&node.control);
-        // Whatever the directory wishes by now: as long as a group has this node among its voters, it may
-        // need the vote, and nobody else has its log.
+        // Whatever the directory wishes by now: as long as a group has this node among its voters,
+        // it may need the vote, and nobody else has its log.
         for shard in shards.into_values() {
             node.adopt_group(shard);
         }
@@ -379,12 +380,14 @@ impl Node {
         self.called_back.load(Ordering::Relaxed)
     }
 
-    /// Runs a task that the node cannot be without: if it ends before the node does, the process must stop.
+    /// Runs a task that the node cannot be without: if it ends before the node does, the process
+    /// must stop.
     pub(crate) fn keep(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(self.failure.if_ended(what, task));
     }
 
-    /// Runs a task that may end, and must not panic: what it did for others would not be done any more.
+    /// Runs a task that may end, and must not panic: what it did for others would not be done any
+    /// more.
     pub(crate) fn guard(
         &self,
         what: &'static str,
@@ -393,8 +396,8 @@ impl Node {
         self.tasks.spawn(self.failure.if_panicked(what, task));
     }
 
-    /// Runs a task that ends with the node at the latest. It serves one request or one connection: a panic
-    /// ends that, and nothing else.
+    /// Runs a task that ends with the node at the latest. It serves one request or one connection:
+    /// a panic ends that, and nothing else.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }

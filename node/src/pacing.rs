@@ -3,8 +3,9 @@
 //! The distance is measured by the connections that carry the group's messages. A connection shows
 //! how far its other end is as soon as it is made, so that a group knows before it says anything.
 //!
-//! A member that was paused for a while looks far away when it goes on: what it answers late counts as a
-//! round trip. Nobody moves that fast, so a distance grows slowly, or once it has been larger for a while.
+//! A member that was paused for a while looks far away when it goes on: what it answers late counts
+//! as a round trip. Nobody moves that fast, so a distance grows slowly, or once it has been larger
+//! for a while.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -37,10 +37,12 @@ pub(crate) enum Lane {
 const GIVE_UP_AFTER: Duration = Duration::from_millis(600);
 /// Time after a failed attempt to connect in which no other is made.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Longest attempt to connect, the first time. The next one may take twice as long: the node may be far.
+/// Longest attempt to connect, the first time. The next one may take twice as long: the node may be
+/// far.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
 
-/// Nodes whose speech is followed: those that there can be, and as many that are no more or never were.
+/// Nodes whose speech is followed: those that there can be, and as many that are no more or never
+/// were.
 const HEARINGS_MAX: usize = 2 * NODES_MAX;
 
 /// Why there is no connection to a peer.
@@ -83,7 +85,8 @@ struct Shared {
     /// The newest connection from each node.
     met: Mutex<BTreeMap<NodeId, quinn::Connection>>,
     refusals: Refusals,
-    /// Who has closed a connection of this node because it was removed, and has not connected to it since.
+    /// Who has closed a connection of this node because it was removed, and has not connected to it
+    /// since.
     refusing: Mutex<BTreeSet<NodeId>>,
 }
 

@@ -1,9 +1,9 @@
 //! What the coordinator does about where replicas and primaries are, and what it tells of it.
 //!
 //! It decides nothing itself: `state::placement` says what to change. Here is only when: what is
-//! missing, gone or to go is seen to at once; balance waits until the nodes have been the same for a
-//! moment, so that those that join together share at once; and primaries change hands one after the
-//! other, with pauses.
+//! missing, gone or to go is seen to at once; balance waits until the nodes have been the same for
+//! a moment, so that those that join together share at once; and primaries change hands one after
+//! the other, with pauses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,7 +48,8 @@ impl Placing {
         Self { since, nodes: (BTreeMap::new(), since), last_transfer: None }
     }
 
-    /// The next change of the directory, if there is one. Has a primary change hands if that is next.
+    /// The next change of the directory, if there is one. Has a primary change hands if that is
+    /// next.
     pub(crate) fn next(&mut self, node: &Arc<Node>) -> Option<DirectoryCommand> {
         let measured = node.measured(self.since);
         let led = node.heard(|heard, now| heard.led(now));
@@ -128,8 +129,8 @@ pub(crate) async fn hand_over(node: &Node, shard: GroupId, to: NodeId) -> Result
     }
 }
 
-/// Where replicas are and where they are going. To be called once this node's leadership is confirmed; what it
-/// says of nodes that may be switched off, it asks them within `patience`.
+/// Where replicas are and where they are going. To be called once this node's leadership is
+/// confirmed; what it says of nodes that may be switched off, it asks them within `patience`.
 ///
 /// # Errors
 /// If this node is not the coordinator.
@@ -172,8 +173,8 @@ pub(crate) async fn report(
     Ok(report)
 }
 
-/// What nodes say of themselves that seem to be empty and are to be, asked now. Each answers from a directory that
-/// is no older than this one.
+/// What nodes say of themselves that seem to be empty and are to be, asked now. Each answers from a
+/// directory that is no older than this one.
 async fn ask_the_emptied(
     node: &Node,
     directory: &Directory,

@@ -2,19 +2,19 @@
 //!
 //! A strong read is answered from the primary's memory after the primary has made sure, by one
 //! round to a quorum, that it still is the primary and has applied everything that was committed
-//! when the round began. All reads that wait share a round (see [`rounds`](crate::rounds)). No clock is
-//! trusted. A primary that was just elected cannot finish its first round before it has applied an
-//! entry of its own term.
+//! when the round began. All reads that wait share a round (see [`rounds`](crate::rounds)). No
+//! clock is trusted. A primary that was just elected cannot finish its first round before it has
+//! applied an entry of its own term.
 //!
 //! Any other replica can answer one as well, if it was asked to: it asks the primary how far the
 //! shard was committed, waits until it has applied as much, and answers from its own memory. The
 //! primary answers that question after a round like any read, so one that was deposed and does not
-//! know it answers nobody. If the asker votes, its own vote goes with the question: of three voters that and
-//! the primary's are a majority, and no round is needed. This is the ReadIndex of section 6.4 of Ongaro's dissertation,
-//! "Consensus: Bridging Theory and Practice", with its followers.
+//! know it answers nobody. If the asker votes, its own vote goes with the question: of three voters
+//! that and the primary's are a majority, and no round is needed. This is the ReadIndex of section
+//! 6.4 of Ongaro's dissertation, "Consensus: Bridging Theory and Practice", with its followers.
 //!
-//! A scan is a read of many keys: it shares the round, and then takes its page from the state at one
-//! moment, on a thread of its own, since values may have to be read from the disk.
+//! A scan is a read of many keys: it shares the round, and then takes its page from the state at
+//! one moment, on a thread of its own, since values may have to be read from the disk.
 //!
 //! What is not strong is in [`eventual`](crate::eventual).
 
@@ -37,7 +37,8 @@ use crate::rounds::Rounds;
 use crate::shares::HOLDER_PARTS;
 use crate::state::Waiting;
 
-/// Reads that wait for a round; more are refused as overload. One holder fills half of it at the most.
+/// Reads that wait for a round; more are refused as overload. One holder fills half of it at the
+/// most.
 pub(crate) const QUEUE_MAX: usize = 2 * HOLDER_PARTS;
 /// Questions of one replica to its primary that are under way at once. A primary far away is asked
 /// again before it has answered the last time, or a read would wait for two of its answers.

@@ -1,9 +1,9 @@
 //! What clients, administrators and other nodes ask this node.
 //!
 //! One stream carries many requests; each is decided wherever it belongs, and its answer goes back
-//! when it is ready, in any order. A connection and its holder have a [share](crate::shares) of what
-//! may be under way: a request takes its part before it is read and gives it back when its answer is
-//! written, so that a peer that does not read its answers is not read from.
+//! when it is ready, in any order. A connection and its holder have a [share](crate::shares) of
+//! what may be under way: a request takes its part before it is read and gives it back when its
+//! answer is written, so that a peer that does not read its answers is not read from.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -120,7 +120,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
     if let Some(stranger) =
         peer.as_node().filter(|id| needs_listing(&request.body) && !node.is_listed(*id))
     {
-        // A node that has just come may not be in the directory here yet: it, or who sent it, asks again.
+        // A node that has just come may not be in the directory here yet: it, or who sent it, asks
+        // again.
         let why = "a node that the directory does not name is not served";
         node.peers().refusals().note(stranger, why);
         return reply.refuse(Refusal::Unavailable(why.into()));
@@ -324,8 +325,8 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     }
 }
 
-/// Whether a node has to be in the directory to ask this. The certificate of one that is not says only that
-/// it may ask to be taken in.
+/// Whether a node has to be in the directory to ask this. The certificate of one that is not says
+/// only that it may ask to be taken in.
 fn needs_listing(body: &RequestBody) -> bool {
     !matches!(
         body,

@@ -1,8 +1,9 @@
 //! When a node looks after what it looks after now and then, and when it beats.
 //!
-//! Many tasks look at something a few times in a second. Each by a clock of its own would wake the processor at a time
-//! of its own; by one rhythm they do at moments that they share. While all groups of a node rest, they share the
-//! few moments of [`AT_REST`], and all are woken when a group wakes (see `raft/rest.rs`).
+//! Many tasks look at something a few times in a second. Each by a clock of its own would wake the
+//! processor at a time of its own; by one rhythm they do at moments that they share. While all
+//! groups of a node rest, they share the few moments of [`AT_REST`], and all are woken when a group
+//! wakes (see `raft/rest.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,15 +48,15 @@ impl Rhythm {
         self.0.rests.store(rests, Ordering::Relaxed);
     }
 
-    /// Sleeps until then or until a group wakes: the one who gives the time for heartbeats, who is woken even if that
-    /// was before.
+    /// Sleeps until then or until a group wakes: the one who gives the time for heartbeats, who is
+    /// woken even if that was before.
     pub(crate) async fn until_beat(&self, until: Instant) {
         // Both ends are the same to it.
         let _ = timeout_at(until, self.0.beat.notified()).await;
     }
 
-    /// Sleeps until the next of the moments that are so far apart; longer, if all groups rest, but then until one wakes
-    /// at the latest.
+    /// Sleeps until the next of the moments that are so far apart; longer, if all groups rest, but
+    /// then until one wakes at the latest.
     pub(crate) async fn pause(&self, every: Duration) {
         let every = if self.0.rests.load(Ordering::Relaxed) { every.max(AT_REST) } else { every };
         self.until(self.next(every, Instant::now())).await;

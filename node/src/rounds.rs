@@ -1,10 +1,10 @@
 //! Rounds to a quorum that all who wait share.
 //!
 //! One round answers everybody who came before it began. Among near members one is under way at a
-//! time, and those who come meanwhile share the next: the busier a shard is, the more they are, and the
-//! less a round costs each of them. Over a long way that would make whoever comes just too late wait for
-//! two rounds, so there another one begins before the last has ended: as soon as a small part of the time
-//! has passed that a round takes, and up to a bound.
+//! time, and those who come meanwhile share the next: the busier a shard is, the more they are, and
+//! the less a round costs each of them. Over a long way that would make whoever comes just too late
+//! wait for two rounds, so there another one begins before the last has ended: as soon as a small
+//! part of the time has passed that a round takes, and up to a bound.
 //!
 //! [`Turns`] decides; [`Rounds`] does as it says.
 

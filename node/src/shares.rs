@@ -1,9 +1,9 @@
 //! How much of this node's attention each peer has.
 //!
-//! What is under way of a connection is bounded, and so is what is under way over all connections of
-//! one holder of a certificate. A request takes its part before more than the head of its frame is
-//! read, and gives it back when its answer is written: a peer that sends more than it may, or does
-//! not read its answers, is not read from, and holds up nobody but itself.
+//! What is under way of a connection is bounded, and so is what is under way over all connections
+//! of one holder of a certificate. A request takes its part before more than the head of its frame
+//! is read, and gives it back when its answer is written: a peer that sends more than it may, or
+//! does not read its answers, is not read from, and holds up nobody but itself.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -13,11 +13,12 @@ pub enum StorageError {
     /// It is not what was written. The node must not go on with it, under its identity.
     #[error("{0}")]
     Damaged(String),
-    /// A file of it is not there: nothing was read that could be damaged. The node must not go on without it.
+    /// A file of it is not there: nothing was read that could be damaged. The node must not go on
+    /// without it.
     #[error("{} is missing or empty", .0.display())]
     Missing(PathBuf),
-    /// It cannot be read or written now: the disk fails or is full, or another process has it. Nothing
-    /// is lost, and a later start may succeed.
+    /// It cannot be read or written now: the disk fails or is full, or another process has it.
+    /// Nothing is lost, and a later start may succeed.
     #[error("{0}")]
     Unusable(String),
 }

@@ -1,9 +1,10 @@
 //! A machine that was suspended.
 //!
-//! The clock that measures ages stands still while Linux is suspended (`CLOCK_MONOTONIC`), so what was heard
-//! before looks as young as it was then, and what waited in a socket meanwhile as if it had just been sent. Another
-//! clock goes on (`CLOCK_BOOTTIME`): the difference between both is the time that was slept. For a while after it
-//! has grown, no age is told. Only a hypervisor can stop both; nobody inside can tell.
+//! The clock that measures ages stands still while Linux is suspended (`CLOCK_MONOTONIC`), so what
+//! was heard before looks as young as it was then, and what waited in a socket meanwhile as if it
+//! had just been sent. Another clock goes on (`CLOCK_BOOTTIME`): the difference between both is the
+//! time that was slept. For a while after it has grown, no age is told. Only a hypervisor can stop
+//! both; nobody inside can tell.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,20 +13,20 @@ use std::time::Duration;
 use dkv_wire::platform;
 use tokio::time::Instant;
 
-/// Time after a suspend in which ages are not known: what was on its way has arrived by then, and connections whose
-/// other end has given up are made anew.
+/// Time after a suspend in which ages are not known: what was on its way has arrived by then, and
+/// connections whose other end has given up are made anew.
 const UNSURE_FOR: Duration = Duration::from_secs(10);
 /// Time slept that is no more than two clocks that are read one after the other.
 const NO_SLEEP: Duration = Duration::from_millis(50);
 
 static SLEEPS: Mutex<Sleeps> = Mutex::new(Sleeps { slept: None, woke: None });
-/// What was slept, in milliseconds, as it was seen last, while nothing is unsure: every read with a bound asks, and
-/// need not wait for the others.
+/// What was slept, in milliseconds, as it was seen last, while nothing is unsure: every read with a
+/// bound asks, and need not wait for the others.
 static SETTLED_MS: AtomicU64 = AtomicU64::new(UNSEEN);
 const UNSEEN: u64 = u64::MAX;
 
-/// Whether this machine was suspended a moment ago, so that ages are not what they seem. To be asked from the
-/// beginning on.
+/// Whether this machine was suspended a moment ago, so that ages are not what they seem. To be
+/// asked from the beginning on.
 pub(crate) fn woke_lately() -> bool {
     let slept = platform::slept();
     let slept_ms = slept.as_millis() as u64;

@@ -1,8 +1,10 @@
-//! When something begins of which several may be under way, each of which takes a way to others and back.
+//! When something begins of which several may be under way, each of which takes a way to others and
+//! back.
 //!
-//! Among near members a few are under way at a time, and whatever comes meanwhile shares the next. Over a long way
-//! that would make whoever comes just too late wait for a whole one, so there more begin before the last has ended: as
-//! soon as a small part of the time has passed that one takes, and up to a bound.
+//! Among near members a few are under way at a time, and whatever comes meanwhile shares the next.
+//! Over a long way that would make whoever comes just too late wait for a whole one, so there more
+//! begin before the last has ended: as soon as a small part of the time has passed that one takes,
+//! and up to a bound.
 //!
 //! Deliberately missing: clocks. Moments are passed in.
 
@@ -12,8 +14,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// How many are under way at once.
 pub(crate) const UNDER_WAY_MAX: usize = 16;
-/// Least time from the beginning of one to that of the next while as many are under way as begin without a pause. A round
-/// between near members takes a small part of it.
+/// Least time from the beginning of one to that of the next while as many are under way as begin
+/// without a pause. A round between near members takes a small part of it.
 const APART_MIN: Duration = Duration::from_millis(5);
 
 /// When the next one may begin.

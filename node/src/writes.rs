@@ -1,15 +1,16 @@
 //! The write path of a shard's primary: commands into batches, batches into the log.
 //!
-//! Batches form by themselves, never by a timer: a command that finds fewer than
-//! [`IN_FLIGHT_MAX`] batches under way becomes a batch at once, alone or with whatever waits beside
-//! it; commands that come while that many are under way wait and leave together. So an idle
-//! primary answers in one round trip and a busy one spends its fsyncs and its messages on hundreds
-//! of commands each. Where members are far from each other, a batch is a long time under way while neither disk
-//! nor processor is busy: there more begin before the others have ended (see [`turns`](crate::turns)).
+//! Batches form by themselves, never by a timer: a command that finds fewer than [`IN_FLIGHT_MAX`]
+//! batches under way becomes a batch at once, alone or with whatever waits beside it; commands that
+//! come while that many are under way wait and leave together. So an idle primary answers in one
+//! round trip and a busy one spends its fsyncs and its messages on hundreds of commands each. Where
+//! members are far from each other, a batch is a long time under way while neither disk nor
+//! processor is busy: there more begin before the others have ended (see [`turns`](crate::turns)).
 //!
-//! The log of the node is shortened in the background, by checkpoints and purges (`compaction`). When
-//! writes are faster, no batch begins until there is room: they wait, each no longer than its deadline.
-//! What is under way goes on, and nothing that shortens the log needs a batch that is held back.
+//! The log of the node is shortened in the background, by checkpoints and purges (`compaction`).
+//! When writes are faster, no batch begins until there is room: they wait, each no longer than its
+//! deadline. What is under way goes on, and nothing that shortens the log needs a batch that is
+//! held back.
 //!
 //! More than can be taken in time is refused at the door: see `backlog`.
 
@@ -42,8 +43,8 @@ use crate::wal::GroupLog;
 /// One leaves the disk idle while a batch travels; more than two or three spread the same commands
 /// over more fsyncs. Measured: docs/decisions.md.
 pub(crate) const IN_FLIGHT_MAX: usize = 2;
-/// Distance of the farthest member, there and back, from which more are under way: farther than it seems when a
-/// near member's machine is busy, as more and smaller batches would make it busier.
+/// Distance of the farthest member, there and back, from which more are under way: farther than it
+/// seems when a near member's machine is busy, as more and smaller batches would make it busier.
 const FAR: Duration = Duration::from_millis(100);
 /// Commands that wait for a batch; more are refused as overload.
 /// One holder fills half of it at the most.
@@ -86,8 +87,8 @@ pub(crate) struct Brakes {
 }
 
 impl Brakes {
-    /// Whether the log is so long that it has to be shortened first. The segment in use and the next
-    /// one do not count: nothing can make them go, and there is room left for them.
+    /// Whether the log is so long that it has to be shortened first. The segment in use and the
+    /// next one do not count: nothing can make them go, and there is room left for them.
     fn log_is_full(&self) -> bool {
         self.log.bytes_held() >= self.log_bytes_max / 8 * 7
     }

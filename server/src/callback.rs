@@ -1,8 +1,9 @@
 //! Calls nodes back at the address that they say others reach them at.
 //!
-//! A node that names a wrong address gets on with everybody whom it calls, and nobody gets on with it. The server
-//! is the first that such a node meets, so it calls the node back, once for each address and again now and then
-//! as long as it fails. The node notices whether it was called, and says so if it was not.
+//! A node that names a wrong address gets on with everybody whom it calls, and nobody gets on with
+//! it. The server is the first that such a node meets, so it calls the node back, once for each
+//! address and again now and then as long as it fails. The node notices whether it was called, and
+//! says so if it was not.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -38,7 +39,8 @@ impl CallBack {
         Self { endpoint, calls: Arc::new(Semaphore::new(CALLS_MAX)), called: Arc::default() }
     }
 
-    /// Calls a node that says it is at that address, unless it was called there already. Waits for nothing.
+    /// Calls a node that says it is at that address, unless it was called there already. Waits for
+    /// nothing.
     pub(crate) fn call(&self, node: NodeId, address: SocketAddr) {
         let Ok(place) = Arc::clone(&self.calls).try_acquire_owned() else { return };
         if !self.begin(node, address, Instant::now()) {

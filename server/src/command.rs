@@ -36,8 +36,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR", env = "DKV_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Take reports from this node, whose id `dkv NODE:PORT status` shows: only if all the voters of the control
-    /// group that the server knew were replaced while it was down
+    /// Take reports from this node, whose id `dkv NODE:PORT status` shows: only if all the voters
+    /// of the control group that the server knew were replaced while it was down
     #[arg(long, value_name = "NODE")]
     pub trust_voter: Option<NodeId>,
 }
@@ -66,10 +66,10 @@ impl Args {
 
 /// Runs a server until it is told to stop.
 ///
-/// Logs go to standard error, as far as `DKV_LOG` asks for them (`info` if it is not set); that they cannot
-/// be written stops nothing. Standard
-/// output tells people what to do next, and ends with the line `ready IP:PORT` once the server can
-/// be connected to; if that cannot be written, a line on standard error says so, and the server serves.
+/// Logs go to standard error, as far as `DKV_LOG` asks for them (`info` if it is not set); that
+/// they cannot be written stops nothing. Standard output tells people what to do next, and ends
+/// with the line `ready IP:PORT` once the server can be connected to; if that cannot be written, a
+/// line on standard error says so, and the server serves.
 pub async fn run(args: Args) -> Result<(), StartError> {
     // Before anything can be told to stop us.
     let mut signals = Signals::watch().map_err(StartError::Signals)?;

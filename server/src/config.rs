@@ -27,8 +27,8 @@ pub struct Config {
     /// The directory below which tokens are left for other processes of this user; see
     /// [`dkv_wire::local`]. Not in the file: it follows from the user's environment.
     pub tokens_home: Option<PathBuf>,
-    /// A voter of the control group, by the operator's word: for a server that was down while all the voters that
-    /// it knew were replaced. Not in the file: it is for one start.
+    /// A voter of the control group, by the operator's word: for a server that was down while all
+    /// the voters that it knew were replaced. Not in the file: it is for one start.
     pub trust_voter: Option<NodeId>,
 }
 
@@ -223,7 +223,8 @@ fn explain(text: &str, error: &serde_json::Error) -> String {
 fn field_before(text: &str, line: usize, column: usize) -> Option<&str> {
     let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     let text = text.get(..before + column).unwrap_or(text);
-    // The object is flat: a string that a colon follows is a key, and no colon within a string counts.
+    // The object is flat: a string that a colon follows is a key, and no colon within a string
+    // counts.
     let (mut key, mut last, mut rest) = (None, None, text);
     while let Some(at) = rest.find(['"', ':']) {
         let (found, after) = rest[at..].split_at(1);

@@ -99,8 +99,8 @@ fn advice(error: &io::Error) -> &'static str {
 
 /// A data directory that this process holds.
 ///
-/// Dropped without [`keep`](Self::keep), it takes back what this start has made: a start that fails leaves
-/// nothing behind that the next one would have to make sense of.
+/// Dropped without [`keep`](Self::keep), it takes back what this start has made: a start that fails
+/// leaves nothing behind that the next one would have to make sense of.
 pub(crate) struct DataDir {
     path: PathBuf,
     lock: Arc<File>,
@@ -201,8 +201,8 @@ impl DataDir {
         self.path.join(TOKENS).join(format!("{role}.token"))
     }
 
-    /// Reads the network; nothing if there is none yet, or only a part that a first start left when it was
-    /// cut off.
+    /// Reads the network; nothing if there is none yet, or only a part that a first start left when
+    /// it was cut off.
     pub(crate) fn load(
         &self,
         settings: &Settings,
@@ -224,7 +224,8 @@ impl DataDir {
             let path = self.path.join(name);
             move |source| DataDirError::Authority { path, source }
         };
-        // By itself first: if both can be read and do not fit, it is the key that must be another's.
+        // By itself first: if both can be read and do not fit, it is the key that must be
+        // another's.
         check_authority(&certificate).map_err(damaged(AUTHORITY))?;
         let authority = Authority::from_der(registry.network(), &certificate, &key)
             .map_err(damaged(AUTHORITY_KEY))?;
@@ -233,8 +234,8 @@ impl DataDir {
 
     /// Writes a network that was [invented](Network::invent).
     ///
-    /// A crash in here leaves the marker, and the next start begins anew; an error leaves nothing. Nobody has
-    /// been told anything by then.
+    /// A crash in here leaves the marker, and the next start begins anew; an error leaves nothing.
+    /// Nobody has been told anything by then.
     pub(crate) fn create(&self, network: &Network) -> Result<(), DataDirError> {
         let written = self.write_network(network);
         if written.is_err() {
@@ -257,8 +258,8 @@ impl DataDir {
         durable::remove(&self.path.join(CREATING))
     }
 
-    /// Removes what [`create`](Self::create) writes, as far as that can be done: the marker last, by which
-    /// the rest counts for nothing.
+    /// Removes what [`create`](Self::create) writes, as far as that can be done: the marker last,
+    /// by which the rest counts for nothing.
     fn clear(&self) {
         for role in FIRST_ROLES {
             let _ = std::fs::remove_file(self.token_file(role));

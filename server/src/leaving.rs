@@ -1,4 +1,5 @@
-//! Leaves the tokens of the first start, and the server's address, where other processes of this user find them.
+//! Leaves the tokens of the first start, and the server's address, where other processes of this
+//! user find them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -34,7 +34,8 @@ pub(crate) const ADMITTED_MAX: usize = 16;
 
 /// Nodes that are called back at once.
 pub(crate) const CALLS_MAX: usize = 8;
-/// Time before a node is called back again: it makes the server send packets to an address of its choice.
+/// Time before a node is called back again: it makes the server send packets to an address of its
+/// choice.
 pub(crate) const CALL_AGAIN: Duration = Duration::from_secs(10);
 /// Nodes of which the server remembers how it called them back.
 pub(crate) const CALLED_MAX: usize = limits::NODES_MAX;
@@ -44,14 +45,16 @@ pub(crate) const SUSPECT_AFTER_MS: u64 = 3_000;
 /// Silence of the coordinator after which it is shown as down, in milliseconds.
 pub(crate) const DOWN_AFTER_MS: u64 = 15_000;
 
-/// Time for which the word of a node about the control group counts, in milliseconds. It says it every
-/// ten seconds.
+/// Time for which the word of a node about the control group counts, in milliseconds. It says it
+/// every ten seconds.
 pub(crate) const SAID_FOR_MS: u64 = 30_000;
 /// Silence of the voters after which the server listens to those who are left, in milliseconds.
 pub(crate) const SILENCE_MS: u64 = 60_000;
-/// Time between two writes of the books for nothing but how far the nodes' logs are, in milliseconds.
+/// Time between two writes of the books for nothing but how far the nodes' logs are, in
+/// milliseconds.
 pub(crate) const MARKS_SAVED_MS: u64 = 2_000;
-/// Time in which a run of a node that lives is heard again, in milliseconds: it asks every 3 seconds.
+/// Time in which a run of a node that lives is heard again, in milliseconds: it asks every 3
+/// seconds.
 pub(crate) const RUN_SILENT_MS: u64 = 4_000;
 /// Time in which a run of a node that was heard is taken to be alive, in milliseconds.
 pub(crate) const RUN_HEARD_MS: u64 = 15_000;

@@ -141,7 +141,8 @@ impl Service {
         }
         let mut writer = FrameWriter::new(send);
         writer.send(&answer).await.map_err(|error| text(&error))?;
-        // The joiner has its answer if it closes the stream; if it stays silent the time limit ends it.
+        // The joiner has its answer if it closes the stream; if it stays silent the time limit ends
+        // it.
         let mut stream = writer.into_inner();
         let _ = stream.finish();
         let _ = stream.stopped().await;

@@ -1,4 +1,5 @@
-//! A network of dkv on simulated machines: the server, nodes and clients, each the product's own code.
+//! A network of dkv on simulated machines: the server, nodes and clients, each the product's own
+//! code.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -60,7 +61,8 @@ pub struct Node {
     pub wanted: bool,
     /// Whether somebody has asked for its removal.
     pub leaving: bool,
-    /// Whether it was switched off for good because the network had said that nothing is lost with it.
+    /// Whether it was switched off for good because the network had said that nothing is lost with
+    /// it.
     pub promised: bool,
     /// Whether it has ended for good, since it lacks what it has acknowledged.
     pub condemned: bool,

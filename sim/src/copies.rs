@@ -1,8 +1,8 @@
 //! No order costs a shard replicas.
 //!
-//! A shard that has been whole keeps as many voters whatever is drained, moved and evened out; only the
-//! removal of a node may cost it one, that of this node. And whoever votes has a replica, as long as the
-//! group counts on it.
+//! A shard that has been whole keeps as many voters whatever is drained, moved and evened out; only
+//! the removal of a node may cost it one, that of this node. And whoever votes has a replica, as
+//! long as the group counts on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +10,8 @@ use dkv_api::{NodeInfo, NodeStatus};
 use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::message::GroupRole;
 
-/// Looks in a row in which a voter must be without a replica: the answers of one look are of different
-/// moments.
+/// Looks in a row in which a voter must be without a replica: the answers of one look are of
+/// different moments.
 const LOOKS: u32 = 3;
 
 /// What was seen of replicas, look after look.

@@ -1,8 +1,8 @@
 //! The cryptography of TLS, with signatures that are all of one length.
 //!
-//! Keys and signatures are as random as ever; what they contain decides nothing. Their length would:
-//! an ECDSA signature in DER varies by a few bytes, and with it where packets end. So a message is
-//! signed again until the signature has the usual length, which every second one has.
+//! Keys and signatures are as random as ever; what they contain decides nothing. Their length
+//! would: an ECDSA signature in DER varies by a few bytes, and with it where packets end. So a
+//! message is signed again until the signature has the usual length, which every second one has.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,5 +1,5 @@
-//! The disk of a simulated machine: what it holds outlives its processes, and of what was not synced
-//! a loss of power takes what the seed says.
+//! The disk of a simulated machine: what it holds outlives its processes, and of what was not
+//! synced a loss of power takes what the seed says.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,8 +48,8 @@ impl Disk {
         self.checkpoints = self.checkpoints.restart();
     }
 
-    /// Another disk with the same on it: what will be there again if this one lies about all syncs that
-    /// are to come.
+    /// Another disk with the same on it: what will be there again if this one lies about all syncs
+    /// that are to come.
     pub fn copy(&self) -> Self {
         let (log, checkpoints) = (self.log.copy(), self.checkpoints.copy());
         Self { log, checkpoints, pace: Arc::clone(&self.pace) }

@@ -49,8 +49,8 @@ impl Summary {
     }
 }
 
-/// Runs seeds on `jobs` threads, each with its own network. `tell` hears of each run as it ends, and
-/// says whether to begin more.
+/// Runs seeds on `jobs` threads, each with its own network. `tell` hears of each run as it ends,
+/// and says whether to begin more.
 ///
 /// # Errors
 /// If a run could not be made.

@@ -1,7 +1,7 @@
 //! What goes wrong in a run, and when: drawn from the seed, a few things at a time.
 //!
-//! Each fault ends by itself after a while. At the end of a run all of them end ([`Faults::heal`]), and
-//! everything has to work again.
+//! Each fault ends by itself after a while. At the end of a run all of them end ([`Faults::heal`]),
+//! and everything has to work again.
 
 mod courses;
 mod kinds;

@@ -1,8 +1,9 @@
-//! What the processes log: for people, with the simulated time and machine in front, and some lines for the faults.
+//! What the processes log: for people, with the simulated time and machine in front, and some lines
+//! for the faults.
 //!
-//! Some faults have to come in the middle of something that takes a few milliseconds, such as a change of a
-//! group's voters. When that is, only the process knows, and it logs it. And a task may panic anywhere: here one does
-//! as it logs.
+//! Some faults have to come in the middle of something that takes a few milliseconds, such as a
+//! change of a group's voters. When that is, only the process knows, and it logs it. And a task may
+//! panic anywhere: here one does as it logs.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

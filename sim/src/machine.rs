@@ -1,7 +1,9 @@
-//! A simulated machine: a runtime of its own, whose clock is driven by hand, on a platform of its own.
+//! A simulated machine: a runtime of its own, whose clock is driven by hand, on a platform of its
+//! own.
 //!
-//! A machine runs one process at a time. To kill it is to drop the runtime with all tasks in it, which
-//! is as sudden as SIGKILL: nobody gets a last word. Its clocks may run fast or slow, or stand still.
+//! A machine runs one process at a time. To kill it is to drop the runtime with all tasks in it,
+//! which is as sudden as SIGKILL: nobody gets a last word. Its clocks may run fast or slow, or
+//! stand still.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -113,8 +115,8 @@ impl Machine {
         self.platform.network.close_all(self.platform.address);
     }
 
-    /// Has the power fail in the middle of the replacement of a small file, so many of them from now;
-    /// or at no time any more.
+    /// Has the power fail in the middle of the replacement of a small file, so many of them from
+    /// now; or at no time any more.
     pub fn fail_power_after(&self, files: Option<u64>) {
         self.platform.power.set(files.map_or(Power::On, Power::FailsAfter));
     }
@@ -124,8 +126,8 @@ impl Machine {
         self.platform.power.get() == Power::Off
     }
 
-    /// Has it stand still until a tick. If `clock_goes_on`, its clock has jumped when it wakes, as after
-    /// SIGSTOP; if not, it has not noticed, as after a halt of a virtual machine.
+    /// Has it stand still until a tick. If `clock_goes_on`, its clock has jumped when it wakes, as
+    /// after SIGSTOP; if not, it has not noticed, as after a halt of a virtual machine.
     pub fn stand_still(&mut self, until: u64, clock_goes_on: bool) {
         self.still = Some((until, clock_goes_on));
     }

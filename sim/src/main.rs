@@ -1,4 +1,5 @@
-//! `cargo run -p sim -- --seeds 1000 --from 1`: runs seeds, and says how to run again one that fails.
+//! `cargo run -p sim -- --seeds 1000 --from 1`: runs seeds, and says how to run again one that
+//! fails.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -41,7 +42,8 @@ struct Args {
     /// The course of events that each run has, e.g. `LateAnswers` [default: as the seed says]
     #[arg(long, conflicts_with_all = ["lying_disk", "old_copy"])]
     course: Option<Course>,
-    /// Run each seed twice and compare, datagram by datagram; one after the other, until one differs
+    /// Run each seed twice and compare, datagram by datagram; one after the other, until one
+    /// differs
     #[arg(long, conflicts_with_all = ["jobs", "keep_going"])]
     twice: bool,
     /// Plant known bugs, one after the other, and run seeds until each is found

@@ -131,8 +131,8 @@ impl Network {
         self.lock().cut.insert((from, to));
     }
 
-    /// Has everything that is sent on a link from now on arrive so many ticks later, in the order in which it
-    /// was sent.
+    /// Has everything that is sent on a link from now on arrive so many ticks later, in the order
+    /// in which it was sent.
     pub fn set_late(&self, from: IpAddr, to: IpAddr, ticks: u64) {
         self.lock().late.insert((from, to), ticks);
     }

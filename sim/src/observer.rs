@@ -2,8 +2,8 @@
 //!
 //! What must hold at any moment is checked as it is seen: replicas have the same state at the same
 //! index, whenever each of them got there; the server never goes back to an older coordinator, and
-//! never names two of one term; and no order takes replicas from a shard, but a removal the one of the
-//! node that is removed.
+//! never names two of one term; and no order takes replicas from a shard, but a removal the one of
+//! the node that is removed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -75,7 +75,8 @@ impl Observations {
         state.latest.iter().find(|(_, status)| leads(status)).map(|(name, _)| name.clone())
     }
 
-    /// A node that votes in a group and does not lead it, nor the control group, as it was looked at last.
+    /// A node that votes in a group and does not lead it, nor the control group, as it was looked
+    /// at last.
     pub fn follower(&self, group: GroupId) -> Option<String> {
         let state = self.lock();
         let leads = |status: &NodeStatus| {
@@ -90,8 +91,8 @@ impl Observations {
         state.latest.iter().find(|(_, status)| follows(status)).map(|(name, _)| name.clone())
     }
 
-    /// Whether any node may be lost for good: every group has been seen with all the voters that it is to have, and
-    /// nobody, as it was looked at last, knows of one with fewer than bear it.
+    /// Whether any node may be lost for good: every group has been seen with all the voters that it
+    /// is to have, and nobody, as it was looked at last, knows of one with fewer than bear it.
     pub fn bears_a_loss(&self) -> bool {
         let state = self.lock();
         let groups = || state.latest.values().flat_map(|status| &status.groups);
@@ -124,9 +125,9 @@ impl Observations {
         self.lock().hashes.len()
     }
 
-    /// Why the network is not whole: every one of these nodes must have the control group, and as many
-    /// of them as there are to be replicas each shard, nobody else anything, and all at the same index.
-    /// Nothing if it is whole.
+    /// Why the network is not whole: every one of these nodes must have the control group, and as
+    /// many of them as there are to be replicas each shard, nobody else anything, and all at the
+    /// same index. Nothing if it is whole.
     pub fn not_whole(&self, names: &[String], groups: u32, replication: u32) -> Option<String> {
         let state = self.lock();
         for name in names {

@@ -1,8 +1,8 @@
 //! Data directories that are put back as they were: nothing else goes wrong in such a run.
 //!
-//! The founder's directory is kept as it was while it was alone. Later all nodes are stopped, and the
-//! founder is started first, on the copy: if it were believed, it would serve alone, and find nothing
-//! that was written since. Then its own directory comes back, and all the others.
+//! The founder's directory is kept as it was while it was alone. Later all nodes are stopped, and
+//! the founder is started first, on the copy: if it were believed, it would serve alone, and find
+//! nothing that was written since. Then its own directory comes back, and all the others.
 
 use std::path::Path;
 

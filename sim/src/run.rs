@@ -42,11 +42,11 @@ pub struct Options {
     pub heal_within: u64,
     /// Whether the trace goes to standard error too.
     pub echo: bool,
-    /// Whether the one thing that goes wrong is a disk that has lied about its syncs for a while, and
-    /// then loses its power.
+    /// Whether the one thing that goes wrong is a disk that has lied about its syncs for a while,
+    /// and then loses its power.
     pub lying_disk: bool,
-    /// Whether the one thing that goes wrong is that the founder is started on an early copy of its directory
-    /// while all others are down.
+    /// Whether the one thing that goes wrong is that the founder is started on an early copy of its
+    /// directory while all others are down.
     pub old_copy: bool,
     /// The course of events that each run has; nothing if the seed is to say.
     pub course: Option<Course>,
@@ -147,8 +147,8 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let end = cluster.now + options.faults_for;
     let mut faults = Faults::new(random.fork(), from, end.saturating_sub(from), course);
     if options.lying_disk && wrong.is_empty() {
-        // Two voters do without neither: whoever loses one of them for good loses the shard. That all have
-        // three may have happened unseen.
+        // Two voters do without neither: whoever loses one of them for good loses the shard. That
+        // all have three may have happened unseen.
         let whole = || (!observations.bears_a_loss()).then(String::new);
         let _ = until(&mut cluster, &shared, WHOLE_WITHIN, whole);
         lie(&mut cluster, &shared, &observations, &mut random);
@@ -225,15 +225,15 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     })
 }
 
-/// What nodes had taken and not delivered goes with them when they are removed; but not with those of which it was
-/// said that they may be switched off.
+/// What nodes had taken and not delivered goes with them when they are removed; but not with those
+/// of which it was said that they may be switched off.
 fn note_removed(cluster: &Cluster, shared: &Shared) {
     let removed = cluster.nodes.iter().filter(|node| node.leaving && !node.promised);
     shared.nodes_were_removed(removed.map(|node| node.name.clone()));
 }
 
-/// Has a node come back with the disk that it had a while ago, as if none of its syncs since then had
-/// happened. Who leads all the time must notice.
+/// Has a node come back with the disk that it had a while ago, as if none of its syncs since then
+/// had happened. Who leads all the time must notice.
 fn lie(cluster: &mut Cluster, shared: &Shared, observations: &Observations, random: &mut Random) {
     pass(cluster, shared, random.between(1000, 4000));
     let groups = (0..=3).filter_map(|group| observations.leader(GroupId(group)));
@@ -256,7 +256,8 @@ fn lie(cluster: &mut Cluster, shared: &Shared, observations: &Observations, rand
     }
 }
 
-/// Has the founder started on a copy of its directory from before the others joined, and all others down.
+/// Has the founder started on a copy of its directory from before the others joined, and all others
+/// down.
 fn go_back(
     cluster: &mut Cluster,
     shared: &Shared,

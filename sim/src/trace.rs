@@ -26,8 +26,8 @@ struct State {
 }
 
 impl Trace {
-    /// An empty trace. With `echo` its lines go to standard error too; with `every_datagram` each of
-    /// those has a line of its own.
+    /// An empty trace. With `echo` its lines go to standard error too; with `every_datagram` each
+    /// of those has a line of its own.
     pub fn new(echo: bool, every_datagram: bool) -> Self {
         let trace = Self::default();
         *trace.lock() = State { echo, every_datagram, ..State::default() };

@@ -1,8 +1,8 @@
 //! The clients: what they ask of the network, and what they remember of it.
 //!
-//! Each client machine has one client of the product's library, and several callers on it. Every call
-//! is an operation of the history: when it began, what it came to. A call whose outcome nobody knows
-//! is remembered as unknown.
+//! Each client machine has one client of the product's library, and several callers on it. Every
+//! call is an operation of the history: when it began, what it came to. A call whose outcome nobody
+//! knows is remembered as unknown.
 
 mod ages;
 mod scans;
@@ -28,7 +28,8 @@ use crate::trace::Trace;
 const TICK_NS: u64 = 1_000_000;
 /// Least and most time that a call may take, in milliseconds.
 const PATIENCE_MS: (u64, u64) = (300, 4000);
-/// The same of callers that keep to one key, and longest pause between two calls of callers that keep to anything.
+/// The same of callers that keep to one key, and longest pause between two calls of callers that
+/// keep to anything.
 const FOCUS_PATIENCE_MS: (u64, u64) = (200, 800);
 const FOCUS_PAUSE_MS: u64 = 20;
 /// Keys that have eventual writes, among strong ones.
@@ -107,7 +108,8 @@ struct State {
 struct Eventual {
     /// Values of those that were accepted, by their stamps; no value of a delete.
     accepted: BTreeMap<u64, Option<String>>,
-    /// Values of those whose stamp is not known: strong ones, and eventual ones that may have been accepted.
+    /// Values of those whose stamp is not known: strong ones, and eventual ones that may have been
+    /// accepted.
     others: BTreeSet<Option<String>>,
 }
 
@@ -214,7 +216,8 @@ impl Shared {
         history
     }
 
-    /// A clock does not show the time any more. How old an answer is, is measured by the nodes' own.
+    /// A clock does not show the time any more. How old an answer is, is measured by the nodes'
+    /// own.
     pub fn clocks_were_wrong(&self) {
         self.ages().clocks_were_wrong();
     }

@@ -11,9 +11,9 @@ use sim::run::{Options, run};
 /// Seeds in which each bug must show.
 const SEEDS: u64 = 60;
 
-/// What is tried first: the course of events that shows a bug soonest, where what is drawn takes long, and the seed
-/// that showed it last. After a change of the product or of the simulation that seed may show it no more, and the
-/// others are tried: another seed here makes the test fast again.
+/// What is tried first: the course of events that shows a bug soonest, where what is drawn takes
+/// long, and the seed that showed it last. After a change of the product or of the simulation that
+/// seed may show it no more, and the others are tried: another seed here makes the test fast again.
 fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
     match mutant {
         Mutant::AnswerBeforeSync => (None, 22),

@@ -2,8 +2,8 @@
 //!
 //! The server signs what a token says with the key of the network's authority, so whoever has the
 //! authority's certificate can judge a token by itself: the server is never asked, and need not be
-//! up. A token names its bearer by an id, as a certificate does, and the same deny list revokes both.
-//! It is text: `dkvb1.`, what it says, a dot, and the signature; both in base64url.
+//! up. A token names its bearer by an id, as a certificate does, and the same deny list revokes
+//! both. It is text: `dkvb1.`, what it says, a dot, and the signature; both in base64url.
 //!
 //! Deliberately missing: rights to some keys only.
 
@@ -17,7 +17,8 @@ use crate::id::{HolderId, NetworkId};
 use crate::limits::TOKEN_BYTES_MAX;
 
 const PREFIX: &str = "dkvb1.";
-/// What is signed begins with this, so that no certificate can be taken for a token or the other way.
+/// What is signed begins with this, so that no certificate can be taken for a token or the other
+/// way.
 const DOMAIN: &[u8] = b"dkv bearer token 1\0";
 
 /// What a bearer may do.

@@ -43,8 +43,8 @@ pub fn encode_into<T: Serialize>(value: &T, buffer: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// Encodes a value that ends with a byte string, in parts which together are its encoding: the byte string
-/// is empty in `value`, and has `ending` for its content instead, which is not copied.
+/// Encodes a value that ends with a byte string, in parts which together are its encoding: the byte
+/// string is empty in `value`, and has `ending` for its content instead, which is not copied.
 ///
 /// # Panics
 /// In debug builds, if the value does not end with an empty byte string.

@@ -6,9 +6,9 @@
 //! `line`.
 //!
 //! Order is kept: of two datagrams on one way the later one never arrives earlier. Delays that are
-//! drawn for each datagram would either overtake each other, which QUIC takes for loss, or add up to
-//! more than their average. So a delay that varies wanders: between zero and twice its average, each
-//! as likely as the other, and never faster than time passes.
+//! drawn for each datagram would either overtake each other, which QUIC takes for loss, or add up
+//! to more than their average. So a delay that varies wanders: between zero and twice its average,
+//! each as likely as the other, and never faster than time passes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use crate::region::Region;
 /// Average delays, one way, between regions or single nodes. Empty: nothing is held back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delays {
-    /// Names of regions or of nodes. A node that has its own name here is not in its region as far as
-    /// delays go; one that is not here at all, and the server, are next to everybody.
+    /// Names of regions or of nodes. A node that has its own name here is not in its region as far
+    /// as delays go; one that is not here at all, and the server, are next to everybody.
     pub between: Vec<String>,
     /// From each of them, to each of them, in milliseconds.
     pub average_ms: Vec<Vec<u32>>,
@@ -153,9 +153,9 @@ pub struct UnknownRegion {
 
 /// The delay of one way, as it changes.
 ///
-/// It goes up or down by half a millisecond in each, turns where it meets zero or twice its average,
-/// and may turn in between. Unfolded, that is a walk on a circle, at no point of which it is longer
-/// than at any other: in the long run each delay in between is as likely as any other.
+/// It goes up or down by half a millisecond in each, turns where it meets zero or twice its
+/// average, and may turn in between. Unfolded, that is a walk on a circle, at no point of which it
+/// is longer than at any other: in the long run each delay in between is as likely as any other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wander {
     average: Duration,

@@ -2,10 +2,12 @@
 //!
 //! A file is replaced as a whole: written beside its place under a temporary name, synced, renamed
 //! over the old one, and the directory synced, so that after a crash there is the old content or
-//! the new one and never a mix. What a process that was killed has left under a temporary name, the next
-//! that writes the same file removes. Directories are for their owner alone (0700), files too (0600).
+//! the new one and never a mix. What a process that was killed has left under a temporary name, the
+//! next that writes the same file removes. Directories are for their owner alone (0700), files too
+//! (0600).
 //!
-//! An error of the system does not say which file it is about. Every error from here does: see [`named`].
+//! An error of the system does not say which file it is about. Every error from here does: see
+//! [`named`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -30,7 +32,8 @@ const NOBODYS: [&str; 2] = [LOCK, "lost+found"];
 /// How often a file is written anew whose temporary file somebody has removed.
 const REPLACE_TRIES: usize = 3;
 
-/// An error of the system about a file, with the file's name in its text and of the same kind as before.
+/// An error of the system about a file, with the file's name in its text and of the same kind as
+/// before.
 ///
 /// Of an error that has been through here, this one or another file's name is not added again.
 pub fn named(path: &Path, error: io::Error) -> io::Error {
@@ -81,8 +84,8 @@ pub fn exists(path: &Path) -> io::Result<bool> {
     path.try_exists().map_err(|error| named(path, error))
 }
 
-/// Refuses a symbolic link whose target does not exist: whoever made it meant something that is not there,
-/// such as a disk that is not mounted, and nothing may take its place.
+/// Refuses a symbolic link whose target does not exist: whoever made it meant something that is not
+/// there, such as a disk that is not mounted, and nothing may take its place.
 ///
 /// # Errors
 /// `InvalidInput` if it is one, or whatever the system reports.
@@ -111,8 +114,8 @@ pub fn has_entries(path: &Path) -> io::Result<bool> {
     Ok(!names(path)?.is_empty())
 }
 
-/// The same, beside what says nothing of whose it is: the lock of a process, and what a file system has in its
-/// root.
+/// The same, beside what says nothing of whose it is: the lock of a process, and what a file system
+/// has in its root.
 pub fn has_content(path: &Path) -> io::Result<bool> {
     Ok(names(path)?.iter().any(|name| !NOBODYS.iter().any(|nobodys| name == nobodys)))
 }
@@ -124,8 +127,8 @@ pub fn is_foreign(path: &Path, ours: &[&str]) -> io::Result<bool> {
     Ok(!is_ours && has_content(path)?)
 }
 
-/// Refuses what belongs to another user: a process that goes on with it leaves files in it that its owner
-/// cannot read, and trusts what that user writes.
+/// Refuses what belongs to another user: a process that goes on with it leaves files in it that its
+/// owner cannot read, and trusts what that user writes.
 ///
 /// # Errors
 /// `PermissionDenied` if it does, or whatever the system reports.
@@ -142,8 +145,8 @@ pub fn require_own(path: &Path) -> io::Result<()> {
     Err(named(path, io::Error::new(io::ErrorKind::PermissionDenied, why)))
 }
 
-/// Takes a file or directory of this user, with all that is in it, away from everybody else: 0600 and 0700.
-/// Says whether others could read any of it.
+/// Takes a file or directory of this user, with all that is in it, away from everybody else: 0600
+/// and 0700. Says whether others could read any of it.
 pub fn narrow(path: &Path) -> io::Result<bool> {
     let at = |error| named(path, error);
     let metadata = fs::symlink_metadata(path).map_err(at)?;
@@ -197,7 +200,8 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut written = Ok(());
     for _ in 0..REPLACE_TRIES {
         written = write_synced(&temporary, content).and_then(|()| fs::rename(&temporary, path));
-        // Nobody else has reason to remove it, but a process that cannot see this one: in another container.
+        // Nobody else has reason to remove it, but a process that cannot see this one: in another
+        // container.
         if !written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             break;
         }
@@ -232,7 +236,8 @@ fn is_dead(process: Pid) -> bool {
     rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH)
 }
 
-/// Leaves the files of a simulated machine as they are when its power has failed so far into a write.
+/// Leaves the files of a simulated machine as they are when its power has failed so far into a
+/// write.
 fn lose_power(cut: PowerCut, temporary: &Path, path: &Path, content: &[u8]) -> io::Error {
     let part = if cut == PowerCut::Begun { &content[..content.len() / 2] } else { content };
     let left = match cut {
@@ -255,7 +260,8 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
 /// Reads a file, or `None` if there is none.
 ///
 /// # Errors
-/// Also for a link to nothing, which is not the same as no file; see [`refuse_dangling`]. Also for a file over [`FILE_BYTES_MAX`]: it is none of ours.
+/// Also for a link to nothing, which is not the same as no file; see [`refuse_dangling`]. Also for
+/// a file over [`FILE_BYTES_MAX`]: it is none of ours.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     read_bounded(path).map_err(|error| named(path, error))
 }

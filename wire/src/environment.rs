@@ -1,5 +1,5 @@
-//! Environment variables as files and charts write them: one that is set to nothing, or to white space, is not
-//! set.
+//! Environment variables as files and charts write them: one that is set to nothing, or to white
+//! space, is not set.
 
 use std::ffi::{OsStr, OsString};
 

@@ -85,9 +85,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// As [`next`](Self::next), but has room taken for a frame before more than its head is read: its
-    /// length is known then. What the room is comes with the frame. While it is waited for the sender is
-    /// held up, no longer than the rest of a frame may take.
+    /// As [`next`](Self::next), but has room taken for a frame before more than its head is read:
+    /// its length is known then. What the room is comes with the frame. While it is waited for the
+    /// sender is held up, no longer than the rest of a frame may take.
     pub async fn next_with_room<R2, F>(
         &mut self,
         room: impl FnOnce(usize) -> F,

@@ -169,10 +169,10 @@ impl Gate {
             // Those that have ended are let go of, so no more are kept than there were at once.
             while tasks.try_join_next().is_some() {}
             let address = incoming.remote_address().ip();
-            // First the sender shows that its address is its own. Else somebody else's could be named, and would
-            // get more than three times what was sent: a server that has answered with less than that may
-            // go on with a whole packet (RFC 9000, section 8.1). It costs no work up to here, and nobody takes
-            // places in the name of another.
+            // First the sender shows that its address is its own. Else somebody else's could be
+            // named, and would get more than three times what was sent: a server that has answered
+            // with less than that may go on with a whole packet (RFC 9000, section 8.1). It costs
+            // no work up to here, and nobody takes places in the name of another.
             if !incoming.remote_address_validated() && incoming.may_retry() {
                 let _ = incoming.retry();
                 continue;
@@ -201,8 +201,8 @@ impl Gate {
                 drop(handshake);
                 let admitted = connection.clone();
                 if let Err(panicked) = caught(gate.admit(connection, handle)).await {
-                    // It ends this connection, and nothing else. Others still hold it, so it is not closed by
-                    // being dropped.
+                    // It ends this connection, and nothing else. Others still hold it, so it is not
+                    // closed by being dropped.
                     error!("serving a connection {panicked}; it is closed; this is a fault in dkv");
                     Close::Protocol.close(&admitted, "internal error");
                 }

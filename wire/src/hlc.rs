@@ -1,15 +1,15 @@
 //! The network's clock: a hybrid logical clock.
 //!
 //! A [`Stamp`] orders what no log orders yet: writes that different nodes take without asking each
-//! other. It is as close to the time on the wall as the clocks of those who met are, and never behind
-//! anything that its maker had seen, so that an effect is always later than its cause. The algorithm is that
-//! of S. Kulkarni, M. Demirbas, D. Madappa, B. Avva, M. Leone, *Logical Physical Clocks and Consistent
-//! Snapshots in Globally Distributed Databases*, 2014, in its compact form: the logical part takes the
-//! lowest bits of the physical one, and carries over into it.
+//! other. It is as close to the time on the wall as the clocks of those who met are, and never
+//! behind anything that its maker had seen, so that an effect is always later than its cause. The
+//! algorithm is that of S. Kulkarni, M. Demirbas, D. Madappa, B. Avva, M. Leone, *Logical Physical
+//! Clocks and Consistent Snapshots in Globally Distributed Databases*, 2014, in its compact form:
+//! the logical part takes the lowest bits of the physical one, and carries over into it.
 //!
-//! A clock that is far ahead moves all that hear of it ahead, and does no more harm than that: order is
-//! kept. So that nobody can move it to its end, what comes from a client may not be ahead of the node's
-//! own wall by more than [`limits::CLOCK_SKEW`], unless the node was so already.
+//! A clock that is far ahead moves all that hear of it ahead, and does no more harm than that:
+//! order is kept. So that nobody can move it to its end, what comes from a client may not be ahead
+//! of the node's own wall by more than [`limits::CLOCK_SKEW`], unless the node was so already.
 
 use std::time::Duration;
 
@@ -44,8 +44,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A fresh stamp, later than all that this clock made or saw. The time is that on the wall, since
-    /// 1970.
+    /// A fresh stamp, later than all that this clock made or saw. The time is that on the wall,
+    /// since 1970.
     pub fn stamp(&mut self, wall: Duration) -> Stamp {
         self.last = self.last.next().max(Stamp::at(wall));
         self.last
@@ -78,7 +78,8 @@ mod tests {
         fn an_effect_is_later_than_its_cause_whatever_the_walls_show(
             steps in proptest::collection::vec((0..3_usize, 0..3_usize, 0..50_u64), 1..200),
         ) {
-            // Three processes whose walls are apart and jump; a step is a message between two of them.
+            // Three processes whose walls are apart and jump; a step is a message between two of
+            // them.
             let mut clocks = [Clock::default(); 3];
             let mut seen = [Stamp(0); 3];
             for (from, to, wall_us) in steps {

@@ -104,8 +104,8 @@ number! {
     Stamp(u64)
 }
 number! {
-    /// The number that a node's outbox gives an eventual write of a shard, from one; together with the
-    /// node it names the write.
+    /// The number that a node's outbox gives an eventual write of a shard, from one; together with
+    /// the node it names the write.
     Number(u64)
 }
 number! {
@@ -116,8 +116,9 @@ number! {
 impl Term {
     /// Whether a message may speak of this term to somebody who knows of `known`, or of none.
     ///
-    /// Terms only grow, so one that is taken once rules all lower ones out for good. By what it takes
-    /// to be elected they grow by one at a time; a leap is a lie or damage, and is to be refused.
+    /// Terms only grow, so one that is taken once rules all lower ones out for good. By what it
+    /// takes to be elected they grow by one at a time; a leap is a lie or damage, and is to be
+    /// refused.
     pub fn may_follow(self, known: Option<Self>) -> bool {
         match known {
             Some(known) => self.0 <= known.0.saturating_add(limits::TERMS_AHEAD_MAX),

@@ -109,13 +109,14 @@ pub const BEARER_LIFE: Duration = Duration::from_secs(90 * DAY_S);
 pub const HOLDERS_MAX: usize = 16 * 1024;
 /// Bearer tokens that are reported together as seen.
 pub const BEARERS_SEEN_MAX: usize = 128;
-/// How long before its making a certificate is valid already. So long a clock may have been ahead when it was
-/// made, and be set right, without anybody being cut off.
+/// How long before its making a certificate is valid already. So long a clock may have been ahead
+/// when it was made, and be set right, without anybody being cut off.
 pub const CERTIFICATE_BACKDATED: Duration = Duration::from_secs(10 * 365 * DAY_S);
-/// How far in the future a certificate may have been made before its holder asks for another: its clock, or the
-/// server's, was ahead.
+/// How far in the future a certificate may have been made before its holder asks for another: its
+/// clock, or the server's, was ahead.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(3600);
-/// How often a process looks whether its certificate is due, and with it whether the clock has jumped.
+/// How often a process looks whether its certificate is due, and with it whether the clock has
+/// jumped.
 pub const CERTIFICATE_CHECK: Duration = Duration::from_secs(5);
 
 const KIB: usize = 1024;

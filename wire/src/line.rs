@@ -1,11 +1,12 @@
 //! The socket of an endpoint, and what is held back on it.
 //!
 //! As long as nobody asks for delays every call goes straight through. After that a datagram to an
-//! address that has a way waits until its time has come, and so does one from there. QUIC above sees
-//! a longer way and nothing else: handshakes, acknowledgements and round trips are as they would be.
+//! address that has a way waits until its time has come, and so does one from there. QUIC above
+//! sees a longer way and nothing else: handshakes, acknowledgements and round trips are as they
+//! would be.
 //!
-//! Deliberately missing: loss. What waits is bounded, and what is beyond the bound is dropped as any
-//! network does; nothing else is.
+//! Deliberately missing: loss. What waits is bounded, and what is beyond the bound is dropped as
+//! any network does; nothing else is.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,13 +29,14 @@ use crate::{platform, quic};
 
 /// Bytes that may wait, each way.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes that the kernel takes at once, to be sent as packets of one length: as many as one IPv4 datagram has.
+/// Bytes that the kernel takes at once, to be sent as packets of one length: as many as one IPv4
+/// datagram has.
 const BURST_BYTES_MAX: usize = 65_507;
 /// Packets that may be handed to the kernel at once.
 ///
-/// Ten, as quinn would have it, are more than the kernel takes if the packets are long. All of them would
-/// be lost without a word, quinn would conclude that the path does not carry long packets, and send
-/// the shortest for a minute.
+/// Ten, as quinn would have it, are more than the kernel takes if the packets are long. All of them
+/// would be lost without a word, quinn would conclude that the path does not carry long packets,
+/// and send the shortest for a minute.
 const SEGMENTS_MAX: usize = BURST_BYTES_MAX / quic::PACKET_BYTES_MAX as usize;
 
 /// A socket that can hold back what goes through it.
@@ -248,7 +250,8 @@ impl Held {
         metas: &mut [RecvMeta],
     ) -> usize {
         let mut state = self.state();
-        // As of now that the state is ours: who lets go has not yet looked for a reader of what is due later.
+        // As of now that the state is ours: who lets go has not yet looked for a reader of what is
+        // due later.
         let now = Instant::now();
         let mut count = 0;
         for (buffer, place) in buffers.iter_mut().zip(metas) {

@@ -3,8 +3,8 @@
 //! A registration server puts its join tokens into a directory of its user, named after its port,
 //! and `dkv-node` and `dkv` look there when they are given no token. Other users cannot read it
 //! (0700), and a server elsewhere is never tried with these tokens: they are used only for an
-//! address of this machine. Beside its tokens it leaves its address, so that a command that names no
-//! server finds the one that runs here.
+//! address of this machine. Beside its tokens it leaves its address, so that a command that names
+//! no server finds the one that runs here.
 
 use std::ffi::OsString;
 use std::io;
@@ -121,7 +121,8 @@ fn is_taken(address: &SocketAddr) -> bool {
 /// The token that a server at `address` left for this role, if it is a server of this machine.
 ///
 /// # Errors
-/// If there is a file and it cannot be read, or holds no token of that role; the error names the file.
+/// If there is a file and it cannot be read, or holds no token of that role; the error names the
+/// file.
 pub fn find_token(home: &Path, address: SocketAddr, role: Role) -> io::Result<Option<Token>> {
     if !is_local(address) {
         return Ok(None);

@@ -1,7 +1,8 @@
 //! Names that people give: to nodes and to tokens.
 //!
-//! A name reaches terminals, logs and command lines of others, so it is of letters that mean nothing
-//! to any of them: no control characters, no spaces, nothing that changes the direction of writing.
+//! A name reaches terminals, logs and command lines of others, so it is of letters that mean
+//! nothing to any of them: no control characters, no spaces, nothing that changes the direction of
+//! writing.
 
 use crate::limits::NAME_BYTES_MAX;
 

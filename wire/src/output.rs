@@ -1,13 +1,15 @@
 //! What a process prints, and what becomes of it when it cannot be written.
 //!
-//! A disk may be full, a reader may have gone or may not read. `println!` and `eprintln!` panic then, which
-//! ends a task or the whole process. Nothing here panics:
+//! A disk may be full, a reader may have gone or may not read. `println!` and `eprintln!` panic
+//! then, which ends a task or the whole process. Nothing here panics:
 //!
 //! - [`complain`] writes a line to standard error, if that takes one.
-//! - [`say!`](crate::say) writes a line to standard output. If that fails, the process has not done what it
-//!   was asked for: the first failure is told on standard error, and [`failed`] says so for the exit status.
-//! - [`Log`] takes a process's log. It is written by a thread of its own, so that no other waits for whoever
-//!   should read it; lines that cannot be written are counted, and the count is logged when they can be again.
+//! - [`say!`](crate::say) writes a line to standard output. If that fails, the process has not done
+//!   what it was asked for: the first failure is told on standard error, and [`failed`] says so for
+//!   the exit status.
+//! - [`Log`] takes a process's log. It is written by a thread of its own, so that no other waits
+//!   for whoever should read it; lines that cannot be written are counted, and the count is logged
+//!   when they can be again.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -45,12 +47,14 @@ pub fn say(line: impl fmt::Display) {
     }
 }
 
-/// Whether a line could not be written to standard output: the exit status should then be a failure.
+/// Whether a line could not be written to standard output: the exit status should then be a
+/// failure.
 pub fn failed() -> bool {
     FAILED.load(Ordering::Relaxed)
 }
 
-/// Writes a line to standard error. There is nobody to tell if that fails, and nobody waits long for it.
+/// Writes a line to standard error. There is nobody to tell if that fails, and nobody waits long
+/// for it.
 pub fn complain(line: impl fmt::Display) {
     let line = line.to_string();
     within(LAST_WORDS, move || {

@@ -3,10 +3,11 @@
 //! Whoever has not shown who it is can be told apart by its address only. An address that has as
 //! many places as it may loses its own oldest one to the next that comes from it; when all places
 //! are taken, the address with the most makes room for one with fewer. So whoever is quick gets
-//! through, and nobody keeps others out by being slow in large numbers. Of IPv6 a network of 64 bits
-//! counts as one address, for that is what a single customer has.
+//! through, and nobody keeps others out by being slow in large numbers. Of IPv6 a network of 64
+//! bits counts as one address, for that is what a single customer has.
 //!
-//! Deliberately missing: any look at the clock. How long a place may be kept is for its owner to say.
+//! Deliberately missing: any look at the clock. How long a place may be kept is for its owner to
+//! say.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};

@@ -3,8 +3,8 @@
 //!
 //! A simulation runs whole networks in one thread, and runs them again exactly as before. It puts a
 //! [`Platform`] of its own in the place of the real one, for the thread that calls [`simulate`];
-//! everybody else pays one look at a variable of their thread. Time that passes needs no place here:
-//! it is tokio's, whose clock can be driven by hand.
+//! everybody else pays one look at a variable of their thread. Time that passes needs no place
+//! here: it is tokio's, whose clock can be driven by hand.
 //!
 //! Deliberately missing: anything that a release could be told to simulate. No message, file,
 //! variable or argument leads here.
@@ -42,8 +42,8 @@ pub trait Platform {
     /// happened: nothing, the new file was begun, it was whole, it was in the old one's place.
     fn power_cut(&self) -> Option<PowerCut>;
 
-    /// The cryptography of TLS. Its signatures must be of [`SIGNATURE_BYTES`] to make runs that can be
-    /// repeated; what is in them does not matter.
+    /// The cryptography of TLS. Its signatures must be of [`SIGNATURE_BYTES`] to make runs that can
+    /// be repeated; what is in them does not matter.
     fn cryptography(&self) -> Arc<CryptoProvider>;
 }
 
@@ -60,8 +60,8 @@ pub enum PowerCut {
     Replaced,
 }
 
-/// Length of every ECDSA signature on a simulated machine, in DER. By itself it varies by a few bytes,
-/// and what comes after it in a stream is cut into packets elsewhere each time.
+/// Length of every ECDSA signature on a simulated machine, in DER. By itself it varies by a few
+/// bytes, and what comes after it in a stream is cut into packets elsewhere each time.
 pub const SIGNATURE_BYTES: usize = 71;
 
 thread_local! {
@@ -99,8 +99,8 @@ fn simulated() -> Option<Rc<dyn Platform>> {
     SIMULATED.with_borrow(Clone::clone)
 }
 
-/// Whether the power fails while a small file is replaced; never on a real machine, where it does so
-/// unasked.
+/// Whether the power fails while a small file is replaced; never on a real machine, where it does
+/// so unasked.
 pub(crate) fn power_cut() -> Option<PowerCut> {
     simulated()?.power_cut()
 }
@@ -122,8 +122,8 @@ pub fn slept() -> Duration {
     boot_time.saturating_sub(read(ClockId::Monotonic))
 }
 
-/// Whether a UDP socket can be had at an address. A simulated machine has no other process to whom it
-/// could belong.
+/// Whether a UDP socket can be had at an address. A simulated machine has no other process to whom
+/// it could belong.
 ///
 /// # Errors
 /// What the system says.
@@ -169,8 +169,8 @@ pub(crate) fn accepts_signature(bytes: usize) -> bool {
     bytes == SIGNATURE_BYTES || !is_simulated()
 }
 
-/// Runs what may wait for the disk where that holds nobody up: on a thread of its own. On a simulated
-/// machine it runs at once, and waits for nothing.
+/// Runs what may wait for the disk where that holds nobody up: on a thread of its own. On a
+/// simulated machine it runs at once, and waits for nothing.
 ///
 /// # Errors
 /// If it panicked, or the runtime is shutting down.

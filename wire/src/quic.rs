@@ -101,7 +101,8 @@ pub enum ConnectError {
         /// What it says.
         why: String,
     },
-    /// The other side gave the place of this connection to somebody else: so many connect from here.
+    /// The other side gave the place of this connection to somebody else: so many connect from
+    /// here.
     #[error("{address}: too many are connecting to it from this address at once; try again")]
     Busy {
         /// Who was called.
@@ -164,7 +165,8 @@ impl ConnectError {
     }
 }
 
-/// The code that a connection was lost with. Those from 0x100 on are TLS alerts (RFC 9001, section 4.8).
+/// The code that a connection was lost with. Those from 0x100 on are TLS alerts (RFC 9001, section
+/// 4.8).
 fn tls_code(error: &quinn::ConnectionError) -> u64 {
     match error {
         quinn::ConnectionError::TransportError(error) => u64::from(error.code),
@@ -177,15 +179,16 @@ fn tls_code(error: &quinn::ConnectionError) -> u64 {
 /// 10.2.3). A side of ours closes then only to make room for another.
 const CLOSED_IN_HANDSHAKE: u64 = 0x0c;
 
-/// The TLS alert of a side that speaks none of the protocols that the other offers (RFC 7301, section
-/// 3.2), as QUIC has it.
+/// The TLS alert of a side that speaks none of the protocols that the other offers (RFC 7301,
+/// section 3.2), as QUIC has it.
 const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
 
-/// The TLS alert of a side to which a certificate is not valid now (RFC 8446, section 6.2), as QUIC has it.
+/// The TLS alert of a side to which a certificate is not valid now (RFC 8446, section 6.2), as QUIC
+/// has it.
 const CERTIFICATE_EXPIRED: u64 = 0x100 + 45;
 
-/// What to say of a handshake that has failed with [`CERTIFICATE_EXPIRED`]: of the other's certificate, if this
-/// side has refused that, and of our own otherwise.
+/// What to say of a handshake that has failed with [`CERTIFICATE_EXPIRED`]: of the other's
+/// certificate, if this side has refused that, and of our own otherwise.
 fn out_of_time(theirs: Option<&Life>, own: Option<Life>, now: SystemTime) -> String {
     match (theirs, own) {
         (Some(theirs), _) => {
@@ -318,8 +321,9 @@ impl Endpoint {
         config.transport_config(dialing_transport());
         let address = self.reachable(address);
         let connecting = self.quinn.connect_with(config, address, SERVER_NAME).map_err(local)?;
-        // It goes on when nobody waits for it any more. Given up before the other side has answered, it would
-        // answer a Retry with a close, for which there is another Retry, and so on for seconds.
+        // It goes on when nobody waits for it any more. Given up before the other side has
+        // answered, it would answer a Retry with a close, for which there is another Retry, and so
+        // on for seconds.
         let connecting = tokio::spawn(connecting);
         let connected = match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
             Ok(ended) => Ok(ended.map_err(local)?),
@@ -359,15 +363,17 @@ impl Endpoint {
         self.line.round_trip(address)
     }
 
-    /// Whether this side [closes](Self::close) its connections: that none can be made is no news then.
+    /// Whether this side [closes](Self::close) its connections: that none can be made is no news
+    /// then.
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
 
     /// Closes all connections and gives the word of it the time to leave.
     ///
-    /// It is one packet to each peer, sent at once. QUIC would wait for three times as long as a lost packet takes
-    /// to be noticed (RFC 9000, section 10.2), to answer what was on its way: nobody who leaves needs that.
+    /// It is one packet to each peer, sent at once. QUIC would wait for three times as long as a
+    /// lost packet takes to be noticed (RFC 9000, section 10.2), to answer what was on its way:
+    /// nobody who leaves needs that.
     pub async fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
         self.quinn.close(VarInt::from_u32(Close::Stopping as u32), b"stopping");
@@ -473,8 +479,8 @@ pub(crate) fn widen(connection: &quinn::Connection, count: usize) {
     connection.set_receive_window(VarInt::from_u32(share.max(FIRST_WINDOW_BYTES)));
 }
 
-/// Longest packet that is tried: what a network with jumbo frames carries. Paths that carry less are
-/// found out by probes, as RFC 8899 describes.
+/// Longest packet that is tried: what a network with jumbo frames carries. Paths that carry less
+/// are found out by probes, as RFC 8899 describes.
 pub(crate) const PACKET_BYTES_MAX: u16 = 8952;
 /// Packets that may wait for one acknowledgement.
 const ACK_PACKETS: u32 = 10;
@@ -498,7 +504,8 @@ fn transport_config() -> TransportConfig {
     discovery.upper_bound(PACKET_BYTES_MAX);
     config.mtu_discovery_config(Some(discovery));
     let mut acks = AckFrequencyConfig::default();
-    // By default a peer may sit on an acknowledgement for 25 ms, which a lost last packet waits for.
+    // By default a peer may sit on an acknowledgement for 25 ms, which a lost last packet waits
+    // for.
     acks.max_ack_delay(Some(Duration::from_millis(2)));
     // An answer carries an acknowledgement along; one of its own for every second packet is waste.
     acks.ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS));

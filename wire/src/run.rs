@@ -1,20 +1,20 @@
 //! Runs of a node's process, and how an older copy and a clone of its directory are told apart.
 //!
-//! A node's identity lives in its data directory, and a directory can be copied. So each start of the
-//! process takes a number, one more than the last, and a random [`Boot`], and puts both into the
-//! directory before it says anything to anybody. With them it tells how much its log has on disk:
-//! its *mark*, which only grows. Whoever hears that ([`RunBook`]) can tell
+//! A node's identity lives in its data directory, and a directory can be copied. So each start of
+//! the process takes a number, one more than the last, and a random [`Boot`], and puts both into
+//! the directory before it says anything to anybody. With them it tells how much its log has on
+//! disk: its *mark*, which only grows. Whoever hears that ([`RunBook`]) can tell
 //!
-//! - an **older copy**: it does not know of a run that has been heard of and has written something, or its
-//!   log had less when that run ended there than the run had on disk, whatever was written since; also where
-//!   a whole machine was put back, and the process with it;
-//! - a **clone**: a run that answers a question which was asked after a run was heard of that began in a copy
-//!   of its directory; or two runs that each answer what was asked after the other was first heard of. A
-//!   process that was killed answers nothing, however late its datagrams arrive; so a restart is never taken
-//!   for a clone.
+//! - an **older copy**: it does not know of a run that has been heard of and has written something,
+//!   or its log had less when that run ended there than the run had on disk, whatever was written
+//!   since; also where a whole machine was put back, and the process with it;
+//! - a **clone**: a run that answers a question which was asked after a run was heard of that began
+//!   in a copy of its directory; or two runs that each answer what was asked after the other was
+//!   first heard of. A process that was killed answers nothing, however late its datagrams arrive;
+//!   so a restart is never taken for a clone.
 //!
-//! Both the registration server and the nodes keep such a book. Deliberately missing: clocks, random
-//! numbers, files and any decision what to do about it.
+//! Both the registration server and the nodes keep such a book. Deliberately missing: clocks,
+//! random numbers, files and any decision what to do about it.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::mutants::{Mutant, planted};
 
-/// Earlier runs that a run names: as many as are told in a frame of [`crate::limits::JOIN_FRAME_BYTES_MAX`].
+/// Earlier runs that a run names: as many as are told in a frame of
+/// [`crate::limits::JOIN_FRAME_BYTES_MAX`].
 pub const PAST_MAX: usize = 128;
 /// Runs that are remembered as refused, and runs of a node that are watched at once.
 const REFUSED_MAX: usize = 64;
@@ -54,7 +55,8 @@ pub struct Run {
     pub past: Vec<Former>,
     /// Its mark when it began.
     pub opened: u64,
-    /// How many entries and votes its log has on disk, all that were ever there counted. It only grows.
+    /// How many entries and votes its log has on disk, all that were ever there counted. It only
+    /// grows.
     pub mark: u64,
 }
 
@@ -70,8 +72,8 @@ impl Run {
         Self { start, boot, past, opened: self.mark, mark: self.mark }
     }
 
-    /// This run with its log open, which has that much on disk. Before it nobody wrote since the last run that
-    /// opened it.
+    /// This run with its log open, which has that much on disk. Before it nobody wrote since the
+    /// last run that opened it.
     pub fn open(mut self, mark: u64) -> Self {
         for former in self.past.iter_mut().take_while(|former| former.left.is_none()) {
             former.left = Some(mark);
@@ -79,16 +81,16 @@ impl Run {
         Self { opened: mark, mark, ..self }
     }
 
-    /// Whether this run and another one, which has written nothing, began in the same directory as it was then:
-    /// what the other knew, this one knows.
+    /// Whether this run and another one, which has written nothing, began in the same directory as
+    /// it was then: what the other knew, this one knows.
     fn takes_the_place_of(&self, other: &Self) -> bool {
         other.mark == other.opened
             && self.opened == other.opened
             && (self.start, &self.past) == (other.start, &other.past)
     }
 
-    /// Whether this run began with more than another one ever had, and all of it is of a run that both come
-    /// after: then the other one is of an older copy, and was heard of first.
+    /// Whether this run began with more than another one ever had, and all of it is of a run that
+    /// both come after: then the other one is of an older copy, and was heard of first.
     fn has_more_of_the_same_past(&self, other: &Self) -> bool {
         self.opened > other.mark && self.past.first().is_some_and(|last| other.names(last.boot))
     }
@@ -101,7 +103,8 @@ impl Run {
         self.past.iter().any(|former| former.boot == boot)
     }
 
-    /// Whether this run began in the directory of a known one, later, with all that is known of that.
+    /// Whether this run began in the directory of a known one, later, with all that is known of
+    /// that.
     ///
     /// What the log has by now does not count: a copy may have written on where nobody heard of it.
     fn comes_after(&self, known: &Self) -> bool {
@@ -149,11 +152,13 @@ impl Verdict {
     }
 }
 
-/// An administrator's word: of the runs of a node this one goes on, and its directory is the node's.
+/// An administrator's word: of the runs of a node this one goes on, and its directory is the
+/// node's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruling {
-    /// The later one of a node counts. It is the time at which it was given, in milliseconds, or one more than
-    /// the last: so one that a server gives counts also where it has forgotten earlier ones.
+    /// The later one of a node counts. It is the time at which it was given, in milliseconds, or
+    /// one more than the last: so one that a server gives counts also where it has forgotten
+    /// earlier ones.
     pub number: u64,
     /// The run that goes on.
     pub kept: Run,
@@ -168,7 +173,8 @@ pub struct RunRecord {
     pub run: Option<Run>,
     /// Whether two ran at once, and nobody has said which goes on.
     pub twice: bool,
-    /// Runs of directories that were found to be older copies, and runs that were put back themselves.
+    /// Runs of directories that were found to be older copies, and runs that were put back
+    /// themselves.
     refused: Vec<Boot>,
     /// The last word of an administrator.
     pub ruling: Option<Ruling>,
@@ -231,8 +237,8 @@ impl RunRecord {
         }
     }
 
-    /// Whether the run that is known has begun with less of the past that both have. What a dismissed run wrote
-    /// is none.
+    /// Whether the run that is known has begun with less of the past that both have. What a
+    /// dismissed run wrote is none.
     fn has_more(&self, said: &Run, known: &Run) -> bool {
         let dismissed = self.ruling.as_ref().map_or(&[][..], |ruling| &ruling.dismissed);
         let last = said.past.first();
@@ -280,8 +286,8 @@ impl RunRecord {
             return false;
         }
         let kept = &ruling.kept;
-        // Of those that come after the one that is kept, more may have been heard since. What was heard of that one
-        // itself may be of before it was put back.
+        // Of those that come after the one that is kept, more may have been heard since. What was
+        // heard of that one itself may be of before it was put back.
         let is_of_another = |run: &Run| {
             let mut gone = ruling.dismissed.iter().filter(|boot| !kept.descends_from(**boot));
             !run.names(kept.boot) || gone.any(|boot| run.descends_from(*boot))
@@ -323,8 +329,9 @@ impl Watched {
 
     /// Whether both have run at one time.
     ///
-    /// One that began in a copy of the other's directory, as that run left it, has begun after it. So if the other
-    /// is alive after this one was heard of, it does not matter what has become of this one.
+    /// One that began in a copy of the other's directory, as that run left it, has begun after it.
+    /// So if the other is alive after this one was heard of, it does not matter what has become of
+    /// this one.
     fn ran_beside(&self, other: &Self) -> bool {
         let (own, others) = (self.outlived_news_of(other), other.outlived_news_of(self));
         let follows =
@@ -411,8 +418,9 @@ impl<K: Ord + Copy> RunBook<K> {
         };
         own.answered = own.answered.max(answers);
         match before {
-            // What was sent before more was heard of it may arrive after that. An answer does not: its machine was put
-            // back to an earlier moment, memory and all. What it writes from then on does not make up for it.
+            // What was sent before more was heard of it may arrive after that. An answer does not:
+            // its machine was put back to an earlier moment, memory and all. What it writes from
+            // then on does not make up for it.
             Some(known) if said.mark < known.mark => {
                 if answers > own.marked && verdict.is_sound() {
                     verdict = Verdict::Older { start: known.start, mark: known.mark };

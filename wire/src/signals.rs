@@ -1,12 +1,12 @@
 //! The signals that a process of a network obeys.
 //!
-//! SIGTERM and SIGINT (Ctrl-C) stop it in good order. SIGHUP is ignored: a terminal that closes, or a tool that
-//! means "read your configuration again", must not end a process that others count on; there is no file that
-//! it could open anew, for logs go to standard error. SIGUSR1, SIGUSR2, SIGALRM and SIGIO are ignored too, for the
-//! same reason: see [`ignore_strays`].
+//! SIGTERM and SIGINT (Ctrl-C) stop it in good order. SIGHUP is ignored: a terminal that closes, or
+//! a tool that means "read your configuration again", must not end a process that others count on;
+//! there is no file that it could open anew, for logs go to standard error. SIGUSR1, SIGUSR2,
+//! SIGALRM and SIGIO are ignored too, for the same reason: see [`ignore_strays`].
 //!
-//! They are obeyed from the beginning of the start on, also while that reads a file that does not come to an end, such
-//! as a pipe that nobody writes to: see [`Starting`].
+//! They are obeyed from the beginning of the start on, also while that reads a file that does not
+//! come to an end, such as a pipe that nobody writes to: see [`Starting`].
 
 use std::io;
 use std::sync::mpsc;
@@ -19,8 +19,8 @@ use tracing::info;
 /// Time that a start has to end by itself once it was told to stop.
 const START_ENDS_WITHIN: Duration = Duration::from_millis(500);
 
-/// From now on, signals by which this process is told nothing do nothing, where the system would end it. Within a
-/// runtime, and for good.
+/// From now on, signals by which this process is told nothing do nothing, where the system would
+/// end it. Within a runtime, and for good.
 ///
 /// # Errors
 /// Whatever the system reports.
@@ -74,9 +74,9 @@ impl Signals {
 
 /// A start that is under way, until this is dropped.
 ///
-/// A start reads files, and waits for each on the thread that would otherwise obey a signal. If it is told to stop and
-/// does not end by itself, the process ends here, as after any stop: nobody has been served by then, and what it has
-/// on disk is as whole as after a crash.
+/// A start reads files, and waits for each on the thread that would otherwise obey a signal. If it
+/// is told to stop and does not end by itself, the process ends here, as after any stop: nobody has
+/// been served by then, and what it has on disk is as whole as after a crash.
 pub struct Starting {
     _over: oneshot::Sender<()>,
 }

@@ -1,10 +1,11 @@
 //! Tasks whose end must not pass unnoticed.
 //!
-//! A task that panics is gone, and tokio tells only whoever waits for it. A task that runs for the life of
-//! a process has nobody who waits: what it did is not done any more, and everything else looks as before.
-//! [`caught`] makes a panic a value, and [`caught_in_silence`] that of a library whose panics are answers; [`again`] is for those that can begin anew without harm. A [`Failure`] is for
-//! those that a process cannot be without: their end ends it, with a sentence, and whoever started it starts
-//! it again.
+//! A task that panics is gone, and tokio tells only whoever waits for it. A task that runs for the
+//! life of a process has nobody who waits: what it did is not done any more, and everything else
+//! looks as before. [`caught`] makes a panic a value, and [`caught_in_silence`] that of a library
+//! whose panics are answers; [`again`] is for those that can begin anew without harm. A [`Failure`]
+//! is for those that a process cannot be without: their end ends it, with a sentence, and whoever
+//! started it starts it again.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -78,7 +79,8 @@ pub fn caught_in_silence<T>(call: impl FnOnce() -> T + UnwindSafe) -> Result<T, 
     called.map_err(|payload| Panicked::new(&*payload))
 }
 
-/// Runs a task that may begin anew: after a panic, which is logged, it does so within a second or two.
+/// Runs a task that may begin anew: after a panic, which is logged, it does so within a second or
+/// two.
 pub async fn again<F: Future>(what: &str, mut task: impl FnMut() -> F) -> F::Output {
     loop {
         match caught(task()).await {

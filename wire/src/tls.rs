@@ -27,9 +27,9 @@ use crate::identity::{Identity, Role};
 use crate::platform;
 use crate::token::Fingerprint;
 
-/// ALPN of everything but joining. The number is the version of the protocol, and of what the entries
-/// of the log mean: whoever changes either in a way that another release does not understand counts it
-/// up, so that two such releases refuse each other rather than differ.
+/// ALPN of everything but joining. The number is the version of the protocol, and of what the
+/// entries of the log mean: whoever changes either in a way that another release does not
+/// understand counts it up, so that two such releases refuse each other rather than differ.
 pub const ALPN: &[u8] = b"dkv/1";
 /// ALPN of the join protocol; its number goes with the other.
 pub const ALPN_JOIN: &[u8] = b"dkv-join/1";
@@ -62,13 +62,13 @@ pub enum Admit {
     /// Holders of a certificate of the network.
     Certified,
     /// Also joiners, who have none yet. Only for the registration server. Every peer begins with
-    /// [`JOIN_STREAMS_MAX`](crate::limits::JOIN_STREAMS_MAX) streams; who has a certificate is to be
-    /// granted more.
+    /// [`JOIN_STREAMS_MAX`](crate::limits::JOIN_STREAMS_MAX) streams; who has a certificate is to
+    /// be granted more.
     CertifiedAndJoining,
 }
 
-/// The life of a certificate that was refused because it is not valid now, for whoever tells people. The error
-/// of TLS does not say which of the two sides looked, nor what its clock showed.
+/// The life of a certificate that was refused because it is not valid now, for whoever tells
+/// people. The error of TLS does not say which of the two sides looked, nor what its clock showed.
 pub type OutOfTime = Arc<OnceLock<Life>>;
 
 /// TLS of a process that connects to another of its network.

@@ -1,5 +1,6 @@
-//! Environment variables of the options of a program: one that is set to nothing is not set (see `environment`), and
-//! what is wrong with one is said of the variable, for nobody has typed the option.
+//! Environment variables of the options of a program: one that is set to nothing is not set (see
+//! `environment`), and what is wrong with one is said of the variable, for nobody has typed the
+//! option.
 
 use std::ffi::{OsStr, OsString};
 
@@ -8,7 +9,8 @@ use clap::{Arg, Command, CommandFactory, Error, Parser};
 
 pub use crate::environment::value;
 
-/// Reads the arguments of this process, and ends it where they ask for help or cannot be understood.
+/// Reads the arguments of this process, and ends it where they ask for help or cannot be
+/// understood.
 pub fn parse<P: Parser>() -> P {
     parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
 }
@@ -32,7 +34,8 @@ pub fn without_empty(command: Command) -> Command {
     without(command, &|name| value(name).is_none())
 }
 
-/// What to call an option, as in `--region`, in a message: its variable, if that and nothing else says it.
+/// What to call an option, as in `--region`, in a message: its variable, if that and nothing else
+/// says it.
 pub fn name_of<P: CommandFactory>(option: &str) -> String {
     let typed = std::env::args_os()
         .any(|argument| argument.to_str().is_some_and(|it| it.split('=').next() == Some(option)));
@@ -116,7 +119,8 @@ mod tests {
         assert_eq!(variables, ["DKV_TEST_NAME"]);
     }
 
-    /// A variable of every test run, so that no test has to change the environment, which others read.
+    /// A variable of every test run, so that no test has to change the environment, which others
+    /// read.
     #[derive(Debug, Parser)]
     struct Blamed {
         #[arg(long, env = "CARGO_PKG_NAME", requires = "other")]

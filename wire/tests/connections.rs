@@ -156,7 +156,8 @@ async fn a_clock_that_was_ahead_cuts_nobody_off_and_an_expired_certificate_is_na
     assert!(why.to_string().contains("this machine's clock says "), "{why}");
 }
 
-/// What somebody gets who sends the first packet of a handshake in the name of another, and nothing else.
+/// What somebody gets who sends the first packet of a handshake in the name of another, and nothing
+/// else.
 #[tokio::test]
 async fn an_address_that_is_not_proved_gets_no_more_than_three_times_what_it_sent() {
     let network = Network::new();
@@ -236,7 +237,8 @@ async fn a_denied_holder_loses_its_open_connections() {
     assert!(bystander.close_reason().is_none());
 }
 
-/// QUIC's own end takes three times as long as a lost packet takes to be noticed, whoever waits for it.
+/// QUIC's own end takes three times as long as a lost packet takes to be noticed, whoever waits for
+/// it.
 #[tokio::test]
 async fn who_closes_leaves_at_once_and_the_others_learn_of_it() {
     let network = Network::new();
@@ -262,7 +264,8 @@ async fn who_closes_leaves_at_once_and_the_others_learn_of_it() {
     assert!(shortest < Duration::from_millis(50), "{shortest:?}");
 }
 
-/// What the kernel refuses to send is lost without a word, and taken for a path that carries only short packets.
+/// What the kernel refuses to send is lost without a word, and taken for a path that carries only
+/// short packets.
 #[tokio::test]
 async fn much_data_goes_in_long_packets() {
     let network = Network::new();

@@ -1,5 +1,5 @@
-//! Stores over HTTP/1.1: dkv behind `dkv gateway`, etcd behind the JSON gateway that it has, and nginx with
-//! files as the limit of what a server of HTTP does.
+//! Stores over HTTP/1.1: dkv behind `dkv gateway`, etcd behind the JSON gateway that it has, and
+//! nginx with files as the limit of what a server of HTTP does.
 //!
 //! Each client has a connection of its own, with one request under way on it. nginx (`dav_methods`)
 //! writes a file without syncing it and knows of no other machine: what it does more of is what a

@@ -5,8 +5,8 @@
 //! which system it measures.
 //!
 //! Every system keeps three copies and answers a write once a majority has it on disk, except the
-//! two of Valkey: one process, with every write synced, or with nothing kept at all; and nginx, which
-//! is no store.
+//! two of Valkey: one process, with every write synced, or with nothing kept at all; and nginx,
+//! which is no store.
 
 mod dkv;
 #[cfg(feature = "peers")]

@@ -1,7 +1,7 @@
 //! nginx with a directory: Debian's package, as it comes but for what follows.
 //!
-//! There is a process for each core, and no master over them, so that all of them are known and end with
-//! this; they share the port.
+//! There is a process for each core, and no master over them, so that all of them are known and end
+//! with this; they share the port.
 
 use std::num::NonZero;
 use std::path::Path;

@@ -18,8 +18,8 @@ const VARIABLE: &str = "DKV_SERVER";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Addresses(pub(crate) Vec<String>);
 
-/// Whether the first word is a command, and no address: one in the comma form, one with its operands
-/// in the same argument, or a word of the grammar.
+/// Whether the first word is a command, and no address: one in the comma form, one with its
+/// operands in the same argument, or a word of the grammar.
 pub(super) fn is_command(first: &[u8]) -> bool {
     is_comma_command(first)
         || first.iter().any(|byte| byte.is_ascii_whitespace() || b"\"'\\=".contains(byte))

@@ -28,8 +28,8 @@ pub(crate) struct Transfer {
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
 
-    /// Format of the file [default: by its extension .csv, .tsv, .json, .jsonl or .ndjson, otherwise
-    /// lines]
+    /// Format of the file [default: by its extension .csv, .tsv, .json, .jsonl or .ndjson,
+    /// otherwise lines]
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
 
@@ -82,8 +82,8 @@ pub(crate) enum TokenAction {
         /// What its bearers become; a reader is a client that only reads
         #[arg(long, default_value = "node", value_parser = ROLES)]
         role: Role,
-        /// A token for HTTP, which a program sends to a gateway as Authorization: Bearer TOKEN. Its text is
-        /// not kept; holders lists it, and revoke ID ends it early
+        /// A token for HTTP, which a program sends to a gateway as Authorization: Bearer TOKEN. Its
+        /// text is not kept; holders lists it, and revoke ID ends it early
         #[arg(long, conflicts_with_all = ["role", "uses"])]
         http: bool,
         /// May only read: with --http, or with --role client, which makes a reader

@@ -12,8 +12,9 @@ use crate::human::parse_time;
 
 /// Arguments of `local`.
 ///
-/// Configuration, data, logs and credentials are kept in one directory. Without --dir it is a temporary
-/// one that is removed at the end; with --dir it is kept, and the same command resumes it.
+/// Configuration, data, logs and credentials are kept in one directory. Without --dir it is a
+/// temporary one that is removed at the end; with --dir it is kept, and the same command resumes
+/// it.
 #[derive(Args, Debug)]
 pub(crate) struct Local {
     /// Nodes to start [default: 3, or as many as the directory has]
@@ -41,12 +42,13 @@ pub(crate) struct Local {
     pub(crate) replication: Option<u32>,
 
     /// Regions, with commas between them; the nodes take turns. What is sent from one to another is
-    /// held back: 200 ms between the first two, 600 ms between any others. The prompt is in the first
-    /// one unless --region says otherwise
+    /// held back: 200 ms between the first two, 600 ms between any others. The prompt is in the
+    /// first one unless --region says otherwise
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) regions: Vec<Region>,
 
-    /// Other delays between the regions, one way, in milliseconds: a row for each, as in 0,200/180,0
+    /// Other delays between the regions, one way, in milliseconds: a row for each, as in
+    /// 0,200/180,0
     #[arg(long, value_name = "MATRIX")]
     pub(crate) delays: Option<String>,
 
@@ -97,8 +99,9 @@ impl Local {
 
 /// Arguments of `rehearse`.
 ///
-/// Starts a temporary network on this machine, delays messages between its regions as distance would,
-/// and prints the latency of reads and writes from each region. The network is removed afterwards.
+/// Starts a temporary network on this machine, delays messages between its regions as distance
+/// would, and prints the latency of reads and writes from each region. The network is removed
+/// afterwards.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Rehearse {
     /// Regions, with commas between them; the nodes take turns
@@ -138,10 +141,10 @@ pub(crate) struct Rehearse {
 
 /// Arguments of `drill`.
 ///
-/// Clients read and write while a fault is injected; everything they saw is recorded, and two checkers
-/// judge it. A drill runs on a temporary network on this machine. For a network of yours, run `dkv
-/// ADDRESS drill by-hand` and cause the fault yourself; the keys that it writes begin with dkv-drill/
-/// and are removed at the end.
+/// Clients read and write while a fault is injected; everything they saw is recorded, and two
+/// checkers judge it. A drill runs on a temporary network on this machine. For a network of yours,
+/// run `dkv ADDRESS drill by-hand` and cause the fault yourself; the keys that it writes begin with
+/// dkv-drill/ and are removed at the end.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Drill {
     /// Fault to inject
@@ -183,8 +186,8 @@ pub(crate) enum Fault {
     RestartAll,
     /// Nodes are added, and the first ones removed for good
     Churn,
-    /// Somebody with a stolen node token attacks every node and the server, as a leader, as a candidate and as
-    /// the coordinator, and waits for clients that are misled
+    /// Somebody with a stolen node token attacks every node and the server, as a leader, as a
+    /// candidate and as the coordinator, and waits for clients that are misled
     Intruder,
     /// A copy of the coordinator's data directory is started beside it, until an administrator says
     /// which goes on

@@ -10,7 +10,8 @@ use super::{Cli, Connect, Put, Token, TokenAction, Word};
 use crate::grammar::{self, Command, GrammarError, Scan};
 use crate::input::is_stdin;
 
-/// Words that run processes or print something, and so have no place among the commands of a network.
+/// Words that run processes or print something, and so have no place among the commands of a
+/// network.
 const ALONE: &[&str] =
     &["local", "drill", "rehearse", "server", "node", "gateway", "completions", "help"];
 

@@ -1,10 +1,10 @@
 //! An intruder: somebody who has stolen a node token and speaks the network's own protocol.
 //!
-//! The token gets it a node's certificate, as it would get one to whoever starts a node. With that it
-//! says everything that a member of a group could say, in its own name, to every node and of every
-//! group; it reports to the server as the coordinator of a later term, with all other nodes on its
-//! deny list; and it registers where it listens itself, so that clients which believe in it come to it. It
-//! must get nowhere: no term rises by it, no node stops, no client comes.
+//! The token gets it a node's certificate, as it would get one to whoever starts a node. With that
+//! it says everything that a member of a group could say, in its own name, to every node and of
+//! every group; it reports to the server as the coordinator of a later term, with all other nodes
+//! on its deny list; and it registers where it listens itself, so that clients which believe in it
+//! come to it. It must get nowhere: no term rises by it, no node stops, no client comes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -300,7 +300,8 @@ fn forged_view(view: &NetworkView, id: NodeId, address: SocketAddr) -> NetworkVi
     forged
 }
 
-/// Answers whoever comes, so that a client which is misled stays; counts those who ask for more than a view.
+/// Answers whoever comes, so that a client which is misled stays; counts those who ask for more
+/// than a view.
 async fn lie_in_wait(endpoint: Endpoint, view: NetworkView, captured: Arc<AtomicUsize>) {
     let mut conversations = JoinSet::new();
     while let Some(incoming) = endpoint.quinn().accept().await {

@@ -1,11 +1,11 @@
 //! `dkv drill`: break a network on purpose, and see whether it keeps its promises.
 //!
-//! A drill has five parts. A network is brought up, as `dkv local` does, and made ready for the fault
-//! (`stage`, `outfit`). Clients go to work and take down all that they see (`workload`). In the
-//! middle of that something is done to the network, and undone (`faults`, with `relay` and `stall`
-//! for what takes more than a signal). Everything is read back, and two checkers judge what was
-//! taken down (`outcome`; the checkers are the crate `dkv-check`). And what came of it is told, as
-//! text, as pictures and as a page (`picture`, `page`).
+//! A drill has five parts. A network is brought up, as `dkv local` does, and made ready for the
+//! fault (`stage`, `outfit`). Clients go to work and take down all that they see (`workload`). In
+//! the middle of that something is done to the network, and undone (`faults`, with `relay` and
+//! `stall` for what takes more than a signal). Everything is read back, and two checkers judge what
+//! was taken down (`outcome`; the checkers are the crate `dkv-check`). And what came of it is told,
+//! as text, as pictures and as a page (`picture`, `page`).
 //!
 //! The promises: nothing acknowledged is lost, nothing that is read is stale, the network is whole
 //! again by itself afterwards, and all its replicas are equal.
@@ -13,7 +13,8 @@
 //! On a network that the user names nothing is done but requests: what happens to its machines is
 //! the user's part.
 //!
-//! Deliberately missing: any change to this machine outside the drill's own directory and processes.
+//! Deliberately missing: any change to this machine outside the drill's own directory and
+//! processes.
 
 mod copies;
 

@@ -110,8 +110,8 @@ impl Outfits {
     }
 }
 
-/// Starts the node with a small disk in place of its directory, which only it and what looks through
-/// its eyes can see, and which goes with it.
+/// Starts the node with a small disk in place of its directory, which only it and what looks
+/// through its eyes can see, and which goes with it.
 fn on_small_disk(directory: &Path, plan: &mut Plan) {
     let script = format!(
         "mkdir -p \"$0\" && chmod 700 \"$0\" && mount -t tmpfs -o {DISK},mode=700 tmpfs \"$0\" && exec \"$@\""

@@ -1,9 +1,9 @@
 //! What a drill looked like from its clients: latency and success over time, as SVG.
 //!
-//! The upper half has the latencies, on a logarithmic scale: the median of each moment as a line, and
-//! above it a bar to the worst. The lower half has how many requests came to an end: those that were
-//! answered, and on top those that failed or whose outcome is unknown. The time of the fault is
-//! shaded, and what was done is marked with numbers. Colours follow the reader's light or dark
+//! The upper half has the latencies, on a logarithmic scale: the median of each moment as a line,
+//! and above it a bar to the worst. The lower half has how many requests came to an end: those that
+//! were answered, and on top those that failed or whose outcome is unknown. The time of the fault
+//! is shaded, and what was done is marked with numbers. Colours follow the reader's light or dark
 //! preference.
 
 use std::fmt::Write;

@@ -1,8 +1,9 @@
 //! Relays between nodes, which is where they can be kept apart without any privilege.
 //!
 //! Each node tells everybody the address of its relay instead of its own. Nodes send from the port
-//! that they listen on, so a relay knows who sends, and drops what comes from somebody whom it is to
-//! keep away. What goes back passes the same relay, on a socket for each sender, and is dropped too.
+//! that they listen on, so a relay knows who sends, and drops what comes from somebody whom it is
+//! to keep away. What goes back passes the same relay, on a socket for each sender, and is dropped
+//! too.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

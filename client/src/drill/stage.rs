@@ -195,8 +195,8 @@ impl Stage {
         nodes.filter(|node| !node.reachable).map(|node| node.name).collect()
     }
 
-    /// Waits until every node of the network answers, but for those that did not before, and every group has
-    /// a leader.
+    /// Waits until every node of the network answers, but for those that did not before, and every
+    /// group has a leader.
     pub(super) async fn whole(&self, absent_before: &[String]) -> Result<(), String> {
         let begun = Instant::now();
         loop {

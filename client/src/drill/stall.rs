@@ -1,9 +1,9 @@
 //! A disk that does not come back from a sync.
 //!
-//! For a node, a disk stalls when the thread that writes and syncs its log does not get on, whatever
-//! the reason. So that thread alone is stopped, as a debugger stops it; all others go on. The kernel
-//! allows that for one's own children without any privilege, and wants all requests about a stopped
-//! thread from the thread that stopped it.
+//! For a node, a disk stalls when the thread that writes and syncs its log does not get on,
+//! whatever the reason. So that thread alone is stopped, as a debugger stops it; all others go on.
+//! The kernel allows that for one's own children without any privilege, and wants all requests
+//! about a stopped thread from the thread that stopped it.
 
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};

@@ -3,8 +3,8 @@
 //! Each connection has three kinds of them:
 //! - *Mixers* read, write and delete a few keys that all of them share, with and without
 //!   conditions, so that operations meet each other in every way.
-//! - *Inserters* write keys of their own, each once, on condition that it is absent: what is lost is
-//!   missed, and what is executed twice meets itself.
+//! - *Inserters* write keys of their own, each once, on condition that it is absent: what is lost
+//!   is missed, and what is executed twice meets itself.
 //! - *Readers* only read what the mixers write, so that the time in which a key can be read is seen
 //!   closely.
 //!

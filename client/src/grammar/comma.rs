@@ -21,7 +21,8 @@ pub(super) fn is_comma_form(text: &[u8]) -> bool {
     }
 }
 
-/// Whether a text is meant as one of these commands, right or wrong: a letter of theirs and a comma.
+/// Whether a text is meant as one of these commands, right or wrong: a letter of theirs and a
+/// comma.
 pub(crate) fn is_command(text: &[u8]) -> bool {
     matches!(text, [letter, b',', ..] if form(&[letter.to_ascii_uppercase()]).is_some())
 }

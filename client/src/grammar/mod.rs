@@ -63,8 +63,8 @@ pub(crate) enum Command {
     Process(Action, Target),
 }
 
-/// Where a value is: in words `@FILE` and `-` name it. `@@TEXT` is the text `@TEXT`, and `@=TEXT` the
-/// text that follows, whatever that is.
+/// Where a value is: in words `@FILE` and `-` name it. `@@TEXT` is the text `@TEXT`, and `@=TEXT`
+/// the text that follows, whatever that is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// Here.

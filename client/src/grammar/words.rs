@@ -224,8 +224,8 @@ pub(crate) fn slip_of<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
     names.into_iter().find(|name| distance(name, word) <= 1)
 }
 
-/// How many letters must be put in, left out, changed or exchanged with the next to come from one word
-/// to the other.
+/// How many letters must be put in, left out, changed or exchanged with the next to come from one
+/// word to the other.
 fn distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut before: Vec<usize> = Vec::new();

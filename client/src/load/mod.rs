@@ -1,10 +1,10 @@
 //! Whole files of records: stored, and read back.
 //!
-//! An input is gone through twice (see `source` for what can be read only once). The first time every line is checked, so that a file with a
-//! malformed line is refused before anything is stored, and the last line of each key is noted: it
-//! is the one that counts, and lines that it supersedes are left out, so that many requests can be
-//! under way at once without the order of two of them mattering. The second time the records are
-//! sent.
+//! An input is gone through twice (see `source` for what can be read only once). The first time
+//! every line is checked, so that a file with a malformed line is refused before anything is
+//! stored, and the last line of each key is noted: it is the one that counts, and lines that it
+//! supersedes are left out, so that many requests can be under way at once without the order of two
+//! of them mattering. The second time the records are sent.
 //!
 //! A record that meets an unavailable network is tried again for a while. So is one whose outcome
 //! is unknown: to store the same value twice is the same as to store it once.

@@ -206,8 +206,8 @@ pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Rec
     Ok(Some(Record { line, key, value }))
 }
 
-/// The first control byte of a line that looks like no text, if it has one. In the quotes of CSV anything
-/// may stand.
+/// The first control byte of a line that looks like no text, if it has one. In the quotes of CSV
+/// anything may stand.
 fn bare_control(format: Format, line: &[u8]) -> Option<u8> {
     let is_control = |byte: u8| byte < b' ' && byte != b'\t';
     let first = line.iter().position(|byte| is_control(*byte))?;

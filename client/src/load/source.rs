@@ -3,8 +3,8 @@
 //! Whatever can be read only once is copied to a temporary file without a name first, so that a
 //! malformed line still refuses the whole, and `--verify` has something to compare with.
 //!
-//! What the input is taken for is never guessed against what it looks like: compressed input, UTF-16
-//! and bytes that are no text are refused, with the command that helps.
+//! What the input is taken for is never guessed against what it looks like: compressed input,
+//! UTF-16 and bytes that are no text are refused, with the command that helps.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -140,7 +140,8 @@ fn spool(input: File, name: &str) -> Result<File, String> {
     Ok(copy)
 }
 
-/// What the beginning of a file says that it is, if that is no text of records, and what makes one of it.
+/// What the beginning of a file says that it is, if that is no text of records, and what makes one
+/// of it.
 fn kind_of(beginning: &[u8], binary: bool) -> Option<(&'static str, &'static str)> {
     let bzip2 =
         |it: &[u8]| it.starts_with(b"BZh") && it[4..].starts_with(b"\x31\x41\x59\x26\x53\x59");

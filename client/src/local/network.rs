@@ -174,8 +174,8 @@ impl LocalNetwork {
         }
     }
 
-    /// Starts several, a few at a time side by side: all at once, many would keep each other, and those
-    /// that serve already, from the processor and the disk.
+    /// Starts several, a few at a time side by side: all at once, many would keep each other, and
+    /// those that serve already, from the processor and the disk.
     async fn launch_all(
         &self,
         names: &[String],

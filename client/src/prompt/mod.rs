@@ -2,9 +2,9 @@
 //!
 //! The editor blocks and owns the terminal while it does, so it has a thread of its own (see
 //! `editor.rs`); this side runs the commands and listens for signals meanwhile. Ctrl-C clears the
-//! line; while a command runs it gives the command up, and what that means for a write is said; at an
-//! empty line it leaves if it is typed twice, as exit and Ctrl-D do. All that is the same on every
-//! network, a local one too.
+//! line; while a command runs it gives the command up, and what that means for a write is said; at
+//! an empty line it leaves if it is typed twice, as exit and Ctrl-D do. All that is the same on
+//! every network, a local one too.
 
 mod editor;
 

@@ -70,7 +70,8 @@ async fn the_log_is_bounded_while_much_is_written() {
         }
     }
     println!("the longest log had {longest} bytes");
-    // Primaries wait for their own log; what they send may meet a follower whose checkpoints are late.
+    // Primaries wait for their own log; what they send may meet a follower whose checkpoints are
+    // late.
     assert!(longest < 2 * LOG_BYTES_MAX, "a log of {longest} bytes");
     log_is_short(&network).await;
 }

@@ -249,7 +249,8 @@ async fn holders_outlive_the_token_that_admitted_them() {
     assert!(log.contains(&format!("administrative act: revoke token {token_id}")), "{log}");
 }
 
-/// A stolen bearer token ends by itself, is listed with its last use, and reads no more than it may.
+/// A stolen bearer token ends by itself, is listed with its last use, and reads no more than it
+/// may.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bearer_is_listed_and_ends() {
     let network = Network::with(json!({"shards": 1}), 1).await;

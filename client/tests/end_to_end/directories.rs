@@ -149,8 +149,8 @@ fn longest_segment(dir: &Path) -> PathBuf {
     files_below(&dir.join("wal")).into_iter().max_by_key(used).unwrap()
 }
 
-/// A copy of an earlier day is whole, and lacks what its node has acknowledged since: so does a disk
-/// that lied about its syncs. Its leader knows.
+/// A copy of an earlier day is whole, and lacks what its node has acknowledged since: so does a
+/// disk that lied about its syncs. Its leader knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_an_earlier_day_is_told_apart() {
     let mut network = Network::start(3).await;

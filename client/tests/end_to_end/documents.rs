@@ -1,10 +1,11 @@
-//! What the documents show is what happens: blocks that are marked are run against a real network, in
-//! the order of the document, and their output is compared.
+//! What the documents show is what happens: blocks that are marked are run against a real network,
+//! in the order of the document, and their output is compared.
 //!
-//! A block is marked by a comment before it, `<!-- run -->`. In a `console` block each line that begins
-//! with `$ ` is a command, and what follows is its output, both streams together. An ellipsis stands for
-//! anything within a line, and alone on a line for any lines. `<!-- run: varies A; B -->` says which
-//! texts differ from run to run. Of a `sh` block only success is asked.
+//! A block is marked by a comment before it, `<!-- run -->`. In a `console` block each line that
+//! begins with `$ ` is a command, and what follows is its output, both streams together. An
+//! ellipsis stands for anything within a line, and alone on a line for any lines.
+//! `<!-- run: varies A; B -->` says which texts differ from run to run. Of a `sh` block only
+//! success is asked.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

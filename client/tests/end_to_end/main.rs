@@ -9,8 +9,8 @@
 //! Nothing here waits for luck: a test waits for a condition, with a deadline. When it fails, what
 //! its processes logged is printed.
 //!
-//! Deliberately missing: faults of disks and of the network between processes, which `faults` makes,
-//! and anything that one crate's own tests can show.
+//! Deliberately missing: faults of disks and of the network between processes, which `faults`
+//! makes, and anything that one crate's own tests can show.
 
 #![allow(clippy::unwrap_used)]
 

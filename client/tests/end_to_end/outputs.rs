@@ -1,5 +1,5 @@
-//! The `dkv` command for scripts: exit statuses, JSON, the usual address, values and records from pipes,
-//! and output that does not work.
+//! The `dkv` command for scripts: exit statuses, JSON, the usual address, values and records from
+//! pipes, and output that does not work.
 
 use std::fs::File;
 use std::io::Write;

@@ -13,8 +13,8 @@ use crate::harness::direct::Direct;
 use crate::harness::network::output;
 use crate::harness::{Load, Network, eventually};
 
-/// Shards of each node, once nothing moves any more and these are as wanted. A coordinator that has just
-/// begun knows of nothing that could move.
+/// Shards of each node, once nothing moves any more and these are as wanted. A coordinator that has
+/// just begun knows of nothing that could move.
 async fn at_rest(
     client: &Client,
     wanted: impl Fn(&BTreeMap<NodeId, u32>) -> bool,

@@ -1,5 +1,5 @@
-//! Regions that are kept apart: what is asked takes as long as the distances say, near replicas answer
-//! at once, and nobody takes distance for death.
+//! Regions that are kept apart: what is asked takes as long as the distances say, near replicas
+//! answer at once, and nobody takes distance for death.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
-//! What a stolen credential of a node is good for: a token makes a node's certificate, which admits and
-//! no more; and the key of a member lets a thief say what that member could say, and nothing that
-//! cannot be.
+//! What a stolen credential of a node is good for: a token makes a node's certificate, which admits
+//! and no more; and the key of a member lets a thief say what that member could say, and nothing
+//! that cannot be.
 
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ async fn control_terms(network: &Network) -> Vec<u64> {
     terms(network).await.into_iter().map(|terms| terms[0]).collect()
 }
 
-/// Says to every node, of every group, all that a thief could say in these terms. Before that it says to be a run
-/// of its node that is newer than any.
+/// Says to every node, of every group, all that a thief could say in these terms. Before that it
+/// says to be a run of its node that is newer than any.
 async fn forge(network: &Network, thief: &Direct, before: Run, terms: &[u64], but: Option<NodeId>) {
     let run = before.next(Boot(1 << 40)).open(1 << 40);
     let from = thief.credentials.identity.as_node().unwrap();
@@ -208,7 +208,8 @@ async fn the_key_of_a_member_stops_nobody_and_ends_no_elections() {
     let most = terms(&network).await.into_iter().flatten().max().unwrap();
     assert!(most < 1000, "a term has leapt to {most}");
 
-    // There are elections yet. To the others the thief was a newer run of the node: an administrator knows better.
+    // There are elections yet. To the others the thief was a newer run of the node: an
+    // administrator knows better.
     network.start_node(stolen).await;
     let address = network.nodes[stolen].address();
     let kept = network.dkv(&["keep", &id.to_string(), &address.to_string()]).await;

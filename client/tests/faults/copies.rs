@@ -1,8 +1,8 @@
 //! Data directories that are copied, put back, and started twice.
 //!
-//! A directory that is older than what the network knows of its node never serves; of two processes of
-//! one node neither takes writes until somebody says which; and a restart is never taken for a second
-//! process.
+//! A directory that is older than what the network knows of its node never serves; of two processes
+//! of one node neither takes writes until somebody says which; and a restart is never taken for a
+//! second process.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -150,8 +150,8 @@ fn a_founders_early_copy_waits_for_a_server_that_comes_later() {
     the_founder_is_put_back(true);
 }
 
-/// A copy from within a node's last run is started where nobody hears of it, and votes for itself each time until its
-/// log has more than the network knows of.
+/// A copy from within a node's last run is started where nobody hears of it, and votes for itself
+/// each time until its log has more than the network knows of.
 #[test]
 fn a_copy_that_voted_alone_is_told_apart() {
     if !tools::has("a_copy_that_voted_alone_is_told_apart", &["namespaces"]) {
@@ -187,7 +187,8 @@ fn a_copy_that_voted_alone_is_told_apart() {
     });
 }
 
-/// A copy is put back while the others are at work, as it was before the node's last run, or within it.
+/// A copy is put back while the others are at work, as it was before the node's last run, or within
+/// it.
 #[test]
 fn a_leaders_and_a_followers_copy_take_no_part() {
     if !tools::has("a_leaders_and_a_followers_copy_take_no_part", &["namespaces"]) {
@@ -349,7 +350,8 @@ fn a_clone_is_noticed_by_the_other_nodes_alone() {
     });
 }
 
-/// What is left of a directory is no directory: votes and acknowledged entries are gone with the log.
+/// What is left of a directory is no directory: votes and acknowledged entries are gone with the
+/// log.
 #[test]
 fn an_identity_without_its_log_does_not_go_on() {
     if !tools::has("an_identity_without_its_log_does_not_go_on", &["namespaces"]) {

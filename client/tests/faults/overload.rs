@@ -1,5 +1,6 @@
-//! More load than a network can take: it refuses what it cannot do in time and says when to come again,
-//! what it takes is done in time, nobody is elected, and as soon as the load has gone all is as before.
+//! More load than a network can take: it refuses what it cannot do in time and says when to come
+//! again, what it takes is done in time, nobody is elected, and as soon as the load has gone all is
+//! as before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

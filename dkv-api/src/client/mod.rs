@@ -156,7 +156,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NotFound`] if it does not exist, [`Error::Unavailable`] if nobody could tell in
-    /// time, or if no replica came within the bounds; never [`Error::Conflict`] or [`Error::Unknown`].
+    /// time, or if no replica came within the bounds; never [`Error::Conflict`] or
+    /// [`Error::Unknown`].
     pub async fn read_with(
         &self,
         key: impl AsRef<[u8]>,

@@ -84,8 +84,9 @@ impl Client {
         self.request(Work::Control(RequestBody::RemoveNode(node)), None).await.map(|_| ())
     }
 
-    /// Has a node emptied, or used again: `on` says which. Others take its replicas; it stays a node,
-    /// and is empty when [`NodePlaces::may_stop`](crate::NodePlaces) says so. Needs [`Role::Admin`].
+    /// Has a node emptied, or used again: `on` says which. Others take its replicas; it stays a
+    /// node, and is empty when [`NodePlaces::may_stop`](crate::NodePlaces) says so. Needs
+    /// [`Role::Admin`].
     ///
     /// # Errors
     /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
@@ -157,10 +158,10 @@ impl Client {
         }
     }
 
-    /// Makes a bearer token for whoever speaks HTTP to a gateway of the network, and returns its text
-    /// and the id under which [`revoke`](Self::revoke) ends it. Nobody keeps the text; that there is
-    /// such a token is listed by [`list_holders`](Self::list_holders). Needs [`Role::Admin`]. Without
-    /// `life` (whole seconds) it lives for 90 days.
+    /// Makes a bearer token for whoever speaks HTTP to a gateway of the network, and returns its
+    /// text and the id under which [`revoke`](Self::revoke) ends it. Nobody keeps the text; that
+    /// there is such a token is listed by [`list_holders`](Self::list_holders). Needs
+    /// [`Role::Admin`]. Without `life` (whole seconds) it lives for 90 days.
     ///
     /// # Errors
     /// [`Error::Denied`] without that role; [`Error::Unknown`] if a token may have been made whose
@@ -175,8 +176,8 @@ impl Client {
         self.create_bearer_with(rights, life, None).await
     }
 
-    /// As [`create_bearer`](Self::create_bearer), with a name under which it is listed, and for good if
-    /// that is wanted.
+    /// As [`create_bearer`](Self::create_bearer), with a name under which it is listed, and for
+    /// good if that is wanted.
     ///
     /// # Errors
     /// As there; [`Error::Invalid`] for a name that cannot be one.
@@ -235,7 +236,8 @@ impl Client {
         }
     }
 
-    /// Tells the server when bearer tokens were shown last, in milliseconds since 1970, for its list.
+    /// Tells the server when bearer tokens were shown last, in milliseconds since 1970, for its
+    /// list.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the server does not answer.
@@ -252,12 +254,12 @@ impl Client {
         self.ask_server(ServerRequest::RevokeToken(token)).await.map(|_| ())
     }
 
-    /// Says which run of a node goes on, where two of its processes run or its data directory is an older
-    /// copy. The others end. Needs [`Role::Admin`].
+    /// Says which run of a node goes on, where two of its processes run or its data directory is an
+    /// older copy. The others end. Needs [`Role::Admin`].
     ///
     /// # Errors
-    /// [`Error::Denied`] without that role, [`Error::Invalid`] if it names no run that was heard a moment
-    /// ago, or several.
+    /// [`Error::Denied`] without that role, [`Error::Invalid`] if it names no run that was heard a
+    /// moment ago, or several.
     pub async fn keep_run(&self, node: NodeId, run: RunChoice) -> Result<(), Error> {
         self.ask_server(ServerRequest::Keep { node, run }).await.map(|_| ())
     }

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use crate::connect;
 use crate::shared::Shared;
 
-/// How often it is looked whether the certificate is due: a clock may be set at any moment, and a machine sleep.
+/// How often it is looked whether the certificate is due: a clock may be set at any moment, and a
+/// machine sleep.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Time between two attempts to renew a certificate that is still valid.
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);

@@ -1,7 +1,8 @@
 //! Which replica is asked where any will do: the one place that knows what *near* means.
 //!
-//! Deliberately missing: what a replica has. Whether it is too far behind for a read is for itself to
-//! say; one that said so for a request is not asked for the same again before all the others were.
+//! Deliberately missing: what a replica has. Whether it is too far behind for a read is for itself
+//! to say; one that said so for a request is not asked for the same again before all the others
+//! were.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use super::peer::{Group, Peer};
 use super::{Router, timing};
 
 impl<W> Router<W> {
-    /// The replica that answers soonest, of those that have not `passed` the request on; the primary
-    /// if none is known to be better.
+    /// The replica that answers soonest, of those that have not `passed` the request on; the
+    /// primary if none is known to be better.
     pub(super) fn choose(&self, now: Duration, group: &Group, passed: &[NodeId]) -> Option<NodeId> {
         let left = || group.replicas.iter().copied().filter(|node| !passed.contains(node));
         let nearest = left()
@@ -37,8 +38,8 @@ impl<W> Router<W> {
         keepers.find(|&node| !passed.contains(&node) && self.is_usable(now, node))
     }
 
-    /// A replica to ask for a strong read whose primary cannot be reached from here for a while now:
-    /// it may well be reached from there.
+    /// A replica to ask for a strong read whose primary cannot be reached from here for a while
+    /// now: it may well be reached from there.
     pub(super) fn detour(&self, now: Duration, group: &Group) -> Option<NodeId> {
         let unreachable = |node: NodeId| {
             self.peers.get(&node).is_some_and(|peer| peer.up.is_none() && peer.failures > 0)

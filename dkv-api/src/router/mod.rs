@@ -23,9 +23,9 @@
 //! answer cannot come any more, which leaves a doubt. A write that has to be given up is
 //! [`Error::Unknown`] if an attempt is open or in doubt, and otherwise [`Error::Unavailable`].
 //!
-//! Views are believed of the server and of nodes that it, or an earlier view, names as nodes of the network; see
-//! [`view`]. Of a stranger with a certificate nothing is believed and nothing is sent to it, and a node that
-//! was removed is a stranger.
+//! Views are believed of the server and of nodes that it, or an earlier view, names as nodes of the
+//! network; see [`view`]. Of a stranger with a certificate nothing is believed and nothing is sent
+//! to it, and a node that was removed is a stranger.
 //!
 //! A dropped future is given up at once, and its serial is settled: see [`crate::session`].
 //!

@@ -13,8 +13,8 @@ use crate::session::Session;
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    /// Whether the server, or a view that is believed, names it as a node of the network. Others are asked how
-    /// they are at most.
+    /// Whether the server, or a view that is believed, names it as a node of the network. Others
+    /// are asked how they are at most.
     pub(crate) is_member: bool,
     /// Whether it is in the client's own region.
     pub(crate) is_near: bool,
@@ -36,8 +36,8 @@ pub(crate) struct Peer {
     pub(crate) quiet_since: Duration,
     /// Smoothed time of an answer.
     pub(crate) round_trip: Option<Duration>,
-    /// Smoothed time of an answer that it gives without asking others; before the first, that of the
-    /// connection's packets.
+    /// Smoothed time of an answer that it gives without asking others; before the first, that of
+    /// the connection's packets.
     pub(crate) reach: Option<Duration>,
     /// The question for its view that is under way, and since when.
     pub(crate) probe: Option<(u64, Duration)>,

@@ -235,8 +235,9 @@ impl<W> Router<W> {
         }
     }
 
-    /// Reads at any replica go to another one when theirs is silent. The silent one is asked for its view, which
-    /// it has at hand: one that does not give that either gets another connection, and what it owed is lost.
+    /// Reads at any replica go to another one when theirs is silent. The silent one is asked for
+    /// its view, which it has at hand: one that does not give that either gets another connection,
+    /// and what it owed is lost.
     fn attend_silent(&mut self, now: Duration) {
         let silent: Vec<NodeId> = self
             .peers

@@ -20,8 +20,8 @@ impl<W> Pending<W> {
         self.waiter.is_none() && matches!(self.work, Work::Direct { .. })
     }
 
-    /// Whether an answer, given as a strong one, is of a state before what this client had seen when it
-    /// asked. Then the shard has lost something, or an older copy of its data answers.
+    /// Whether an answer, given as a strong one, is of a state before what this client had seen
+    /// when it asked. Then the shard has lost something, or an older copy of its data answers.
     fn goes_back(&self, answer: &Answer) -> bool {
         let Some(receipt) = receipt(answer).filter(|receipt| receipt.pending.is_none()) else {
             return false;
@@ -168,8 +168,8 @@ impl<W> Router<W> {
         self.time.seen(receipt.stamp, receipt.pending.is_some());
     }
 
-    /// Eventual writes that the session must show will never be there: the caller is told, and the session goes
-    /// on without them.
+    /// Eventual writes that the session must show will never be there: the caller is told, and the
+    /// session goes on without them.
     fn lost(&mut self, now: Duration, id: u64, lost: NodeId, number: Number) {
         let group = self.requests.get(&id).and_then(|pending| pending.group);
         if let Some(group) = group.and_then(|group| self.groups.get_mut(&group))
@@ -257,8 +257,9 @@ impl<W> Router<W> {
         }
     }
 
-    /// An eventual write needs another stamp, of a clock that a node has just set. If an attempt with the
-    /// one that it has may have been taken, it has to keep that one, and another node may like it better.
+    /// An eventual write needs another stamp, of a clock that a node has just set. If an attempt
+    /// with the one that it has may have been taken, it has to keep that one, and another node may
+    /// like it better.
     fn told_the_time(&mut self, now: Duration, node: NodeId, id: u64, stamp: Stamp) {
         let Some(pending) = self.requests.get_mut(&id) else { return };
         // It was so when the node answered: about half of the way ago.
@@ -283,8 +284,8 @@ impl<W> Router<W> {
         }
     }
 
-    /// A replica cannot serve a request that another one may: the next one is asked at once, or once
-    /// all that can be reached were asked, the first one again after a while.
+    /// A replica cannot serve a request that another one may: the next one is asked at once, or
+    /// once all that can be reached were asked, the first one again after a while.
     fn pass_on(&mut self, now: Duration, id: u64, node: NodeId, why: String) {
         let replicas = self.requests.get(&id).and_then(|pending| {
             let group = self.groups.get(&pending.group?)?;

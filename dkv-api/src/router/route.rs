@@ -275,8 +275,9 @@ impl<W> Router<W> {
         self.effects.push_back(Effect::Send(sending));
     }
 
-    /// Time that a replica may take to ask the primary for its answer, or if it is the primary, the nearest of the
-    /// others. How far they are from it is not known here: it is taken to be as far as they are from here.
+    /// Time that a replica may take to ask the primary for its answer, or if it is the primary, the
+    /// nearest of the others. How far they are from it is not known here: it is taken to be as far
+    /// as they are from here.
     fn asks(&self, id: u64, node: NodeId) -> Duration {
         let pending = self.requests.get(&id).filter(|pending| pending.work.may_ask_on());
         let group = pending.and_then(|pending| self.groups.get(&pending.group?));

@@ -5,8 +5,8 @@
 //! of behaviour shows as a diff that somebody has to understand.
 //!
 //! Nodes are n1, n2, …; requests are named by whoever waits for them: a, b, c. `at 50` lets time
-//! pass to 50 ms, and ticks. Other events happen at the time that was reached last. `up n1 2 30` is a
-//! connection, the second one, whose handshake took 30 ms there and back.
+//! pass to 50 ms, and ticks. Other events happen at the time that was reached last. `up n1 2 30` is
+//! a connection, the second one, whose handshake took 30 ms there and back.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -50,8 +50,9 @@ fn home() -> Region {
     "home".parse().unwrap()
 }
 
-/// `view TERM PRIMARY NODES`: one shard; everything that is led is led by the same node. A node may be
-/// followed by its region, as in `n1@home`. Nodes that were removed may come after that: `without=NODES`.
+/// `view TERM PRIMARY NODES`: one shard; everything that is led is led by the same node. A node may
+/// be followed by its region, as in `n1@home`. Nodes that were removed may come after that:
+/// `without=NODES`.
 fn view(words: &[&str]) -> NetworkView {
     let (words, gone) = match words {
         [words @ .., gone] if words.len() == 3 => (words, gone.strip_prefix("without=").unwrap()),

@@ -1,8 +1,8 @@
 //! The client's copy of the network's clock.
 //!
 //! A client has no clock of its own to trust: it is told the time by a node when it makes its first
-//! eventual write, and counts on from there by what it measures. Whatever it sees moves it on, so that
-//! what it writes next is later.
+//! eventual write, and counts on from there by what it measures. Whatever it sees moves it on, so
+//! that what it writes next is later.
 
 use std::time::Duration;
 

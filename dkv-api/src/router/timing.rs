@@ -10,8 +10,8 @@ const fn ms(milliseconds: u64) -> Duration {
 pub(crate) const PATIENCE_FIRST: Duration = ms(60);
 /// Shortest such silence, however fast the node is otherwise.
 pub(crate) const PATIENCE_MIN: Duration = ms(20);
-/// Longest such silence, however slow a near node is otherwise. A far one has as long as its answers
-/// take, and half of that.
+/// Longest such silence, however slow a near node is otherwise. A far one has as long as its
+/// answers take, and half of that.
 pub(crate) const PATIENCE_MAX: Duration = ms(250);
 /// Time between two rounds of asking others.
 pub(crate) const PROBE_EVERY: Duration = ms(10);
@@ -22,8 +22,8 @@ pub(crate) const PROBES_MAX: usize = 8;
 /// Silence after which the silent node itself is asked too, to tell a slow shard from a dead
 /// process.
 pub(crate) const PROBE_SILENT_AFTER: Duration = ms(300);
-/// Silence after which another connection to a near node is made: the process may have started again at the same
-/// address, where the old connection means nothing to it.
+/// Silence after which another connection to a near node is made: the process may have started
+/// again at the same address, where the old connection means nothing to it.
 pub(crate) const RECONNECT_AFTER: Duration = ms(1000);
 /// Trouble after which the server is asked.
 pub(crate) const ASK_SERVER_AFTER: Duration = ms(200);
@@ -37,8 +37,8 @@ pub(crate) const BACKOFF_MAX: Duration = ms(200);
 pub(crate) const REDIAL_MIN: Duration = ms(50);
 /// Longest such pause.
 pub(crate) const REDIAL_MAX: Duration = ms(2000);
-/// Time without a word from a primary that cannot be connected to after which strong reads are sent to
-/// another replica: longer than a failover takes.
+/// Time without a word from a primary that cannot be connected to after which strong reads are sent
+/// to another replica: longer than a failover takes.
 pub(crate) const DETOUR_AFTER: Duration = ms(500);
 /// Redirects in a row that are followed at once.
 pub(crate) const REDIRECTS_MAX: u32 = 2;

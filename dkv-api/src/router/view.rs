@@ -1,9 +1,9 @@
 //! Views: what the network looks like, and who leads what.
 //!
-//! Whoever holds a node's certificate can say what it likes, and a view decides where values go. So a view
-//! counts if it is the server's, or that of a node which the view before names, and which is in its
-//! own; and if its term does not leap, as one that is taken once rules out all earlier ones. Whom a
-//! view names as removed is forgotten, and is no node of the network in any later one.
+//! Whoever holds a node's certificate can say what it likes, and a view decides where values go. So
+//! a view counts if it is the server's, or that of a node which the view before names, and which is
+//! in its own; and if its term does not leap, as one that is taken once rules out all earlier ones.
+//! Whom a view names as removed is forgotten, and is no node of the network in any later one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -29,7 +29,8 @@ pub(crate) enum Work {
         /// It is later than that.
         after: Moment,
     },
-    /// An eventual put, or without a value a delete. Its moment is zero until the client has a clock.
+    /// An eventual put, or without a value a delete. Its moment is zero until the client has a
+    /// clock.
     Deposit { key: Bytes, value: Option<Bytes>, moment: Moment },
     /// Makes a shard remember a session. Only the router asks for it.
     Open { session: SessionId },
@@ -61,8 +62,9 @@ pub(crate) enum Message {
 const SHARED_BYTES: usize = 16 * 1024;
 
 impl Message {
-    /// The body of the request. If it has a long value, that is left out, and with it what it is in: then
-    /// the byte string that the body ends with is empty, and has the parts for its content.
+    /// The body of the request. If it has a long value, that is left out, and with it what it is
+    /// in: then the byte string that the body ends with is empty, and has the parts for its
+    /// content.
     pub(crate) fn body(self) -> (RequestBody, Vec<Bytes>) {
         match self {
             Self::Plain(RequestBody::Deposit { shard, stamp, again, key, value }) => {
@@ -145,13 +147,15 @@ impl Work {
         }
     }
 
-    /// Whether it is an eventual write that has no moment yet. Nobody takes it; what comes of it is the time.
+    /// Whether it is an eventual write that has no moment yet. Nobody takes it; what comes of it is
+    /// the time.
     pub(crate) fn asks_the_time(&self) -> bool {
         matches!(self, Self::Deposit { moment: Moment(0), .. })
     }
 
-    /// The name that an attempt at this request has on its way. A write that asked for the time and is sent
-    /// again with it has another one: a late answer to the question says nothing of the write.
+    /// The name that an attempt at this request has on its way. A write that asked for the time and
+    /// is sent again with it has another one: a late answer to the question says nothing of the
+    /// write.
     pub(crate) fn attempt(&self, request: u64) -> u64 {
         if self.asks_the_time() { request | ASKS_THE_TIME } else { request }
     }
@@ -179,8 +183,8 @@ impl Work {
     }
 
     /// What to send to a node for `group`; `None` for a write that has no stamp yet. `detour`: the
-    /// node is not taken for the primary that the request is for. `again`: an earlier attempt may have
-    /// had an effect.
+    /// node is not taken for the primary that the request is for. `again`: an earlier attempt may
+    /// have had an effect.
     pub(crate) fn message(&self, shard: GroupId, detour: bool, again: bool) -> Option<Message> {
         Some(Message::Plain(match self {
             Self::Read { key, level, bounds, nearest } => {
@@ -266,7 +270,8 @@ pub(crate) struct Pending<W> {
     pub(crate) expiries: u32,
     /// What stood in the way last, for the error.
     pub(crate) why: Option<String>,
-    /// The latest revision of its shard that had been seen when it began: a strong answer is not older.
+    /// The latest revision of its shard that had been seen when it began: a strong answer is not
+    /// older.
     pub(crate) floor: Revision,
 }
 

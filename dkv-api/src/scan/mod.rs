@@ -2,7 +2,8 @@
 //!
 //! Keys are spread over the shards by their hash, so each shard has some of any range. A scan asks
 //! each for a page, all at the same time, and merges them; when it has given out all that it has of
-//! a shard, it asks that shard for its next page. `merge` decides, and is plain data; [`Scan`] asks.
+//! a shard, it asks that shard for its next page. `merge` decides, and is plain data; [`Scan`]
+//! asks.
 //!
 //! What a page shows is of one moment of its shard, and pages are of different moments. So a scan
 //! promises, for each key by itself:

@@ -327,7 +327,8 @@ async fn eventual_reads_leave_a_silent_replica() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_are_under_way_at_once() {
     let fake = Fake::start(3).await;
-    // Whatever else the machine does: this is about how many there are, not about how long they take.
+    // Whatever else the machine does: this is about how many there are, not about how long they
+    // take.
     let client = fake.builder().timeout(Duration::from_secs(120)).connect().await.unwrap();
     let tasks: Vec<_> = (0..10_000)
         .map(|n: u32| {

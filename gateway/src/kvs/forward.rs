@@ -2,7 +2,8 @@
 //!
 //! A request is forwarded once and never again, since a PUT that was sent twice would say that it
 //! replaced something. A main instance that cannot be reached, says nothing in time, or ends in the
-//! middle of its answer, is down. Connections are kept while it is up, and made anew when it is back.
+//! middle of its answer, is down. Connections are kept while it is up, and made anew when it is
+//! back.
 //!
 //! A request that a forwarding instance has sent is not forwarded again (its `Via` tells, RFC 9110,
 //! section 7.6.3), so that instances which name each other, or one itself, do not ask in circles.

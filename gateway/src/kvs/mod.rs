@@ -11,8 +11,8 @@
 //! 4xx with `"msg":"error"`. An instance has its store behind it or, with [`forwarder`], another
 //! instance. What `/kvs` calls `key` is `kvs/key` in the network.
 //!
-//! The document knows no answer for a write whose outcome is not known: it gets the 404 as well, and
-//! `/v1` is for whoever has to tell these apart.
+//! The document knows no answer for a write whose outcome is not known: it gets the 404 as well,
+//! and `/v1` is for whoever has to tell these apart.
 
 mod forward;
 mod reply;

@@ -1,8 +1,9 @@
 //! What has changed from one report to the next, in sentences.
 //!
-//! A failover is one event, which is written anew as more is known of it: a node that led groups does
-//! not answer; others lead them; and so long did writes wait meanwhile. A leader that was replaced
-//! before it was missed is the same failover if it does not answer within [`ONE_FAILOVER_MS`].
+//! A failover is one event, which is written anew as more is known of it: a node that led groups
+//! does not answer; others lead them; and so long did writes wait meanwhile. A leader that was
+//! replaced before it was missed is the same failover if it does not answer within
+//! [`ONE_FAILOVER_MS`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,11 +1,13 @@
 //! The page at `/`: the network at a glance, and a browser for keys.
 //!
 //! The gateway looks at the network once a second while somebody has the page open, and more seldom
-//! while nobody has. What it sees it keeps within bounds ([`history`]), so that a tab that is opened
-//! after a failover shows that too, and tells every tab as it happens ([`hub`]), as server-sent
-//! events. What a state is, and what an event, is decided in plain code ([`health`], [`events`]).
+//! while nobody has. What it sees it keeps within bounds ([`history`]), so that a tab that is
+//! opened after a failover shows that too, and tells every tab as it happens ([`hub`]), as
+//! server-sent events. What a state is, and what an event, is decided in plain code ([`health`],
+//! [`events`]).
 //!
-//! `/page/events` is the page's own and may change with it; programs ask `/v1/status` and `/metrics`.
+//! `/page/events` is the page's own and may change with it; programs ask `/v1/status` and
+//! `/metrics`.
 
 mod health;
 mod events;

@@ -9,8 +9,9 @@ pub(super) fn id(name: &str) -> NodeId {
     NodeId(Uuid::from_u128(u128::from(name.bytes().last().unwrap_or(0))))
 }
 
-/// A network of these nodes, each with a replica of every group; `-` before a name is for one that does
-/// not answer. `leaders` has the coordinator and then the primary of each shard; empty is none.
+/// A network of these nodes, each with a replica of every group; `-` before a name is for one that
+/// does not answer. `leaders` has the coordinator and then the primary of each shard; empty is
+/// none.
 pub(super) fn report(nodes: &[&str], leaders: &[&str], term: u64) -> Report {
     let reachable = |name: &str| nodes.contains(&name);
     let names: Vec<&str> = nodes.iter().map(|name| name.trim_start_matches('-')).collect();

@@ -8,11 +8,12 @@
 //! | `GET /fetch` | | the same, of all pairs |
 //! | `POST /query` | `[K,…]` | `[{"key":K,"value":true},…]` |
 //!
-//! `K` and `V` are `{"encoding":"string","data":…}` or `{"encoding":"binary","data":"0110"}`, and the
-//! encoding is part of what a key is. Bodies are JSON whatever their content type. 200 says that all
-//! went well, 206 that some keys did not: `/set` lists them, and `/fetch` has `null` for the value of
-//! a key that is missing. One that could not be read has an `error` beside it. 400 is for a body
-//! that is not of this form, 501 for an unknown path below these, 503 if no key could be read.
+//! `K` and `V` are `{"encoding":"string","data":…}` or `{"encoding":"binary","data":"0110"}`, and
+//! the encoding is part of what a key is. Bodies are JSON whatever their content type. 200 says
+//! that all went well, 206 that some keys did not: `/set` lists them, and `/fetch` has `null` for
+//! the value of a key that is missing. One that could not be read has an `error` beside it. 400 is
+//! for a body that is not of this form, 501 for an unknown path below these, 503 if no key could be
+//! read.
 //!
 //! A key that `/set` calls failed may have been stored if the network was failing over.
 //!

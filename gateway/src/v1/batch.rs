@@ -1,9 +1,9 @@
 //! `POST /v1/batch`: many reads and writes in one request.
 //!
 //! Each is done by itself, as if it had come alone: there is no transaction over them. Those of one
-//! key are done in the order in which they are written, those of different keys at the same time. The
-//! answer has a result for each, in their order, with the status that it would have had alone; its
-//! own status says only that the request was understood.
+//! key are done in the order in which they are written, those of different keys at the same time.
+//! The answer has a result for each, in their order, with the status that it would have had alone;
+//! its own status says only that the request was understood.
 
 use std::collections::BTreeMap;
 

@@ -321,7 +321,8 @@ fn a_directory_of_something_else_is_refused_and_left_as_it_is() {
     assert!(refused.to_string().contains("holds no dkv node"), "{refused}");
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
     assert_eq!(fs::metadata(parent.path()).unwrap().permissions().mode() & 0o777, 0o755);
-    // What is at the root of a disk, and what a start leaves that was killed, are no more than nothing.
+    // What is at the root of a disk, and what a start leaves that was killed, are no more than
+    // nothing.
     fs::remove_file(parent.path().join("holiday.jpg")).unwrap();
     fs::create_dir(parent.path().join("lost+found")).unwrap();
     fs::write(parent.path().join(LOCK), "").unwrap();

@@ -6,8 +6,8 @@
 //! sync of the directory is bound to either the old or the new file, as the seed decides. The old
 //! disk fails every call from then on, so a process that "died" cannot write any more.
 //!
-//! A sync that fails behaves as on Linux: what was written stays readable, is *not* on the disk, and
-//! the next sync succeeds without writing it. That is why nobody may try again.
+//! A sync that fails behaves as on Linux: what was written stays readable, is *not* on the disk,
+//! and the next sync succeeds without writing it. That is why nobody may try again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

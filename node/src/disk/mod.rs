@@ -1,8 +1,8 @@
 //! The disk as the node sees it: one directory of files.
 //!
 //! Whatever has to survive a loss of power goes through [`Disk`] and [`DiskFile`], so that a
-//! simulation can put a disk of its own in the place of the real one: [`RealDisk`] is a directory of
-//! the operating system, [`MemoryDisk`] lives in memory and loses, tears and refuses writes on
+//! simulation can put a disk of its own in the place of the real one: [`RealDisk`] is a directory
+//! of the operating system, [`MemoryDisk`] lives in memory and loses, tears and refuses writes on
 //! command. The traits promise no more than POSIX does:
 //!
 //! * bytes that were written may be read back at once, by every handle, but survive a loss of power
@@ -95,12 +95,12 @@ pub trait DiskFile: Send + Sync {
     /// the data may have been written.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes a file longer, by zeros for which there is room whatever else is written. As a write, it is
-    /// there for good only after a sync.
+    /// Makes a file longer, by zeros for which there is room whatever else is written. As a write,
+    /// it is there for good only after a sync.
     ///
     /// # Errors
-    /// `StorageFull` or `QuotaExceeded` if there is no room, `Unsupported` if the disk cannot do it, or
-    /// whatever else it reports.
+    /// `StorageFull` or `QuotaExceeded` if there is no room, `Unsupported` if the disk cannot do
+    /// it, or whatever else it reports.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
     /// Waits until everything written to this file so far, and its length, survives a loss of

@@ -66,8 +66,8 @@ impl Proposer {
         raft::confirm_leadership(&self.raft, &self.machine, &self.network).await
     }
 
-    /// What is committed, if this replica leads in that term and a voter that says it follows it makes a
-    /// quorum with it.
+    /// What is committed, if this replica leads in that term and a voter that says it follows it
+    /// makes a quorum with it.
     pub(crate) async fn confirmed_by(&self, voter: NodeId, term: Term) -> Option<u64> {
         self.pace.stir();
         raft::confirmed_by(&self.raft, &self.network, voter, term).await
@@ -78,7 +78,8 @@ impl Proposer {
         self.promises.followed(leader)
     }
 
-    /// Time since each other member last answered this leader, in milliseconds. Empty on a follower.
+    /// Time since each other member last answered this leader, in milliseconds. Empty on a
+    /// follower.
     pub(super) fn silence(&self) -> BTreeMap<NodeId, u64> {
         self.network.silence()
     }
@@ -90,8 +91,8 @@ impl Proposer {
 
     /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last
     /// confirmed it; of others, since a quorum confirmed the leader that they heard, provided that
-    /// they have all that it had committed. Nothing is known of it for a while after the machine was
-    /// suspended.
+    /// they have all that it had committed. Nothing is known of it for a while after the machine
+    /// was suspended.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
         if suspend::woke_lately() {
             return None;

@@ -118,7 +118,8 @@ fn replicas(metrics: &Metrics, me: NodeId, silent: &BTreeMap<NodeId, u64>) -> Ve
         .collect()
 }
 
-/// Whether a member with the first has all but the newest entries of a log that ends with the second.
+/// Whether a member with the first has all but the newest entries of a log that ends with the
+/// second.
 pub(crate) fn is_caught_up(matched_index: u64, last_index: u64) -> bool {
     matched_index > 0 && last_index.saturating_sub(matched_index) <= CAUGHT_UP_ENTRIES
 }

@@ -72,8 +72,9 @@ impl Node {
         Ok(outbox)
     }
 
-    /// Closes a group that does not count on this node any more, by that entry of its log and the word of
-    /// the leader of that vote, and deletes all that is here of it but what a later replica must know.
+    /// Closes a group that does not count on this node any more, by that entry of its log and the
+    /// word of the leader of that vote, and deletes all that is here of it but what a later replica
+    /// must know.
     pub(crate) async fn close_group(
         self: &Arc<Self>,
         id: GroupId,
@@ -87,7 +88,8 @@ impl Node {
         group.stop().await;
         let mut stays = group.configured().index > departed;
         drop(group);
-        // What a later replica must know comes first: without it nothing is deleted, and that is tried again.
+        // What a later replica must know comes first: without it nothing is deleted, and that is
+        // tried again.
         if !stays && let Err(error) = self.keep_former(id, departed, leader).await {
             warn!(group = %id, %error, "the replica is not deleted yet");
             stays = true;
@@ -114,8 +116,8 @@ impl Node {
         saved.flatten().map_err(|error| error.to_string())
     }
 
-    /// Deletes the log of a group that is not open. It goes first: rows without one are known to be left
-    /// over.
+    /// Deletes the log of a group that is not open. It goes first: rows without one are known to be
+    /// left over.
     async fn delete_log(&self, id: GroupId) -> Result<(), String> {
         let (done, forgotten) = oneshot::channel();
         let told = Box::new(move |result| drop(done.send(result)));
@@ -126,7 +128,8 @@ impl Node {
         }
     }
 
-    /// Deletes the rows of a group that has no log any more. On a full disk that may have to be done later.
+    /// Deletes the rows of a group that has no log any more. On a full disk that may have to be
+    /// done later.
     async fn delete_leftover(&self, id: GroupId, leftovers: &mut BTreeSet<GroupId>) {
         match self.delete_rows(id).await {
             Ok(()) => _ = leftovers.remove(&id),
@@ -275,8 +278,8 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// Whether this node could lead the group without any other: as its only voter, or as a founder that has
-    /// not begun it.
+    /// Whether this node could lead the group without any other: as its only voter, or as a founder
+    /// that has not begun it.
     pub(super) async fn is_led_alone(&mut self, me: NodeId, founder: bool) -> bool {
         let voters = raft::voters(&self.log, &mut self.machine).await;
         let begins = founder && self.id == GroupId::CONTROL && voters.is_empty();

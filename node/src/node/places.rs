@@ -98,8 +98,9 @@ impl Node {
         found.unwrap_or_default()
     }
 
-    /// Whether this node may have eventual writes at its removal that nobody else has. That it has none is its
-    /// last word: unlike the order to empty a node, the one to remove it is never taken back.
+    /// Whether this node may have eventual writes at its removal that nobody else has. That it has
+    /// none is its last word: unlike the order to empty a node, the one to remove it is never taken
+    /// back.
     pub(crate) fn keeps_writes(&self) -> bool {
         let is_closed = matches!(self.outboxes().intake().state(), IntakeState::Closed { .. });
         let is_final = is_closed && self.entry_says(|member| member.retiring);
@@ -108,7 +109,8 @@ impl Node {
 
     /// What is left here, if this node is to be emptied.
     pub(crate) fn remainder(&self) -> Remainder {
-        // In this order: what is closed stays closed as long as the node is to go, and takes nothing in.
+        // In this order: what is closed stays closed as long as the node is to go, and takes
+        // nothing in.
         let is_closed = matches!(self.outboxes().intake().state(), IntakeState::Closed { .. });
         let takes_writes = !(is_closed && self.is_going());
         let keeps_writes = !self.outboxes().are_empty();

@@ -1,17 +1,18 @@
 //! What an outbox holds: plain data, the same after a restart as before.
 //!
-//! A write is *staged* when it is on its way to the log, and *kept* once it is durable. It is *sent*
-//! once the primary has acknowledged it, and *settled*, that is gone, once this node's own replica has
-//! it too, so that an eventual read here never goes back.
+//! A write is *staged* when it is on its way to the log, and *kept* once it is durable. It is
+//! *sent* once the primary has acknowledged it, and *settled*, that is gone, once this node's own
+//! replica has it too, so that an eventual read here never goes back.
 //!
-//! Numbers grow by one. When the node starts they begin anew at one that the clock on the wall gives, far
-//! above all that can have been given before: should the end of an outbox have been lost, by a disk that
-//! lied or an old copy that was put back, no number is given to a second write, which the shard would take
-//! for the first one and drop. Each write names the one before it, so that none is taken out of order.
+//! Numbers grow by one. When the node starts they begin anew at one that the clock on the wall
+//! gives, far above all that can have been given before: should the end of an outbox have been
+//! lost, by a disk that lied or an old copy that was put back, no number is given to a second
+//! write, which the shard would take for the first one and drop. Each write names the one before
+//! it, so that none is taken out of order.
 //!
-//! In the log each write is a record under an index of its own. When the log has to be shortened and
-//! the primary cannot be reached, what is kept is written again at the end of the log, under the same
-//! numbers; after a crash in between a number may be there twice.
+//! In the log each write is a record under an index of its own. When the log has to be shortened
+//! and the primary cannot be reached, what is kept is written again at the end of the log, under
+//! the same numbers; after a crash in between a number may be there twice.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -25,8 +26,8 @@ use crate::state::Waiting;
 
 /// Bytes that a write takes besides its key and value, about.
 const OVERHEAD_BYTES: usize = 200;
-/// Bits of a number that count within a second of the clock on the wall at the start: more writes than an
-/// outbox can take in a second. Numbers stay below 2^53, which JSON can name.
+/// Bits of a number that count within a second of the clock on the wall at the start: more writes
+/// than an outbox can take in a second. Numbers stay below 2^53, which JSON can name.
 const NUMBERS_A_SECOND_BITS: u32 = 20;
 
 /// A write in an outbox.
@@ -93,8 +94,8 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// The outbox as the log has it: its records, and the index and the mark of the last purge. `started`
-    /// is the time at which the process started, since 1970.
+    /// The outbox as the log has it: its records, and the index and the mark of the last purge.
+    /// `started` is the time at which the process started, since 1970.
     ///
     /// # Errors
     /// If a record is not one of an outbox of this node.
@@ -138,8 +139,8 @@ impl Book {
         Ok(book)
     }
 
-    /// Takes a write in: what to append to the log. Call [`durable`](Self::durable) in the same order once
-    /// that is durable.
+    /// Takes a write in: what to append to the log. Call [`durable`](Self::durable) in the same
+    /// order once that is durable.
     pub(crate) fn stage(&mut self, stamp: Stamp, key: &Bytes, value: Option<&Bytes>) -> Append {
         let after = self.last;
         self.last = Number((after.0 + 1).max(self.next_least));
@@ -202,7 +203,8 @@ impl Book {
         (self.kept.get(number)?.stamp == stamp).then_some(*number)
     }
 
-    /// What is to be sent next, in order: so many writes at most, and so many bytes but for the first.
+    /// What is to be sent next, in order: so many writes at most, and so many bytes but for the
+    /// first.
     pub(crate) fn window(&self, writes_max: usize, bytes_max: usize) -> Vec<(Number, Bytes)> {
         let mut bytes = 0;
         let unsent = self.kept.range(Number(self.sent.0 + 1)..);
@@ -256,8 +258,8 @@ impl Book {
         self.bytes
     }
 
-    /// All up to that number is where it is to be, and goes. What may be purged from the log then: up to
-    /// which index, and the mark to purge it with.
+    /// All up to that number is where it is to be, and goes. What may be purged from the log then:
+    /// up to which index, and the mark to purge it with.
     pub(crate) fn settle(&mut self, upto: Number) -> Option<(u64, Bytes)> {
         let mut settled = false;
         while let Some((&number, _)) = self.kept.first_key_value() {
@@ -271,8 +273,8 @@ impl Book {
         settled.then(|| self.purgeable())
     }
 
-    /// What to append to the log so that the oldest of it lies at its end: so many bytes at most, but for
-    /// the first. Nothing while writes are on their way there anyhow. Once it is durable,
+    /// What to append to the log so that the oldest of it lies at its end: so many bytes at most,
+    /// but for the first. Nothing while writes are on their way there anyhow. Once it is durable,
     /// [`purgeable`](Self::purgeable) says what may go.
     pub(crate) fn rewrite(&mut self, bytes_max: usize) -> Vec<Moved> {
         let mut moved = Vec::new();

@@ -1,9 +1,10 @@
 //! Whether a node takes eventual writes to keep.
 //!
-//! One that is to be emptied takes none, and only when none can come any more is it of use to look whether
-//! its outboxes are empty. So the order is made durable here, in a file of its own, before it counts as
-//! obeyed: after a restart the node may not yet have read of it in the directory, and must take none either.
-//! Whoever stages a write holds the lock that whoever closes has to take, so nothing slips in between.
+//! One that is to be emptied takes none, and only when none can come any more is it of use to look
+//! whether its outboxes are empty. So the order is made durable here, in a file of its own, before
+//! it counts as obeyed: after a restart the node may not yet have read of it in the directory, and
+//! must take none either. Whoever stages a write holds the lock that whoever closes has to take, so
+//! nothing slips in between.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,8 @@ pub(crate) enum State {
     Open,
     /// None are taken, and after a restart some might be.
     Closing,
-    /// None are taken, whatever happens, until the directory says otherwise at that entry or a later one.
+    /// None are taken, whatever happens, until the directory says otherwise at that entry or a
+    /// later one.
     Closed {
         /// Index of the entry.
         at: u64,
@@ -62,8 +64,8 @@ impl Intake {
         if *state == State::Open { Ok(state) } else { Err(refused()) }
     }
 
-    /// Takes no write from now on, for good once this has returned: the directory of entry `at` has asked for
-    /// it. Waits for the disk.
+    /// Takes no write from now on, for good once this has returned: the directory of entry `at` has
+    /// asked for it. Waits for the disk.
     pub(crate) fn close(&self, directory: &Path, at: u64) -> io::Result<()> {
         self.set(State::Closing);
         save(directory, at)?;

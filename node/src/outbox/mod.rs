@@ -1,19 +1,21 @@
 //! Outboxes: eventual writes that this node has taken, until the primary has them.
 //!
-//! A node takes an eventual write of any shard, whether it holds a replica or not and whether the primary
-//! can be reached or not. It makes it durable in its own log, beside the entries of its groups and with the
-//! same sync, and answers. From then on eventual reads here show it, if it is the latest that is known
-//! of its key. A task for each shard ([`relay`]) brings what there is to the primary, in the order in
-//! which it was taken, as soon and as often as needed; the shard takes each number of an outbox once
-//! (see `state::graves`). A write leaves the outbox when this node's replica has applied it.
+//! A node takes an eventual write of any shard, whether it holds a replica or not and whether the
+//! primary can be reached or not. It makes it durable in its own log, beside the entries of its
+//! groups and with the same sync, and answers. From then on eventual reads here show it, if it is
+//! the latest that is known of its key. A task for each shard ([`relay`]) brings what there is to
+//! the primary, in the order in which it was taken, as soon and as often as needed; the shard takes
+//! each number of an outbox once (see `state::graves`). A write leaves the outbox when this node's
+//! replica has applied it.
 //!
 //! What decides is in [`book`], plain data.
 //!
-//! Bounds: [`BYTES_MAX`], and an eighth of the log, for all outboxes of a node together; and what is not durable yet waits in the log
-//! as everything else does. A full outbox refuses; nothing that was accepted is ever dropped.
+//! Bounds: [`BYTES_MAX`], and an eighth of the log, for all outboxes of a node together; and what
+//! is not durable yet waits in the log as everything else does. A full outbox refuses; nothing that
+//! was accepted is ever dropped.
 //!
-//! Deliberately missing: outboxes for another node. What a node has taken and not yet delivered is on its
-//! disk alone.
+//! Deliberately missing: outboxes for another node. What a node has taken and not yet delivered is
+//! on its disk alone.
 
 mod book;
 mod intake;
@@ -78,7 +80,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outboxes {
-    /// Those that the log has. `started` is when the process did, since 1970, by the clock on the wall.
+    /// Those that the log has. `started` is when the process did, since 1970, by the clock on the
+    /// wall.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -259,7 +262,8 @@ impl Outbox {
         self.book().len()
     }
 
-    /// Writes the oldest of what waits here at the end of the log, so that what comes before can go.
+    /// Writes the oldest of what waits here at the end of the log, so that what comes before can
+    /// go.
     pub(crate) fn rewrite(self: &Arc<Self>) {
         if self.moving.swap(true, Ordering::AcqRel) {
             return;

@@ -1,7 +1,7 @@
 //! Whose writes wait in the outboxes: one client does not fill them for the others.
 //!
-//! A holder of a certificate may have half of the room. What waited before a restart is nobody's: the
-//! log does not say whose it was, and it counts for the whole alone.
+//! A holder of a certificate may have half of the room. What waited before a restart is nobody's:
+//! the log does not say whose it was, and it counts for the whole alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};

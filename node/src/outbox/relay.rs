@@ -1,8 +1,8 @@
 //! The way from an outbox to the primary.
 //!
-//! One window of writes is under way at a time, in order, on a stream of its own. The shard takes them
-//! in order, once each, whatever comes twice, so whatever goes wrong the answer is the same: send what is not
-//! acknowledged again, to whoever leads now.
+//! One window of writes is under way at a time, in order, on a stream of its own. The shard takes
+//! them in order, once each, whatever comes twice, so whatever goes wrong the answer is the same:
+//! send what is not acknowledged again, to whoever leads now.
 
 use std::sync::Arc;
 use std::time::Duration;

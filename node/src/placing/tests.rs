@@ -64,7 +64,8 @@ fn a_node_may_be_switched_off_by_its_own_word_alone() {
         let may_stop = |measured: &Measured, word: Option<Word>| {
             places(&directory, measured, node, word.as_ref()).may_stop
         };
-        // A coordinator that has just begun has heard of the shards, and not yet of the node itself.
+        // A coordinator that has just begun has heard of the shards, and not yet of the node
+        // itself.
         assert!(!may_stop(&measured, None), "it has not said yet that it keeps no writes");
         assert!(may_stop(&measured, Some(Ok(EMPTY))));
         for left in [

@@ -166,8 +166,8 @@ pub(super) enum Call {
     Heartbeat {
         /// An encoded request to append without entries.
         append: Bytes,
-        /// How complete a state is that has applied as much as the leader; nothing as long as that is not
-        /// known.
+        /// How complete a state is that has applied as much as the leader; nothing as long as that
+        /// is not known.
         confirmed: Option<Confirmed>,
         /// How far the leader knows the receiver to be, if it votes.
         acknowledged: Option<Acknowledged>,
@@ -203,8 +203,8 @@ impl Call {
 /// Everything that was acknowledged by a moment is in the entries up to an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Confirmed {
-    /// How long before the message was sent that moment was, in microseconds: a quorum confirmed the leader
-    /// then.
+    /// How long before the message was sent that moment was, in microseconds: a quorum confirmed
+    /// the leader then.
     pub(super) age_us: u64,
     /// The last entry that the leader has applied.
     pub(super) applied: u64,

@@ -1,11 +1,13 @@
 //! As of when the other members last confirmed that they follow this leader.
 //!
-//! A member that answers a question has followed the leader at some moment after the question was sent, and
-//! before the answer came. So it counts as of the moment of the question, and only its answer to that very
-//! question counts: an acknowledgement of entries may have been on its way for long.
+//! A member that answers a question has followed the leader at some moment after the question was
+//! sent, and before the answer came. So it counts as of the moment of the question, and only its
+//! answer to that very question counts: an acknowledgement of entries may have been on its way for
+//! long.
 //!
-//! openraft keeps such a clock too, which must not be used for this: it takes a late acknowledgement of an
-//! entry for an answer to whatever was sent since and ends with the same entry (see docs/decisions.md).
+//! openraft keeps such a clock too, which must not be used for this: it takes a late
+//! acknowledgement of an entry for an answer to whatever was sent since and ends with the same
+//! entry (see docs/decisions.md).
 //!
 //! Deliberately missing: clocks. Moments are passed in.
 
@@ -41,8 +43,8 @@ impl Confirmations {
         asked.map(|(member, asked)| (*member, *asked))
     }
 
-    /// The latest moment as of which a majority of each of these sets followed `me`, who leads that term at
-    /// `now`. Nothing if one never did.
+    /// The latest moment as of which a majority of each of these sets followed `me`, who leads that
+    /// term at `now`. Nothing if one never did.
     pub(super) fn quorum_at(
         &self,
         me: NodeId,
@@ -81,8 +83,8 @@ mod tests {
         numbers.iter().copied().map(node).collect()
     }
 
-    /// Of voters 2 to 5, who answered questions of the second, third, fourth and fifth second, and of leader 1
-    /// in the tenth.
+    /// Of voters 2 to 5, who answered questions of the second, third, fourth and fifth second, and
+    /// of leader 1 in the tenth.
     fn quorum_s(voters: &[&[u128]]) -> Option<u64> {
         let began = Instant::now();
         let at = |s| began + Duration::from_secs(s);

@@ -27,14 +27,14 @@ use crate::wal::GroupLog;
 /// Longest time that a request waits while leadership changes hands, between near members.
 const TURNOVER_WAIT: Duration = Duration::from_millis(300);
 
-/// Longest time that a request waits while leadership changes hands: a vote and the first round of the
-/// new leader, at least.
+/// Longest time that a request waits while leadership changes hands: a vote and the first round of
+/// the new leader, at least.
 fn turnover_wait(pace: &Pace) -> Duration {
     TURNOVER_WAIT.max(pace.round_trip() * 3)
 }
 
-/// Starts a group from what its log and its state say. It stands for election only if `elects`, until it is
-/// told otherwise.
+/// Starts a group from what its log and its state say. It stands for election only if `elects`,
+/// until it is told otherwise.
 pub(crate) async fn start(
     me: NodeId,
     config: Arc<openraft::Config>,
@@ -98,7 +98,8 @@ pub(crate) async fn propose(
                 let why = "the primary changed while it was under way";
                 return Err(ProposeError::Unknown(why.into()));
             }
-            // Neither is an answer to an ordinary entry, and neither says that nothing was appended.
+            // Neither is an answer to an ordinary entry, and neither says that nothing was
+            // appended.
             Err(RaftError::APIError(error)) => {
                 return Err(ProposeError::Unknown(error.to_string()));
             }
@@ -107,8 +108,8 @@ pub(crate) async fn propose(
     }
 }
 
-/// Waits until a quorum has answered this leader within its lease, or it does not lead any more. Nothing is
-/// promised by that: it is when openraft takes entries again.
+/// Waits until a quorum has answered this leader within its lease, or it does not lead any more.
+/// Nothing is promised by that: it is when openraft takes entries again.
 async fn quorum_answers(raft: &Raft, pace: &Pace) {
     let lease = pace.stretch(Duration::from_millis(raft.config().election_timeout_max));
     let _ = MetricsWatch::of(raft)
@@ -159,9 +160,9 @@ pub(super) async fn next_leader(
     if !hands_over && known.is_some() {
         return Leader::Other(known);
     }
-    // Whoever asks is sent on once somebody leads; sent on at once it would not know where to, and find
-    // out later than the turnover takes. That somebody may be this replica, but for one that is just
-    // handing over: it names itself until another leads.
+    // Whoever asks is sent on once somebody leads; sent on at once it would not know where to, and
+    // find out later than the turnover takes. That somebody may be this replica, but for one that
+    // is just handing over: it names itself until another leads.
     let mut metrics = MetricsWatch::of(raft);
     let taken_over = metrics.wait_for(|metrics| {
         let is_me = metrics.state == ServerState::Leader;
@@ -213,12 +214,13 @@ pub(crate) async fn forsake(raft: &Raft, leader: NodeId) {
     let _ = raft.handle_transfer_leader(request).await;
 }
 
-/// Whether the vote of a member may count, and it may have to stand: it votes by the newest configuration that
-/// is known here, or that one is not known to be committed.
+/// Whether the vote of a member may count, and it may have to stand: it votes by the newest
+/// configuration that is known here, or that one is not known to be committed.
 ///
-/// Who votes by the configuration before that only, of either half, may be needed yet. It may have the longest
-/// log of all who are left, and be the only one who knows of the new configuration. Which was committed last,
-/// openraft knows exactly, and lets nobody stand who is in neither; that it looks costs nothing.
+/// Who votes by the configuration before that only, of either half, may be needed yet. It may have
+/// the longest log of all who are left, and be the only one who knows of the new configuration.
+/// Which was committed last, openraft knows exactly, and lets nobody stand who is in neither; that
+/// it looks costs nothing.
 pub(crate) fn may_vote(metrics: &Metrics, member: NodeId) -> bool {
     let newest = &metrics.membership_config;
     let index = |log_id: Option<super::LogId>| log_id.map(|log_id| log_id.index);
@@ -227,8 +229,8 @@ pub(crate) fn may_vote(metrics: &Metrics, member: NodeId) -> bool {
         || !is_committed && !planted(Mutant::ElectByNewest)
 }
 
-/// All whose vote may count: who votes by the configuration that was committed last, or by a later one. Empty if
-/// the group has stopped.
+/// All whose vote may count: who votes by the configuration that was committed last, or by a later
+/// one. Empty if the group has stopped.
 pub(crate) async fn electorate(raft: &Raft) -> BTreeSet<NodeId> {
     let voters = raft.with_raft_state(|state| {
         let (committed, newest) =

@@ -1,8 +1,8 @@
 //! A promise to a leader that was taken back, and given again.
 //!
-//! A replica that hears its leader votes for nobody else. It takes that promise back if it looks as if the
-//! leader's process were gone (see `lookout.rs`), which is a hint only: a leader that
-//! is heard afterwards lives, and the promise holds again, for as long as it does after any heartbeat.
+//! A replica that hears its leader votes for nobody else. It takes that promise back if it looks as
+//! if the leader's process were gone (see `lookout.rs`), which is a hint only: a leader that is
+//! heard afterwards lives, and the promise holds again, for as long as it does after any heartbeat.
 //!
 //! Deliberately missing: clocks. Moments are passed in.
 
@@ -21,7 +21,8 @@ impl Forgotten {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
-    /// Whether it was taken back and then given again, by hearing the leader at `heard`, and still lasts.
+    /// Whether it was taken back and then given again, by hearing the leader at `heard`, and still
+    /// lasts.
     pub(super) fn keeps(&self, heard: Option<Instant>, lasts: Duration, now: Instant) -> bool {
         let forgotten = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let given_again = heard.filter(|heard| forgotten.is_some_and(|at| *heard > at));

@@ -2,11 +2,12 @@
 //!
 //! A leader that has lost its majority does not know what is committed elsewhere, and still sends
 //! heartbeats. So a heartbeat says how long ago a quorum last confirmed its leader: at that moment
-//! nobody else led, and everything that was acknowledged by then the leader has applied when it says so. A state
-//! that has applied as much is complete as of *that* moment, not as of the one in which it was told.
+//! nobody else led, and everything that was acknowledged by then the leader has applied when it
+//! says so. A state that has applied as much is complete as of *that* moment, not as of the one in
+//! which it was told.
 //!
-//! A heartbeat counts as of when it was sent, at the earliest that its receiver knows (see `pulse.rs`), however
-//! long it was on its way.
+//! A heartbeat counts as of when it was sent, at the earliest that its receiver knows (see
+//! `pulse.rs`), however long it was on its way.
 //!
 //! Deliberately missing: clocks. Moments are passed in, and all of them are this process's own.
 
@@ -32,8 +33,8 @@ struct Promise {
 }
 
 impl Freshness {
-    /// A leader said at `sent` that a quorum had confirmed it that long before, and that it has applied this
-    /// index.
+    /// A leader said at `sent` that a quorum had confirmed it that long before, and that it has
+    /// applied this index.
     pub(super) fn heard(&mut self, sent: Instant, quorum_age: Duration, index: u64) {
         let Some(at) = sent.checked_sub(quorum_age) else { return };
         let promise = Promise { at, index };

@@ -1,24 +1,27 @@
 //! The rounds to a quorum by which a leader makes sure that it leads.
 //!
-//! The leader asks the voters itself, in as many rounds at once as it likes, whether they still follow it, and
-//! asks those who have not said so again, until enough have or its patience ends. Nothing else is evidence: a
-//! heartbeat or an acknowledgement that openraft counts may answer what was sent before the read began (see
-//! docs/decisions.md). openraft is only nudged to send a heartbeat, from which a voter that has not heard of the
-//! election learns of it, and the leader of a later one.
+//! The leader asks the voters itself, in as many rounds at once as it likes, whether they still
+//! follow it, and asks those who have not said so again, until enough have or its patience ends.
+//! Nothing else is evidence: a heartbeat or an acknowledgement that openraft counts may answer what
+//! was sent before the read began (see docs/decisions.md). openraft is only nudged to send a
+//! heartbeat, from which a voter that has not heard of the election learns of it, and the leader of
+//! a later one.
 //!
-//! Why that is enough for a read that came at a moment `t` to a leader of term `T` (section 6.4 of Ongaro's
-//! dissertation, "Consensus: Bridging Theory and Practice"): each voter of a majority says, of a moment after
-//! `t`, that the vote which it has put into its log last is that of `T`. Votes only grow, so none of them
-//! had voted in a later term by `t`. The first leader of a later term that is elected by `t` would have needed
-//! one of them: its configuration is that of the majority which was asked or the one before or after it, and
-//! any two majorities of such share a voter. So by `t` nobody but this leader had acknowledged anything
-//! since it was elected; what it had acknowledged it had committed, as was everything of earlier terms
-//! once an entry of `T` is committed. Whoever then has applied what this leader has committed at any moment from `t`
-//! on has all that was acknowledged by `t`.
+//! Why that is enough for a read that came at a moment `t` to a leader of term `T` (section 6.4 of
+//! Ongaro's dissertation, "Consensus: Bridging Theory and Practice"): each voter of a majority
+//! says, of a moment after `t`, that the vote which it has put into its log last is that of `T`.
+//! Votes only grow, so none of them had voted in a later term by `t`. The first leader of a later
+//! term that is elected by `t` would have needed one of them: its configuration is that of the
+//! majority which was asked or the one before or after it, and any two majorities of such share a
+//! voter. So by `t` nobody but this leader had acknowledged anything since it was elected; what it
+//! had acknowledged it had committed, as was everything of earlier terms once an entry of `T` is
+//! committed. Whoever then has applied what this leader has committed at any moment from `t` on has
+//! all that was acknowledged by `t`.
 //!
-//! openraft says, of one moment after `t`, who leads, who votes, and what is committed. The configuration is the
-//! newest in the leader's log, committed or not, and both halves of it if it is joint. It is looked at again with
-//! each round: a leader that finds that it was deposed says so at once.
+//! openraft says, of one moment after `t`, who leads, who votes, and what is committed. The
+//! configuration is the newest in the leader's log, committed or not, and both halves of it if it
+//! is joint. It is looked at again with each round: a leader that finds that it was deposed says so
+//! at once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -36,8 +39,8 @@ use crate::group::ProposeError;
 
 /// Time that a leader has to make sure that it leads, between near members.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Time after which a voter that does not follow yet is asked again; each further time it is twice as long, and
-/// at most as long as a voter has to answer.
+/// Time after which a voter that does not follow yet is asked again; each further time it is twice
+/// as long, and at most as long as a voter has to answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// Time that a leader has to make sure that it leads: longer, the farther the members are.
@@ -48,7 +51,8 @@ pub(crate) fn patience(pace: &Pace) -> Duration {
 /// What a leader claims, at one moment.
 struct Claim {
     vote: Vote,
-    /// Of each of these sets a majority has to confirm it: one, or the two of a joint configuration.
+    /// Of each of these sets a majority has to confirm it: one, or the two of a joint
+    /// configuration.
     voters: Vec<BTreeSet<NodeId>>,
     /// The last entry that is committed, which is of its own term.
     committed: u64,
@@ -95,8 +99,8 @@ impl Standing {
     }
 }
 
-/// Makes sure, by a round to a quorum, that this replica leads and has applied what was committed before the
-/// call.
+/// Makes sure, by a round to a quorum, that this replica leads and has applied what was committed
+/// before the call.
 pub(crate) async fn confirm_leadership(
     raft: &Raft,
     machine: &MachineHandle,
@@ -123,7 +127,8 @@ fn no_quorum() -> ProposeError {
     ProposeError::Unavailable("no quorum answers".into())
 }
 
-/// Asks the voters, those who have not confirmed again and again, for as long as this replica leads.
+/// Asks the voters, those who have not confirmed again and again, for as long as this replica
+/// leads.
 async fn ask_voters(
     raft: &Raft,
     machine: &MachineHandle,
@@ -212,9 +217,9 @@ async fn begun(raft: &Raft, until: Instant) {
     let _ = timeout_at(until, begun).await;
 }
 
-/// What is committed, if this replica leads in that term and makes a quorum with one voter who says that it
-/// follows it there. What the voter has said it found after the read had come that it asks for: it is as
-/// good as its answer to a question.
+/// What is committed, if this replica leads in that term and makes a quorum with one voter who says
+/// that it follows it there. What the voter has said it found after the read had come that it asks
+/// for: it is as good as its answer to a question.
 pub(crate) async fn confirmed_by(
     raft: &Raft,
     network: &Network,

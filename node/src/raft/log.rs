@@ -24,7 +24,8 @@ use super::codec::{decode_entry, encode_entry, invalid};
 use super::{Entry, LogId, Types, Vote};
 use crate::wal::{GroupLog, bounds};
 
-/// Bytes of entries that one read for replication, or for the state, returns; one entry may be larger.
+/// Bytes of entries that one read for replication, or for the state, returns; one entry may be
+/// larger.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The log of one group.

@@ -146,8 +146,8 @@ impl Machine {
 }
 
 impl MachineHandle {
-    /// Looks keys up; each is answered with the value, or with the latest revision and nothing. Those
-    /// whose values are in memory are answered before this returns.
+    /// Looks keys up; each is answered with the value, or with the latest revision and nothing.
+    /// Those whose values are in memory are answered before this returns.
     pub(crate) fn read_keys<F>(&self, keys: impl Iterator<Item = (Bytes, F)>)
     where
         F: FnOnce(Looked) + Send + 'static,
@@ -206,8 +206,8 @@ impl MachineHandle {
         Err("the shard is leaving this node".to_owned())
     }
 
-    /// A page of the keys of a shard and of what waits, all of one moment, and the receipt with what is to be
-    /// told of that moment. Waits for the disk if values are there only.
+    /// A page of the keys of a shard and of what waits, all of one moment, and the receipt with
+    /// what is to be told of that moment. Waits for the disk if values are there only.
     pub(crate) fn scan(
         &self,
         span: &Span,
@@ -229,8 +229,8 @@ impl MachineHandle {
         Err("what is scanned changes too fast".to_owned())
     }
 
-    /// The values of keys; `None` if the checkpoint has not the same any more, because it is a later
-    /// one or was replaced.
+    /// The values of keys; `None` if the checkpoint has not the same any more, because it is a
+    /// later one or was replaced.
     fn fill(&self, keys: &[ListedKey], values: bool) -> Result<Option<Vec<Pair>>, String> {
         let store = &self.shared.store;
         let mut pairs = Vec::with_capacity(keys.len());
@@ -359,8 +359,8 @@ impl MachineHandle {
         self.read().state.changed_bytes()
     }
 
-    /// A leader says, in what it sent no earlier than `sent`, that a quorum had confirmed it that long before,
-    /// and that it has applied that index.
+    /// A leader says, in what it sent no earlier than `sent`, that a quorum had confirmed it that
+    /// long before, and that it has applied that index.
     pub(crate) fn heard_leader(&self, sent: Instant, quorum_age: Duration, applied: u64) {
         lock(&self.shared.freshness).heard(sent, quorum_age, applied);
         self.note_freshness();

@@ -110,8 +110,8 @@ impl Network {
         self.pulses.hurry()
     }
 
-    /// Asks a voter whether it still follows the leader that has this vote. That it does not answer is
-    /// no confirmation either.
+    /// Asks a voter whether it still follows the leader that has this vote. That it does not answer
+    /// is no confirmation either.
     pub(super) async fn follows(&self, voter: NodeId, vote: Vote) -> bool {
         let call = Call::Follow { vote, acknowledged: self.acknowledged(voter) };
         let asked = Instant::now();
@@ -138,8 +138,8 @@ impl Network {
         self.confirmations().quorum_at(self.me, term, voters, Instant::now())
     }
 
-    /// How complete a state is that has applied as much as this leader; nothing before it has applied an
-    /// entry of its own term, as it may lack the last of what was acknowledged before.
+    /// How complete a state is that has applied as much as this leader; nothing before it has
+    /// applied an entry of its own term, as it may lack the last of what was acknowledged before.
     fn confirmed(&self) -> Option<Confirmed> {
         let at = self.quorum_at()?;
         let applied_own = {
@@ -151,8 +151,8 @@ impl Network {
         Some(Confirmed { age_us: at.elapsed().as_micros() as u64 + 1, applied })
     }
 
-    /// Time since each other member last answered this leader, in milliseconds, without the time in which a
-    /// learner is not asked. Empty on a follower.
+    /// Time since each other member last answered this leader, in milliseconds, without the time in
+    /// which a learner is not asked. Empty on a follower.
     pub(crate) fn silence(&self) -> BTreeMap<NodeId, u64> {
         let Some(metrics) = self.metrics.get().map(MetricsWatch::borrow) else {
             return BTreeMap::new();
@@ -287,7 +287,8 @@ impl NetworkClient {
         }
     }
 
-    /// Time that an answer has. Openraft's own limit, which is stretched as much, is a little later.
+    /// Time that an answer has. Openraft's own limit, which is stretched as much, is a little
+    /// later.
     fn patience(&self, option: &RPCOption) -> Duration {
         self.network.pace.stretch(option.hard_ttl()) * 15 / 16
     }

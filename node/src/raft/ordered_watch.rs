@@ -1,8 +1,8 @@
-//! The watch channel of a group, and of openraft: its receivers are woken in the order in which they
-//! began to wait.
+//! The watch channel of a group, and of openraft: its receivers are woken in the order in which
+//! they began to wait.
 //!
-//! Tokio's own spreads its receivers over several queues by chance, to serve thousands of them. Here
-//! there are about a dozen, and a simulation must be able to do the same again.
+//! Tokio's own spreads its receivers over several queues by chance, to serve thousands of them.
+//! Here there are about a dozen, and a simulation must be able to do the same again.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,10 +6,11 @@
 //! pace may change at any time. Times as they are set fit round trips of up to [`ROOM`] of a
 //! heartbeat's patience, and are not stretched for these.
 //!
-//! The times of a group that rests are longer too, as its heartbeats are further apart (see `rest.rs`).
+//! The times of a group that rests are longer too, as its heartbeats are further apart (see
+//! `rest.rs`).
 //!
-//! openraft asks its runtime for the time without saying for which group. The group is known from the
-//! task: whatever a group's tasks start belongs to it too.
+//! openraft asks its runtime for the time without saying for which group. The group is known from
+//! the task: whatever a group's tasks start belongs to it too.
 //!
 //! Nothing that is promised rests on these times: they say when something is tried, not what holds.
 
@@ -26,8 +27,8 @@ use crate::rhythm::Rhythm;
 
 /// Round trips that the time for the answer to a heartbeat must have room for.
 const ROOM: f64 = 1.25;
-/// Longest round trip that is reckoned with: whatever is longer has to do with its network, or with a
-/// machine that does not get to its work.
+/// Longest round trip that is reckoned with: whatever is longer has to do with its network, or with
+/// a machine that does not get to its work.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(5);
 
 task_local! {
@@ -76,14 +77,14 @@ impl Pace {
         }
     }
 
-    /// Of a leader, whenever there is a heartbeat, `whole` if it is one that is sent at rest too: whether to
-    /// send it.
+    /// Of a leader, whenever there is a heartbeat, `whole` if it is one that is sent at rest too:
+    /// whether to send it.
     pub(crate) fn beats(&self, whole: bool) -> bool {
         self.rest(|rest| rest.beats(whole, Instant::now()))
     }
 
-    /// Of a follower whose leader was last heard then, if ever, and beats so often when the group is awake: looks
-    /// whether that is gone.
+    /// Of a follower whose leader was last heard then, if ever, and beats so often when the group
+    /// is awake: looks whether that is gone.
     pub(crate) fn miss(&self, heard: Option<Instant>, every: Duration) {
         let every = self.stretch(every);
         self.rest(|rest| rest.misses(heard, every, Instant::now()));

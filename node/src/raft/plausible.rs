@@ -1,15 +1,16 @@
 //! What a message of Raft may say: whatever cannot be is refused before openraft sees it.
 //!
 //! Raft trusts its members, and openraft takes their numbers as they are: a term that is taken once
-//! rules all lower ones out for good, and some sums of indices overflow. A member whose key was stolen,
-//! or whose memory lies, must not be able to end elections for good or to stop the others. So terms
-//! and indices may go ahead only as far as a network in use can have come, positions must follow each
-//! other as those of one log do, and what is to be appended must be what a group of that kind appends.
+//! rules all lower ones out for good, and some sums of indices overflow. A member whose key was
+//! stolen, or whose memory lies, must not be able to end elections for good or to stop the others.
+//! So terms and indices may go ahead only as far as a network in use can have come, positions must
+//! follow each other as those of one log do, and what is to be appended must be what a group of
+//! that kind appends.
 //!
 //! Plain data: what is known comes in, and a reason to refuse comes out.
 //!
-//! Deliberately missing: proof that a leader was elected. Raft has none; a member that lies within these
-//! bounds is a leader of its term to whoever believes it.
+//! Deliberately missing: proof that a leader was elected. Raft has none; a member that lies within
+//! these bounds is a leader of its term to whoever believes it.
 
 use std::collections::BTreeSet;
 
@@ -176,8 +177,8 @@ impl Known {
     }
 }
 
-/// Whether two positions can be of one log: the later place is of no earlier term, and a place is of
-/// one term.
+/// Whether two positions can be of one log: the later place is of no earlier term, and a place is
+/// of one term.
 fn in_order(one: Option<&LogId>, other: Option<&LogId>) -> Result<(), Implausible> {
     let (Some(one), Some(other)) = (one, other) else { return Ok(()) };
     let by_place = one.index.cmp(&other.index);

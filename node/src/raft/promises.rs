@@ -1,22 +1,22 @@
 //! Whether a replica still has what it has promised to keep.
 //!
-//! A voter that acknowledges an entry promises to keep it: others count on its copy. A disk that said
-//! it had synced and had not, or a data directory that was copied back, breaks that promise, and its
-//! owner cannot tell: the log is shorter, and whole. Who can tell is a leader that was given the
-//! acknowledgement. So a leader tells each voter how far it knows it to be ([`Acknowledged`]), with
-//! each heartbeat and at the beginning of each stream of entries, before anything that the voter
-//! answers can count. A voter that has less is unfit for good: with it on board, a majority might not
-//! have an entry that was committed, and its votes may be forgotten too. It stops, and comes back
-//! under a new identity, as one that has promised nothing.
+//! A voter that acknowledges an entry promises to keep it: others count on its copy. A disk that
+//! said it had synced and had not, or a data directory that was copied back, breaks that promise,
+//! and its owner cannot tell: the log is shorter, and whole. Who can tell is a leader that was
+//! given the acknowledgement. So a leader tells each voter how far it knows it to be
+//! ([`Acknowledged`]), with each heartbeat and at the beginning of each stream of entries, before
+//! anything that the voter answers can count. A voter that has less is unfit for good: with it on
+//! board, a majority might not have an entry that was committed, and its votes may be forgotten
+//! too. It stops, and comes back under a new identity, as one that has promised nothing.
 //!
 //! Nobody's bare word stops a node. With each acknowledgement goes a seal that only this node can
 //! make (see [`dkv_wire::seal`]); the leader tells it the seal too, and what does not carry the
 //! right one is a lie, or of somebody else, and is refused and no more.
 //!
-//! The same is asked for another reason: whether a leader is still followed here. openraft answers a
-//! heartbeat once all that it gave to the log before is on disk, which is right for entries and far
-//! more than a heartbeat asks. While a disk is slow, leaders would seem to have lost their quorum, and no
-//! read could be confirmed. See [`Promises::follows`].
+//! The same is asked for another reason: whether a leader is still followed here. openraft answers
+//! a heartbeat once all that it gave to the log before is on disk, which is right for entries and
+//! far more than a heartbeat asks. While a disk is slow, leaders would seem to have lost their
+//! quorum, and no read could be confirmed. See [`Promises::follows`].
 //!
 //! Deliberately missing: what no leader is left to tell. If the leader dies together with the disk
 //! of the voter, two failures have met, which is more than three voters are for.
@@ -74,7 +74,8 @@ impl Promises {
         Known { term, last: self.last_index() }
     }
 
-    /// The seal on the word that all up to that entry is on disk here, as a leader of that term is told.
+    /// The seal on the word that all up to that entry is on disk here, as a leader of that term is
+    /// told.
     pub(super) fn seal(&self, term: Term, last: Option<LogId>) -> Option<Seal> {
         last.map(|last| self.sealer.seal(&self.word(term, last.index)))
     }
@@ -88,8 +89,8 @@ impl Promises {
         word
     }
 
-    /// Whether this replica knows all that an earlier one in its place knew (see `former`). Until then
-    /// it must not vote, and its members may be those of long ago.
+    /// Whether this replica knows all that an earlier one in its place knew (see `former`). Until
+    /// then it must not vote, and its members may be those of long ago.
     pub(crate) fn are_known(&self) -> bool {
         self.owed == 0 || self.owed <= self.last_index()
     }
@@ -104,8 +105,9 @@ impl Promises {
     /// Compares what `leader` knows to be here with what is here.
     ///
     /// # Errors
-    /// If it is not here any more, with what is missing: the node must then stop for good, and hears of it by
-    /// [`broken`](Self::broken). And if it was never said by this node; then nothing is to be done.
+    /// If it is not here any more, with what is missing: the node must then stop for good, and
+    /// hears of it by [`broken`](Self::broken). And if it was never said by this node; then nothing
+    /// is to be done.
     pub(crate) fn check(
         &self,
         leader: NodeId,
@@ -145,9 +147,10 @@ impl Promises {
 
     /// Whether this replica follows the leader that has this vote, and its disk is slow at worst.
     ///
-    /// What counts is the vote that was given to the log last. openraft tells a candidate that it has a
-    /// vote only once that is on disk, which is after it was given to the log: as long as the leader's
-    /// own vote is the last one there, no later leader has been elected with the help of this replica.
+    /// What counts is the vote that was given to the log last. openraft tells a candidate that it
+    /// has a vote only once that is on disk, which is after it was given to the log: as long as the
+    /// leader's own vote is the last one there, no later leader has been elected with the help of
+    /// this replica.
     pub(crate) fn follows(&self, vote: &Vote) -> bool {
         let own = self.log.state().vote.and_then(|own| decode::<Vote>(&own).ok());
         // One whose disk has stalled is as good as gone, and must seem so.

@@ -6,10 +6,10 @@
 //! may be answered in any order, so a group that answers late holds up no other. What a strong read
 //! waits for is sent at once: a leader's question whether it still leads, which goes the same way.
 //!
-//! A frame may be on its way for seconds, over a connection that outlives a cut of the network. How old what it
-//! says is, its receiver cannot tell by when it came. So each answer bears its sender's clock, and the next
-//! frame says which reading came last, and how long ago ([`Echo`]): the frame was sent no earlier than that much
-//! after the reading. No two clocks are compared.
+//! A frame may be on its way for seconds, over a connection that outlives a cut of the network. How
+//! old what it says is, its receiver cannot tell by when it came. So each answer bears its sender's
+//! clock, and the next frame says which reading came last, and how long ago ([`Echo`]): the frame
+//! was sent no earlier than that much after the reading. No two clocks are compared.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,8 +69,8 @@ pub(super) struct Echo {
 }
 
 impl Echo {
-    /// The earliest moment in which a frame with this may have been sent, for one who answers on a stream that
-    /// began then. Never one that is to come, whatever the frame says.
+    /// The earliest moment in which a frame with this may have been sent, for one who answers on a
+    /// stream that began then. Never one that is to come, whatever the frame says.
     pub(super) fn sent_at(self, began: Instant, now: Instant) -> Instant {
         let after = Duration::from_micros(self.answered_us.saturating_add(self.since_us));
         began.checked_add(after).map_or(now, |sent| sent.min(now))
@@ -157,7 +157,8 @@ impl Pulses {
         self.send(target, group, call, urgent).await
     }
 
-    /// Sends a question to `target` at once, with the heartbeats that wait, and waits for its answer.
+    /// Sends a question to `target` at once, with the heartbeats that wait, and waits for its
+    /// answer.
     pub(super) async fn ask(
         &self,
         target: NodeId,

@@ -1,13 +1,14 @@
 //! Rest: a group of which nobody asks anything keeps its heartbeats further apart.
 //!
-//! Heartbeats are there so that a leader's silence is noticed. Those of groups that nobody asks anything are most
-//! of what a quiet network costs, and there a silence need not be noticed as soon. So a leader that was asked nothing
-//! for [`RESTS_AFTER`] says so with its heartbeat, and sends one in [`SLOWER`]. The times of all members are as much
-//! longer from then on (see `pace.rs`), until the leader has something to say again: entries, or a heartbeat
-//! that says it is awake, which it sends at once when it is asked something.
+//! Heartbeats are there so that a leader's silence is noticed. Those of groups that nobody asks
+//! anything are most of what a quiet network costs, and there a silence need not be noticed as
+//! soon. So a leader that was asked nothing for [`RESTS_AFTER`] says so with its heartbeat, and
+//! sends one in [`SLOWER`]. The times of all members are as much longer from then on (see
+//! `pace.rs`), until the leader has something to say again: entries, or a heartbeat that says it is
+//! awake, which it sends at once when it is asked something.
 //!
-//! That a process has died is found out in another way (see `lookout.rs`). When a whole machine is gone, a resting
-//! group takes as much longer to notice.
+//! That a process has died is found out in another way (see `lookout.rs`). When a whole machine is
+//! gone, a resting group takes as much longer to notice.
 //!
 //! Deliberately missing: clocks. Moments are passed in.
 
@@ -17,8 +18,8 @@ use tokio::time::Instant;
 
 /// Of so many heartbeats, a leader sends one while its group rests.
 pub(crate) const SLOWER: u32 = 5;
-/// Heartbeats of a group that rests which may fail to come before its leader is gone: as many as in the longest election
-/// time that there is by default.
+/// Heartbeats of a group that rests which may fail to come before its leader is gone: as many as in
+/// the longest election time that there is by default.
 const BEATS_MAX: u32 = 5;
 /// Time without anything asked after which a group rests.
 const RESTS_AFTER: Duration = Duration::from_secs(2);
@@ -37,8 +38,8 @@ pub(super) struct Rest {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Slow {
     No,
-    /// Once more: those to whom it says that it is awake have not answered yet, and by the times of a group that is
-    /// awake they have been silent for too long.
+    /// Once more: those to whom it says that it is awake have not answered yet, and by the times of
+    /// a group that is awake they have been silent for too long.
     OnceMore,
     Yes,
 }
@@ -54,8 +55,8 @@ impl Rest {
         std::mem::take(&mut self.says)
     }
 
-    /// Of a leader, whenever there is a heartbeat, `whole` if it is one that is sent at rest too. Returns
-    /// whether to send it.
+    /// Of a leader, whenever there is a heartbeat, `whole` if it is one that is sent at rest too.
+    /// Returns whether to send it.
     pub(super) fn beats(&mut self, whole: bool, now: Instant) -> bool {
         if now.saturating_duration_since(self.asked) < RESTS_AFTER {
             self.says = false;
@@ -67,8 +68,8 @@ impl Rest {
         !std::mem::replace(&mut self.says, true) || whole
     }
 
-    /// Of a follower whose leader was last heard then, if ever, and beats so often: it is not to be taken to rest if it
-    /// is gone.
+    /// Of a follower whose leader was last heard then, if ever, and beats so often: it is not to be
+    /// taken to rest if it is gone.
     pub(super) fn misses(&mut self, heard: Option<Instant>, every: Duration, now: Instant) {
         let silence = heard.map(|heard| now.saturating_duration_since(heard));
         if silence.is_none_or(|silence| silence > BEATS_MAX * every) {
@@ -76,7 +77,8 @@ impl Rest {
         }
     }
 
-    /// The leader, or another who would lead, says whether the group rests. Returns whether that wakes it.
+    /// The leader, or another who would lead, says whether the group rests. Returns whether that
+    /// wakes it.
     pub(super) fn told(&mut self, rests: bool) -> bool {
         let before = std::mem::replace(&mut self.slow, if rests { Slow::Yes } else { Slow::No });
         !rests && before != Slow::No

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::ordered_watch::OrderedWatch;
 use super::pace::{self, Moment};
 
-/// openraft gathers what its log reports for a microsecond, which is shorter than any time that is worth
-/// to sleep.
+/// openraft gathers what its log reports for a microsecond, which is shorter than any time that is
+/// worth to sleep.
 const GATHER: Duration = Duration::from_micros(2);
 
 thread_local! {
@@ -56,9 +56,10 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        // tokio's clock has milliseconds, so to gather would hold back every commit for one of them while
-        // the log is busy. Whoever comes back with the same moment waits for a tick of its clock, which
-        // must pass: where time stands still until all are asleep, it would ask for ever.
+        // tokio's clock has milliseconds, so to gather would hold back every commit for one of them
+        // while the log is busy. Whoever comes back with the same moment waits for a tick of its
+        // clock, which must pass: where time stands still until all are asleep, it would ask for
+        // ever.
         let now = Instant::now();
         let gathers = deadline.0.saturating_duration_since(now) < GATHER;
         let again = gathers && NOT_SLEPT.replace(Some(deadline.0)) == Some(deadline.0);

@@ -1,11 +1,11 @@
 //! Raft's messages from the other members.
 //!
 //! Whoever speaks Raft has shown a node's certificate, and says in its stream's opening who it is;
-//! both were compared by the time a stream gets here. What remains is checked here, for each message:
-//! that its sender is a member of the group (see `members`), that the vote in it is the sender's own,
-//! so that nobody can lead, or stand, in another's name, and that it can be true (see [`plausible`]).
-//! A message that cannot be ends its stream, is told to the operator with its sender, and has no
-//! other consequence: it neither stops this node nor makes its data suspect.
+//! both were compared by the time a stream gets here. What remains is checked here, for each
+//! message: that its sender is a member of the group (see `members`), that the vote in it is the
+//! sender's own, so that nobody can lead, or stand, in another's name, and that it can be true (see
+//! [`plausible`]). A message that cannot be ends its stream, is told to the operator with its
+//! sender, and has no other consequence: it neither stops this node nor makes its data suspect.
 //!
 //! [`plausible`]: super::plausible
 
@@ -147,18 +147,19 @@ impl Member {
         Self { raft, machine, promises, pace, late, forgotten }
     }
 
-    /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard. It is given
-    /// again as soon as that leader is heard again.
+    /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard. It
+    /// is given again as soon as that leader is heard again.
     pub(crate) async fn forsake(&self, leader: NodeId) {
         // First, as what is heard meanwhile may be of later.
         self.forgotten.forget(Instant::now());
         forsake(&self.raft, leader).await;
     }
 
-    /// Whether a vote would break the promise to a leader that was forsaken and has been heard since.
+    /// Whether a vote would break the promise to a leader that was forsaken and has been heard
+    /// since.
     ///
-    /// openraft takes such a promise back for the whole term, so it is kept here. It lasts as long as
-    /// openraft's.
+    /// openraft takes such a promise back for the whole term, so it is kept here. It lasts as long
+    /// as openraft's.
     fn keeps_to_leader(&self) -> bool {
         let lease = Duration::from_millis(self.raft.config().election_timeout_max);
         let heard = self.machine.followed_at();
@@ -284,8 +285,8 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
     }
 }
 
-/// Whether a request to append says otherwise of what is committed here already. Nothing can: whoever
-/// does is no leader of this group, or this replica is not what it was.
+/// Whether a request to append says otherwise of what is committed here already. Nothing can:
+/// whoever does is no leader of this group, or this replica is not what it was.
 async fn contradicts(member: &Member, request: &AppendEntriesRequest<Types>) -> Result<(), String> {
     let committed = member.committed();
     let Some(committed) = committed else { return Ok(()) };
@@ -325,8 +326,8 @@ async fn hear(
     Ok(CallAnswer::Heartbeat(answer))
 }
 
-/// Answers pulses until the peer ends the stream; `group` finds a group of this node, and `marks` is told
-/// how far the peer's log is on disk and says how far this node's is.
+/// Answers pulses until the peer ends the stream; `group` finds a group of this node, and `marks`
+/// is told how far the peer's log is on disk and says how far this node's is.
 pub(crate) async fn serve_pulse(
     group: impl Fn(GroupId) -> Option<Member>,
     speaker: Speaker,
@@ -507,7 +508,8 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     Ok(answer.map_err(|error| error.to_string())?.vote)
 }
 
-/// Whether a snapshot goes on from what is committed here: openraft takes one that does not for the end.
+/// Whether a snapshot goes on from what is committed here: openraft takes one that does not for the
+/// end.
 fn fits(member: &Member, meta: &SnapshotMeta) -> Result<(), String> {
     match (meta.last_log_id, member.committed()) {
         (Some(last), Some(committed))

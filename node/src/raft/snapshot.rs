@@ -6,8 +6,8 @@
 //! as a state. What fails before that is answered to the sender, who tries again. Installing is a
 //! switch.
 //!
-//! Deliberately missing: a second snapshot at a time. One that is complete keeps others from becoming
-//! so until it is installed or given up.
+//! Deliberately missing: a second snapshot at a time. One that is complete keeps others from
+//! becoming so until it is installed or given up.
 
 use std::io;
 use std::sync::Arc;

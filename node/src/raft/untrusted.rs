@@ -1,4 +1,5 @@
-//! Frames of Raft, read and written again, whatever they are, and forged ones. Nothing happens to any group.
+//! Frames of Raft, read and written again, whatever they are, and forged ones. Nothing happens to
+//! any group.
 
 use std::collections::BTreeMap;
 
@@ -120,9 +121,9 @@ pub struct Forged {
     pub frames: Vec<Bytes>,
 }
 
-/// What a thief of a node's certificate would say of a group in its own name, as its leader or a candidate of
-/// that term: everything that there is to say, so as to depose, to overwrite, and to be taken for proof that
-/// the receiver is damaged.
+/// What a thief of a node's certificate would say of a group in its own name, as its leader or a
+/// candidate of that term: everything that there is to say, so as to depose, to overwrite, and to
+/// be taken for proof that the receiver is damaged.
 pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<Forged> {
     let vote = Vote::new_committed(term, from);
     let far = Some(log_id(term, u64::MAX));

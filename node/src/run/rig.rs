@@ -1,5 +1,5 @@
-//! A whole node in this process, the founder of a network of its own. It has no registration server,
-//! which a node that was here before does not need.
+//! A whole node in this process, the founder of a network of its own. It has no registration
+//! server, which a node that was here before does not need.
 
 use std::time::SystemTime;
 

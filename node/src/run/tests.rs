@@ -293,9 +293,9 @@ async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
     }
 }
 
-/// The entry by which a voter is taken out has reached that voter alone, and its leader is gone for good.
-/// Nobody else can be elected: of the joint configuration, which is all that the others know, they need this
-/// one's vote, and its log is longer than theirs. So it has to stand itself.
+/// The entry by which a voter is taken out has reached that voter alone, and its leader is gone for
+/// good. Nobody else can be elected: of the joint configuration, which is all that the others know,
+/// they need this one's vote, and its log is longer than theirs. So it has to stand itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_voter_that_alone_knows_that_it_is_taken_out_still_stands() {
     let founder = Founder::new(Settings::default());

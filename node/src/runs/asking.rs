@@ -1,9 +1,10 @@
 //! Asking the server what it makes of this run: before the node serves, and every few seconds.
 //!
-//! A node that could elect itself, because it is the only voter of a group by its own log, would find
-//! nobody else to contradict it. So it waits for the server for a while ([`ALONE_PATIENCE`]); one that
-//! needs others, who know better, waits for a moment only. If the server is silent for longer, what is
-//! reachable decides: the node serves, and stops as soon as the server knows better.
+//! A node that could elect itself, because it is the only voter of a group by its own log, would
+//! find nobody else to contradict it. So it waits for the server for a while ([`ALONE_PATIENCE`]);
+//! one that needs others, who know better, waits for a moment only. If the server is silent for
+//! longer, what is reachable decides: the node serves, and stops as soon as the server knows
+//! better.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,15 +37,15 @@ const ASK_EVERY: Duration = Duration::from_secs(3);
 const ASK_WHILE_WRITING: Duration = Duration::from_millis(500);
 /// The same while there may be another run of it.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// Time in which a run on an older copy may turn out to be one of two that run: then it stays, until an
-/// administrator says which goes on. After that it ends.
+/// Time in which a run on an older copy may turn out to be one of two that run: then it stays,
+/// until an administrator says which goes on. After that it ends.
 const OLDER_PATIENCE: Duration = Duration::from_secs(6);
 /// Time that the goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(300);
 
 impl Runs {
-    /// Asks the server. As long as that has heard of another run that may be alive, it asks a second time: what a run
-    /// was told before it has shown that it is alive does not count.
+    /// Asks the server. As long as that has heard of another run that may be alive, it asks a
+    /// second time: what a run was told before it has shown that it is alive does not count.
     async fn ask(
         &self,
         server: &ServerLink,
@@ -77,8 +78,8 @@ impl Runs {
         }
     }
 
-    /// The sentence with which a run ends that an administrator has dismissed, or that is alone with an older
-    /// copy of its directory. `older_since` is kept by the caller.
+    /// The sentence with which a run ends that an administrator has dismissed, or that is alone
+    /// with an older copy of its directory. `older_since` is kept by the caller.
     fn farewell(&self, verdict: Verdict, older_since: &mut Option<Instant>) -> Option<String> {
         let ends = match verdict {
             Verdict::Dismissed { .. } => true,
@@ -97,8 +98,8 @@ impl Runs {
 /// Returns once the node may serve: the server finds its run sound, or is silent for too long.
 ///
 /// # Errors
-/// If an administrator has dismissed this run, or it is alone with an older copy of the directory; with the
-/// sentence to end with.
+/// If an administrator has dismissed this run, or it is alone with an older copy of the directory;
+/// with the sentence to end with.
 pub(crate) async fn before_serving(
     runs: &Runs,
     server: &ServerLink,

@@ -1,9 +1,10 @@
 //! What is kept of runs in the data directory.
 //!
-//! `starts.json` has this directory's own runs: it is written and synced at each start, before anything
-//! is said to anybody, and once more when the log was opened: with how much the run before has left, before
-//! more is written. `runs.json` has what was heard of other nodes: at once if a run of one was new,
-//! and now and then how far their logs were. An older `runs.json` knows less, and nothing that is wrong.
+//! `starts.json` has this directory's own runs: it is written and synced at each start, before
+//! anything is said to anybody, and once more when the log was opened: with how much the run before
+//! has left, before more is written. `runs.json` has what was heard of other nodes: at once if a
+//! run of one was new, and now and then how far their logs were. An older `runs.json` knows less,
+//! and nothing that is wrong.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -94,8 +95,8 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
     serde_json::from_str(content).map(Some).map_err(|error| damaged(error.to_string()))
 }
 
-/// Begins a run in a data directory that belongs to this process: when this returns, its number is on
-/// disk. There was one before if the log has begun.
+/// Begins a run in a data directory that belongs to this process: when this returns, its number is
+/// on disk. There was one before if the log has begun.
 pub(crate) fn begin(me: NodeId, directory: &Path, log_begun: bool) -> Result<Runs, RunFileError> {
     let path = starts_path(directory);
     let last: Run = match load(&path)? {
@@ -107,7 +108,8 @@ pub(crate) fn begin(me: NodeId, directory: &Path, log_begun: bool) -> Result<Run
     };
     let own = last.next(Boot(platform::random_u64()));
     save(&path, &own)?;
-    // What others said matters only as long as nobody says more; a file that cannot be read is none.
+    // What others said matters only as long as nobody says more; a file that cannot be read is
+    // none.
     let heard: BTreeMap<NodeId, RunRecord> = match load(&book_path(directory)) {
         Ok(heard) => heard.unwrap_or_default(),
         Err(error) => {
@@ -127,8 +129,9 @@ fn book_path(directory: &Path) -> PathBuf {
 }
 
 impl Runs {
-    /// Learns the log that the mark of this run is of. When this returns, what the run before has left in it is on
-    /// disk; nothing may be written into the log before that. Before it, this run has no log.
+    /// Learns the log that the mark of this run is of. When this returns, what the run before has
+    /// left in it is on disk; nothing may be written into the log before that. Before it, this run
+    /// has no log.
     pub(crate) fn open(&self, wal: Wal) -> Result<(), RunFileError> {
         let opened = self.shared.own.clone().open(wal.kept_promises());
         save(&starts_path(&self.shared.directory), &opened)?;

@@ -1,12 +1,13 @@
 //! What two nodes tell each other on a connection before anything else: which run each is.
 //!
-//! A connection belongs to one process at each end, so what is true of it at its beginning stays true
-//! of all that is said on it. Whoever has dialed says it again every few seconds, on the connection that
-//! is for urgent things, and both number what they ask: an answer shows that a process was alive after it was
-//! asked, and by that a clone is told from a restart.
+//! A connection belongs to one process at each end, so what is true of it at its beginning stays
+//! true of all that is said on it. Whoever has dialed says it again every few seconds, on the
+//! connection that is for urgent things, and both number what they ask: an answer shows that a
+//! process was alive after it was asked, and by that a clone is told from a restart.
 //!
-//! Whoever hears of a new run of a node asks those that it is connected to at once, without being spoken to
-//! first ([`Answer::answers`] is empty then), and lets the new one in when they have had a moment to answer.
+//! Whoever hears of a new run of a node asks those that it is connected to at once, without being
+//! spoken to first ([`Answer::answers`] is empty then), and lets the new one in when they have had
+//! a moment to answer.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -50,7 +51,8 @@ struct Answer {
     verdict: Verdict,
     /// Whether it takes no part itself.
     is_held: bool,
-    /// Whether it wants to hear of it again at once: what it has said so far was not the whole of it.
+    /// Whether it wants to hear of it again at once: what it has said so far was not the whole of
+    /// it.
     ask_again: bool,
     /// What it asks: who has dialed answers with its next hello.
     question: u64,
@@ -69,8 +71,8 @@ impl Caller {
     }
 }
 
-/// Says on a connection which run this is, and hears which is there. With `goes_on`, says so again every few
-/// seconds, for as long as the connection lives.
+/// Says on a connection which run this is, and hears which is there. With `goes_on`, says so again
+/// every few seconds, for as long as the connection lives.
 ///
 /// # Errors
 /// If either may not take part, with the reason; then the connection is closed.
@@ -137,8 +139,8 @@ impl Greeting {
         Ok(greeting)
     }
 
-    /// Says it, and once more if what is made of it does not count yet: only who has answered has shown that it is
-    /// alive.
+    /// Says it, and once more if what is made of it does not count yet: only who has answered has
+    /// shown that it is alive.
     async fn say(&mut self, runs: &Runs) -> Result<Boot, String> {
         match self.say_once(runs).await {
             Err(_) if self.ask_again => self.say_once(runs).await,
@@ -277,8 +279,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// Says on a connection, as `from`, to be that run, for whoever tries what comes of it; returns once it was answered,
-/// with whether it was let in.
+/// Says on a connection, as `from`, to be that run, for whoever tries what comes of it; returns
+/// once it was answered, with whether it was let in.
 pub async fn introduce(connection: &quinn::Connection, from: NodeId, run: &Run) -> Option<bool> {
     let (send, receive) = connection.open_bi().await.ok()?;
     let (mut reader, mut writer) =
@@ -295,7 +297,8 @@ pub async fn introduce(connection: &quinn::Connection, from: NodeId, run: &Run) 
     }
 }
 
-/// Reads bytes as a frame of this conversation, and writes again what was read; nothing if it is none.
+/// Reads bytes as a frame of this conversation, and writes again what was read; nothing if it is
+/// none.
 pub(crate) fn frame(bytes: &Bytes) -> Option<Bytes> {
     let hello = decode::<Hello>(bytes).ok().map(|hello| encode(&hello));
     hello.or_else(|| decode::<Answer>(bytes).ok().map(|answer| encode(&answer)))

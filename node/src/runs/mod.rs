@@ -1,18 +1,19 @@
 //! Which run of this node's process this is, and which runs of the other nodes were heard.
 //!
-//! A data directory can be copied, put back, and started twice. So a node tells who it speaks to which
-//! run of its process it is ([`dkv_wire::run`]), and listens for the same:
+//! A data directory can be copied, put back, and started twice. So a node tells who it speaks to
+//! which run of its process it is ([`dkv_wire::run`]), and listens for the same:
 //!
-//! - [`files`]: the number of this start, on disk before anything is said; and what was heard of the
-//!   others, so that it outlives a restart.
+//! - [`files`]: the number of this start, on disk before anything is said; and what was heard of
+//!   the others, so that it outlives a restart.
 //! - [`asking`]: the server is asked before the node serves, and every few seconds.
 //! - [`hello`]: two nodes tell each other on each connection, before they say anything else on it.
 //!   Whoever is refused is not spoken to: it gets no votes, and its acknowledgements do not count.
-//! - [`stance`]: what this node makes of what it is told of itself. The server's word holds it back, and
-//!   only that of an administrator, which comes by the server, ends it. What another node says may be
-//!   wrong, so by itself it holds nobody back whom the server has found sound.
+//! - [`stance`]: what this node makes of what it is told of itself. The server's word holds it
+//!   back, and only that of an administrator, which comes by the server, ends it. What another node
+//!   says may be wrong, so by itself it holds nobody back whom the server has found sound.
 //!
-//! Deliberately missing: anything about Raft. A node that is held back is silent, and Raft copes with that.
+//! Deliberately missing: anything about Raft. A node that is held back is silent, and Raft copes
+//! with that.
 
 mod asking;
 mod files;
@@ -46,10 +47,11 @@ use stance::Stance;
 use crate::refusals::Refusals;
 use crate::wal::Wal;
 
-/// Nodes whose runs are remembered. There are as many that were never removed, and as many strangers.
+/// Nodes whose runs are remembered. There are as many that were never removed, and as many
+/// strangers.
 const KNOWN_MAX: usize = 2 * limits::NODES_MAX;
-/// Time that a run has to show that it is alive, when another one has come; and how often it is looked whether it
-/// has.
+/// Time that a run has to show that it is alive, when another one has come; and how often it is
+/// looked whether it has.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 const ANSWER_LOOK: Duration = Duration::from_millis(20);
 
@@ -79,7 +81,8 @@ struct Shared {
     held: watch::Sender<Option<Arc<str>>>,
     /// Connections, by the run at their other end.
     links: Mutex<BTreeMap<NodeId, Vec<(Boot, quinn::Connection)>>>,
-    /// Where it is told that there may be another run of a node: whoever is connected to one asks it at once.
+    /// Where it is told that there may be another run of a node: whoever is connected to one asks
+    /// it at once.
     doubts: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
     /// Where it is told that another node refuses this one.
     refusal: Notify,
@@ -205,8 +208,8 @@ impl Runs {
         }
     }
 
-    /// A run of another node was heard, in answer to a question if it was asked one. If it may not take part, what is
-    /// connected to it is cut off.
+    /// A run of another node was heard, in answer to a question if it was asked one. If it may not
+    /// take part, what is connected to it is cut off.
     fn hear(&self, node: NodeId, run: &Run, answers: Option<u64>) -> Heard {
         self.make_room(node);
         let mut book = lock(&self.shared.book);
@@ -251,8 +254,9 @@ impl Runs {
         lock(&self.shared.refused).retain(|known, _| stays(known));
     }
 
-    /// Lets a run of another node in, over a connection with it. Of another run of it that is connected here from
-    /// somewhere else it is asked first whether it lives; whatever does not answer is cut off.
+    /// Lets a run of another node in, over a connection with it. Of another run of it that is
+    /// connected here from somewhere else it is asked first whether it lives; whatever does not
+    /// answer is cut off.
     ///
     /// # Errors
     /// If both live.

@@ -1,6 +1,7 @@
 //! What a node makes of what it is told of its own run: plain data.
 //!
-//! Only the word of members counts: of nodes that the directory names, or that the server vouches for.
+//! Only the word of members counts: of nodes that the directory names, or that the server vouches
+//! for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,8 +19,8 @@ const VOUCHED_FOR: Duration = Duration::from_secs(10);
 
 /// Members whose word counts although the server has found this run sound, at some time.
 const BELIEVED: usize = 2;
-/// Time for which the word of a member counts against the server's. Who refuses a node says so each time that it
-/// is dialed.
+/// Time for which the word of a member counts against the server's. Who refuses a node says so each
+/// time that it is dialed.
 const REPEATED: Duration = Duration::from_secs(5);
 
 /// What a member has said, and when it said so last.
@@ -64,7 +65,8 @@ impl Stance {
         self.members.contains(&node)
     }
 
-    /// Takes the word of another node; tells whether it is another than before. A stranger has none.
+    /// Takes the word of another node; tells whether it is another than before. A stranger has
+    /// none.
     pub(super) fn hear_peer(
         &mut self,
         node: NodeId,
@@ -106,9 +108,9 @@ impl Stance {
         self.vouched.is_some()
     }
 
-    /// Why the node takes no part. One that the server has found sound is not held back by what a single member
-    /// says: that may be a lie. The server may know less than others who were there; so most of the members are
-    /// believed against it, and two as soon as it is silent.
+    /// Why the node takes no part. One that the server has found sound is not held back by what a
+    /// single member says: that may be a lie. The server may know less than others who were there;
+    /// so most of the members are believed against it, and two as soon as it is silent.
     pub(super) fn held(&self, now: Instant) -> Option<Arc<str>> {
         let is_believed = if self.vouches_at(now) {
             let is_fresh = |said: &&Said| now.saturating_duration_since(said.at) < REPEATED;

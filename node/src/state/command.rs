@@ -42,8 +42,8 @@ pub enum CommandResult {
 /// Decodes a command and checks all that can be checked without the state.
 ///
 /// # Errors
-/// [`Refusal::TooLarge`] for a key or a value over its limit, [`Refusal::Invalid`] for anything else
-/// that makes the command impossible.
+/// [`Refusal::TooLarge`] for a key or a value over its limit, [`Refusal::Invalid`] for anything
+/// else that makes the command impossible.
 pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Refusal> {
     let command: Command<'_> =
         codec::decode(command).map_err(|error| Refusal::Invalid(error.to_string()))?;

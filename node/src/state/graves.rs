@@ -1,12 +1,12 @@
-//! What a shard keeps so that eventual writes can come late: when keys were deleted, and how far the
-//! outbox of each node was taken.
+//! What a shard keeps so that eventual writes can come late: when keys were deleted, and how far
+//! the outbox of each node was taken.
 //!
-//! An eventual write is ordered by its stamp, not by its arrival. So a key that was deleted must still know
-//! when: a put of an earlier moment that comes later must not bring it back. Such a *grave* is kept for an
-//! hour, and no longer than there is room; then a write that was away for longer wins over the delete. The
-//! hour is one of the log's clock, which moves by what primaries measure: a clock on the wall that is set
-//! ahead ends no grave. And each outbox is taken in the order of its numbers, so that one number for each
-//! node tells what of it is here, for good.
+//! An eventual write is ordered by its stamp, not by its arrival. So a key that was deleted must
+//! still know when: a put of an earlier moment that comes later must not bring it back. Such a
+//! *grave* is kept for an hour, and no longer than there is room; then a write that was away for
+//! longer wins over the delete. The hour is one of the log's clock, which moves by what primaries
+//! measure: a clock on the wall that is set ahead ends no grave. And each outbox is taken in the
+//! order of its numbers, so that one number for each node tells what of it is here, for good.
 //!
 //! Both are part of the state: equal on all replicas, in every checkpoint and snapshot.
 
@@ -137,9 +137,9 @@ impl Outboxes {
         self.taken.get(&node).copied().unwrap_or_default()
     }
 
-    /// Whether a write is the next one of its outbox, where `after` comes before it; if so it counts as
-    /// taken. That `after` and more was taken means that the node has lost the end of its outbox: what it
-    /// has taken since then is new.
+    /// Whether a write is the next one of its outbox, where `after` comes before it; if so it
+    /// counts as taken. That `after` and more was taken means that the node has lost the end of its
+    /// outbox: what it has taken since then is new.
     pub(super) fn take(
         &mut self,
         node: NodeId,

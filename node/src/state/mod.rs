@@ -14,9 +14,9 @@
 //!                                                             install
 //! ```
 //!
-//! The [`engine`] writes what changed, in the background, and only ever a whole moment of the state.
-//! [`placement`] wishes where replicas shall be, [`steward`] says what a group's leader does next
-//! about it; both are plain functions of what is known.
+//! The [`engine`] writes what changed, in the background, and only ever a whole moment of the
+//! state. [`placement`] wishes where replicas shall be, [`steward`] says what a group's leader does
+//! next about it; both are plain functions of what is known.
 //!
 //! Deliberately missing: Raft. This module does not know how entries come to be in the log, and its
 //! owner does not know what is in them.

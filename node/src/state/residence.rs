@@ -2,11 +2,11 @@
 //!
 //! Keys, and where their values are, stay in memory; values may go once a checkpoint has them, and
 //! are then read from it. What the shards of a node keep together is bounded. What is to go is
-//! chosen by a hand that goes round the keys: a value that was read since the hand last passed stays
-//! once more (second chance, or clock: Corbató 1968).
+//! chosen by a hand that goes round the keys: a value that was read since the hand last passed
+//! stays once more (second chance, or clock: Corbató 1968).
 //!
-//! Values that no checkpoint has yet stay whatever the bound says. How many those are, is bounded by
-//! how often checkpoints are taken.
+//! Values that no checkpoint has yet stay whatever the bound says. How many those are, is bounded
+//! by how often checkpoints are taken.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,8 @@ use super::rows::Row;
 /// Bytes that a value takes beside its own: counts, and what the allocator rounds up to.
 const OVERHEAD_BYTES: u64 = 32;
 
-/// What the values of all shards of a node may take in memory, and take. Clones are of the same node.
+/// What the values of all shards of a node may take in memory, and take. Clones are of the same
+/// node.
 #[derive(Clone, Debug)]
 pub(super) struct ValueMemory {
     shared: Arc<Shared>,

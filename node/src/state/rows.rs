@@ -204,7 +204,8 @@ pub struct Generation(pub u64);
 
 /// What changed since the last checkpoint, and the moment that it leads to.
 ///
-/// Keys and values are shared with the state, not copied. A checkpoint either takes it as a whole or fails; then it goes back to where it came from.
+/// Keys and values are shared with the state, not copied. A checkpoint either takes it as a whole
+/// or fails; then it goes back to where it came from.
 #[derive(Debug)]
 pub struct Changes {
     /// The generation that the state was loaded from: changes of an earlier one are refused.

@@ -81,7 +81,8 @@ impl ListedValue {
 }
 
 impl ListedKey {
-    /// Whether a row that was read from the checkpoint is what was once stored there under this key.
+    /// Whether a row that was read from the checkpoint is what was once stored there under this
+    /// key.
     pub fn is(&self, row: &Row) -> bool {
         match &self.value {
             ListedValue::Stored { hash } => {
@@ -94,8 +95,8 @@ impl ListedKey {
 }
 
 impl ShardState {
-    /// The first keys of a span, as many as fit a page, together with what waits of the same span: in the order
-    /// of keys, each once.
+    /// The first keys of a span, as many as fit a page, together with what waits of the same span:
+    /// in the order of keys, each once.
     pub fn list(&self, span: &Span, waiting: &[Waiting]) -> Listed {
         let keys_max = (span.keys_max as usize).clamp(1, SCAN_KEYS_MAX);
         let bytes_max = (span.bytes_max as usize).min(SCAN_BYTES_MAX);

@@ -1,8 +1,8 @@
 //! The session table: why a write that is sent twice is executed once.
 //!
 //! A client opens a session and numbers its writes. The table remembers the outcome of each write
-//! until the client says that it is settled, and gives it again to whoever repeats the serial. It is
-//! part of the state, so every replica, every checkpoint and every snapshot has it, and a new
+//! until the client says that it is settled, and gives it again to whoever repeats the serial. It
+//! is part of the state, so every replica, every checkpoint and every snapshot has it, and a new
 //! primary knows what the old one executed. This is the scheme of section 6.3 of Ongaro's
 //! dissertation, "Consensus: Bridging Theory and Practice".
 //!
@@ -12,9 +12,9 @@
 //! table no longer knows whether it was.
 //!
 //! No holder of a certificate takes the room of the others. A holder that has as many sessions as
-//! it may loses its own oldest one. In a full table the holder with the most sessions makes room for
-//! whoever has fewer; while results fill the table, whoever has more than its share is refused and
-//! the holder with the most makes room for the rest.
+//! it may loses its own oldest one. In a full table the holder with the most sessions makes room
+//! for whoever has fewer; while results fill the table, whoever has more than its share is refused
+//! and the holder with the most makes room for the rest.
 //!
 //! Deliberately missing: closing a session. A client that is gone cannot, so idleness must do.
 

@@ -1,8 +1,8 @@
 //! The state of a shard: a table of keys, the sessions, a clock and a counter.
 //!
-//! It is changed by nothing but [`ShardState::apply`], and what that does depends on nothing but the
-//! state and the batch: no clock is read, no number drawn, no hash order followed. Replicas that
-//! applied the same entries are therefore equal, and [`ShardState::hash`] shows it.
+//! It is changed by nothing but [`ShardState::apply`], and what that does depends on nothing but
+//! the state and the batch: no clock is read, no number drawn, no hash order followed. Replicas
+//! that applied the same entries are therefore equal, and [`ShardState::hash`] shows it.
 //!
 //! Time comes from the log. The primary stamps each batch by the shard's clock (`clock`), which it
 //! took over from the state and moves by what it measures; the state's clock takes the stamp if it
@@ -203,13 +203,14 @@ impl ShardState {
         self.generation = generation;
     }
 
-    /// Has its values count in that memory, and be bounded by it. To be called before there are any.
+    /// Has its values count in that memory, and be bounded by it. To be called before there are
+    /// any.
     pub(super) fn set_memory(&mut self, memory: ValueMemory) {
         self.residents = Residents::of(memory);
     }
 
-    /// A checkpoint of changes of that generation, up to that revision, is durable: what is in it need
-    /// not stay in memory.
+    /// A checkpoint of changes of that generation, up to that revision, is durable: what is in it
+    /// need not stay in memory.
     pub fn checkpointed(&mut self, generation: Generation, revision: Revision) {
         if generation == self.generation {
             self.stored = self.stored.max(revision);
@@ -221,8 +222,8 @@ impl ShardState {
         self.residents.memory().is_exceeded()
     }
 
-    /// Lets values go that are in a checkpoint, while there are more in memory than may be. The hand
-    /// passes that many keys at most. Whether it came to the end of the table.
+    /// Lets values go that are in a checkpoint, while there are more in memory than may be. The
+    /// hand passes that many keys at most. Whether it came to the end of the table.
     pub fn evict(&mut self, keys_max: usize) -> bool {
         let from = self.hand.take().map_or(Bound::Unbounded, Bound::Included);
         for (passed, (key, slot)) in self.keys.range_mut((from, Bound::Unbounded)).enumerate() {
@@ -242,8 +243,8 @@ impl ShardState {
         true
     }
 
-    /// A value that was read from the checkpoint is in memory from now on, unless it was overwritten
-    /// meanwhile. Whether it is what was once stored there.
+    /// A value that was read from the checkpoint is in memory from now on, unless it was
+    /// overwritten meanwhile. Whether it is what was once stored there.
     pub fn promote(&mut self, key: &[u8], row: &Row) -> bool {
         let Some(slot) = self.keys.get_mut(key) else { return true };
         let Place::Stored { hash, .. } = slot.value else { return true };

@@ -82,8 +82,8 @@ pub fn next_step(
     }
     let steward = Steward { desired, actual, progress, own };
     if !actual.voters.contains(&own) {
-        // Another leader began to take this one out, and died; while that was half done, this one was
-        // elected. It leads until it says that it does not.
+        // Another leader began to take this one out, and died; while that was half done, this one
+        // was elected. It leads until it says that it does not.
         return steward.transfer().or_else(|| steward.transfer_to_any());
     }
     steward.add_learners().or_else(|| steward.change_voters()).or_else(|| steward.remove_learner())

@@ -1,8 +1,8 @@
 //! The bytes of a segment file, and nothing else: no files, no state.
 //!
-//! A segment is a header in the first sector, then frames, then zeros. A **frame** is what one write
-//! and one sync put down: a header, and a body of records. Each frame begins a sector of its own, so
-//! that a torn write never touches a sector that holds acknowledged data. All numbers are
+//! A segment is a header in the first sector, then frames, then zeros. A **frame** is what one
+//! write and one sync put down: a header, and a body of records. Each frame begins a sector of its
+//! own, so that a torn write never touches a sector that holds acknowledged data. All numbers are
 //! little-endian.
 //!
 //! ```text
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! The salt is drawn at random for each segment and is part of each frame header: a client that
-//! stores the image of a frame as a value does not know it, so its value is never taken for a frame.
-//! The checksum of a record is what a later read of that one entry checks.
+//! stores the image of a frame as a value does not know it, so its value is never taken for a
+//! frame. The checksum of a record is what a later read of that one entry checks.
 
 use dkv_wire::id::GroupId;
 use serde::{Deserialize, Serialize};
@@ -142,8 +142,8 @@ pub(super) enum Kind {
     Forget = 6,
     /// Nothing: the frame only proves that the one before it was synced.
     Seal = 7,
-    /// The state of all groups as it is after this frame: how many entries and votes there have been, and a
-    /// list of [`Restated`].
+    /// The state of all groups as it is after this frame: how many entries and votes there have
+    /// been, and a list of [`Restated`].
     Restate = 8,
 }
 

@@ -43,8 +43,9 @@ impl GroupLog {
     ///
     /// # Errors
     /// `WouldBlock` if [`staged_bytes`](super::WalOptions::staged_bytes) are waiting already (see
-    /// [`Self::append_when_ready`]), `InvalidInput` if the indexes do not fit or there is too much at
-    /// once ([`APPEND_BYTES_MAX`]), or the reason why the log takes no more. Nothing was appended.
+    /// [`Self::append_when_ready`]), `InvalidInput` if the indexes do not fit or there is too much
+    /// at once ([`APPEND_BYTES_MAX`]), or the reason why the log takes no more. Nothing was
+    /// appended.
     pub fn append(&self, entries: Vec<(u64, Bytes)>, done: Done) -> io::Result<()> {
         let records = self.encode(&entries)?;
         let mut core = self.shared().lock();
@@ -116,8 +117,8 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Drops all entries from `index` on. Beyond the last entry there is nothing to drop, and `done`
-    /// only waits for what was staged before.
+    /// Drops all entries from `index` on. Beyond the last entry there is nothing to drop, and
+    /// `done` only waits for what was staged before.
     ///
     /// # Errors
     /// `InvalidInput` if `index` was purged, or the reason why the log takes no more.
@@ -138,8 +139,8 @@ impl GroupLog {
     /// nothing changes, and `done` only waits for what was staged before.
     ///
     /// # Errors
-    /// `InvalidInput` if `log_id` is longer than [`STATE_BYTES_MAX`] or `index` is `u64::MAX`, or the
-    /// reason why the log takes no more.
+    /// `InvalidInput` if `log_id` is longer than [`STATE_BYTES_MAX`] or `index` is `u64::MAX`, or
+    /// the reason why the log takes no more.
     pub fn purge(&self, index: u64, log_id: Bytes, done: Done) -> io::Result<()> {
         check_state_bytes(&log_id)?;
         let mut core = self.shared().lock();
@@ -193,8 +194,8 @@ impl GroupLog {
         self.reading(start, end, bytes_max).entries()
     }
 
-    /// As [`Self::read_limited`], but only finds the entries, and says whether the disk is needed to
-    /// read them: for whoever must not wait for it.
+    /// As [`Self::read_limited`], but only finds the entries, and says whether the disk is needed
+    /// to read them: for whoever must not wait for it.
     pub fn reading(&self, start: u64, end: u64, bytes_max: u64) -> Reading {
         let core = self.shared().lock();
         let found = core.groups.find(self.id, start, end, bytes_max);
@@ -209,8 +210,8 @@ impl GroupLog {
         Reading { group: self.id, found, files }
     }
 
-    /// Bytes of the segment files that hold what could be purged, of whatever group: all but the one
-    /// in use and the spare.
+    /// Bytes of the segment files that hold what could be purged, of whatever group: all but the
+    /// one in use and the spare.
     pub fn bytes_held(&self) -> u64 {
         self.shared().lock().segments.bytes_held()
     }

@@ -41,9 +41,10 @@ impl Drop for Handle {
 }
 
 impl Wal {
-    /// Opens the log in the directory `disk`, or begins a new one there, and starts its two threads.
-    /// Reads all segments and blocks until they are read. `on_fatal` is called, from one of the
-    /// threads, if the log stops for good, before anybody else learns of it; it must not use the log.
+    /// Opens the log in the directory `disk`, or begins a new one there, and starts its two
+    /// threads. Reads all segments and blocks until they are read. `on_fatal` is called, from one
+    /// of the threads, if the log stops for good, before anybody else learns of it; it must not use
+    /// the log.
     ///
     /// # Errors
     /// [`WalError::Damaged`] if acknowledged data may be lost, [`WalError::Missing`] if there is
@@ -59,7 +60,8 @@ impl Wal {
             let builder = thread::Builder::new().name(name.to_owned());
             let (shared, name) = (Arc::clone(&wal.handle.shared), name.to_owned());
             let run = move || {
-                // Nobody waits for this thread: without a word, all that it should write would wait for ever.
+                // Nobody waits for this thread: without a word, all that it should write would wait
+                // for ever.
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
                     shared.die(format!("{name} {}", Panicked::new(&*payload)));
                 }
@@ -75,8 +77,8 @@ impl Wal {
     }
 
     /// As [`Self::open`], but with two tasks of the runtime instead of threads, as a simulation
-    /// does: each write takes as long as `pace` says, on the runtime's clock. [`Self::close`] then only
-    /// begins to close.
+    /// does: each write takes as long as `pace` says, on the runtime's clock. [`Self::close`] then
+    /// only begins to close.
     ///
     /// # Errors
     /// As for [`Self::open`].
@@ -165,8 +167,9 @@ impl Wal {
         }
     }
 
-    /// Entries and votes that are on disk, of all groups and of all times: those that were dropped since
-    /// count. It only grows, through restarts too, for as long as the directory is what it was.
+    /// Entries and votes that are on disk, of all groups and of all times: those that were dropped
+    /// since count. It only grows, through restarts too, for as long as the directory is what it
+    /// was.
     pub fn kept_promises(&self) -> u64 {
         self.handle.shared.lock().kept_promises
     }
@@ -177,9 +180,9 @@ impl Wal {
     }
 
     /// Closes the log: writes what is staged, seals it, and waits until both threads have ended.
-    /// Calls that come later get an error. If there is no room for what is staged, its callbacks get
-    /// that error. The directory is free again once this returns, unless the caller kept the disk.
-    /// Called from a callback it only begins to close.
+    /// Calls that come later get an error. If there is no room for what is staged, its callbacks
+    /// get that error. The directory is free again once this returns, unless the caller kept the
+    /// disk. Called from a callback it only begins to close.
     pub fn close(&self) {
         self.handle.shared.begin_close();
         let threads = {

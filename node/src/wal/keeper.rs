@@ -1,16 +1,17 @@
 //! The one who keeps segments coming and going: prepares the next one ahead of time, deletes those
 //! that nothing needs, and waits for room when there is none.
 //!
-//! A few of the files that nothing needs are used again: to write over bytes that a file has takes a fraction of the
-//! time that it takes to give a file new ones. They get another name first, for good, so that no crash leaves a
-//! segment with another one's frames under its name. What they still hold is not taken for frames of
-//! the new segment, as that has another salt.
+//! A few of the files that nothing needs are used again: to write over bytes that a file has takes
+//! a fraction of the time that it takes to give a file new ones. They get another name first, for
+//! good, so that no crash leaves a segment with another one's frames under its name. What they
+//! still hold is not taken for frames of the new segment, as that has another salt.
 //!
 //! A segment is written full of zeros and synced under a temporary name before it gets its own, so
-//! that a segment that can be seen is whole, and writing to it later changes no metadata: that makes
-//! the syncs of frames about twice as fast. The zeros are synced piece by piece, so that a frame's
-//! sync does not wait behind all of them. While frames are long, zeros would be as many bytes again as
-//! the frames themselves: then there is only made sure that there is room, and what a file had stays in it.
+//! that a segment that can be seen is whole, and writing to it later changes no metadata: that
+//! makes the syncs of frames about twice as fast. The zeros are synced piece by piece, so that a
+//! frame's sync does not wait behind all of them. While frames are long, zeros would be as many
+//! bytes again as the frames themselves: then there is only made sure that there is room, and what
+//! a file had stays in it.
 
 use std::io;
 use std::sync::Arc;
@@ -151,7 +152,8 @@ impl SegmentMaker {
         Self { segment_bytes, reserve_bytes, salt, kept: Vec::new() }
     }
 
-    /// Whether the file of a segment that nothing needs is worth being kept, and takes nobody's room.
+    /// Whether the file of a segment that nothing needs is worth being kept, and takes nobody's
+    /// room.
     fn may_keep(&self, disk: &dyn Disk, segment: &Segment) -> io::Result<bool> {
         Ok(self.kept.len() < KEPT_MAX
             && segment.header.bytes == self.segment_bytes

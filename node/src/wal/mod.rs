@@ -8,9 +8,9 @@
 //!
 //! The log is a sequence of *segment* files of fixed size, filled with zeros before they are used
 //! (that halves the time of a sync) and deleted oldest first, once all their entries are purged or
-//! truncated; a few of the files are used again. The first frame of each restates what else there is to know, so an old segment is
-//! needed for its entries only. A group that does not purge keeps segments alive for all;
-//! [`WalStats::oldest`] names it.
+//! truncated; a few of the files are used again. The first frame of each restates what else there
+//! is to know, so an old segment is needed for its entries only. A group that does not purge keeps
+//! segments alive for all; [`WalStats::oldest`] names it.
 //!
 //! ```text
 //!  callers ── stage ──> core (one lock) ── plan ──> writer ── write, sync ──> segment files
@@ -21,8 +21,8 @@
 //! ```
 //!
 //! Read in this order: [`options`], `format` (the bytes), `groups` (what is known), `segments` (the
-//! table of files), `core` (what is staged and what comes next), `writer`, `keeper`, `replay` (how a
-//! log is read back, and how a torn tail is told from damage), `read`, and [`handle`].
+//! table of files), `core` (what is staged and what comes next), `writer`, `keeper`, `replay` (how
+//! a log is read back, and how a torn tail is told from damage), `read`, and [`handle`].
 //!
 //! Rules that hold whatever happens:
 //! * a callback is told `Ok` only after what it waits for has been synced, and callbacks are called
@@ -75,5 +75,6 @@ pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 /// Says how long the next write takes, where time is simulated.
 pub type Pace = Box<dyn FnMut() -> Duration + Send>;
 
-/// Called at most once, with the reason, when the log stops for good: the process is unfit to go on.
+/// Called at most once, with the reason, when the log stops for good: the process is unfit to go
+/// on.
 pub type FatalHook = Box<dyn FnOnce(&str) + Send>;

@@ -4,19 +4,20 @@
 //! So the header of a later frame, wherever it lies, proves that all frames before it had been on
 //! the disk; and the next segment is prepared only after the first frame of this one was synced, so
 //! its existence proves that too. An unsound frame with no such proof behind it is the write that
-//! was under way at a crash, which nobody was told about: it is dropped, and zeros take the place of its
-//! header before anything else is written. An unsound frame with proof behind it was acknowledged, and is
-//! now lost: the log refuses to open. The same goes for files that are missing, shorter than they
-//! were made or not segments, and for groups whose entries have holes.
+//! was under way at a crash, which nobody was told about: it is dropped, and zeros take the place
+//! of its header before anything else is written. An unsound frame with proof behind it was
+//! acknowledged, and is now lost: the log refuses to open. The same goes for files that are
+//! missing, shorter than they were made or not segments, and for groups whose entries have holes.
 //!
 //! The last sound frame may be known to the operating system only, left by a process that died
 //! between write and sync, or whose sync failed. It is therefore written once more, and synced.
 //!
-//! Behind the end of the log a segment has zeros, or what its file held when it was another segment: frames
-//! of another salt.
+//! Behind the end of the log a segment has zeros, or what its file held when it was another
+//! segment: frames of another salt.
 //!
-//! What cannot be told apart: damage of the very last frame from a torn tail, and anything over the end
-//! of the log from an end. A seal after an idle moment makes the last frame one that holds nothing.
+//! What cannot be told apart: damage of the very last frame from a torn tail, and anything over the
+//! end of the log from an end. A seal after an idle moment makes the last frame one that holds
+//! nothing.
 //!
 //! Lengths are checked against the file before anything is allocated or read.
 
@@ -229,8 +230,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Looks behind the unsound place at `offset` of the first of `rest`: whether the log goes on at
-    /// the start of the next segment, or nowhere. Anything else is damage.
+    /// Looks behind the unsound place at `offset` of the first of `rest`: whether the log goes on
+    /// at the start of the next segment, or nowhere. Anything else is damage.
     fn continues_after(&self, rest: &[Segment], offset: u64) -> Result<bool, WalError> {
         let here = &rest[0];
         let sequence = here.header.sequence;
@@ -258,7 +259,8 @@ impl Walk {
             if at_start && offset > start && self.expected == Some(header.number) {
                 return Ok(true);
             }
-            // The lost frame was either here or at the start of the next segment, or there were some.
+            // The lost frame was either here or at the start of the next segment, or there were
+            // some.
             let second = self.expected.and_then(|expected| expected.checked_add(1));
             let lost_one = second == Some(header.number);
             let was_here = match at_start {

@@ -1,5 +1,5 @@
-//! The table of segment files: which there are, where the next frame goes, which one is spare, which
-//! one is wanted and which may go.
+//! The table of segment files: which there are, where the next frame goes, which one is spare,
+//! which one is wanted and which may go.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ pub(super) struct Wanted {
     pub(super) zeroed: bool,
 }
 
-/// Usual length of frames from which on segments are not written full of zeros beforehand: with frames
-/// this long, that would cost more than it saves.
+/// Usual length of frames from which on segments are not written full of zeros beforehand: with
+/// frames this long, that would cost more than it saves.
 const ALLOCATED_FROM_BYTES: u64 = if cfg!(test) { 800 } else { 64 * 1024 };
 
 #[derive(Default)]
@@ -68,8 +68,8 @@ impl Segments {
         (self.offset + bytes <= segment.header.bytes).then_some((segment, self.offset))
     }
 
-    /// Begins to use the spare, if there is one with room for a frame of `bytes`; otherwise asks for
-    /// one that has. `bytes_default` is the size of a segment in which the frame fits easily.
+    /// Begins to use the spare, if there is one with room for a frame of `bytes`; otherwise asks
+    /// for one that has. `bytes_default` is the size of a segment in which the frame fits easily.
     pub(super) fn rotate(&mut self, bytes: u64, bytes_default: u64, urgent: bool) -> bool {
         let needed = SEGMENT_HEADER_BYTES as u64 + bytes;
         match self.spare.take_if(|spare| spare.header.bytes >= needed) {
@@ -139,8 +139,8 @@ impl Segments {
         }
     }
 
-    /// The segment, if nobody reads its file: whoever begins to read does not find it any more once it may
-    /// go.
+    /// The segment, if nobody reads its file: whoever begins to read does not find it any more once
+    /// it may go.
     pub(super) fn unread(&self, sequence: u64) -> Option<Segment> {
         let segment = self.written.get(&sequence)?;
         (Arc::strong_count(&segment.file) == 1).then(|| segment.clone())

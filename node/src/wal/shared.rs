@@ -1,4 +1,5 @@
-//! What callers, writer and keeper share: the core behind one lock, and the ways to wake each other.
+//! What callers, writer and keeper share: the core behind one lock, and the ways to wake each
+//! other.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -144,8 +145,8 @@ impl Shared {
     }
 }
 
-/// The same for writer and keeper when they are tasks. What has changed shows under the lock, so to be
-/// woken once too often does no harm.
+/// The same for writer and keeper when they are tasks. What has changed shows under the lock, so to
+/// be woken once too often does no harm.
 impl Shared {
     /// Waits until something is staged. Returns false if a seal has become due instead.
     pub(super) async fn work(&self) -> bool {

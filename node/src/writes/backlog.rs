@@ -1,15 +1,16 @@
 //! How much waits for a batch, and whether more may.
 //!
 //! A queue that is long takes every request's time and gives nobody anything, so a write is refused
-//! at the door once it would have to wait longer than [`WAIT_MAX`]: what is taken keeps its latency,
-//! and whoever is refused is told when to come again. How long a write would wait follows from what
-//! waits and from how long batches take, that is, from the slowest of disks, network and processors.
+//! at the door once it would have to wait longer than [`WAIT_MAX`]: what is taken keeps its
+//! latency, and whoever is refused is told when to come again. How long a write would wait follows
+//! from what waits and from how long batches take, that is, from the slowest of disks, network and
+//! processors.
 //!
 //! Memory is bounded beside that: by [`BYTES_MAX`].
 //!
-//! Once that much waits, only those are refused of whose commands an average share waits already, or
-//! more. Whoever has fewer gets in, up to twice the bounds: so who floods a shard is held up by what
-//! it sends itself.
+//! Once that much waits, only those are refused of whose commands an average share waits already,
+//! or more. Whoever has fewer gets in, up to twice the bounds: so who floods a shard is held up by
+//! what it sends itself.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

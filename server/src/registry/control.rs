@@ -4,20 +4,21 @@
 //! them. So the server takes reports from the voters that it knows of, and each report says who the
 //! voters are from then on. At first that is the node that was told to bootstrap.
 //!
-//! While the server is down the voters change without it. Every node registers every ten seconds and says
-//! what its own log has of the control group; from that the server follows, in one of two ways:
+//! While the server is down the voters change without it. Every node registers every ten seconds
+//! and says what its own log has of the control group; from that the server follows, in one of two
+//! ways:
 //!
 //! - A majority of the voters that it knew last say the same of a later configuration. By Raft, no
-//!   configuration comes into force without a majority of the one before it; most of them still run,
-//!   as voters or not.
-//! - That majority has not been heard for a minute, as most of it was removed meanwhile. Then all nodes of
-//!   the last view that do register have to say the same, among them a majority of the new voters and
-//!   one at least of the old ones.
+//!   configuration comes into force without a majority of the one before it; most of them still
+//!   run, as voters or not.
+//! - That majority has not been heard for a minute, as most of it was removed meanwhile. Then all
+//!   nodes of the last view that do register have to say the same, among them a majority of the new
+//!   voters and one at least of the old ones.
 //!
-//! A stranger is in neither of them, however many of its kind have joined. A node of the network that lies
-//! is one voice. If not one of the voters is left that the server knew, nothing tells the network from
-//! nodes that a thief has brought in while it was switched off: the operator has to name a voter
-//! ([`Registry::trust`]).
+//! A stranger is in neither of them, however many of its kind have joined. A node of the network
+//! that lies is one voice. If not one of the voters is left that the server knew, nothing tells the
+//! network from nodes that a thief has brought in while it was switched off: the operator has to
+//! name a voter ([`Registry::trust`]).
 
 use std::collections::BTreeSet;
 
@@ -99,7 +100,8 @@ impl Registry {
         changes
     }
 
-    /// Hears what a node that registers knows of the control group, and follows if enough say the same.
+    /// Hears what a node that registers knows of the control group, and follows if enough say the
+    /// same.
     pub fn handle_control(&mut self, node: NodeId, control: &ControlGroup, now_ms: u64) -> Effects {
         let voters: BTreeSet<NodeId> = control.voters.iter().copied().collect();
         let is_known = |node: &NodeId| self.nodes.contains_key(node);
@@ -173,8 +175,8 @@ impl Registry {
     }
 }
 
-/// Entries by which those who are left may be ahead of what the server knew: otherwise their word would count for good,
-/// whatever the others say when they are back.
+/// Entries by which those who are left may be ahead of what the server knew: otherwise their word
+/// would count for good, whatever the others say when they are back.
 const LEFT_AHEAD_MAX: u64 = 1 << 20;
 
 fn is_fresh(said: &Said, now_ms: u64) -> bool {

@@ -6,7 +6,8 @@
 //! heard of longest ago. Nodes, administrators and bearer tokens that have not ended never do.
 //!
 //! Deliberately missing: authority. Who may come in is said by certificates, tokens and the deny
-//! list; a holder that is not in here, since the books are older than it, enters when it is heard of.
+//! list; a holder that is not in here, since the books are older than it, enters when it is heard
+//! of.
 
 use dkv_wire::id::HolderId;
 use dkv_wire::identity::{Identity, Role};

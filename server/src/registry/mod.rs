@@ -170,8 +170,8 @@ impl Registry {
     /// Takes a report of a node that says it is the coordinator.
     ///
     /// # Errors
-    /// `Denied` for a removed node and for one that is no voter of the control group, `Invalid` for a
-    /// report that contradicts itself, its sender or the limits. Then nothing has changed.
+    /// `Denied` for a removed node and for one that is no voter of the control group, `Invalid` for
+    /// a report that contradicts itself, its sender or the limits. Then nothing has changed.
     pub fn handle_report(
         &mut self,
         node: NodeId,

@@ -115,7 +115,8 @@ impl Registry {
             if self.listed_name(node) == Some(name) || !self.is_taken(name, node, now_ms) {
                 return Ok(name.to_owned());
             }
-            // A node of the directory has a name in any case: that it was given away is no reason to stop it.
+            // A node of the directory has a name in any case: that it was given away is no reason
+            // to stop it.
             return match self.listed_name(node) {
                 Some(listed) => Ok(listed.to_owned()),
                 None => Err(ServerRefusal::NameTaken(name.to_owned())),
@@ -134,8 +135,8 @@ impl Registry {
         Some(self.view.as_ref()?.node(node)?.name.as_str())
     }
 
-    /// Gives another name to whoever was given that of a node of the directory while it was away; says whether
-    /// there was anybody.
+    /// Gives another name to whoever was given that of a node of the directory while it was away;
+    /// says whether there was anybody.
     fn take_name_from_others(&mut self, node: NodeId, name: &str) -> bool {
         if self.listed_name(node) != Some(name) {
             return false;

@@ -131,8 +131,9 @@ impl Registry {
         run.mark == 0 && self.nodes.get(&node).is_some_and(|record| record.reported)
     }
 
-    /// Whether another run of a node may live at another address than this one's: it has not been silent for
-    /// long, or this server has not listened for long. Of two at one address only one can live.
+    /// Whether another run of a node may live at another address than this one's: it has not been
+    /// silent for long, or this server has not listened for long. Of two at one address only one
+    /// can live.
     fn may_live_elsewhere(&self, node: NodeId, stand: &Stand, follows: bool, now_ms: u64) -> bool {
         let mut heard = self.runs.heard.get(&node).into_iter().flatten();
         let was_heard = heard.any(|run| {
@@ -228,8 +229,8 @@ impl Registry {
 }
 
 impl Runs {
-    /// Notes what was heard of a run; of one that ends, that there is nothing more to hear. Returns whether another
-    /// run was known when this one was first heard.
+    /// Notes what was heard of a run; of one that ends, that there is nothing more to hear. Returns
+    /// whether another run was known when this one was first heard.
     fn note(&mut self, node: NodeId, mut said: LastHeard, ends: bool) -> bool {
         let runs = self.heard.entry(node).or_default();
         let before = runs.iter().find(|heard| heard.run.boot == said.run.boot);

@@ -1,13 +1,14 @@
 //! What eventual writes promise, of the keys that have some.
 //!
-//! - The last strong read of a key, if it began after all eventual writes of it had been accepted and
-//!   delivered, shows the one with the latest stamp: none that was accepted vanishes.
-//! - What was written once is stored once: no value is read at two revisions. (So values must differ.)
-//! - A session's read does not show what is older than an eventual write of its own client that was accepted
-//!   before it began.
+//! - The last strong read of a key, if it began after all eventual writes of it had been accepted
+//!   and delivered, shows the one with the latest stamp: none that was accepted vanishes.
+//! - What was written once is stored once: no value is read at two revisions. (So values must
+//!   differ.)
+//! - A session's read does not show what is older than an eventual write of its own client that was
+//!   accepted before it began.
 //!
-//! A write with an unknown outcome has an unknown stamp, and a strong write of the same key one that is not
-//! recorded; both may be the latest.
+//! A write with an unknown outcome has an unknown stamp, and a strong write of the same key one
+//! that is not recorded; both may be the latest.
 
 use std::collections::{BTreeMap, HashMap};
 

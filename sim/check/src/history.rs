@@ -141,8 +141,8 @@ impl Operation {
 }
 
 impl History {
-    /// Reads a history: one operation a line, as docs/reliability.md describes it. Blank lines count
-    /// for nothing.
+    /// Reads a history: one operation a line, as docs/reliability.md describes it. Blank lines
+    /// count for nothing.
     ///
     /// # Errors
     /// The first line that is not an operation, and why.

@@ -12,9 +12,9 @@
 //! comes right after it could not have come without it. Whatever else is skipped, for the same
 //! operations are also tried without it.
 //!
-//! Revisions only grow, so an operation that tells one cannot come after a later one. A path on which
-//! one of these was left behind is left at once. And answered operations are tried first and by
-//! revision, since that is nearly always how it was: mostly the first path is the right one.
+//! Revisions only grow, so an operation that tells one cannot come after a later one. A path on
+//! which one of these was left behind is left at once. And answered operations are tried first and
+//! by revision, since that is nearly always how it was: mostly the first path is the right one.
 
 use std::collections::HashSet;
 

@@ -4,8 +4,8 @@
 //! - What is read at a revision is what the write of that revision stored.
 //! - A write that began after another was answered has a later revision, if both are in a shard.
 //! - A strong read that began after a write of its key was answered, or after a read of it, shows
-//!   nothing older. If the later read was of the same client, that one went back in time. Of a session's
-//!   read the same is asked for what its own client was told, at whatever level.
+//!   nothing older. If the later read was of the same client, that one went back in time. Of a
+//!   session's read the same is asked for what its own client was told, at whatever level.
 //! - A key that was written is there until something deletes it.
 //!
 //! A read that shows too little is *stale*; if it is the last one of its key, the write that it

@@ -1,5 +1,6 @@
-//! What others have written and we read: streams, messages, logs, snapshots, tokens, keys, files and
-//! lines, each with a function that reads any bytes as that and says what must hold of the outcome.
+//! What others have written and we read: streams, messages, logs, snapshots, tokens, keys, files
+//! and lines, each with a function that reads any bytes as that and says what must hold of the
+//! outcome.
 //!
 //! A [`Target`] is such a function, with inputs that are as they should be. Two things use it. The
 //! tests change these inputs a fixed number of times, by a fixed seed (`attempt`), so that every

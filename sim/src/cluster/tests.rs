@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::network::Weather;
 
-/// Milliseconds, of which each is a tick, after which a network that nobody asks anything is at rest.
+/// Milliseconds, of which each is a tick, after which a network that nobody asks anything is at
+/// rest.
 const SETTLE: u64 = 15_000;
 
 /// Three nodes, and a client that writes whenever it is told to.
@@ -124,6 +125,7 @@ fn over_a_long_way_no_write_waits_for_those_before_it() {
         quiet.pass(15);
     }
     let took = quiet.all_written(count);
-    // To the primary, from there to a majority, and as much back. With two under way it would be up to 200 ms more.
+    // To the primary, from there to a majority, and as much back. With two under way it would be up
+    // to 200 ms more.
     assert!(took.iter().all(|ticks| (800..860).contains(ticks)), "{took:?}");
 }

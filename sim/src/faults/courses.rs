@@ -1,9 +1,10 @@
 //! Courses of events: several things that go wrong one after the other, at moments that fit.
 //!
-//! Some bugs show only so, with milliseconds between the steps and nothing else meanwhile; drawn one by one and among
-//! all the others, the steps meet too seldom to count on. Each course is a [`Fault`] too, and comes among the others.
-//! Besides, most seeds have one of them in quiet: everything else has ended a while before it begins, and begins again
-//! after it. Who is struck, when, and for how long is drawn from the seed all the same.
+//! Some bugs show only so, with milliseconds between the steps and nothing else meanwhile; drawn
+//! one by one and among all the others, the steps meet too seldom to count on. Each course is a
+//! [`Fault`] too, and comes among the others. Besides, most seeds have one of them in quiet:
+//! everything else has ended a while before it begins, and begins again after it. Who is struck,
+//! when, and for how long is drawn from the seed all the same.
 
 use std::str::FromStr;
 
@@ -23,16 +24,17 @@ const EARLIEST: u64 = 1000 + CALM;
 
 /// Ticks in which the clients get to know the keys that they keep to.
 const KNOWN_AFTER: (u64, u64) = (50, 500);
-/// Ticks for which what is sent to a primary is late: longer than an election takes, and a client to find who was
-/// elected.
+/// Ticks for which what is sent to a primary is late: longer than an election takes, and a client
+/// to find who was elected.
 const LATE: (u64, u64) = (1500, 3000);
 /// Most by which some of it is later than the rest, in ticks: less than an election takes.
 const LATER: u64 = 100;
-/// Ticks after which nothing that it sends gets through: by then it takes no more writes itself, as nobody answers.
+/// Ticks after which nothing that it sends gets through: by then it takes no more writes itself, as
+/// nobody answers.
 const LATE_CUT_AFTER: (u64, u64) = (20, 350);
 
-/// Of a thousand nodes that are to be emptied for good, those that are cut off from the other nodes as the order is
-/// given.
+/// Of a thousand nodes that are to be emptied for good, those that are cut off from the other nodes
+/// as the order is given.
 const CUT_OFF_PER_MILLE: u64 = 700;
 /// Ticks for which they are: longer than what a coordinator has heard counts.
 const CUT_OFF: (u64, u64) = (7000, 8000);
@@ -41,7 +43,8 @@ const ORDERED_AFTER: (u64, u64) = (500, 2500);
 
 /// Ticks for which answers to a leader that is to be lost are late.
 const LATE_ANSWERS: u64 = 400;
-/// Ticks after which what it sends does not get through any more: its last entry has, but to the farthest regions.
+/// Ticks after which what it sends does not get through any more: its last entry has, but to the
+/// farthest regions.
 const CUT_AFTER: u64 = 150;
 /// Ticks after which it is lost: the answers have come, and another entry has gone out.
 const LOST_AFTER: u64 = 650;
@@ -147,8 +150,8 @@ impl Faults {
         }
     }
 
-    /// A primary hears late what the others send, soon they do not hear it any more, and they elect another. Some
-    /// clients write a key on their side while another reads it at the old one.
+    /// A primary hears late what the others send, soon they do not hear it any more, and they elect
+    /// another. Some clients write a key on their side while another reads it at the old one.
     pub(super) fn late(&mut self, cluster: &Cluster, observations: &Observations, shared: &Shared) {
         let key = self.random.below(shared.keys());
         let leader = observations.leader(shared.shard_of(&Shared::key(key)));
@@ -171,8 +174,8 @@ impl Faults {
         self.ends.push((links, End::Links));
     }
 
-    /// What the nodes send to a primary is late from now on, of some of them a little more than of others. One
-    /// client reaches nobody else any more.
+    /// What the nodes send to a primary is late from now on, of some of them a little more than of
+    /// others. One client reaches nobody else any more.
     pub(super) fn hears_late(leader: usize, alone: usize, late: u64, cluster: &Cluster) {
         let struck = cluster.nodes[leader].machine.address();
         let others = cluster.nodes.iter().map(|node| node.machine.address());
@@ -183,8 +186,8 @@ impl Faults {
         links::leave_alone(cluster.clients[alone].address(), leader, cluster);
     }
 
-    /// A node is emptied for good. Mostly the other nodes do not reach it, and it hears nothing of the order, while
-    /// a client that reaches nobody else has it take eventual writes.
+    /// A node is emptied for good. Mostly the other nodes do not reach it, and it hears nothing of
+    /// the order, while a client that reaches nobody else has it take eventual writes.
     pub(super) fn empty(
         &mut self,
         victim: usize,
@@ -267,7 +270,8 @@ impl Faults {
         self.ends.push((removed, End::Remove(leader)));
     }
 
-    /// A task of a node panics, mostly of the coordinator's, as it sees to a node that is to be emptied for a while.
+    /// A task of a node panics, mostly of the coordinator's, as it sees to a node that is to be
+    /// emptied for a while.
     pub(super) fn panic(&mut self, victim: usize, cluster: &Cluster, observations: &Observations) {
         let coordinator = place(cluster, observations.leader(GroupId::CONTROL));
         log::panic_at(&cluster.nodes[coordinator.unwrap_or(victim)].name);
@@ -279,7 +283,8 @@ impl Faults {
         }
     }
 
-    /// Takes who says that a node may be switched off at his word: it never comes back, nor does its disk.
+    /// Takes who says that a node may be switched off at his word: it never comes back, nor does
+    /// its disk.
     pub(super) fn switch_off(cluster: &mut Cluster, observations: &Observations) {
         for index in 0..cluster.nodes.len() {
             if observations.may_be_switched_off(&cluster.nodes[index].name) {

@@ -33,8 +33,8 @@ pub enum Fault {
     Bridge,
     /// Each node reaches its two neighbours only.
     Ring,
-    /// What the nodes send to a primary arrives seconds late, over connections that outlive the cut by which soon
-    /// nothing that it sends reaches them. A client is left alone with it.
+    /// What the nodes send to a primary arrives seconds late, over connections that outlive the cut
+    /// by which soon nothing that it sends reaches them. A client is left alone with it.
     Late,
     /// Datagrams are lost, late, doubled and out of order.
     Weather,
@@ -60,13 +60,13 @@ pub enum Fault {
     Remove,
     /// A node is to be emptied for a while.
     Drain,
-    /// A node is to be emptied, and switched off for good once it is said that it may; mostly one that the other
-    /// nodes do not reach, while a client has it take its eventual writes.
+    /// A node is to be emptied, and switched off for good once it is said that it may; mostly one
+    /// that the other nodes do not reach, while a client has it take its eventual writes.
     Empty,
     /// Replicas and primaries are to be evened out.
     Rebalance,
-    /// A group's voters change, and its leader is lost for good when the last entry of that has reached the one
-    /// who goes, and nobody else.
+    /// A group's voters change, and its leader is lost for good when the last entry of that has
+    /// reached the one who goes, and nobody else.
     HalfChange,
     /// A node loses its replicas, is given them again, and is cut off while they are filled.
     Refill,

@@ -1,7 +1,8 @@
 //! A node that loses its replicas and is given them again.
 //!
-//! The log of a replica that comes after another one is filled from its beginning. Before it knows who votes now, it
-//! knows who voted once; of a network's first node that is this node alone. It is cut off from the others then.
+//! The log of a replica that comes after another one is filled from its beginning. Before it knows
+//! who votes now, it knows who voted once; of a network's first node that is this node alone. It is
+//! cut off from the others then.
 
 use dkv_wire::id::{GroupId, NodeId};
 
@@ -12,7 +13,8 @@ use crate::observer::{Observations, Order};
 
 /// Ticks that all of it may take.
 pub(super) const WITHIN: u64 = 8000;
-/// Ticks that everything takes longer to the node and back while its log is filled, so that it takes a while.
+/// Ticks that everything takes longer to the node and back while its log is filled, so that it
+/// takes a while.
 const FAR: (u64, u64) = (10, 40);
 /// Ticks after which it is cut off.
 const CUT_OFF_AFTER: (u64, u64) = (20, 250);
@@ -40,8 +42,8 @@ impl Faults {
         self.refill = Some(Refill { node, until, empty: None });
     }
 
-    /// Once it has none any more it is used again, in the place of another node; and once a leader begins to fill
-    /// its log it is cut off.
+    /// Once it has none any more it is used again, in the place of another node; and once a leader
+    /// begins to fill its log it is cut off.
     pub(super) fn refill(
         &mut self,
         cluster: &Cluster,

@@ -1,8 +1,8 @@
 //! Whether answers are as old as they say, at most.
 //!
-//! An answer that says it is at most so old shows everything that was acknowledged that long before the question.
-//! A node measures that by its own clock, so nothing can be said of it once a clock stood still or ran at another
-//! pace.
+//! An answer that says it is at most so old shows everything that was acknowledged that long before
+//! the question. A node measures that by its own clock, so nothing can be said of it once a clock
+//! stood still or ran at another pace.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +26,8 @@ impl Ages {
         self.written.entry(key.to_owned()).or_default().push((now, revision));
     }
 
-    /// What was asked in that tick was answered by a state that is at most so old, with a value or a shard of
-    /// that revision.
+    /// What was asked in that tick was answered by a state that is at most so old, with a value or
+    /// a shard of that revision.
     pub(super) fn read(&mut self, key: &str, begun: u64, age_ms: u64, revision: u64) {
         // Part of a millisecond is nothing to the node.
         let Some(complete) = begun.checked_sub(age_ms.saturating_add(1)) else { return };

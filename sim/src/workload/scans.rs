@@ -1,9 +1,9 @@
 //! Scans, each as a read of every key.
 //!
-//! A page shows its shard at one moment between the scan's beginning and its end, and says of every key in
-//! its span whether it is there. So for each key by itself a strong scan is a strong read that took as
-//! long as all of the scan, and is judged as one: a key that was acknowledged before the scan began and
-//! that no page has is a read of something old.
+//! A page shows its shard at one moment between the scan's beginning and its end, and says of every
+//! key in its span whether it is there. So for each key by itself a strong scan is a strong read
+//! that took as long as all of the scan, and is judged as one: a key that was acknowledged before
+//! the scan began and that no page has is a read of something old.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

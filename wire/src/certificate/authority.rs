@@ -109,7 +109,8 @@ impl Authority {
             return Err(CertificateError::Unusable("only ECDSA P-256 keys are accepted".into()));
         }
         let mut params = CertificateParams::new(vec![identity.dns_name()])?;
-        // The clock may be ahead and be set right afterwards. Only the end bounds what a certificate is good for.
+        // The clock may be ahead and be set right afterwards. Only the end bounds what a
+        // certificate is good for.
         params.not_before = at(now, -seconds(CERTIFICATE_BACKDATED));
         params.not_after = at(now, seconds(CERTIFICATE_LIFE));
         params.distinguished_name = name(&identity.to_string());
@@ -128,7 +129,8 @@ impl Authority {
     /// Who the holder of a certificate of this authority is, and the public key in it, whether or
     /// not it has expired.
     ///
-    /// `proof` must be a signature over `material` by that key; see [`Credentials::prove`](super::Credentials::prove).
+    /// `proof` must be a signature over `material` by that key; see
+    /// [`Credentials::prove`](super::Credentials::prove).
     pub fn recognise(
         &self,
         certificate: &[u8],

@@ -56,8 +56,8 @@ impl Credentials {
     /// Reads credentials from a directory; `None` if there are none.
     ///
     /// # Errors
-    /// If a file cannot be read, is empty or a link to nothing, or a bit of one is not what it was: the authority must have signed
-    /// itself and the certificate, and the key must fit.
+    /// If a file cannot be read, is empty or a link to nothing, or a bit of one is not what it was:
+    /// the authority must have signed itself and the certificate, and the key must fit.
     pub fn load(directory: &Path) -> Result<Option<Self>, CertificateError> {
         let missing = |name: &str| CertificateError::Missing(directory.join(name));
         let read = |name: &str| match durable::read(&directory.join(name)) {
@@ -143,8 +143,8 @@ impl Credentials {
         Ok(!self.life()?.contains(now))
     }
 
-    /// Whether it is time for another certificate: this one has reached a good part of its life, or it was
-    /// made by a clock that was ahead, and would live for longer than it should.
+    /// Whether it is time for another certificate: this one has reached a good part of its life, or
+    /// it was made by a clock that was ahead, and would live for longer than it should.
     pub fn is_due(&self, now: SystemTime) -> Result<bool, CertificateError> {
         let issued = self.life()?.issued();
         Ok(issued > now + CLOCK_SKEW || self.age(now)? >= CERTIFICATE_RENEW)

@@ -123,8 +123,8 @@ fn numbers(mut seed: u64) -> impl FnMut() -> u64 {
 }
 
 proptest! {
-    /// Whenever something is sent: it is late by no more than twice the average, and not before what
-    /// was sent earlier.
+    /// Whenever something is sent: it is late by no more than twice the average, and not before
+    /// what was sent earlier.
     #[test]
     fn nothing_overtakes(
         average in 0..1000_u64,

@@ -20,8 +20,8 @@ pub struct Request {
     /// Time that the client will wait, in milliseconds. What has not been begun by then is dropped;
     /// what has been is brought to its end, whether or not anybody still waits for it.
     pub deadline_ms: u32,
-    /// Whether a node that does not serve it itself passes it on to the one that does, and the answer
-    /// back; otherwise it says where to go.
+    /// Whether a node that does not serve it itself passes it on to the one that does, and the
+    /// answer back; otherwise it says where to go.
     pub forward: bool,
     /// What is asked.
     pub body: RequestBody,
@@ -65,11 +65,11 @@ pub enum RequestBody {
     Deposit {
         /// The key's shard.
         shard: GroupId,
-        /// Its moment. The client keeps it through all attempts: what comes twice is done once. Zero
-        /// asks for the time: [`Refusal::Clock`].
+        /// Its moment. The client keeps it through all attempts: what comes twice is done once.
+        /// Zero asks for the time: [`Refusal::Clock`].
         stamp: Stamp,
-        /// Whether an attempt with this stamp may have been taken. Otherwise the write must not be far
-        /// behind what the node has for the key: [`Refusal::Clock`] if it is.
+        /// Whether an attempt with this stamp may have been taken. Otherwise the write must not be
+        /// far behind what the node has for the key: [`Refusal::Clock`] if it is.
         again: bool,
         /// The key.
         key: Bytes,
@@ -80,8 +80,8 @@ pub enum RequestBody {
     Committed {
         /// The shard.
         shard: GroupId,
-        /// The term in which the asker follows the node that is asked, by the vote that it has put into
-        /// its log last. With it a voter confirms the primary that it asks.
+        /// The term in which the asker follows the node that is asked, by the vote that it has put
+        /// into its log last. With it a voter confirms the primary that it asks.
         followed: Option<Term>,
     },
     /// From the primary: answer once this replica has applied that entry.
@@ -147,8 +147,8 @@ pub enum RequestBody {
 }
 
 impl RequestBody {
-    /// Whether a request that was sent and not answered may have changed what anybody can see, so that
-    /// nobody may say that nothing was changed.
+    /// Whether a request that was sent and not answered may have changed what anybody can see, so
+    /// that nobody may say that nothing was changed.
     pub fn has_effect(&self) -> bool {
         match self {
             Self::Propose { .. }
@@ -182,8 +182,8 @@ pub struct Span {
     pub prefix: Bytes,
     /// They come after this key, which need not exist; empty for all.
     pub after: Bytes,
-    /// Most keys of a page; what is over [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX) is taken to
-    /// be that.
+    /// Most keys of a page; what is over [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX) is taken
+    /// to be that.
     pub keys_max: u32,
     /// A page ends when it has so many bytes of keys and values, and holds one pair at least; over
     /// [`SCAN_BYTES_MAX`](crate::limits::SCAN_BYTES_MAX) is taken to be that.
@@ -193,7 +193,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The keys that there are from where it begins on, in the order of their bytes; those that begin with its prefix come first.
+    /// The keys that there are from where it begins on, in the order of their bytes; those that
+    /// begin with its prefix come first.
     pub fn range(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
         let from = match self.after.as_ref() {
             after if after >= self.prefix.as_ref() && !after.is_empty() => Bound::Excluded(after),
@@ -208,7 +209,8 @@ impl Span {
 pub struct Pair {
     /// The key.
     pub key: Bytes,
-    /// The write that stored its value; zero while that waits in the outbox of the node that answers.
+    /// The write that stored its value; zero while that waits in the outbox of the node that
+    /// answers.
     pub revision: Revision,
     /// The value, if it was asked for.
     pub value: Option<Bytes>,
@@ -261,7 +263,8 @@ pub enum ReadMode {
     Eventual(ReadBounds),
     /// Strong, from the primary, and after it every replica that can be reached has as much.
     All,
-    /// Of a scan: what this node has and nobody else's, be it no more than what waits in its outbox.
+    /// Of a scan: what this node has and nobody else's, be it no more than what waits in its
+    /// outbox.
     Held,
 }
 
@@ -313,7 +316,8 @@ pub enum Command<'a> {
     #[serde(borrow)]
     Deposited(Deposited<'a>),
     /// Opens a session in the name of a holder, whose sessions are counted together. Only nodes say
-    /// this: the first one that gets a client's [`OpenSession`](Self::OpenSession) makes it of that.
+    /// this: the first one that gets a client's [`OpenSession`](Self::OpenSession) makes it of
+    /// that.
     OpenSessionOf {
         /// The session.
         session: SessionId,
@@ -322,11 +326,11 @@ pub enum Command<'a> {
     },
 }
 
-/// An eventual write on its way from an outbox. (node, number) names it: a shard takes them in order,
-/// each once. Of what a shard has for a key, the later stamp stays.
+/// An eventual write on its way from an outbox. (node, number) names it: a shard takes them in
+/// order, each once. Of what a shard has for a key, the later stamp stays.
 ///
-/// Numbers grow by one, but begin anew far above all earlier ones when the node starts, so that one that has
-/// lost the end of its outbox gives no number a second time.
+/// Numbers grow by one, but begin anew far above all earlier ones when the node starts, so that one
+/// that has lost the end of its outbox gives no number a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deposited<'a> {
     /// Whose outbox.
@@ -354,8 +358,8 @@ pub struct Write<'a> {
     pub serial: Serial,
     /// Every serial below this one is settled for the client: it will never ask for them again.
     pub settled: Serial,
-    /// The latest moment that the client has seen in an eventual write, its own or another's: this one
-    /// is later. Zero if it has seen none.
+    /// The latest moment that the client has seen in an eventual write, its own or another's: this
+    /// one is later. Zero if it has seen none.
     pub after: Stamp,
     /// When to do it.
     pub condition: Condition,
@@ -409,8 +413,9 @@ pub struct Receipt {
     pub staleness_ms: Option<u64>,
     /// Of a read: the moment of the write that it shows. Of a write: a moment not before its own.
     pub stamp: Stamp,
-    /// The number of the write in the outbox of this node, if it was accepted and is not known to be
-    /// ordered yet. It has no revision then. Of a page: that of the last such write that it shows.
+    /// The number of the write in the outbox of this node, if it was accepted and is not known to
+    /// be ordered yet. It has no revision then. Of a page: that of the last such write that it
+    /// shows.
     pub pending: Option<Number>,
 }
 
@@ -441,8 +446,9 @@ pub enum Answer {
     Status(Box<NodeStatus>),
     /// To [`RequestBody::Read`]; no value if the key does not exist.
     Value(Receipt, Option<Stored>),
-    /// To [`RequestBody::Scan`]; the receipt has the shard's latest revision at the moment of the page, a
-    /// moment not before any write that the page shows, and the last write in the node's outbox that it shows.
+    /// To [`RequestBody::Scan`]; the receipt has the shard's latest revision at the moment of the
+    /// page, a moment not before any write that the page shows, and the last write in the node's
+    /// outbox that it shows.
     Page(Receipt, Page),
     /// To a write that was done; `existed` tells whether the key was there before. A delete of a
     /// key that was not there is done too, without an effect.
@@ -477,8 +483,8 @@ pub enum Answer {
     },
     /// To [`Command::OpenSession`], and to everything that has no more to say.
     Done,
-    /// To [`RequestBody::Departed`]: by this entry of its log, which is committed, the shard does not
-    /// count on the node that asks.
+    /// To [`RequestBody::Departed`]: by this entry of its log, which is committed, the shard does
+    /// not count on the node that asks.
     Departed {
         /// Index of the entry.
         index: u64,
@@ -513,8 +519,8 @@ pub enum Refusal {
         /// The revision that the key is at, if it exists.
         current: Option<Revision>,
     },
-    /// The stamp of an eventual write is none, too far from the node's clock, or far behind what the
-    /// node has for the key. No effect; another stamp, from here on.
+    /// The stamp of an eventual write is none, too far from the node's clock, or far behind what
+    /// the node has for the key. No effect; another stamp, from here on.
     #[error("the stamp of the write is too far from the node's clock")]
     Clock {
         /// What the node's clock shows.
@@ -565,8 +571,8 @@ pub enum Refusal {
     /// The certificate does not allow this. No effect.
     #[error("denied: {0}")]
     Denied(String),
-    /// The read must show eventual writes that nobody will ever have: the node that had taken them was
-    /// removed before it had delivered them. No effect.
+    /// The read must show eventual writes that nobody will ever have: the node that had taken them
+    /// was removed before it had delivered them. No effect.
     #[error("eventual writes were lost: node {node} was removed before it had delivered them")]
     Lost {
         /// Whose outbox they were in.

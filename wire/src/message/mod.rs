@@ -43,8 +43,8 @@ pub enum Opening {
         /// Who calls; must be the certificate's.
         from: NodeId,
     },
-    /// Heartbeats of all groups that a node leads, those of one time in one frame. The frames are the
-    /// node crate's; they are numbered, and answered in any order.
+    /// Heartbeats of all groups that a node leads, those of one time in one frame. The frames are
+    /// the node crate's; they are numbered, and answered in any order.
     RaftPulse {
         /// Who leads; must be the certificate's.
         from: NodeId,
@@ -66,9 +66,9 @@ pub enum Opening {
         /// Who leads; must be the certificate's.
         from: NodeId,
     },
-    /// Which run of a node's process speaks on this connection, before anything else that only nodes
-    /// say, and every few seconds. The frames are the node crate's; each is answered by the same of
-    /// whoever was dialed.
+    /// Which run of a node's process speaks on this connection, before anything else that only
+    /// nodes say, and every few seconds. The frames are the node crate's; each is answered by the
+    /// same of whoever was dialed.
     Run {
         /// Who dialed; must be the certificate's.
         from: NodeId,

@@ -13,15 +13,16 @@ pub struct Measures {
     pub leads: Vec<LedGroup>,
     /// Bytes that it could take in: room on its disk beyond what it keeps in reserve.
     pub free_bytes: u64,
-    /// Whether it has eventual writes that are not delivered yet, or may take some yet: also because somebody
-    /// may take back that it is to be emptied.
+    /// Whether it has eventual writes that are not delivered yet, or may take some yet: also
+    /// because somebody may take back that it is to be emptied.
     pub keeps_writes: bool,
 }
 
 /// What is left on a node that is to be emptied, by its own word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remainder {
-    /// Whether it may take an eventual write yet. Once it takes none, it takes none after a restart either.
+    /// Whether it may take an eventual write yet. Once it takes none, it takes none after a restart
+    /// either.
     pub takes_writes: bool,
     /// Whether it has eventual writes that are not delivered yet.
     pub keeps_writes: bool,
@@ -96,8 +97,9 @@ pub struct NodePlaces {
     pub draining: bool,
     /// Whether it is to be removed.
     pub retiring: bool,
-    /// Whether it is to be emptied or removed and nothing would miss it: no shard counts on it, neither does
-    /// the control group, and it has said itself, after this was asked, that it is empty.
+    /// Whether it is to be emptied or removed and nothing would miss it: no shard counts on it,
+    /// neither does the control group, and it has said itself, after this was asked, that it is
+    /// empty.
     pub may_stop: bool,
     /// Why it is not getting emptied although it is to be.
     pub obstacle: Option<String>,

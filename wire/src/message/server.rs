@@ -170,8 +170,8 @@ pub struct HolderInfo {
 }
 
 impl ServerRequest {
-    /// Whether a request that was sent and not answered may have changed something, so that nobody may say
-    /// that nothing was changed.
+    /// Whether a request that was sent and not answered may have changed something, so that nobody
+    /// may say that nothing was changed.
     pub fn has_effect(&self) -> bool {
         match self {
             Self::Register { .. }
@@ -222,8 +222,8 @@ pub struct ControlGroup {
     pub voters: Vec<NodeId>,
 }
 
-/// The coordinator's word to the server. The server takes it from a voter of the control group if no
-/// later term has spoken.
+/// The coordinator's word to the server. The server takes it from a voter of the control group if
+/// no later term has spoken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoordinatorReport {
     /// The term it leads.

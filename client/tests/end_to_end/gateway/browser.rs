@@ -91,8 +91,8 @@ impl Browser {
         tokio::time::timeout(PATIENCE, answered).await.expect("the browser does not answer")
     }
 
-    /// What the page has complained of since it was loaded: errors and warnings of its scripts, and what
-    /// the browser itself says, as of files that were not there.
+    /// What the page has complained of since it was loaded: errors and warnings of its scripts, and
+    /// what the browser itself says, as of files that were not there.
     pub(crate) fn complaints(&self) -> &[String] {
         &self.complaints
     }

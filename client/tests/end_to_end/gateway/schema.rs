@@ -1,5 +1,5 @@
-//! The interface as it describes itself, against schemathesis, which asks for all that it promises and for
-//! much that it does not.
+//! The interface as it describes itself, against schemathesis, which asks for all that it promises
+//! and for much that it does not.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,9 +30,9 @@ async fn the_interface_is_what_it_says() {
     let url = gateway.url("/openapi.json");
     let described = Http::new(false).send("GET", &url, &[], "").await.json();
     assert_eq!(described["openapi"], "3.1.0");
-    // That a condition does not hold is no fault of the request, and a key may be longer than any is; a
-    // revision that no shard has reached would be waited for until the request's time is over. That an
-    // eventual write takes no condition cannot be said in a schema.
+    // That a condition does not hold is no fault of the request, and a key may be longer than any
+    // is; a revision that no shard has reached would be waited for until the request's time is
+    // over. That an eventual write takes no condition cannot be said in a schema.
     let config = network.path("schemathesis.toml");
     let accepted = "[parameters]\n\"query.at_least\" = 0\n[checks]\n\
                     positive_data_acceptance.expected-statuses = \

@@ -100,7 +100,8 @@ async fn what_is_not_known_is_told_as_such() {
     let (http, url) = (Http::new(false), gateway.url("/v1/kv/k"));
     let written = http.send("PUT", &url, &[], "v").await;
     assert_eq!(written.status, 201);
-    // A revision that is not there yet is waited for, and then the answer says how far the shard is.
+    // A revision that is not there yet is waited for, and then the answer says how far the shard
+    // is.
     let revision: u64 = written.field("dkv-revision").parse().unwrap();
     let path = format!("/v1/kv/k?consistency=eventual&at_least={}", revision + 1);
     let ahead = http.send("GET", &gateway.url(&path), &[], "").await;

@@ -111,9 +111,9 @@ pub(crate) async fn ask_server(
 /// Waits until the other side closes a connection, and makes sure that it does so because of who
 /// we are.
 ///
-/// On a machine that is held up for a tenth of a second the other side may have forgotten the connection by the
-/// time that we hear why it closed it. It resets the connection then (RFC 9000, section 10.3), and that is all
-/// that quinn tells.
+/// On a machine that is held up for a tenth of a second the other side may have forgotten the
+/// connection by the time that we hear why it closed it. It resets the connection then (RFC 9000,
+/// section 10.3), and that is all that quinn tells.
 pub(crate) async fn denied(connection: &quinn::Connection) {
     match within(ANSWER, "closing the connection", connection.closed()).await {
         quinn::ConnectionError::ApplicationClosed(why) => {

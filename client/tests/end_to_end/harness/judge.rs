@@ -2,8 +2,9 @@
 
 use dkv_api::{GroupId, NetworkStatus, NodeId, NodeState, NodeStatus};
 
-/// Whether these nodes are all that there are, live, the control group is everywhere and every shard
-/// on as many nodes as it should be and nowhere else, and everybody agrees on that and on who leads.
+/// Whether these nodes are all that there are, live, the control group is everywhere and every
+/// shard on as many nodes as it should be and nowhere else, and everybody agrees on that and on who
+/// leads.
 pub(crate) fn settled(
     status: &NetworkStatus,
     nodes: &[NodeId],

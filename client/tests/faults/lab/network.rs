@@ -218,7 +218,8 @@ impl Lab {
         self.nodes[index].process = Some(process);
     }
 
-    /// Starts a node on a host of its own with a data directory that is there, and waits for nothing.
+    /// Starts a node on a host of its own with a data directory that is there, and waits for
+    /// nothing.
     pub(crate) fn spawn_copy(&mut self, dir: &Path) -> usize {
         let host = self.hosts.add();
         let log = dir.with_extension("log");

@@ -6,7 +6,8 @@ use super::super::{Entry, Vote};
 use super::*;
 use crate::raft::rig::{Replica, credentials, new_authority, puts};
 
-/// Whoever waits for a leader at the replica that becomes it is served, and does not wait on for another.
+/// Whoever waits for a leader at the replica that becomes it is served, and does not wait on for
+/// another.
 #[tokio::test]
 async fn who_waits_for_a_leader_is_served_by_the_one_who_becomes_it() {
     let replica = Replica::start().await;
@@ -26,8 +27,8 @@ async fn who_waits_for_a_leader_is_served_by_the_one_who_becomes_it() {
     assert_eq!(term, Term(1));
 }
 
-/// A replica that was begun anew must not stand before it knows what the one before it knew, and its log may
-/// name it as the only member, as a founder's does.
+/// A replica that was begun anew must not stand before it knows what the one before it knew, and
+/// its log may name it as the only member, as a founder's does.
 #[tokio::test]
 async fn a_replica_that_may_not_stand_does_not_do_so_at_its_start_either() {
     let replica = Replica::start_with(&credentials(&new_authority()), false).await;

@@ -58,8 +58,8 @@ fn of_a_joint_configuration_both_halves_confirm() {
     assert!(confirmed(&[old, new], &[1, 3, 4]));
 }
 
-/// A voter that acknowledges entries: late, from a moment on, as over a connection that outlives a cut of the
-/// network. To heartbeats and questions it gives no answer, until it is told to.
+/// A voter that acknowledges entries: late, from a moment on, as over a connection that outlives a
+/// cut of the network. To heartbeats and questions it gives no answer, until it is told to.
 #[derive(Clone)]
 struct Voter {
     endpoint: Endpoint,
@@ -225,8 +225,8 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     until("nobody is asked", || voters.iter().all(|voter| voter.asked() > 0)).await;
     assert!(!reading.is_finished());
 
-    // The acknowledgements of that entry come, one after the other, and nothing else. By the first it is
-    // committed, which the other is told in a request that ends with the same entry.
+    // The acknowledgements of that entry come, one after the other, and nothing else. By the first
+    // it is committed, which the other is told in a request that ends with the same entry.
     one.seen.late.add_permits(1);
     until("it is not committed", || leader.machine.applied_index() >= entry).await;
     until("nobody is told", || other.was_told(entry)).await;

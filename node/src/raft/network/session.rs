@@ -27,8 +27,8 @@ const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the sessions of one group's members hear from the rest of the node.
 ///
 /// openraft keeps its log from being purged as long as a session streams what is to be purged. A
-/// member that is alive and slower than the writes would hold on to it for good. So a session can be
-/// ended from outside: openraft finds then that the member is to be sent a snapshot.
+/// member that is alive and slower than the writes would hold on to it for good. So a session can
+/// be ended from outside: openraft finds then that the member is to be sent a snapshot.
 #[derive(Clone)]
 pub(crate) struct Sessions {
     left_behind: ordered_watch::Sender<u64>,

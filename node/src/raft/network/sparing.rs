@@ -1,9 +1,10 @@
 //! Heartbeats that a learner is spared.
 //!
-//! A heartbeat keeps voters from standing for election, and confirms a leader to itself. Of a learner it
-//! asks nothing but whether it is there. In a network of many nodes nearly all follow the control group
-//! as learners, and each would cost every node, and the coordinator as many times over, a packet, its
-//! answer and what both wake. So a learner that has answered is left alone for a while.
+//! A heartbeat keeps voters from standing for election, and confirms a leader to itself. Of a
+//! learner it asks nothing but whether it is there. In a network of many nodes nearly all follow
+//! the control group as learners, and each would cost every node, and the coordinator as many times
+//! over, a packet, its answer and what both wake. So a learner that has answered is left alone for
+//! a while.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ pub(super) struct Sparing {
 }
 
 impl Sparing {
-    /// Whether a heartbeat need not be sent now. A voter is never spared: an election, or a read, may
-    /// hang on its answer.
+    /// Whether a heartbeat need not be sent now. A voter is never spared: an election, or a read,
+    /// may hang on its answer.
     pub(super) fn spares(&self, votes: bool, now: Instant) -> bool {
         let rests = |sent| now.saturating_duration_since(sent) < SPARED_FOR;
         !votes && self.answered.is_some_and(rests)

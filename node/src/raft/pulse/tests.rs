@@ -67,7 +67,8 @@ fn answers_nobody_waits_for_are_forgotten() {
     assert_eq!(left, [2, 3]);
 }
 
-/// However long a heartbeat waits and is on its way, nobody takes what it says for younger than it is.
+/// However long a heartbeat waits and is on its way, nobody takes what it says for younger than it
+/// is.
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_says_when_it_was_sent_by_the_clock_of_its_receiver() {
     const MS: Duration = Duration::from_millis(1);

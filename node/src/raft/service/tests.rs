@@ -310,7 +310,8 @@ async fn a_stranger_is_refused_whatever_it_says() {
     replica.assert_runs();
 }
 
-/// A member whose key was stolen says what can never be: it is refused, and nothing else comes of it.
+/// A member whose key was stolen says what can never be: it is refused, and nothing else comes of
+/// it.
 #[tokio::test]
 async fn what_cannot_be_is_refused_from_members_too() {
     let replica = Replica::start().await;
@@ -455,7 +456,8 @@ async fn a_member_that_is_none_any_more_is_cut_off() {
         .unwrap();
 }
 
-/// A hint that a leader is gone may be wrong. Once that leader is heard again, nobody gets a vote against it.
+/// A hint that a leader is gone may be wrong. Once that leader is heard again, nobody gets a vote
+/// against it.
 #[tokio::test]
 async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
     let replica = Replica::start().await;

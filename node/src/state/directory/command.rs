@@ -35,7 +35,8 @@ pub enum DirectoryCommand {
         /// The node that holds everything at first.
         founder: Announcement,
     },
-    /// Adds a node, or brings its name, address and region up to date. A node that had left is back.
+    /// Adds a node, or brings its name, address and region up to date. A node that had left is
+    /// back.
     Announce(Announcement),
     /// A node comes in the place of one that is gone and had its name: the old one is to give up
     /// its places, under another name, and the new one is announced.

@@ -26,8 +26,8 @@ impl Directory {
     /// The network as this process sees it; none before it has begun.
     ///
     /// For who leads, who is alive and who holds what the observer's word is taken, except that a
-    /// node which said that it leaves has left. Where it does not know the members of a shard, these
-    /// are the wanted ones.
+    /// node which said that it leaves has left. Where it does not know the members of a shard,
+    /// these are the wanted ones.
     pub fn to_view(&self, observed: &Observed) -> Option<NetworkView> {
         let (network, settings) = self.contents.network.as_ref()?;
         let nodes = self.nodes().iter().map(|(id, member)| {

@@ -1,7 +1,7 @@
 //! The files of a database of fjall, as far as they tell why it does not open.
 //!
-//! fjall takes a directory without the file `version` for a new one, and a table without the file `current`
-//! too. It then fails on the first file that is there already, and names neither.
+//! fjall takes a directory without the file `version` for a new one, and a table without the file
+//! `current` too. It then fails on the first file that is there already, and names neither.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -18,8 +18,8 @@ const KEYSPACES: &str = "keyspaces";
 const FIRST_JOURNAL: &str = "0.jnl";
 const LOCK: &str = "lock";
 
-/// Clears away what a first start has left that was cut off while it made the database: nothing was stored by
-/// then. The directory must be this process's own.
+/// Clears away what a first start has left that was cut off while it made the database: nothing was
+/// stored by then. The directory must be this process's own.
 pub(super) fn clear_unfinished(path: &Path) -> io::Result<()> {
     let has_tables = durable::has_entries(&path.join(KEYSPACES))?;
     if has_tables || durable::exists(&path.join(VERSION))? {

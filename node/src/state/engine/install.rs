@@ -22,8 +22,8 @@ use crate::state::rows::{Counts, Generation, MalformedRow, Meta, RowSink, Table}
 const TABLE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 8 * 1024 * 1024 };
 
 /// The installation of one snapshot. Dropped before it is complete, it leaves nothing behind, and
-/// waits for the disk meanwhile; after a crash the next [`Engine::open`](super::Engine::open) clears
-/// up.
+/// waits for the disk meanwhile; after a crash the next [`Engine::open`](super::Engine::open)
+/// clears up.
 pub struct Installer {
     shared: Arc<Shared>,
     group: Arc<Group>,

@@ -1,9 +1,9 @@
 //! What the state keeps on disk: a store of rows for each group of this node, all in one fjall
 //! database.
 //!
-//! The Raft log is the journal of the state; the engine holds checkpoints of it. A checkpoint is one
-//! atomic batch of the rows that changed and of the meta row that says which moment they lead to. It
-//! is durable when the call returns, and only then may the log up to that moment be purged.
+//! The Raft log is the journal of the state; the engine holds checkpoints of it. A checkpoint is
+//! one atomic batch of the rows that changed and of the meta row that says which moment they lead
+//! to. It is durable when the call returns, and only then may the log up to that moment be purged.
 //!
 //! ```text
 //! table "groups"               group u32 be -> generation u64 le, stored u8
@@ -15,9 +15,9 @@
 //! old state stands, after it the new one, whatever happens in between. A table that no record
 //! names is a leftover, and is deleted when the engine is opened.
 //!
-//! The journal of fjall is cut off where it is torn or malformed, without a word, which takes a state
-//! back to an earlier checkpoint. The owner must therefore compare the loaded position with the first entry
-//! that its log still has, and refuse to start if there is a gap.
+//! The journal of fjall is cut off where it is torn or malformed, without a word, which takes a
+//! state back to an earlier checkpoint. The owner must therefore compare the loaded position with
+//! the first entry that its log still has, and refuse to start if there is a gap.
 //!
 //! All calls may block on the disk; none belongs on an async thread. Room on the disk is looked at
 //! before anything is written, since fjall takes no more writes after one has failed.

@@ -11,11 +11,12 @@ use super::{EngineError, Record, Shared, lock};
 use crate::state::residence::ValueMemory;
 use crate::state::rows::{Changes, Generation, Meta, Row, RowSink, Table};
 
-/// A checkpoint of this many bytes is written as a table of its own, in one pass; a smaller one goes
-/// through the journal, which then becomes a table together with others.
+/// A checkpoint of this many bytes is written as a table of its own, in one pass; a smaller one
+/// goes through the journal, which then becomes a table together with others.
 const INGESTED_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
-/// So is one that has a value of this many bytes, as each that is kept beside the tables has: what an
-/// ingestion finds in a memtable it writes into a table as it is, and merging would write it again and again.
+/// So is one that has a value of this many bytes, as each that is kept beside the tables has: what
+/// an ingestion finds in a memtable it writes into a table as it is, and merging would write it
+/// again and again.
 const INGESTED_VALUE_BYTES: usize = tables::SEPARATED_BYTES as usize / 2;
 
 /// Key of the meta row; no table has this byte.
@@ -207,8 +208,8 @@ pub(in crate::state) trait Rows {
     }
 
     /// Feeds all rows into `sink` and returns the moment that they are of, with their generation;
-    /// no moment if there is no checkpoint. The rows were compared with the hash and the counts that
-    /// were stored with them.
+    /// no moment if there is no checkpoint. The rows were compared with the hash and the counts
+    /// that were stored with them.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] if they differ, or [`EngineError::Failed`].

@@ -1,9 +1,9 @@
 //! Balance: replicas move from nodes with much to nodes with little.
 //!
-//! A move has to be worth it. It is if the shard is spread over more regions afterwards, or if it is
-//! spread as well and the nodes are loaded more evenly by more than a tolerance, so that what moved
-//! does not move back. Every move lowers the sum of the squares of the loads; so there is an end, and
-//! a node that joins balanced ones gets its share and nothing else moves.
+//! A move has to be worth it. It is if the shard is spread over more regions afterwards, or if it
+//! is spread as well and the nodes are loaded more evenly by more than a tolerance, so that what
+//! moved does not move back. Every move lowers the sum of the squares of the loads; so there is an
+//! end, and a node that joins balanced ones gets its share and nothing else moves.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! Who votes in the control group, and who follows it.
 //!
-//! Everybody follows: each node needs the directory, as long as a shard may count on it or it keeps writes.
-//! A few vote, since each vote that is needed is a
-//! sync that a change waits for, and three outlive one failure even where shards have one replica.
+//! Everybody follows: each node needs the directory, as long as a shard may count on it or it keeps
+//! writes. A few vote, since each vote that is needed is a sync that a change waits for, and three
+//! outlive one failure even where shards have one replica.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,8 @@ impl Planner<'_> {
         let learners = self
             .nodes
             .iter()
-            // One that leads a shard has to learn that it shall not; one that keeps writes, that it is to go.
+            // One that leads a shard has to learn that it shall not; one that keeps writes, that it
+            // is to go.
             .filter(|(node, member)| {
                 !member.retiring || self.may_hold_shards(**node) || !self.has_delivered(**node)
             })

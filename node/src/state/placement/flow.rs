@@ -1,7 +1,7 @@
 //! What is on its way: bounds on how much moves at once.
 //!
-//! A replica that comes is sent by the shard's primary. What goes into one node, and what comes out of
-//! one, is bounded by bytes; a shard larger than the bound moves alone.
+//! A replica that comes is sent by the shard's primary. What goes into one node, and what comes out
+//! of one, is bounded by bytes; a shard larger than the bound moves alone.
 
 use std::collections::BTreeMap;
 

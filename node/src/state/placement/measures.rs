@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dkv_wire::id::{GroupId, NodeId, Term};
 
-/// How the network is, as the coordinator has heard. Of a node or group that is missing here nothing
-/// is known: it is neither given anything nor changed.
+/// How the network is, as the coordinator has heard. Of a node or group that is missing here
+/// nothing is known: it is neither given anything nor changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
     /// How each node seems.
@@ -32,8 +32,8 @@ pub struct NodeReport {
     pub holds: BTreeSet<GroupId>,
     /// Bytes that it could take in: room on its disk beyond what it keeps in reserve.
     pub free_bytes: u64,
-    /// Whether it has eventual writes that are not delivered yet, or may take some yet. Of a node that is to
-    /// be removed, that it has none is its last word, however old.
+    /// Whether it has eventual writes that are not delivered yet, or may take some yet. Of a node
+    /// that is to be removed, that it has none is its last word, however old.
     pub keeps_writes: bool,
 }
 

@@ -1,14 +1,15 @@
 //! Where replicas shall be: what the coordinator wishes, as plain code.
 //!
-//! [`plan`] looks at the directory and at what was measured, and names the next single change of the
-//! directory, or nothing. The coordinator proposes it, waits until it is applied, and asks again. A
-//! wish may run ahead of the membership in a group's Raft log; the group's leader follows it, by
-//! learner, catching up, promotion, and removal of the old replica, in this order (see
-//! [`steward`](super::steward)). Nothing else is kept of a move: what is wished is in the directory,
-//! what is so is measured, and a coordinator that comes after another finds both.
+//! [`plan`] looks at the directory and at what was measured, and names the next single change of
+//! the directory, or nothing. The coordinator proposes it, waits until it is applied, and asks
+//! again. A wish may run ahead of the membership in a group's Raft log; the group's leader follows
+//! it, by learner, catching up, promotion, and removal of the old replica, in this order (see
+//! [`steward`](super::steward)). Nothing else is kept of a move: what is wished is in the
+//! directory, what is so is measured, and a coordinator that comes after another finds both.
 //!
 //! Each shard has `replication` voters on as many nodes. What is done, the most urgent first:
-//! - a wish that cannot come true any more, because its node went down on the way, gets another node;
+//! - a wish that cannot come true any more, because its node went down on the way, gets another
+//!   node;
 //! - a voter that has been silent for longer than `replace_after_ms` is replaced;
 //! - a shard with too few voters gets one more;
 //! - what is on a node that drains or retires goes to others;
@@ -17,12 +18,12 @@
 //! The control group has three to five voters; all other nodes follow it, since each needs the
 //! directory (`control`).
 //!
-//! Who gets a replica is live, has room, and is in a region that has the fewest of the shard; of those
-//! it is the one with the least load. Each change puts in at most one voter and takes out at most one,
-//! no group gets another change before the last one has come true, and what is on its way into a node
-//! and out of a primary is bounded (`flow`). Nothing lowers the number of voters below what usable
-//! nodes could make up, and only a live node takes the place of another. A removed node is refused by
-//! all: it is removed last, when no group counts on it.
+//! Who gets a replica is live, has room, and is in a region that has the fewest of the shard; of
+//! those it is the one with the least load. Each change puts in at most one voter and takes out at
+//! most one, no group gets another change before the last one has come true, and what is on its way
+//! into a node and out of a primary is bounded (`flow`). Nothing lowers the number of voters below
+//! what usable nodes could make up, and only a live node takes the place of another. A removed node
+//! is refused by all: it is removed last, when no group counts on it.
 
 mod balance;
 mod control;
@@ -67,8 +68,8 @@ pub fn plan(
         .or_else(|| planner.removal())
 }
 
-/// Silence after which a node is taken to be down, where one that lives is silent for no longer than
-/// `live_within_ms`. In milliseconds.
+/// Silence after which a node is taken to be down, where one that lives is silent for no longer
+/// than `live_within_ms`. In milliseconds.
 pub fn down_after_ms(live_within_ms: u64) -> u64 {
     (10 * live_within_ms).max(5000)
 }
@@ -128,8 +129,8 @@ impl<'a> Planner<'a> {
         groups.all(|(group, plan)| !plan.has(node) && free(group)) && self.has_delivered(node)
     }
 
-    /// Whether no eventual write goes with a node. One that is down is not waited for; one that has only
-    /// missed a few heartbeats is.
+    /// Whether no eventual write goes with a node. One that is down is not waited for; one that has
+    /// only missed a few heartbeats is.
     fn has_delivered(&self, node: NodeId) -> bool {
         let seen = self.measured.nodes.get(&node);
         let Some(seen) = seen.filter(|_| !self.is_down(node)) else { return true };

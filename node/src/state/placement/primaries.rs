@@ -1,10 +1,10 @@
 //! Who should lead: primaries are spread over regions, and then over nodes.
 //!
-//! A primary moves by a transfer of leadership to another voter that is up to date. What is named here
-//! is one transfer; it is a suggestion to the group's leader, and no part of the directory. Where a
-//! node has two more than another and no shard in common with it, others stand in between: the way
-//! over them is found by breadth-first search, and its last part is gone first, so that nobody gets
-//! more than there were at most.
+//! A primary moves by a transfer of leadership to another voter that is up to date. What is named
+//! here is one transfer; it is a suggestion to the group's leader, and no part of the directory.
+//! Where a node has two more than another and no shard in common with it, others stand in between:
+//! the way over them is found by breadth-first search, and its last part is gone first, so that
+//! nobody gets more than there were at most.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -123,8 +123,8 @@ impl<'a> Primaries<'a> {
         nodes.into_iter().find_map(|node| self.way_from(node))
     }
 
-    /// The last part of the shortest way from a node, through its region, to one there that leads at
-    /// least two less. Or one part to such a node in a region that leads less.
+    /// The last part of the shortest way from a node, through its region, to one there that leads
+    /// at least two less. Or one part to such a node in a region that leads less.
     fn way_from(&self, start: NodeId) -> Option<Transfer> {
         let mut seen = BTreeSet::from([start]);
         let mut next = VecDeque::from([start]);

@@ -1,5 +1,5 @@
-//! Eventual writes among strong ones, against a stupid twin: whatever comes in whatever order and how
-//! often, of each key the latest stays, and each is taken once.
+//! Eventual writes among strong ones, against a stupid twin: whatever comes in whatever order and
+//! how often, of each key the latest stays, and each is taken once.
 
 use std::collections::BTreeMap;
 

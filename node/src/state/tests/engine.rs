@@ -431,8 +431,8 @@ fn an_installation_happens_at_once() {
     let mut old = load(&store);
     fill(&mut old, 1, 50);
     checkpoint(&store, &mut old);
-    // Keyspaces: fjall's own, its sequence, the records, and one generation. Threads of the engine may
-    // still have in hand what is given up.
+    // Keyspaces: fjall's own, its sequence, the records, and one generation. Threads of the engine
+    // may still have in hand what is given up.
     let come_to_four = |path: &Path| {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while fs::read_dir(path.join("keyspaces")).expect("readable").count() != 4 {
@@ -460,7 +460,8 @@ fn an_installation_happens_at_once() {
     assert_survives(old.hash());
     assert_eq!(load(&store).hash(), old.hash());
 
-    // The whole: the old state still stands, until the switch; then the new state, also right after.
+    // The whole: the old state still stands, until the switch; then the new state, also right
+    // after.
     let stale = old.take_changes(Bytes::new());
     let mut installer = store.install().expect("room");
     for chunk in &chunks {

@@ -1,4 +1,5 @@
-//! Random networks: placement comes to rest, spreads what there is, and never lowers what it must keep.
+//! Random networks: placement comes to rest, spreads what there is, and never lowers what it must
+//! keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
-//! Replicas that lived differently are equal: one that only applied, one that was stopped and loaded
-//! again and again and has little memory for values, one that got snapshots from the first instead of
-//! entries and has even less.
+//! Replicas that lived differently are equal: one that only applied, one that was stopped and
+//! loaded again and again and has little memory for values, one that got snapshots from the first
+//! instead of entries and has even less.
 
 use bytes::Bytes;
 use dkv_wire::id::GroupId;

@@ -60,7 +60,8 @@ proptest! {
     fn arrives_and_keeps_its_promises(case in case()) {
         let Case { desired, mut actual, weather, cuts } = case;
         let mut own = *actual.voters.first().expect("never empty");
-        // In the worst case each round of bad weather is lost, and then each node takes a few steps.
+        // In the worst case each round of bad weather is lost, and then each node takes a few
+        // steps.
         for round in 0..weather.len() + 60 {
             let progress: BTreeMap<_, _> = NODES.iter().enumerate().map(|(index, letter)| {
                 let (live, caught_up) = weather.get(round).map_or((true, true), |day| day[index]);

@@ -1,11 +1,11 @@
-//! Files of segments that nothing needs are used again: nothing of what they held is seen, and nobody who
-//! reads one finds something else in it.
+//! Files of segments that nothing needs are used again: nothing of what they held is seen, and
+//! nobody who reads one finds something else in it.
 
 use super::*;
 use crate::disk::Disk;
 
-/// Appends entries that are so long that their segments are not filled with zeros, and purges all but the last
-/// two.
+/// Appends entries that are so long that their segments are not filled with zeros, and purges all
+/// but the last two.
 fn append_and_purge(wal: &mut Manual, indexes: std::ops::Range<u64>) {
     for index in indexes {
         let group = wal.group(1);

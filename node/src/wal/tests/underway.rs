@@ -15,8 +15,8 @@ fn during_the_next_write(
 }
 
 /// A crash while a frame is under way, after the keeper did all that it might, leaves a log that
-/// opens: neither a segment that an unsynced purge frees is gone, nor is there a segment that proves
-/// an unsynced frame.
+/// opens: neither a segment that an unsynced purge frees is gone, nor is there a segment that
+/// proves an unsynced frame.
 #[test]
 fn the_keeper_does_not_run_ahead_of_a_sync() {
     for purge in [false, true] {

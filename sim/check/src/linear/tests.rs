@@ -115,8 +115,8 @@ fn plan() -> impl Strategy<Value = Plan> {
         })
 }
 
-/// Runs plans one after the other on a key, ten nanoseconds apart, and notes what their clients see;
-/// some of them see a lie.
+/// Runs plans one after the other on a key, ten nanoseconds apart, and notes what their clients
+/// see; some of them see a lie.
 fn play(plans: &[Plan]) -> Vec<Call> {
     let mut now: Concrete = (None, 0);
     let mut calls = Vec::new();

@@ -36,7 +36,8 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Ends the process that uses it. Returns the same store; this one fails every call from now on.
+    /// Ends the process that uses it. Returns the same store; this one fails every call from now
+    /// on.
     pub fn restart(&self) -> Self {
         let copy = self.copy();
         self.lock().dead = true;

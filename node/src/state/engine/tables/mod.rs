@@ -1,10 +1,10 @@
 //! What the engine asks of a database: named tables of rows, changed atomically and durably, and
 //! read as of one moment.
 //!
-//! [`Tables`] is a fjall database, or one in memory for tests and simulation ([`MemoryStore`]), which
-//! a simulation can take the power from. Both promise the same: a call that has returned is durable,
-//! one that has not has happened or it has not. The engine's own tests and a twin test hold them
-//! against each other.
+//! [`Tables`] is a fjall database, or one in memory for tests and simulation ([`MemoryStore`]),
+//! which a simulation can take the power from. Both promise the same: a call that has returned is
+//! durable, one that has not has happened or it has not. The engine's own tests and a twin test
+//! hold them against each other.
 
 mod memory;
 
@@ -25,15 +25,16 @@ use memory::{MemoryRows, MemoryTable, MemoryTables};
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// A memtable larger than this goes to disk, in bytes. Each group has at least one.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
-/// Values from this many bytes on are kept beside the tables, so that merging these does not write them
-/// again.
+/// Values from this many bytes on are kept beside the tables, so that merging these does not write
+/// them again.
 pub(super) const SEPARATED_BYTES: u32 = 16 * 1024;
 /// Journals that are kept before memtables are made to go to disk, in bytes: fjall's minimum.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes that go to a journal before fjall is made to look whether it should begin another, or delete one.
+/// Bytes that go to a journal before fjall is made to look whether it should begin another, or
+/// delete one.
 const JOURNAL_LOOK_BYTES: u64 = 16 * 1024 * 1024;
-/// Threads that write memtables and merge tables. Of several, one hands merges on, and spins while the
-/// others merge.
+/// Threads that write memtables and merge tables. Of several, one hands merges on, and spins while
+/// the others merge.
 const WORKERS: usize = 1;
 /// Files that are kept open.
 const OPEN_FILES_MAX: usize = 128;
@@ -54,11 +55,11 @@ pub(super) enum Tables {
 
 /// Keeps what fjall knows of its tables ahead of what it knew before.
 ///
-/// Names of tables are rows with sequence numbers of their own, and fjall 3.1 does not take these into
-/// account when it opens a database and goes on counting. The name of a new table could then have a
-/// number below that of the deletion of another, whose place it takes, and be taken for deleted at the
-/// next start, rows and all. So each table that is made or deleted is followed by a durable row of a
-/// later number, and each start skips what may lack that.
+/// Names of tables are rows with sequence numbers of their own, and fjall 3.1 does not take these
+/// into account when it opens a database and goes on counting. The name of a new table could then
+/// have a number below that of the deletion of another, whose place it takes, and be taken for
+/// deleted at the next start, rows and all. So each table that is made or deleted is followed by a
+/// durable row of a later number, and each start skips what may lack that.
 ///
 /// It is also how the journal comes to an end: see [`Self::journaled`].
 #[derive(Clone)]
@@ -169,8 +170,8 @@ impl Tables {
         }
     }
 
-    /// Writes rows, which ascend, to a table and removes those that have no value, together, durably,
-    /// and without the journal.
+    /// Writes rows, which ascend, to a table and removes those that have no value, together,
+    /// durably, and without the journal.
     pub(super) fn ingest(
         &self,
         table: &Table,

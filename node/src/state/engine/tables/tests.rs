@@ -34,8 +34,8 @@ fn the_journal_is_bounded_though_no_memtable_ever_is_full() {
         tables.commit(batch).expect("committed");
         tables.ingest(&table, [(b"ingested".to_vec(), Some(vec![1]))]).expect("ingested");
     }
-    // One that is full, one that is written, and what goes there before fjall looks again; once a thread of
-    // its comes to that.
+    // One that is full, one that is written, and what goes there before fjall looks again; once a
+    // thread of its comes to that.
     let bound = 2 * JOURNAL_BYTES_MAX + 3 * JOURNAL_LOOK_BYTES;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while journal_bytes(directory.path()) > bound {

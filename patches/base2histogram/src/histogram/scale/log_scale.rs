@@ -19,8 +19,8 @@ pub struct LogScale {
     small_value_buckets: Vec<u8>,
 }
 
-// Changed: each scale is made when it is first asked for. Made all at once they take 26 MiB, and the finest
-// ones, which take nearly all of that, are hardly ever used.
+// Changed: each scale is made when it is first asked for. Made all at once they take 26 MiB, and
+// the finest ones, which take nearly all of that, are hardly ever used.
 static LOG_SCALES: [OnceLock<LogScale>; LogScaleConfig::MAX_WIDTH] =
     [const { OnceLock::new() }; LogScaleConfig::MAX_WIDTH];
 
