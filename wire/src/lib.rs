@@ -28,6 +28,7 @@ pub mod seal;
 pub mod bearer;
 pub mod places;
 pub mod platform;
+pub mod net_platform;
 pub mod mutants;
 pub mod tls;
 mod line;

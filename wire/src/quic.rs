@@ -24,9 +24,9 @@ use crate::delays::Way;
 use crate::identity::Identity;
 use crate::limits;
 use crate::line::Line;
-use crate::platform;
 use crate::tls::{self, Admit, Expect, OutOfTime};
 use crate::token::Fingerprint;
+use crate::{net_platform, platform};
 
 /// Name in the handshake. It is not checked; certificates are, see [`tls`].
 const SERVER_NAME: &str = "dkv";
@@ -520,10 +520,10 @@ fn open(
     address: SocketAddr,
 ) -> io::Result<(quinn::Endpoint, Arc<Line>)> {
     let runtime = Arc::new(quinn::TokioRuntime);
-    let socket = match platform::bind(address)? {
+    let socket = match net_platform::bind(address)? {
         None => runtime.wrap_udp_socket(bind(address)?)?,
         Some(socket) => {
-            config.rng_seed(platform::endpoint_seed());
+            config.rng_seed(net_platform::endpoint_seed());
             socket
         }
     };

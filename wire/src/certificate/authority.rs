@@ -18,8 +18,8 @@ use super::{CertificateError, identity_of, parse, private_key, signed_by, unusab
 use crate::id::NetworkId;
 use crate::identity::{Identity, Role};
 use crate::limits::{CERTIFICATE_BACKDATED, CERTIFICATE_LIFE};
-use crate::platform;
 use crate::token::Fingerprint;
+use crate::{net_platform, platform};
 
 /// Life of the authority itself.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -158,7 +158,7 @@ fn signed(
 ) -> Result<CertificateDer<'static>, CertificateError> {
     loop {
         let certificate = sign()?.der().clone();
-        if platform::accepts_signature(parse(&certificate)?.signature_value.data.len()) {
+        if net_platform::accepts_signature(parse(&certificate)?.signature_value.data.len()) {
             return Ok(certificate);
         }
     }
