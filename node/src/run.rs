@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dkv_base::platform;
+use dkv_base::signals::Starting;
+use dkv_base::supervise::Failure;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::gate::Gate;
+use dkv_wire::net_platform;
 use dkv_wire::quic::Endpoint;
-use dkv_wire::signals::Starting;
-use dkv_wire::supervise::Failure;
 use dkv_wire::tls::Admit;
-use dkv_wire::{net_platform, platform};
 use tokio::sync::watch;
 use tracing::info;
 

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use dkv_base::platform::{Platform, PowerCut};
 use dkv_wire::net_platform::{self, NetPlatform};
-use dkv_wire::platform::{Platform, PowerCut};
 use quinn::AsyncUdpSocket;
 use rustls::crypto::CryptoProvider;
 use tokio::runtime::{Builder, Runtime};

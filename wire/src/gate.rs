@@ -4,7 +4,7 @@
 //! identity, refuses whom the deny list names, and remembers every connection, made or taken, so
 //! that a new entry of the deny list closes what is open already.
 //!
-//! Nobody keeps others out. Handshakes are shared out by address ([`places`](crate::places)),
+//! Nobody keeps others out. Handshakes are shared out by address ([`places`](dkv_base::places)),
 //! connections by holder, and some room is for nodes and some for administrators alone, so that an
 //! order to revoke always gets through.
 
@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use dkv_base::places::Places;
+use dkv_base::supervise::caught;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{debug, error};
@@ -19,9 +21,7 @@ use tracing::{debug, error};
 use crate::id::HolderId;
 use crate::identity::{Identity, Role};
 use crate::limits;
-use crate::places::Places;
 use crate::quic::{Close, Endpoint, is_joining, peer_identity, widen};
-use crate::supervise::caught;
 
 /// Who is at the other end of a connection that was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{limits, platform};
+use dkv_base::platform;
+
+use crate::limits;
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {

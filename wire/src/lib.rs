@@ -26,10 +26,7 @@ pub mod token;
 pub mod certificate;
 pub mod seal;
 pub mod bearer;
-pub mod places;
-pub mod platform;
 pub mod net_platform;
-pub mod mutants;
 pub mod tls;
 mod line;
 pub mod quic;
@@ -37,14 +34,3 @@ pub mod gate;
 
 pub mod join;
 pub mod local;
-pub mod environment;
-
-#[cfg(feature = "clap")]
-pub mod variables;
-pub mod durable;
-pub mod histogram;
-
-pub mod output;
-pub mod logging;
-pub mod signals;
-pub mod supervise;

@@ -18,14 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use dkv_base::platform;
+use dkv_base::supervise::again;
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::delays::{Wander, Way};
-use crate::supervise::again;
-use crate::{platform, quic};
+use crate::quic;
 
 /// Bytes that may wait, each way.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use quinn::AsyncUdpSocket;
 use rustls::crypto::CryptoProvider;
 
-use crate::platform::{self, Platform};
+use dkv_base::platform::{self, Platform};
 
 /// The network of a simulated machine.
 pub trait NetPlatform: Platform {

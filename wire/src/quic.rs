@@ -11,6 +11,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::hmac;
+use dkv_base::platform;
 use quinn::{
     AckFrequencyConfig, AsyncUdpSocket, ClientConfig, EndpointConfig, MtuDiscoveryConfig, Runtime,
     TransportConfig, VarInt,
@@ -26,7 +27,8 @@ use crate::limits;
 use crate::line::Line;
 use crate::tls::{self, Admit, Expect, OutOfTime};
 use crate::token::Fingerprint;
-use crate::{net_platform, platform};
+
+use crate::net_platform;
 
 /// Name in the handshake. It is not checked; certificates are, see [`tls`].
 const SERVER_NAME: &str = "dkv";

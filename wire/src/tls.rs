@@ -11,6 +11,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
+use dkv_base::platform;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -25,7 +26,8 @@ use crate::certificate::{Credentials, Life, identity_of};
 use crate::id::{NetworkId, NodeId};
 use crate::identity::{Identity, Role};
 use crate::token::Fingerprint;
-use crate::{net_platform, platform};
+
+use crate::net_platform;
 
 /// ALPN of everything but joining. The number is the version of the protocol, and of what the
 /// entries of the log mean: whoever changes either in a way that another release does not

@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
 };
 use bytes::Bytes;
+use dkv_base::platform;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber, SubjectPublicKeyInfo,
@@ -19,7 +20,8 @@ use crate::id::NetworkId;
 use crate::identity::{Identity, Role};
 use crate::limits::{CERTIFICATE_BACKDATED, CERTIFICATE_LIFE};
 use crate::token::Fingerprint;
-use crate::{net_platform, platform};
+
+use crate::net_platform;
 
 /// Life of the authority itself.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
