@@ -10,6 +10,7 @@
 
 pub mod platform;
 pub mod durable;
+pub mod sync;
 pub mod mutants;
 
 pub mod histogram;
