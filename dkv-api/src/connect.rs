@@ -16,10 +16,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dkv_base::id::{NetworkId, NodeId};
 use dkv_base::platform;
 use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
-use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::join::{JoinError, TOKEN_VARIABLE, TokenError, find_token, join, recertify};
 use dkv_wire::limits::{CERTIFICATE_RENEW, FRAME_BYTES_MAX};
 use dkv_wire::local;

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dkv_base::id::{NodeId, SessionId};
 use dkv_base::platform;
 use dkv_base::supervise::caught;
-use dkv_wire::id::{NodeId, SessionId};
 use dkv_wire::message::{ServerAnswer, ServerRequest};
 use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::region::Region;

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::net_platform;
 use tokio::net::UdpSocket;
 use tokio::task::{JoinError, JoinSet};

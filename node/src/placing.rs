@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_base::id::{GroupId, NodeId};
 use dkv_base::mutants::{Mutant, planted};
-use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::message::{
     Answer, LedGroup, Move, MoveStep, NodePlaces, Placement, PlannedMove, Refusal, Remainder,
     RequestBody,

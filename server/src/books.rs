@@ -95,7 +95,7 @@ pub fn load(path: &Path) -> Result<Option<Registry>, BooksError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkv_wire::id::{NetworkId, NodeId};
+    use dkv_base::id::{NetworkId, NodeId};
     use dkv_wire::network::Settings;
 
     fn books() -> Vec<u8> {

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
+use dkv_base::id::NodeId;
 use dkv_base::logging::{self, Targets};
 use dkv_base::signals::{Signals, Starting};
 use dkv_base::{complain, durable};
-use dkv_wire::id::NodeId;
 use dkv_wire::identity::Role;
 use tracing::info;
 

@@ -222,7 +222,7 @@ impl Task {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkv_wire::id::{NetworkId, NodeId};
+    use dkv_base::id::{NetworkId, NodeId};
     use dkv_wire::network::Settings;
 
     #[tokio::test]

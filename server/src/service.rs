@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dkv_base::id::{HolderId, NodeId};
 use dkv_base::places::Places;
 use dkv_base::platform;
 use dkv_wire::bearer::{self, Bearer, Rights};
@@ -16,7 +17,6 @@ use dkv_wire::certificate::{Authority, end_of};
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::gate::{Gate, Peer};
-use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, RECERTIFY_WITHIN, SERVER_FRAME_BYTES_MAX};
 use dkv_wire::message::{BearerLife, HolderKind};

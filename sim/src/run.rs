@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Once;
 
+use dkv_base::id::GroupId;
 use dkv_base::mutants::Mutant;
 use dkv_check::{Options as CheckOptions, check};
 use dkv_wire::delays::Delays;
-use dkv_wire::id::GroupId;
 use dkv_wire::network::Settings;
 
 use crate::cluster::{Cluster, Death};

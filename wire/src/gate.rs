@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use dkv_base::id::HolderId;
 use dkv_base::places::Places;
 use dkv_base::supervise::caught;
 use dkv_base::sync;
@@ -19,7 +20,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{debug, error};
 
-use crate::id::HolderId;
 use crate::identity::{Identity, Role};
 use crate::limits;
 use crate::quic::{Close, Endpoint, is_joining, peer_identity, widen};

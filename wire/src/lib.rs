@@ -1,14 +1,12 @@
 //! What two dkv processes say to each other.
 //!
-//! Everything that crosses a process boundary is defined here and nowhere else: ids, messages,
+//! Everything that crosses a process boundary is defined here and nowhere else: messages,
 //! frames, limits, identities and certificates, and the QUIC connections that carry them. The
 //! other crates decide *when* to say *what*; this one knows *how*.
 //!
 //! Deliberately missing: any decision. No module here retries, elects, routes or stores.
 #![forbid(unsafe_code)]
 
-pub mod id;
-pub mod hlc;
 pub mod region;
 pub mod name;
 pub mod limits;

@@ -12,8 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use dkv_base::durable;
+use dkv_base::id::NetworkId;
 
-use crate::id::NetworkId;
 use crate::identity::Role;
 use crate::token::Token;
 

@@ -11,6 +11,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
+use dkv_base::id::{NetworkId, NodeId};
 use dkv_base::platform;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::WebPkiServerVerifier;
@@ -23,7 +24,6 @@ use rustls::{CertificateError as TlsCertificateError, DigitallySignedStruct, Sig
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::certificate::{Credentials, Life, identity_of};
-use crate::id::{NetworkId, NodeId};
 use crate::identity::{Identity, Role};
 use crate::token::Fingerprint;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::PoisonError;
 
+use dkv_base::id::{GroupId, NodeId};
 use dkv_base::platform::run_blocking;
-use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::message::{Measures, Remainder};
 use tokio::time::Instant;
 

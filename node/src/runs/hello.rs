@@ -13,10 +13,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::NodeId;
 use dkv_base::supervise;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::NodeId;
 use dkv_wire::limits::JOIN_FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;

@@ -8,8 +8,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkv_base::id::{Number, Revision, Stamp};
 use dkv_base::mutants::{Mutant, planted};
-use dkv_wire::id::{Number, Revision, Stamp};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::Span;
 

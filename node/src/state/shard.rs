@@ -22,8 +22,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkv_base::id::{HolderId, NodeId, Number, Revision, Stamp};
 use dkv_base::mutants::{Mutant, planted};
-use dkv_wire::id::{HolderId, NodeId, Number, Revision, Stamp};
 use dkv_wire::message::{Command, Condition, Deposited, Operation, Write};
 use uuid::Uuid;
 

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use dkv_base::id::GroupId;
 use dkv_base::supervise::Panicked;
-use dkv_wire::id::GroupId;
 
 use super::core::Core;
 use super::error::WalError;

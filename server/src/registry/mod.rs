@@ -37,8 +37,8 @@ mod script;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_base::mutants::{Mutant, planted};
-use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::limits;
 use dkv_wire::message::{Confirmation, CoordinatorReport, NodeReport, ServerRefusal, ServerStatus};
 use dkv_wire::name::check_name;

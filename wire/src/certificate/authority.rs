@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
 };
 use bytes::Bytes;
+use dkv_base::id::NetworkId;
 use dkv_base::platform;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -16,7 +17,6 @@ use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use super::{CertificateError, identity_of, parse, private_key, signed_by, unusable};
-use crate::id::NetworkId;
 use crate::identity::{Identity, Role};
 use crate::limits::{CERTIFICATE_BACKDATED, CERTIFICATE_LIFE};
 use crate::token::Fingerprint;

@@ -1,8 +1,9 @@
 use std::time::{Duration, SystemTime};
 
+use dkv_base::id::NetworkId;
+
 use super::*;
 use crate::certificate::{Authority, Credentials, generate_key};
-use crate::id::NetworkId;
 use crate::identity::Role;
 use crate::quic::ConnectError;
 use crate::tls::{Admit, Expect};

@@ -47,8 +47,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkv_base::durable;
+use dkv_base::id::GroupId;
 use dkv_base::supervise;
-use dkv_wire::id::GroupId;
 
 use super::residence::ValueMemory;
 use super::rows::Generation;

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use dkv_api::Uuid;
+use dkv_base::id::{NetworkId, NodeId};
 use dkv_check::History;
 use dkv_server::registry::Registry;
 use dkv_server::{Config, books};
-use dkv_wire::id::{NetworkId, NodeId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::parts::Parts;
