@@ -10,7 +10,7 @@
 //!
 //! The first two have thresholds, which are found by bisection; the third is tried one by one.
 
-use crate::linear::{Call, Verdict, search};
+use super::{Call, Verdict, search};
 use crate::register::{Register, Step};
 
 /// More operations than this in a window are not tried one by one.

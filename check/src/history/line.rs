@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Action, Condition, Current, Level, Operation, Outcome};
+use super::{Action, Condition, Current, Level, Operation, Outcome};
 
 /// Why a file is not a history.
 #[derive(Debug, thiserror::Error)]
