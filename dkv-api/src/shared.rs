@@ -179,7 +179,7 @@ impl Shared {
                         link.close("not a node of the network any more");
                     }
                 }
-                Effect::KeepApart { ways, vary } => self.endpoint.set_ways(ways, vary),
+                Effect::KeepApart { links, vary } => self.endpoint.set_link_delays(links, vary),
                 Effect::AskServer => self.ask_server(),
                 Effect::Remember(nodes) => {
                     if let (Some(shared), Some(credentials)) =

@@ -91,12 +91,12 @@ pub(crate) async fn run(node: Arc<Node>) {
             let Some(probe) = probe_of(&mut probes, leader, address).await else { continue };
             let patience = REFUSAL_WAIT.max(round_trip * 3 / 2);
             // A rehearsal holds back what QUIC sends; this is to take as long.
-            let held_back = node.endpoint().held_back(address);
+            let delay = node.endpoint().added_round_trip(address);
             asking.insert(leader);
             told.spawn(async move {
                 let refused = probe.refuses(patience).await;
-                if refused && !held_back.is_zero() {
-                    tokio::time::sleep(held_back).await;
+                if refused && !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
                 }
                 Told::Looked { leader, refused }
             });

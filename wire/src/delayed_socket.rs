@@ -1,12 +1,13 @@
-//! The socket of an endpoint, and what is held back on it.
+//! The UDP socket of an endpoint, with emulated delays.
 //!
-//! As long as nobody asks for delays every call goes straight through. After that a datagram to an
-//! address that has a way waits until its time has come, and so does one from there. QUIC above
-//! sees a longer way and nothing else: handshakes, acknowledgements and round trips are as they
-//! would be.
+//! Until a delay is set, every call goes straight to the inner socket. From then on a datagram to or
+//! from an address with a delay waits until it is due. QUIC sees a longer path and nothing else:
+//! handshakes, acknowledgements and round trips take as long as they would on that path.
 //!
-//! Deliberately missing: loss. What waits is bounded, and what is beyond the bound is dropped as
-//! any network does; nothing else is.
+//! Deliberately missing: emulated loss. The queues are bounded, and a datagram beyond the bound is
+//! dropped, as any network does; no other is.
+
+mod wander;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,31 +27,34 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::delays::{Wander, Way};
-use crate::quic;
+use wander::Wander;
 
-/// Bytes that may wait, each way.
-const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes that the kernel takes at once, to be sent as packets of one length: as many as one IPv4
-/// datagram has.
+use crate::limits::PACKET_BYTES_MAX;
+use crate::network::LinkDelay;
+
+/// Bytes that may wait, in each direction.
+const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that the kernel takes in one call to send as packets of one length: as many as one IPv4
+/// datagram holds.
 const BURST_BYTES_MAX: usize = 65_507;
-/// Packets that may be handed to the kernel at once.
+/// Packets that may be handed to the kernel in one call.
 ///
-/// Ten, as quinn would have it, are more than the kernel takes if the packets are long. All of them
-/// would be lost without a word, quinn would conclude that the path does not carry long packets,
-/// and send the shortest for a minute.
-const SEGMENTS_MAX: usize = BURST_BYTES_MAX / quic::PACKET_BYTES_MAX as usize;
+/// Quinn would send ten, which is more than the kernel takes if the packets are long. The kernel
+/// would drop all of them silently, and quinn would conclude that the path does not carry long
+/// packets and send the shortest ones for a minute.
+const SEGMENTS_MAX: usize = BURST_BYTES_MAX / PACKET_BYTES_MAX as usize;
 
-/// A socket that can hold back what goes through it.
-pub(crate) struct Line {
+/// A UDP socket that can delay the datagrams that pass through it.
+pub(crate) struct DelayedSocket {
     socket: Arc<dyn AsyncUdpSocket>,
-    held: OnceLock<Arc<Held>>,
-    /// Wakes the task that lets go of what was held.
+    /// Empty until the first delay is set.
+    delayed: OnceLock<Arc<Delayed>>,
+    /// Wakes the task that releases datagrams.
     news: Arc<Notify>,
 }
 
-/// What waits, and how long it has to.
-struct Held {
+/// The datagrams that wait, and the delay of each link.
+struct Delayed {
     socket: Arc<dyn AsyncUdpSocket>,
     began: Instant,
     state: Mutex<State>,
@@ -58,14 +62,15 @@ struct Held {
 
 #[derive(Default)]
 struct State {
-    ways: BTreeMap<SocketAddr, Ways>,
+    links: BTreeMap<SocketAddr, Link>,
     sending: Queue<Sending>,
     arrived: Queue<(RecvMeta, Vec<u8>)>,
     reader: Option<Waker>,
 }
 
-struct Ways {
-    average: Way,
+/// The current delays of the two directions of a link.
+struct Link {
+    average: LinkDelay,
     to: Wander,
     from: Wander,
 }
@@ -78,7 +83,7 @@ struct Sending {
     src_ip: Option<std::net::IpAddr>,
 }
 
-/// Things by when they are due, and of one moment in the order in which they came.
+/// Datagrams by the time at which they are due, and in order of arrival among those due together.
 struct Queue<T> {
     waiting: BTreeMap<(Instant, u64), T>,
     count: u64,
@@ -93,7 +98,7 @@ impl<T> Default for Queue<T> {
 
 impl<T> Queue<T> {
     fn push(&mut self, due: Instant, bytes: usize, thing: T) {
-        if self.bytes + bytes <= HELD_BYTES_MAX {
+        if self.bytes + bytes <= QUEUE_BYTES_MAX {
             self.waiting.insert((due, self.count), thing);
             self.count += 1;
             self.bytes += bytes;
@@ -104,7 +109,7 @@ impl<T> Queue<T> {
         self.waiting.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// When the next thing is due of those that were not by then.
+    /// The earliest time after `now` at which something is due.
     fn due_after(&self, now: Instant) -> Option<Instant> {
         self.waiting.range((now, u64::MAX)..).next().map(|((due, _), _)| *due)
     }
@@ -117,83 +122,82 @@ impl<T> Queue<T> {
     }
 }
 
-impl Line {
+impl DelayedSocket {
     pub(crate) fn new(socket: Arc<dyn AsyncUdpSocket>) -> Self {
-        Self { socket, held: OnceLock::new(), news: Arc::default() }
+        Self { socket, delayed: OnceLock::new(), news: Arc::default() }
     }
 
-    /// From now on, these are the ways. What waits already goes when it was to go.
-    pub(crate) fn set_ways(&self, ways: Vec<(SocketAddr, Way)>, vary: bool) {
-        if ways.is_empty() && self.held.get().is_none() {
+    /// Replaces the delays of all links. Datagrams that wait already keep their time.
+    pub(crate) fn set_links(&self, links: Vec<(SocketAddr, LinkDelay)>, vary: bool) {
+        if links.is_empty() && self.delayed.get().is_none() {
             return;
         }
-        let held = self.held.get_or_init(|| {
-            let state = Mutex::default();
-            let held =
-                Arc::new(Held { socket: Arc::clone(&self.socket), began: Instant::now(), state });
-            let (waiting, news) = (Arc::downgrade(&held), Arc::clone(&self.news));
+        let delayed = self.delayed.get_or_init(|| {
+            let (socket, state) = (Arc::clone(&self.socket), Mutex::default());
+            let delayed = Arc::new(Delayed { socket, began: Instant::now(), state });
+            let (waiting, news) = (Arc::downgrade(&delayed), Arc::clone(&self.news));
             tokio::spawn(async move {
-                let let_go = || let_go(Weak::clone(&waiting), Arc::clone(&news));
-                again("the task that holds packets back", let_go).await;
+                let release = || release(Weak::clone(&waiting), Arc::clone(&news));
+                again("the task that delays packets", release).await;
             });
-            held
+            delayed
         });
-        held.state().set_ways(ways, vary);
+        delayed.state().set_links(links, vary);
     }
 
-    /// Longest time for which a packet is held back.
-    pub(crate) fn longest_way(&self) -> Duration {
-        let Some(held) = self.held.get() else { return Duration::ZERO };
-        let ways = &held.state().ways;
-        // One that varies may take twice its average.
-        ways.values().map(|ways| ways.average.to * 2).max().unwrap_or_default()
+    /// The longest time for which a packet is delayed on its way out.
+    pub(crate) fn longest_delay(&self) -> Duration {
+        let Some(delayed) = self.delayed.get() else { return Duration::ZERO };
+        let links = &delayed.state().links;
+        // A delay that varies reaches twice its average.
+        links.values().map(|link| link.average.to * 2).max().unwrap_or_default()
     }
 
-    /// How long an answer from there takes, on average, for the delays alone.
-    pub(crate) fn round_trip(&self, address: SocketAddr) -> Duration {
-        let Some(held) = self.held.get() else { return Duration::ZERO };
-        let way = held.state().ways.get(&plain(address)).map(|ways| ways.average);
-        way.map_or(Duration::ZERO, |way| way.to + way.from)
+    /// The average time that the delays add to a round trip to `address`.
+    pub(crate) fn added_round_trip(&self, address: SocketAddr) -> Duration {
+        let Some(delayed) = self.delayed.get() else { return Duration::ZERO };
+        let average = delayed.state().links.get(&plain(address)).map(|link| link.average);
+        average.map_or(Duration::ZERO, |average| average.to + average.from)
     }
 }
 
-impl Drop for Line {
+impl Drop for DelayedSocket {
     fn drop(&mut self) {
         self.news.notify_one();
     }
 }
 
 impl State {
-    fn set_ways(&mut self, ways: Vec<(SocketAddr, Way)>, vary: bool) {
-        let mut before = std::mem::take(&mut self.ways);
-        for (address, average) in ways {
+    fn set_links(&mut self, links: Vec<(SocketAddr, LinkDelay)>, vary: bool) {
+        let mut before = std::mem::take(&mut self.links);
+        for (address, average) in links {
             let address = plain(address);
             let known = before.remove(&address).filter(|known| known.average == average);
-            self.ways.insert(address, known.unwrap_or_else(|| Ways::new(average, vary)));
+            self.links.insert(address, known.unwrap_or_else(|| Link::new(average, vary)));
         }
     }
 }
 
-impl Ways {
-    fn new(average: Way, vary: bool) -> Self {
+impl Link {
+    fn new(average: LinkDelay, vary: bool) -> Self {
         let wander = |average| Wander::new(average, vary);
         Self { average, to: wander(average.to), from: wander(average.from) }
     }
 }
 
-impl Held {
+impl Delayed {
     fn state(&self) -> MutexGuard<'_, State> {
         sync::lock(&self.state)
     }
 
-    /// Takes what is to be sent later; tells whether it has.
-    fn keep(&self, transmit: &Transmit<'_>, news: &Notify) -> bool {
+    /// Queues a datagram if its link has a delay. Returns whether it did.
+    fn hold_outgoing(&self, transmit: &Transmit<'_>, news: &Notify) -> bool {
         let now = Instant::now();
         let mut state = self.state();
-        let State { ways, sending, .. } = &mut *state;
-        let ways = ways.get_mut(&plain(transmit.destination)).filter(|ways| !ways.to.is_zero());
-        let Some(ways) = ways else { return false };
-        let delay = ways.to.delay(now - self.began, platform::random_u64);
+        let State { links, sending, .. } = &mut *state;
+        let link = links.get_mut(&plain(transmit.destination)).filter(|link| !link.to.is_zero());
+        let Some(link) = link else { return false };
+        let delay = link.to.delay(now - self.began, platform::random_u64);
         let first = sending.due();
         let later = Sending {
             destination: transmit.destination,
@@ -209,8 +213,9 @@ impl Held {
         true
     }
 
-    /// Takes what has arrived and is to be read later; returns how many are left at the front.
-    fn sort(
+    /// Queues the datagrams that arrived over a link with a delay. Moves the others to the front of
+    /// the buffers and returns their count.
+    fn hold_arrived(
         &self,
         count: usize,
         buffers: &mut [IoSliceMut<'_>],
@@ -219,15 +224,15 @@ impl Held {
     ) -> usize {
         let now = Instant::now();
         let mut state = self.state();
-        let State { ways, arrived, .. } = &mut *state;
+        let State { links, arrived, .. } = &mut *state;
         let first = arrived.due();
         let mut left = 0;
         for index in 0..count {
             let meta = metas[index];
             let content = &buffers[index][..meta.len];
-            let ways = ways.get_mut(&plain(meta.addr)).filter(|ways| !ways.from.is_zero());
-            if let Some(ways) = ways {
-                let delay = ways.from.delay(now - self.began, platform::random_u64);
+            let link = links.get_mut(&plain(meta.addr)).filter(|link| !link.from.is_zero());
+            if let Some(link) = link {
+                let delay = link.from.delay(now - self.began, platform::random_u64);
                 arrived.push(now + delay, meta.len, (meta, content.to_vec()));
                 continue;
             }
@@ -244,16 +249,16 @@ impl Held {
         left
     }
 
-    /// Reads what was held back for long enough.
-    fn read(
+    /// Moves the arrived datagrams that are due into the buffers and returns their count.
+    fn read_due(
         &self,
         context: &Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> usize {
         let mut state = self.state();
-        // As of now that the state is ours: who lets go has not yet looked for a reader of what is
-        // due later.
+        // The time is read under the lock: the releasing task has then not yet looked for a reader of
+        // what is due later.
         let now = Instant::now();
         let mut count = 0;
         for (buffer, place) in buffers.iter_mut().zip(metas) {
@@ -276,7 +281,7 @@ impl Held {
         let transmit = Transmit { destination, ecn, contents: &contents, segment_size, src_ip };
         let mut poller = Arc::clone(&self.socket).create_io_poller();
         while let Err(error) = self.socket.try_send(&transmit) {
-            // Anything else is what a network does to a datagram.
+            // Any other error counts as the network losing the datagram.
             if error.kind() != io::ErrorKind::WouldBlock
                 || poll_fn(|context| poller.as_mut().poll_writable(context)).await.is_err()
             {
@@ -286,10 +291,11 @@ impl Held {
     }
 }
 
-/// Sends, and has read, what was held back for long enough; ends with the socket.
-async fn let_go(held: Weak<Held>, news: Arc<Notify>) {
+/// Sends the datagrams that are due and wakes the reader of those that arrived. Ends when the socket
+/// is dropped.
+async fn release(delayed: Weak<Delayed>, news: Arc<Notify>) {
     loop {
-        let Some(strong) = held.upgrade() else { return };
+        let Some(strong) = delayed.upgrade() else { return };
         let now = Instant::now();
         loop {
             let sending = strong.state().sending.pop(now, |sending| sending.contents.len());
@@ -303,7 +309,7 @@ async fn let_go(held: Weak<Held>, news: Arc<Notify>) {
             {
                 reader.wake();
             }
-            // What is due and not read yet is for the reader to come back to.
+            // The reader comes back by itself to what is due and not read yet.
             state.sending.due().into_iter().chain(state.arrived.due_after(now)).min()
         };
         drop(strong);
@@ -314,25 +320,25 @@ async fn let_go(held: Weak<Held>, news: Arc<Notify>) {
     }
 }
 
-/// An IPv4 address that an IPv6 socket names in its own way.
+/// The address in its canonical form: an IPv6 socket names IPv4 peers by mapped addresses.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for DelayedSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Line").field(&self.socket).finish()
+        f.debug_tuple("DelayedSocket").field(&self.socket).finish()
     }
 }
 
-impl AsyncUdpSocket for Line {
+impl AsyncUdpSocket for DelayedSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Arc::clone(&self.socket).create_io_poller()
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        match self.held.get() {
-            Some(held) if held.keep(transmit, &self.news) => Ok(()),
+        match self.delayed.get() {
+            Some(delayed) if delayed.hold_outgoing(transmit, &self.news) => Ok(()),
             _ => self.socket.try_send(transmit),
         }
     }
@@ -344,16 +350,16 @@ impl AsyncUdpSocket for Line {
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let Some(held) = self.held.get() else {
+            let Some(delayed) = self.delayed.get() else {
                 return self.socket.poll_recv(context, buffers, metas);
             };
-            let count = held.read(context, buffers, metas);
+            let count = delayed.read_due(context, buffers, metas);
             if count > 0 {
                 return Poll::Ready(Ok(count));
             }
             match self.socket.poll_recv(context, buffers, metas) {
                 Poll::Ready(Ok(count)) => {
-                    let left = held.sort(count, buffers, metas, &self.news);
+                    let left = delayed.hold_arrived(count, buffers, metas, &self.news);
                     if left > 0 {
                         return Poll::Ready(Ok(left));
                     }

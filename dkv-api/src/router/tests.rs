@@ -241,7 +241,7 @@ impl Script {
                     Err(Error::Unavailable(why)) => format!("{waiter}: UNAVAILABLE {why}"),
                     Err(other) => format!("{waiter}: {other}"),
                 },
-                Effect::KeepApart { ways, .. } => format!("keep apart from {} nodes", ways.len()),
+                Effect::KeepApart { links, .. } => format!("keep apart from {} nodes", links.len()),
                 Effect::AskServer => "ask the server".to_owned(),
                 Effect::Remember(nodes) => format!("remember {} nodes", nodes.len()),
             };

@@ -1,23 +1,16 @@
-//! Delays for rehearsal: how long what one process sends to another is held back.
+//! Emulated distances: how long every process holds back what it sends to others.
 //!
 //! A network on one machine, or in one room, can be given the distances of a network that spans the
 //! world. [`Delays`] is the part of the settings that says how far apart regions, or single nodes,
-//! are; a `Wander` makes of an average the delay of each moment. What holds datagrams back is
-//! `line`.
-//!
-//! Order is kept: of two datagrams on one way the later one never arrives earlier. Delays that are
-//! drawn for each datagram would either overtake each other, which QUIC takes for loss, or add up
-//! to more than their average. So a delay that varies wanders: between zero and twice its average,
-//! each as likely as the other, and never faster than time passes.
+//! are. The socket that holds the datagrams back is `delayed_socket`.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::SettingsError;
 use crate::limits;
 use crate::name::{NAME_RULE, NameError, check_name};
-use crate::network::{NodeInfo, SettingsError};
 use crate::region::Region;
 
 /// Average delays, one way, between regions or single nodes. Empty: nothing is held back.
@@ -34,10 +27,10 @@ pub struct Delays {
 
 /// How long datagrams to and from one address are held back, on average.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Way {
-    /// What is sent there.
+pub struct LinkDelay {
+    /// Delay of what is sent there.
     pub to: Duration,
-    /// What comes from there, if the sender does not do it.
+    /// Delay of what arrives from there, if the sender does not hold it back itself.
     pub from: Duration,
 }
 
@@ -48,7 +41,7 @@ impl Delays {
     }
 
     /// Checks names and numbers.
-    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
         let fail = |setting, problem: String| Err(SettingsError { setting, problem });
         let count = self.between.len();
         if count > limits::DELAYS_MAX {
@@ -126,21 +119,6 @@ impl Delays {
         let ms = self.average_ms.get(from).and_then(|row| row.get(to)).copied().unwrap_or_default();
         Duration::from_millis(u64::from(ms))
     }
-
-    /// The ways between a process at `own` and these nodes.
-    pub fn ways<'a>(
-        &self,
-        own: Option<usize>,
-        nodes: impl IntoIterator<Item = &'a NodeInfo>,
-    ) -> Vec<(SocketAddr, Way)> {
-        let Some(own) = own else { return Vec::new() };
-        let ways = nodes.into_iter().filter_map(|node| {
-            let there = self.place(Some(&node.name), node.region.as_ref())?;
-            let way = Way { to: self.average(own, there), from: self.average(there, own) };
-            (way != Way::default()).then_some((node.address, way))
-        });
-        ways.collect()
-    }
 }
 
 /// A region that the delays of the network do not have.
@@ -149,72 +127,6 @@ impl Delays {
 pub struct UnknownRegion {
     region: Region,
     known: String,
-}
-
-/// The delay of one way, as it changes.
-///
-/// It goes up or down by half a millisecond in each, turns where it meets zero or twice its
-/// average, and may turn in between. Unfolded, that is a walk on a circle, at no point of which it
-/// is longer than at any other: in the long run each delay in between is as likely as any other.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wander {
-    average: Duration,
-    vary: bool,
-    /// On a circle of four averages: up on its first half, down on its second.
-    position: Duration,
-    forward: bool,
-    /// When the position was that, and until when the direction stays.
-    at: Duration,
-    until: Duration,
-}
-
-impl Wander {
-    /// A delay with this average, which is always that unless it varies.
-    pub(crate) fn new(average: Duration, vary: bool) -> Self {
-        let zero = Duration::ZERO;
-        Self { average, vary, position: zero, forward: true, at: zero, until: zero }
-    }
-
-    /// Whether it is nothing, for good.
-    pub(crate) fn is_zero(&self) -> bool {
-        self.average.is_zero()
-    }
-
-    /// The delay at `now`, which never goes back.
-    pub(crate) fn delay(&mut self, now: Duration, mut random: impl FnMut() -> u64) -> Duration {
-        if !self.vary || self.is_zero() {
-            return self.average;
-        }
-        let circle = self.average * 4;
-        let part = |random: u64| circle.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64);
-        if now >= self.until + circle * 2 {
-            // So long ago that nothing which was sent then is still under way.
-            self.position = part(random());
-            self.at = now;
-            self.until = now;
-        }
-        while self.at < now {
-            if self.at >= self.until {
-                let drawn = random();
-                self.forward = drawn & 1 == 0;
-                self.until = self.at + part(drawn).max(Duration::from_millis(1));
-            }
-            let step = now.min(self.until) - self.at;
-            let moved = step / 2;
-            let moved = if self.forward { moved } else { circle - moved };
-            self.position = rest(self.position + moved, circle);
-            self.at += step;
-        }
-        self.position.min(circle - self.position)
-    }
-}
-
-/// What is left of a duration when `whole` is taken away as often as it is in it.
-fn rest(mut duration: Duration, whole: Duration) -> Duration {
-    while duration >= whole {
-        duration -= whole;
-    }
-    duration
 }
 
 #[cfg(test)]
