@@ -3,30 +3,35 @@
 //! Every stream begins with one [`Opening`] frame that says what it is for; then both sides send
 //! the frames of that conversation. docs/protocol.md has the table of all of them.
 
-mod client;
 mod join;
+mod request;
+mod read;
+mod scan;
+mod command;
+mod reply;
 mod placement;
-mod server;
 mod status;
+mod server;
 
-pub use client::{
-    Answer, Command, Condition, Deposited, Level, Operation, Page, Pair, Reach, ReadBounds,
-    ReadMode, Receipt, Refusal, Reply, Request, RequestBody, Span, Stored, Write,
-};
 use dkv_base::id::{GroupId, NodeId, Term};
+use serde::{Deserialize, Serialize};
+
+pub use command::{Command, Condition, Deposited, Operation, Write};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
     Remainder,
 };
+pub use read::{Level, Reach, ReadBounds, ReadMode};
+pub use reply::{Answer, Receipt, Refusal, Reply, Stored};
+pub use request::{Request, RequestBody};
+pub use scan::{Page, Pair, Span};
 pub use server::{
     Admission, BearerLife, Confirmation, ControlGroup, CoordinatorReport, HolderInfo, HolderKind,
     NodeReport, Question, RunChoice, RunReport, ServerAnswer, ServerRefusal, ServerRequest,
     ServerStatus, Stand, Standing, TokenInfo,
 };
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
-
-use serde::{Deserialize, Serialize};
 
 use crate::seal::Seal;
 
