@@ -97,6 +97,7 @@ pub use bytes::Bytes;
 pub use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
 pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::identity::{Identity, Role};
+pub use dkv_wire::incarnation::Verdict;
 pub use dkv_wire::message::{
     BearerLife, Condition, HolderInfo, HolderKind, Level, NodeStatus, Page, Pair, Reach, Receipt,
     RunChoice, RunReport, ServerStatus, TokenInfo,
@@ -104,7 +105,6 @@ pub use dkv_wire::message::{
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
-pub use dkv_wire::run::Verdict;
 pub use uuid::Uuid;
 
 /// The examples of the documents, which are compiled as tests.

@@ -18,6 +18,7 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::gate::{Gate, Peer};
 use dkv_wire::identity::{Identity, Role};
+use dkv_wire::incarnation::{BootId, PAST_MAX, Verdict};
 use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, RECERTIFY_WITHIN, SERVER_FRAME_BYTES_MAX};
 use dkv_wire::message::{BearerLife, HolderKind};
 use dkv_wire::message::{
@@ -25,7 +26,6 @@ use dkv_wire::message::{
 };
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest, Stand};
 use dkv_wire::quic::{Close, proof_material};
-use dkv_wire::run::{Boot, PAST_MAX, Verdict};
 use dkv_wire::token::Token;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -55,7 +55,7 @@ pub(crate) struct Service {
     /// Names this run of the server to the nodes that it asks whether they live.
     run: u64,
     /// What was last written to the log of the runs of a node, by run.
-    logged: Mutex<HashMap<NodeId, Vec<(Boot, Verdict)>>>,
+    logged: Mutex<HashMap<NodeId, Vec<(BootId, Verdict)>>>,
     signing: Semaphore,
     holders: Mutex<HashMap<HolderId, usize>>,
 }
@@ -439,7 +439,7 @@ impl Service {
     }
 
     /// Whether this is not what was said of this run the last time.
-    fn is_news(&self, node: NodeId, boot: Boot, verdict: Verdict) -> bool {
+    fn is_news(&self, node: NodeId, boot: BootId, verdict: Verdict) -> bool {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let runs = logged.entry(node).or_default();
         if runs.contains(&(boot, verdict)) {

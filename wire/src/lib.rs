@@ -11,7 +11,7 @@ pub mod region;
 pub mod name;
 pub mod limits;
 pub mod network;
-pub mod run;
+pub mod incarnation;
 pub mod message;
 
 pub mod codec;

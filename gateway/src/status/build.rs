@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dkv_api::{GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus};
+use dkv_wire::incarnation::Verdict;
 use dkv_wire::message::{GroupRole, GroupStatus, RunReport};
-use dkv_wire::run::Verdict;
 
 use super::report::{Coordinator, Group, Move, Node, Replica, Report, Role, Server};
 

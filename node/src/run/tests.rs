@@ -360,7 +360,7 @@ async fn strangers_do_not_hold_a_sound_node_back() {
     }
     for vouches in [false, true] {
         if vouches {
-            node.runs().hear_server(dkv_wire::run::Verdict::Sound);
+            node.runs().hear_server(dkv_wire::incarnation::Verdict::Sound);
         }
         for (id, _) in &liars {
             assert!(!node.is_listed(*id));

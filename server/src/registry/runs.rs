@@ -1,15 +1,15 @@
 //! Runs of nodes' processes: which directory is an older copy, and of which node two run at once.
 //!
-//! What to make of a run is decided by the book that nodes keep as well ([`dkv_wire::run`]). The
+//! What to make of a run is decided by the book that nodes keep as well ([`dkv_wire::incarnation`]). The
 //! server's is what a node asks before it serves, and what an administrator's word goes into.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use dkv_base::id::NodeId;
+use dkv_wire::incarnation::{Incarnation, IncarnationTracker, Observation, Verdict};
 use dkv_wire::limits;
 use dkv_wire::message::{Question, RunChoice, RunReport, ServerRefusal, Stand, Standing};
-use dkv_wire::run::{Heard, Run, RunBook, Verdict};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Effects, Registry};
@@ -18,7 +18,7 @@ use crate::limits::{MARKS_SAVED_MS, OLDER_SHOWN_MS, RUN_HEARD_MS, RUN_SILENT_MS,
 /// A run, as it was heard last.
 #[derive(Clone, Debug)]
 struct LastHeard {
-    run: Run,
+    run: Incarnation,
     address: SocketAddr,
     verdict: Verdict,
     /// Whether it is to answer once more before the verdict counts.
@@ -31,7 +31,7 @@ struct LastHeard {
 /// The server's book of runs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Runs {
-    book: RunBook<NodeId>,
+    book: IncarnationTracker<NodeId>,
     heard: BTreeMap<NodeId, Vec<LastHeard>>,
     /// Whether marks have changed since the book was written, and when it was asked to be.
     has_new_marks: bool,
@@ -46,7 +46,7 @@ impl Serialize for Runs {
 
 impl<'de> Deserialize<'de> for Runs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let book = RunBook::new(Deserialize::deserialize(deserializer)?);
+        let book = IncarnationTracker::new(Deserialize::deserialize(deserializer)?);
         Ok(Self { book, ..Self::default() })
     }
 }
@@ -82,11 +82,11 @@ impl Registry {
         let answers = answers.map(|asked| asked.number);
         let heard = if mark.is_none() && self.has_lost_its_log(node, &stand.run) {
             let verdict = Verdict::Older { start: 0, mark: 0 };
-            Heard { verdict, is_news: false, ask_again: false }
+            Observation { verdict, is_news: false, ask_again: false }
         } else {
-            self.runs.book.hear(node, &stand.run, answers)
+            self.runs.book.observe(node, &stand.run, answers)
         };
-        let Heard { verdict, is_news, ask_again } = heard;
+        let Observation { verdict, is_news, ask_again } = heard;
         let said = LastHeard {
             run: stand.run.clone(),
             address: stand.address,
@@ -127,7 +127,7 @@ impl Registry {
     }
 
     /// Whether a node comes with nothing but its identity, and the coordinator has named it before.
-    fn has_lost_its_log(&self, node: NodeId, run: &Run) -> bool {
+    fn has_lost_its_log(&self, node: NodeId, run: &Incarnation) -> bool {
         run.mark == 0 && self.nodes.get(&node).is_some_and(|record| record.reported)
     }
 

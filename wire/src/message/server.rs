@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use crate::bearer::Rights;
 use crate::identity::Role;
+use crate::incarnation::{Incarnation, Ruling, Verdict};
 use crate::network::{NetworkView, NodeState, Settings};
 use crate::region::Region;
-use crate::run::{Ruling, Run, Verdict};
 
 /// A request to the server, one frame on a stream of its own or one of several on one stream;
 /// answers come in order.
@@ -83,7 +83,7 @@ pub enum ServerRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stand {
     /// The run.
-    pub run: Run,
+    pub run: Incarnation,
     /// Where it listens.
     pub address: SocketAddr,
     /// Whether it stops in good order, and says so for the last time.
