@@ -18,7 +18,7 @@ pub mod sync;
 pub mod mutants;
 
 pub mod histogram;
-pub mod places;
+pub mod slots;
 
 pub mod environment;
 #[cfg(feature = "clap")]

@@ -153,7 +153,7 @@ async fn keep_serving(
             Ok(listener) => {
                 let serving = serve(listener, &args, observer.clone(), stopped.clone());
                 caught(serving).await.unwrap_or_else(|panicked| {
-                    Err(format!("serving HTTP {panicked}; this is a fault in dkv"))
+                    Err(format!("serving HTTP {panicked}; this is a bug in dkv"))
                 })
             }
             Err(why) => Err(why),

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use dkv_base::id::{NetworkId, NodeId};
 use dkv_base::platform;
-use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::join::{JoinError, TOKEN_VARIABLE, TokenError, find_token, join, recertify};
 use dkv_wire::limits::{CERTIFICATE_RENEW, FRAME_BYTES_MAX};
@@ -28,6 +27,7 @@ use dkv_wire::message::{
 };
 use dkv_wire::network::NetworkView;
 use dkv_wire::quic::{Close, Endpoint, peer_identity};
+use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
 use tokio::task::JoinSet;

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dkv_wire::call::{CallError, call};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::join::recertify;
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::rpc::{RpcError, call};
 use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
@@ -193,7 +193,7 @@ pub(crate) async fn ask_on(
 }
 
 /// A connection that ends may say why.
-fn why_lost(connection: &quinn::Connection, error: &CallError) -> ServerError {
+fn why_lost(connection: &quinn::Connection, error: &RpcError) -> ServerError {
     let Some(reason) = connection.close_reason() else {
         return ServerError::NoAnswer(error.to_string());
     };

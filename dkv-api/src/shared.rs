@@ -168,7 +168,7 @@ impl Shared {
                             if let Err(panicked) = caught(link).await {
                                 // The router would wait for news of it for ever.
                                 let why = format!("the connection's task {panicked}");
-                                tracing::error!(%address, "{why}; this is a fault in dkv");
+                                tracing::error!(%address, "{why}; this is a bug in dkv");
                                 shared.link_lost(node, generation, &why, false);
                             }
                         });

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use dkv_base::places::Marker;
+use dkv_base::slots::BusyFlag;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -25,12 +25,12 @@ pub(crate) struct Activity {
     running: AtomicU64,
     /// Told when the first request begins and the last one ends: a connection keeps its place for
     /// as long as it is of use.
-    place: Option<Marker>,
+    place: Option<BusyFlag>,
 }
 
 impl Activity {
     /// Of a connection that has just begun, in that place.
-    pub(crate) fn new(place: Option<Marker>) -> Arc<Self> {
+    pub(crate) fn new(place: Option<BusyFlag>) -> Arc<Self> {
         let (last_ms, running) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(Self { begun: Instant::now(), last_ms, running, place })
     }

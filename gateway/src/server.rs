@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::http::Request;
 use axum::middleware::from_fn_with_state;
-use dkv_base::places::{Marker, Place, Places};
+use dkv_base::slots::{BusyFlag, Slot, Slots};
 use dkv_base::supervise::again;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -39,7 +39,7 @@ use crate::limits::{
 };
 use crate::metrics::Metrics;
 
-/// Time after which a place is looked for again when all are busy.
+/// Time after which a slot is looked for again when all are busy.
 const PLACE_AGAIN: Duration = Duration::from_millis(20);
 /// Time that accepting waits after it failed, which is for want of files as a rule.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -124,20 +124,20 @@ impl Listener {
         let serving = Arc::new(Serving { builder: builder(), app, tls: self.tls });
         let (stopping, _) = watch::channel(());
         let most = self.connections_max;
-        let places = Arc::new(Places::new(most, most - most / 4));
+        let slots = Arc::new(Slots::new(most, most - most / 4));
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepting = async {
                 let (stream, peer) = self.listener.accept().await?;
-                io::Result::Ok((stream, place_for(&places, most, peer).await))
+                io::Result::Ok((stream, slot_for(&slots, most, peer).await))
             };
             let accepted = tokio::select! {
                 biased;
                 () = &mut stop => break,
                 accepted = accepting => accepted,
             };
-            let (stream, mut place) = match accepted {
-                Ok((stream, Some(place))) => (stream, place),
+            let (stream, mut slot) = match accepted {
+                Ok((stream, Some(slot))) => (stream, slot),
                 Ok((_, None)) => continue,
                 Err(error) => {
                     warn!(%error, "cannot accept");
@@ -151,14 +151,14 @@ impl Listener {
             tokio::spawn(async move {
                 let counted = Counted::new(&serving.app.metrics);
                 let stream = Counting::new(stream, Arc::clone(&serving.app.metrics));
-                let marker = Some(place.marker());
+                let busy_flag = Some(slot.busy_flag());
                 let served = async {
                     match &serving.tls {
-                        None => serving.connection(stream, marker, stop).await,
+                        None => serving.connection(stream, busy_flag, stop).await,
                         Some(tls) => {
                             let accepting = tls.accept(stream);
                             match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
-                                Ok(Ok(stream)) => serving.connection(stream, marker, stop).await,
+                                Ok(Ok(stream)) => serving.connection(stream, busy_flag, stop).await,
                                 Ok(Err(error)) => debug!(%error, "no TLS"),
                                 Err(_) => debug!("the handshake took too long"),
                             }
@@ -168,9 +168,9 @@ impl Listener {
                 tokio::select! {
                     biased;
                     () = served => {}
-                    () = place.lost() => debug!("an idle connection made room for another"),
+                    () = slot.lost() => debug!("an idle connection made room for another"),
                 }
-                drop((counted, place));
+                drop((counted, slot));
             });
         }
         drop(self.listener);
@@ -187,14 +187,14 @@ impl Listener {
     }
 }
 
-/// Finds a place for a connection. An address that is as busy as it may be gets none; if all are
+/// Finds a slot for a connection. An address that is as busy as it may be gets none; if all are
 /// busy, the next connections wait in the listener's queue.
-async fn place_for(places: &Arc<Places>, most: usize, peer: SocketAddr) -> Option<Place> {
+async fn slot_for(slots: &Arc<Slots>, most: usize, peer: SocketAddr) -> Option<Slot> {
     loop {
-        if let Some(place) = places.take(peer.ip()) {
-            return Some(place);
+        if let Some(slot) = slots.take(peer.ip()) {
+            return Some(slot);
         }
-        if places.taken() < most {
+        if slots.taken() < most {
             debug!(%peer, "too many requests of one address are under way");
             return None;
         }
@@ -215,11 +215,11 @@ impl Serving {
     async fn connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        place: Option<Marker>,
+        slot: Option<BusyFlag>,
         mut stop: watch::Receiver<()>,
     ) {
         let router = TowerToHyperService::new(self.app.router.clone());
-        let activity = Activity::new(place);
+        let activity = Activity::new(slot);
         let service = service_fn(|request: Request<Incoming>| {
             let running = activity.request();
             let answer = router.call(request.map(|body| running.body(body)));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use dkv_base::platform;
 use dkv_base::supervise::Failure;
-use dkv_wire::gate::Gate;
+use dkv_wire::acceptor::Acceptor;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -87,7 +87,7 @@ impl Keeper {
     pub(crate) fn start(
         registry: Registry,
         file: PathBuf,
-        gate: Arc<Gate>,
+        acceptor: Arc<Acceptor>,
         lock: Arc<std::fs::File>,
         failure: &Failure,
     ) -> (Self, Stop) {
@@ -95,7 +95,7 @@ impl Keeper {
         let (changes, waiting) = mpsc::channel(WAITING_MAX);
         let (publish, current) = watch::channel(Arc::clone(&registry));
         let (stop, stopped) = oneshot::channel();
-        let task = Task { registry, publish, file, gate, lock };
+        let task = Task { registry, publish, file, acceptor, lock };
         let task = failure.if_ended("the task that keeps the books", task.run(waiting, stopped));
         let task = tokio::spawn(task);
         (Self { changes, current }, Stop { stop, task })
@@ -125,7 +125,7 @@ struct Task {
     registry: Arc<Registry>,
     publish: watch::Sender<Arc<Registry>>,
     file: PathBuf,
-    gate: Arc<Gate>,
+    acceptor: Arc<Acceptor>,
     lock: Arc<std::fs::File>,
 }
 
@@ -165,7 +165,7 @@ impl Task {
         let next = Arc::new(next);
         if effects.deny {
             // Enforced even if it cannot be written: to refuse too early harms nobody.
-            self.gate.set_denied(next.denied());
+            self.acceptor.set_denied(next.denied());
         }
         let kept = if effects.save { self.write(&next).await } else { Ok(()) };
         match kept {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use dkv_base::id::{HolderId, NetworkId};
 use dkv_base::logging::LoggingError;
 use dkv_base::supervise::Failure;
+use dkv_wire::acceptor::Acceptor;
 use dkv_wire::certificate::{Authority, CertificateError, Credentials, generate_key};
-use dkv_wire::gate::Gate;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::CERTIFICATE_CHECK;
 use dkv_wire::network::{Settings, SettingsError};
@@ -133,20 +133,25 @@ impl Server {
         }
         let left_tokens = LeftTokens::leave(tokens, config.tokens_home, address);
 
-        let gate = Arc::new(Gate::default());
-        gate.set_denied(registry.denied());
+        let acceptor = Arc::new(Acceptor::default());
+        acceptor.set_denied(registry.denied());
         let failure = Failure::default();
-        let (keeper, keeping) =
-            Keeper::start(registry, data.books_file(), Arc::clone(&gate), data.lock(), &failure);
+        let (keeper, keeping) = Keeper::start(
+            registry,
+            data.books_file(),
+            Arc::clone(&acceptor),
+            data.lock(),
+            &failure,
+        );
         let authority = Arc::new(authority);
         let service = Arc::new(Service::new(
             Arc::clone(&authority),
             keeper.clone(),
-            Arc::clone(&gate),
+            Arc::clone(&acceptor),
             left_tokens,
             CallBack::new(endpoint.clone()),
         ));
-        let accepting = gate.serve(endpoint.clone(), move |connection, peer| {
+        let accepting = acceptor.serve(endpoint.clone(), move |connection, peer| {
             Arc::clone(&service).talk(connection, peer)
         });
         let tasks = vec![

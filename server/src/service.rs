@@ -1,6 +1,6 @@
 //! The server's side of every conversation: reads requests, asks the registry, writes answers.
 //!
-//! Two kinds of peers come through the gate. A *joiner* has proved nothing: it may send one small
+//! Two kinds of peers come through the acceptor. A *joiner* has proved nothing: it may send one small
 //! frame, within a few seconds, and only so many of them at once. The *holder of a certificate* may
 //! send any number of requests on any of a few streams; what it may ask follows from the role in
 //! its certificate, and from nothing that it says.
@@ -10,13 +10,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dkv_base::id::{HolderId, NodeId};
-use dkv_base::places::Places;
 use dkv_base::platform;
+use dkv_base::slots::Slots;
+use dkv_wire::acceptor::{Acceptor, Peer};
 use dkv_wire::bearer::{self, Bearer, Rights};
 use dkv_wire::certificate::{Authority, end_of};
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::gate::{Gate, Peer};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::incarnation::{BootId, PAST_MAX, Verdict};
 use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, RECERTIFY_WITHIN, SERVER_FRAME_BYTES_MAX};
@@ -47,11 +47,11 @@ use crate::registry::Effects;
 pub(crate) struct Service {
     authority: Arc<Authority>,
     keeper: Keeper,
-    gate: Arc<Gate>,
+    acceptor: Arc<Acceptor>,
     left_tokens: LeftTokens,
     call_back: CallBack,
     started: Instant,
-    joiners: Arc<Places>,
+    joiners: Arc<Slots>,
     /// Names this run of the server to the nodes that it asks whether they live.
     run: u64,
     /// What was last written to the log of the runs of a node, by run.
@@ -64,18 +64,18 @@ impl Service {
     pub(crate) fn new(
         authority: Arc<Authority>,
         keeper: Keeper,
-        gate: Arc<Gate>,
+        acceptor: Arc<Acceptor>,
         left_tokens: LeftTokens,
         call_back: CallBack,
     ) -> Self {
         Self {
             authority,
             keeper,
-            gate,
+            acceptor,
             left_tokens,
             call_back,
             started: Instant::now(),
-            joiners: Arc::new(Places::new(JOINERS_MAX, ADDRESS_JOINERS_MAX)),
+            joiners: Arc::new(Slots::new(JOINERS_MAX, ADDRESS_JOINERS_MAX)),
             run: platform::random_u64(),
             logged: Mutex::default(),
             signing: Semaphore::new(SIGNING_MAX),
@@ -317,7 +317,7 @@ impl Service {
         address: SocketAddr,
         request: ServerRequest,
     ) -> Result<ServerAnswer, ServerRefusal> {
-        if self.gate.is_denied(identity.holder) {
+        if self.acceptor.is_denied(identity.holder) {
             return Err(ServerRefusal::Denied("removed from the network".into()));
         }
         match request {

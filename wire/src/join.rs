@@ -8,7 +8,6 @@ use bytes::Bytes;
 use dkv_base::durable;
 use tokio::time::Instant;
 
-use crate::call::{CallError, call};
 use crate::certificate::{CertificateError, Credentials, generate_key};
 use crate::identity::Role;
 use crate::limits::{JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT};
@@ -17,6 +16,7 @@ use crate::message::{
     JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest,
 };
 use crate::quic::{Close, ConnectError, Endpoint, peer_authority, proof_material};
+use crate::rpc::{RpcError, call};
 use crate::token::{Fingerprint, InvalidToken, Token};
 
 /// Time between two attempts to join where many others do.
@@ -116,7 +116,7 @@ pub enum JoinError {
     Connect(ConnectError),
     /// The server did not answer as it should.
     #[error("the registration server at {0} did not answer: {1}")]
-    Call(SocketAddr, CallError),
+    Call(SocketAddr, RpcError),
     /// The server does not admit us.
     #[error("not admitted: {0}")]
     Refused(JoinRefusal),
@@ -246,7 +246,7 @@ async fn ask(
     answer.map_err(JoinError::Refused)
 }
 
-fn not_answered(connection: &quinn::Connection, server: SocketAddr, error: CallError) -> JoinError {
+fn not_answered(connection: &quinn::Connection, server: SocketAddr, error: RpcError) -> JoinError {
     let lost = connection.close_reason().map(|why| ConnectError::from_lost(server, &why));
     match lost {
         Some(busy @ ConnectError::Busy { .. }) => JoinError::Connect(busy),

@@ -16,7 +16,7 @@ pub mod message;
 
 pub mod codec;
 pub mod frame;
-pub mod call;
+pub mod rpc;
 
 pub mod identity;
 pub mod token;
@@ -27,7 +27,7 @@ pub mod net_platform;
 pub mod tls;
 mod delayed_socket;
 pub mod quic;
-pub mod gate;
+pub mod acceptor;
 
 pub mod join;
 pub mod local;

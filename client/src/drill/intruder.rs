@@ -15,7 +15,6 @@ use bytes::Bytes;
 use dkv_api::{GroupId, NetworkView, NodeId, Role};
 use dkv_base::id::{Number, Stamp, Term};
 use dkv_node::untrusted::{forgeries, introduce};
-use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
@@ -28,6 +27,7 @@ use dkv_wire::message::{
 };
 use dkv_wire::network::{NodeInfo, NodeState};
 use dkv_wire::quic::Endpoint;
+use dkv_wire::rpc::call;
 use dkv_wire::tls::{Admit, Expect};
 use dkv_wire::token::Token;
 use tokio::task::JoinSet;

@@ -98,7 +98,7 @@ pub(crate) async fn greet(
                         Ok(Err(why)) => debug!(%node, why, "no more is said on a connection"),
                         Err(panicked) => error!(
                             %node, "the task that says which run this is {panicked}; the connection is \
-                             made anew; this is a fault in dkv"
+                             made anew; this is a bug in dkv"
                         ),
                     }
                     Close::Done.close(&connection, "no answer");

@@ -127,7 +127,7 @@ async fn a_joiner_cannot_ask_what_takes_a_certificate() {
     let joiner = endpoint.connect_to_join(server.address(), authority).await.unwrap();
     let request = ServerRequest::Status;
     let answer: Result<ServerAnswer, _> =
-        dkv_wire::call::call(&joiner, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, TIMEOUT).await;
+        dkv_wire::rpc::call(&joiner, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, TIMEOUT).await;
     assert!(answer.is_err(), "{answer:?}");
 }
 
@@ -146,7 +146,7 @@ async fn one_certificate_does_not_take_all_connections() {
     assert_eq!(why.error_code, (Close::Busy as u32).into());
     others_are_served(&place, server.address(), &client).await;
 
-    // Places come free again.
+    // Slots come free again.
     for peer in more {
         Close::Done.close(&peer.connection, "");
         peer.endpoint.close().await;
