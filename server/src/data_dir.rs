@@ -6,7 +6,7 @@
 //! authority.der        certificate of the network's authority
 //! authority-key.der    its private key: anyone with it can impersonate any member
 //! tokens/ROLE.token    the join tokens of the first start: no expiry, any number of uses
-//! books.json           who is who; see [`crate::books`]
+//! books.json           who is who; see [`crate::registry_file`]
 //! ```
 //!
 //! All of it is for its owner alone. The server's own certificate is not here: it makes a fresh one
@@ -29,9 +29,9 @@ use dkv_wire::network::Settings;
 use dkv_wire::token::Token;
 use tracing::warn;
 
-use crate::books::{self, BooksError};
 use crate::clock;
 use crate::registry::Registry;
+use crate::registry_file::{self, BooksError};
 
 const CREATING: &str = "creating";
 const AUTHORITY: &str = "authority.der";
@@ -216,7 +216,7 @@ impl DataDir {
 
     fn read_network(&self, settings: &Settings, now: SystemTime) -> Result<Network, DataDirError> {
         let books_file = self.books_file();
-        let registry = books::load(&books_file)?;
+        let registry = registry_file::load(&books_file)?;
         let mut registry = registry.ok_or(DataDirError::Missing(books_file))?;
         registry.resume(settings.clone(), clock::millis(now));
         let (certificate, key) = (self.read(AUTHORITY)?, self.read(AUTHORITY_KEY)?);
@@ -254,7 +254,7 @@ impl DataDir {
         for token in tokens {
             durable::write(&self.token_file(token.role), format!("{token}\n").as_bytes())?;
         }
-        books::save(&self.books_file(), registry)?;
+        registry_file::save(&self.books_file(), registry)?;
         durable::remove(&self.path.join(CREATING))
     }
 

@@ -9,8 +9,8 @@
 //! as before, and only joining and a client's very first look-up wait for it.
 //!
 //! Reading order: [`config`] (what an operator writes), [`registry`] (what the server decides,
-//! as plain data), [`books`] (the registry on disk), then the shells: `data_dir` (everything else
-//! on disk), `keeper` (one change after the other, written before it is answered), `service` (the
+//! as plain data), [`registry_file`] (the registry on disk), then the shells: `data_dir` (everything else
+//! on disk), `registry_store` (one change after the other, written before it is answered), `service` (the
 //! conversations) and [`Server`] (all of it together).
 //!
 //! Deliberately missing: any part in elections, and any knowledge of keys and values.
@@ -20,14 +20,14 @@ pub mod config;
 
 pub mod registry;
 
-pub mod books;
+pub mod registry_file;
 
-mod callback;
+mod reachability;
 mod clock;
 mod command;
 mod data_dir;
-mod keeper;
-mod leaving;
+mod registry_store;
+mod local_tokens;
 mod limits;
 mod server;
 mod service;

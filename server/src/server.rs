@@ -19,14 +19,14 @@ use dkv_wire::tls::Admit;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
-use crate::callback::CallBack;
 use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::data_dir::{DataDir, DataDirError, FirstToken, Network};
-use crate::keeper::{Keeper, Stop};
-use crate::leaving::LeftTokens;
 use crate::limits::MARKS_SAVED_MS;
+use crate::local_tokens::LeftTokens;
+use crate::reachability::CallBack;
 use crate::registry::Registry;
+use crate::registry_store::{Keeper, Stop};
 use crate::service::Service;
 
 /// Why the server does not start: one sentence that says what is wrong and what to do.

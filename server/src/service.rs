@@ -33,15 +33,15 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::callback::CallBack;
 use crate::clock;
-use crate::keeper::{Keeper, NotKept};
-use crate::leaving::LeftTokens;
 use crate::limits::{
     ADDRESS_JOINERS_MAX, HOLDER_CONNECTIONS_MAX, JOIN_TIMEOUT, JOINERS_MAX, REQUEST_BYTES_MAX,
     RUNS_MAX, SIGNING_MAX, SIGNING_TIMEOUT, STREAMS_MAX,
 };
+use crate::local_tokens::LeftTokens;
+use crate::reachability::CallBack;
 use crate::registry::Effects;
+use crate::registry_store::{Keeper, NotKept};
 
 /// Answers everybody.
 pub(crate) struct Service {

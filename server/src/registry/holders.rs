@@ -269,8 +269,8 @@ mod tests {
         let token = Uuid::from_u128(Role::Admin as u128);
         registry.handle_revoke_token(token).0.unwrap();
         registry.deny(&[id(2)]);
-        let books = crate::books::encode(&registry).unwrap();
-        let mut registry = crate::books::decode(std::path::Path::new("b"), &books).unwrap();
+        let books = crate::registry_file::encode(&registry).unwrap();
+        let mut registry = crate::registry_file::decode(std::path::Path::new("b"), &books).unwrap();
         let holders = registry.holders();
         let shown: Vec<_> = holders.iter().map(|it| (it.id, it.kind, it.revoked)).collect();
         let of = HolderKind::Certificate;

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::Registry;
-use crate::books;
+use crate::registry_file;
 
 const NODES: u8 = 4;
 const USES: u32 = 3;
@@ -112,7 +112,7 @@ impl World {
         let hash = SecretHash::of(&[7; 32]);
         let role = dkv_wire::identity::Role::Node;
         registry.handle_create_token(Uuid::nil(), hash, role, None, Some(USES), None, 0).0.unwrap();
-        let saved = books::encode(&registry).unwrap();
+        let saved = registry_file::encode(&registry).unwrap();
         Self { registry, saved, told: Told::default(), now_ms: 0 }
     }
 
@@ -172,12 +172,13 @@ impl World {
                 let (_, effects) =
                     next.handle_register(node(*number), None, address, None, self.now_ms);
                 if effects.save {
-                    self.saved = books::encode(&next).unwrap();
+                    self.saved = registry_file::encode(&next).unwrap();
                 }
                 return self.run(&Step::Restart, true);
             }
             Step::Restart => {
-                self.registry = books::decode(Path::new("books.json"), &self.saved).unwrap();
+                self.registry =
+                    registry_file::decode(Path::new("books.json"), &self.saved).unwrap();
                 self.registry.resume(Settings::default(), self.now_ms);
                 return Ok(());
             }
@@ -190,7 +191,7 @@ impl World {
             return Ok(());
         }
         if effects.save {
-            self.saved = books::encode(&next).unwrap();
+            self.saved = registry_file::encode(&next).unwrap();
         }
         (self.registry, self.told) = (next, told);
         Ok(())

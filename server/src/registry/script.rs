@@ -36,7 +36,7 @@ use dkv_wire::token::SecretHash;
 use uuid::Uuid;
 
 use super::{Effects, Registry};
-use crate::books;
+use crate::registry_file;
 
 #[test]
 fn bootstrap() {
@@ -141,8 +141,8 @@ impl Script {
         match words[0] {
             "at" => self.now_ms = words[1].parse().unwrap(),
             "restart" => {
-                let text = books::encode(&self.registry).unwrap();
-                self.registry = books::decode(Path::new("books.json"), &text).unwrap();
+                let text = registry_file::encode(&self.registry).unwrap();
+                self.registry = registry_file::decode(Path::new("books.json"), &text).unwrap();
                 self.registry.resume(Settings::default(), self.now_ms);
             }
             "register" => {

@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
-use crate::books;
 use crate::limits::{GROUP_MAX, WAITING_MAX};
 use crate::registry::{Effects, Registry};
+use crate::registry_file;
 
 /// The books could not be written, or the server is stopping; nothing was changed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -195,7 +195,7 @@ impl Task {
     async fn write(&self, next: &Arc<Registry>) -> Result<(), NotKept> {
         let (next, file, lock) = (Arc::clone(next), self.file.clone(), Arc::clone(&self.lock));
         let written = platform::run_blocking(move || {
-            let written = books::save(&file, &next);
+            let written = registry_file::save(&file, &next);
             drop(lock);
             written
         });

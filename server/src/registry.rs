@@ -3,13 +3,13 @@
 //! The [`Registry`] is the whole of the server's judgement: who was told to bootstrap, who the
 //! coordinator is, which nodes there are, which tokens admit whom, who is refused. Its methods
 //! take what somebody says and the time, and give the answer and its [`Effects`]; the caller
-//! (`keeper`) makes the effects happen *before* the answer goes out. So whatever
+//! (`registry_store`) makes the effects happen *before* the answer goes out. So whatever
 //! was answered once is answered again after a crash.
 //!
 //! ```text
 //! let mut next = registry.clone();
 //! let (answer, effects) = next.handle_register(node, name, address, region, now_ms);
-//! if effects.save { books::save(&next)? }      // on failure `next` is dropped, nothing happened
+//! if effects.save { registry_file::save(&next)? }      // on failure `next` is dropped, nothing happened
 //! registry = next;
 //! send(answer);
 //! ```
@@ -24,7 +24,7 @@
 //! arguments), and any influence on the network. The Raft logs are the law; this is a directory
 //! that can be late.
 
-mod control;
+mod control_group;
 mod holders;
 mod nodes;
 mod runs;
@@ -47,7 +47,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::limits::{DOWN_AFTER_MS, SUSPECT_AFTER_MS};
-use control::Said;
+use control_group::Said;
 use holders::HolderRecord;
 use nodes::NodeRecord;
 use runs::Runs;
