@@ -9,7 +9,7 @@
 //! find a server to join with.
 #![forbid(unsafe_code)]
 
-mod figures;
+mod metrics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -183,7 +183,7 @@ async fn serve(
     let access = dkv_gateway::access(&client, &args.http, listener.address())?;
     let figures = Arc::new(move |text: &mut dkv_gateway::metrics::Exposition| {
         if let Some(figures) = observer.figures() {
-            figures::expose(&figures, text);
+            metrics::expose(&figures, text);
         }
     });
     let options = Options { network: server, access, figures: Some(figures) };

@@ -6,7 +6,7 @@
 //!
 //! Where none are asked for, which is on loopback as a rule, whoever reaches the gateway may ask;
 //! what a browser may ask for its pages is judged before, with or without tokens
-//! ([`crate::browser`]).
+//! ([`crate::same_origin`]).
 //!
 //! `/livez`, `/readyz` and the files of the page are for everybody: they tell nothing of the store.
 //! Everything else is answered with 401 before a key is looked at.

@@ -14,12 +14,13 @@ use tokio::sync::Semaphore;
 use crate::access::{self, Access, Tokens};
 use crate::args::Args;
 use crate::body::Budget;
+use crate::compat::{bulk, kvs};
 use crate::limits::LISTS_AT_ONCE;
 use crate::metrics::{self, Exposition, Metrics};
 use crate::page::{self, Hub};
 use crate::problem::Problem;
 use crate::store::Store;
-use crate::{fields, kvs, pairs, v1, watch};
+use crate::{monitoring, request_headers, v1};
 
 /// How often a gateway that judges tokens asks for the deny list.
 const DENIED_EVERY: Duration = Duration::from_secs(5);
@@ -88,8 +89,8 @@ impl App {
         let router = Router::new()
             .merge(v1::routes())
             .merge(kvs::routes())
-            .merge(pairs::routes())
-            .merge(watch::routes())
+            .merge(bulk::routes())
+            .merge(monitoring::routes())
             .merge(page::routes())
             .fallback(async || Problem::no_such_path().into_response())
             .layer(from_fn_with_state(access, access::check))
@@ -104,7 +105,7 @@ impl App {
 
     /// Paths of another kind, for anybody.
     pub(crate) fn of(router: Router, metrics: Arc<Metrics>) -> Self {
-        let router = router.layer(from_fn(fields::check));
+        let router = router.layer(from_fn(request_headers::check));
         let router = router.layer(from_fn_with_state(Arc::clone(&metrics), metrics::count));
         Self { router, metrics, page: None }
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::browser::Name;
+use crate::same_origin::Name;
 
 /// How HTTP is served.
 ///

@@ -21,7 +21,7 @@
 //!
 //! A key is the rest of the path, percent-decoded: any bytes, slashes too. The entity tag of a
 //! value is its revision, so `If-Match` and `If-None-Match` make writes conditional
-//! ([`conditions`]). Every answer of the network has its receipt in `Dkv-*` fields ([`receipt`]);
+//! ([`preconditions`]). Every answer of the network has its receipt in `Dkv-*` fields ([`receipt`]);
 //! what goes wrong is a problem document of RFC 9457 ([`problem`]).
 //!
 //! | status | when |
@@ -38,7 +38,7 @@
 //! | 503 | not now; nothing was changed, so `Retry-After` |
 //! | 504 | the outcome of a write is not known; or it was done, but not everywhere |
 //!
-//! Reading order: plain data in, plain data out ([`percent`], [`query`], [`conditions`],
+//! Reading order: plain data in, plain data out ([`percent`], [`query`], [`preconditions`],
 //! [`receipt`], [`problem`]); then the handlers, over any [`Store`], behind the rules of who may
 //! ask ([`Access`]); last the shell that listens ([`Listener`]).
 //!
@@ -54,7 +54,7 @@ pub mod bytes_json;
 
 pub mod query;
 
-pub mod conditions;
+pub mod preconditions;
 
 pub mod receipt;
 
@@ -66,28 +66,25 @@ pub mod metrics;
 
 mod store;
 mod body;
-mod browser;
+mod same_origin;
 mod access;
-mod fields;
+mod request_headers;
 mod v1;
-mod kvs;
-mod pairs;
-mod watch;
+mod compat;
+mod monitoring;
 mod page;
 mod app;
 mod args;
 
 #[cfg(test)]
-mod memory;
+mod memory_store;
 
-mod counting;
-mod idle;
 mod server;
 
 pub use access::{Access, IsDenied, Tokens};
 pub use app::{App, Figures, Options, access};
 pub use args::Args;
-pub use browser::Name;
-pub use kvs::forwarder;
+pub use compat::kvs::forwarder;
+pub use same_origin::Name;
 pub use server::{ListenError, Listener};
 pub use store::Store;

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::body::BodyError;
 use crate::limits::RETRY_AFTER_S;
-use crate::{conditions, receipt};
+use crate::{preconditions, receipt};
 
 /// What went wrong with one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl IntoResponse for Problem {
             receipt::insert(headers, receipt);
         }
         if let Some(current) = self.current
-            && let Ok(tag) = HeaderValue::from_str(&conditions::entity_tag(current))
+            && let Ok(tag) = HeaderValue::from_str(&preconditions::entity_tag(current))
         {
             headers.insert(ETAG, tag);
         }

@@ -1,5 +1,7 @@
 //! Listening: connections, TLS, their bounds, and a stop in good order.
 
+mod activity;
+mod byte_counter;
 #[cfg(test)]
 mod tests;
 
@@ -28,16 +30,16 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
+use self::activity::Activity;
+use self::byte_counter::Counting;
 use crate::app::App;
 use crate::args::{Args, is_loopback};
-use crate::browser::{self, Guard, Names};
-use crate::counting::Counting;
-use crate::idle::Activity;
 use crate::limits::{
     ANSWER_PIECE_BYTES, CONNECTIONS_MAX, FILES_MAX, HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX,
     HEAD_TIMEOUT, HEADERS_MAX, IDLE_TIMEOUT, PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
 };
 use crate::metrics::Metrics;
+use crate::same_origin::{self, Guard, Names};
 
 /// Time after which a place is looked for again when all are busy.
 const PLACE_AGAIN: Duration = Duration::from_millis(20);
@@ -111,7 +113,7 @@ impl Listener {
     /// What browsers ask is judged here, so that nothing is served without that.
     pub async fn serve(self, mut app: App, stop: impl Future<Output = ()>) {
         let guard = Guard { names: self.names, metrics: Arc::clone(&app.metrics) };
-        app.router = app.router.layer(from_fn_with_state(guard, browser::check));
+        app.router = app.router.layer(from_fn_with_state(guard, same_origin::check));
         let page = app.page.take();
         // It ends with this.
         let mut watching = JoinSet::new();

@@ -9,9 +9,9 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::limits::{READY_TIMEOUT, TABS_MAX};
-use crate::memory::{Memory, ask};
+use crate::memory_store::{Memory, ask};
 
-async fn get(path: &str) -> crate::memory::Answered {
+async fn get(path: &str) -> crate::memory_store::Answered {
     ask(&Memory::default(), Request::get(path).body(Body::empty()).unwrap()).await
 }
 

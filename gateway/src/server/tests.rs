@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::app::Options;
 use crate::limits::BODY_TIMEOUT;
-use crate::memory::Memory;
+use crate::memory_store::Memory;
 use crate::{Access, App};
 
 fn app() -> App {

@@ -11,9 +11,9 @@ use axum::response::IntoResponse;
 use dkv_api::{Condition, Error, Level, Receipt, WriteOptions, Written};
 
 use crate::app::Gateway;
-use crate::conditions::{self, ReadConditions, ReadOutcome, WriteCondition};
 use crate::limits::{QUERY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::percent;
+use crate::preconditions::{self, ReadConditions, ReadOutcome, WriteCondition};
 use crate::problem::Problem;
 use crate::query::{self, ReadQuery};
 use crate::receipt;
@@ -120,7 +120,7 @@ async fn delete<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response
 }
 
 fn options_of(head: &Parts, level: Level) -> Result<WriteOptions, Problem> {
-    match conditions::for_write(&head.headers).map_err(Problem::invalid)? {
+    match preconditions::for_write(&head.headers).map_err(Problem::invalid)? {
         WriteCondition::If(condition) => {
             Ok(WriteOptions { level, condition, ..WriteOptions::default() })
         }
@@ -148,7 +148,7 @@ fn about(response: &mut Response<Body>, receipt: &Receipt) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // What is not ordered yet has no revision, and so no tag.
     if receipt.pending.is_none()
-        && let Ok(tag) = HeaderValue::from_str(&conditions::entity_tag(receipt.revision))
+        && let Ok(tag) = HeaderValue::from_str(&preconditions::entity_tag(receipt.revision))
     {
         headers.insert(ETAG, tag);
     }

@@ -6,7 +6,7 @@ use dkv_api::{Condition, Error};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use crate::memory::{Answered, Memory, ask};
+use crate::memory_store::{Answered, Memory, ask};
 
 async fn send(store: &Memory, method: Method, path: &str, fields: &[(&str, &str)]) -> Answered {
     let mut request = Request::builder().method(method).uri(path);

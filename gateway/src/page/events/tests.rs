@@ -1,6 +1,6 @@
 //! Reports, one after the other, and the sentences that come of them.
 
-use super::super::samples::report;
+use super::super::fixtures::report;
 use super::*;
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];

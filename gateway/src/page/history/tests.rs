@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::samples::report;
+use super::super::fixtures::report;
 use super::*;
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::Request;
 use dkv_api::Error;
 
-use crate::memory::{Memory, ask};
+use crate::memory_store::{Memory, ask};
 
 async fn send(store: &Memory, method: &str, path: &str, body: impl Into<Body>) -> (u16, String) {
     let request = Request::builder().method(method).uri(path).body(body.into()).unwrap();

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::Request;
 
-use crate::memory::{Answered, Memory, ask};
+use crate::memory_store::{Answered, Memory, ask};
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
 

@@ -10,7 +10,7 @@
 //! | `Content-Range` of a PUT | 400, as RFC 9110, section 14.5, asks: a value is written as a whole |
 //! | `Expect` | 417 unless `100-continue` |
 //! | `X-HTTP-Method-Override` and its like | 400 if it is another method than that of the request |
-//! | `If-Match`, `If-None-Match` | for a key, see [`crate::conditions`]; what is no key has no entity tag |
+//! | `If-Match`, `If-None-Match` | for a key, see [`crate::preconditions`]; what is no key has no entity tag |
 //!
 //! Passed over, because there is one representation of a value and it has no date: `Accept` and its
 //! like, `Range`, `If-Range`, `If-Modified-Since`, `If-Unmodified-Since` (RFC 9110, sections

@@ -7,8 +7,8 @@ use dkv_api::{Error, Pair as Listed, ScanOptions};
 use futures::future;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::by_key::PREFIX;
 use super::format::{Item, Pair};
-use super::some::PREFIX;
 use super::{answer, refuse};
 use crate::app::Gateway;
 use crate::limits::FETCH_ALL_BYTES;

@@ -5,7 +5,7 @@ use axum::http::Request;
 use dkv_api::Error;
 use serde_json::{Value, json};
 
-use crate::memory::{Memory, ask};
+use crate::memory_store::{Memory, ask};
 
 async fn send(store: &Memory, method: &str, path: &str, body: impl Into<Body>) -> (u16, Value) {
     let request = Request::builder().method(method).uri(path);

@@ -2,7 +2,7 @@
 //!
 //! The gateway looks at the network once a second while somebody has the page open, and more seldom
 //! while nobody has. What it sees it keeps within bounds ([`history`]), so that a tab that is
-//! opened after a failover shows that too, and tells every tab as it happens ([`hub`]), as
+//! opened after a failover shows that too, and tells every tab as it happens ([`broadcast`]), as
 //! server-sent events. What a state is, and what an event, is decided in plain code ([`health`],
 //! [`events`]).
 //!
@@ -12,9 +12,9 @@
 mod health;
 mod events;
 mod history;
-mod hub;
+mod broadcast;
 #[cfg(test)]
-mod samples;
+mod fixtures;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +26,12 @@ use axum::http::{HeaderName, HeaderValue, Method, Response};
 use axum::response::IntoResponse;
 use axum::routing::any;
 
-pub(crate) use self::hub::{Hub, run};
+pub(crate) use self::broadcast::{Hub, run};
 use crate::access::Again;
 use crate::app::Gateway;
+use crate::monitoring::file;
 use crate::problem::Problem;
 use crate::store::Store;
-use crate::watch::file;
 
 /// What the page may load: its own files, and what it asks this gateway.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -42,16 +42,16 @@ const STREAM: &str = "/page/events";
 
 /// Its files below `/page/`.
 const FILES: [(&str, &str); 10] = [
-    ("base.css", include_str!("web/base.css")),
-    ("parts.css", include_str!("web/parts.css")),
-    ("base.js", include_str!("web/base.js")),
-    ("ask.js", include_str!("web/ask.js")),
-    ("charts.js", include_str!("web/charts.js")),
-    ("overview.js", include_str!("web/overview.js")),
-    ("nodes.js", include_str!("web/nodes.js")),
-    ("keys.js", include_str!("web/keys.js")),
-    ("feed.js", include_str!("web/feed.js")),
-    ("tabs.js", include_str!("web/tabs.js")),
+    ("base.css", include_str!("page/web/base.css")),
+    ("parts.css", include_str!("page/web/parts.css")),
+    ("base.js", include_str!("page/web/base.js")),
+    ("ask.js", include_str!("page/web/ask.js")),
+    ("charts.js", include_str!("page/web/charts.js")),
+    ("overview.js", include_str!("page/web/overview.js")),
+    ("nodes.js", include_str!("page/web/nodes.js")),
+    ("keys.js", include_str!("page/web/keys.js")),
+    ("feed.js", include_str!("page/web/feed.js")),
+    ("tabs.js", include_str!("page/web/tabs.js")),
 ];
 
 /// The paths of this module.
@@ -73,7 +73,8 @@ pub(crate) fn is_stream(path: &str) -> bool {
 }
 
 async fn page(method: Method) -> Response<Body> {
-    let mut response = file(&method, "text/html; charset=utf-8", include_str!("web/page.html"));
+    let mut response =
+        file(&method, "text/html; charset=utf-8", include_str!("page/web/page.html"));
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     response
 }

@@ -21,7 +21,7 @@
 
 mod format;
 mod all;
-mod some;
+mod by_key;
 #[cfg(test)]
 mod tests;
 
@@ -58,7 +58,7 @@ async fn set<S: Store>(
     if request.method() != Method::PUT {
         return method("PUT");
     }
-    let done = async { some::set(&gateway, read(&gateway, request).await?).await };
+    let done = async { by_key::set(&gateway, read(&gateway, request).await?).await };
     done.await.unwrap_or_else(|refused| refused)
 }
 
@@ -69,7 +69,7 @@ async fn fetch<S: Store>(
     let done = async {
         match *request.method() {
             Method::GET | Method::HEAD => all::fetch(&gateway).await,
-            Method::POST => some::fetch(&gateway, read(&gateway, request).await?).await,
+            Method::POST => by_key::fetch(&gateway, read(&gateway, request).await?).await,
             _ => Err(method("GET, HEAD, POST")),
         }
     };
@@ -83,7 +83,7 @@ async fn query<S: Store>(
     if request.method() != Method::POST {
         return method("POST");
     }
-    let done = async { some::query(&gateway, read(&gateway, request).await?).await };
+    let done = async { by_key::query(&gateway, read(&gateway, request).await?).await };
     done.await.unwrap_or_else(|refused| refused)
 }
 

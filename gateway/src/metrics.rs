@@ -3,7 +3,7 @@
 //! Every request is of a kind, which is its path and method without the key, and has a status: so
 //! the number of figures is bounded whatever is asked. Counting costs a few relaxed additions.
 
-mod text;
+mod exposition;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
 use dkv_wire::histogram::{BOUNDS_US, Histogram};
 
-pub use self::text::{CONTENT_TYPE, Exposition, Family, Number};
+pub use self::exposition::{CONTENT_TYPE, Exposition, Family, Number};
 
 /// Statuses that are counted one by one, from 100 on.
 const STATUSES: usize = 500;
