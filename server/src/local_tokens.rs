@@ -1,5 +1,4 @@
-//! Leaves the tokens of the first start, and the server's address, where other processes of this
-//! user find them.
+//! Publishes the initial tokens and the server's address to other processes of the same user.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,18 +9,18 @@ use dkv_wire::token::Token;
 use tracing::warn;
 use uuid::Uuid;
 
-/// Tokens that lie around as text: in the data directory, and for processes of this user.
+/// Token files: in the data directory, and in the user's state directory.
 ///
-/// They stay there when the server stops: who comes then shall learn that nobody answers, and not
-/// that a token is missing.
-pub(crate) struct LeftTokens {
+/// They stay when the server stops, so that a later client reports that no server answers rather
+/// than that a token is missing.
+pub(crate) struct LocalTokens {
     files: Vec<(Uuid, PathBuf)>,
 }
 
-impl LeftTokens {
-    /// Leaves `tokens`, each with its file in the data directory, for processes of this user that
-    /// look for a server at `address`, and the address itself.
-    pub(crate) fn leave(
+impl LocalTokens {
+    /// Publishes `tokens`, each with its file in the data directory, to processes of this user
+    /// that look for a server at `address`, and publishes the address itself.
+    pub(crate) fn publish(
         tokens: impl IntoIterator<Item = (Token, PathBuf)>,
         home: Option<PathBuf>,
         address: SocketAddr,
@@ -52,8 +51,8 @@ impl LeftTokens {
         Self { files }
     }
 
-    /// Removes a token that was revoked.
-    pub(crate) fn take_back(&self, token: Uuid) {
+    /// Deletes the files of a revoked token.
+    pub(crate) fn remove(&self, token: Uuid) {
         for (id, file) in &self.files {
             if *id == token
                 && let Err(error) = durable::remove(file)

@@ -1,9 +1,9 @@
-//! Calls nodes back at the address that they say others reach them at.
+//! Checks that nodes can be reached at the addresses they advertise.
 //!
-//! A node that names a wrong address gets on with everybody whom it calls, and nobody gets on with
-//! it. The server is the first that such a node meets, so it calls the node back, once for each
-//! address and again now and then as long as it fails. The node notices whether it was called, and
-//! says so if it was not.
+//! A node that advertises a wrong address can call every peer, but no peer can call it back. The
+//! server is the first peer that such a node meets, so it dials each advertised address once, and
+//! again at intervals while dialling fails. A node notices whether the server has dialled it, and
+//! warns if it has not.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,68 +17,69 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use crate::limits::{CALL_AGAIN, CALLED_MAX, CALLS_MAX};
+use crate::limits::{PROBE_INTERVAL, PROBED_NODES_MAX, PROBES_MAX};
 
-/// Calls nodes back.
-pub(crate) struct CallBack {
+/// Dials nodes back at their advertised addresses.
+pub(crate) struct ReachabilityProbe {
     endpoint: Endpoint,
-    calls: Arc<Semaphore>,
-    called: Arc<Mutex<HashMap<NodeId, Called>>>,
+    /// Limits the probes in flight.
+    permits: Arc<Semaphore>,
+    probed: Arc<Mutex<HashMap<NodeId, LastProbe>>>,
 }
 
-/// How a node was called last.
+/// The latest probe of a node.
 #[derive(Clone, Copy)]
-struct Called {
+struct LastProbe {
     address: SocketAddr,
     at: Instant,
     answered: bool,
 }
 
-impl CallBack {
+impl ReachabilityProbe {
     pub(crate) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, calls: Arc::new(Semaphore::new(CALLS_MAX)), called: Arc::default() }
+        Self { endpoint, permits: Arc::new(Semaphore::new(PROBES_MAX)), probed: Arc::default() }
     }
 
-    /// Calls a node that says it is at that address, unless it was called there already. Waits for
-    /// nothing.
-    pub(crate) fn call(&self, node: NodeId, address: SocketAddr) {
-        let Ok(place) = Arc::clone(&self.calls).try_acquire_owned() else { return };
+    /// Probes a node at the address it advertises, in the background, unless it answered there
+    /// before or was probed a moment ago.
+    pub(crate) fn probe(&self, node: NodeId, address: SocketAddr) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return };
         if !self.begin(node, address, Instant::now()) {
             return;
         }
-        let (endpoint, called) = (self.endpoint.clone(), Arc::clone(&self.called));
+        let (endpoint, probed) = (self.endpoint.clone(), Arc::clone(&self.probed));
         tokio::spawn(async move {
             let answer = caught(endpoint.connect(address, Expect::Node(node))).await;
-            drop(place);
+            drop(permit);
             match answer {
                 Ok(Ok(connection)) => {
-                    Close::Done.close(&connection, "called back");
-                    if let Some(last) = lock(&called).get_mut(&node) {
+                    Close::Done.close(&connection, "reachability check");
+                    if let Some(last) = lock(&probed).get_mut(&node) {
                         last.answered |= last.address == address;
                     }
-                    debug!(?node, %address, "reached the node at its address");
+                    debug!(?node, %address, "the node answers at its advertised address");
                 }
                 Ok(Err(error)) => {
-                    info!(?node, "cannot reach the node at the address that it names: {error}");
+                    info!(?node, "cannot reach the node at its advertised address: {error}");
                 }
-                Err(panicked) => debug!("calling back {panicked}"),
+                Err(panicked) => debug!("the reachability check {panicked}"),
             }
         });
     }
 
-    /// Notes that a node is called now; or says that it need not be.
+    /// Records a probe that begins now. False if none is due.
     fn begin(&self, node: NodeId, address: SocketAddr, now: Instant) -> bool {
-        let mut called = lock(&self.called);
-        if let Some(last) = called.get(&node)
-            && (now.duration_since(last.at) < CALL_AGAIN
+        let mut probed = lock(&self.probed);
+        if let Some(last) = probed.get(&node)
+            && (now.duration_since(last.at) < PROBE_INTERVAL
                 || (last.answered && last.address == address))
         {
             return false;
         }
-        if called.len() >= CALLED_MAX {
-            called.retain(|_, last| now.duration_since(last.at) < CALL_AGAIN);
+        if probed.len() >= PROBED_NODES_MAX {
+            probed.retain(|_, last| now.duration_since(last.at) < PROBE_INTERVAL);
         }
-        called.insert(node, Called { address, at: now, answered: false });
+        probed.insert(node, LastProbe { address, at: now, answered: false });
         true
     }
 }

@@ -1,10 +1,11 @@
-//! Keeps the registry: one change after the other, on disk before it is answered.
+//! The registry store: applies updates one at a time, and writes them before they are answered.
 //!
-//! Every change runs on a copy of the registry. Only when the copy is in the books, if it has to
-//! be, does it take the registry's place and do the answers go out; if it cannot be written it is
-//! dropped, and nothing has happened. Changes that wait while a write is under way share the next
-//! one. Readers see the last state that is safe, and never wait for the disk.
+//! Every update runs on a copy of the registry. The copy replaces the registry, and the answers go
+//! out, only once the copy is on disk (if the update needs that at all). If the write fails, the
+//! copy is dropped and nothing has happened. Updates that arrive during a write share the next one
+//! (group commit). Readers see the last durable state and never wait for the disk.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,109 +20,118 @@ use crate::limits::{GROUP_MAX, WAITING_MAX};
 use crate::registry::{Effects, Registry};
 use crate::registry_file;
 
-/// The books could not be written, or the server is stopping; nothing was changed.
+/// Why an update was not applied. In either case nothing has changed.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct NotKept(String);
+pub(crate) enum UpdateError {
+    /// The registry could not be written; a later attempt may succeed.
+    #[error("{0}")]
+    Write(Arc<io::Error>),
+    /// The server is stopping and takes no more updates.
+    #[error("the server is stopping")]
+    Stopping,
+}
 
-/// A handle to the registry and to the task that changes it.
+/// A handle to the registry and to the task that updates it.
 #[derive(Clone)]
-pub(crate) struct Keeper {
-    changes: mpsc::Sender<Box<dyn Change>>,
+pub(crate) struct RegistryStore {
+    updates: mpsc::Sender<Box<dyn PendingUpdate>>,
     current: watch::Receiver<Arc<Registry>>,
 }
 
-/// Ends the task of a [`Keeper`].
-pub(crate) struct Stop {
+/// Ends the task of a [`RegistryStore`].
+pub(crate) struct StoreTask {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-impl Stop {
-    /// Takes no more changes, and waits until those that were taken are answered.
+impl StoreTask {
+    /// Refuses new updates, and waits until the accepted ones are answered.
     pub(crate) async fn stop(self) {
-        // The task may have ended already, and then there is nothing to wait for.
+        // Both fail only if the task has ended already.
         let _ = self.stop.send(());
         let _ = self.task.await;
     }
 
-    /// Ends the task at once. A write that is under way is finished, and nobody is answered.
+    /// Ends the task at once. A write in progress completes, but no update is answered.
     pub(crate) fn abort(self) {
         self.task.abort();
     }
 }
 
-/// A change that waits: run on a copy, perhaps more than once, and then answered once.
-trait Change: Send {
+/// A queued update: applied to a copy, perhaps more than once, then answered once.
+trait PendingUpdate: Send {
     fn apply(&mut self, registry: &mut Registry) -> Effects;
-    fn finish(self: Box<Self>, kept: Result<(), NotKept>);
+    fn finish(self: Box<Self>, outcome: Result<(), UpdateError>);
 }
 
-struct Job<T, F> {
-    change: F,
+struct Update<T, F> {
+    update: F,
     answer: Option<T>,
-    reply: oneshot::Sender<Result<T, NotKept>>,
+    reply: oneshot::Sender<Result<T, UpdateError>>,
 }
 
-impl<T, F> Change for Job<T, F>
+impl<T, F> PendingUpdate for Update<T, F>
 where
     T: Send,
     F: FnMut(&mut Registry) -> (T, Effects) + Send,
 {
     fn apply(&mut self, registry: &mut Registry) -> Effects {
-        let (answer, effects) = (self.change)(registry);
+        let (answer, effects) = (self.update)(registry);
         self.answer = Some(answer);
         effects
     }
 
-    fn finish(self: Box<Self>, kept: Result<(), NotKept>) {
+    fn finish(self: Box<Self>, outcome: Result<(), UpdateError>) {
+        debug_assert!(self.answer.is_some(), "an update is applied before it is answered");
         let Some(answer) = self.answer else { return };
-        // Whoever asked may have gone; what was kept stays kept.
-        let _ = self.reply.send(kept.map(|()| answer));
+        // The caller may be gone; the update stands.
+        let _ = self.reply.send(outcome.map(|()| answer));
     }
 }
 
-impl Keeper {
-    /// Starts the task. It holds `lock`, the right to the data directory, until its last write is
-    /// over. If it ends before it is told to, `failure` says so: without it nothing can be changed.
+impl RegistryStore {
+    /// Starts the task. It holds `lock`, the exclusive right to the data directory, until its last
+    /// write is complete. If it ends without being told to, it signals `failure`: the server cannot
+    /// work without it.
     pub(crate) fn start(
         registry: Registry,
         file: PathBuf,
         gate: Arc<Gate>,
         lock: Arc<std::fs::File>,
         failure: &Failure,
-    ) -> (Self, Stop) {
+    ) -> (Self, StoreTask) {
         let registry = Arc::new(registry);
-        let (changes, waiting) = mpsc::channel(WAITING_MAX);
+        let (updates, queue) = mpsc::channel(WAITING_MAX);
         let (publish, current) = watch::channel(Arc::clone(&registry));
         let (stop, stopped) = oneshot::channel();
-        let task = Task { registry, publish, file, gate, lock };
-        let task = failure.if_ended("the task that keeps the books", task.run(waiting, stopped));
+        let writer = Writer { registry, publish, file, gate, lock };
+        let task =
+            failure.if_ended("the task that writes the registry", writer.run(queue, stopped));
         let task = tokio::spawn(task);
-        (Self { changes, current }, Stop { stop, task })
+        (Self { updates, current }, StoreTask { stop, task })
     }
 
-    /// The registry as it is on disk.
-    pub(crate) fn current(&self) -> Arc<Registry> {
+    /// Returns the registry as it is on disk.
+    pub(crate) fn snapshot(&self) -> Arc<Registry> {
         Arc::clone(&self.current.borrow())
     }
 
-    /// Changes the registry; when this returns, the change and its effects have happened.
+    /// Updates the registry. When this returns, the update is durable and its effects have
+    /// happened.
     ///
-    /// `change` may run more than once, on different copies; the last run counts.
-    pub(crate) async fn change<T: Send + 'static>(
+    /// `update` may run more than once, each time on another copy; the last run counts.
+    pub(crate) async fn update<T: Send + 'static>(
         &self,
-        change: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
-    ) -> Result<T, NotKept> {
+        update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
+    ) -> Result<T, UpdateError> {
         let (reply, answer) = oneshot::channel();
-        let stopping = || NotKept("the server is stopping".into());
-        let job = Box::new(Job { change, answer: None, reply });
-        self.changes.send(job).await.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())?
+        let pending = Box::new(Update { update, answer: None, reply });
+        self.updates.send(pending).await.map_err(|_| UpdateError::Stopping)?;
+        answer.await.map_err(|_| UpdateError::Stopping)?
     }
 }
 
-struct Task {
+struct Writer {
     registry: Arc<Registry>,
     publish: watch::Sender<Arc<Registry>>,
     file: PathBuf,
@@ -129,10 +139,10 @@ struct Task {
     lock: Arc<std::fs::File>,
 }
 
-impl Task {
+impl Writer {
     async fn run(
         mut self,
-        mut waiting: mpsc::Receiver<Box<dyn Change>>,
+        mut queue: mpsc::Receiver<Box<dyn PendingUpdate>>,
         mut stopped: oneshot::Receiver<()>,
     ) {
         let mut stopping = false;
@@ -142,57 +152,57 @@ impl Task {
                 biased;
                 _ = &mut stopped, if !stopping => {
                     stopping = true;
-                    waiting.close();
+                    queue.close();
                 }
-                count = waiting.recv_many(&mut group, GROUP_MAX) => {
+                count = queue.recv_many(&mut group, GROUP_MAX) => {
                     if count == 0 {
                         return;
                     }
-                    self.keep(std::mem::take(&mut group)).await;
+                    self.commit(std::mem::take(&mut group)).await;
                 }
             }
         }
     }
 
-    async fn keep(&mut self, mut group: Vec<Box<dyn Change>>) {
+    async fn commit(&mut self, mut group: Vec<Box<dyn PendingUpdate>>) {
         let mut next = Registry::clone(&self.registry);
         let mut effects = Effects::default();
-        for change in &mut group {
-            let Effects { save, deny } = change.apply(&mut next);
+        for update in &mut group {
+            let Effects { save, deny } = update.apply(&mut next);
             effects.save |= save;
             effects.deny |= deny;
         }
         let next = Arc::new(next);
         if effects.deny {
-            // Enforced even if it cannot be written: to refuse too early harms nobody.
+            // Enforced even if the write fails: refusing a holder too early does no harm.
             self.gate.set_denied(next.denied());
         }
-        let kept = if effects.save { self.write(&next).await } else { Ok(()) };
-        match kept {
+        let written = if effects.save { self.write(&next).await } else { Ok(()) };
+        match written {
             Ok(()) => {
                 self.publish(next);
-                for change in group {
-                    change.finish(Ok(()));
+                for update in group {
+                    update.finish(Ok(()));
                 }
             }
-            Err(failure) => self.keep_what_needs_no_disk(group, &failure),
+            Err(failure) => self.commit_without_disk(group, &failure),
         }
     }
 
-    /// What needs no write is answered even while the disk is full.
-    fn keep_what_needs_no_disk(&mut self, group: Vec<Box<dyn Change>>, failure: &NotKept) {
-        for mut change in group {
+    /// Answers the updates that need no write, even while the disk is full.
+    fn commit_without_disk(&mut self, group: Vec<Box<dyn PendingUpdate>>, failure: &UpdateError) {
+        for mut update in group {
             let mut next = Registry::clone(&self.registry);
-            if change.apply(&mut next).save {
-                change.finish(Err(failure.clone()));
+            if update.apply(&mut next).save {
+                update.finish(Err(failure.clone()));
             } else {
                 self.publish(Arc::new(next));
-                change.finish(Ok(()));
+                update.finish(Ok(()));
             }
         }
     }
 
-    async fn write(&self, next: &Arc<Registry>) -> Result<(), NotKept> {
+    async fn write(&self, next: &Arc<Registry>) -> Result<(), UpdateError> {
         let (next, file, lock) = (Arc::clone(next), self.file.clone(), Arc::clone(&self.lock));
         let written = platform::run_blocking(move || {
             let written = registry_file::save(&file, &next);
@@ -201,18 +211,18 @@ impl Task {
         });
         let failure = match written.await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+            Ok(Err(error)) => error,
+            Err(error) => io::Error::other(error.to_string()),
         };
-        error!(%failure, "cannot write the books");
-        Err(NotKept(failure))
+        error!(%failure, "cannot write the registry");
+        Err(UpdateError::Write(Arc::new(failure)))
     }
 
     fn publish(&mut self, next: Arc<Registry>) {
         if let Some((name, term)) = next.coordinator()
             && self.registry.coordinator().is_none_or(|(_, before)| before != term)
         {
-            info!(coordinator = %name, %term, "confirmed");
+            info!(coordinator = %name, %term, "confirmed the coordinator");
         }
         self.registry = Arc::clone(&next);
         self.publish.send_replace(next);
@@ -226,25 +236,24 @@ mod tests {
     use dkv_wire::network::Settings;
 
     #[tokio::test]
-    async fn one_that_cannot_be_written_does_not_fail_those_beside_it() {
+    async fn a_failed_write_does_not_fail_updates_that_need_none() {
         let directory = tempfile::tempdir().unwrap();
         let lock = Arc::new(dkv_wire::durable::lock_dir(directory.path()).unwrap());
         let registry = Registry::new(NetworkId::random(), Settings::default(), 0);
         let file = directory.path().join("nowhere").join("books.json");
-        let (keeper, stop) =
-            Keeper::start(registry, file, Arc::default(), lock, &Failure::default());
+        let (store, task) =
+            RegistryStore::start(registry, file, Arc::default(), lock, &Failure::default());
 
         let address = "127.0.0.1:4401".parse().unwrap();
         let node = NodeId::random();
-        let register =
-            keeper.change(move |next| next.handle_register(node, None, address, None, 0));
-        // Sees the node if it runs on the copy that is dropped.
-        let count = keeper.change(|next| (next.node_count(), Effects::default()));
-        // Both are waiting before the task runs, so that they share a group.
+        let register = store.update(move |next| next.handle_register(node, None, address, None, 0));
+        // Counts the node if it runs on the copy that is dropped.
+        let count = store.update(|next| (next.node_count(), Effects::default()));
+        // Both are queued before the task runs, so they share a group.
         let (registered, counted) = tokio::join!(register, count);
         assert!(registered.is_err());
         assert_eq!(counted.unwrap(), 0);
-        assert_eq!(keeper.current().node_count(), 0);
-        stop.stop().await;
+        assert_eq!(store.snapshot().node_count(), 0);
+        task.stop().await;
     }
 }

@@ -1,5 +1,5 @@
-//! Whatever is said to the registry, in whatever order, with a crash at any point: one bootstrap,
-//! no way back in terms, nobody off the deny list, no token used too often.
+//! Random histories of requests, with a crash at any point: one bootstrap, terms that never go back,
+//! a deny list that never shrinks, no token used too often.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -30,9 +30,9 @@ enum Step {
         denied: u8,
     },
     Join,
-    /// The disk refuses the next change: it must not have happened.
+    /// The write of this change fails: it must not have happened.
     Unwritten(Box<Step>),
-    /// A node registers, and the server is killed after it has written and before it answers.
+    /// A node registers, and the server is killed after the write and before the answer.
     Unanswered {
         node: u8,
     },
@@ -82,13 +82,13 @@ fn report(network: NetworkId, sender: u8, term: u64, members: u8, denied: u8) ->
         settings: Settings::default(),
         denied: chosen(denied).map(|number| node(number).into()).collect(),
     };
-    // Whoever is asked may lead next.
+    // Any node may lead next.
     let voters = (0..NODES).map(node).collect();
     let control = ControlGroup { term: Term(term), leader: Some(node(sender)), index: 1, voters };
     CoordinatorReport { term: Term(term), view, control }
 }
 
-/// What everybody outside has been told so far.
+/// What the peers have been told so far.
 #[derive(Clone, Default)]
 struct Told {
     bootstrap: Option<NodeId>,
@@ -98,9 +98,9 @@ struct Told {
 }
 
 struct World {
-    /// What is in memory.
+    /// The registry in memory.
     registry: Registry,
-    /// What is on disk.
+    /// The registry on disk.
     saved: Vec<u8>,
     told: Told,
     now_ms: u64,
@@ -126,9 +126,9 @@ impl World {
                 let (answer, effects) =
                     next.handle_register(id, name.as_deref(), address, None, self.now_ms);
                 if let Ok(admission) = answer {
-                    prop_assert!(!told.denied.contains(&id.into()), "a removed node is back");
+                    prop_assert!(!told.denied.contains(&id.into()), "a removed node registered");
                     if admission.bootstrap {
-                        prop_assert!(told.confirmed.is_none(), "bootstrap of a network that runs");
+                        prop_assert!(told.confirmed.is_none(), "bootstrap of an existing network");
                         prop_assert_eq!(*told.bootstrap.get_or_insert(id), id, "two bootstraps");
                     }
                 }
@@ -137,11 +137,11 @@ impl World {
             Step::Report { node: number, term, members, denied } => {
                 let (id, term) = (node(*number), Term(*term));
                 let report = report(next.network(), *number, term.0, *members, *denied);
-                let is_heard = next.reporters().contains(&id);
+                let is_trusted = next.trusted_reporters().contains(&id);
                 let (answer, effects) = next.handle_report(id, &report, self.now_ms);
                 match answer {
                     Ok(Confirmation::Confirmed) => {
-                        prop_assert!(is_heard, "a report of somebody who does not vote");
+                        prop_assert!(is_trusted, "a report of a node that does not vote");
                         if let Some((before, by)) = told.confirmed {
                             prop_assert!(before <= term, "back from {before} to {term}");
                             prop_assert!(before < term || by == id, "two coordinators in {term}");
@@ -154,7 +154,7 @@ impl World {
                     Ok(Confirmation::Outdated { confirmed }) => {
                         prop_assert_eq!(Some(confirmed), told.confirmed.map(|(term, _)| term));
                     }
-                    Err(_) => prop_assert!(told.denied.contains(&id.into()) || !is_heard),
+                    Err(_) => prop_assert!(told.denied.contains(&id.into()) || !is_trusted),
                 }
                 effects
             }
@@ -211,7 +211,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_that_was_told_is_ever_taken_back(steps in prop::collection::vec(step(), 1..60)) {
+    fn no_answer_is_ever_revoked(steps in prop::collection::vec(step(), 1..60)) {
         let mut world = World::new();
         for step in &steps {
             world.run(step, true)?;

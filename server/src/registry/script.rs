@@ -1,19 +1,20 @@
-//! Golden scripts: what the registry answers, as text that a person can read.
+//! Golden scripts: the answers of the registry as readable text.
 //!
-//! A file in `testscripts/` is a list of blocks: commands, a line `---`, and what they print, up to
-//! an empty line. `UPDATE_EXPECT=1` writes what they print now; the difference is for a person to
-//! understand. Nodes, holders and tokens have names of one letter.
+//! A file in `testscripts/` is a list of blocks: commands, a line `---`, and their output, up to an
+//! empty line. `UPDATE_EXPECT=1` rewrites the output; review the difference. Nodes, holders and
+//! tokens have names of one letter.
 //!
 //! ```text
 //! at MS                                        sets the clock
-//! restart                                      goes through the books, as a killed server does
+//! restart                                      encodes and decodes, as a killed server does
 //! register NODE ADDRESS [name=NAME] [region=REGION]
 //! report NODE TERM [NODE:NAME:PORT:STATE[:REGION] …] [denied=LETTERS] [of=NODE] [view-term=TERM] [foreign]
 //!        [voters=LETTERS] [index=INDEX]        its voters are the nodes in it unless named
-//! say NODE VOTERS INDEX                        what a node that registers knows of the control group
-//! trust NODE                                   the operator's word
-//! stand NODE ADDRESS START BOOT MARK [past=BOOT,…] [answers=NUMBER] [ends]
+//! claim NODE VOTERS INDEX                      the claim of a registering node about the control group
+//! trust NODE                                   the operator vouches for a node
+//! check NODE ADDRESS START BOOT MARK [past=BOOT,…] [answers=NUMBER] [ends]
 //! keep NODE ADDRESS|START
+//! marks                                        saves new log marks
 //! status
 //! token TOKEN ROLE [life=S] [uses=N]
 //! join TOKEN HOLDER [secret=TOKEN]
@@ -74,7 +75,7 @@ fn silence() {
 }
 
 #[test]
-fn one_voter_that_is_left_is_one_voice() {
+fn one_surviving_voter_is_one_voice() {
     check("takeover");
 }
 
@@ -108,7 +109,7 @@ fn check(name: &str) {
             script.run(line);
         }
     }
-    assert!(script.printed.is_empty(), "{name}: commands without `---` after them");
+    assert!(script.printed.is_empty(), "{name}: commands without a `---` after them");
     let actual = format!("{}\n", actual.trim_end());
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write(&path, actual).unwrap();
@@ -150,27 +151,27 @@ impl Script {
                 self.register(words[1], words[2], option("name"), region);
             }
             "report" => self.report(&words, &option),
-            "say" => {
+            "claim" => {
                 let voters = ids(words[2]).into_iter().collect();
                 let (term, index) = (Term(9), words[3].parse().unwrap());
                 let control = ControlGroup { term, leader: None, index, voters };
                 let node = NodeId(letter(words[1]));
-                let effects = self.registry.handle_control(node, &control, self.now_ms);
-                self.print(Ok::<_, String>("heard".to_owned()), effects);
+                let effects = self.registry.handle_control_claim(node, &control, self.now_ms);
+                self.print(Ok::<_, String>("noted".to_owned()), effects);
             }
             "trust" => self.registry.trust(NodeId(letter(words[1]))),
-            "stand" => self.stand(&words, &option),
+            "check" => self.check_run(&words, &option),
             "keep" => {
                 let choice = match words[2].parse() {
                     Ok(start) => RunChoice::Start(start),
                     Err(_) => RunChoice::Address(words[2].parse().unwrap()),
                 };
                 let node = NodeId(letter(words[1]));
-                let (answer, effects) = self.registry.handle_keep(node, choice, self.now_ms);
+                let (answer, effects) = self.registry.handle_keep_run(node, choice, self.now_ms);
                 self.print(answer.map(|()| "kept".to_owned()), effects);
             }
             "marks" => {
-                let effects = self.registry.handle_marks(self.now_ms);
+                let effects = self.registry.flush_marks(self.now_ms);
                 self.print(Ok::<_, &str>("marks".to_owned()), effects);
             }
             "status" => self.status(),
@@ -184,7 +185,7 @@ impl Script {
                     None,
                     self.now_ms,
                 );
-                self.print(answer.map(|()| "entered".to_owned()), effects);
+                self.print(answer.map(|()| "created".to_owned()), effects);
             }
             "join" => {
                 let secret = secret(option("secret").unwrap_or(words[1]));
@@ -276,10 +277,10 @@ impl Script {
         self.print(answer, effects);
     }
 
-    fn stand<'a>(&mut self, words: &[&'a str], option: &dyn Fn(&str) -> Option<&'a str>) {
+    fn check_run<'a>(&mut self, words: &[&'a str], option: &dyn Fn(&str) -> Option<&'a str>) {
         let number = |text: &str| text.parse::<u64>().unwrap();
         let past = option("past").into_iter().flat_map(|past| past.split(','));
-        // A former run has left all that there is now, if nothing else is said.
+        // Unless said otherwise, a former run left the whole log.
         let former = |text: &str| {
             let (boot, left) = text.split_once(':').unwrap_or((text, words[5]));
             Former { boot: Boot(number(boot)), left: Some(number(left)) }
@@ -297,7 +298,7 @@ impl Script {
             answers: option("answers").map(|asked| Question { server: 1, number: number(asked) }),
         };
         let node = NodeId(letter(words[1]));
-        let (answer, effects) = self.registry.handle_stand(node, &stand, 1, self.now_ms);
+        let (answer, effects) = self.registry.handle_run_check(node, &stand, 1, self.now_ms);
         let answer = answer.map(|standing| {
             let again = if standing.ask_again { ", again" } else { "" };
             let wait = if standing.wait { ", wait" } else { "" };
@@ -326,7 +327,7 @@ impl Script {
         for node in status.nodes {
             writeln!(
                 self.printed,
-                "  {} {} port {}{} {}{}, heard of at {}",
+                "  {} {} port {}{} {}{}, heard at {}",
                 letter_of(node.id.0),
                 node.name,
                 node.address.port(),
@@ -358,12 +359,12 @@ impl Script {
     }
 }
 
-/// The id that a letter stands for.
+/// Returns the id that a letter stands for.
 fn letter(name: &str) -> Uuid {
     Uuid::from_u128(u128::from(name.as_bytes()[0]))
 }
 
-/// The nodes that some letters stand for.
+/// Returns the nodes that the letters stand for.
 fn ids(letters: &str) -> BTreeSet<NodeId> {
     letters.chars().map(|name| NodeId(letter(&name.to_string()))).collect()
 }
