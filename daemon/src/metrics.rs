@@ -1,10 +1,10 @@
-//! The figures of a node, as Prometheus wants them.
+//! The metrics of a node, for Prometheus.
 
 use dkv_gateway::metrics::Exposition;
 use dkv_node::Figures;
 use dkv_wire::message::{GroupRole, GroupStatus};
 
-/// Puts the figures into a text.
+/// Writes the metrics to a text.
 pub(crate) fn expose(figures: &Figures, text: &mut Exposition) {
     node(figures, text);
     requests(figures, text);
@@ -15,26 +15,25 @@ fn node(figures: &Figures, text: &mut Exposition) {
     let status = &figures.status;
     let id = status.id.to_string();
     let labels = [("id", id.as_str()), ("name", &status.name), ("version", &status.version)];
-    text.gauge("dkv_node_info", "Who this node is; always 1.").put(&labels, 1_u64);
+    text.gauge("dkv_node_info", "The identity of this node; always 1.").put(&labels, 1_u64);
     text.gauge("dkv_node_uptime_seconds", "Time since the node started.")
         .put(&[], status.uptime_ms as f64 / 1000.0);
-    text.gauge("dkv_node_disk_full", "Whether writes are refused for want of room on the disk.")
+    text.gauge("dkv_node_disk_full", "Whether writes are refused because the disk is full.")
         .put(&[], status.disk_full);
-    text.gauge("dkv_node_connections", "QUIC connections that are open.")
+    text.gauge("dkv_node_connections", "Open QUIC connections.")
         .put(&[], figures.connections as u64);
-    text.histogram("dkv_wal_fsync_duration_seconds", "Time of a write of the log with its sync.")
+    text.histogram("dkv_wal_fsync_duration_seconds", "Time of a log write with its fsync.")
         .times(&[], &figures.syncs);
-    text.counter("dkv_wal_entries_total", "Entries that were written to the log.")
+    text.counter("dkv_wal_entries_total", "Entries written to the log.")
         .put(&[], figures.entries_written);
     text.gauge("dkv_wal_bytes", "Bytes of the log on disk.").put(&[], status.log_bytes);
-    text.gauge("dkv_wal_staged_bytes", "Bytes that wait to be written to the log.")
+    text.gauge("dkv_wal_staged_bytes", "Bytes waiting to be written to the log.")
         .put(&[], figures.staged_bytes as u64);
 }
 
 fn requests(figures: &Figures, text: &mut Exposition) {
     let counted = &figures.counted;
-    let mut family = text
-        .counter("dkv_node_requests_total", "Requests that were answered, by what came of them.");
+    let mut family = text.counter("dkv_node_requests_total", "Answered requests, by result.");
     for kind in &counted.requests {
         for (result, count) in kind.results.iter().filter(|(_, count)| *count > 0) {
             family.put(&[("kind", kind.kind), ("result", result)], *count);
@@ -42,7 +41,7 @@ fn requests(figures: &Figures, text: &mut Exposition) {
     }
     let mut family = text.histogram(
         "dkv_node_request_duration_seconds",
-        "Time from a request to its answer on the way out.",
+        "Time from a request to sending its answer.",
     );
     for kind in counted.requests.iter().filter(|kind| kind.times.count() > 0) {
         family.times(&[("kind", kind.kind)], &kind.times);
@@ -53,36 +52,36 @@ fn requests(figures: &Figures, text: &mut Exposition) {
 }
 
 fn groups(figures: &Figures, text: &mut Exposition) {
-    type Of = fn(&GroupStatus) -> u64;
-    let gauges: [(&'static str, &str, Of); 9] = [
-        ("dkv_raft_term", "The group's term here.", |group| group.term.0),
+    type Value = fn(&GroupStatus) -> u64;
+    let gauges: [(&'static str, &str, Value); 9] = [
+        ("dkv_raft_term", "Term of the group on this node.", |group| group.term.0),
         ("dkv_raft_is_leader", "Whether this node leads the group.", |group| {
             u64::from(group.role == GroupRole::Leader)
         }),
         ("dkv_raft_has_leader", "Whether this node knows who leads the group.", |group| {
             u64::from(group.leader.is_some())
         }),
-        ("dkv_raft_last_index", "Last entry of the log here.", |group| group.last_index),
-        ("dkv_raft_applied_index", "Last entry that the state here has.", |group| {
+        ("dkv_raft_last_index", "Last entry of the log on this node.", |group| group.last_index),
+        ("dkv_raft_applied_index", "Last entry applied to the state on this node.", |group| {
             group.applied_index
         }),
-        ("dkv_raft_apply_lag_entries", "Entries of the log that the state lacks.", |group| {
+        ("dkv_raft_apply_lag_entries", "Entries of the log that are not applied yet.", |group| {
             group.last_index.saturating_sub(group.applied_index)
         }),
-        ("dkv_raft_checkpoint_index", "Last entry that the newest checkpoint has.", |group| {
+        ("dkv_raft_checkpoint_index", "Last entry in the newest checkpoint.", |group| {
             group.checkpoint_index
         }),
-        ("dkv_shard_keys", "Keys of the state.", |group| group.keys),
-        ("dkv_shard_bytes", "Bytes of keys and values of the state.", |group| group.bytes),
+        ("dkv_shard_keys", "Keys in the state.", |group| group.keys),
+        ("dkv_shard_bytes", "Bytes of keys and values in the state.", |group| group.bytes),
     ];
-    for (name, help, of) in gauges {
+    for (name, help, value) in gauges {
         let mut family = text.gauge(name, help);
         for group in &figures.status.groups {
-            family.put(&[("group", &group.group.to_string())], of(group));
+            family.put(&[("group", &group.group.to_string())], value(group));
         }
     }
     let mut family =
-        text.gauge("dkv_raft_committed_index", "Last entry that is known here to be committed.");
+        text.gauge("dkv_raft_committed_index", "Last entry that this node knows to be committed.");
     for group in &figures.groups {
         family.put(&[("group", &group.group.to_string())], group.committed_index);
     }
@@ -97,15 +96,13 @@ fn groups(figures: &Figures, text: &mut Exposition) {
             family.put(&[("group", &id), ("node", &node)], lag);
         }
     }
-    let mut family = text.counter(
-        "dkv_raft_leader_changes_total",
-        "Leaders, each of a term, that were seen after the first.",
-    );
+    let mut family =
+        text.counter("dkv_raft_leader_changes_total", "Changes of leader seen by this node.");
     for group in &figures.groups {
         family.put(&[("group", &group.group.to_string())], group.leader_changes);
     }
     let mut family =
-        text.gauge("dkv_shard_queue_length", "Requests that wait for a batch or a round.");
+        text.gauge("dkv_shard_queue_length", "Requests waiting for a batch or a quorum round.");
     for group in figures.groups.iter().filter(|group| group.group.is_shard()) {
         let id = group.group.to_string();
         family.put(&[("group", &id), ("queue", "writes")], group.writes_waiting as u64);

@@ -1,4 +1,4 @@
-//! A store in memory, for tests.
+//! An in-memory store, for tests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,9 +16,9 @@ use tower::ServiceExt;
 
 use crate::store::Store;
 
-/// The store. Its clones are the same one.
+/// The store. Clones share their content.
 #[derive(Clone, Default)]
-pub(crate) struct Memory {
+pub(crate) struct MemoryStore {
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -29,43 +29,43 @@ struct Inner {
     failure: Option<Error>,
 }
 
-/// An answer, as a whole.
+/// A complete response.
 #[derive(Debug)]
-pub(crate) struct Answered {
+pub(crate) struct TestResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
-impl Answered {
-    /// A header field; empty if it is not there.
+impl TestResponse {
+    /// Returns a header field; empty if it is missing.
     pub(crate) fn field(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
-/// Asks the gateway of a store.
-pub(crate) async fn ask(store: &Memory, request: Request<Body>) -> Answered {
-    let options =
-        crate::Options { network: "here".into(), access: crate::Access::Anybody, figures: None };
+/// Sends a request to a gateway of the store.
+pub(crate) async fn ask(store: &MemoryStore, request: Request<Body>) -> TestResponse {
+    let access = crate::Access::Anybody;
+    let options = crate::Options { network: "here".into(), access, extra_metrics: None };
     let answer = crate::App::new(store.clone(), options).router.oneshot(request).await.unwrap();
     let (parts, body) = answer.into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
-    Answered { status: parts.status, headers: parts.headers, body }
+    TestResponse { status: parts.status, headers: parts.headers, body }
 }
 
-impl Memory {
-    /// Makes every request come to this from now on.
+impl MemoryStore {
+    /// Makes every request fail with this error from now on.
     pub(crate) fn fail_with(&self, error: Error) {
         self.inner.lock().unwrap().failure = Some(error);
     }
 
-    /// Makes requests come to what they should again.
+    /// Lets requests succeed again.
     pub(crate) fn recover(&self) {
         self.inner.lock().unwrap().failure = None;
     }
 
-    /// A receipt of the latest revision.
+    /// Returns a receipt of the latest revision.
     pub(crate) fn receipt(&self, _: Condition) -> Receipt {
         receipt(self.inner.lock().unwrap().revision, Level::Strong)
     }
@@ -82,7 +82,7 @@ impl Memory {
             if options.condition != Condition::Always {
                 return Err(Error::Invalid("no condition".into()));
             }
-            // It is never ordered.
+            // This store never orders it.
             let (pending, revision) = (Some(Number(7)), 0);
             let receipt = Receipt { pending, ..receipt(revision, Level::Eventual) };
             return Ok(Written { receipt, existed: false });
@@ -115,11 +115,11 @@ impl Memory {
     }
 }
 
-impl Store for Memory {
+impl Store for MemoryStore {
     async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
         let inner = self.inner.lock().unwrap();
         check(&inner, key)?;
-        // What an eventual read with bounds meets is a replica that is behind.
+        // An eventual read with bounds meets a replica that is behind.
         let bounded = options.at_least.is_some_and(|least| least.0 > inner.revision)
             || options.max_staleness.is_some_and(|most| most.as_millis() < 40);
         let level = if bounded { Level::Strong } else { options.level };
@@ -173,7 +173,7 @@ impl Store for Memory {
 
     async fn status(&self) -> NetworkStatus {
         NetworkStatus {
-            server: Err("there is none".into()),
+            server: Err("no server".into()),
             nodes: Vec::new(),
             view: None,
             placement: None,

@@ -1,7 +1,7 @@
-//! What a gateway counts, and the text in which it says so.
+//! The counters of a gateway, and their text for Prometheus.
 //!
-//! Every request is of a kind, which is its path and method without the key, and has a status: so
-//! the number of figures is bounded whatever is asked. Counting costs a few relaxed additions.
+//! Each request has a kind, which is its path and method without the key, and a status, so the
+//! number of series is bounded whatever clients ask for. Counting costs a few relaxed additions.
 
 mod exposition;
 
@@ -15,23 +15,23 @@ use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
 use dkv_wire::histogram::{BOUNDS_US, Histogram};
 
-pub use self::exposition::{CONTENT_TYPE, Exposition, Family, Number};
+pub use self::exposition::{CONTENT_TYPE, Exposition, Family, MetricValue};
 
-/// Statuses that are counted one by one, from 100 on.
+/// Number of statuses with a counter of their own, from 100 on.
 const STATUSES: usize = 500;
 
-/// What requests are for. The names are those of the label `kind`.
+/// The kinds of requests: the values of the label `kind`.
 const KINDS: [&str; 12] = [
     "get", "put", "delete", "list", "batch", "status", "health", "metrics", "kvs", "pairs", "page",
     "other",
 ];
 
-/// Those that ask for keys.
-const KINDS_OF_KEYS: [&str; 7] = ["get", "put", "delete", "list", "batch", "kvs", "pairs"];
-/// The first status that says that the gateway or the network has failed.
-const STATUS_FAILED: usize = 500;
+/// The kinds that access keys.
+const KEY_KINDS: [&str; 7] = ["get", "put", "delete", "list", "batch", "kvs", "pairs"];
+/// The first status by which the gateway or the network admits a failure.
+const FIRST_FAILURE: usize = 500;
 
-/// The kind of a request, as a place in [`KINDS`].
+/// Returns the kind of a request, as an index into [`KINDS`].
 fn kind(method: &Method, path: &str) -> usize {
     let name = match path {
         "/v1/kv" => "list",
@@ -58,25 +58,28 @@ fn kind(method: &Method, path: &str) -> usize {
 pub struct Metrics {
     requests: Vec<[AtomicU64; STATUSES]>,
     times: [Histogram; KINDS.len()],
+    /// Requests in progress.
     under_way: AtomicU64,
-    /// Connections that were accepted, and those that have ended.
+    /// Connections accepted so far.
     accepted: AtomicU64,
+    /// Connections ended so far.
     ended: AtomicU64,
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
-    /// Longest time of a write since this was last asked, in microseconds, and writes since then.
+    /// Longest write since [`key_traffic`](Self::key_traffic), in microseconds.
     slowest_write_us: AtomicU64,
+    /// Writes since then.
     writes: AtomicU64,
 }
 
-/// Requests for keys, as they add up.
+/// Cumulative counts of requests that access keys.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Traffic {
-    /// How long they took: how many were in each bucket of [`BOUNDS_US`] alone.
+pub(crate) struct KeyTraffic {
+    /// Requests by duration, in the buckets of [`BOUNDS_US`]; not cumulative over the buckets.
     pub(crate) buckets: Vec<u64>,
-    /// Those that were answered with a status of 500 and above.
+    /// Requests answered with a status of 500 or above.
     pub(crate) failed: u64,
-    /// Longest time of a write since the last of these, if there was one.
+    /// Longest write since the previous snapshot, in microseconds; `None` without writes.
     pub(crate) slowest_write_us: Option<u64>,
 }
 
@@ -97,12 +100,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a request that was answered.
+    /// Counts an answered request.
     pub(crate) fn count(&self, method: &Method, path: &str, status: StatusCode, begun: Instant) {
-        self.done(kind(method, path), status, begun);
+        self.count_kind(kind(method, path), status, begun);
     }
 
-    fn done(&self, kind: usize, status: StatusCode, begun: Instant) {
+    fn count_kind(&self, kind: usize, status: StatusCode, begun: Instant) {
         let place = usize::from(status.as_u16()).saturating_sub(100).min(STATUSES - 1);
         if let (Some(statuses), Some(times)) = (self.requests.get(kind), self.times.get(kind)) {
             statuses[place].fetch_add(1, Ordering::Relaxed);
@@ -110,24 +113,25 @@ impl Metrics {
         }
     }
 
-    fn wrote(&self, begun: Instant) {
+    fn count_write(&self, begun: Instant) {
         let time_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.slowest_write_us.fetch_max(time_us, Ordering::Relaxed);
         self.writes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests for keys so far.
-    pub(crate) fn of_keys(&self) -> Traffic {
-        let mut traffic = Traffic { buckets: vec![0; BOUNDS_US.len() + 1], ..Traffic::default() };
+    /// Returns the counts of requests that access keys, and resets the longest write.
+    pub(crate) fn key_traffic(&self) -> KeyTraffic {
+        let buckets = vec![0; BOUNDS_US.len() + 1];
+        let mut traffic = KeyTraffic { buckets, ..KeyTraffic::default() };
         for ((kind, times), statuses) in KINDS.iter().zip(&self.times).zip(&self.requests) {
-            // What the page asks by itself is no traffic.
-            if !KINDS_OF_KEYS.contains(kind) {
+            // Requests that the page makes by itself do not count as traffic.
+            if !KEY_KINDS.contains(kind) {
                 continue;
             }
             for (sum, count) in traffic.buckets.iter_mut().zip(times.times().buckets) {
                 *sum += count;
             }
-            let failed = statuses.iter().skip(STATUS_FAILED - 100);
+            let failed = statuses.iter().skip(FIRST_FAILURE - 100);
             traffic.failed += failed.map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
         }
         let slowest_us = self.slowest_write_us.swap(0, Ordering::Relaxed);
@@ -136,39 +140,43 @@ impl Metrics {
         traffic
     }
 
+    /// Counts an accepted connection.
     pub(crate) fn accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a connection that has ended.
     pub(crate) fn ended(&self) {
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests that were not answered yet.
+    /// Returns the number of requests in progress.
     #[cfg(test)]
     pub(crate) fn under_way(&self) -> u64 {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open.
+    /// Returns the number of open connections.
     pub(crate) fn open(&self) -> u64 {
         let ended = self.ended.load(Ordering::Relaxed);
         self.accepted.load(Ordering::Relaxed).saturating_sub(ended)
     }
 
+    /// Counts received bytes.
     pub(crate) fn received(&self, bytes: usize) {
         self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Counts sent bytes.
     pub(crate) fn sent(&self, bytes: usize) {
         self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Puts all figures into a text.
+    /// Writes all metrics to a text.
     pub(crate) fn expose(&self, text: &mut Exposition) {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let mut family =
-            text.counter("dkv_http_requests_total", "Requests that were answered, by status.");
+            text.counter("dkv_http_requests_total", "Answered requests, by kind and status.");
         for (kind, statuses) in KINDS.iter().zip(&self.requests) {
             for (place, count) in statuses.iter().enumerate() {
                 let count = load(count);
@@ -188,19 +196,19 @@ impl Metrics {
                 family.times(&[("kind", kind)], &times);
             }
         }
-        text.gauge("dkv_http_requests_under_way", "Requests that were not answered yet.")
+        text.gauge("dkv_http_requests_under_way", "Requests in progress.")
             .put(&[], load(&self.under_way));
-        text.counter("dkv_http_connections_total", "Connections that were accepted.")
+        text.counter("dkv_http_connections_total", "Accepted connections.")
             .put(&[], load(&self.accepted));
-        text.gauge("dkv_http_connections", "Connections that are open.").put(&[], self.open());
-        text.counter("dkv_http_received_bytes_total", "Bytes that came over connections.")
+        text.gauge("dkv_http_connections", "Open connections.").put(&[], self.open());
+        text.counter("dkv_http_received_bytes_total", "Bytes received over connections.")
             .put(&[], load(&self.received_bytes));
-        text.counter("dkv_http_sent_bytes_total", "Bytes that went over connections.")
+        text.counter("dkv_http_sent_bytes_total", "Bytes sent over connections.")
             .put(&[], load(&self.sent_bytes));
     }
 
-    /// Requests that were answered, and the longest bound that so many of a thousand of them took,
-    /// for the page.
+    /// Returns the document of `/v1/traffic`: for each kind of request, count, total time, and a
+    /// histogram of times.
     pub(crate) fn traffic(&self) -> serde_json::Value {
         let kinds = KINDS.iter().zip(&self.times).map(|(kind, times)| {
             let times = times.times();
@@ -214,7 +222,7 @@ impl Metrics {
     }
 }
 
-/// One request less is under way, however it ends.
+/// A request in progress, until this is dropped.
 struct UnderWay<'a>(&'a Metrics);
 
 impl Drop for UnderWay<'_> {
@@ -223,28 +231,28 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Counts a request.
+/// Counts a request, as middleware.
 pub(crate) async fn count(
     State(metrics): State<Arc<Metrics>>,
     request: Request,
     next: Next,
 ) -> Response<Body> {
     let kind = kind(request.method(), request.uri().path());
-    let is_write = KINDS_OF_KEYS.contains(&KINDS[kind])
+    let is_write = KEY_KINDS.contains(&KINDS[kind])
         && matches!(*request.method(), Method::PUT | Method::DELETE | Method::POST);
     let begun = Instant::now();
     metrics.under_way.fetch_add(1, Ordering::Relaxed);
     let under_way = UnderWay(&metrics);
     let response = next.run(request).await;
     drop(under_way);
-    metrics.done(kind, response.status(), begun);
+    metrics.count_kind(kind, response.status(), begun);
     if is_write {
-        metrics.wrote(begun);
+        metrics.count_write(begun);
     }
     response
 }
 
-/// The answer to `/metrics`.
+/// Returns the answer to `/metrics`.
 pub(crate) fn answer(text: Exposition) -> Response<Body> {
     let mut response = Response::new(Body::from(text.finish()));
     let headers = response.headers_mut();
@@ -258,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_of_kinds() {
+    fn requests_have_kinds() {
         let name = |method: Method, path: &str| KINDS[kind(&method, path)];
         assert_eq!(name(Method::GET, "/v1/kv/a"), "get");
         assert_eq!(name(Method::HEAD, "/v1/kv/a"), "get");
@@ -269,19 +277,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_is_said() {
+    fn counts_are_exposed() {
         let metrics = Metrics::default();
-        metrics.done(0, StatusCode::OK, Instant::now());
-        metrics.done(0, StatusCode::from_u16(999).unwrap(), Instant::now());
+        metrics.count_kind(0, StatusCode::OK, Instant::now());
+        metrics.count_kind(0, StatusCode::from_u16(999).unwrap(), Instant::now());
         metrics.accepted();
         metrics.received(7);
         let mut text = Exposition::default();
         metrics.expose(&mut text);
-        metrics.wrote(Instant::now());
-        let traffic = metrics.of_keys();
+        metrics.count_write(Instant::now());
+        let traffic = metrics.key_traffic();
         assert_eq!((traffic.buckets.iter().sum::<u64>(), traffic.failed), (2, 1));
         assert!(traffic.slowest_write_us.is_some());
-        assert_eq!(metrics.of_keys().slowest_write_us, None);
+        assert_eq!(metrics.key_traffic().slowest_write_us, None);
         let text = text.finish();
         for line in [
             "dkv_http_requests_total{kind=\"get\",status=\"200\"} 1",

@@ -1,61 +1,80 @@
-//! For programs that watch: `/metrics` for Prometheus, `/v1/traffic`, and what the interface is.
+//! Endpoints for monitoring: `/metrics`, `/v1/traffic`, `/livez` and `/readyz`; and the description
+//! of the interface at `/openapi.json`.
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, Method, Response};
-use axum::response::IntoResponse;
+use axum::http::{Method, Response};
 use axum::routing::any;
+use dkv_api::{Error, ReadOptions};
 
-use crate::app::Gateway;
+use crate::limits::READY_TIMEOUT;
 use crate::metrics::{self, Exposition};
 use crate::problem::Problem;
+use crate::response::{get_document, is_get};
+use crate::state::Gateway;
 use crate::store::Store;
 
-/// The paths of this module.
+/// The key read to check whether the network serves; it need not exist.
+pub(crate) const READY_KEY: &[u8] = b"readyz";
+
+/// Returns the routes of this module.
 pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
     Router::new()
-        .route("/metrics", any(figures::<S>))
+        .route("/metrics", any(expose::<S>))
         .route("/v1/traffic", any(traffic::<S>))
         .route("/openapi.json", any(interface))
+        .route("/livez", any(live))
+        .route("/readyz", any(ready::<S>))
 }
 
-async fn figures<S: Store>(State(gateway): State<Gateway<S>>, method: Method) -> Response<Body> {
+async fn expose<S: Store>(
+    State(gateway): State<Gateway<S>>,
+    method: Method,
+) -> Result<Response<Body>, Problem> {
     if !is_get(&method) {
-        return Problem::method("GET, HEAD").into_response();
+        return Err(Problem::method("GET, HEAD"));
     }
     let mut text = Exposition::default();
     gateway.metrics.expose(&mut text);
-    if let Some(more) = &gateway.figures {
-        more(&mut text);
+    if let Some(extra) = &gateway.extra_metrics {
+        extra(&mut text);
     }
-    metrics::answer(text)
+    Ok(metrics::answer(text))
 }
 
-async fn traffic<S: Store>(State(gateway): State<Gateway<S>>, method: Method) -> Response<Body> {
+async fn traffic<S: Store>(
+    State(gateway): State<Gateway<S>>,
+    method: Method,
+) -> Result<Response<Body>, Problem> {
+    get_document(&method, "application/json", gateway.metrics.traffic().to_string())
+}
+
+async fn interface(method: Method) -> Result<Response<Body>, Problem> {
+    get_document(&method, "application/json", include_str!("openapi.json"))
+}
+
+/// `/livez`: the process serves, whatever the state of the network.
+pub(crate) async fn live(method: Method) -> Result<Response<Body>, Problem> {
+    get_document(&method, "text/plain; charset=utf-8", "ok\n")
+}
+
+/// `/readyz`: the network answers a strong read.
+async fn ready<S: Store>(
+    State(gateway): State<Gateway<S>>,
+    method: Method,
+) -> Result<Response<Body>, Problem> {
     if !is_get(&method) {
-        return Problem::method("GET, HEAD").into_response();
+        return Err(Problem::method("GET, HEAD"));
     }
-    file(&method, "application/json", gateway.metrics.traffic().to_string())
-}
-
-async fn interface(method: Method) -> Response<Body> {
-    file(&method, "application/json", include_str!("openapi.json"))
-}
-
-fn is_get(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
-}
-
-/// A file that is part of the program.
-pub(crate) fn file(method: &Method, kind: &'static str, body: impl Into<Body>) -> Response<Body> {
-    if !is_get(method) {
-        return Problem::method("GET, HEAD").into_response();
+    let options = ReadOptions { timeout: Some(READY_TIMEOUT), ..ReadOptions::default() };
+    match gateway.store.read(READY_KEY, options).await {
+        Ok(_) | Err(Error::NotFound { .. }) => {
+            get_document(&method, "text/plain; charset=utf-8", "ready\n")
+        }
+        Err(error) => Err(Problem::from_error(error, false)),
     }
-    let mut response = Response::new(body.into());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
+
+#[cfg(test)]
+mod tests;

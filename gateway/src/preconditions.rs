@@ -1,13 +1,13 @@
 //! Entity tags and preconditions (RFC 9110, sections 8.8.3 and 13).
 //!
 //! The entity tag of a value is the revision of the write that stored it, in quotes. It is a strong
-//! one: two values of a key with the same revision are the same bytes.
+//! validator: two values of a key with the same revision are the same bytes.
 //!
-//! A write has one condition at most, because the network knows one for each write: `If-Match` with
-//! `*` or the entity tag of one revision, beside which those that match nothing may stand, or
-//! `If-None-Match: *`. A list of several revisions is refused rather than half kept. Deliberately
-//! missing: `If-Modified-Since` and its like, since revisions are no times; they are passed over,
-//! as RFC 9110 asks.
+//! A write has at most one condition, because the network supports one per write: `If-Match` with
+//! `*` or the entity tag of one revision (tags that match nothing may stand beside it), or
+//! `If-None-Match: *`. A list of several revisions is refused rather than half honoured.
+//! Deliberately missing: `If-Modified-Since` and the like, since revisions are not times; they are
+//! ignored, as RFC 9110 requires.
 
 use std::collections::BTreeSet;
 
@@ -15,9 +15,10 @@ use axum::http::HeaderMap;
 use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use dkv_api::{Condition, Revision};
 
-/// A header field of preconditions.
+/// The value of a precondition field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tags {
+    /// `*`.
     Any,
     List(Vec<Tag>),
 }
@@ -25,81 +26,95 @@ enum Tags {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Tag {
     weak: bool,
-    /// The revision, if it is one of ours.
+    /// The revision; `None` for a tag that this gateway never issues.
     revision: Option<Revision>,
 }
 
-/// What the conditions of a write come to.
+/// Why the precondition fields of a request are refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PreconditionError {
+    /// A field is neither `*` nor a list of entity tags.
+    #[error("{0} must be * or entity tags in double quotes")]
+    Malformed(HeaderName),
+    /// `If-None-Match` of a write names entity tags.
+    #[error("If-None-Match of a write must be *")]
+    NoneMatchOfWrite,
+    /// `If-Match` of a write names several revisions.
+    #[error("If-Match of a write takes the entity tag of one revision")]
+    ManyRevisions,
+}
+
+/// The condition of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteCondition {
-    /// This has to hold.
+    /// The write happens if this holds.
     If(Condition),
-    /// It cannot hold: the entity tag is none that a value can have.
+    /// It cannot hold: no value can have the entity tag.
     Never,
 }
 
-/// What the conditions of a read come to, for a key that exists at `revision`, or does not. An
-/// eventual write that is not ordered yet is at none, which is zero: it matches `*` only.
+/// The outcome of the preconditions of a read. An eventual write that is not ordered yet has
+/// revision zero, which matches only `*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
     /// Answer with the value.
     Serve,
-    /// 304: the caller has it.
+    /// 304: the caller has the value already.
     NotModified,
-    /// 412: it is not what the caller expects.
+    /// 412: the value is not the one that the caller expects.
     Failed,
 }
 
-/// The entity tag of a revision.
+/// Formats the entity tag of a revision.
 pub fn entity_tag(revision: Revision) -> String {
     format!("\"{revision}\"")
 }
 
-/// The condition of a write.
+/// Parses the condition of a write.
 ///
 /// # Errors
-/// What is wrong with the header fields, in one line.
-pub fn for_write(headers: &HeaderMap) -> Result<WriteCondition, String> {
+/// See [`PreconditionError`].
+pub fn for_write(headers: &HeaderMap) -> Result<WriteCondition, PreconditionError> {
     match (read(headers, &IF_MATCH)?, read(headers, &IF_NONE_MATCH)?) {
         (None, None) => Ok(WriteCondition::If(Condition::Always)),
-        // No key is there and not there.
+        // No key both exists and does not.
         (Some(_), Some(Tags::Any)) => Ok(WriteCondition::Never),
-        (Some(_), Some(Tags::List(_))) => Err("If-None-Match of a write must be *".into()),
+        (_, Some(Tags::List(_))) => Err(PreconditionError::NoneMatchOfWrite),
         (None, Some(Tags::Any)) => Ok(WriteCondition::If(Condition::Absent)),
-        (None, Some(Tags::List(_))) => Err("If-None-Match of a write must be *".into()),
         (Some(Tags::Any), None) => Ok(WriteCondition::If(Condition::Present)),
         (Some(Tags::List(tags)), None) => {
-            // A weak tag never matches here (RFC 9110, section 13.1.1), nor one that is not ours.
+            // Weak tags never match here (RFC 9110, section 13.1.1), nor do foreign ones.
             let strong = tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.revision);
             let revisions: BTreeSet<Revision> = strong.collect();
             match (revisions.first(), revisions.len()) {
                 (Some(revision), 1) => Ok(WriteCondition::If(Condition::Revision(*revision))),
                 (None, _) => Ok(WriteCondition::Never),
-                _ => Err("If-Match of a write takes the entity tag of one revision".into()),
+                _ => Err(PreconditionError::ManyRevisions),
             }
         }
     }
 }
 
-/// The conditions of a read, to be judged once the key was read.
+/// The preconditions of a read, evaluated once the key is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadConditions {
+pub struct ReadPreconditions {
     matching: Option<Tags>,
     none_matching: Option<Tags>,
 }
 
-impl ReadConditions {
-    /// Reads them.
+impl ReadPreconditions {
+    /// Parses the preconditions of a read.
     ///
     /// # Errors
-    /// What is wrong with the header fields, in one line.
-    pub fn parse(headers: &HeaderMap) -> Result<Self, String> {
+    /// [`PreconditionError::Malformed`].
+    pub fn parse(headers: &HeaderMap) -> Result<Self, PreconditionError> {
         let matching = read(headers, &IF_MATCH)?;
         Ok(Self { matching, none_matching: read(headers, &IF_NONE_MATCH)? })
     }
 
-    /// Judges them in the order of RFC 9110, section 13.2.2.
-    pub fn judge(&self, current: Option<Revision>) -> ReadOutcome {
+    /// Evaluates the preconditions in the order of RFC 9110, section 13.2.2, for a key at revision
+    /// `current`, or for one that does not exist.
+    pub fn evaluate(&self, current: Option<Revision>) -> ReadOutcome {
         let has = |tags: &Tags, weak: bool| match (tags, current) {
             (_, None) => false,
             (Tags::Any, Some(_)) => true,
@@ -117,30 +132,30 @@ impl ReadConditions {
     }
 }
 
-fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, String> {
+fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, PreconditionError> {
     let mut tags = Vec::new();
     let mut fields = headers.get_all(name).iter().peekable();
     if fields.peek().is_none() {
         return Ok(None);
     }
-    let wrong = || format!("{name} must be * or entity tags in double quotes");
+    let malformed = || PreconditionError::Malformed(name.clone());
     for field in fields {
-        let text = field.to_str().map_err(|_| wrong())?.trim();
+        let text = field.to_str().map_err(|_| malformed())?.trim();
         if text == "*" && headers.get_all(name).iter().count() == 1 {
             return Ok(Some(Tags::Any));
         }
         let mut rest = text;
         while !rest.is_empty() {
-            let (tag, after) = one(rest).ok_or_else(wrong)?;
+            let (tag, after) = first_tag(rest).ok_or_else(malformed)?;
             tags.push(tag);
             rest = after;
         }
     }
-    if tags.is_empty() { Err(wrong()) } else { Ok(Some(Tags::List(tags))) }
+    if tags.is_empty() { Err(malformed()) } else { Ok(Some(Tags::List(tags))) }
 }
 
-/// The first tag of a list, and what follows its comma.
-fn one(text: &str) -> Option<(Tag, &str)> {
+/// Parses the first tag of a list; returns it with what follows its comma.
+fn first_tag(text: &str) -> Option<(Tag, &str)> {
     let (weak, opaque) = match text.strip_prefix("W/") {
         Some(opaque) => (true, opaque),
         None => (false, text),
@@ -152,9 +167,9 @@ fn one(text: &str) -> Option<(Tag, &str)> {
         None if after.is_empty() => after,
         None => return None,
     };
-    // Revisions begin at one; a value that has none yet has no tag either.
-    let ours = opaque.bytes().all(|byte| byte.is_ascii_digit()) && !opaque.starts_with('0');
-    let revision = opaque.parse().ok().filter(|_| ours).map(Revision);
+    // Revisions begin at one; a value without a revision has no tag either.
+    let is_ours = opaque.bytes().all(|byte| byte.is_ascii_digit()) && !opaque.starts_with('0');
+    let revision = opaque.parse().ok().filter(|_| is_ours).map(Revision);
     Some((Tag { weak, revision }, after))
 }
 
@@ -171,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_writes() {
+    fn conditions_of_writes_are_parsed() {
         let parse = |fields: &[_]| for_write(&headers(fields));
         let holds = |condition| Ok(WriteCondition::If(condition));
         assert_eq!(parse(&[]), holds(Condition::Always));
@@ -190,9 +205,9 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_reads() {
+    fn preconditions_of_reads_are_evaluated() {
         let judge = |fields: &[_], current: Option<u64>| {
-            ReadConditions::parse(&headers(fields)).unwrap().judge(current.map(Revision))
+            ReadPreconditions::parse(&headers(fields)).unwrap().evaluate(current.map(Revision))
         };
         use ReadOutcome::{Failed, NotModified, Serve};
         for (fields, current, expected) in [

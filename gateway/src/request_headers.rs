@@ -1,22 +1,21 @@
 //! Header fields that change what a request means.
 //!
-//! Each is honoured, or the request is refused; one that RFC 9110 lets a server pass over is passed
-//! over only where that cannot make an answer wrong. What is judged here holds for every path:
+//! The gateway honours each of them or refuses the request; it ignores a field that RFC 9110 allows
+//! to be ignored only where that cannot make an answer wrong. These rules hold for every path:
 //!
-//! | field | |
+//! | field | rule |
 //! |---|---|
-//! | `Content-Encoding` | 415 unless `identity`: a value is stored and given back as it came |
-//! | `Transfer-Encoding` | 501 unless `chunked`; beside `Content-Length` it counts, and the connection ends |
-//! | `Content-Range` of a PUT | 400, as RFC 9110, section 14.5, asks: a value is written as a whole |
+//! | `Content-Encoding` | 415 unless `identity`: values are stored and returned as they were sent |
+//! | `Transfer-Encoding` | 501 unless `chunked`; beside `Content-Length` it wins, and the connection ends |
+//! | `Content-Range` of a PUT | 400, as RFC 9110, section 14.5, requires: values are written whole |
 //! | `Expect` | 417 unless `100-continue` |
-//! | `X-HTTP-Method-Override` and its like | 400 if it is another method than that of the request |
-//! | `If-Match`, `If-None-Match` | for a key, see [`crate::preconditions`]; what is no key has no entity tag |
+//! | `X-HTTP-Method-Override` and the like | 400 if it differs from the method of the request |
+//! | `If-Match`, `If-None-Match` | for keys, see [`crate::preconditions`]; nothing else has an entity tag |
 //!
-//! Passed over, because there is one representation of a value and it has no date: `Accept` and its
-//! like, `Range`, `If-Range`, `If-Modified-Since`, `If-Unmodified-Since` (RFC 9110, sections
-//! 12.4.1, 14.2, 13.1.3 and 13.1.4), `Content-Type`, `Content-Language`, `Content-Location`,
-//! `Prefer`, `TE`, `Trailer`, `Upgrade`, `Cache-Control`, `Pragma`, `Max-Forwards`, `From`, `Via`,
-//! and digests.
+//! Ignored, because a value has one representation and no date: `Accept` and the like, `Range`,
+//! `If-Range`, `If-Modified-Since`, `If-Unmodified-Since` (RFC 9110, sections 12.4.1, 14.2, 13.1.3
+//! and 13.1.4), `Content-Type`, `Content-Language`, `Content-Location`, `Prefer`, `TE`, `Trailer`,
+//! `Upgrade`, `Cache-Control`, `Pragma`, `Max-Forwards`, `From`, `Via`, and digests.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -32,14 +31,15 @@ use axum::response::IntoResponse;
 use crate::body::drain;
 use crate::problem::Problem;
 
-/// Fields by which some programs ask for another method than they send.
-const OTHER_METHOD: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+/// Fields by which some programs ask for a method other than the one they send.
+const METHOD_OVERRIDES: [&str; 3] =
+    ["x-http-method-override", "x-http-method", "x-method-override"];
 
-/// Lets a request through, or refuses it.
+/// Passes a request on, or refuses it.
 pub(crate) async fn check(request: Request, next: Next) -> Response<Body> {
     let (head, body) = request.into_parts();
-    if let Err(problem) = judge(&head) {
-        // Whoever waits for a word before sending is told by the answer.
+    if let Err(problem) = check_head(&head) {
+        // A client that expects 100-continue has not sent the body yet.
         if !head.headers.contains_key(EXPECT) {
             drain(body).await;
         }
@@ -51,16 +51,16 @@ pub(crate) async fn check(request: Request, next: Next) -> Response<Body> {
         }
         return response;
     }
-    let tagged = is_key(head.uri.path());
+    let has_tag = is_key(head.uri.path());
     let (method, headers) = (head.method.clone(), head.headers.clone());
     let response = next.run(Request::from_parts(head, body)).await;
-    if tagged || !is_safe(&method) || !response.status().is_success() {
+    if has_tag || !is_safe(&method) || !response.status().is_success() {
         return response;
     }
-    without_a_tag(&headers, response)
+    apply_preconditions_without_tag(&headers, response)
 }
 
-fn judge(head: &Parts) -> Result<(), Problem> {
+fn check_head(head: &Parts) -> Result<(), Problem> {
     let Parts { method, headers, .. } = head;
     let is = |name: &HeaderName, accepted: &str| {
         let mut parts =
@@ -72,19 +72,19 @@ fn judge(head: &Parts) -> Result<(), Problem> {
     };
     let refuse = |status, code, why: &str| Err(Problem::new(status, code, why));
     if !is(&EXPECT, "100-continue") {
-        let why = "only 100-continue can be expected";
+        let why = "the only supported expectation is 100-continue";
         return refuse(StatusCode::EXPECTATION_FAILED, "expectation", why);
     }
     if !is(&TRANSFER_ENCODING, "chunked") {
-        let why = "Transfer-Encoding must be chunked alone";
+        let why = "the only supported Transfer-Encoding is chunked";
         return refuse(StatusCode::NOT_IMPLEMENTED, "transfer-encoding", why);
     }
     let is_method =
         |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(method.as_str().as_bytes());
-    for name in OTHER_METHOD {
+    for name in METHOD_OVERRIDES {
         if !headers.get_all(name).iter().all(is_method) {
             return Err(Problem::invalid(format!(
-                "{name} is not supported; send the method itself"
+                "{name} is not supported; send that method itself"
             )));
         }
     }
@@ -96,13 +96,13 @@ fn judge(head: &Parts) -> Result<(), Problem> {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-encoding", why);
     }
     if method == Method::PUT && headers.contains_key(CONTENT_RANGE) {
-        return Err(Problem::invalid("a value is written as a whole, without Content-Range"));
+        return Err(Problem::invalid("Content-Range is not supported: values are written whole"));
     }
     let path = head.uri.path();
     let writes =
         matches!(path, "/v1/batch" | "/set" | "/fetch" | "/query") || path.starts_with("/kvs/");
     if writes && (headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH)) {
-        return Err(Problem::invalid("If-Match and If-None-Match are for /v1/kv/KEY only"));
+        return Err(Problem::invalid("If-Match and If-None-Match apply only to /v1/kv/KEY"));
     }
     Ok(())
 }
@@ -115,12 +115,15 @@ fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
-/// What the conditions of a read come to if there is something, and it has no entity tag.
-fn without_a_tag(headers: &HeaderMap, response: Response<Body>) -> Response<Body> {
+/// Applies the preconditions of a read to an existing resource that has no entity tag.
+fn apply_preconditions_without_tag(
+    headers: &HeaderMap,
+    response: Response<Body>,
+) -> Response<Body> {
     let is_any = |value: &HeaderValue| value.as_bytes().trim_ascii() == b"*";
     if headers.get_all(IF_MATCH).iter().any(|value| !is_any(value)) {
         let status = StatusCode::PRECONDITION_FAILED;
-        let why = "what is at this path has no entity tag";
+        let why = "this resource has no entity tag";
         return Problem::new(status, "precondition-failed", why).into_response();
     }
     if headers.get_all(IF_NONE_MATCH).iter().any(is_any) {

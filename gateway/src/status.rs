@@ -1,20 +1,23 @@
-//! How a network is, computed from what everybody said.
+//! The status of a network, computed from the answers of its processes.
 //!
-//! [`report()`] turns what the server and the nodes said into one [`Report`]; it is plain code that
-//! takes plain data. [`json`] makes a document of it for programs, whose fields are those of the
-//! structs of a report and do not change their meaning.
+//! [`report()`] turns the answers of the server and the nodes into one [`Report`]; it is plain code
+//! over plain data. [`json`] turns a report into a document for programs; its fields are those of
+//! the structs, and never change their meaning.
 //!
-//! The parts of a report were said by different processes at slightly different moments. Where
-//! they disagree the one who is responsible is believed: of a shard its leader, of the highest term
-//! if two claim to be; of a node itself; of the confirmation of a coordinator the server.
+//! The parts of a report come from different processes at slightly different moments. Where they
+//! disagree, the authoritative process wins: for a shard its leader, the one of the highest term if
+//! two claim to lead; for a node the node itself; for the confirmation of a coordinator the server.
 
+mod answers;
 mod build;
 mod report;
+mod warnings;
 
-pub use build::{group_name, report};
+pub use build::report;
 pub use report::{Coordinator, Group, Move, Node, Replica, Report, Role, Server};
+pub use warnings::group_name;
 
-/// The report as a JSON document.
+/// Formats a report as a JSON document.
 pub fn json(report: &Report) -> String {
     // Structs of strings and numbers always have a JSON form.
     serde_json::to_string_pretty(report).unwrap_or_default()

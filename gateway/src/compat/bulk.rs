@@ -1,23 +1,23 @@
-//! `/set`, `/fetch` and `/query`: pairs of keys and values, as they were specified for a course in
+//! `/set`, `/fetch` and `/query`: pairs of keys and values in bulk, as specified for a course in
 //! 2017.
 //!
 //! | request | body | answer |
 //! |---|---|---|
 //! | `PUT /set` | `[{"key":K,"value":V},…]` | `[{"keys_added":2,"keys_failed":[K,…]}]` |
 //! | `POST /fetch` | `[K,…]` | `[{"key":K,"value":V},…]` |
-//! | `GET /fetch` | | the same, of all pairs |
+//! | `GET /fetch` | | the same, for all pairs |
 //! | `POST /query` | `[K,…]` | `[{"key":K,"value":true},…]` |
 //!
-//! `K` and `V` are `{"encoding":"string","data":…}` or `{"encoding":"binary","data":"0110"}`, and
-//! the encoding is part of what a key is. Bodies are JSON whatever their content type. 200 says
-//! that all went well, 206 that some keys did not: `/set` lists them, and `/fetch` has `null` for
-//! the value of a key that is missing. One that could not be read has an `error` beside it. 400 is
-//! for a body that is not of this form, 501 for an unknown path below these, 503 if no key could be
-//! read.
+//! `K` and `V` are `{"encoding":"string","data":…}` or `{"encoding":"binary","data":"0110"}`; the
+//! encoding is part of a key's identity. Bodies are JSON whatever their content type. The answer is
+//! 200 if all keys succeeded, and 206 if some did not: `/set` lists them, and `/fetch` has `null`
+//! for the value of a missing key. A key that could not be read has an `error` beside it. A
+//! malformed body gets 400, an unknown path below these 501, and a request that could read no key
+//! 503.
 //!
-//! A key that `/set` calls failed may have been stored if the network was failing over.
+//! A key that `/set` reports as failed may have been stored if the network was failing over.
 //!
-//! In the network the keys are `pairs/` with a letter for the encoding and the data.
+//! In the network a key is `pairs/`, a letter for the encoding, and the data.
 
 mod format;
 mod all;
@@ -33,11 +33,11 @@ use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use axum::routing::any;
 use serde_json::json;
 
-use crate::app::Gateway;
-use crate::limits::{PAIRS_BODY_BYTES_MAX, PAIRS_KEYS_MAX, RETRY_AFTER_S};
+use crate::limits::{BULK_BODY_BYTES_MAX, BULK_KEYS_MAX, RETRY_AFTER_S};
+use crate::state::Gateway;
 use crate::store::Store;
 
-/// The paths of this module.
+/// Returns the routes of this module.
 pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
     let mut routes = Router::new()
         .route("/set", any(set::<S>))
@@ -88,25 +88,25 @@ async fn query<S: Store>(
 }
 
 async fn unknown() -> Response<Body> {
-    refuse(StatusCode::NOT_IMPLEMENTED, "there are /set, /fetch and /query, and nothing below them")
+    refuse(StatusCode::NOT_IMPLEMENTED, "this path does not exist; use /set, /fetch or /query")
 }
 
-/// A body that is an array of items.
+/// Reads a body that is an array of items.
 async fn read<S: Store, T: serde::de::DeserializeOwned>(
     gateway: &Gateway<S>,
     request: Request<Body>,
 ) -> Result<Vec<T>, Response<Body>> {
     let (head, body) = request.into_parts();
-    let read = gateway.budget.read(&head, body, PAIRS_BODY_BYTES_MAX).await;
-    let (body, _held) = read.map_err(|error| refuse(error.status(), &error.to_string()))?;
+    let read = gateway.budget.read(&head, body, BULK_BODY_BYTES_MAX).await;
+    let (body, _reservation) = read.map_err(|error| refuse(error.status(), &error.to_string()))?;
     let items: Vec<T> = serde_json::from_slice(&body).map_err(|error| {
         refuse(
             StatusCode::BAD_REQUEST,
-            &format!("the body is not of the form that is needed: {error}"),
+            &format!("the body does not have the required form: {error}"),
         )
     })?;
-    if items.len() > PAIRS_KEYS_MAX {
-        let why = format!("a request has at most {PAIRS_KEYS_MAX} keys");
+    if items.len() > BULK_KEYS_MAX {
+        let why = format!("a request has at most {BULK_KEYS_MAX} keys");
         return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, &why));
     }
     Ok(items)
@@ -119,7 +119,7 @@ fn method(allowed: &'static str) -> Response<Body> {
     response
 }
 
-/// A JSON error.
+/// A refusal, as a JSON object.
 fn refuse(status: StatusCode, error: &str) -> Response<Body> {
     let mut response = answer(status, Body::from(json!({ "error": error }).to_string()));
     if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -128,9 +128,9 @@ fn refuse(status: StatusCode, error: &str) -> Response<Body> {
     response
 }
 
-/// 200, or 206 if something is missing.
-fn status(whole: bool) -> StatusCode {
-    if whole { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT }
+/// Returns 200, or 206 if a key failed.
+fn status(is_complete: bool) -> StatusCode {
+    if is_complete { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT }
 }
 
 fn answer(status: StatusCode, body: Body) -> Response<Body> {

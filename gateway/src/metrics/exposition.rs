@@ -1,11 +1,11 @@
-//! The text that Prometheus reads (exposition format 0.0.4).
+//! The text format of Prometheus (exposition format 0.0.4).
 
 use dkv_wire::histogram::{BOUNDS_US, Times};
 
-/// The type of the answer.
+/// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Figures, as text.
+/// A text of metrics, built family by family.
 #[derive(Debug, Default)]
 pub struct Exposition {
     text: String,
@@ -35,13 +35,13 @@ impl Exposition {
         Family { text, name }
     }
 
-    /// All of it.
+    /// Returns the text.
     pub fn finish(self) -> String {
         self.text
     }
 }
 
-/// A family of figures that differ in their labels.
+/// A family of series that differ in their labels.
 #[derive(Debug)]
 pub struct Family<'a> {
     text: &'a mut String,
@@ -49,14 +49,14 @@ pub struct Family<'a> {
 }
 
 impl Family<'_> {
-    /// A figure.
-    pub fn put(&mut self, labels: &[(&str, &str)], value: impl Into<Number>) -> &mut Self {
-        let Number(value) = value.into();
+    /// Adds a series.
+    pub fn put(&mut self, labels: &[(&str, &str)], value: impl Into<MetricValue>) -> &mut Self {
+        let MetricValue(value) = value.into();
         self.line("", labels, &value);
         self
     }
 
-    /// The figures of a histogram.
+    /// Adds the series of a histogram.
     pub fn times(&mut self, labels: &[(&str, &str)], times: &Times) -> &mut Self {
         let mut below = 0;
         for (bound_us, count) in BOUNDS_US.iter().zip(times.buckets) {
@@ -88,29 +88,29 @@ impl Family<'_> {
     }
 }
 
-/// A value as text.
+/// The value of a series, as text.
 #[derive(Debug)]
-pub struct Number(String);
+pub struct MetricValue(String);
 
-impl From<u64> for Number {
+impl From<u64> for MetricValue {
     fn from(value: u64) -> Self {
         Self(value.to_string())
     }
 }
 
-impl From<f64> for Number {
+impl From<f64> for MetricValue {
     fn from(value: f64) -> Self {
         Self(value.to_string())
     }
 }
 
-impl From<bool> for Number {
+impl From<bool> for MetricValue {
     fn from(value: bool) -> Self {
         Self(u8::from(value).to_string())
     }
 }
 
-/// Microseconds as seconds, exactly.
+/// Formats microseconds as seconds, without rounding.
 fn seconds(time_us: u64) -> String {
     let text = format!("{}.{:06}", time_us / 1_000_000, time_us % 1_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_as_prometheus_wants_them() {
+    fn the_text_has_the_format_of_prometheus() {
         let mut text = Exposition::default();
         text.counter("a_total", "Things.").put(&[("kind", "x\"y\\\n")], 3_u64).put(&[], 4_u64);
         text.gauge("b_ratio", "A share.").put(&[("a", "1"), ("b", "2")], 0.25);

@@ -4,14 +4,14 @@ use dkv_api::{NodeId, NodeState, Uuid};
 
 use crate::status::{Coordinator, Group, Node, Replica, Report, Role, Server};
 
-/// The id of a node, by its name's last letter.
+/// Returns the id of a node, from the last letter of its name.
 pub(super) fn id(name: &str) -> NodeId {
     NodeId(Uuid::from_u128(u128::from(name.bytes().last().unwrap_or(0))))
 }
 
-/// A network of these nodes, each with a replica of every group; `-` before a name is for one that
-/// does not answer. `leaders` has the coordinator and then the primary of each shard; empty is
-/// none.
+/// Returns the report of a network in which each node has a replica of every group. A `-` before a
+/// name marks a node that does not answer. `leaders` holds the coordinator, then the primary of
+/// each shard; an empty name means none.
 pub(super) fn report(nodes: &[&str], leaders: &[&str], term: u64) -> Report {
     let reachable = |name: &str| nodes.contains(&name);
     let names: Vec<&str> = nodes.iter().map(|name| name.trim_start_matches('-')).collect();

@@ -1,19 +1,19 @@
-//! Each header field of RFC 9110 that a request may have, over a store in memory.
+//! Each request header field of RFC 9110, over an in-memory store.
 
 use axum::body::Body;
 use axum::http::Request;
 
-use crate::memory_store::{Answered, Memory, ask};
+use crate::memory_store::{MemoryStore, TestResponse, ask};
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
 async fn send(
-    store: &Memory,
+    store: &MemoryStore,
     method: &str,
     path: &str,
     fields: Fields<'_>,
     body: &str,
-) -> Answered {
+) -> TestResponse {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in fields {
         request = request.header(*name, *value);
@@ -21,7 +21,7 @@ async fn send(
     ask(store, request.body(Body::from(body.to_owned())).unwrap()).await
 }
 
-/// A body that each path takes which takes one.
+/// A valid body for each path that takes one.
 const WRITES: [(&str, &str, &str); 6] = [
     ("PUT", "/v1/kv/k", "v"),
     ("POST", "/v1/batch", r#"{"operations": [{"op": "put", "key": "k", "value": "v"}]}"#),
@@ -36,9 +36,9 @@ const WRITES: [(&str, &str, &str); 6] = [
 ];
 
 #[tokio::test]
-async fn an_encoded_body_is_refused_wherever_there_is_one() {
+async fn an_encoded_body_is_refused_on_every_path() {
     for (method, path, body) in WRITES {
-        let store = Memory::default();
+        let store = MemoryStore::default();
         for encodings in [
             &[("content-encoding", "gzip")][..],
             &[("content-encoding", "GZip")],
@@ -59,9 +59,9 @@ async fn an_encoded_body_is_refused_wherever_there_is_one() {
 }
 
 #[tokio::test]
-async fn what_changes_a_write_is_refused() {
+async fn fields_that_change_a_write_are_refused() {
     for (method, path, body) in WRITES {
-        let store = Memory::default();
+        let store = MemoryStore::default();
         for (field, status) in [
             (("expect", "200-ok"), 417),
             (("expect", "100-continue, other"), 417),
@@ -90,8 +90,8 @@ async fn what_changes_a_write_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_passed_over_changes_no_answer() {
-    let store = Memory::default();
+async fn ignored_fields_change_no_answer() {
+    let store = MemoryStore::default();
     for (name, value) in [
         ("content-type", "multipart/form-data; boundary=x"),
         ("content-language", "de"),
@@ -140,11 +140,11 @@ async fn what_is_passed_over_changes_no_answer() {
 }
 
 #[tokio::test]
-async fn entity_tags_weak_many_and_twice() {
-    let store = Memory::default();
+async fn weak_and_repeated_entity_tags_are_compared_as_rfc_9110_says() {
+    let store = MemoryStore::default();
     let put = async |fields| send(&store, "PUT", "/v1/kv/k", fields, "v").await.status.as_u16();
     assert_eq!(put(&[]).await, 201);
-    // One that counts among others that match nothing.
+    // One tag that counts, among others that match nothing.
     assert_eq!(put(&[("if-match", "W/\"1\", \"other\", \"1\", \"1\"")]).await, 204);
     assert_eq!(put(&[("if-match", "\"1\""), ("if-match", "\"2\"")]).await, 400);
     assert_eq!(put(&[("if-match", "W/\"2\"")]).await, 412);
@@ -155,7 +155,7 @@ async fn entity_tags_weak_many_and_twice() {
     assert_eq!(get(&[("if-none-match", "\"1\""), ("if-none-match", "\"3\"")]).await, 304);
     assert_eq!(get(&[("if-match", "W/\"3\"")]).await, 412);
     assert_eq!(get(&[("if-match", "\"1\", \"3\"")]).await, 200);
-    // What has no entity tag.
+    // Resources without an entity tag.
     for path in ["/v1/kv", "/v1/status", "/metrics", "/kvs/none", "/", "/livez"] {
         let get = async |fields| send(&store, "GET", path, fields, "").await.status.as_u16();
         let found = get(&[]).await;

@@ -1,12 +1,12 @@
-//! Requests as browsers send them, by kind.
+//! Requests as browsers and programs send them.
 
 use super::*;
 
 const LOOPBACK: &str = "127.0.0.1:8080";
 const OUTSIDE: &str = "10.0.0.20:8080";
 
-fn names(address: &str, args: Args) -> Names {
-    Names::new(address.parse().unwrap(), &args)
+fn names(address: &str, args: Args) -> AcceptedNames {
+    AcceptedNames::new(address.parse().unwrap(), &args)
 }
 
 fn open() -> Args {
@@ -14,16 +14,16 @@ fn open() -> Args {
 }
 
 fn given(hosts: &[&str], args: Args) -> Args {
-    Args { host: hosts.iter().map(|host| Name::parse(host).unwrap()).collect(), ..args }
+    Args { host: hosts.iter().map(|host| HostName::parse(host).unwrap()).collect(), ..args }
 }
 
-fn status(names: &Names, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
+fn status(names: &AcceptedNames, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
     let mut request = Request::builder().method(method).uri(target);
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
     let head = request.body(Body::empty()).unwrap().into_parts().0;
-    names.judge(&head).map_or_else(|problem| problem.status.as_u16(), |()| 200)
+    names.check_request(&head).map_or_else(|problem| problem.status.as_u16(), |()| 200)
 }
 
 #[test]

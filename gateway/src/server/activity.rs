@@ -1,9 +1,9 @@
-//! Whether a connection is of use to anybody.
+//! The activity of a connection, by which idle ones are closed.
 //!
-//! What counts are requests: that one begins, that a piece of a body is taken, either way, and that
-//! one is being answered. Bytes do not: those of HTTP/2 alone, pings and their answers above all,
-//! would keep a connection on which nothing is asked for as long as its peer likes, and one whose
-//! answers nobody takes. That a head or a body comes too slowly is for others to notice.
+//! Only requests count: the start of one, each part of a body that moves either way, and the time
+//! until the answer. Bytes do not count: those of HTTP/2 alone, above all pings and their answers,
+//! would keep a connection without requests, or one whose answers its peer never reads, for as long
+//! as the peer likes. Heads and bodies that arrive too slowly have time limits elsewhere.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,48 +15,48 @@ use dkv_wire::places::Marker;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-/// What has happened on a connection.
+/// The activity of one connection.
 #[derive(Debug)]
 pub(crate) struct Activity {
     begun: Instant,
-    /// When something last did, in milliseconds since then.
+    /// Time of the last activity, in milliseconds since `begun`.
     last_ms: AtomicU64,
-    /// Requests that have no answer yet.
+    /// Requests without an answer yet.
     running: AtomicU64,
-    /// Told when the first request begins and the last one ends: a connection keeps its place for
-    /// as long as it is of use.
+    /// Marked busy from the first request in progress to the last: a busy connection keeps its
+    /// place.
     place: Option<Marker>,
 }
 
 impl Activity {
-    /// Of a connection that has just begun, in that place.
+    /// Starts to track a new connection in a place.
     pub(crate) fn new(place: Option<Marker>) -> Arc<Self> {
         let (last_ms, running) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(Self { begun: Instant::now(), last_ms, running, place })
     }
 
-    /// A request has begun; it is answered when what this returns is dropped.
-    pub(crate) fn request(self: &Arc<Self>) -> Running {
+    /// Records a new request, which is answered once the returned value is dropped.
+    pub(crate) fn begin_request(self: &Arc<Self>) -> RunningRequest {
         if self.running.fetch_add(1, Ordering::Relaxed) == 0
             && let Some(place) = &self.place
         {
             place.set_busy(true);
         }
-        self.note();
-        Running(Arc::clone(self))
+        self.touch();
+        RunningRequest(Arc::clone(self))
     }
 
-    fn note(&self) {
+    fn touch(&self) {
         let since_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(since_ms, Ordering::Relaxed);
     }
 
-    /// Waits until nothing has happened for so long.
-    pub(crate) async fn idle(&self, patience: Duration) {
+    /// Completes once the connection has been idle for `timeout`.
+    pub(crate) async fn idle(&self, timeout: Duration) {
         loop {
             let last = self.begun + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
             let is_running = self.running.load(Ordering::Relaxed) > 0;
-            let end = if is_running { Instant::now() } else { last } + patience;
+            let end = if is_running { Instant::now() } else { last } + timeout;
             if end <= Instant::now() {
                 return;
             }
@@ -65,19 +65,19 @@ impl Activity {
     }
 }
 
-/// A request that is being answered.
-pub(crate) struct Running(Arc<Activity>);
+/// A request in progress.
+pub(crate) struct RunningRequest(Arc<Activity>);
 
-impl Running {
-    /// A body of this request or of its answer.
-    pub(crate) fn body<B>(&self, body: B) -> Noted<B> {
-        Noted { body, activity: Arc::clone(&self.0) }
+impl RunningRequest {
+    /// Wraps the body of this request or of its answer.
+    pub(crate) fn body<B>(&self, body: B) -> TrackedBody<B> {
+        TrackedBody { body, activity: Arc::clone(&self.0) }
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningRequest {
     fn drop(&mut self) {
-        self.0.note();
+        self.0.touch();
         if self.0.running.fetch_sub(1, Ordering::Relaxed) == 1
             && let Some(place) = &self.0.place
         {
@@ -86,13 +86,13 @@ impl Drop for Running {
     }
 }
 
-/// A body of which each piece that is taken is noted.
-pub(crate) struct Noted<B> {
+/// A body whose frames count as activity.
+pub(crate) struct TrackedBody<B> {
     body: B,
     activity: Arc<Activity>,
 }
 
-impl<B: Body + Unpin> Body for Noted<B> {
+impl<B: Body + Unpin> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -102,7 +102,7 @@ impl<B: Body + Unpin> Body for Noted<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let poll = Pin::new(&mut self.body).poll_frame(context);
         if poll.is_ready() {
-            self.activity.note();
+            self.activity.touch();
         }
         poll
     }

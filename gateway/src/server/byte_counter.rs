@@ -1,4 +1,4 @@
-//! A connection whose bytes are counted, either way.
+//! Counts the bytes of a connection in both directions.
 
 use std::io;
 use std::pin::Pin;
@@ -9,14 +9,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::metrics::Metrics;
 
-/// See above.
-pub(crate) struct Counting<C> {
+/// A stream whose bytes are counted.
+pub(crate) struct CountedStream<C> {
     connection: C,
     metrics: Arc<Metrics>,
 }
 
-impl<C> Counting<C> {
-    /// Counts what goes over a connection.
+impl<C> CountedStream<C> {
+    /// Counts the bytes of a stream.
     pub(crate) fn new(connection: C, metrics: Arc<Metrics>) -> Self {
         Self { connection, metrics }
     }
@@ -28,7 +28,7 @@ impl<C> Counting<C> {
     }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Counting<C> {
+impl<C: AsyncRead + Unpin> AsyncRead for CountedStream<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -41,7 +41,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Counting<C> {
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Counting<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for CountedStream<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

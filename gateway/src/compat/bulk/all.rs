@@ -1,4 +1,4 @@
-//! All pairs, as they come.
+//! `GET /fetch`: streams all pairs.
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
@@ -10,20 +10,20 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::by_key::PREFIX;
 use super::format::{Item, Pair};
 use super::{answer, refuse};
-use crate::app::Gateway;
 use crate::limits::FETCH_ALL_BYTES;
+use crate::state::Gateway;
 use crate::store::Store;
 
-/// Streams all pairs that there are, by a scan. Together they are of no one moment. If the network
-/// fails in the middle, the connection is broken off, so that nobody takes a part for the whole.
+/// Streams all pairs from a scan, which is not a snapshot. If the network fails midway, the
+/// connection breaks off, so that no client mistakes a part for the whole.
 pub(super) async fn fetch<S: Store>(
     gateway: &Gateway<S>,
 ) -> Result<Response<Body>, Response<Body>> {
     let unavailable = |why: &str| refuse(StatusCode::SERVICE_UNAVAILABLE, why);
-    let held = gateway.budget.take(FETCH_ALL_BYTES);
-    let held = held.map_err(|error| unavailable(&error.to_string()))?;
+    let reservation = gateway.budget.reserve(FETCH_ALL_BYTES);
+    let reservation = reservation.map_err(|error| unavailable(&error.to_string()))?;
     let mut scan = Box::pin(gateway.store.scan(ScanOptions::prefix(PREFIX)));
-    // What fails at once can still be said with a status.
+    // An immediate failure still gets a status of its own.
     let first = scan.try_next().await.map_err(|error| unavailable(&error.to_string()))?;
     let mut begun = false;
     let pairs = stream::iter(first.map(Ok))
@@ -34,7 +34,8 @@ pub(super) async fn fetch<S: Store>(
             future::ready(text.map_err(|error| Error::Invalid(error.to_string())))
         })
         .map_ok(move |text| {
-            let _ = &held;
+            // The stream keeps the reservation.
+            let _ = &reservation;
             let comma = if begun { ",\n" } else { "" };
             begun = true;
             Bytes::from(format!("{comma}{text}"))
@@ -45,7 +46,7 @@ pub(super) async fn fetch<S: Store>(
     Ok(answer(StatusCode::OK, Body::from_stream(body)))
 }
 
-/// A pair as it was set; none if it was not stored by `/set`.
+/// Converts a listed pair; `None` if it was not stored by `/set`.
 fn pair(listed: &Listed) -> Option<Pair> {
     let key = Item::from_stored(listed.key.strip_prefix(PREFIX)?)?;
     Some(Pair { key, value: Item::from_stored(listed.value.as_ref()?)? })

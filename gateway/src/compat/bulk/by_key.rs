@@ -1,4 +1,4 @@
-//! What asks for the keys that it names.
+//! `PUT /set`, `POST /fetch` and `POST /query`: requests that name their keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,30 +12,30 @@ use serde::Serialize;
 
 use super::format::{Item, Pair};
 use super::{answer, refuse, status};
-use crate::app::Gateway;
-use crate::body::Pieces;
-use crate::limits::{PAIRS_ANSWER_BYTES_MAX, PAIRS_AT_ONCE};
+use crate::body::ResponseParts;
+use crate::limits::{BULK_ANSWER_BYTES_MAX, BULK_AT_ONCE};
+use crate::state::Gateway;
 use crate::store::Store;
 
-type Answered = Result<Response<Body>, Response<Body>>;
+type Answer = Result<Response<Body>, Response<Body>>;
 
-/// What keys begin with in the network.
+/// The prefix of keys in the network.
 pub(super) const PREFIX: &[u8] = b"pairs/";
 
-/// The key in the network.
+/// Returns the key in the network.
 fn stored_key(key: &[u8]) -> Vec<u8> {
     [PREFIX, key].concat()
 }
 
-/// What became of pairs that were to be stored.
+/// The answer to `/set`.
 #[derive(Serialize)]
-struct Stored {
+struct SetResult {
     keys_added: usize,
     keys_failed: Vec<Item>,
 }
 
-/// Stores pairs. Of pairs with the same key the last one counts.
-pub(super) async fn set<S: Store>(gateway: &Gateway<S>, pairs: Vec<Pair>) -> Answered {
+/// Stores pairs. If several have the same key, the last one wins.
+pub(super) async fn set<S: Store>(gateway: &Gateway<S>, pairs: Vec<Pair>) -> Answer {
     let count = pairs.len();
     let mut wanted: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     let mut keys = Vec::with_capacity(count);
@@ -51,13 +51,13 @@ pub(super) async fn set<S: Store>(gateway: &Gateway<S>, pairs: Vec<Pair>) -> Ans
         .map(|(key, _)| key)
         .collect();
     let added = count - failed.len();
-    let whole = failed.is_empty();
-    let text = serde_json::to_vec(&[Stored { keys_added: added, keys_failed: failed }])
+    let is_complete = failed.is_empty();
+    let text = serde_json::to_vec(&[SetResult { keys_added: added, keys_failed: failed }])
         .map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
-    Ok(answer(status(whole), Body::from(text)))
+    Ok(answer(status(is_complete), Body::from(text)))
 }
 
-/// Stores pairs, and tells which keys failed.
+/// Stores pairs, and returns the keys that failed.
 async fn store_all<S: Store>(
     gateway: &Gateway<S>,
     wanted: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -73,65 +73,66 @@ async fn store_all<S: Store>(
             }
         })
         .collect();
-    let failed = stream::iter(writes).buffer_unordered(PAIRS_AT_ONCE);
+    let failed = stream::iter(writes).buffer_unordered(BULK_AT_ONCE);
     failed.filter_map(future::ready).collect().await
 }
 
-/// What came of one key.
-enum Found {
+/// The outcome of reading one key.
+enum Outcome {
     Value(Item),
     Missing,
-    /// It is no key.
+    /// The item is not a valid key.
     Invalid,
-    Unread(String),
+    /// The key could not be read; says why.
+    Failed(String),
 }
 
-/// What is told of a key, with the members in the order of the document.
+/// The answer for one key, with the members in the order of the specification.
 #[derive(Serialize)]
-struct Told<T> {
+struct KeyResult<T> {
     key: Item,
-    /// `null` if there is none, or nobody knows.
+    /// `null` if the key does not exist or could not be read.
     value: Option<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-impl<T> Told<T> {
+impl<T> KeyResult<T> {
     fn of(key: Item, value: Option<T>) -> Self {
         Self { key, value, error: None }
     }
 
-    fn unread(key: Item, why: String) -> Self {
+    fn failed(key: Item, why: String) -> Self {
         Self { key, value: None, error: Some(why) }
     }
 }
 
-/// Reads keys: the value of each, or `null`.
-pub(super) async fn fetch<S: Store>(gateway: &Gateway<S>, keys: Vec<Item>) -> Answered {
-    let told = |key: Item, found: Found| match found {
-        Found::Value(value) => (true, Told::of(key, Some(value))),
-        Found::Missing | Found::Invalid => (false, Told::of(key, None)),
-        Found::Unread(why) => (false, Told::unread(key, why)),
+/// Returns the value of each key, or `null`.
+pub(super) async fn fetch<S: Store>(gateway: &Gateway<S>, keys: Vec<Item>) -> Answer {
+    let result_of = |key: Item, found: Outcome| match found {
+        Outcome::Value(value) => (true, KeyResult::of(key, Some(value))),
+        Outcome::Missing | Outcome::Invalid => (false, KeyResult::of(key, None)),
+        Outcome::Failed(why) => (false, KeyResult::failed(key, why)),
     };
-    look_up(gateway, keys, told).await
+    look_up(gateway, keys, result_of).await
 }
 
-/// Tells of each key whether it is there.
-pub(super) async fn query<S: Store>(gateway: &Gateway<S>, keys: Vec<Item>) -> Answered {
-    let told = |key: Item, found: Found| match found {
-        Found::Value(_) => (true, Told::of(key, Some(true))),
-        Found::Missing => (true, Told::of(key, Some(false))),
-        Found::Invalid => (false, Told::of(key, Some(false))),
-        Found::Unread(why) => (false, Told::unread(key, why)),
+/// Returns for each key whether it exists.
+pub(super) async fn query<S: Store>(gateway: &Gateway<S>, keys: Vec<Item>) -> Answer {
+    let result_of = |key: Item, found: Outcome| match found {
+        Outcome::Value(_) => (true, KeyResult::of(key, Some(true))),
+        Outcome::Missing => (true, KeyResult::of(key, Some(false))),
+        Outcome::Invalid => (false, KeyResult::of(key, Some(false))),
+        Outcome::Failed(why) => (false, KeyResult::failed(key, why)),
     };
-    look_up(gateway, keys, told).await
+    look_up(gateway, keys, result_of).await
 }
 
 async fn look_up<S: Store, T: Serialize>(
     gateway: &Gateway<S>,
     keys: Vec<Item>,
-    told: impl Fn(Item, Found) -> (bool, Told<T>),
-) -> Answered {
+    result_of: impl Fn(Item, Outcome) -> (bool, KeyResult<T>),
+) -> Answer {
     let reads: Vec<_> = keys
         .into_iter()
         .map(|key| {
@@ -142,46 +143,46 @@ async fn look_up<S: Store, T: Serialize>(
             }
         })
         .collect();
-    let mut reads = stream::iter(reads).buffered(PAIRS_AT_ONCE);
-    let (mut elements, mut count, mut whole) = (Pieces::default(), 0, true);
-    let (mut unread, mut why_unread) = (0, String::new());
+    let mut reads = stream::iter(reads).buffered(BULK_AT_ONCE);
+    let (mut elements, mut count, mut is_complete) = (ResponseParts::default(), 0, true);
+    let (mut failures, mut last_error) = (0, String::new());
     elements.push("[");
     while let Some((key, found)) = reads.next().await {
-        if let Found::Unread(why) = &found {
-            unread += 1;
-            why_unread.clone_from(why);
+        if let Outcome::Failed(why) = &found {
+            failures += 1;
+            last_error.clone_from(why);
         }
-        let (good, told) = told(key, found);
+        let (is_good, result) = result_of(key, found);
         let mut text = if count > 0 { vec![b','] } else { Vec::new() };
-        serde_json::to_writer(&mut text, &told)
+        serde_json::to_writer(&mut text, &result)
             .map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
         let text = Bytes::from(text);
-        if elements.len() + text.len() > PAIRS_ANSWER_BYTES_MAX {
-            let why = "the answer would be too long: ask for fewer keys";
+        if elements.len() + text.len() > BULK_ANSWER_BYTES_MAX {
+            let why = "the answer would be too long; ask for fewer keys";
             return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, why));
         }
-        let room = gateway.budget.take(text.len());
+        let room = gateway.budget.reserve(text.len());
         let room = room.map_err(|error| refuse(error.status(), &error.to_string()))?;
-        elements.push_held(text, room);
-        (count, whole) = (count + 1, whole & good);
+        elements.push_reserved(text, room);
+        (count, is_complete) = (count + 1, is_complete & is_good);
     }
-    if unread > 0 && unread == count {
-        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, &why_unread));
+    if failures > 0 && failures == count {
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, &last_error));
     }
     elements.push("]");
-    Ok(answer(status(whole), elements.into_body()))
+    Ok(answer(status(is_complete), elements.into_body()))
 }
 
-async fn find<S: Store>(store: &S, key: &Item) -> Found {
-    let Some(stored) = key.stored() else { return Found::Invalid };
+async fn find<S: Store>(store: &S, key: &Item) -> Outcome {
+    let Some(stored) = key.stored() else { return Outcome::Invalid };
     match store.read(&stored_key(&stored), ReadOptions::default()).await {
         Ok(read) => match Item::from_stored(&read.value) {
-            Some(item) => Found::Value(item),
-            None => Found::Unread("the value was not stored by /set".into()),
+            Some(item) => Outcome::Value(item),
+            None => Outcome::Failed("the value was not stored by /set".into()),
         },
-        Err(Error::NotFound { .. }) => Found::Missing,
-        // Such a key was never stored.
-        Err(Error::TooLarge { .. }) => Found::Missing,
-        Err(error) => Found::Unread(error.to_string()),
+        Err(Error::NotFound { .. }) => Outcome::Missing,
+        // No such key can have been stored.
+        Err(Error::TooLarge { .. }) => Outcome::Missing,
+        Err(error) => Outcome::Failed(error.to_string()),
     }
 }

@@ -1,12 +1,12 @@
-//! Keys and values as `/set`, `/fetch` and `/query` write them, and as the network stores them.
+//! Keys and values in the JSON of `/set`, `/fetch` and `/query`, and as the network stores them.
 
 use serde::{Deserialize, Serialize};
 
-/// A key or a value: characters, and what they are. Both are part of a key's identity, so the
+/// A key or a value: characters and their encoding. Both are part of a key's identity, so the
 /// string `01` and the binary `01` are two keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Item {
-    /// `string`, or `binary` for characters 0 and 1.
+    /// `string`, or `binary` for digits 0 and 1.
     pub(super) encoding: String,
     /// The characters.
     pub(super) data: String,
@@ -20,7 +20,8 @@ pub(super) struct Pair {
 }
 
 impl Item {
-    /// A letter for the encoding, and the characters; `None` if that is no good item.
+    /// Returns the stored form: a letter for the encoding, then the characters. `None` if the item
+    /// is invalid.
     pub(super) fn stored(&self) -> Option<Vec<u8>> {
         let letter = match self.encoding.as_str() {
             "string" => b's',
@@ -30,7 +31,7 @@ impl Item {
         Some([&[letter], self.data.as_bytes()].concat())
     }
 
-    /// The item that was stored; `None` if that was not done here.
+    /// Parses the stored form; `None` if it is not one.
     pub(super) fn from_stored(stored: &[u8]) -> Option<Self> {
         let (letter, data) = stored.split_first()?;
         let encoding = match letter {
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_come_back_as_they_were() {
+    fn items_survive_a_round_trip() {
         let item =
             |encoding: &str, data: &str| Item { encoding: encoding.into(), data: data.into() };
         for good in [item("string", ""), item("string", "01é"), item("binary", "0110")] {

@@ -1,13 +1,18 @@
-//! `/set`, `/fetch` and `/query` over a store in memory.
+//! `/set`, `/fetch` and `/query` over an in-memory store.
 
 use axum::body::Body;
 use axum::http::Request;
 use dkv_api::Error;
 use serde_json::{Value, json};
 
-use crate::memory_store::{Memory, ask};
+use crate::memory_store::{MemoryStore, ask};
 
-async fn send(store: &Memory, method: &str, path: &str, body: impl Into<Body>) -> (u16, Value) {
+async fn send(
+    store: &MemoryStore,
+    method: &str,
+    path: &str,
+    body: impl Into<Body>,
+) -> (u16, Value) {
     let request = Request::builder().method(method).uri(path);
     let request = request.header("content-type", "text/plain").body(body.into()).unwrap();
     let answered = ask(store, request).await;
@@ -28,8 +33,8 @@ fn pair(key: &Value, value: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn pairs_are_stored_and_found() {
-    let store = Memory::default();
+async fn pairs_are_stored_and_fetched() {
+    let store = MemoryStore::default();
     let set = json!([
         pair(&string("01"), &string("a")),
         pair(&binary("01"), &binary("10")),
@@ -45,7 +50,7 @@ async fn pairs_are_stored_and_found() {
     let (status, all) = send(&store, "GET", "/fetch", "").await;
     assert_eq!((status, all.as_array().unwrap().len()), (200, 2), "{all}");
     assert!(all.as_array().unwrap().contains(&pair(&string("01"), &string("b"))));
-    // Word for word, in the order of the document.
+    // Word for word, in the order of the specification.
     let one = r#"[{"encoding":"string","data":"01"}]"#;
     let request = Request::builder().method("POST").uri("/fetch").body(one.into()).unwrap();
     let text = String::from_utf8(ask(&store, request).await.body).unwrap();
@@ -61,8 +66,8 @@ async fn pairs_are_stored_and_found() {
 }
 
 #[tokio::test]
-async fn what_fails_is_listed() {
-    let store = Memory::default();
+async fn failed_keys_are_listed() {
+    let store = MemoryStore::default();
     let long = string(&"k".repeat(5000));
     let set = json!([
         pair(&string("good"), &binary("")),
@@ -88,8 +93,8 @@ async fn what_fails_is_listed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood() {
-    let store = Memory::default();
+async fn malformed_requests_are_refused() {
+    let store = MemoryStore::default();
     for body in ["", "{", "{}", "[1]", "[{}]", "[{\"key\":1}]", "[\"a\"]", "[]x", "null", "\u{ff}"]
     {
         for (method, path) in [("PUT", "/set"), ("POST", "/fetch"), ("POST", "/query")] {

@@ -1,12 +1,12 @@
-//! An instance without a store: it asks the main instance, over HTTP, and says what that says.
+//! An instance of `/kvs` without a store: it forwards each request to the main instance over HTTP,
+//! and passes on the answer.
 //!
-//! A request is forwarded once and never again, since a PUT that was sent twice would say that it
-//! replaced something. A main instance that cannot be reached, says nothing in time, or ends in the
-//! middle of its answer, is down. Connections are kept while it is up, and made anew when it is
-//! back.
+//! It forwards a request once and never retries, because a repeated PUT would report that it
+//! replaced a value. A main instance that cannot be reached, does not answer in time, or breaks off
+//! its answer counts as down. Connections are kept while it is up, and opened anew when it is back.
 //!
-//! A request that a forwarding instance has sent is not forwarded again (its `Via` tells, RFC 9110,
-//! section 7.6.3), so that instances which name each other, or one itself, do not ask in circles.
+//! A forwarded request is never forwarded again (its `Via` field marks it; RFC 9110, section
+//! 7.6.3), so instances that name each other, or one that names itself, do not loop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,17 +26,16 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::{Reply, refuse_body};
-use crate::app::App;
 use crate::body::{BodyError, Budget};
 use crate::limits::{
     FORWARD_ANSWER_BYTES_MAX, FORWARD_CONNECT_TIMEOUT, FORWARD_IDLE_TIMEOUT, FORWARD_TIMEOUT,
     KVS_FORM_BYTES_MAX,
 };
-use crate::problem::Problem;
-use crate::v1;
+use crate::monitoring;
+use crate::response::fallback;
 
-/// How a forwarding instance signs what it has forwarded.
-const SIGNATURE: &str = "1.1 dkv-kvs";
+/// The `Via` field of a forwarded request.
+const VIA_FORWARDER: &str = "1.1 dkv-kvs";
 
 #[derive(Clone)]
 struct Forwarder {
@@ -45,8 +44,9 @@ struct Forwarder {
     budget: Budget,
 }
 
-/// `/kvs` as the instance at `main` has it, and `/livez`.
-pub fn forwarder(main: SocketAddr) -> App {
+/// Returns the routes of an instance that forwards `/kvs` to the one at `main`, and serves
+/// `/livez`.
+pub(crate) fn forwarding_routes(main: SocketAddr) -> Router {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(FORWARD_CONNECT_TIMEOUT));
     connector.set_nodelay(true);
@@ -55,45 +55,44 @@ pub fn forwarder(main: SocketAddr) -> App {
         .pool_idle_timeout(FORWARD_IDLE_TIMEOUT)
         .build(connector);
     let forwarder = Forwarder { main: main.to_string().into(), client, budget: Budget::default() };
-    let router = Router::new()
+    Router::new()
         .route("/kvs", any(serve))
         .route(super::PREFIX, any(serve))
         .route("/kvs/{*key}", any(serve))
-        .route("/livez", any(v1::lives))
-        .fallback(async || Problem::no_such_path().into_response())
-        .with_state(forwarder);
-    App::of(router, Arc::default())
+        .route("/livez", any(monitoring::live))
+        .fallback(fallback)
+        .with_state(forwarder)
 }
 
 async fn serve(State(forwarder): State<Forwarder>, request: Request<Body>) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let came_round = head.headers.get_all(VIA).iter().any(|via| via == SIGNATURE);
-    if came_round {
+    let was_forwarded = head.headers.get_all(VIA).iter().any(|via| via == VIA_FORWARDER);
+    if was_forwarded {
         return Reply::unavailable().into_response();
     }
-    let (body, held) = match forwarder.budget.read(&head, body, KVS_FORM_BYTES_MAX).await {
+    let (body, reservation) = match forwarder.budget.read(&head, body, KVS_FORM_BYTES_MAX).await {
         Ok(read) => read,
         Err(error) => return refuse_body(error).into_response(),
     };
-    let asked = tokio::time::timeout(FORWARD_TIMEOUT, forwarder.ask(&head, body)).await;
-    drop(held);
-    match asked {
+    let forwarded = tokio::time::timeout(FORWARD_TIMEOUT, forwarder.forward(&head, body)).await;
+    drop(reservation);
+    match forwarded {
         Ok(Ok(response)) => response,
         _ => Reply::unavailable().into_response(),
     }
 }
 
-/// The main instance is down, in whichever way.
+/// The main instance is down; the forwarder does not distinguish how.
 struct Down;
 
 impl Forwarder {
-    async fn ask(&self, head: &Parts, body: Bytes) -> Result<Response<Body>, Down> {
+    async fn forward(&self, head: &Parts, body: Bytes) -> Result<Response<Body>, Down> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let uri: Uri = format!("http://{}{path}", self.main).parse().map_err(|_| Down)?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = uri;
-        request.headers_mut().insert(VIA, HeaderValue::from_static(SIGNATURE));
+        request.headers_mut().insert(VIA, HeaderValue::from_static(VIA_FORWARDER));
         if let Some(kind) = head.headers.get(CONTENT_TYPE) {
             request.headers_mut().insert(CONTENT_TYPE, kind.clone());
         }

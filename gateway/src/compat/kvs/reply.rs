@@ -1,4 +1,4 @@
-//! What `/kvs` answers: a status and a JSON object, as its document has them.
+//! The answers of `/kvs`: a status and a JSON object, as specified.
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
@@ -6,17 +6,17 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
 
-/// An answer.
+/// An answer of `/kvs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     status: StatusCode,
-    body: Said,
+    body: ReplyBody,
 }
 
-/// Its body, with the members in the order of the document.
+/// The body of an answer; its members have the order of the specification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-enum Said {
+enum ReplyBody {
     Written { replaced: u8, msg: &'static str },
     Value { msg: &'static str, value: String },
     Deleted { msg: &'static str },
@@ -26,33 +26,34 @@ enum Said {
 const SUCCESS: &str = "success";
 
 impl Reply {
-    /// To a PUT.
+    /// The answer to a PUT.
     pub(super) fn written(replaced: bool) -> Self {
         let status = if replaced { StatusCode::OK } else { StatusCode::CREATED };
-        Self { status, body: Said::Written { replaced: u8::from(replaced), msg: SUCCESS } }
+        Self { status, body: ReplyBody::Written { replaced: u8::from(replaced), msg: SUCCESS } }
     }
 
-    /// To a GET.
+    /// The answer to a GET.
     pub(super) fn value(value: String) -> Self {
-        Self { status: StatusCode::OK, body: Said::Value { msg: SUCCESS, value } }
+        Self { status: StatusCode::OK, body: ReplyBody::Value { msg: SUCCESS, value } }
     }
 
-    /// To a DELETE.
+    /// The answer to a DELETE.
     pub(super) fn deleted() -> Self {
-        Self { status: StatusCode::OK, body: Said::Deleted { msg: SUCCESS } }
+        Self { status: StatusCode::OK, body: ReplyBody::Deleted { msg: SUCCESS } }
     }
 
-    /// That something went wrong.
+    /// The answer to a failed request.
     pub(super) fn error(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, body: Said::Error { msg: "error", error: error.into() } }
+        Self { status, body: ReplyBody::Error { msg: "error", error: error.into() } }
     }
 
-    /// To a GET or DELETE of a key that is not there.
+    /// The answer to a GET or DELETE of a missing key.
     pub(super) fn no_such_key() -> Self {
         Self::error(StatusCode::NOT_FOUND, "key does not exist")
     }
 
-    /// The main instance, or the network, does not answer. A PUT or DELETE may have been done.
+    /// The answer while the main instance or the network is down. A PUT or DELETE may have taken
+    /// effect.
     pub(super) fn unavailable() -> Self {
         Self::error(StatusCode::NOT_FOUND, "service is not available")
     }
@@ -60,7 +61,7 @@ impl Reply {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response<Body> {
-        // It has no map with keys of its own, so that nothing can be wrong with it.
+        // Strings and numbers always have a JSON form.
         let body = serde_json::to_vec(&self.body).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;

@@ -1,39 +1,44 @@
-//! `/kvs` over a store in memory, word for word.
+//! `/kvs` over an in-memory store, compared word for word.
 
 use axum::body::Body;
 use axum::http::Request;
 use dkv_api::Error;
 
-use crate::memory_store::{Memory, ask};
+use crate::memory_store::{MemoryStore, ask};
 
-async fn send(store: &Memory, method: &str, path: &str, body: impl Into<Body>) -> (u16, String) {
+async fn send(
+    store: &MemoryStore,
+    method: &str,
+    path: &str,
+    body: impl Into<Body>,
+) -> (u16, String) {
     let request = Request::builder().method(method).uri(path).body(body.into()).unwrap();
     let answered = ask(store, request).await;
     assert_eq!(answered.field("content-type"), "application/json");
     (answered.status.as_u16(), String::from_utf8(answered.body).unwrap())
 }
 
-fn said(status: u16, text: &str) -> (u16, String) {
+fn expect(status: u16, text: &str) -> (u16, String) {
     (status, text.to_owned())
 }
 
 #[tokio::test]
-async fn the_answers_of_the_document() {
-    let store = Memory::default();
-    let missing = said(404, r#"{"msg":"error","error":"key does not exist"}"#);
+async fn answers_are_those_of_the_specification() {
+    let store = MemoryStore::default();
+    let missing = expect(404, r#"{"msg":"error","error":"key does not exist"}"#);
     assert_eq!(send(&store, "GET", "/kvs/foo", "").await, missing);
     assert_eq!(send(&store, "DELETE", "/kvs/foo", "").await, missing);
     let put = async |form: &'static str| send(&store, "PUT", "/kvs/foo", form).await;
-    assert_eq!(put("val=bart").await, said(201, r#"{"replaced":0,"msg":"success"}"#));
-    assert_eq!(put("val=a+b%26").await, said(200, r#"{"replaced":1,"msg":"success"}"#));
+    assert_eq!(put("val=bart").await, expect(201, r#"{"replaced":0,"msg":"success"}"#));
+    assert_eq!(put("val=a+b%26").await, expect(200, r#"{"replaced":1,"msg":"success"}"#));
     let read = send(&store, "GET", "/kvs/foo", "").await;
-    assert_eq!(read, said(200, r#"{"msg":"success","value":"a b&"}"#));
+    assert_eq!(read, expect(200, r#"{"msg":"success","value":"a b&"}"#));
     assert_eq!(send(&store, "GET", "/kvs/FOO", "").await, missing);
-    assert_eq!(send(&store, "DELETE", "/kvs/foo", "").await, said(200, r#"{"msg":"success"}"#));
+    assert_eq!(send(&store, "DELETE", "/kvs/foo", "").await, expect(200, r#"{"msg":"success"}"#));
     assert_eq!(send(&store, "GET", "/kvs/foo", "").await, missing);
     for error in [Error::Unavailable("x".into()), Error::Unknown("x".into())] {
         store.fail_with(error);
-        let down = said(404, r#"{"msg":"error","error":"service is not available"}"#);
+        let down = expect(404, r#"{"msg":"error","error":"service is not available"}"#);
         assert_eq!(send(&store, "GET", "/kvs/foo", "").await, down);
         assert_eq!(put("val=1").await, down);
         assert_eq!(send(&store, "DELETE", "/kvs/foo", "").await, down);
@@ -41,8 +46,8 @@ async fn the_answers_of_the_document() {
 }
 
 #[tokio::test]
-async fn everything_else_is_an_error_of_the_caller() {
-    let store = Memory::default();
+async fn other_requests_are_client_errors() {
+    let store = MemoryStore::default();
     let long = |length| format!("/kvs/{}", "k".repeat(length));
     assert_eq!(send(&store, "PUT", &long(250), "val=").await.0, 201);
     for (method, path, body, status) in [

@@ -1,15 +1,15 @@
-// Asking the gateway, with a token where it takes one.
+// Requests to the gateway, with a token if it requires one.
 "use strict";
 
 let token = sessionStorage.getItem("token");
 
-/** Asks for something; an answer that is late is none, unless it goes on for as long as the page. */
+/** Sends a request. It times out after 15 s, unless the caller passes its own signal. */
 async function ask(path, options = {}) {
   const headers = new Headers(options.headers);
   if (token) headers.set("Authorization", `Bearer ${token}`);
   const signal = options.signal ?? AbortSignal.timeout(15000);
   const answer = await fetch(path, { ...options, headers, signal, cache: "no-store" });
-  if (answer.status === 401) sign_in((await problem(answer.clone())));
+  if (answer.status === 401) sign_in(await problem(answer.clone()));
   return answer;
 }
 
@@ -19,7 +19,7 @@ async function document_of(path) {
   return answer.json();
 }
 
-/** What an answer that is no success says, in a line. */
+/** The message of a failed answer, in one line. */
 async function problem(answer) {
   try {
     const document = await answer.json();
@@ -29,7 +29,7 @@ async function problem(answer) {
   }
 }
 
-/** Asks for a token, and says why; what was typed stays. */
+/** Asks for a token and shows why. What was typed so far stays. */
 function sign_in(why) {
   at("token-why").textContent = token ? `Signing in failed: ${why}.` : "";
   at("sign-out").hidden = true;
@@ -39,7 +39,7 @@ function sign_in(why) {
   at("token").focus();
 }
 
-/** A token was taken. */
+/** Hides the form: the gateway accepted the token. */
 function signed_in() {
   at("sign-out").hidden = !token;
   if (at("token-form").hidden) return;

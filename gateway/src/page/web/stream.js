@@ -1,10 +1,10 @@
-// What the gateway tells, as it happens: the past first, and then each moment. When it tells nothing
-// any more, the page says of which time its figures are.
+// The stream of news: the history first, then one message per sample. If the stream falls silent,
+// the page shows the age of its data.
 "use strict";
 
-/** Silence after which figures are old. The gateway speaks once a second. */
+/** Silence after which the data is stale. The gateway sends a message per second. */
 const STALE_MS = 3500;
-const COME_BACK_MS = 1000;
+const RECONNECT_MS = 1000;
 const SAMPLES_MAX = 900;
 const EVENTS_MAX = 200;
 
@@ -20,7 +20,7 @@ function show_now() {
   if (past.now.report) show_nodes(past.now.report);
 }
 
-/** Takes in one event. */
+/** Handles one server-sent event. */
 function hear(text) {
   const of = (name) => text.split("\n").find((row) => row.startsWith(name))?.slice(name.length);
   const data = of("data: ");
@@ -35,7 +35,7 @@ function hear(text) {
   past.samples.splice(0, past.samples.length - SAMPLES_MAX);
   for (const event of told.events) past.events.set(event.id, event);
   for (const id of [...past.events.keys()].sort((one, other) => one - other).slice(0, -EVENTS_MAX)) past.events.delete(id);
-  // A gateway that has just begun has seen nothing yet.
+  // A gateway that has just started has no samples yet.
   if (told.at_ms === 0) return;
   past.now = told;
   heard = performance.now();
@@ -63,7 +63,7 @@ async function listen() {
       text = events.pop();
       events.forEach(hear);
     }
-    trouble = "the gateway has ended the connection";
+    trouble = "the gateway closed the connection";
   } catch (error) {
     if (mine.signal.aborted) return;
     trouble = error.status ? error.message : "the gateway does not answer";
@@ -74,15 +74,15 @@ async function listen() {
     }
   }
   check_age();
-  setTimeout(() => { if (listening === mine) listen(); }, COME_BACK_MS);
+  setTimeout(() => { if (listening === mine) listen(); }, RECONNECT_MS);
 }
 
-/** Says of which time the figures are, if they are not of now. */
+/** Shows the age of the data if it is stale. */
 function check_age() {
   if (document.hidden || listening === null) return;
   const silent_ms = heard === null ? Infinity : performance.now() - heard;
   if (silent_ms < STALE_MS) return;
-  const why = sentence(trouble || "the gateway says nothing");
+  const why = sentence(trouble || "the gateway is silent");
   if (!past.now) {
     if (trouble) {
       pill("no answer", "bad");
@@ -94,7 +94,7 @@ function check_age() {
   pill(`stale as of ${when}`, "old");
   document.title = "dkv: stale";
   at("as-of").textContent = `${age(silent_ms)} ago`;
-  banner(`${why}: what is shown is of ${when}.`, "old");
+  banner(`${why}; this page shows the state at ${when}.`, "old");
   document.body.classList.add("stale");
 }
 
@@ -103,7 +103,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) listening?.abort();
   else listen();
 });
-// The gateway tells a tab that comes back what it has missed.
+// A page restored from the cache gets the history again.
 window.addEventListener("pageshow", (event) => { if (event.persisted) listen(); });
 open_view();
 listen();
