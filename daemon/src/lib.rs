@@ -69,7 +69,7 @@ impl Args {
         let host = (!self.http.host.is_empty()).then_some("--host");
         let token_file = self.http_token_file.as_ref().map(|_| "--http-token-file");
         let option = self.http.option_given().or(host).or(token_file)?;
-        let name = variables::name_of::<Cli>(option);
+        let name = variables::name_of::<NodeCommandLine>(option);
         Some(format!(
             "{name} configures HTTP, but none is served: add --http IP:PORT, or leave it out"
         ))
@@ -78,7 +78,7 @@ impl Args {
 
 /// The command line of the process, from which names of options are looked up.
 #[derive(clap::Parser)]
-struct Cli {
+struct NodeCommandLine {
     #[command(flatten)]
     _args: Args,
 }

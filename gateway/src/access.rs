@@ -115,7 +115,7 @@ impl std::fmt::Debug for Access {
 
 /// The state of [`check`].
 #[derive(Clone)]
-pub(crate) struct Guard {
+pub(crate) struct AccessGuard {
     pub(crate) access: Access,
     /// Whether a path, beside those that are always public, needs no token.
     pub(crate) is_public: fn(&str) -> bool,
@@ -125,7 +125,7 @@ pub(crate) struct Guard {
 
 /// Passes a request on, or refuses it.
 pub(crate) async fn check(
-    State(guard): State<Guard>,
+    State(guard): State<AccessGuard>,
     request: Request,
     next: Next,
 ) -> Response<Body> {
@@ -174,7 +174,7 @@ pub(crate) async fn check(
 /// meanwhile.
 #[derive(Clone)]
 pub(crate) struct Recheck {
-    guard: Guard,
+    guard: AccessGuard,
     head: Box<Parts>,
 }
 
@@ -185,7 +185,7 @@ impl Recheck {
     }
 }
 
-impl Guard {
+impl AccessGuard {
     /// Checks whether a request may be answered, and returns the bearer of its token.
     fn authorize(&self, head: &Parts) -> Result<Option<Bearer>, Problem> {
         let Access::Tokens(tokens) = &self.access else { return Ok(None) };
@@ -251,7 +251,8 @@ mod tests {
     }
 
     fn status(access: &Access, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
-        let guard = Guard { access: access.clone(), is_public: |_| false, is_stream: |_| false };
+        let guard =
+            AccessGuard { access: access.clone(), is_public: |_| false, is_stream: |_| false };
         let authorized = guard.authorize(&head(method, target, fields));
         authorized.map_or_else(|problem| problem.status.as_u16(), |_| 200)
     }

@@ -58,7 +58,8 @@ impl App {
             let Gateway { store, network, metrics, .. } = sampled.clone();
             page::sample(Arc::clone(&news), store, network, metrics).boxed()
         });
-        let guard = access::Guard { access, is_public: page::is_file, is_stream: page::is_stream };
+        let guard =
+            access::AccessGuard { access, is_public: page::is_file, is_stream: page::is_stream };
         let router = Router::new()
             .merge(v1::routes())
             .merge(kvs::routes())

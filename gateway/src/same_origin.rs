@@ -186,14 +186,14 @@ fn may_be_a_browser(headers: &HeaderMap) -> bool {
 
 /// The state of [`check`].
 #[derive(Clone)]
-pub(crate) struct Guard {
+pub(crate) struct OriginGuard {
     pub(crate) names: Arc<AcceptedNames>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Passes a request on or refuses it, and adds to each answer what a browser may do with it.
 pub(crate) async fn check(
-    State(guard): State<Guard>,
+    State(guard): State<OriginGuard>,
     request: Request,
     next: Next,
 ) -> Response<Body> {

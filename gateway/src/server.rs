@@ -40,7 +40,7 @@ use crate::limits::{
     HEAD_TIMEOUT, HEADERS_MAX, IDLE_TIMEOUT, PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
 };
 use crate::metrics::Metrics;
-use crate::same_origin::{self, AcceptedNames, Guard};
+use crate::same_origin::{self, AcceptedNames, OriginGuard};
 
 /// Time between two attempts to find a place while all are busy.
 const PLACE_RETRY: Duration = Duration::from_millis(20);
@@ -114,7 +114,7 @@ impl Listener {
     ///
     /// The protection against other origins is added here, so that nothing is served without it.
     pub async fn serve(self, mut app: App, stop: impl Future<Output = ()>) {
-        let guard = Guard { names: self.names, metrics: Arc::clone(&app.metrics) };
+        let guard = OriginGuard { names: self.names, metrics: Arc::clone(&app.metrics) };
         app.router = app.router.layer(from_fn_with_state(guard, same_origin::check));
         let page = app.page.take();
         // Dropping the set ends the task.

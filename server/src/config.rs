@@ -1,8 +1,8 @@
 //! The configuration file.
 //!
 //! `config.json` is one flat JSON object. Every field has a default, so `{}` is a valid file. An
-//! unknown field is an error, so a misspelt one is never silently ignored. Errors name the file, the
-//! line and the field, and say what would be right.
+//! unknown field is an error, so a misspelt one is never silently ignored. Errors name the file,
+//! the line and the field, and say what would be right.
 //!
 //! A relative `data_dir` is relative to the directory *of the file*, so a file describes the same
 //! network whatever the working directory.
@@ -142,8 +142,8 @@ impl Config {
         Self::parse(path, std::str::from_utf8(&content).map_err(|_| no_text())?)
     }
 
-    /// Parses and checks `text`. `path` is not read: it appears in errors, and `data_dir` is relative
-    /// to it.
+    /// Parses and checks `text`. `path` is not read: it appears in errors, and `data_dir` is
+    /// relative to it.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let wrong = |line, why: String| ConfigError::Content {
             path: path.to_owned(),

@@ -239,8 +239,8 @@ impl DataDir {
 
     /// Writes a [generated](StoredNetwork::generate) network.
     ///
-    /// After a crash the marker remains, and the next start creates another network; an error leaves
-    /// nothing. No peer has heard of the network by then.
+    /// After a crash the marker remains, and the next start creates another network; an error
+    /// leaves nothing. No peer has heard of the network by then.
     pub(crate) fn create(&self, network: &StoredNetwork) -> Result<(), DataDirError> {
         let written = self.write_network(network);
         if written.is_err() {
@@ -263,8 +263,8 @@ impl DataDir {
         durable::remove(&self.path.join(CREATING))
     }
 
-    /// Removes what [`create`](Self::create) writes, as far as possible. The marker goes last: while
-    /// it exists, the rest does not count.
+    /// Removes what [`create`](Self::create) writes, as far as possible. The marker goes last:
+    /// while it exists, the rest does not count.
     fn clear(&self) {
         for role in INITIAL_ROLES {
             let _ = std::fs::remove_file(self.token_file(role));

@@ -9,7 +9,7 @@
 //! ```text
 //! let mut next = registry.clone();
 //! let (answer, effects) = next.handle_register(node, name, address, region, now_ms);
-//! if effects.save { registry_file::save(&next)? }      // on failure `next` is dropped, nothing happened
+//! if effects.save { registry_file::save(&next)? }  // on failure `next` is dropped
 //! registry = next;
 //! send(answer);
 //! ```

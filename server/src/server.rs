@@ -189,8 +189,8 @@ impl Server {
         &self.data_dir
     }
 
-    /// Returns the path of the initial join token of a role. The file does not exist if the token was
-    /// revoked.
+    /// Returns the path of the initial join token of a role. The file does not exist if the token
+    /// was revoked.
     pub fn token_file(&self, role: Role) -> PathBuf {
         self.data_dir.join("tokens").join(format!("{role}.token"))
     }

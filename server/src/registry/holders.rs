@@ -2,12 +2,13 @@
 //!
 //! A record outlives the token that admitted its holder: the operator must be able to find whom to
 //! revoke long after the token was thrown away. Revoked holders stay in the inventory and are shown
-//! as such. It is bounded: when it is full, it drops a client whose certificate has expired, or else
-//! the client that was heard from longest ago. It never drops nodes, administrators, or bearer
+//! as such. It is bounded: when it is full, it drops a client whose certificate has expired, or
+//! else the client that was heard from longest ago. It never drops nodes, administrators, or bearer
 //! tokens that are still valid.
 //!
-//! Deliberately missing: authority. Certificates, tokens and the deny list decide who is admitted. A
-//! holder missing here, because the inventory was introduced later, is added when it is heard from.
+//! Deliberately missing: authority. Certificates, tokens and the deny list decide who is admitted.
+//! A holder missing here, because the inventory was introduced later, is added when it is heard
+//! from.
 
 use dkv_wire::id::HolderId;
 use dkv_wire::identity::{Identity, Role};

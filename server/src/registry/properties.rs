@@ -1,5 +1,5 @@
-//! Random histories of requests, with a crash at any point: one bootstrap, terms that never go back,
-//! a deny list that never shrinks, no token used too often.
+//! Random histories of requests, with a crash at any point: one bootstrap, terms that never go
+//! back, a deny list that never shrinks, no token used too often.
 
 use std::collections::BTreeSet;
 use std::path::Path;

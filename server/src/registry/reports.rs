@@ -148,9 +148,9 @@ impl Registry {
         }
     }
 
-    /// Returns the state of a node. The coordinator reports the state of all nodes but cannot report
-    /// its own death, so the server judges it by its silence. Time before this process started does
-    /// not count as silence.
+    /// Returns the state of a node. The coordinator reports the state of all nodes but cannot
+    /// report its own death, so the server judges it by its silence. Time before this process
+    /// started does not count as silence.
     pub(super) fn state_of(&self, id: NodeId, record: &NodeRecord, now_ms: u64) -> NodeState {
         if self.coordinator.is_none_or(|confirmed| confirmed.node != id)
             || record.state == NodeState::Left

@@ -1,7 +1,7 @@
 //! Runs of nodes' processes: detects older copies of a data directory, and nodes that run twice.
 //!
-//! The rules are those of [`dkv_wire::run`], which nodes apply too. A node asks the server before it
-//! serves, and an administrator's decision between two runs is recorded here.
+//! The rules are those of [`dkv_wire::run`], which nodes apply too. A node asks the server before
+//! it serves, and an administrator's decision between two runs is recorded here.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -53,8 +53,8 @@ impl<'de> Deserialize<'de> for Runs {
 }
 
 impl Registry {
-    /// Judges a run of a node by what it says of itself. `server` identifies this run of the server;
-    /// answers to questions of another one do not count.
+    /// Judges a run of a node by what it says of itself. `server` identifies this run of the
+    /// server; answers to questions of another one do not count.
     ///
     /// # Errors
     /// `Denied` for a removed node, `Invalid` if too many nodes are on record. An error changes
@@ -204,7 +204,8 @@ impl Registry {
             let twice = self.runs_twice(*node);
             let is_recent = |run: &&Sighting| {
                 let older = matches!(run.verdict, Verdict::Older { .. });
-                // A run on an older copy ends by itself; show it for longer, so that people see why.
+                // A run on an older copy ends by itself; show it for longer, so that people see
+                // why.
                 let shown_ms = if older { OLDER_COPY_SHOWN_MS } else { RUN_HEARD_MS };
                 now_ms.abs_diff(run.at_ms) <= shown_ms
             };
@@ -230,8 +231,8 @@ impl Registry {
 }
 
 impl Runs {
-    /// Records a sighting of a run, or forgets the run if it `ends`. Returns whether another run was
-    /// known when this one was first heard.
+    /// Records a sighting of a run, or forgets the run if it `ends`. Returns whether another run
+    /// was known when this one was first heard.
     fn record(&mut self, node: NodeId, mut sighting: Sighting, ends: bool) -> bool {
         let runs = self.heard.entry(node).or_default();
         let before = runs.iter().find(|heard| heard.run.boot == sighting.run.boot);

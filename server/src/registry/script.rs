@@ -10,7 +10,7 @@
 //! register NODE ADDRESS [name=NAME] [region=REGION]
 //! report NODE TERM [NODE:NAME:PORT:STATE[:REGION] …] [denied=LETTERS] [of=NODE] [view-term=TERM] [foreign]
 //!        [voters=LETTERS] [index=INDEX]        its voters are the nodes in it unless named
-//! claim NODE VOTERS INDEX                      the claim of a registering node about the control group
+//! claim NODE VOTERS INDEX                      what a registering node claims about the voters
 //! trust NODE                                   the operator vouches for a node
 //! check NODE ADDRESS START BOOT MARK [past=BOOT,…] [answers=NUMBER] [ends]
 //! keep NODE ADDRESS|START
