@@ -71,9 +71,9 @@ function show_nodes(report) {
   show(at("nodes"), report.nodes.map(node_card));
   const shards = report.groups.filter((group) => group.group !== 0);
   const [bad, fragile] = ["bad", "warn"].map((what) => shards.filter((shard) => shard_health(shard) === what).length);
-  at("shards-sum").textContent = `${count(shards.length - bad - fragile)} of ${count(shards.length)} are healthy`
-    + (fragile ? `, ${count(fragile)} tolerate no failure` : "")
-    + (bad ? `, ${count(bad)} have no primary or no majority` : "");
+  at("shards-sum").textContent = `${count(shards.length - bad - fragile)} of ${count(shards.length)} healthy`
+    + (fragile ? `, ${count(fragile)} tolerating no failure` : "")
+    + (bad ? `, ${count(bad)} without a primary or a majority` : "");
   const shown = shards.length <= SHARDS_SHOWN_MAX ? shards : shards.filter(shard_health);
   at("shards").className = shown.length > 16 ? "shards many" : "shards";
   show(at("shards"), shown.slice(0, SHARDS_SHOWN_MAX).map(shard_item));
