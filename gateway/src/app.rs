@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use dkv_api::Client;
-use dkv_wire::supervise::again;
+use dkv_base::supervise::again;
 use futures::future::{BoxFuture, FutureExt};
 
 use crate::access::{self, Access, Tokens};

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dkv_wire::platform;
+use dkv_base::platform;
 
 /// Reads the wall clock.
 pub(crate) fn now() -> SystemTime {

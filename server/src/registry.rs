@@ -39,7 +39,7 @@ mod script;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
+use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::network::{NetworkView, Settings};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

@@ -1,13 +1,13 @@
 //! The registry on disk: one JSON file, `books.json`.
 //!
-//! A write replaces the whole file ([`dkv_wire::durable`]). The file carries a format number and a
+//! A write replaces the whole file ([`dkv_base::durable`]). The file carries a format number and a
 //! checksum of its content, and is read only at startup. A file that differs from what a server
 //! wrote prevents the start: guessing which node was told to bootstrap, or who is denied, is not
 //! an option.
 
 use std::path::{Path, PathBuf};
 
-use dkv_wire::durable;
+use dkv_base::durable;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
@@ -100,7 +100,7 @@ pub fn load(path: &Path) -> Result<Option<Registry>, RegistryFileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkv_wire::id::{NetworkId, NodeId};
+    use dkv_base::id::{NetworkId, NodeId};
     use dkv_wire::network::Settings;
 
     fn registry_text() -> Vec<u8> {

@@ -9,9 +9,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dkv_base::platform;
+use dkv_base::supervise::Failure;
 use dkv_wire::gate::Gate;
-use dkv_wire::platform;
-use dkv_wire::supervise::Failure;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -232,13 +232,13 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkv_wire::id::{NetworkId, NodeId};
+    use dkv_base::id::{NetworkId, NodeId};
     use dkv_wire::network::Settings;
 
     #[tokio::test]
     async fn a_failed_write_does_not_fail_updates_that_need_none() {
         let directory = tempfile::tempdir().unwrap();
-        let lock = Arc::new(dkv_wire::durable::lock_dir(directory.path()).unwrap());
+        let lock = Arc::new(dkv_base::durable::lock_dir(directory.path()).unwrap());
         let registry = Registry::new(NetworkId::random(), Settings::default(), 0);
         let file = directory.path().join("nowhere").join("books.json");
         let (store, task) =

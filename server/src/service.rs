@@ -13,6 +13,8 @@ mod nodes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use dkv_base::places::Places;
+use dkv_base::platform;
 use dkv_wire::certificate::Authority;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
@@ -20,8 +22,6 @@ use dkv_wire::gate::{Gate, Peer};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
-use dkv_wire::places::Places;
-use dkv_wire::platform;
 use dkv_wire::quic::Close;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;

@@ -10,7 +10,7 @@
 //! A holder missing here, because the inventory was introduced later, is added when it is heard
 //! from.
 
-use dkv_wire::id::HolderId;
+use dkv_base::id::HolderId;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::{BearerLife, HolderInfo, HolderKind, ServerRefusal};

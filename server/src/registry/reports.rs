@@ -1,9 +1,9 @@
 //! Reports of the coordinator, and the status that the server shows.
 
-use dkv_wire::id::{HolderId, NodeId};
+use dkv_base::id::{HolderId, NodeId};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::limits;
 use dkv_wire::message::{Confirmation, CoordinatorReport, NodeReport, ServerRefusal, ServerStatus};
-use dkv_wire::mutants::{Mutant, planted};
 use dkv_wire::name::check_name;
 use dkv_wire::network::NodeState;
 

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use dkv_base::id::{HolderId, NodeId};
 use dkv_wire::bearer::{self, Bearer, Rights};
-use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{BearerLife, HolderKind, RunChoice, ServerAnswer, ServerRefusal};
 use dkv_wire::token::Token;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use dkv_wire::id::HolderId;
+use dkv_base::id::HolderId;
 
 use crate::limits::HOLDER_CONNECTIONS_MAX;
 

@@ -1,9 +1,9 @@
 //! Enrolment: admits joiners, and signs and renews certificates.
 
+use dkv_base::id::HolderId;
 use dkv_wire::certificate::end_of;
 use dkv_wire::codec::{DecodeError, decode};
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
-use dkv_wire::id::HolderId;
 use dkv_wire::identity::Identity;
 use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, RECERTIFY_WITHIN};
 use dkv_wire::message::{

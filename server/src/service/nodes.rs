@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{ControlGroup, CoordinatorReport, ServerAnswer, ServerRefusal, Stand};
 use dkv_wire::region::Region;

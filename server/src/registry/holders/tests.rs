@@ -1,7 +1,7 @@
 //! The inventory of holders.
 
+use dkv_base::id::NetworkId;
 use dkv_wire::bearer::Rights;
-use dkv_wire::id::NetworkId;
 use dkv_wire::message::JoinRefusal;
 use dkv_wire::network::Settings;
 use dkv_wire::token::SecretHash;
