@@ -11,7 +11,7 @@
 //! Everything else is answered with 401 before a key is looked at.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
@@ -22,6 +22,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 use dkv_api::HolderId;
+use dkv_base::sync::lock;
 use dkv_wire::bearer::{Bearer, Rights, Verifier};
 use dkv_wire::limits::BEARERS_SEEN_MAX;
 use hyper::body::Body as _;
@@ -61,13 +62,13 @@ impl Tokens {
 
     /// Returns the last use of each token since the previous call, in milliseconds since 1970.
     pub(crate) fn take_seen(&self) -> Vec<(HolderId, u64)> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         std::mem::take(&mut *seen).into_iter().take(BEARERS_SEEN_MAX).collect()
     }
 
     /// Records the use of a token.
     fn record_use(&self, bearer: &Bearer) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         if seen.len() < BEARERS_SEEN_MAX || seen.contains_key(&bearer.holder) {
             seen.insert(bearer.holder, now_ms());
         }
@@ -82,13 +83,13 @@ impl Tokens {
             return None;
         }
         let (text, now_ms) = (text.trim(), now_ms());
-        let known = self.lock().get(text).copied();
+        let known = lock(&self.known).get(text).copied();
         let bearer = match known {
             Some(bearer) if bearer.expires_ms.is_none_or(|end| end > now_ms) => bearer,
             _ => {
                 // Checking a signature takes some 50 µs, and every request carries a token.
                 let bearer = self.verifier.verify(text, now_ms).ok()?;
-                let mut known = self.lock();
+                let mut known = lock(&self.known);
                 if known.len() >= TOKENS_KNOWN_MAX {
                     known.clear();
                 }
@@ -97,10 +98,6 @@ impl Tokens {
             }
         };
         (!(self.is_denied)(bearer.holder)).then_some(bearer)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Bearer>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

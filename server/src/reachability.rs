@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dkv_base::id::NodeId;
 use dkv_base::supervise::caught;
+use dkv_base::sync::lock;
 use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::tls::Expect;
 use tokio::sync::Semaphore;
@@ -82,8 +83,4 @@ impl ReachabilityProbe {
         probed.insert(node, LastProbe { address, at: now, answered: false });
         true
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,10 @@
 //! The callers of requests, and their shares of the memory for bodies.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use dkv_api::HolderId;
+use dkv_base::sync::lock;
 use dkv_wire::bearer::{Bearer, Rights};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -40,7 +41,7 @@ impl Default for CallerQuotas {
 impl CallerQuotas {
     /// Returns the bearer of a token as a caller.
     pub(crate) fn caller(&self, bearer: &Bearer) -> Caller {
-        let mut bearers = self.bearers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bearers = lock(&self.bearers);
         let known = bearers.get(&bearer.holder).and_then(Weak::upgrade);
         let own = known.unwrap_or_else(|| {
             bearers.retain(|_, quota| quota.strong_count() > 0);

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use bytes::Bytes;
+use dkv_base::sync::lock;
 use futures::stream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 
@@ -127,8 +128,4 @@ impl Subscriber {
 fn event(name: &str, text: &str) -> Bytes {
     debug_assert!(!text.contains('\n'), "a line feed would end the data");
     format!("retry: {RECONNECT_MS}\nevent: {name}\ndata: {text}\n\n").into()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,12 @@
 //! Limits the connections of each certificate holder.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use dkv_base::id::HolderId;
 
 use crate::limits::HOLDER_CONNECTIONS_MAX;
+use dkv_base::sync::lock;
 
 /// The number of open connections per holder; holders without any are absent.
 #[derive(Default)]
@@ -22,7 +23,7 @@ pub(super) struct HolderConnection<'a> {
 impl HolderConnections {
     /// Counts a new connection. `None` if the holder has as many as it may.
     pub(super) fn open(&self, holder: HolderId) -> Option<HolderConnection<'_>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         let count = open.entry(holder).or_default();
         if *count >= HOLDER_CONNECTIONS_MAX {
             return None;
@@ -34,7 +35,7 @@ impl HolderConnections {
 
 impl Drop for HolderConnection<'_> {
     fn drop(&mut self) {
-        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.connections.open);
         let count = open.get_mut(&self.holder);
         debug_assert!(count.is_some(), "every open connection is counted");
         if let Some(count) = count {

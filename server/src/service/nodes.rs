@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use dkv_base::id::NodeId;
+use dkv_base::sync::lock;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{ControlGroup, CoordinatorReport, ServerAnswer, ServerRefusal, Stand};
 use dkv_wire::region::Region;
@@ -25,7 +26,7 @@ pub(super) struct LoggedVerdicts {
 impl LoggedVerdicts {
     /// Records a verdict. False if it is the one recorded last for this run.
     fn is_new(&self, node: NodeId, boot: Boot, verdict: Verdict) -> bool {
-        let mut logged = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.runs);
         let runs = logged.entry(node).or_default();
         if runs.contains(&(boot, verdict)) {
             return false;
