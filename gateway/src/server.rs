@@ -71,7 +71,7 @@ pub enum ListenError {
     Tls {
         /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in the file.
         source: TlsError,
     },
 }

@@ -70,7 +70,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// Line number, from one.
         line: usize,
-        /// What is wrong, with the name of the field.
+        /// The error, with the name of the field.
         why: String,
     },
     /// The settings are invalid, and no line of a file is at fault.

@@ -78,7 +78,7 @@ pub enum DataDirError {
     Authority {
         /// Path of the file.
         path: PathBuf,
-        /// What is wrong with its content.
+        /// The error in its content.
         source: CertificateError,
     },
     /// A new authority could not be created.

@@ -19,7 +19,7 @@ pub(crate) const ADDRESS_JOINERS_MAX: usize = JOINERS_MAX / 4;
 pub(crate) const SIGNING_MAX: usize = 8;
 /// Time from a joiner's first packet to its last.
 pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time that a joiner waits to be signed before it is told to retry.
+/// Time that a joiner waits for its signature before the server refuses it as busy.
 pub(crate) const SIGNING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Updates in the queue of the registry store.

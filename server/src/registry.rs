@@ -33,9 +33,7 @@ mod runs;
 mod tokens;
 
 #[cfg(test)]
-mod properties;
-#[cfg(test)]
-mod script;
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -41,7 +41,9 @@ pub(crate) async fn sample<S: Store>(
         let sampling = async {
             while asking.is_some() || reading.is_some() {
                 tokio::select! {
-                    status = finish(&mut asking) => report = Some(status::report(&status, &network)),
+                    status = finish(&mut asking) => {
+                        report = Some(status::report(&status, &network));
+                    }
                     result = finish(&mut reading) => read = Some(result),
                 }
             }

@@ -52,7 +52,7 @@ fn on_loopback_a_page_does_not_come_in_under_a_false_name() {
     assert_eq!(status(&own, "GET", "/", &[]), 400);
     let both = [("host", "localhost"), ("host", "localhost")];
     assert_eq!(status(&own, "GET", "/", &both), 400);
-    // Of HTTP/2, and of a target that names another host than the field.
+    // A target with a host: HTTP/2, and HTTP/1.1 where it differs from the field.
     assert_eq!(status(&own, "GET", "http://evil.example/v1/kv/k", &[]), 421);
     assert_eq!(status(&own, "GET", "http://evil.example/", &[("host", "localhost")]), 421);
     assert_eq!(status(&own, "GET", "http://localhost/", &[("host", "evil.example")]), 421);

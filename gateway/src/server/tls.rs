@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::ListenError;
 
-/// What is wrong with a file for TLS.
+/// Why a file cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file cannot be read, or is not PEM.

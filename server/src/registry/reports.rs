@@ -53,7 +53,7 @@ impl Registry {
         debug_assert!(
             self.coordinator.is_some_and(|it| it.node == node && it.term == report.term)
                 || planted(Mutant::OlderCoordinator),
-            "only the confirmed coordinator is told that it is confirmed"
+            "only the confirmed coordinator gets a confirmation"
         );
         (Ok(Confirmation::Confirmed), effects)
     }

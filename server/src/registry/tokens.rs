@@ -1,7 +1,7 @@
 //! Join tokens: creation, use, listing, revocation.
 //!
 //! The registry keeps only a hash of a token's secret. A caller without the right secret learns
-//! nothing, not even whether the token exists; only the bearer is told that it has expired.
+//! nothing, not even whether the token exists; only the bearer learns that it has expired.
 
 use std::collections::VecDeque;
 

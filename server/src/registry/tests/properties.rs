@@ -11,7 +11,7 @@ use dkv_wire::token::SecretHash;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::Registry;
+use crate::registry::Registry;
 use crate::registry_file;
 
 const NODES: u8 = 4;
@@ -208,7 +208,11 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_answer_is_ever_revoked(steps in prop::collection::vec(step(), 1..60)) {

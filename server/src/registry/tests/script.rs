@@ -8,8 +8,9 @@
 //! at MS                                        sets the clock
 //! restart                                      encodes and decodes, as a killed server does
 //! register NODE ADDRESS [name=NAME] [region=REGION]
-//! report NODE TERM [NODE:NAME:PORT:STATE[:REGION] …] [denied=LETTERS] [of=NODE] [view-term=TERM] [foreign]
-//!        [voters=LETTERS] [index=INDEX]        its voters are the nodes in it unless named
+//! report NODE TERM [NODE:NAME:PORT:STATE[:REGION] …] [denied=LETTERS] [of=NODE] [view-term=TERM]
+//!        [foreign] [voters=LETTERS] [index=INDEX]
+//!                                              its voters are the nodes in it unless named
 //! claim NODE VOTERS INDEX                      what a registering node claims about the voters
 //! trust NODE                                   the operator vouches for a node
 //! check NODE ADDRESS START BOOT MARK [past=BOOT,…] [answers=NUMBER] [ends]
@@ -36,7 +37,7 @@ use dkv_wire::run::{Boot, Former, Run};
 use dkv_wire::token::SecretHash;
 use uuid::Uuid;
 
-use super::{Effects, Registry};
+use crate::registry::{Effects, Registry};
 use crate::registry_file;
 
 #[test]
