@@ -28,8 +28,8 @@ use crate::replies::ReplyTo;
 use crate::state::steward::Step;
 use crate::state::{DirectoryEntry, DirectoryResult};
 use crate::tasks::Tasks;
-use crate::wal::GroupLog;
 use crate::writes::{self, Backlog, Brakes, Hold, PendingWrite};
+use dkv_wal::GroupLog;
 
 /// One group on this node.
 pub(crate) struct Group {

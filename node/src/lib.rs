@@ -64,8 +64,6 @@ mod tasks;
 mod suspend;
 
 pub mod state;
-pub mod wal;
-pub mod disk;
 mod storage;
 
 mod turns;

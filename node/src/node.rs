@@ -40,7 +40,7 @@ use crate::runs::{self, Runs};
 use crate::shares::Shares;
 use crate::state::Engine;
 use crate::tasks::Tasks;
-use crate::wal::Wal;
+use dkv_wal::Wal;
 
 /// Who the node is, and where.
 #[derive(Clone, Debug)]

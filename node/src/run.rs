@@ -26,11 +26,11 @@ use crate::observer::{Observer, Serving};
 use crate::registration::{ServerLink, resolve};
 use crate::state::{Engine, EngineOptions};
 use crate::storage::{RealStorage, Storage, StorageError};
-use crate::wal::{Wal, WalOptions};
 use crate::{
     announce, compaction, contact, coordinator, departures, incoming, lookout, measuring, memory,
     metronome, pacing, runs, suspend,
 };
+use dkv_wal::{Wal, WalOptions};
 
 /// First port that a node tries if it is told none and had none before.
 const FIRST_PORT: u16 = 4401;

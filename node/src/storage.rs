@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::RealDisk;
 use crate::state::{Engine, EngineError, EngineOptions};
-use crate::wal::{FatalHook, Wal, WalError, WalOptions};
+use dkv_wal::disk::RealDisk;
+use dkv_wal::{FatalHook, Wal, WalError, WalOptions};
 
 /// Why data does not open, by what is to be done about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -36,7 +36,7 @@ use crate::replies::ReplyTo;
 use crate::shares::HOLDER_PARTS;
 use crate::state::{BatchBuilder, CommandResult};
 use crate::turns::{Turn, Turns, UNDER_WAY_MAX, until};
-use crate::wal::GroupLog;
+use dkv_wal::GroupLog;
 
 /// Batches of one shard that are under way at once, between near members.
 ///

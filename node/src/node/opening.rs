@@ -21,7 +21,7 @@ use crate::peers::Peers;
 use crate::raft::{self, Machine, Pulses, Vote};
 use crate::state::{Engine, EngineError};
 use crate::stewards;
-use crate::wal::{GroupLog, GroupState, Wal};
+use dkv_wal::{GroupLog, GroupState, Wal};
 
 impl Node {
     /// Opens a group, unless it is open.

@@ -40,7 +40,7 @@ pub(crate) use relay::{run, too_early};
 use self::book::{Append, Book};
 use self::owners::Owners;
 use crate::state::Waiting;
-use crate::wal::{GroupLog, Wal};
+use dkv_wal::{GroupLog, Wal};
 
 /// Bytes that the outboxes of a node may hold together, however long its log may be.
 pub(crate) const BYTES_MAX: usize = 32 * 1024 * 1024;

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::group::ProposeError;
 use crate::state::steward::Step;
-use crate::wal::GroupLog;
+use dkv_wal::GroupLog;
 
 /// Longest time that a request waits while leadership changes hands, between near members.
 const TURNOVER_WAIT: Duration = Duration::from_millis(300);

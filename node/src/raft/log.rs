@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::codec::{decode_entry, encode_entry, invalid};
 use super::{Entry, LogId, Types, Vote};
-use crate::wal::{GroupLog, bounds};
+use dkv_wal::{GroupLog, bounds};
 
 /// Bytes of entries that one read for replication, or for the state, returns; one entry may be
 /// larger.
@@ -42,7 +42,7 @@ impl LogStore {
     /// Gives one durable write to the log and waits for it.
     async fn durably(
         &self,
-        write: impl FnOnce(&GroupLog, crate::wal::Done) -> io::Result<()>,
+        write: impl FnOnce(&GroupLog, dkv_wal::Done) -> io::Result<()>,
     ) -> io::Result<()> {
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |result| {

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use super::plausible::Known;
 use super::{LogId, MachineHandle, Vote};
-use crate::wal::GroupLog;
+use dkv_wal::GroupLog;
 
 /// A disk that has written for so long may never end it.
 const STALLED: Duration = Duration::from_millis(500);

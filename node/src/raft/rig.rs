@@ -24,10 +24,10 @@ use super::{
     SnapshotMeta, StoredMembership, config,
 };
 use crate::clock::NodeClock;
-use crate::disk::MemoryDisk;
 use crate::peers::Peers;
 use crate::state::{BatchBuilder, Engine, EngineOptions, GroupState, GroupStore, Meta};
-use crate::wal::{Wal, WalOptions};
+use dkv_wal::disk::MemoryDisk;
+use dkv_wal::{Wal, WalOptions};
 
 /// The shard that everything here is about.
 pub(super) const SHARD: GroupId = GroupId(1);

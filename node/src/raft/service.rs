@@ -40,7 +40,7 @@ use super::{
 };
 use crate::hearing::Hearing;
 use crate::refusals::Refusals;
-use crate::wal::GroupLog;
+use dkv_wal::GroupLog;
 
 type Reader = FrameReader<quinn::RecvStream>;
 type Writer = FrameWriter<quinn::SendStream>;

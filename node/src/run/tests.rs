@@ -20,13 +20,13 @@ use tokio::time::Instant;
 
 use super::rig::Founder;
 use super::*;
-use crate::disk::MemoryDisk;
 use crate::raft::{Entry, LogId, Vote};
 use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Queued, Replies};
 use crate::shares::{Share, Shares};
-use crate::wal::FatalHook;
 use crate::writes::{PendingWrite, Place};
+use dkv_wal::FatalHook;
+use dkv_wal::disk::MemoryDisk;
 
 /// Time in which everything here is done, by far.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -45,7 +45,7 @@ pub(crate) use hello::{Caller, frame, frame_samples, greet, serve};
 use stance::Stance;
 
 use crate::refusals::Refusals;
-use crate::wal::Wal;
+use dkv_wal::Wal;
 
 /// Nodes whose runs are remembered. There are as many that were never removed, and as many
 /// strangers.

@@ -9,8 +9,8 @@ use openraft::EntryPayload;
 use super::super::Proposal;
 use super::super::codec::log_id;
 use super::*;
-use crate::disk::MemoryDisk;
-use crate::wal::{Wal, WalOptions};
+use dkv_wal::disk::MemoryDisk;
+use dkv_wal::{Wal, WalOptions};
 
 const ENTRIES: u64 = 16;
 const ENTRY_BYTES: usize = 400 * 1024;

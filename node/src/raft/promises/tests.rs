@@ -6,8 +6,8 @@ use dkv_wire::codec::encode;
 use super::super::codec::log_id;
 use super::super::rig::{Replica, SHARD};
 use super::*;
-use crate::disk::MemoryDisk;
-use crate::wal::{Wal, WalOptions};
+use dkv_wal::disk::MemoryDisk;
+use dkv_wal::{Wal, WalOptions};
 
 /// A log that ends at entry 10, with a vote for `leader` in term 5.
 async fn log(leader: NodeId) -> (Replica, Promises, GroupLog) {

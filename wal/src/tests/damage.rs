@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::GroupState;
 use crate::disk::{Disk, SECTOR_BYTES};
-use crate::wal::GroupState;
 
 /// All that three groups say.
 type Contents = Vec<(GroupState, Vec<(u64, Bytes)>)>;
@@ -154,7 +154,7 @@ fn a_value_that_is_the_image_of_a_frame_is_not_taken_for_one() {
     // A client can guess everything but the salt.
     image[8] ^= 1;
     image[24..32].copy_from_slice(&9_u64.to_le_bytes());
-    let crc = crate::wal::format::checksum(&[&image[0..4], &image[8..40]]);
+    let crc = crate::format::checksum(&[&image[0..4], &image[8..40]]);
     image[4..8].copy_from_slice(&crc.to_le_bytes());
     let padding = SECTOR_BYTES - 40 - 24;
     let value: Vec<u8> = std::iter::repeat_n(0, padding).chain(image.repeat(8)).collect();
@@ -190,7 +190,7 @@ fn zeros_take_the_place_of_a_torn_header() {
 
 #[test]
 fn an_impossible_length_is_not_believed() {
-    use crate::wal::format::{FrameHeader, SegmentHeader};
+    use crate::format::{FrameHeader, SegmentHeader};
     let disk = MemoryDisk::new();
     let mut wal = Manual::open(&disk).unwrap();
     wal.group(1).save_vote(Bytes::from_static(b"vote"), ignore()).unwrap();
@@ -244,14 +244,14 @@ proptest! {
     )) {
         let disk = MemoryDisk::new();
         for (sequence, bytes) in files.into_iter().enumerate() {
-            disk.put(&crate::wal::format::segment_name(sequence as u64), bytes);
+            disk.put(&crate::format::segment_name(sequence as u64), bytes);
         }
         drop(Manual::open(&disk));
     }
 }
 
 fn mend_checksums(bytes: &mut [u8]) {
-    use crate::wal::format::checksum;
+    use crate::format::checksum;
     let crc = checksum(&[&bytes[0..12], &bytes[16..40]]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     for at in (SECTOR_BYTES..bytes.len()).step_by(SECTOR_BYTES) {
@@ -271,7 +271,7 @@ fn mend_checksums(bytes: &mut [u8]) {
 }
 
 fn mend_records(mut body: &mut [u8]) {
-    use crate::wal::format::checksum;
+    use crate::format::checksum;
     while body.len() >= 24 {
         let length = u32::from_le_bytes(body[4..8].try_into().unwrap()) as usize;
         if length > body.len() - 24 {

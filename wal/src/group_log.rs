@@ -277,7 +277,7 @@ impl GroupLog {
 }
 
 /// The first index of a range, and the one after the last.
-pub(crate) fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+pub fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
         Bound::Included(start) => *start,
         Bound::Excluded(before) => before.saturating_add(1),

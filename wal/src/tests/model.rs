@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wal::GroupState;
+use crate::GroupState;
 
 /// The stupid twin of one group.
 #[derive(Debug, Clone, Default, PartialEq)]

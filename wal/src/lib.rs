@@ -36,6 +36,9 @@
 //! encryption, and removal of anything but the oldest segment. The log cannot
 //! tell an emptied directory from a new one; [`WalOptions::must_exist`] is for a caller who can.
 
+#![forbid(unsafe_code)]
+
+pub mod disk;
 pub mod handle;
 pub mod options;
 
@@ -59,7 +62,7 @@ use std::time::Duration;
 
 pub use error::WalError;
 pub use group_log::GroupLog;
-pub(crate) use group_log::bounds;
+pub use group_log::bounds;
 pub use handle::Wal;
 pub use keeper::{Keeper, KeeperStep};
 pub use options::{GroupState, WalOptions, WalStats};
