@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::ask::tell;
 use crate::node::{Me, Node};
-use crate::state::DirectoryCommand;
+use dkv_state::DirectoryCommand;
 
 /// How often a node that is not known tries again.
 const RETRY_EVERY: Duration = Duration::from_millis(200);
@@ -67,8 +67,8 @@ async fn announce(node: &Node) -> Result<(), Refusal> {
     if node.control().leads() {
         let command = DirectoryCommand::Announce(node.announcement());
         return match node.change_directory(command).await {
-            Ok(crate::state::DirectoryResult::Rejected(why)) => Err(Refusal::Invalid(why)),
-            Ok(crate::state::DirectoryResult::Done) => Ok(()),
+            Ok(dkv_state::DirectoryResult::Rejected(why)) => Err(Refusal::Invalid(why)),
+            Ok(dkv_state::DirectoryResult::Done) => Ok(()),
             Err(error) => Err(error.into()),
         };
     }

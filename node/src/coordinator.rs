@@ -2,7 +2,7 @@
 //! registration server how everything is.
 //!
 //! Every node runs this task; it acts only while the node leads the control group. It decides
-//! nothing itself: `state::placement` says what to change (see [`placing`](crate::placing)), and a
+//! nothing itself: `dkv_state::placement` says what to change (see [`placing`](crate::placing)), and a
 //! change takes effect only once a quorum has it. A coordinator that was deposed and does not know
 //! it yet can therefore propose nothing, and what it reports, the server refuses by its term.
 
@@ -20,8 +20,8 @@ use crate::node::Node;
 use crate::placing::Placing;
 use crate::raft::ServerState;
 use crate::registration::ServerError;
-use crate::state::placement::down_after_ms;
-use crate::state::{Announcement, DirectoryCommand, DirectoryResult};
+use dkv_state::placement::down_after_ms;
+use dkv_state::{Announcement, DirectoryCommand, DirectoryResult};
 
 /// How often the coordinator looks at everything.
 const TICK: Duration = Duration::from_millis(100);

@@ -16,7 +16,6 @@ use dkv_wire::message::{Answer, Level, Operation, Receipt, Refusal};
 use crate::node::Node;
 use crate::outbox;
 use crate::replies::ReplyTo;
-use crate::state;
 
 /// How far a stamp may be behind what is there for the key. Of writes that were on their way
 /// together any may be the latest; a client that is further behind has a clock that lags.
@@ -95,9 +94,9 @@ fn check(node: &Node, deposit: &Deposit) -> Result<(), Refusal> {
     if !node.knows_shard(*shard) {
         return Err(Refusal::Invalid(format!("there is no shard {shard}")));
     }
-    state::check_key(key)?;
+    dkv_state::check_key(key)?;
     let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
-    state::check_value(operation, node.settings().value_bytes_max)?;
+    dkv_state::check_value(operation, node.settings().value_bytes_max)?;
     if node.disk_full() {
         return Err(Refusal::Unavailable(
             "the disk of this node is full; it takes writes once there is room on it".into(),

@@ -23,7 +23,7 @@ use crate::node::Node;
 use crate::outbox::{Kept, Outbox};
 use crate::reads::{self, Asked, PendingRead, Who};
 use crate::replies::ReplyTo;
-use crate::state::{Listed, ListedKey, ShardState};
+use dkv_state::{Listed, ListedKey, ShardState};
 
 /// Time that a read waits for what is on its way. A replica that follows is behind by a round trip
 /// and an fsync.

@@ -25,10 +25,10 @@ use crate::raft::{
 };
 use crate::reads::{self, Asked, PendingRead, Who};
 use crate::replies::ReplyTo;
-use crate::state::steward::Step;
-use crate::state::{DirectoryEntry, DirectoryResult};
 use crate::tasks::Tasks;
 use crate::writes::{self, Backlog, Brakes, Hold, PendingWrite};
+use dkv_state::steward::Step;
+use dkv_state::{DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
 
 /// One group on this node.

@@ -5,7 +5,7 @@
 //! leaders are the primaries of their keys. All groups of a node share one log on disk, one store
 //! of checkpoints, and one endpoint.
 //!
-//! What a node decides is plain code in [`state`]; what it does about it are small tasks around
+//! What a node decides is plain code in `dkv_state`; what it does about it are small tasks around
 //! that: see docs/architecture.md. The registration server is never on the path of a read or a
 //! write: a node serves, fails over and restarts without it.
 #![forbid(unsafe_code)]
@@ -63,7 +63,6 @@ mod shell;
 mod tasks;
 mod suspend;
 
-pub mod state;
 mod storage;
 
 mod turns;

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::ask;
 use crate::node::Node;
-use crate::state::placement::{GroupMeasure, Measured, NodeMeasure, NodeReport};
+use dkv_state::placement::{GroupMeasure, Measured, NodeMeasure, NodeReport};
 
 /// How often a node looks whether there is something to tell.
 const TICK: Duration = Duration::from_millis(50);

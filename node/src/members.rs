@@ -89,7 +89,7 @@ impl Node {
     /// Says whose word about this node's run counts: that of the nodes in the directory, and of
     /// those that the server vouches for, which an older directory may not name.
     pub(crate) fn name_members(&self) {
-        let listed = |directory: &crate::state::Directory| -> BTreeSet<NodeId> {
+        let listed = |directory: &dkv_state::Directory| -> BTreeSet<NodeId> {
             directory.nodes().keys().copied().collect()
         };
         let mut members = self.control().machine().with_directory(listed).unwrap_or_default();
@@ -110,7 +110,7 @@ impl Node {
 
     /// Whether a node is in the directory.
     pub(crate) fn is_listed(&self, node: NodeId) -> bool {
-        let listed = |listed: &crate::state::Directory| listed.nodes().contains_key(&node);
+        let listed = |listed: &dkv_state::Directory| listed.nodes().contains_key(&node);
         self.control().machine().with_directory(listed).unwrap_or(false)
     }
 

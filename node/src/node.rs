@@ -38,8 +38,8 @@ use crate::registration::ServerLink;
 use crate::rhythm::Rhythm;
 use crate::runs::{self, Runs};
 use crate::shares::Shares;
-use crate::state::Engine;
 use crate::tasks::Tasks;
+use dkv_state::Engine;
 use dkv_wal::Wal;
 
 /// Who the node is, and where.

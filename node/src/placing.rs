@@ -1,6 +1,6 @@
 //! What the coordinator does about where replicas and primaries are, and what it tells of it.
 //!
-//! It decides nothing itself: `state::placement` says what to change. Here is only when: what is
+//! It decides nothing itself: `dkv_state::placement` says what to change. Here is only when: what is
 //! missing, gone or to go is seen to at once; balance waits until the nodes have been the same for
 //! a moment, so that those that join together share at once; and primaries change hands one after
 //! the other, with pauses.
@@ -22,8 +22,8 @@ use tracing::{debug, info};
 use crate::ask;
 use crate::node::Node;
 use crate::peers::Lane;
-use crate::state::placement::{self, Balance, Measured, Transfer, forecast, transfer};
-use crate::state::{Directory, DirectoryCommand};
+use dkv_state::placement::{self, Balance, Measured, Transfer, forecast, transfer};
+use dkv_state::{Directory, DirectoryCommand};
 
 /// Time for which the nodes must have been the same before anything moves for balance.
 const SETTLE: Duration = Duration::from_secs(3);

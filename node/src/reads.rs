@@ -35,7 +35,7 @@ use crate::raft::{self, Look, Looked, MachineHandle};
 use crate::replies::ReplyTo;
 use crate::rounds::Rounds;
 use crate::shares::HOLDER_PARTS;
-use crate::state::Waiting;
+use dkv_state::Waiting;
 
 /// Reads that wait for a round; more are refused as overload. One holder fills half of it at the
 /// most.

@@ -29,9 +29,9 @@ use crate::node::Node;
 use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Replies, ReplyTo};
 use crate::shares::{Part, Share};
-use crate::state::{self, Announcement, DirectoryCommand, DirectoryResult};
 use crate::writes::{PendingWrite, Place};
 use crate::{coordinator, departures, eventual, everywhere, forwarding, placing};
+use dkv_state::{Announcement, DirectoryCommand, DirectoryResult};
 
 /// Longest time that nodes which are to be emptied have to say whether they are empty.
 const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
@@ -394,7 +394,7 @@ fn write(
     deadline_ms: u32,
     reply: ReplyTo,
 ) {
-    let valid = state::validate(&command, node.settings().value_bytes_max);
+    let valid = dkv_state::validate(&command, node.settings().value_bytes_max);
     if let Err(refusal) = valid.and_then(|command| may_propose(node, peer, &command)) {
         return reply.refuse(refusal);
     }

@@ -24,12 +24,12 @@ use crate::disk_check;
 use crate::node::{Me, Node, Parts};
 use crate::observer::{Observer, Serving};
 use crate::registration::{ServerLink, resolve};
-use crate::state::{Engine, EngineOptions};
 use crate::storage::{RealStorage, Storage, StorageError};
 use crate::{
     announce, compaction, contact, coordinator, departures, incoming, lookout, measuring, memory,
     metronome, pacing, runs, suspend,
 };
+use dkv_state::{Engine, EngineOptions};
 use dkv_wal::{Wal, WalOptions};
 
 /// First port that a node tries if it is told none and had none before.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::state::{Engine, EngineError, EngineOptions};
+use dkv_state::{Engine, EngineError, EngineOptions};
 use dkv_wal::disk::RealDisk;
 use dkv_wal::{FatalHook, Wal, WalError, WalOptions};
 

@@ -34,8 +34,8 @@ use crate::group::{ProposeError, Proposer};
 use crate::outbox;
 use crate::replies::ReplyTo;
 use crate::shares::HOLDER_PARTS;
-use crate::state::{BatchBuilder, CommandResult};
 use crate::turns::{Turn, Turns, UNDER_WAY_MAX, until};
+use dkv_state::{BatchBuilder, CommandResult};
 use dkv_wal::GroupLog;
 
 /// Batches of one shard that are under way at once, between near members.

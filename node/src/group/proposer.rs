@@ -10,8 +10,8 @@ use crate::peers::Peers;
 use crate::raft::{
     self, MachineHandle, MetricsWatch, Network, Outcome, Pace, Promises, Raft, ServerState,
 };
-use crate::state::CommandResult;
 use crate::suspend;
+use dkv_state::CommandResult;
 
 /// Why something that was proposed to a group did not come to an answer.
 #[derive(Clone, Debug, thiserror::Error)]

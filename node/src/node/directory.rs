@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{Me, Node, lock};
 use crate::group::ProposeError;
 use crate::shell::unix_ms;
-use crate::state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed};
+use dkv_state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed};
 
 impl Node {
     /// Changes the directory, if this node is the coordinator.

@@ -19,8 +19,8 @@ use crate::group::{Group, GroupParts};
 use crate::outbox::{self, Outbox};
 use crate::peers::Peers;
 use crate::raft::{self, Machine, Pulses, Vote};
-use crate::state::{Engine, EngineError};
 use crate::stewards;
+use dkv_state::{Engine, EngineError};
 use dkv_wal::{GroupLog, GroupState, Wal};
 
 impl Node {

@@ -13,8 +13,8 @@ use super::{Node, lock};
 use crate::coordinator;
 use crate::measuring::{self, Heard};
 use crate::outbox::IntakeState;
-use crate::state::Member;
-use crate::state::placement::Measured;
+use dkv_state::Member;
+use dkv_state::placement::Measured;
 
 impl Node {
     /// A node of the directory tells how it is.

@@ -11,7 +11,7 @@ use super::{Node, lock};
 use crate::coordinator;
 use crate::counters::Counters;
 use crate::observer::Figures;
-use crate::state::Observed;
+use dkv_state::Observed;
 
 impl Node {
     /// The network as this node sees it; `None` before it has begun.

@@ -22,7 +22,7 @@ use dkv_wire::codec;
 use dkv_wire::id::{NodeId, Number, Stamp};
 use dkv_wire::message::{Command, Deposited, Operation, Span};
 
-use crate::state::Waiting;
+use dkv_state::Waiting;
 
 /// Bytes that a write takes besides its key and value, about.
 const OVERHEAD_BYTES: usize = 200;

@@ -5,7 +5,7 @@
 //! groups and with the same sync, and answers. From then on eventual reads here show it, if it is
 //! the latest that is known of its key. A task for each shard ([`relay`]) brings what there is to
 //! the primary, in the order in which it was taken, as soon and as often as needed; the shard takes
-//! each number of an outbox once (see `state::graves`). A write leaves the outbox when this node's
+//! each number of an outbox once (see `dkv_state::graves`). A write leaves the outbox when this node's
 //! replica has applied it.
 //!
 //! What decides is in [`book`], plain data.
@@ -39,7 +39,7 @@ pub(crate) use relay::{run, too_early};
 
 use self::book::{Append, Book};
 use self::owners::Owners;
-use crate::state::Waiting;
+use dkv_state::Waiting;
 use dkv_wal::{GroupLog, Wal};
 
 /// Bytes that the outboxes of a node may hold together, however long its log may be.

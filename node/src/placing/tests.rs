@@ -4,8 +4,8 @@ use dkv_wire::id::{NetworkId, Term};
 use dkv_wire::network::Settings;
 
 use super::*;
-use crate::state::placement::{GroupMeasure, NodeMeasure, NodeReport};
-use crate::state::{Announcement, DirectoryEntry, DirectoryResult};
+use dkv_state::placement::{GroupMeasure, NodeMeasure, NodeReport};
+use dkv_state::{Announcement, DirectoryEntry, DirectoryResult};
 
 fn announcement(id: NodeId, name: &str) -> Announcement {
     let address = SocketAddr::from(([127, 0, 0, 1], 4401));

@@ -21,7 +21,7 @@ use super::{
     Types,
 };
 use crate::group::ProposeError;
-use crate::state::steward::Step;
+use dkv_state::steward::Step;
 use dkv_wal::GroupLog;
 
 /// Longest time that a request waits while leadership changes hands, between near members.

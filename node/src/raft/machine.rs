@@ -30,7 +30,7 @@ use super::ordered_watch;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::clock::NodeClock;
-use crate::state::{
+use dkv_state::{
     Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, Listed, ListedKey,
     LogClock, Row, ShardState, Waiting,
 };

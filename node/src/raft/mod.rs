@@ -95,9 +95,9 @@ pub(crate) enum Outcome {
     /// Nothing to tell: a blank entry, or a change of membership.
     None,
     /// Of a shard: one result for each command of the batch.
-    Shard(Vec<crate::state::CommandResult>),
+    Shard(Vec<dkv_state::CommandResult>),
     /// Of the control group.
-    Directory(crate::state::DirectoryResult),
+    Directory(dkv_state::DirectoryResult),
 }
 
 impl fmt::Display for Outcome {

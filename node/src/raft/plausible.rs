@@ -23,7 +23,7 @@ use openraft::raft::{
 };
 
 use super::{Entry, LogId, SnapshotMeta, StoredMembership, Types, Vote};
-use crate::state::{Batch, DirectoryEntry};
+use dkv_state::{Batch, DirectoryEntry};
 
 /// Highest index that there can be: sums with it do not overflow.
 const INDEX_MAX: u64 = 1 << 62;

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::clock::NodeClock;
 use crate::peers::Peers;
-use crate::state::{BatchBuilder, Engine, EngineOptions, GroupState, GroupStore, Meta};
+use dkv_state::{BatchBuilder, Engine, EngineOptions, GroupState, GroupStore, Meta};
 use dkv_wal::disk::MemoryDisk;
 use dkv_wal::{Wal, WalOptions};
 

@@ -13,8 +13,8 @@ use crate::deposits::{self, Deposit};
 use crate::everywhere;
 use crate::outbox::{self, Intake, IntakeState};
 use crate::replies::ReplyTo;
-use crate::state::{Announcement, DirectoryCommand, DirectoryResult};
 use crate::writes::{PendingWrite, Place};
+use dkv_state::{Announcement, DirectoryCommand, DirectoryResult};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHARD: GroupId = GroupId(1);

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::*;
 use crate::replies::{Begun, Queued, Replies};
 use crate::shares::{Share, Shares};
-use crate::state::Batch;
+use dkv_state::Batch;
 
 /// Writes that wait, numbered in order, and where their answers go.
 struct Waiting {

@@ -18,7 +18,7 @@ use super::super::drive::{initialize, propose, take_step};
 use super::super::pulse::{Pulse, PulseAnswer};
 use super::super::rig::{Replica, SHARD, credentials, new_authority, puts};
 use super::*;
-use crate::state::steward::Step;
+use dkv_state::steward::Step;
 
 /// Time in which everything here is done, by far.
 const DONE_WITHIN: Duration = Duration::from_secs(20);

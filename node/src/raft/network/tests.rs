@@ -9,8 +9,8 @@ use super::super::codec::{AppendAnswer, decode_append};
 use super::super::drive::{initialize, propose, take_step};
 use super::super::rig::{Replica, credentials, new_authority};
 use super::*;
-use crate::state::BatchBuilder;
-use crate::state::steward::Step;
+use dkv_state::BatchBuilder;
+use dkv_state::steward::Step;
 
 /// Time in which everything here is done, by far.
 const PATIENCE: Duration = Duration::from_secs(20);

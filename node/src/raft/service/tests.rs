@@ -123,7 +123,7 @@ async fn a_snapshot_that_ends_on_a_full_disk_is_refused_until_there_is_room() {
     // And its clock has gone on from there, whatever the clock on the wall shows.
     let clock_ms = replica.machine.clock_ms();
     assert!((sent.clock_ms..sent.clock_ms + 60_000).contains(&clock_ms), "{clock_ms}");
-    let (loaded, _) = crate::state::GroupState::load(&replica.store()).unwrap();
+    let (loaded, _) = dkv_state::GroupState::load(&replica.store()).unwrap();
     assert_eq!(loaded.hash(), sent.hash);
 }
 

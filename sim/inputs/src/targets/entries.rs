@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use dkv_api::Uuid;
-use dkv_node::state::{
+use dkv_state::{
     Announcement, BatchBuilder, DirectoryCommand, DirectoryEntry, Engine, EngineOptions,
     GroupState, MemoryStore,
 };

@@ -172,7 +172,7 @@ impl GroupState {
     }
 
     /// The same, to be changed in what is nobody else's business: which values are in memory.
-    pub(crate) fn as_shard_mut(&mut self) -> Option<&mut ShardState> {
+    pub fn as_shard_mut(&mut self) -> Option<&mut ShardState> {
         match self {
             Self::Shard(shard) => Some(shard),
             Self::Control(_) => None,

@@ -12,10 +12,10 @@ use dkv_wire::mutants::{Mutant, planted};
 use super::store::{Group, META_KEY, Rows, join_key};
 use super::tables;
 use super::{EngineError, Record, Shared, chunk, lock};
-use crate::state::digest::Digest;
-use crate::state::directory::Directory;
-use crate::state::limits;
-use crate::state::rows::{Counts, Generation, MalformedRow, Meta, RowSink, Table};
+use crate::digest::Digest;
+use crate::directory::Directory;
+use crate::limits;
+use crate::rows::{Counts, Generation, MalformedRow, Meta, RowSink, Table};
 
 /// Rows that wait until they are written as one table, in bytes. Less in tests, so that small
 /// snapshots have several.

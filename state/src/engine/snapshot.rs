@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::store::{META_KEY, split_key};
 use super::tables::{Rows, Table};
 use super::{EngineError, Shared, chunk};
-use crate::state::limits;
-use crate::state::rows::Meta;
+use crate::limits;
+use crate::rows::Meta;
 
 /// The rows of one checkpoint. Files that it still has to read stay on disk until it is dropped, so
 /// it should not be kept for long.

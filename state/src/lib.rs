@@ -21,6 +21,8 @@
 //! Deliberately missing: Raft. This module does not know how entries come to be in the log, and its
 //! owner does not know what is in them.
 
+#![forbid(unsafe_code)]
+
 pub mod batch;
 pub mod command;
 pub mod limits;

@@ -71,7 +71,7 @@ pub(super) struct Sequence {
 
 /// One table. Clones are the same table; it can be read for as long as one is kept, deleted or not.
 #[derive(Clone)]
-pub(in crate::state) enum Table {
+pub(crate) enum Table {
     Fjall(Keyspace),
     Memory(MemoryTable),
 }

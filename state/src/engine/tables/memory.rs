@@ -104,19 +104,19 @@ impl MemoryStore {
 }
 
 /// A database, as the engine uses it.
-pub(in crate::state::engine) struct MemoryTables {
+pub(in crate::engine) struct MemoryTables {
     store: MemoryStore,
 }
 
 /// A table of it.
 #[derive(Clone)]
-pub(in crate::state) struct MemoryTable {
+pub(crate) struct MemoryTable {
     name: Arc<str>,
     rows: Arc<Mutex<Arc<Contents>>>,
 }
 
 /// The rows of a table at one moment.
-pub(in crate::state::engine) struct MemoryRows {
+pub(in crate::engine) struct MemoryRows {
     rows: Arc<Contents>,
     last: Option<Slice>,
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use dkv_wire::id::{GroupId, NodeId};
 
 use super::{GroupMeasure, Planner};
-use crate::state::directory::DirectoryCommand;
+use crate::directory::DirectoryCommand;
 
 /// Whether replicas move for balance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

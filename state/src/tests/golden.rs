@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 pub(super) fn check(name: &str, mut run: impl FnMut(&str) -> String) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/state/tests/scripts").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/tests/scripts").join(name);
     let script = std::fs::read_to_string(&path).expect("the script is beside the tests");
     let mut printed = String::new();
     for line in script.lines() {

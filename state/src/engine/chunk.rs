@@ -4,7 +4,7 @@
 //! table u8 | key length u32 le | value length u32 le | key | value
 //! ```
 
-use crate::state::rows::{MalformedRow, Table};
+use crate::rows::{MalformedRow, Table};
 
 /// Bytes in front of the key.
 const HEADER_BYTES: usize = 1 + 4 + 4;

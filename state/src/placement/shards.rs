@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dkv_wire::id::{GroupId, NodeId};
 
 use super::{GroupMeasure, Planner};
-use crate::state::directory::DirectoryCommand;
+use crate::directory::DirectoryCommand;
 
 /// What is done first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use dkv_wire::id::{GroupId, NodeId};
 
 use super::{GroupMeasure, Measured};
-use crate::state::directory::Directory;
+use crate::directory::Directory;
 
 /// A primary that should move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

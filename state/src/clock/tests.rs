@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::state::limits::SESSION_LIFE_MS;
-use crate::state::{BatchBuilder, CommandResult, ShardState};
+use crate::limits::SESSION_LIFE_MS;
+use crate::{BatchBuilder, CommandResult, ShardState};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -81,7 +81,7 @@ pub struct Engine {
 }
 
 /// What all stores of an engine share.
-pub(in crate::state) struct Shared {
+pub(crate) struct Shared {
     // Declared before the database, so that a drop lets go of all tables first.
     groups: Mutex<HashMap<GroupId, Arc<Group>>>,
     records: Table,

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use dkv_wire::id::{GroupId, NodeId};
 
 use super::{Balance, Planner};
-use crate::state::directory::DirectoryCommand;
+use crate::directory::DirectoryCommand;
 
 /// Fewest and most voters, where there are as many nodes.
 const VOTERS: (usize, usize) = (3, 5);

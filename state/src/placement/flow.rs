@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use dkv_wire::id::NodeId;
 
 use super::Measured;
-use crate::state::directory::Directory;
+use crate::directory::Directory;
 
 /// Bytes that may be on their way into a node, or out of one.
 const MOVING_BYTES_MAX: u64 = 64 * 1024 * 1024;

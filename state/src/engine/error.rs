@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::state::rows::MalformedRow;
+use crate::rows::MalformedRow;
 
 /// Why the engine did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dkv_wire::id::{GroupId, NodeId};
 
 use super::{Balance, Measured, Transfer, plan, transfer};
-use crate::state::directory::{Directory, DirectoryCommand, DirectoryEntry, DirectoryResult};
+use crate::directory::{Directory, DirectoryCommand, DirectoryEntry, DirectoryResult};
 
 /// Steps that are looked ahead at the most.
 const STEPS_MAX: usize = 16 * 1024;

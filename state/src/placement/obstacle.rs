@@ -3,7 +3,7 @@
 use dkv_wire::id::NodeId;
 
 use super::{Balance, Measured, Planner, forecast};
-use crate::state::directory::Directory;
+use crate::directory::Directory;
 
 /// What keeps replicas on a node, if what is planned would leave some there.
 pub fn obstacle(directory: &Directory, measured: &Measured, node: NodeId) -> Option<String> {

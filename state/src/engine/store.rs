@@ -8,8 +8,8 @@ use super::install::Installer;
 use super::snapshot::SnapshotReader;
 use super::tables;
 use super::{EngineError, Record, Shared, lock};
-use crate::state::residence::ValueMemory;
-use crate::state::rows::{Changes, Generation, Meta, Row, RowSink, Table};
+use crate::residence::ValueMemory;
+use crate::rows::{Changes, Generation, Meta, Row, RowSink, Table};
 
 /// A checkpoint of this many bytes is written as a table of its own, in one pass; a smaller one
 /// goes through the journal, which then becomes a table together with others.
@@ -79,7 +79,7 @@ impl GroupStore {
     }
 
     /// The error for rows of this group that cannot be.
-    pub(crate) fn damaged(&self, problem: &str) -> EngineError {
+    pub fn damaged(&self, problem: &str) -> EngineError {
         Rows::damaged(self, problem)
     }
 
@@ -192,7 +192,7 @@ impl GroupStore {
 
 /// Rows of one group that can be made a state again: those that stand, or those of a snapshot that
 /// is complete.
-pub(in crate::state) trait Rows {
+pub(crate) trait Rows {
     /// Which group they are of.
     fn group(&self) -> GroupId;
 
@@ -260,14 +260,14 @@ impl Rows for GroupStore {
 #[cfg(test)]
 impl GroupStore {
     /// Writes or removes a row behind the back of the state.
-    pub(in crate::state) fn tamper(&self, table: Table, key: &[u8], value: Option<&[u8]>) {
+    pub(crate) fn tamper(&self, table: Table, key: &[u8], value: Option<&[u8]>) {
         let current = lock(&self.group.current);
         let stored = current.table.as_ref().expect("something is stored");
         self.shared.tables.tamper(stored, join_key(table, key), value);
     }
 
     /// Has all rows written to tables.
-    pub(in crate::state) fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let current = lock(&self.group.current);
         let table = current.table.as_ref().expect("something is stored");
         table.flush();
