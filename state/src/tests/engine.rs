@@ -321,7 +321,7 @@ const IMAGE: &str = "DKV_TEST_IMAGE";
 /// or nothing if the process was aborted.
 fn open_elsewhere(image: &Path) -> Option<String> {
     let output = std::process::Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "state::tests::engine::opens_an_image", "--nocapture"])
+        .args(["--exact", "tests::engine::opens_an_image", "--nocapture"])
         .env(IMAGE, image)
         .output()
         .expect("it runs");
