@@ -30,7 +30,12 @@ use crate::reads::{Asked, PendingRead};
 use crate::replies::{Begun, Replies, ReplyTo};
 use crate::shares::{Part, Share};
 use crate::writes::{PendingWrite, Place};
-use crate::{coordinator, departures, eventual, everywhere, forwarding, placing};
+use crate::coordinator;
+use crate::departures;
+use crate::eventual;
+use crate::everywhere;
+use crate::forwarding;
+use crate::placing;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryResult};
 
 /// Longest time that nodes which are to be emptied have to say whether they are empty.

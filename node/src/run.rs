@@ -25,10 +25,19 @@ use crate::node::{Me, Node, Parts};
 use crate::observer::{Observer, Serving};
 use crate::registration::{ServerLink, resolve};
 use crate::storage::{RealStorage, Storage, StorageError};
-use crate::{
-    announce, compaction, contact, coordinator, departures, incoming, lookout, measuring, memory,
-    metronome, pacing, runs, suspend,
-};
+use crate::announce;
+use crate::compaction;
+use crate::contact;
+use crate::coordinator;
+use crate::departures;
+use crate::incoming;
+use crate::lookout;
+use crate::measuring;
+use crate::memory;
+use crate::metronome;
+use crate::pacing;
+use crate::runs;
+use crate::suspend;
 use dkv_state::{Engine, EngineOptions};
 use dkv_wal::{Wal, WalOptions};
 

@@ -6,7 +6,8 @@ use dkv_wire::message::RequestBody;
 use tracing::{info, warn};
 
 use super::Node;
-use crate::{ask, runs};
+use crate::ask;
+use crate::runs;
 
 /// Time in which a node that has handed over tells those who ask it yet where to go.
 const REDIRECT_FOR: Duration = Duration::from_millis(100);
