@@ -10,8 +10,8 @@ use dkv_wire::network::{NetworkView, NodeInfo};
 use tracing::warn;
 
 use super::{Me, Node, lock};
-use crate::group::ProposeError;
-use crate::shell::unix_ms;
+use crate::common::unix_time::unix_ms;
+use crate::replica::ProposeError;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed};
 
 impl Node {
