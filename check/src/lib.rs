@@ -42,7 +42,8 @@ mod report;
 
 pub use finding::{Finding, Kind};
 pub use history::{
-    Action, Condition, Current, History, HistoryError, Level, Line, Operation, Outcome, Recorder,
+    Action, Condition, Current, History, HistoryError, Level, Line, LineError, Operation, Outcome,
+    Recorder,
 };
 pub use options::Options;
 pub use report::{Report, check};
