@@ -1,9 +1,9 @@
 //! Small files that survive a crash: keys, certificates, registries.
 //!
-//! A file is replaced as a whole: the new content is written under a temporary name, synced, renamed
-//! over the old file, and the directory synced. After a crash the file has the old content or the new,
-//! never a mix. The next writer of a file removes the temporary files that killed processes left.
-//! Directories and files are accessible to their owner alone (0700 and 0600).
+//! A file is replaced as a whole: the new content is written under a temporary name, synced,
+//! renamed over the old file, and the directory synced. After a crash the file has the old content
+//! or the new, never a mix. The next writer of a file removes the temporary files that killed
+//! processes left. Directories and files are accessible to their owner alone (0700 and 0600).
 //!
 //! Errors of the operating system do not say which file they are about. Every error of this module
 //! does: see [`named`].
@@ -121,8 +121,8 @@ pub fn has_entries(path: &Path) -> io::Result<bool> {
     Ok(!names(path)?.is_empty())
 }
 
-/// Whether a directory has entries other than a lock file and `lost+found`, which do not show whose it
-/// is.
+/// Whether a directory has entries other than a lock file and `lost+found`, which do not show whose
+/// it is.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -130,8 +130,8 @@ pub fn has_content(path: &Path) -> io::Result<bool> {
     Ok(names(path)?.iter().any(|name| !NEUTRAL.iter().any(|neutral| name == neutral)))
 }
 
-/// Whether a directory has [content](has_content) but none of the names in `ours`: whether it belongs
-/// to another program.
+/// Whether a directory has [content](has_content) but none of the names in `ours`: whether it
+/// belongs to another program.
 ///
 /// # Errors
 /// If it cannot be read or is a dangling link.
@@ -194,7 +194,8 @@ pub fn narrow(path: &Path) -> io::Result<bool> {
     Ok(was_open)
 }
 
-/// Sets the umask so that all files and directories that this process creates are private to its user.
+/// Sets the umask so that all files and directories that this process creates are private to its
+/// user.
 pub fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
@@ -256,7 +257,8 @@ fn is_dead(process: Pid) -> bool {
     rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH)
 }
 
-/// Leaves the files of a simulated machine in the state in which the power failure interrupts a write.
+/// Leaves the files of a simulated machine in the state in which the power failure interrupts a
+/// write.
 fn lose_power(cut: PowerCut, temporary: &Path, path: &Path, content: &[u8]) -> io::Error {
     let part = if cut == PowerCut::Begun { &content[..content.len() / 2] } else { content };
     let left = match cut {
@@ -279,9 +281,9 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
 /// Reads a file; `None` if it does not exist.
 ///
 /// # Errors
-/// The error of the operating system; also for a dangling link, which is not the same as no file (see
-/// [`refuse_dangling`]), and for a file of more than [`FILE_BYTES_MAX`] bytes, which is not one of
-/// ours.
+/// The error of the operating system; also for a dangling link, which is not the same as no file
+/// (see [`refuse_dangling`]), and for a file of more than [`FILE_BYTES_MAX`] bytes, which is not
+/// one of ours.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     read_bounded(path).map_err(|error| named(path, error))
 }

@@ -1,7 +1,7 @@
 //! A histogram of durations, for the metrics of a process.
 //!
-//! Recording a duration costs two relaxed additions and no lock. A reader may see one of them before
-//! the other.
+//! Recording a duration costs two relaxed additions and no lock. A reader may see one of them
+//! before the other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

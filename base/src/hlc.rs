@@ -1,16 +1,17 @@
 //! The network's clock: a hybrid logical clock.
 //!
 //! A [`Stamp`] orders what no log orders yet: eventual writes that different nodes accept without
-//! asking each other. Stamps are as close to wall-clock time as the clocks of the nodes involved, and
-//! a stamp is later than every stamp its maker had seen, so that an effect is always later than its
-//! cause. The algorithm is that of S. Kulkarni, M. Demirbas, D. Madappa, B. Avva, M. Leone, *Logical
-//! Physical Clocks and Consistent Snapshots in Globally Distributed Databases*, 2014, in its compact
-//! form: the logical part takes the lowest bits of the physical one, and carries over into it.
+//! asking each other. Stamps are as close to wall-clock time as the clocks of the nodes involved,
+//! and a stamp is later than every stamp its maker had seen, so that an effect is always later than
+//! its cause. The algorithm is that of S. Kulkarni, M. Demirbas, D. Madappa, B. Avva, M. Leone,
+//! *Logical Physical Clocks and Consistent Snapshots in Globally Distributed Databases*, 2014, in
+//! its compact form: the logical part takes the lowest bits of the physical one, and carries over
+//! into it.
 //!
 //! A clock that is far ahead moves every clock that receives its stamps ahead. That does no other
-//! harm: order is kept. So that no client can move the clock to its end, a node accepts a stamp from
-//! outside only if it is ahead of the node's wall clock by no more than [`CLOCK_SKEW`], or not ahead
-//! of the stamps that the node has seen already.
+//! harm: order is kept. So that no client can move the clock to its end, a node accepts a stamp
+//! from outside only if it is ahead of the node's wall clock by no more than [`CLOCK_SKEW`], or not
+//! ahead of the stamps that the node has seen already.
 
 use std::time::Duration;
 
@@ -48,8 +49,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Makes a stamp that is later than all that this clock made or saw. `wall` is the wall-clock time
-    /// since 1970.
+    /// Makes a stamp that is later than all that this clock made or saw. `wall` is the wall-clock
+    /// time since 1970.
     pub fn stamp(&mut self, wall: Duration) -> Stamp {
         self.last = self.last.next().max(Stamp::at(wall));
         self.last

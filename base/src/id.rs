@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::platform;
 
-/// How far a term may be ahead of the known one, in terms. A node that was away for long meets a later
-/// term: an election every second for half a year stays below this.
+/// How far a term may be ahead of the known one, in terms. A node that was away for long meets a
+/// later term: an election every second for half a year stays below this.
 pub const TERMS_AHEAD_MAX: u64 = 1 << 24;
 /// Highest term that is accepted where none is known: one election per millisecond for 34 years.
 pub const FIRST_TERM_MAX: u64 = 1 << 40;
@@ -74,7 +74,8 @@ uuid_id! {
     NodeId
 }
 uuid_id! {
-    /// Names the holder of a certificate or bearer token: a node, a client, an administrator, a server.
+    /// Names the holder of a certificate or bearer token: a node, a client, an administrator, a
+    /// server.
     HolderId
 }
 uuid_id! {
@@ -121,8 +122,8 @@ number! {
     Stamp(u64)
 }
 number! {
-    /// The number that a node's outbox gives an eventual write of a shard, from one. Together with the
-    /// node it identifies the write.
+    /// The number that a node's outbox gives an eventual write of a shard, from one. Together with
+    /// the node it identifies the write.
     Number(u64)
 }
 number! {
@@ -133,8 +134,8 @@ number! {
 impl Term {
     /// Whether this term is plausible to a node that knows the term `known`, or none.
     ///
-    /// Terms only grow, so accepting one rules out all lower ones for good. Elections raise them by one
-    /// at a time; a leap is a forgery or damage, and must be refused.
+    /// Terms only grow, so accepting one rules out all lower ones for good. Elections raise them by
+    /// one at a time; a leap is a forgery or damage, and must be refused.
     pub fn may_follow(self, known: Option<Self>) -> bool {
         match known {
             Some(known) => self.0 <= known.0.saturating_add(TERMS_AHEAD_MAX),

@@ -92,8 +92,8 @@ pub fn start(default: &str, targets: Targets) -> Result<Logging, LoggingError> {
     Ok(Logging(is_first.then_some(log)))
 }
 
-/// Parses the filter. Checks each part first, as the parser would take any misspelt level for the name
-/// of a module.
+/// Parses the filter. Checks each part first, as the parser would take any misspelt level for the
+/// name of a module.
 fn filter(wanted: &str, default: &str) -> Result<EnvFilter, LoggingError> {
     if wanted.trim().is_empty() {
         return Ok(EnvFilter::new(default));

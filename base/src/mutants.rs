@@ -2,7 +2,8 @@
 //! are **never part of a release**.
 //!
 //! With the feature `mutants` one bug can be planted in the current thread, which then runs a
-//! simulation. Without it [`planted`] is the constant `false`, and the compiler removes every trace.
+//! simulation. Without it [`planted`] is the constant `false`, and the compiler removes every
+//! trace.
 
 /// A known bug. Each one breaks a promise of the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,15 +1,15 @@
 //! Standard output, standard error and the log, written without panics.
 //!
-//! The disk may be full, the reader of a pipe may be gone or not reading. `println!` and `eprintln!`
-//! panic then, which ends a task or the whole process. Nothing in this module panics:
+//! The disk may be full, the reader of a pipe may be gone or not reading. `println!` and
+//! `eprintln!` panic then, which ends a task or the whole process. Nothing in this module panics:
 //!
 //! - [`complain`] writes a line to standard error, on a best-effort basis.
 //! - [`say!`](crate::say) writes a line to standard output. If that fails, the process has not done
 //!   its job: the first failure is reported on standard error, and [`failed`] tells it for the exit
 //!   status.
 //! - [`Log`] takes the log of a process. A separate thread writes it, so that no other thread waits
-//!   for a slow reader. Lines that cannot be written are counted, and the count is logged once writing
-//!   works again.
+//!   for a slow reader. Lines that cannot be written are counted, and the count is logged once
+//!   writing works again.
 
 use std::fmt;
 use std::io::{self, Write};

@@ -1,9 +1,10 @@
 //! The platform seam: the services of the operating system that a simulation replaces, apart from
 //! files and sockets. They are the wall clock, random numbers, and threads for blocking work.
 //!
-//! A simulation runs whole networks in one thread and must repeat a run exactly. It installs its own
-//! [`Platform`] for the thread that calls [`simulate`]; every other thread pays one thread-local
-//! read. Monotonic time needs no seam here: it is tokio's, whose clock a test can drive.
+//! A simulation runs whole networks in one thread and must repeat a run exactly. It installs its
+//! own [`Platform`] for the thread that calls [`simulate`]; every other thread pays one
+//! thread-local read. Monotonic time needs no seam here: it is tokio's, whose clock a test can
+//! drive.
 //!
 //! Deliberately missing: any way to make a release simulate. No message, file, variable or argument
 //! leads here.
@@ -24,8 +25,8 @@ pub trait Platform {
     /// The next random number.
     fn random(&self) -> u64;
 
-    /// Whether the power fails while a small file is being replaced, and how far the replacement had
-    /// got by then.
+    /// Whether the power fails while a small file is being replaced, and how far the replacement
+    /// had got by then.
     fn power_cut(&self) -> Option<PowerCut>;
 }
 
@@ -133,7 +134,8 @@ pub async fn run_blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
-/// Runs blocking work like [`run_blocking`] without waiting for it. Outside a runtime it runs at once.
+/// Runs blocking work like [`run_blocking`] without waiting for it. Outside a runtime it runs at
+/// once.
 pub fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) if !is_simulated() => drop(runtime.spawn_blocking(work)),

@@ -1,9 +1,9 @@
 //! The signals that a process of a network handles.
 //!
-//! SIGTERM and SIGINT (Ctrl-C) stop it in good order. SIGHUP is ignored: a closing terminal, or a tool
-//! that means "reload your configuration", must not end a process that others depend on, and there is
-//! no log file to reopen, as logs go to standard error. SIGUSR1, SIGUSR2, SIGALRM and SIGIO are ignored
-//! for the same reason: see [`ignore_strays`].
+//! SIGTERM and SIGINT (Ctrl-C) stop it in good order. SIGHUP is ignored: a closing terminal, or a
+//! tool that means "reload your configuration", must not end a process that others depend on, and
+//! there is no log file to reopen, as logs go to standard error. SIGUSR1, SIGUSR2, SIGALRM and
+//! SIGIO are ignored for the same reason: see [`ignore_strays`].
 //!
 //! Signals are handled from the beginning of the start-up on, even while it blocks on a file that
 //! never ends, such as a pipe without a writer: see [`Starting`].
@@ -19,8 +19,8 @@ use tracing::info;
 /// Time for a start-up to end by itself after a signal to stop.
 const START_ENDS_WITHIN: Duration = Duration::from_millis(500);
 
-/// Ignores the signals that mean nothing to this process and would end it by default. Must be called
-/// within a runtime, and lasts for the life of the process.
+/// Ignores the signals that mean nothing to this process and would end it by default. Must be
+/// called within a runtime, and lasts for the life of the process.
 ///
 /// # Errors
 /// The error of the operating system.
@@ -74,9 +74,10 @@ impl Signals {
 
 /// Guard of a start-up that is under way, until it is dropped.
 ///
-/// A start-up reads files, and blocks the thread that would otherwise handle signals. If a signal asks
-/// it to stop and it does not end by itself, this guard exits the process with status 0, as after any
-/// stop: the process has served no request yet, and its files are as consistent as after a crash.
+/// A start-up reads files, and blocks the thread that would otherwise handle signals. If a signal
+/// asks it to stop and it does not end by itself, this guard exits the process with status 0, as
+/// after any stop: the process has served no request yet, and its files are as consistent as after
+/// a crash.
 pub struct Starting {
     _over: oneshot::Sender<()>,
 }

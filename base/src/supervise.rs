@@ -1,11 +1,11 @@
 //! Supervision of tasks whose end must not pass unnoticed.
 //!
-//! When a task panics, tokio reports it only to the task that joins it. A task that runs for the life
-//! of a process is never joined: its work would stop silently while everything else goes on.
-//! [`caught`] turns a panic into a value, and [`caught_in_silence`] does so for libraries whose panics
-//! are expected. [`again`] restarts a task that can begin anew without harm. A [`Failure`] is for the
-//! tasks that a process cannot do without: when one of them ends, the process ends with an
-//! explanation, and its supervisor starts it again.
+//! When a task panics, tokio reports it only to the task that joins it. A task that runs for the
+//! life of a process is never joined: its work would stop silently while everything else goes on.
+//! [`caught`] turns a panic into a value, and [`caught_in_silence`] does so for libraries whose
+//! panics are expected. [`again`] restarts a task that can begin anew without harm. A [`Failure`]
+//! is for the tasks that a process cannot do without: when one of them ends, the process ends with
+//! an explanation, and its supervisor starts it again.
 
 use std::any::Any;
 use std::cell::Cell;

@@ -1,7 +1,7 @@
 //! Environment variables of command-line options.
 //!
-//! A blank variable counts as not set (see [`environment`](crate::environment)). An error caused by a
-//! variable names the variable, because the user has not typed the option.
+//! A blank variable counts as not set (see [`environment`](crate::environment)). An error caused by
+//! a variable names the variable, because the user has not typed the option.
 
 use std::ffi::{OsStr, OsString};
 
@@ -34,8 +34,8 @@ pub fn without_empty(command: Command) -> Command {
     without(command, &|name| value(name).is_none())
 }
 
-/// The name of an option, such as `--region`, for an error message: its variable, if the value comes
-/// from there.
+/// The name of an option, such as `--region`, for an error message: its variable, if the value
+/// comes from there.
 pub fn name_of<P: CommandFactory>(option: &str) -> String {
     let typed = std::env::args_os()
         .any(|argument| argument.to_str().is_some_and(|it| it.split('=').next() == Some(option)));
@@ -56,8 +56,8 @@ fn without(command: Command, is_empty: &dyn Fn(&OsStr) -> bool) -> Command {
     command.mut_subcommands(|inner| without(inner, is_empty))
 }
 
-/// The error, worded for the variable that causes it: the one without which it would be another error
-/// or none.
+/// The error, worded for the variable that causes it: the one without which it would be another
+/// error or none.
 fn blamed(error: Error, command: &Command, arguments: &[OsString]) -> Error {
     let told = error.to_string();
     // An argument can be displayed only after the command is built.
@@ -120,8 +120,8 @@ mod tests {
         assert_eq!(variables, ["DKV_TEST_NAME"]);
     }
 
-    /// Reads a variable that Cargo sets for every test, so that no test changes the environment, which
-    /// others read.
+    /// Reads a variable that Cargo sets for every test, so that no test changes the environment,
+    /// which others read.
     #[derive(Debug, Parser)]
     struct Blamed {
         #[arg(long, env = "CARGO_PKG_NAME", requires = "other")]

@@ -1,12 +1,12 @@
 //! Admission control: which connections a process accepts, how many, and when it closes them.
 //!
-//! The [`Acceptor`] takes connections from an endpoint, bounds handshakes and connections, reads the
-//! identity of the peer and refuses those on the deny list. It remembers every connection, made or
-//! accepted, so that a new entry of the deny list closes the connections that are open already.
+//! The [`Acceptor`] takes connections from an endpoint, bounds handshakes and connections, reads
+//! the identity of the peer and refuses those on the deny list. It remembers every connection, made
+//! or accepted, so that a new entry of the deny list closes the connections that are open already.
 //!
 //! No peer can keep the others out. Handshakes are shared out by address
-//! ([`slots`](dkv_base::slots)), connections by certificate holder, and some connections are reserved
-//! for nodes and for administrators, so that an order to revoke always gets through.
+//! ([`slots`](dkv_base::slots)), connections by certificate holder, and some connections are
+//! reserved for nodes and for administrators, so that an order to revoke always gets through.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -161,8 +161,8 @@ impl Acceptor {
         });
     }
 
-    /// Accepts connections until the endpoint and all of them have closed. Runs `handle` for each in a
-    /// separate task; dropping this future ends those tasks.
+    /// Accepts connections until the endpoint and all of them have closed. Runs `handle` for each
+    /// in a separate task; dropping this future ends those tasks.
     pub async fn serve<F, Fut>(self: Arc<Self>, endpoint: Endpoint, handle: F)
     where
         F: Fn(quinn::Connection, Peer) -> Fut + Clone + Send + 'static,

@@ -1,7 +1,7 @@
 //! The messages, by who speaks to whom.
 //!
-//! Every stream begins with one [`Opening`] frame that says what it is for; then both sides send
-//! the frames of that conversation. docs/protocol.md has the table of all of them.
+//! Every stream to a node begins with one [`Opening`] frame, which names the purpose of the stream.
+//! The frames of that conversation follow. docs/protocol.md has the table of all messages.
 
 mod join;
 mod request;
@@ -38,56 +38,57 @@ use crate::seal::Seal;
 /// The first frame of a stream to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Opening {
-    /// [`Request`] frames, each answered by a [`Reply`] frame in any order.
+    /// [`Request`] frames, each answered by a [`Reply`] frame, in any order.
     Requests,
-    /// Calls of one Raft group that have one answer each: votes, transfer. The frames
-    /// are the node crate's; answers come in the order of the calls.
+    /// Calls of one Raft group with one answer each: votes, leadership transfer. The node crate
+    /// defines the frames; answers come in the order of the calls.
     RaftCalls {
-        /// Which group.
+        /// The group.
         group: GroupId,
-        /// Who calls; must be the certificate's.
+        /// The calling node; must be the one of the certificate.
         from: NodeId,
     },
-    /// Heartbeats of all groups that a node leads, those of one time in one frame. The frames are
-    /// the node crate's; they are numbered, and answered in any order.
+    /// Heartbeats of all groups that a node leads, those due together in one frame. The node crate
+    /// defines the frames; they are numbered and answered in any order.
     RaftPulse {
-        /// Who leads; must be the certificate's.
+        /// The leader; must be the node of the certificate.
         from: NodeId,
     },
     /// Log entries of one group from its leader, pipelined: requests one way, acknowledgements the
     /// other, in order.
     RaftAppend {
-        /// Which group.
+        /// The group.
         group: GroupId,
-        /// Who leads; must be the certificate's.
+        /// The leader; must be the node of the certificate.
         from: NodeId,
-        /// How far the leader knows the receiver to be, if it votes and has acknowledged anything.
+        /// What the receiver has acknowledged to this leader, if it is a voter and has acknowledged
+        /// anything.
         acknowledged: Option<Acknowledged>,
     },
     /// One snapshot of one group from its leader, in chunks, and one answer.
     RaftSnapshot {
-        /// Which group.
+        /// The group.
         group: GroupId,
-        /// Who leads; must be the certificate's.
+        /// The leader; must be the node of the certificate.
         from: NodeId,
     },
-    /// Which run of a node's process speaks on this connection, before anything else that only
-    /// nodes say, and every few seconds. The frames are the node crate's; each is answered by the
-    /// same of whoever was dialed.
+    /// Introduces the run of the node's process that speaks on this connection. It precedes
+    /// everything else that only nodes send, and is repeated every few seconds. The node crate
+    /// defines the frames; the dialled node answers each with its own.
     Run {
-        /// Who dialed; must be the certificate's.
+        /// The dialling node; must be the one of the certificate.
         from: NodeId,
     },
 }
 
-/// How far a leader knows a voter to be: what it has acknowledged in the leader's term.
+/// What a voter has acknowledged in the term of a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
     /// The leader's term.
     pub term: Term,
-    /// The last entry.
+    /// Index of the last acknowledged entry.
     pub index: u64,
-    /// The voter's own seal on that, as it came with the acknowledgement.
+    /// The voter's own seal, which came with the acknowledgement.
     pub seal: Seal,
 }
 

@@ -6,72 +6,72 @@ use serde::{Deserialize, Serialize};
 /// A command in the log of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command<'a> {
-    /// Makes the shard remember a session, so that its writes are executed once each. A node makes
-    /// an [`OpenSessionOf`](Self::OpenSessionOf) of it before it goes into the log.
+    /// Opens a session, so that the shard executes each of its writes once. The first node that
+    /// receives it turns it into [`OpenSessionOf`](Self::OpenSessionOf) before it enters the log.
     OpenSession(SessionId),
-    /// A write of an open session.
+    /// A write in an open session.
     #[serde(borrow)]
     Write(Write<'a>),
-    /// An eventual write, from the outbox of the node that took it.
+    /// An eventual write, from the outbox of the node that accepted it.
     #[serde(borrow)]
     Deposited(Deposited<'a>),
-    /// Opens a session in the name of a holder, whose sessions are counted together. Only nodes say
-    /// this: the first one that gets a client's [`OpenSession`](Self::OpenSession) makes it of
-    /// that.
+    /// Opens a session on behalf of a certificate holder; the sessions of a holder are limited
+    /// together. Only nodes send this, in place of a client's [`OpenSession`](Self::OpenSession).
     OpenSessionOf {
         /// The session.
         session: SessionId,
-        /// Who asked for it.
+        /// The holder that asked for it.
         holder: HolderId,
     },
 }
 
-/// An eventual write on its way from an outbox. (node, number) names it: a shard takes them in
-/// order, each once. Of what a shard has for a key, the later stamp stays.
+/// An eventual write on its way from an outbox, identified by (node, number). A shard accepts those
+/// of a node in order, each once. For each key the write with the latest stamp wins.
 ///
-/// Numbers grow by one, but begin anew far above all earlier ones when the node starts, so that one
-/// that has lost the end of its outbox gives no number a second time.
+/// Numbers grow by one. When the node starts they resume far above all earlier ones, so that a node
+/// that has lost the end of its outbox uses no number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deposited<'a> {
-    /// Whose outbox.
+    /// The node that owns the outbox.
     pub node: NodeId,
-    /// Which of its writes to this shard.
+    /// The number of the write among those to this shard.
     pub number: Number,
-    /// The write before it in the outbox, without which it is not taken; zero for the first.
+    /// The number of the write before it in the outbox, which the shard must have accepted first;
+    /// zero if there is none.
     pub after: Number,
-    /// Its moment.
+    /// Its stamp.
     pub stamp: Stamp,
     /// The key.
     #[serde(borrow, with = "serde_bytes")]
     pub key: &'a [u8],
-    /// What to do.
+    /// The operation.
     #[serde(borrow)]
     pub operation: Operation<'a>,
 }
 
-/// One write. (session, serial) names it: a shard executes it at most once.
+/// One write, identified by (session, serial). A shard executes it at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Write<'a> {
-    /// Whose write.
+    /// The session.
     pub session: SessionId,
-    /// Which of that session's writes to this shard; from one.
+    /// The number of the write among the session's writes to this shard, from one.
     pub serial: Serial,
-    /// Every serial below this one is settled for the client: it will never ask for them again.
+    /// Every serial below this one is settled: the client will never ask for its outcome again.
     pub settled: Serial,
-    /// The latest moment that the client has seen in an eventual write, its own or another's: this
-    /// one is later. Zero if it has seen none.
+    /// The latest stamp of an eventual write that the client has made or seen; this write is later.
+    /// Zero if there is none.
     pub after: Stamp,
-    /// When to do it.
+    /// The condition under which to execute it.
     pub condition: Condition,
-    /// The key, 1 to [`KEY_BYTES_MAX`](crate::limits::KEY_BYTES_MAX) bytes of anything.
+    /// The key: 1 to [`KEY_BYTES_MAX`](crate::limits::KEY_BYTES_MAX) arbitrary bytes.
     #[serde(borrow, with = "serde_bytes")]
     pub key: &'a [u8],
-    /// What to do.
+    /// The operation.
     #[serde(borrow)]
     pub operation: Operation<'a>,
 }
 
-/// What a write does.
+/// The operation of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation<'a> {
     /// Stores a value.
@@ -81,11 +81,11 @@ pub enum Operation<'a> {
     Delete,
 }
 
-/// When a write is done. Otherwise it is a [`Refusal::Conflict`](super::Refusal::Conflict) and has
-/// no effect.
+/// The condition of a write. If it does not hold, the write has no effect and is refused with
+/// [`Refusal::Conflict`](super::Refusal::Conflict).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Condition {
-    /// Whatever is there.
+    /// No condition.
     Always,
     /// Only if the key does not exist.
     Absent,

@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Linearizable: not older than any write or strong read that was finished before it began.
+    /// Linearizable: not older than any write or strong read that ended before it began.
     Strong,
-    /// What one replica has at once, and how old that may be.
+    /// The state of one replica, without waiting, with a bound on its age.
     Eventual,
-    /// Eventual, and never older than what the asking client has written or seen. Nodes know it as
-    /// eventual with a bound, which is what a receipt says then.
+    /// Eventual, and never older than what the client has written or seen. For nodes it is an
+    /// eventual read with bounds, and the receipt says so.
     Session,
-    /// Strong, and every replica has it.
+    /// Strong, and every replica has caught up.
     All,
 }
 
 impl Level {
-    /// The word for it.
+    /// The name of the level in commands and outputs.
     pub fn word(self) -> &'static str {
         match self {
             Self::Strong => "strong",
@@ -30,41 +30,40 @@ impl Level {
     }
 }
 
-/// What the answer to a read must guarantee, and who may give it.
+/// The guarantee that the answer to a read must give, and which replica may answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReadMode {
-    /// Strong, from the primary; any other node says who that is.
+    /// Strong, from the primary. Any other node replies which node that is.
     Primary,
-    /// Strong, from whichever replica is asked: it asks the primary how far to go.
+    /// Strong, from any replica: it asks the primary for the commit index and catches up.
     Replica,
-    /// From the replica that is asked, as it is, within bounds.
+    /// Eventual, from any replica that is within the bounds.
     Eventual(ReadBounds),
-    /// Strong, from the primary, and after it every replica that can be reached has as much.
+    /// Strong, from the primary, which first brings every reachable replica up to date.
     All,
-    /// Of a scan: what this node has and nobody else's, be it no more than what waits in its
-    /// outbox.
+    /// For scans only: what this very node holds, be it only in its outbox.
     Held,
 }
 
-/// How much an eventual answer may be behind. A replica that is further behind first goes as far as
-/// the primary, if it can, and otherwise answers [`Refusal::Behind`](super::Refusal::Behind).
+/// How far an eventual answer may be behind. A replica that is further behind catches up with the
+/// primary if it can, and otherwise answers [`Refusal::Behind`](super::Refusal::Behind).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadBounds {
-    /// How old it may be, in milliseconds.
+    /// Greatest age of the answer, in milliseconds.
     pub max_staleness_ms: Option<u64>,
-    /// The revision that the shard must have reached there.
+    /// The revision that the replica must have reached.
     pub at_least: Revision,
-    /// Eventual writes that must be there: of these outboxes, all up to these numbers.
+    /// Eventual writes that the answer must include: for each outbox, all up to this number.
     pub deposits: Vec<(NodeId, Number)>,
 }
 
 impl ReadBounds {
-    /// Whether there are none.
+    /// Whether nothing is bounded.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether a replica keeps within those of age and revision.
+    /// Whether a replica at that revision and of that age is within the bounds.
     pub fn allow(&self, revision: Revision, staleness_ms: Option<u64>) -> bool {
         let fresh =
             self.max_staleness_ms.is_none_or(|most| staleness_ms.is_some_and(|ms| ms <= most));
@@ -72,11 +71,11 @@ impl ReadBounds {
     }
 }
 
-/// How far an answer at [`Level::All`] got.
+/// The replicas behind an answer at [`Level::All`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reach {
-    /// Replicas that were behind when they were asked, and are not any more.
+    /// Replicas that were behind and have caught up.
     pub mended: Vec<NodeId>,
-    /// Replicas of which it is not known that they have it.
+    /// Replicas that are not known to have caught up.
     pub missing: Vec<NodeId>,
 }

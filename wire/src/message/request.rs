@@ -14,15 +14,16 @@ use crate::region::Region;
 /// One request on a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Chosen by the client, repeated in the reply; unique among those under way on the stream.
+    /// Chosen by the client and repeated in the reply. Unique among the requests in progress on the
+    /// stream.
     pub id: u64,
-    /// Time that the client will wait, in milliseconds. What has not been begun by then is dropped;
-    /// what has been is brought to its end, whether or not anybody still waits for it.
+    /// Time for which the client will wait, in milliseconds. A request that has not begun by then
+    /// is dropped; one that has is completed, whether or not the client still waits.
     pub deadline_ms: u32,
-    /// Whether a node that does not serve it itself passes it on to the one that does, and the
-    /// answer back; otherwise it says where to go.
+    /// Whether a node that cannot serve the request forwards it to the one that can and returns the
+    /// answer. Otherwise it replies which node that is.
     pub forward: bool,
-    /// What is asked.
+    /// The request itself.
     pub body: RequestBody,
 }
 
@@ -31,7 +32,7 @@ pub struct Request {
 pub enum RequestBody {
     /// The network as this node sees it.
     View,
-    /// How this node and its replicas are.
+    /// The status of this node and its replicas.
     Status,
     /// The value of a key.
     Read {
@@ -39,16 +40,16 @@ pub enum RequestBody {
         shard: GroupId,
         /// The key.
         key: Bytes,
-        /// What the answer must guarantee, and who may give it.
+        /// The guarantee that the answer must give, and which replica may answer.
         mode: ReadMode,
     },
-    /// Keys of a shard in order, as many as fit a page.
+    /// One page of the keys of a shard, in order.
     Scan {
         /// The shard.
         shard: GroupId,
-        /// Which keys, and how many.
+        /// The keys to return, and the size of the page.
         span: Span,
-        /// What the answer must guarantee, and who may give it.
+        /// The guarantee that the answer must give, and which replica may answer.
         mode: ReadMode,
     },
     /// A command for the log of a shard.
@@ -57,98 +58,99 @@ pub enum RequestBody {
         shard: GroupId,
         /// Whether the answer waits for every replica rather than for a quorum.
         everywhere: bool,
-        /// An encoded [`Command`](super::Command): it goes into the log as it came.
+        /// An encoded [`Command`](super::Command), which goes into the log unchanged.
         command: Bytes,
     },
-    /// An eventual write: keep it, and bring it to the primary when that can be reached.
+    /// An eventual write, which the node stores and delivers to the primary once it can reach it.
     Deposit {
         /// The key's shard.
         shard: GroupId,
-        /// Its moment. The client keeps it through all attempts: what comes twice is done once.
-        /// Zero asks for the time: [`Refusal::Clock`](super::Refusal::Clock).
+        /// The stamp of the write. The client keeps it through all attempts, so that a repeated
+        /// write takes effect once. Zero asks for the time:
+        /// [`Refusal::Clock`](super::Refusal::Clock).
         stamp: Stamp,
-        /// Whether an attempt with this stamp may have been taken. Otherwise the write must not be
-        /// far behind what the node has for the key: [`Refusal::Clock`](super::Refusal::Clock) if
-        /// it is.
+        /// Whether an earlier attempt with this stamp may have been accepted. If not, the stamp
+        /// must not be far behind what the node has for the key:
+        /// [`Refusal::Clock`](super::Refusal::Clock).
         again: bool,
         /// The key.
         key: Bytes,
-        /// The value; nothing for a delete.
+        /// The value; `None` for a delete.
         value: Option<Bytes>,
     },
-    /// From a node that holds a replica: what had been committed in a shard when this was asked.
+    /// From a node with a replica: how far the shard had committed when this was asked.
     Committed {
         /// The shard.
         shard: GroupId,
-        /// The term in which the asker follows the node that is asked, by the vote that it has put
-        /// into its log last. With it a voter confirms the primary that it asks.
+        /// The term in which the asker follows this node, by the last vote in its log. With it a
+        /// voter confirms the leadership of the primary.
         followed: Option<Term>,
     },
-    /// From the primary: answer once this replica has applied that entry.
+    /// From the primary: answer once this replica has applied an entry.
     Reach {
         /// The shard.
         shard: GroupId,
         /// Index of the entry.
         index: u64,
     },
-    /// From a node: this is my name, my address and my region, now.
+    /// From a node: its current name, address and region.
     Announce {
-        /// What people call it.
+        /// The name of the node.
         name: String,
-        /// Where it listens.
+        /// The address at which it listens.
         address: SocketAddr,
-        /// The region that it is in, if it was told.
+        /// Its region, if it has one.
         region: Option<Region>,
     },
-    /// From a node: I am stopping in good order.
+    /// From a node: it is stopping in good order.
     Leaving,
-    /// From an administrator: this node shall never take part again.
+    /// From an administrator: remove this node for good.
     RemoveNode(NodeId),
-    /// From an administrator: refuse this certificate holder from now on.
+    /// From an administrator: refuse this holder of a certificate or token from now on.
     Revoke(HolderId),
-    /// From a node: how it and the groups that it leads are.
+    /// From a node: measurements of itself and of the groups that it leads.
     Measures(Box<Measures>),
-    /// From a node that the directory does not name for a shard any more: whether the shard still
-    /// counts on it.
+    /// From a node that the directory no longer assigns to a shard: whether the shard still counts
+    /// it as a member.
     Departed(GroupId),
-    /// From the coordinator: hand a shard over to that node.
+    /// From the coordinator: transfer the leadership of a shard to another node.
     HandOver {
         /// The shard.
         shard: GroupId,
-        /// Who should lead it.
+        /// The new leader.
         to: NodeId,
     },
-    /// From an administrator: empty this node, or use it again.
+    /// From an administrator: drain a node, or put it back into use.
     Drain {
-        /// Which node.
+        /// The node.
         node: NodeId,
-        /// Whether it is to be emptied.
+        /// Whether to drain it.
         on: bool,
     },
-    /// From an administrator: even out what the nodes hold and lead, now.
+    /// From an administrator: rebalance replicas and leaderships now.
     Rebalance,
-    /// Where replicas are and where they are going.
+    /// The placement of replicas, and the moves in progress.
     Placement {
-        /// Whether to tell what is going to be done besides what is under way.
+        /// Whether to include the moves that are planned after those in progress.
         forecast: bool,
     },
-    /// From a node: whether that node is a member of a group by the log of the one that is asked.
+    /// From a node: whether a node is a member of a group, by the log of the node asked.
     Member {
-        /// Which group.
+        /// The group.
         group: GroupId,
-        /// Which node.
+        /// The node.
         node: NodeId,
     },
-    /// From the coordinator, to a node that is to be emptied: what is left there.
+    /// From the coordinator to a node being drained: what is left on it.
     Remainder {
-        /// The entry of the directory that the node must have applied before it answers.
+        /// Index of the control group's entry that the node must have applied before it answers.
         applied: u64,
     },
 }
 
 impl RequestBody {
-    /// Whether a request that was sent and not answered may have changed what anybody can see, so
-    /// that nobody may say that nothing was changed.
+    /// Whether the request may have had a visible effect if it was sent and not answered. Its
+    /// outcome is then unknown.
     pub fn has_effect(&self) -> bool {
         match self {
             Self::Propose { .. }

@@ -6,26 +6,24 @@ use bytes::Bytes;
 use dkv_base::id::Revision;
 use serde::{Deserialize, Serialize};
 
-/// Some of the keys of a shard, in the order of their bytes, and how much of them makes a page.
+/// A range of the keys of a shard, in the order of their bytes, and the size of a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
-    /// They begin with this.
+    /// Prefix of all keys.
     pub prefix: Bytes,
-    /// They come after this key, which need not exist; empty for all.
+    /// The keys after this one, which need not exist; empty for all keys.
     pub after: Bytes,
-    /// Most keys of a page; what is over [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX) is taken
-    /// to be that.
+    /// Most keys in a page, capped at [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX).
     pub keys_max: u32,
-    /// A page ends when it has so many bytes of keys and values, and holds one pair at least; over
-    /// [`SCAN_BYTES_MAX`](crate::limits::SCAN_BYTES_MAX) is taken to be that.
+    /// A page ends once it has this many bytes of keys and values, and holds at least one pair.
+    /// Capped at [`SCAN_BYTES_MAX`](crate::limits::SCAN_BYTES_MAX).
     pub bytes_max: u32,
-    /// Whether values are wanted too.
+    /// Whether to return values too.
     pub values: bool,
 }
 
 impl Span {
-    /// The keys that there are from where it begins on, in the order of their bytes; those that
-    /// begin with its prefix come first.
+    /// The range of keys from the start of this span on. The keys with its prefix come first in it.
     pub fn range(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
         let from = match self.after.as_ref() {
             after if after >= self.prefix.as_ref() && !after.is_empty() => Bound::Excluded(after),
@@ -40,18 +38,18 @@ impl Span {
 pub struct Pair {
     /// The key.
     pub key: Bytes,
-    /// The write that stored its value; zero while that waits in the outbox of the node that
-    /// answers.
+    /// The revision of the write that stored the value; zero while that write waits in the outbox
+    /// of the answering node.
     pub revision: Revision,
-    /// The value, if it was asked for.
+    /// The value, if the request asks for values.
     pub value: Option<Bytes>,
 }
 
-/// A part of a scan: what a shard had at one moment.
+/// One page of a scan, which shows a shard at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// In the order of their keys.
     pub pairs: Vec<Pair>,
-    /// Whether there were more keys after these.
+    /// Whether there are more keys after these.
     pub more: bool,
 }
