@@ -20,6 +20,8 @@ pub struct Modules {
 pub struct Module {
     /// Path of the file.
     pub file: String,
+    /// The first sentence of its header.
+    pub story: String,
     /// Names of the items that it defines.
     pub items: BTreeSet<String>,
     /// The paths that it names.
@@ -61,7 +63,12 @@ impl Modules {
             for name in cut_tests(&mut code) {
                 only_tests.insert(join(&path, &name));
             }
-            let module = Module { file: file.path.clone(), items: items(&code), uses: uses(&code) };
+            let module = Module {
+                file: file.path.clone(),
+                story: story(&file.text),
+                items: items(&code),
+                uses: uses(&code),
+            };
             modules.insert(path, module);
         }
         let is_for_tests = |path: &String| {
@@ -85,6 +92,15 @@ pub fn parent(path: &str) -> &str {
 fn module_path(inside: &str) -> String {
     let path = inside.trim_end_matches(".rs").trim_end_matches("/mod");
     if matches!(path, "lib" | "main" | "mod") { String::new() } else { path.replace('/', "::") }
+}
+
+/// Returns the first sentence of the header of a module, on one line and without brackets of links.
+fn story(text: &str) -> String {
+    let header = text.lines().skip_while(|line| !line.starts_with("//!"));
+    let header = header.map_while(|line| line.strip_prefix("//!")).map(str::trim);
+    let paragraph: Vec<&str> = header.take_while(|line| !line.is_empty()).collect();
+    let paragraph = paragraph.join(" ").replace("[`", "`").replace("`]", "`");
+    paragraph.split_inclusive(". ").next().unwrap_or_default().trim().into()
 }
 
 /// Blanks what is compiled for tests only, and returns the modules that it declares.

@@ -110,7 +110,7 @@ fn sample() -> Tree {
         ("dkv-api/Cargo.toml", &manifest("dkv-api", "dkv-wire.workspace = true\n")),
         ("wire/Cargo.toml", &manifest("dkv-wire", "serde = 1\n")),
         ("wire/src/lib.rs", "mod frame;\nmod id;\n"),
-        ("wire/src/frame.rs", "use crate::id::Id;\n"),
+        ("wire/src/frame.rs", "//! Frames of\n//! messages. More.\nuse crate::id::Id;\n"),
         ("wire/src/id.rs", "pub struct Id;\n"),
     ])
 }
@@ -119,7 +119,8 @@ fn sample() -> Tree {
 fn pictures_show_crates_and_modules() {
     let files = pictures::generate(&sample());
     let [(_, modules), (_, architecture)] = &files[..] else { panic!("{files:?}") };
-    assert!(modules.contains("\n1 frame                             id\n0 id\n"), "{modules}");
+    let wanted = format!(" 1 frame{0:19}Frames of messages.\n{0:27}-> id\n 0 id\n", "");
+    assert!(modules.contains(&wanted), "{modules}");
     assert!(
         architecture.contains("  dkv --> dkv-api\n  dkv-api --> dkv-wire\n```"),
         "{architecture}"
