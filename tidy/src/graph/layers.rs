@@ -14,14 +14,16 @@ pub type Layer = (&'static str, &'static [&'static str]);
 
 /// The layers of the crates, from the top to the bottom.
 pub const CRATES: &[Layer] = &[
-    ("tools of the developers", &["dkv-bench", "sim", "dkv-inputs", "tidy"]),
+    ("developer tools", &["dkv-bench", "sim", "dkv-inputs", "dkv-test-support", "tidy"]),
     ("command line", &["dkv"]),
+    ("drills", &["dkv-drill"]),
+    ("local networks", &["dkv-local"]),
     ("processes", &["dkv-daemon"]),
     ("roles", &["dkv-server", "dkv-node", "dkv-gateway"]),
     ("client library", &["dkv-api"]),
-    ("storage and checkers", &["dkv-wal", "dkv-state", "dkv-check"]),
+    ("storage", &["dkv-wal", "dkv-state"]),
     ("messages", &["dkv-wire"]),
-    ("foundation", &["dkv-base"]),
+    ("foundation", &["dkv-base", "dkv-check", "dkv-console"]),
 ];
 
 /// Crates that are in no layer, each with its reason.
@@ -37,6 +39,9 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("dkv-gateway", "dkv-state", "a gateway is a client and knows no node"),
     ("dkv-gateway", "dkv-wal", "a gateway is a client and knows no node"),
     ("dkv-wal", "dkv-wire", "the log knows no messages"),
+    ("dkv-state", "quinn", "the state opens no connections"),
+    ("dkv-state", "tokio", "the state has no tasks"),
+    ("dkv-wal", "quinn", "the log opens no connections"),
 ];
 
 /// Returns the layer of a crate, counted from zero at the top.

@@ -23,9 +23,11 @@ const END: &str = "<!-- generated until here -->";
 const LABEL_COLUMNS: usize = 26;
 const COLUMNS_MAX: usize = 100;
 
-/// Crates whose modules are shown.
-const SHOWN: &[&str] =
-    &["base", "wire", "wal", "state", "node", "server", "dkv-api", "gateway", "daemon", "client"];
+/// Folders of the crates whose modules are shown, from the bottom to the top.
+const SHOWN: &[&str] = &[
+    "base", "wire", "wal", "state", "node", "server", "dkv-api", "gateway", "daemon", "local",
+    "drill", "client",
+];
 
 /// Returns a finding for each picture that is not the one that would be generated.
 pub fn check(tree: &Tree) -> Vec<Finding> {
@@ -103,7 +105,9 @@ fn modules_file(tree: &Tree) -> String {
          module imports modules of lower layers only, those behind the arrow among the modules beside it.\n\
          What lies in a folder is listed below it, in layers of its own. Modules of tests are left out.\n",
     );
-    for modules in crates(tree).iter().filter(|modules| SHOWN.contains(&modules.folder.as_str())) {
+    let crates = crates(tree);
+    let shown = SHOWN.iter().filter_map(|folder| crates.iter().find(|of| of.folder == *folder));
+    for modules in shown {
         let _ = write!(text, "\n## {}\n\n```text\n", modules.folder);
         write_folder(&mut text, modules, &folders(modules), "");
         text.push_str("```\n");

@@ -22,6 +22,11 @@ use At::{Anywhere, Begin};
 /// The phrases, where they are wrong, and the advice.
 const BANNED: &[(&str, At, &str)] = &[
     ("of", Begin, "begin with the subject"),
+    ("what is", Begin, "begin with a noun, or with a verb in the third person"),
+    ("what was", Begin, "begin with a noun, or with a verb in the third person"),
+    ("what are", Begin, "begin with a noun, or with a verb in the third person"),
+    ("who is", Begin, "begin with the actor: the client, the node, the caller that ..."),
+    ("who was", Begin, "begin with the actor: the client, the node, the caller that ..."),
     ("whoever", Anywhere, "name the actor: the client, the node, the caller that ..."),
     ("nobody", Begin, "name the actor: no node, no client, no caller"),
     ("so much as", Anywhere, "say what is done"),
