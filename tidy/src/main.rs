@@ -13,7 +13,7 @@ const USAGE: &str = "usage: tidy [RULE]   prints the findings of one rule, or of
 
 fn main() -> io::Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let tree = Tree::of_this_repository()?;
+    let tree = Tree::of_current_directory()?;
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["graph"] => {
             for (path, text) in pictures::generate(&tree) {

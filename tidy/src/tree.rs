@@ -38,24 +38,25 @@ impl Tree {
         Self::read(&root)
     }
 
+    /// Reads the repository that the current directory belongs to.
+    ///
+    /// # Errors
+    /// If git fails, as it does outside of a working copy.
+    pub fn of_current_directory() -> io::Result<Self> {
+        let root = git(Path::new("."), &["rev-parse", "--show-toplevel"])?;
+        Self::read(Path::new(root.trim_end()))
+    }
+
     /// Reads all files below `root` that git tracks or would track. Files that are not UTF-8 and
     /// files that were deleted from the working copy are left out.
     ///
     /// # Errors
     /// If `git ls-files` fails.
     pub fn read(root: &Path) -> io::Result<Self> {
-        let listed = Command::new("git")
-            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-            .current_dir(root)
-            .output()?;
-        if !listed.status.success() {
-            return Err(io::Error::other(String::from_utf8_lossy(&listed.stderr).into_owned()));
-        }
-        let mut paths: Vec<String> = String::from_utf8_lossy(&listed.stdout)
-            .split('\0')
-            .filter(|path| !path.is_empty())
-            .map(String::from)
-            .collect();
+        let listed = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+        let listed = git(root, &listed)?;
+        let paths = listed.split('\0').filter(|path| !path.is_empty());
+        let mut paths: Vec<String> = paths.map(String::from).collect();
         paths.sort();
         paths.dedup();
         let read = |path: String| {
@@ -91,6 +92,16 @@ impl Tree {
     /// The Markdown files.
     pub fn markdown(&self) -> impl Iterator<Item = &File> {
         self.files.iter().filter(|file| file.path.ends_with(".md"))
+    }
+}
+
+/// Returns what git prints when it is run in `folder`.
+fn git(folder: &Path, arguments: &[&str]) -> io::Result<String> {
+    let output = Command::new("git").args(arguments).current_dir(folder).output()?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 }
 
