@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::loops::{self, Cell, Load, Sample, Times};
-use crate::report::{self, Report};
+use crate::report::{self, Measured, Report};
 use crate::systems::{self, Kind, Place};
 use crate::workload::Work;
 
@@ -58,18 +58,6 @@ pub(crate) struct Plan {
     /// A file that a chart is written to, as SVG
     #[arg(long)]
     svg: Option<PathBuf>,
-}
-
-/// One sample and what it is of.
-pub(crate) struct Measured {
-    /// Of which system.
-    pub(crate) kind: Kind,
-    /// In which round, from zero.
-    pub(crate) round: usize,
-    /// Of which cell, by index.
-    pub(crate) cell: usize,
-    /// What was seen.
-    pub(crate) sample: Sample,
 }
 
 /// Measures dkv once, or what the plan says.

@@ -15,10 +15,21 @@ use serde::Serialize;
 pub(crate) use self::chart::Bars;
 pub(crate) use self::machine::Machine;
 pub(crate) use self::table::{line, table};
-use crate::compare::Measured;
 use crate::loops::{Cell, Sample};
 use crate::spread::Spread;
 use crate::systems::{self, Kind, Place};
+
+/// One sample and what it is of.
+pub(crate) struct Measured {
+    /// Of which system.
+    pub(crate) kind: Kind,
+    /// In which round, from zero.
+    pub(crate) round: usize,
+    /// Of which cell, by index.
+    pub(crate) cell: usize,
+    /// What was seen.
+    pub(crate) sample: Sample,
+}
 
 /// Everything that was measured.
 #[derive(Serialize)]
