@@ -159,7 +159,6 @@ fn items(code: &str) -> BTreeSet<String> {
 /// Returns the paths that the code names.
 fn uses(code: &str) -> Vec<Use> {
     let mut uses = Vec::new();
-    let mut rest = String::new();
     let mut declaration: Option<(usize, String)> = None;
     for (number, line) in code.lines().enumerate() {
         let begin = line.trim_start();
@@ -167,12 +166,8 @@ fn uses(code: &str) -> Vec<Use> {
             declaration = Some((number + 1, String::new()));
         }
         let Some((first, text)) = &mut declaration else {
-            rest = line.into();
-            uses.extend(paths(&rest).map(|segments| Use {
-                line: number + 1,
-                segments,
-                name: None,
-            }));
+            let named = paths(line);
+            uses.extend(named.map(|segments| Use { line: number + 1, segments, name: None }));
             continue;
         };
         text.push_str(begin);
@@ -184,7 +179,6 @@ fn uses(code: &str) -> Vec<Use> {
             declaration = None;
         }
     }
-    drop(rest);
     uses
 }
 

@@ -32,7 +32,13 @@ const SHOWN: &[&str] = &[
 /// Returns a finding for each picture that is not the one that would be generated.
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (path, wanted) in generate(tree) {
+    let generated = generate(tree);
+    if !generated.iter().any(|(path, _)| *path == CRATES_FILE) {
+        let message =
+            format!("no diagram of the crates; put `{BEGIN}` and `{END}` where it belongs");
+        findings.push(Finding::new(CRATES_FILE, 1, message));
+    }
+    for (path, wanted) in generated {
         let committed = tree.file(path).map_or("", |file| file.text.as_str());
         if committed != wanted {
             let same = committed.lines().zip(wanted.lines()).take_while(|(a, b)| a == b).count();
