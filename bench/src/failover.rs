@@ -1,7 +1,7 @@
 //! The time without acknowledged writes when the leader goes.
 //!
 //! Writers write without pause while the process that leads what they write to is killed, or told
-//! to end. The *gap* is the longest time between two acknowledged writes, whoever's they are; the
+//! to end. The *gap* is the longest time between two acknowledged writes of any writers; the
 //! slowest writer's is the longest that one of them had to wait, which is more if there are several
 //! shards. A writer whose attempt fails, or is not answered for a short time, tries again at once,
 //! so that no library's patience is measured.
@@ -69,7 +69,7 @@ pub(crate) enum How {
     Stop,
 }
 
-/// What was seen of one system.
+/// The failovers of one system.
 #[derive(Serialize)]
 struct Outcome {
     system: Kind,

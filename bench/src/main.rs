@@ -81,7 +81,7 @@ async fn main() -> ExitCode {
         error = interrupted() => Err(error),
     };
     match ended {
-        // What was measured was to be printed.
+        // The result could not be printed.
         Ok(()) if dkv_base::output::failed() => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,4 +1,4 @@
-//! What is said of measurements: figures with their spread, as a table, as JSON, as a chart.
+//! Reports of measurements: figures with their spread, as a table, as JSON, as a chart.
 
 mod chart;
 mod machine;
@@ -19,15 +19,15 @@ use crate::loops::{Cell, Sample};
 use crate::spread::Spread;
 use crate::systems::{self, Kind, Place};
 
-/// One sample and what it is of.
+/// A sample with its system, round and cell.
 pub(crate) struct Measured {
-    /// Of which system.
+    /// The system.
     pub(crate) kind: Kind,
-    /// In which round, from zero.
+    /// The round, from zero.
     pub(crate) round: usize,
-    /// Of which cell, by index.
+    /// Index of the cell.
     pub(crate) cell: usize,
-    /// What was seen.
+    /// The answers and their cost.
     pub(crate) sample: Sample,
 }
 
@@ -38,13 +38,13 @@ pub(crate) struct Report {
     pub(crate) machine: Machine,
     /// What each system says of its version.
     pub(crate) versions: BTreeMap<&'static str, String>,
-    /// What was measured, in order.
+    /// The cells in the order of their measurement.
     pub(crate) cells: Vec<CellReport>,
     /// What could not be measured.
     pub(crate) errors: Vec<String>,
 }
 
-/// What was measured of one cell.
+/// The figures of one cell.
 #[derive(Serialize)]
 pub(crate) struct CellReport {
     /// Which.
@@ -101,13 +101,13 @@ pub(crate) struct Ratio {
     pub(crate) of: Kind,
     /// The divisor's.
     pub(crate) to: Kind,
-    /// Of answered requests a second: more is better.
+    /// Ratio of answered requests a second: more is better.
     pub(crate) ops: Spread,
-    /// Of latencies: less is better.
+    /// Ratio of latencies: less is better.
     pub(crate) p50: Spread,
     /// See above.
     pub(crate) p99: Spread,
-    /// Of CPU time for a request: less is better.
+    /// Ratio of CPU time for a request: less is better.
     pub(crate) cpu: Spread,
 }
 

@@ -192,7 +192,7 @@ mod tests {
             cpu_us: 10.0,
             node_bytes: 70 << 20,
         };
-        // Of one size there is only one kind of work.
+        // One size has only one kind of work.
         let rows = [row(1, Work::Put), row(1, Work::Get), row(4, Work::Put)];
         let pictures = pictures(&rows);
         for bars in &pictures {

@@ -105,11 +105,17 @@ fn report(file: &File, number: usize, words: &str, begins: bool, findings: &mut 
     }
 }
 
-/// Returns where `phrase` occurs in `text` as whole words.
+/// Returns where `phrase` occurs in `text` as whole words. An order, such as "is told to stop", is
+/// plain English.
 fn occurrences<'a>(text: &'a str, phrase: &'a str) -> impl Iterator<Item = usize> + 'a {
     text.match_indices(phrase).map(|(index, _)| index).filter(move |&index| {
         let before = text[..index].chars().next_back().unwrap_or(' ');
         let after = text[index + phrase.len()..].chars().next().unwrap_or(' ');
-        !is_word(before) && (!phrase.ends_with(is_word) || !is_word(after)) && before != '-'
+        let rest = &text[index + phrase.len()..];
+        let is_order = rest.starts_with(" to ");
+        !is_word(before)
+            && (!phrase.ends_with(is_word) || !is_word(after))
+            && before != '-'
+            && !is_order
     })
 }
