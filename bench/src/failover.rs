@@ -34,7 +34,7 @@ const ERRORS_MAX: usize = 5;
 
 /// How often, and of what.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct FailoverArgs {
     /// How the leader goes
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
     how: Vec<How>,
@@ -119,7 +119,7 @@ struct Failovers {
 }
 
 /// Lets the leader of each system go, again and again, the systems in turns.
-pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
+pub(crate) async fn run(place: &Place, plan: &FailoverArgs) -> Result<(), String> {
     let (some, none): (Vec<Kind>, Vec<Kind>) = plan.systems.iter().partition(|k| k.fails_over());
     for kind in none {
         dkv_base::say!("{}: not offered, there is one process", kind.name());
@@ -144,7 +144,7 @@ pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
 /// Starts a system and lets its leader go that many times.
 async fn turn(
     place: &Place,
-    plan: &Plan,
+    plan: &FailoverArgs,
     runs: usize,
     outcome: &mut Outcome,
 ) -> Result<(), String> {
