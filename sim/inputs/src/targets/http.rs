@@ -1,5 +1,5 @@
-//! Requests to the gateway, over a store in memory: none is answered with an internal error, and
-//! what goes wrong below `/v1` is a problem document.
+//! Requests to the gateway, over a store in memory. None causes an internal error, and errors below
+//! `/v1` are problem documents.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ pub(super) fn read(input: &[u8]) {
     runtime.expect("a runtime").block_on(async {
         let store = Memory::default();
         let mut parts = Parts::new(input);
-        // A few requests, so that one finds what another has left.
+        // A few requests, so that one finds what another stored.
         for _ in 0..3 {
             let Some(request) = request(&mut parts) else { return };
             let below_v1 = request.uri().path().starts_with("/v1/");
@@ -44,8 +44,8 @@ pub(super) fn read(input: &[u8]) {
     });
 }
 
-/// The next request: method, target, header fields and body. What no HTTP library would hand on is
-/// none.
+/// The next request: method, target, header fields and body. `None` if an HTTP library would refuse
+/// it.
 fn request(parts: &mut Parts<'_>) -> Option<Request<Body>> {
     let method = Method::from_bytes(parts.piece()?).ok()?;
     let uri = Uri::try_from(parts.piece()?).ok()?;
@@ -97,7 +97,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     requests.windows(3).map(joined).chain([joined(&requests[14..17])]).collect()
 }
 
-/// A store in memory. Its clones are the same one.
+/// A store in memory. Clones share it.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Kept>>);
 
