@@ -52,7 +52,9 @@ impl Clock {
     /// Makes a stamp that is later than all that this clock made or saw. `wall` is the wall-clock
     /// time since 1970.
     pub fn stamp(&mut self, wall: Duration) -> Stamp {
-        self.last = self.last.next().max(Stamp::at(wall));
+        let before = self.last;
+        self.last = before.next().max(Stamp::at(wall));
+        debug_assert!(self.last > before || before == Stamp(u64::MAX), "the clock stood still");
         self.last
     }
 

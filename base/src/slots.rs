@@ -74,6 +74,7 @@ impl Slots {
         let (tell, lost) = oneshot::channel();
         let holding = Holding { lost: tell, busy: false };
         taken.by_address.entry(address).or_default().insert(number, holding);
+        debug_assert!(taken.count <= self.most, "more slots in use than there are");
         Some(Slot { slots: Arc::clone(self), address, number, lost })
     }
 

@@ -90,6 +90,7 @@ impl Drop for Admitted {
         let Some((holder, reserved)) = self.holder else { return };
         let mut holders = sync::lock(&self.acceptor.holders);
         if let Some(count) = holders.get_mut(&holder) {
+            debug_assert!(count.all > 0 && count.reserved <= count.all, "{count:?}");
             count.all -= 1;
             count.reserved -= usize::from(reserved);
             if count.all == 0 {

@@ -117,6 +117,7 @@ impl<T> Queue<T> {
     fn pop(&mut self, now: Instant, bytes: impl Fn(&T) -> usize) -> Option<T> {
         let first = self.waiting.first_entry().filter(|first| first.key().0 <= now)?;
         let thing = first.remove();
+        debug_assert!(self.bytes >= bytes(&thing), "more bytes leave the queue than were in it");
         self.bytes -= bytes(&thing);
         Some(thing)
     }

@@ -71,6 +71,7 @@ impl Incarnation {
             past.push(PastIncarnation { boot: self.boot, left: None });
         }
         past.extend(self.past.iter().copied().take(PAST_MAX - past.len()));
+        debug_assert!(past.len() <= PAST_MAX, "a frame cannot hold more past incarnations");
         let start = self.start.saturating_add(1);
         Self { start, boot, past, opened: self.mark, mark: self.mark }
     }
