@@ -99,10 +99,10 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
 
 /// A store in memory. Clones share it.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Kept>>);
+struct Memory(Arc<Mutex<MemoryState>>);
 
 #[derive(Default)]
-struct Kept {
+struct MemoryState {
     revision: u64,
     values: BTreeMap<Vec<u8>, (Bytes, Revision)>,
 }
@@ -130,9 +130,9 @@ impl Memory {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Error::Invalid("a key has 1 to 4096 bytes".into()));
         }
-        let mut kept = sync::lock(&self.0);
-        let kept = &mut *kept;
-        let current = kept.values.get(key).map(|(_, revision)| *revision);
+        let mut state = sync::lock(&self.0);
+        let state = &mut *state;
+        let current = state.values.get(key).map(|(_, revision)| *revision);
         let holds = match condition {
             Condition::Always => true,
             Condition::Absent => current.is_none(),
@@ -142,33 +142,33 @@ impl Memory {
         if !holds {
             return Err(Error::Conflict {
                 current,
-                receipt: receipt(kept.revision, Level::Strong),
+                receipt: receipt(state.revision, Level::Strong),
             });
         }
         if value.is_none() && current.is_none() {
-            return Err(Error::NotFound { receipt: receipt(kept.revision, Level::Strong) });
+            return Err(Error::NotFound { receipt: receipt(state.revision, Level::Strong) });
         }
-        kept.revision += 1;
+        state.revision += 1;
         match value {
             Some(value) => {
-                drop(kept.values.insert(key.to_vec(), (value, Revision(kept.revision))));
+                drop(state.values.insert(key.to_vec(), (value, Revision(state.revision))));
             }
-            None => drop(kept.values.remove(key)),
+            None => drop(state.values.remove(key)),
         }
-        let receipt = receipt(kept.revision, Level::Strong);
+        let receipt = receipt(state.revision, Level::Strong);
         Ok(Written { receipt, existed: current.is_some() })
     }
 }
 
 impl Store for Memory {
     async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
-        let kept = sync::lock(&self.0);
-        match kept.values.get(key) {
+        let state = sync::lock(&self.0);
+        match state.values.get(key) {
             Some((value, revision)) => {
                 let receipt = receipt(revision.0, options.level);
                 Ok(Value { value: value.clone(), receipt, reach: Default::default() })
             }
-            None => Err(Error::NotFound { receipt: receipt(kept.revision, options.level) }),
+            None => Err(Error::NotFound { receipt: receipt(state.revision, options.level) }),
         }
     }
 
@@ -189,9 +189,9 @@ impl Store for Memory {
         &self,
         options: ScanOptions,
     ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static {
-        let kept = sync::lock(&self.0);
+        let state = sync::lock(&self.0);
         let wanted = |key: &[u8]| key.starts_with(&options.prefix) && key > &options.after[..];
-        let pairs = kept.values.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| {
+        let pairs = state.values.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| {
             let (value, revision) = value;
             let value = options.values.then(|| value.clone());
             Ok(Pair { key: key.clone().into(), revision: *revision, value })
