@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Term};
 
 /// A node's measurements of itself and of the groups that it leads, for the coordinator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub struct Measures {
     /// Whether it has undelivered eventual writes or may still accept some, for example because the
     /// drain may be cancelled.
     pub keeps_writes: bool,
+    /// The revision of the directory that it knew when it looked at what it leads.
+    pub directory: Revision,
 }
 
 /// What is left on a node being drained, by its own report.
@@ -56,6 +58,8 @@ pub struct LedGroup {
     pub last_index: u64,
     /// The progress of each other member.
     pub members: Vec<MemberProgress>,
+    /// Whether these members are not committed yet.
+    pub is_changing: bool,
 }
 
 /// The progress of a member, as its leader sees it.
