@@ -13,6 +13,8 @@
 //! A holder that was *denied* does not join again by itself: somebody has revoked it on purpose.
 //! Given nodes come last; they only accept stored credentials, because only the server admits.
 
+mod view_vote;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -34,12 +36,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use self::view_vote as first_view;
 use crate::address::HostPort;
 use crate::builder::ClientBuilder;
+use crate::credential_store::Keep;
 use crate::error::ConnectError;
-use crate::first_view;
-use crate::keep::Keep;
-use crate::server::{self, ServerError, is_denial};
+use crate::registration_server::{self as server, ServerError, is_denial};
 
 /// Time that the server has before nodes are asked as well.
 const SERVER_HEAD_START: Duration = Duration::from_millis(150);

@@ -74,22 +74,22 @@ mod builder;
 mod client;
 mod connect;
 mod error;
-mod first_view;
-mod held;
-mod keep;
-mod link;
+
+mod inspect;
+mod credential_store;
+mod node_connection;
 mod options;
 mod router;
 mod scan;
-mod server;
-mod session;
-mod shared;
+mod registration_server;
+
+mod driver;
 mod status;
 
 pub use builder::{ClientBuilder, DEFAULT_PORT};
 pub use client::Client;
 pub use error::{ConnectError, Error};
-pub use held::Held;
+pub use inspect::Held;
 pub use options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
 

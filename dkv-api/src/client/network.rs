@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Client, other_kind};
+use crate::driver::Shared;
 use crate::error::Error;
 use crate::options::NetworkStatus;
 use crate::router::Work;
-use crate::shared::Shared;
 
 /// Time between two attempts to get the first view.
 const VIEW_EVERY: Duration = Duration::from_millis(200);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dkv_wire::id::{NodeId, Number, Revision, SessionId};
 
+use super::session::Session;
 use super::timing;
-use crate::session::Session;
 
 /// A node, and the connection to it.
 #[derive(Debug)]

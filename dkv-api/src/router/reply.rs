@@ -6,8 +6,8 @@ use dkv_wire::id::{NodeId, Number, Revision, Stamp};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
+use super::request::{Pending, request_of};
 use super::route::BULK_BYTES;
-use super::work::{Pending, request_of};
 use super::{Router, Stage, Whom, Work, timing};
 use crate::error::Error;
 

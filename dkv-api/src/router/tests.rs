@@ -24,7 +24,7 @@ use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
 use dkv_wire::region::Region;
 use uuid::Uuid;
 
-use super::work::{ASKS_THE_TIME, request_of};
+use super::request::{ASKS_THE_TIME, request_of};
 use super::*;
 
 struct Script {
@@ -369,4 +369,4 @@ impl<W> Router<W> {
 }
 
 mod random;
-mod told;
+mod outcomes;

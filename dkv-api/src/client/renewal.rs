@@ -9,7 +9,7 @@ use dkv_wire::platform;
 use tokio::time::Instant;
 
 use crate::connect;
-use crate::shared::Shared;
+use crate::driver::Shared;
 
 /// How often it is looked whether the certificate is due: a clock may be set at any moment, and a
 /// machine sleep.

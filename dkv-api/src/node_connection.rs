@@ -23,9 +23,9 @@ use dkv_wire::tls::Expect;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::debug;
 
+use crate::driver::Shared;
+use crate::registration_server::is_denial;
 use crate::router::Sending;
-use crate::server::is_denial;
-use crate::shared::Shared;
 
 /// Requests that are encoded, and replies that are handed on, in one go.
 const BATCH: usize = 256;

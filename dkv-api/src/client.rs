@@ -1,7 +1,7 @@
 //! The handle that callers hold.
 
 mod network;
-mod renew;
+mod renewal;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,13 +18,13 @@ use tokio::time::Instant;
 use crate::address::HostPort;
 use crate::builder::ClientBuilder;
 use crate::connect::{self, Contact};
+use crate::credential_store::Keep;
+use crate::driver::{self, Shared};
 use crate::error::{ConnectError, Error};
-use crate::keep::Keep;
 use crate::options::{ReadOptions, Value, WriteOptions, Written};
+use crate::registration_server::Server;
 use crate::router::{Outcome, Work};
 use crate::scan::{Scan, ScanOptions};
-use crate::server::Server;
-use crate::shared::{self, Shared};
 
 /// Bytes of keys and values that one permit stands for.
 const PERMIT_BYTES: usize = 4096;
@@ -114,18 +114,18 @@ impl Client {
             Some(view) => router.handle_view(now, view),
             None => {
                 router.learn_nodes(known);
-                router.no_view(shared::NOT_BOOTSTRAPPED.to_owned());
+                router.no_view(driver::NOT_BOOTSTRAPPED.to_owned());
             }
         });
         // Without them, requests would wait for ever, and the certificate end.
         let weak = Arc::downgrade(&shared);
         tokio::spawn(async move {
-            again("a client's clock", || shared::tell_time(Weak::clone(&weak))).await;
+            again("a client's clock", || driver::tell_time(Weak::clone(&weak))).await;
         });
         if has_server {
             let weak = Arc::downgrade(&shared);
             tokio::spawn(async move {
-                again("a client's renewal", || renew::renew(Weak::clone(&weak))).await;
+                again("a client's renewal", || renewal::renew(Weak::clone(&weak))).await;
             });
         }
         let inner = Inner {

@@ -9,7 +9,7 @@ use dkv_wire::message::{
     Command, Condition, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Write,
 };
 
-use crate::session::Stamp;
+use super::session::Stamp;
 
 /// What a request is for.
 #[derive(Clone, Debug)]

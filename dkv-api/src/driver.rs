@@ -18,10 +18,10 @@ use dkv_wire::supervise::caught;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::keep::Keep;
-use crate::link::{self, Link};
+use crate::credential_store::Keep;
+use crate::node_connection::{self, Link};
+use crate::registration_server::Server;
 use crate::router::{Effect, Outcome, Router, Work};
-use crate::server::Server;
 
 /// How often the router is told that time passes while something is under way.
 const TICK: Duration = Duration::from_millis(5);
@@ -164,7 +164,12 @@ impl Shared {
                 Effect::Connect { node, generation, address } => {
                     if let Some(shared) = self.itself.upgrade() {
                         self.runtime.spawn(async move {
-                            let link = link::run(Arc::clone(&shared), node, generation, address);
+                            let link = node_connection::run(
+                                Arc::clone(&shared),
+                                node,
+                                generation,
+                                address,
+                            );
                             if let Err(panicked) = caught(link).await {
                                 // The router would wait for news of it for ever.
                                 let why = format!("the connection's task {panicked}");

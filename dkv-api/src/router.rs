@@ -27,20 +27,21 @@
 //! network; see [`view`]. Of a stranger with a certificate nothing is believed and nothing is sent
 //! to it, and a node that was removed is a stranger.
 //!
-//! A dropped future is given up at once, and its serial is settled: see [`crate::session`].
+//! A dropped future is given up at once, and its serial is settled: see [`session`].
 //!
 //! Deliberately missing: an order among the claims of different nodes. Views carry no term of a
 //! shard. A wrong belief costs a redirect, never a wrong answer: nodes check for themselves.
 
-mod choice;
+mod replica_choice;
 mod peer;
 mod probe;
 mod reply;
 mod route;
-mod time;
+mod session;
+mod clock;
 pub(crate) mod timing;
 mod view;
-mod work;
+mod request;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -54,10 +55,10 @@ use dkv_wire::message::Answer;
 use dkv_wire::network::NetworkView;
 use dkv_wire::region::Region;
 
+use self::clock::Time;
 use self::peer::{Group, Peer};
-use self::time::Time;
-use self::work::Pending;
-pub(crate) use self::work::{Message, Stage, Whom, Work};
+use self::request::Pending;
+pub(crate) use self::request::{Message, Stage, Whom, Work};
 use crate::error::Error;
 
 /// What a request comes to.
