@@ -23,7 +23,7 @@ use crate::driver::{self, Shared};
 use crate::error::{ConnectError, Error};
 use crate::options::{ReadOptions, Value, WriteOptions, Written};
 use crate::registration_server::Server;
-use crate::router::{Outcome, Work};
+use crate::router::{Outcome, RequestKind};
 use crate::scan::{Scan, ScanOptions};
 
 /// Bytes of keys and values that one permit stands for.
@@ -113,8 +113,8 @@ impl Client {
         shared.with(|router, now| match view {
             Some(view) => router.handle_view(now, view),
             None => {
-                router.learn_nodes(known);
-                router.no_view(driver::NOT_BOOTSTRAPPED.to_owned());
+                router.add_known_nodes(known);
+                router.handle_no_view(driver::NOT_BOOTSTRAPPED.to_owned());
             }
         });
         // Without them, requests would wait for ever, and the certificate end.
@@ -174,8 +174,8 @@ impl Client {
             let why = "max_staleness and at_least are bounds of an eventual read";
             return Err(Error::Invalid(why.into()));
         }
-        let work = Work::Read { key, level, bounds, nearest };
-        let (receipt, stored, reach) = match self.request(work, timeout).await? {
+        let kind = RequestKind::Read { key, level, bounds, nearest };
+        let (receipt, stored, reach) = match self.request(kind, timeout).await? {
             Answer::Value(receipt, stored) => (receipt, stored, Reach::default()),
             Answer::ValueEverywhere(receipt, stored, reach) => (receipt, stored, reach),
             _ => return Err(other_kind()),
@@ -266,17 +266,22 @@ impl Client {
         }
         let WriteOptions { level, condition, timeout } = options;
         let everywhere = level == Level::All;
-        let work = match level {
+        let kind = match level {
             Level::Eventual if condition != Condition::Always => {
                 let why = "an eventual write cannot have a condition";
                 return Err(Error::Invalid(why.into()));
             }
-            Level::Eventual => Work::Deposit { key, value, moment: Stamp(0) },
-            Level::Strong | Level::Session | Level::All => {
-                Work::Write { condition, everywhere, key, value, stamp: None, after: Stamp(0) }
-            }
+            Level::Eventual => RequestKind::Deposit { key, value, stamp: Stamp(0) },
+            Level::Strong | Level::Session | Level::All => RequestKind::Write {
+                condition,
+                everywhere,
+                key,
+                value,
+                write_id: None,
+                after: Stamp(0),
+            },
         };
-        match self.request(work, timeout).await? {
+        match self.request(kind, timeout).await? {
             Answer::Written { receipt, existed } => Ok(Written { receipt, existed }),
             Answer::WrittenEverywhere { receipt, existed, reach } => {
                 let written = Written { receipt, existed };
@@ -319,11 +324,11 @@ impl Client {
     }
 
     /// Hands a request to the router and waits for what comes of it.
-    pub(crate) async fn request(&self, work: Work, timeout: Option<Duration>) -> Outcome {
+    pub(crate) async fn request(&self, kind: RequestKind, timeout: Option<Duration>) -> Outcome {
         let inner = &*self.inner;
         let timeout = timeout.unwrap_or(inner.timeout).min(TIMEOUT_MAX);
-        let begun = Instant::now();
-        let permits = (1 + work.bytes() / PERMIT_BYTES).min(PERMITS) as u32;
+        let started = Instant::now();
+        let permits = (1 + kind.bytes() / PERMIT_BYTES).min(PERMITS) as u32;
         let permit = match inner.permits.try_acquire_many(permits) {
             Ok(permit) => permit,
             Err(_) => {
@@ -337,9 +342,9 @@ impl Client {
                 }
             }
         };
-        let left = timeout.saturating_sub(begun.elapsed());
+        let left = timeout.saturating_sub(started.elapsed());
         let (waiter, answer) = oneshot::channel();
-        let Some(id) = inner.shared.submit(work, left, waiter) else { return Err(closed()) };
+        let Some(id) = inner.shared.submit(kind, left, waiter) else { return Err(closed()) };
         let mut under = Under { shared: &inner.shared, id: Some(id) };
         let outcome = answer.await;
         under.id = None;

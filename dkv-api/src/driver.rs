@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::credential_store::Keep;
 use crate::node_connection::{self, Link};
 use crate::registration_server::Server;
-use crate::router::{Effect, Outcome, Router, Work};
+use crate::router::{Effect, Outcome, RequestKind, Router};
 
 /// How often the router is told that time passes while something is under way.
 const TICK: Duration = Duration::from_millis(5);
@@ -91,7 +91,7 @@ impl Shared {
     }
 
     /// A connection is up; whether it is wanted.
-    pub(crate) fn link_up(&self, node: NodeId, link: Link) -> bool {
+    pub(crate) fn connected(&self, node: NodeId, link: Link) -> bool {
         let mut core = self.core();
         if core.closed {
             return false;
@@ -99,7 +99,7 @@ impl Shared {
         let (generation, round_trip) = (link.generation, link.round_trip());
         // First the link, then the news: what the router wants sent goes through it.
         let replaced = core.links.insert(node, link);
-        let wanted = core.router.link_up(self.now(), node, generation, round_trip);
+        let wanted = core.router.connected(self.now(), node, generation, round_trip);
         if wanted {
             if let Some(old) = replaced {
                 old.close("replaced by a new connection");
@@ -113,22 +113,27 @@ impl Shared {
         wanted
     }
 
-    pub(crate) fn link_lost(&self, node: NodeId, generation: u64, why: &str, denied: bool) {
+    pub(crate) fn connection_lost(&self, node: NodeId, generation: u64, why: &str, denied: bool) {
         let mut core = self.core();
         if core.links.get(&node).is_some_and(|link| link.generation == generation) {
             core.links.remove(&node);
         }
-        core.router.link_lost(self.now(), node, generation, why, denied);
+        core.router.connection_lost(self.now(), node, generation, why, denied);
         self.carry_out(&mut core);
     }
 
     /// Begins a request; `None` if the client is closed.
-    pub(crate) fn submit(&self, work: Work, timeout: Duration, waiter: Waiter) -> Option<u64> {
+    pub(crate) fn submit(
+        &self,
+        kind: RequestKind,
+        timeout: Duration,
+        waiter: Waiter,
+    ) -> Option<u64> {
         let mut core = self.core();
         if core.closed {
             return None;
         }
-        let id = core.router.submit(self.now(), work, timeout, Some(waiter));
+        let id = core.router.submit(self.now(), kind, timeout, Some(waiter));
         self.carry_out(&mut core);
         Some(id)
     }
@@ -150,11 +155,11 @@ impl Shared {
                 continue;
             }
             match effect {
-                Effect::Send(sending) => {
-                    let link = core.links.get(&sending.node);
+                Effect::Send(outgoing) => {
+                    let link = core.links.get(&outgoing.node);
                     // A link that is gone is news that is on its way to the router.
-                    if let Some(link) = link.filter(|link| link.generation == sending.generation) {
-                        link.send(sending);
+                    if let Some(link) = link.filter(|link| link.generation == outgoing.generation) {
+                        link.send(outgoing);
                     }
                 }
                 Effect::Finish { waiter, outcome } => {
@@ -174,7 +179,7 @@ impl Shared {
                                 // The router would wait for news of it for ever.
                                 let why = format!("the connection's task {panicked}");
                                 tracing::error!(%address, "{why}; this is a fault in dkv");
-                                shared.link_lost(node, generation, &why, false);
+                                shared.connection_lost(node, generation, &why, false);
                             }
                         });
                     }
@@ -184,9 +189,9 @@ impl Shared {
                         link.close("not a node of the network any more");
                     }
                 }
-                Effect::KeepApart { ways, vary } => self.endpoint.set_ways(ways, vary),
+                Effect::SetDelays { ways, vary } => self.endpoint.set_ways(ways, vary),
                 Effect::AskServer => self.ask_server(),
-                Effect::Remember(nodes) => {
+                Effect::SaveNodes(nodes) => {
                     if let (Some(shared), Some(credentials)) =
                         (self.itself.upgrade(), self.endpoint.credentials())
                     {
@@ -229,7 +234,7 @@ impl Shared {
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = &result {
-            self.with(|router, _| router.no_view(why.clone()));
+            self.with(|router, _| router.handle_no_view(why.clone()));
         }
         result
     }

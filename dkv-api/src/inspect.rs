@@ -12,7 +12,7 @@ use dkv_wire::message::{
 use dkv_wire::network::{NetworkView, NodeState};
 
 use crate::client::{checked_key, other_kind};
-use crate::router::Work;
+use crate::router::RequestKind;
 use crate::status::patience;
 use crate::{Client, Error};
 
@@ -84,7 +84,7 @@ impl Client {
         body: RequestBody,
     ) -> Result<Answer, Error> {
         let state = view.node(node).map_or(NodeState::Down, |node| node.state);
-        self.request(Work::Direct { node, body }, Some(patience(state))).await
+        self.request(RequestKind::Direct { node, body }, Some(patience(state))).await
     }
 }
 

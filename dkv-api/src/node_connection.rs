@@ -25,7 +25,7 @@ use tracing::debug;
 
 use crate::driver::Shared;
 use crate::registration_server::is_denial;
-use crate::router::Sending;
+use crate::router::OutgoingRequest;
 
 /// Requests that are encoded, and replies that are handed on, in one go.
 const BATCH: usize = 256;
@@ -36,15 +36,15 @@ const FLUSH_BYTES: usize = 64 * 1024;
 pub(crate) struct Link {
     pub(crate) generation: u64,
     connection: quinn::Connection,
-    small: UnboundedSender<Sending>,
-    bulk: UnboundedSender<Sending>,
+    small: UnboundedSender<OutgoingRequest>,
+    bulk: UnboundedSender<OutgoingRequest>,
 }
 
 impl Link {
     /// Queues a request. If the connection is lost, the router hears of that and not of this.
-    pub(crate) fn send(&self, sending: Sending) {
-        let queue = if sending.bulk { &self.bulk } else { &self.small };
-        let _ = queue.send(sending);
+    pub(crate) fn send(&self, outgoing: OutgoingRequest) {
+        let queue = if outgoing.bulk { &self.bulk } else { &self.small };
+        let _ = queue.send(outgoing);
     }
 
     /// Time that a packet and its acknowledgement take, as measured by now.
@@ -64,13 +64,13 @@ pub(crate) async fn run(shared: Arc<Shared>, node: NodeId, generation: u64, addr
         Err(error) => {
             debug!(%error, "no connection");
             let why = error.to_string();
-            return shared.with(|router, now| router.link_failed(now, node, generation, &why));
+            return shared.with(|router, now| router.connect_failed(now, node, generation, &why));
         }
     };
     let (small, small_queue) = unbounded_channel();
     let (bulk, bulk_queue) = unbounded_channel();
     let link = Link { generation, connection: connection.clone(), small, bulk };
-    if !shared.link_up(node, link) {
+    if !shared.connected(node, link) {
         return Close::Done.close(&connection, "not needed any more");
     }
     let way = Way { shared: &shared, connection: &connection, node, generation };
@@ -89,7 +89,7 @@ pub(crate) async fn run(shared: Arc<Shared>, node: NodeId, generation: u64, addr
     };
     Close::Protocol.close(&connection, &why);
     debug!(%address, why, "connection lost");
-    shared.link_lost(node, generation, &why, denied);
+    shared.connection_lost(node, generation, &why, denied);
 }
 
 struct Way<'a> {
@@ -101,7 +101,7 @@ struct Way<'a> {
 
 impl Way<'_> {
     /// Serves one stream; returns why it ended.
-    async fn serve(&self, mut queue: UnboundedReceiver<Sending>) -> String {
+    async fn serve(&self, mut queue: UnboundedReceiver<OutgoingRequest>) -> String {
         let mut batch = Vec::with_capacity(BATCH);
         if queue.recv_many(&mut batch, BATCH).await == 0 {
             // Nothing will ever be sent; the connection's end is told by others.
@@ -123,20 +123,20 @@ impl Way<'_> {
     async fn write(
         &self,
         mut writer: FrameWriter<quinn::SendStream>,
-        mut queue: UnboundedReceiver<Sending>,
-        mut batch: Vec<Sending>,
+        mut queue: UnboundedReceiver<OutgoingRequest>,
+        mut batch: Vec<OutgoingRequest>,
     ) -> String {
         loop {
             let now = self.shared.now();
-            for sending in batch.drain(..) {
-                let left = sending.deadline.saturating_sub(now).as_millis();
+            for outgoing in batch.drain(..) {
+                let left = outgoing.deadline.saturating_sub(now).as_millis();
                 if left == 0 {
                     // Its caller is being told at this moment.
                     continue;
                 }
                 let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
-                let (body, long) = sending.message.body();
-                let request = Request { id: sending.id, deadline_ms, forward: false, body };
+                let (body, long) = outgoing.payload.body();
+                let request = Request { id: outgoing.id, deadline_ms, forward: false, body };
                 let sent = if !long.is_empty() {
                     writer.send_parts(encode_ending(&request, long)).await
                 } else {

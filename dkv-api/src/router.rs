@@ -55,10 +55,10 @@ use dkv_wire::message::Answer;
 use dkv_wire::network::NetworkView;
 use dkv_wire::region::Region;
 
-use self::clock::Time;
+use self::clock::NetworkClock;
 use self::peer::{Group, Peer};
 use self::request::Pending;
-pub(crate) use self::request::{Message, Stage, Whom, Work};
+pub(crate) use self::request::{Payload, RequestKind, Stage, Target};
 use crate::error::Error;
 
 /// What a request comes to.
@@ -66,14 +66,14 @@ pub(crate) type Outcome = Result<Answer, Error>;
 
 /// One request to one node.
 #[derive(Clone, Debug)]
-pub(crate) struct Sending {
+pub(crate) struct OutgoingRequest {
     pub(crate) node: NodeId,
     /// Number of the connection that it is for.
     pub(crate) generation: u64,
     /// The attempt; see [`Work::attempt`].
     pub(crate) id: u64,
     pub(crate) deadline: Duration,
-    pub(crate) message: Message,
+    pub(crate) payload: Payload,
     /// Whether it, or what it asks for, is so large that it would hold up others.
     pub(crate) bulk: bool,
 }
@@ -86,15 +86,15 @@ pub(crate) enum Effect<W> {
     /// Close the connections to a node.
     Disconnect { node: NodeId },
     /// Send a request.
-    Send(Sending),
+    Send(OutgoingRequest),
     /// Tell a caller what came of its request.
     Finish { waiter: W, outcome: Outcome },
     /// Ask the server for its view; then say [`Router::handle_view`] or [`Router::no_view`].
     AskServer,
     /// Hold back what goes to these addresses and comes from them.
-    KeepApart { ways: Vec<(SocketAddr, Way)>, vary: bool },
+    SetDelays { ways: Vec<(SocketAddr, Way)>, vary: bool },
     /// Keep these addresses for the next start.
-    Remember(Vec<(NodeId, SocketAddr)>),
+    SaveNodes(Vec<(NodeId, SocketAddr)>),
 }
 
 /// See the [module](self).
@@ -109,7 +109,7 @@ pub(crate) struct Router<W> {
     /// Whom a view has named as removed: an id never comes back.
     denied: BTreeSet<HolderId>,
     /// What the server said when it had no view.
-    no_view: Option<String>,
+    no_view_reason: Option<String>,
     ask_server_at: Duration,
     peers: BTreeMap<NodeId, Peer>,
     groups: BTreeMap<GroupId, Group>,
@@ -119,10 +119,10 @@ pub(crate) struct Router<W> {
     parked: BTreeSet<u64>,
     pauses: BTreeSet<(Duration, u64)>,
     deadlines: BTreeSet<(Duration, u64)>,
-    time: Time,
+    clock: NetworkClock,
     /// Hashes of keys whose value was large when it was last seen, each in the place that its
     /// lowest bits name.
-    large: Vec<u64>,
+    large_keys: Vec<u64>,
     effects: VecDeque<Effect<W>>,
 }
 
@@ -136,7 +136,7 @@ impl<W> Router<W> {
             ways: Vec::new(),
             view: None,
             denied: BTreeSet::new(),
-            no_view: None,
+            no_view_reason: None,
             ask_server_at: Duration::ZERO,
             peers: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -146,8 +146,8 @@ impl<W> Router<W> {
             parked: BTreeSet::new(),
             pauses: BTreeSet::new(),
             deadlines: BTreeSet::new(),
-            time: Time::default(),
-            large: vec![0; reply::LARGE_KEYS],
+            clock: NetworkClock::default(),
+            large_keys: vec![0; reply::LARGE_KEYS],
             effects: VecDeque::new(),
         }
     }
@@ -183,34 +183,40 @@ impl<W> Router<W> {
     pub(crate) fn submit(
         &mut self,
         now: Duration,
-        work: Work,
+        kind: RequestKind,
         timeout: Duration,
         waiter: Option<W>,
     ) -> u64 {
-        let id = self.insert(now, work, now + timeout, waiter);
+        let id = self.insert(now, kind, now + timeout, waiter);
         self.unrouted.insert(id);
-        self.place(now, id);
+        self.assign_group(now, id);
         id
     }
 
-    fn insert(&mut self, now: Duration, work: Work, deadline: Duration, waiter: Option<W>) -> u64 {
+    fn insert(
+        &mut self,
+        now: Duration,
+        kind: RequestKind,
+        deadline: Duration,
+        waiter: Option<W>,
+    ) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         let pending = Pending {
-            work,
+            kind,
             group: None,
-            begun: now,
+            started: now,
             deadline,
             waiter,
             stage: Stage::Unrouted,
             attempts: Vec::new(),
             sent: now,
-            doubt: false,
-            passed: Vec::new(),
-            tries: 0,
-            expiries: 0,
-            why: None,
-            floor: Revision(0),
+            in_doubt: false,
+            declined: Vec::new(),
+            retries: 0,
+            session_expiries: 0,
+            last_error: None,
+            revision_floor: Revision(0),
         };
         self.requests.insert(id, pending);
         self.deadlines.insert((deadline, id));
@@ -219,7 +225,7 @@ impl<W> Router<W> {
 
     /// Gives a request up because its caller has gone away.
     pub(crate) fn cancel(&mut self, now: Duration, id: u64) {
-        self.take(now, id);
+        self.remove(now, id);
     }
 
     /// Time has passed. To be called every few milliseconds while the router [is not
@@ -229,7 +235,7 @@ impl<W> Router<W> {
             if deadline > now {
                 break;
             }
-            self.give_up(now, id);
+            self.time_out(now, id);
         }
         while let Some(&(until, id)) = self.pauses.first() {
             if until > now {
@@ -239,7 +245,7 @@ impl<W> Router<W> {
             self.route(now, id);
         }
         self.redial(now);
-        self.attend(now);
+        self.check_health(now);
     }
 
     /// What is to be done next.
@@ -260,11 +266,11 @@ impl<W> Router<W> {
     }
 
     /// Ends a request that can wait no longer.
-    fn give_up(&mut self, now: Duration, id: u64) {
+    fn time_out(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
-        let waited = shown(pending.deadline.saturating_sub(pending.begun));
-        let last = self.stood_in_the_way(pending);
-        let text = match (&pending.stage, &self.no_view, last) {
+        let waited = format_wait(pending.deadline.saturating_sub(pending.started));
+        let last = self.last_failure(pending);
+        let text = match (&pending.stage, &self.no_view_reason, last) {
             // What a whole sentence or two say is no end of another one.
             (Stage::Unrouted, Some(why), None) => format!("not within {waited}: {why}"),
             (Stage::Unrouted, Some(why), Some(last)) => {
@@ -272,23 +278,25 @@ impl<W> Router<W> {
             }
             // Whoever was asked has refused it, the last one for this.
             (Stage::Parked { .. }, _, Some(last)) => format!("not served within {waited}: {last}"),
-            (.., None) => format!("{} within {waited}", self.obstacle(pending)),
+            (.., None) => format!("{} within {waited}", self.describe_stage(pending)),
             (.., Some(last)) => {
-                format!("{} within {waited}; before that: {last}", self.obstacle(pending))
+                format!("{} within {waited}; before that: {last}", self.describe_stage(pending))
             }
         };
-        let text = text + &self.missing_writes(pending);
+        let text = text + &self.describe_missing_deposits(pending);
         let error =
             if pending.may_have_effect() { Error::Unknown(text) } else { Error::Unavailable(text) };
         self.finish(now, id, Err(error));
     }
 
     /// Eventual writes that a session read must show, and that a node has which cannot be asked.
-    fn missing_writes(&self, pending: &Pending<W>) -> String {
-        let (Work::Read { bounds, .. } | Work::Scan { bounds, .. }) = &pending.work else {
+    fn describe_missing_deposits(&self, pending: &Pending<W>) -> String {
+        let (RequestKind::Read { bounds, .. } | RequestKind::Scan { bounds, .. }) = &pending.kind
+        else {
             return String::new();
         };
-        let silent = |node: &NodeId| self.peers.get(node).is_none_or(|peer| peer.up.is_none());
+        let silent =
+            |node: &NodeId| self.peers.get(node).is_none_or(|peer| peer.connection.is_none());
         let nodes = bounds.deposits.iter().map(|(node, _)| *node).filter(silent);
         let names: Vec<String> = nodes.map(|node| self.describe(node)).collect();
         if names.is_empty() {
@@ -302,19 +310,19 @@ impl<W> Router<W> {
     }
 
     /// What stood in a request's way last: in its own, or in that of the session that it waits for.
-    fn stood_in_the_way<'a>(&'a self, pending: &'a Pending<W>) -> Option<&'a String> {
+    fn last_failure<'a>(&'a self, pending: &'a Pending<W>) -> Option<&'a String> {
         let opening =
-            || self.requests.get(&self.groups.get(&pending.group?)?.opening?)?.why.as_ref();
+            || self.requests.get(&self.groups.get(&pending.group?)?.opening?)?.last_error.as_ref();
         match pending.stage {
-            Stage::Queued => opening().or(pending.why.as_ref()),
-            _ => pending.why.as_ref(),
+            Stage::Queued => opening().or(pending.last_error.as_ref()),
+            _ => pending.last_error.as_ref(),
         }
     }
 
     /// What a request waits for in vain.
-    fn obstacle(&self, pending: &Pending<W>) -> String {
+    fn describe_stage(&self, pending: &Pending<W>) -> String {
         match pending.stage {
-            Stage::Unrouted => self.no_view.clone().unwrap_or_else(|| {
+            Stage::Unrouted => self.no_view_reason.clone().unwrap_or_else(|| {
                 "neither the registration server nor a node has told where the shards are".into()
             }),
             Stage::Queued => {
@@ -322,15 +330,15 @@ impl<W> Router<W> {
                 let group = pending.group.and_then(|group| self.groups.get(&group));
                 let opening = group.and_then(|group| group.opening);
                 match opening.and_then(|opening| self.requests.get(&opening)) {
-                    Some(opening) if opening.stage != Stage::Queued => self.obstacle(opening),
+                    Some(opening) if opening.stage != Stage::Queued => self.describe_stage(opening),
                     _ => "earlier writes to the key's shard were not answered".into(),
                 }
             }
-            Stage::Parked { .. } if pending.tries > 0 => "nobody served the request".into(),
-            Stage::Parked { .. } => match pending.work.whom() {
-                Whom::Primary => "no primary of the key's shard could be reached".into(),
-                Whom::Replica => "no replica of the key's shard could be reached".into(),
-                Whom::Node(node) => format!("{} could not be reached", self.describe(node)),
+            Stage::Parked { .. } if pending.retries > 0 => "nobody served the request".into(),
+            Stage::Parked { .. } => match pending.kind.target() {
+                Target::Primary => "no primary of the key's shard could be reached".into(),
+                Target::Replica => "no replica of the key's shard could be reached".into(),
+                Target::Node(node) => format!("{} could not be reached", self.describe(node)),
             },
             Stage::Sent(node) => format!("{} did not answer", self.describe(node)),
         }
@@ -338,8 +346,8 @@ impl<W> Router<W> {
 
     /// Ends a request with an outcome.
     fn finish(&mut self, now: Duration, id: u64, outcome: Outcome) {
-        let Some(pending) = self.take(now, id) else { return };
-        if let (Work::Open { session }, Some(group)) = (&pending.work, pending.group) {
+        let Some(pending) = self.remove(now, id) else { return };
+        if let (RequestKind::Open { session }, Some(group)) = (&pending.kind, pending.group) {
             self.session_answered(now, group, *session, outcome);
         } else if let Some(waiter) = pending.waiter {
             self.effects.push_back(Effect::Finish { waiter, outcome });
@@ -347,7 +355,7 @@ impl<W> Router<W> {
     }
 
     /// Forgets a request, wherever it is.
-    fn take(&mut self, now: Duration, id: u64) -> Option<Pending<W>> {
+    fn remove(&mut self, now: Duration, id: u64) -> Option<Pending<W>> {
         let pending = self.requests.remove(&id)?;
         self.deadlines.remove(&(pending.deadline, id));
         for node in &pending.attempts {
@@ -372,12 +380,14 @@ impl<W> Router<W> {
             if pending.stage == Stage::Queued {
                 group.queue.retain(|&queued| queued != id);
             }
-            if let Work::Write { stamp: Some(stamp), .. } = pending.work {
-                group.session.settle(stamp);
+            if let RequestKind::Write { write_id: Some(write_id), .. } = pending.kind {
+                group.session.settle(write_id);
             }
         }
-        if let (Work::Write { stamp: Some(_), .. }, Some(group)) = (&pending.work, pending.group) {
-            self.stamp_queued(now, group);
+        if let (RequestKind::Write { write_id: Some(_), .. }, Some(group)) =
+            (&pending.kind, pending.group)
+        {
+            self.admit_queued_writes(now, group);
         }
         Some(pending)
     }
@@ -397,7 +407,7 @@ impl<W> Router<W> {
 mod tests;
 
 /// A time that was waited, to about a hundredth: clocks are read a moment before the time is up.
-fn shown(time: Duration) -> String {
+fn format_wait(time: Duration) -> String {
     let ms = time.as_millis();
     let ms = if ms >= 100 { (ms + 5) / 10 * 10 } else { ms };
     if ms >= 1000 && ms % 1000 == 0 { format!("{} s", ms / 1000) } else { format!("{ms} ms") }

@@ -32,7 +32,7 @@ use futures::stream::{self, StreamExt};
 use self::merge::Merge;
 use crate::client::Client;
 use crate::error::Error;
-use crate::router::Work;
+use crate::router::RequestKind;
 
 /// Shards that are asked at the same time.
 const SHARDS_AT_ONCE: usize = 32;
@@ -166,8 +166,9 @@ async fn page(
     shard: GroupId,
     span: Span,
 ) -> Result<(Receipt, Page), Error> {
-    let work = Work::Scan { shard, span, level: options.level, bounds: ReadBounds::default() };
-    match client.request(work, options.timeout).await? {
+    let kind =
+        RequestKind::Scan { shard, span, level: options.level, bounds: ReadBounds::default() };
+    match client.request(kind, options.timeout).await? {
         Answer::Page(receipt, page) => Ok((receipt, page)),
         _ => Err(crate::client::other_kind()),
     }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::Client;
 use crate::options::NetworkStatus;
-use crate::router::Work;
+use crate::router::RequestKind;
 
 /// Time that each process has to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1000);
@@ -57,7 +57,7 @@ pub(crate) async fn gather(client: &Client) -> NetworkStatus {
         }
     };
     let placed = RequestBody::Placement { forecast: false };
-    let placed = client.request(Work::Control(placed), Some(ANSWER_TIMEOUT / 2));
+    let placed = client.request(RequestKind::Control(placed), Some(ANSWER_TIMEOUT / 2));
     let placed = async {
         match placed.await {
             Ok(Answer::Placement(placement)) => Some(*placement),
@@ -104,7 +104,7 @@ async fn ask_all(
     nodes: Vec<NodeInfo>,
 ) -> Vec<(NodeInfo, Result<NodeStatus, String>)> {
     let addresses: Vec<_> = nodes.iter().map(|node| (node.id, node.address)).collect();
-    client.shared().with(|router, _| router.meet_nodes(addresses));
+    client.shared().with(|router, _| router.add_registered_nodes(addresses));
     let mut answers = tokio::task::JoinSet::new();
     for node in nodes {
         let client = client.clone();
@@ -130,7 +130,7 @@ async fn ask_all(
 
 /// Asks the coordinator for its view; the router takes it in.
 async fn refresh(client: &Client) {
-    let asked = client.request(Work::Control(RequestBody::View), Some(ANSWER_TIMEOUT / 2));
+    let asked = client.request(RequestKind::Control(RequestBody::View), Some(ANSWER_TIMEOUT / 2));
     // Without a coordinator the view stays as it is.
     let _ = asked.await;
 }
@@ -138,8 +138,8 @@ async fn refresh(client: &Client) {
 /// Asks a node. If it turns out meanwhile that the network does not take it to be alive, it has no
 /// longer than any such node.
 async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, String> {
-    let work = Work::Direct { node: node.id, body: RequestBody::Status };
-    let mut answer = pin!(client.request(work, Some(patience(node.state))));
+    let kind = RequestKind::Direct { node: node.id, body: RequestBody::Status };
+    let mut answer = pin!(client.request(kind, Some(patience(node.state))));
     let mut patience_now = ANSWER_TIMEOUT;
     let answer = loop {
         match timeout(patience_now, &mut answer).await {

@@ -17,7 +17,7 @@ use super::{Client, other_kind};
 use crate::driver::Shared;
 use crate::error::Error;
 use crate::options::NetworkStatus;
-use crate::router::Work;
+use crate::router::RequestKind;
 
 /// Time between two attempts to get the first view.
 const VIEW_EVERY: Duration = Duration::from_millis(200);
@@ -56,7 +56,8 @@ impl Client {
         if self.cached_view().is_none() {
             return self.view().await;
         }
-        let asked = self.request(Work::Control(RequestBody::View), Some(REFRESH_TIMEOUT)).await;
+        let asked =
+            self.request(RequestKind::Control(RequestBody::View), Some(REFRESH_TIMEOUT)).await;
         match asked {
             Ok(_) => self.view().await,
             Err(error) => match self.inner.shared.lookup(self.inner.timeout).await {
@@ -81,7 +82,7 @@ impl Client {
     /// # Errors
     /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
     pub async fn remove_node(&self, node: NodeId) -> Result<(), Error> {
-        self.request(Work::Control(RequestBody::RemoveNode(node)), None).await.map(|_| ())
+        self.request(RequestKind::Control(RequestBody::RemoveNode(node)), None).await.map(|_| ())
     }
 
     /// Has a node emptied, or used again: `on` says which. Others take its replicas; it stays a
@@ -91,7 +92,7 @@ impl Client {
     /// # Errors
     /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
     pub async fn drain_node(&self, node: NodeId, on: bool) -> Result<(), Error> {
-        self.request(Work::Control(RequestBody::Drain { node, on }), None).await.map(|_| ())
+        self.request(RequestKind::Control(RequestBody::Drain { node, on }), None).await.map(|_| ())
     }
 
     /// Has replicas and primaries evened out at once, and as far as it goes. Needs [`Role::Admin`].
@@ -99,7 +100,7 @@ impl Client {
     /// # Errors
     /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
     pub async fn rebalance(&self) -> Result<(), Error> {
-        self.request(Work::Control(RequestBody::Rebalance), None).await.map(|_| ())
+        self.request(RequestKind::Control(RequestBody::Rebalance), None).await.map(|_| ())
     }
 
     /// Where replicas are and what is on its way; with `forecast` also what would be done by a
@@ -108,7 +109,7 @@ impl Client {
     /// # Errors
     /// [`Error::Unavailable`] if no coordinator answers.
     pub async fn placement(&self, forecast: bool) -> Result<Placement, Error> {
-        match self.request(Work::Control(RequestBody::Placement { forecast }), None).await? {
+        match self.request(RequestKind::Control(RequestBody::Placement { forecast }), None).await? {
             Answer::Placement(placement) => Ok(*placement),
             _ => Err(other_kind()),
         }
@@ -119,7 +120,7 @@ impl Client {
     /// # Errors
     /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is right to ask again.
     pub async fn revoke(&self, holder: HolderId) -> Result<(), Error> {
-        self.request(Work::Control(RequestBody::Revoke(holder)), None).await.map(|_| ())
+        self.request(RequestKind::Control(RequestBody::Revoke(holder)), None).await.map(|_| ())
     }
 
     /// Makes a join token and returns its text, which nobody can be told again. Needs

@@ -11,39 +11,39 @@ use dkv_wire::id::Stamp;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub(super) struct Time {
+pub(super) struct NetworkClock {
     clock: Clock,
     /// What the network's clock showed, and when.
-    told: Option<(Stamp, Duration)>,
+    reading: Option<(Stamp, Duration)>,
     /// The latest moment of an eventual write that was made or seen.
-    eventual: Stamp,
+    latest_eventual: Stamp,
 }
 
-impl Time {
+impl NetworkClock {
     /// A fresh stamp for an eventual write; zero while nobody has told the time.
     pub(super) fn stamp(&mut self, now: Duration) -> Stamp {
-        let Some((told, at)) = self.told else { return Stamp(0) };
-        let stamp = self.clock.stamp(told.since_1970() + now.saturating_sub(at));
-        self.eventual = self.eventual.max(stamp);
+        let Some((reading, read_at)) = self.reading else { return Stamp(0) };
+        let stamp = self.clock.stamp(reading.since_1970() + now.saturating_sub(read_at));
+        self.latest_eventual = self.latest_eventual.max(stamp);
         stamp
     }
 
     /// A node has told the time.
-    pub(super) fn told(&mut self, now: Duration, stamp: Stamp) {
-        self.told = Some((stamp, now));
+    pub(super) fn set(&mut self, now: Duration, stamp: Stamp) {
+        self.reading = Some((stamp, now));
     }
 
     /// An answer has shown a write of that moment, which may have been an eventual one that is not
     /// ordered yet.
-    pub(super) fn seen(&mut self, stamp: Stamp, is_pending: bool) {
+    pub(super) fn observe(&mut self, stamp: Stamp, is_pending: bool) {
         self.clock.observe(stamp);
         if is_pending {
-            self.eventual = self.eventual.max(stamp);
+            self.latest_eventual = self.latest_eventual.max(stamp);
         }
     }
 
     /// What a strong write has to be later than; zero as long as no eventual write was met.
-    pub(super) fn after(&self) -> Stamp {
-        self.eventual
+    pub(super) fn latest_eventual(&self) -> Stamp {
+        self.latest_eventual
     }
 }

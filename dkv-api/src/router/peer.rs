@@ -17,9 +17,9 @@ pub(crate) struct Peer {
     /// are asked how they are at most.
     pub(crate) is_member: bool,
     /// Whether it is in the client's own region.
-    pub(crate) is_near: bool,
+    pub(crate) in_own_region: bool,
     /// Number of the connection that is up.
-    pub(crate) up: Option<u64>,
+    pub(crate) connection: Option<u64>,
     /// Number of the connection that is being made.
     pub(crate) dialing: Option<u64>,
     /// Number of the last connection that was asked for.
@@ -31,14 +31,14 @@ pub(crate) struct Peer {
     /// Attempts that it has not answered.
     pub(crate) outstanding: usize,
     /// Time that it may take to ask others for what it owes.
-    pub(crate) asks: Duration,
+    pub(crate) forwarding_time: Duration,
     /// Since when it owes an answer and has said nothing.
-    pub(crate) quiet_since: Duration,
+    pub(crate) silent_since: Duration,
     /// Smoothed time of an answer.
     pub(crate) round_trip: Option<Duration>,
     /// Smoothed time of an answer that it gives without asking others; before the first, that of
     /// the connection's packets.
-    pub(crate) reach: Option<Duration>,
+    pub(crate) direct_round_trip: Option<Duration>,
     /// The question for its view that is under way, and since when.
     pub(crate) probe: Option<(u64, Duration)>,
 }
@@ -48,17 +48,17 @@ impl Peer {
         Self {
             address,
             is_member: false,
-            is_near: false,
-            up: None,
+            in_own_region: false,
+            connection: None,
             dialing: None,
             generation: 0,
             failures: 0,
             retry_at: Duration::ZERO,
             outstanding: 0,
-            asks: Duration::ZERO,
-            quiet_since: Duration::ZERO,
+            forwarding_time: Duration::ZERO,
+            silent_since: Duration::ZERO,
             round_trip: None,
-            reach: None,
+            direct_round_trip: None,
             probe: None,
         }
     }
@@ -71,17 +71,17 @@ impl Peer {
                 (time * 8).clamp(timing::PATIENCE_MIN, timing::PATIENCE_MAX).max(time * 3 / 2)
             }
         };
-        usual.max(self.there_and_to_a_majority()) + self.asks
+        usual.max(self.quorum_time()) + self.forwarding_time
     }
 
     /// Of a node that is far: the way there and back, and as far again to a majority.
-    pub(crate) fn there_and_to_a_majority(&self) -> Duration {
-        self.reach.unwrap_or_default() * 3
+    pub(crate) fn quorum_time(&self) -> Duration {
+        self.direct_round_trip.unwrap_or_default() * 3
     }
 
     /// Time after which an answer that it gives alone is taken to be lost.
-    pub(crate) fn lost_after(&self) -> Duration {
-        timing::PROBE_LOST_AFTER.max(self.reach.unwrap_or_default() * 2)
+    pub(crate) fn probe_timeout(&self) -> Duration {
+        timing::PROBE_TIMEOUT.max(self.direct_round_trip.unwrap_or_default() * 2)
     }
 
     /// Silence after which it is connected to anew.
@@ -91,30 +91,30 @@ impl Peer {
 
     /// Whether it has owed an answer for longer than `patience` and has said nothing.
     pub(crate) fn is_silent(&self, now: Duration, patience: Duration) -> bool {
-        self.outstanding > 0 && now.saturating_sub(self.quiet_since) >= patience
+        self.outstanding > 0 && now.saturating_sub(self.silent_since) >= patience
     }
 
     /// A request was sent to it, for which it may have to ask others for so long.
-    pub(crate) fn sent(&mut self, now: Duration, asks: Duration) {
+    pub(crate) fn sent(&mut self, now: Duration, forwarding_time: Duration) {
         if self.outstanding == 0 {
-            self.quiet_since = now;
-            self.asks = Duration::ZERO;
+            self.silent_since = now;
+            self.forwarding_time = Duration::ZERO;
         }
-        self.asks = self.asks.max(asks);
+        self.forwarding_time = self.forwarding_time.max(forwarding_time);
         self.outstanding += 1;
     }
 
     /// How far it is: first those of the client's own region, then by measured time.
     pub(crate) fn distance(&self) -> (bool, Duration) {
         // Of a node that was never measured nothing bad is known: it is tried.
-        (!self.is_near, self.reach.unwrap_or_default())
+        (!self.in_own_region, self.direct_round_trip.unwrap_or_default())
     }
 
     /// An answer has taken so long; `alone` if the node had nobody to ask for it.
     pub(crate) fn measured(&mut self, time: Duration, alone: bool) {
         smooth(&mut self.round_trip, time);
         if alone {
-            smooth(&mut self.reach, time);
+            smooth(&mut self.direct_round_trip, time);
         }
     }
 }
@@ -131,7 +131,7 @@ pub(crate) struct Group {
     /// Whether that node has served a request since it is believed to.
     pub(crate) confirmed: bool,
     /// Whether the last answer was none of a primary in good order.
-    pub(crate) doubted: bool,
+    pub(crate) suspected: bool,
     /// Redirects in a row.
     pub(crate) redirects: u32,
     /// Who holds it.
@@ -143,7 +143,7 @@ pub(crate) struct Group {
     /// Requests that wait for its primary.
     pub(crate) waiting: usize,
     /// Since when something waits and nothing has been served.
-    pub(crate) quiet_since: Duration,
+    pub(crate) silent_since: Duration,
     /// When to ask others for their view, at the earliest.
     pub(crate) probe_at: Duration,
     /// When to ask the server, at the earliest.
@@ -160,13 +160,13 @@ impl Group {
         Self {
             primary: None,
             confirmed: false,
-            doubted: false,
+            suspected: false,
             redirects: 0,
             replicas: Vec::new(),
             seen: Revision(0),
             deposits: BTreeMap::new(),
             waiting: 0,
-            quiet_since: Duration::ZERO,
+            silent_since: Duration::ZERO,
             probe_at: Duration::ZERO,
             ask_server_at: Duration::ZERO,
             session: Session::new(session),
@@ -178,7 +178,7 @@ impl Group {
     /// A request begins to wait for the primary.
     pub(crate) fn wait(&mut self, now: Duration) {
         if self.waiting == 0 {
-            self.quiet_since = now;
+            self.silent_since = now;
             self.ask_server_at = now + timing::ASK_SERVER_AFTER;
         }
         self.waiting += 1;

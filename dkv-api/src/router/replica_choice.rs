@@ -14,46 +14,56 @@ use super::{Router, timing};
 impl<W> Router<W> {
     /// The replica that answers soonest, of those that have not `passed` the request on; the
     /// primary if none is known to be better.
-    pub(super) fn choose(&self, now: Duration, group: &Group, passed: &[NodeId]) -> Option<NodeId> {
-        let left = || group.replicas.iter().copied().filter(|node| !passed.contains(node));
+    pub(super) fn nearest_replica(
+        &self,
+        now: Duration,
+        group: &Group,
+        declined: &[NodeId],
+    ) -> Option<NodeId> {
+        let left = || group.replicas.iter().copied().filter(|node| !declined.contains(node));
         let nearest = left()
             .filter(|&node| self.is_usable(now, node))
             .min_by_key(|node| self.peers.get(node).map(Peer::distance));
         nearest
-            .or(group.primary.filter(|primary| !passed.contains(primary)))
+            .or(group.primary.filter(|primary| !declined.contains(primary)))
             .or_else(|| left().next())
     }
 
     /// Any node, for what every node can take, if no replica can be reached.
-    pub(super) fn anybody(&self, now: Duration, passed: &[NodeId]) -> Option<NodeId> {
-        let nodes = self.members().filter(|node| !passed.contains(node));
+    pub(super) fn nearest_node(&self, now: Duration, declined: &[NodeId]) -> Option<NodeId> {
+        let nodes = self.members().filter(|node| !declined.contains(node));
         nodes
             .filter(|&node| self.is_usable(now, node))
             .min_by_key(|node| self.peers.get(node).map(Peer::distance))
     }
 
     /// Whoever took an eventual write that this client has made or seen, and may keep it yet.
-    pub(super) fn keeper(&self, now: Duration, group: &Group, passed: &[NodeId]) -> Option<NodeId> {
+    pub(super) fn deposit_holder(
+        &self,
+        now: Duration,
+        group: &Group,
+        declined: &[NodeId],
+    ) -> Option<NodeId> {
         let mut keepers = group.deposits.keys().copied();
-        keepers.find(|&node| !passed.contains(&node) && self.is_usable(now, node))
+        keepers.find(|&node| !declined.contains(&node) && self.is_usable(now, node))
     }
 
     /// A replica to ask for a strong read whose primary cannot be reached from here for a while
     /// now: it may well be reached from there.
     pub(super) fn detour(&self, now: Duration, group: &Group) -> Option<NodeId> {
         let unreachable = |node: NodeId| {
-            self.peers.get(&node).is_some_and(|peer| peer.up.is_none() && peer.failures > 0)
+            self.peers.get(&node).is_some_and(|peer| peer.connection.is_none() && peer.failures > 0)
         };
-        let quiet = now.saturating_sub(group.quiet_since);
+        let quiet = now.saturating_sub(group.silent_since);
         if !group.primary.is_some_and(unreachable) || quiet < timing::DETOUR_AFTER {
             return None;
         }
-        self.choose(now, group, &[]).filter(|&node| self.is_usable(now, node))
+        self.nearest_replica(now, group, &[]).filter(|&node| self.is_usable(now, node))
     }
 
     /// Whether a node is connected and says something when it is asked.
     pub(super) fn is_usable(&self, now: Duration, node: NodeId) -> bool {
         let peer = self.peers.get(&node);
-        peer.is_some_and(|peer| peer.up.is_some() && !peer.is_silent(now, peer.patience()))
+        peer.is_some_and(|peer| peer.connection.is_some() && !peer.is_silent(now, peer.patience()))
     }
 }

@@ -7,8 +7,8 @@ use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
 use super::request::{Pending, request_of};
-use super::route::BULK_BYTES;
-use super::{Router, Stage, Whom, Work, timing};
+use super::route::BULK_THRESHOLD_BYTES;
+use super::{RequestKind, Router, Stage, Target, timing};
 use crate::error::Error;
 
 /// Keys with large values that are remembered.
@@ -17,12 +17,12 @@ pub(super) const LARGE_KEYS: usize = 1024;
 impl<W> Pending<W> {
     /// Whether this is a question of the router's own to a node.
     pub(super) fn is_probe(&self) -> bool {
-        self.waiter.is_none() && matches!(self.work, Work::Direct { .. })
+        self.waiter.is_none() && matches!(self.kind, RequestKind::Direct { .. })
     }
 
     /// Whether an answer, given as a strong one, is of a state before what this client had seen
     /// when it asked. Then the shard has lost something, or an older copy of its data answers.
-    fn goes_back(&self, answer: &Answer) -> bool {
+    fn is_regression(&self, answer: &Answer) -> bool {
         let Some(receipt) = receipt(answer).filter(|receipt| receipt.pending.is_none()) else {
             return false;
         };
@@ -32,20 +32,22 @@ impl<W> Pending<W> {
             _ => true,
         };
         let is_strong = matches!(receipt.level, Level::Strong | Level::All);
-        is_strong && tells_latest && receipt.revision < self.floor
+        is_strong && tells_latest && receipt.revision < self.revision_floor
     }
 
     /// Whether an answer is one to this request.
-    fn fits(&self, answer: &Answer) -> bool {
-        match (&self.work, answer) {
-            (Work::Read { level, .. }, Answer::Value(..)) => *level != Level::All,
-            (Work::Read { level, .. }, Answer::ValueEverywhere(..)) => *level == Level::All,
-            (Work::Write { everywhere, .. }, Answer::Written { .. }) => !everywhere,
-            (Work::Write { everywhere, .. }, Answer::WrittenEverywhere { .. }) => *everywhere,
-            (Work::Scan { .. }, Answer::Page(..))
-            | (Work::Deposit { .. }, Answer::Written { .. })
-            | (Work::Open { .. }, Answer::Done) => true,
-            (Work::Control(body) | Work::Direct { body, .. }, answer) => match body {
+    fn matches_request(&self, answer: &Answer) -> bool {
+        match (&self.kind, answer) {
+            (RequestKind::Read { level, .. }, Answer::Value(..)) => *level != Level::All,
+            (RequestKind::Read { level, .. }, Answer::ValueEverywhere(..)) => *level == Level::All,
+            (RequestKind::Write { everywhere, .. }, Answer::Written { .. }) => !everywhere,
+            (RequestKind::Write { everywhere, .. }, Answer::WrittenEverywhere { .. }) => {
+                *everywhere
+            }
+            (RequestKind::Scan { .. }, Answer::Page(..))
+            | (RequestKind::Deposit { .. }, Answer::Written { .. })
+            | (RequestKind::Open { .. }, Answer::Done) => true,
+            (RequestKind::Control(body) | RequestKind::Direct { body, .. }, answer) => match body {
                 RequestBody::View => matches!(answer, Answer::View(_)),
                 RequestBody::Status => matches!(answer, Answer::Status(_)),
                 RequestBody::Placement { .. } => matches!(answer, Answer::Placement(_)),
@@ -68,9 +70,9 @@ impl<W> Router<W> {
         reply: Reply,
     ) {
         let current = self.peers.get_mut(&node).is_some_and(|peer| {
-            let current = peer.up == Some(generation);
+            let current = peer.connection == Some(generation);
             if current {
-                peer.quiet_since = now;
+                peer.silent_since = now;
             }
             current
         });
@@ -80,14 +82,14 @@ impl<W> Router<W> {
         let Some(pending) = self.requests.get_mut(&id) else { return };
         let sent_here = pending.attempts.iter().position(|&attempt| attempt == node);
         // Nobody answers what was not asked.
-        if (sent_here.is_none() && !pending.doubt) || pending.work.attempt(id) != reply.id {
+        if (sent_here.is_none() && !pending.in_doubt) || pending.kind.attempt(id) != reply.id {
             return;
         }
         match reply.result {
-            Ok(answer) if pending.fits(&answer) && !pending.goes_back(&answer) => {
+            Ok(answer) if pending.matches_request(&answer) && !pending.is_regression(&answer) => {
                 // An old connection's answer is as good as any. It is the only thing of it that is
                 // listened to: a refusal would speak of an attempt that is in doubt already.
-                self.answered(now, node, id, answer);
+                self.handle_answer(now, node, id, answer);
             }
             result => {
                 let (true, Some(index)) = (current, sent_here) else { return };
@@ -97,41 +99,41 @@ impl<W> Router<W> {
                 }
                 let refusal = match result {
                     Err(refusal) => refusal,
-                    Ok(answer) if pending.goes_back(&answer) => {
+                    Ok(answer) if pending.is_regression(&answer) => {
                         let at = receipt(&answer).map_or(Revision(0), |receipt| receipt.revision);
                         let why = format!(
                             "its answer is of revision {at}, and this client has seen revision {}: \
                              it may serve an older copy of the data",
-                            pending.floor
+                            pending.revision_floor
                         );
-                        match pending.work.has_effect() {
+                        match pending.kind.has_effect() {
                             true => Refusal::Unknown(why),
                             false => Refusal::Unavailable(why),
                         }
                     }
                     Ok(_) => Refusal::Unknown("the answer is to another kind of request".into()),
                 };
-                self.refused(now, node, id, refusal);
+                self.handle_refusal(now, node, id, refusal);
             }
         }
     }
 
-    fn answered(&mut self, now: Duration, node: NodeId, id: u64, answer: Answer) {
+    fn handle_answer(&mut self, now: Duration, node: NodeId, id: u64, answer: Answer) {
         let Some(pending) = self.requests.get(&id) else { return };
-        let strong = matches!(pending.work, Work::Read { level: Level::Strong, .. });
-        let alone = !strong && !matches!(pending.work.whom(), Whom::Primary);
+        let strong = matches!(pending.kind, RequestKind::Read { level: Level::Strong, .. });
+        let alone = !strong && !matches!(pending.kind.target(), Target::Primary);
         if pending.stage == Stage::Sent(node)
             && let Some(peer) = self.peers.get_mut(&node)
         {
             peer.measured(now.saturating_sub(pending.sent), alone);
         }
-        let primary = pending.work.whom() == Whom::Primary;
+        let primary = pending.kind.target() == Target::Primary;
         if let (true, Some(group)) = (primary, pending.group.and_then(|g| self.groups.get_mut(&g)))
         {
-            group.quiet_since = now;
+            group.silent_since = now;
             group.redirects = 0;
             if group.primary == Some(node) {
-                group.doubted = false;
+                group.suspected = false;
                 if !group.confirmed {
                     group.confirmed = true;
                     self.warm_up(now);
@@ -139,9 +141,9 @@ impl<W> Router<W> {
             }
         }
         if let Some(receipt) = receipt(&answer) {
-            self.seen(&receipt);
+            self.note_receipt(&receipt);
         }
-        self.remember_size(id, &answer);
+        self.note_value_size(id, &answer);
         let view = match &answer {
             Answer::View(view) => Some(view.clone()),
             _ => None,
@@ -153,24 +155,24 @@ impl<W> Router<W> {
         }
         self.finish(now, id, Ok(answer));
         if let Some(view) = view {
-            self.handle_view_of(now, node, *view);
+            self.handle_node_view(now, node, *view);
         }
     }
 
     /// Whatever was shown to this client, its session does not go back behind.
-    fn seen(&mut self, receipt: &Receipt) {
+    fn note_receipt(&mut self, receipt: &Receipt) {
         let Some(group) = self.groups.get_mut(&receipt.shard) else { return };
         group.seen = group.seen.max(receipt.revision);
         if let Some(number) = receipt.pending {
             let last = group.deposits.entry(receipt.node).or_default();
             *last = number.max(*last);
         }
-        self.time.seen(receipt.stamp, receipt.pending.is_some());
+        self.clock.observe(receipt.stamp, receipt.pending.is_some());
     }
 
     /// Eventual writes that the session must show will never be there: the caller is told, and the
     /// session goes on without them.
-    fn lost(&mut self, now: Duration, id: u64, lost: NodeId, number: Number) {
+    fn deposit_lost(&mut self, now: Duration, id: u64, lost: NodeId, number: Number) {
         let group = self.requests.get(&id).and_then(|pending| pending.group);
         if let Some(group) = group.and_then(|group| self.groups.get_mut(&group))
             && group.deposits.get(&lost).is_some_and(|last| *last <= number)
@@ -186,43 +188,43 @@ impl<W> Router<W> {
     }
 
     /// Keys with large values are remembered, so that their next answer holds up nobody.
-    fn remember_size(&mut self, id: u64, answer: &Answer) {
+    fn note_value_size(&mut self, id: u64, answer: &Answer) {
         let Some(pending) = self.requests.get(&id) else { return };
         let (Some(key), bytes) = (
-            pending.work.key(),
+            pending.kind.key(),
             match answer {
                 Answer::Value(_, stored) | Answer::ValueEverywhere(_, stored, _) => {
                     stored.as_ref().map_or(0, |stored| stored.value.len())
                 }
-                _ => pending.work.bytes(),
+                _ => pending.kind.bytes(),
             },
         ) else {
             return;
         };
         let hash = key_hash(key);
-        let place = hash as usize % self.large.len();
-        if bytes > BULK_BYTES {
-            self.large[place] = hash;
-        } else if self.large[place] == hash {
-            self.large[place] = 0;
+        let place = hash as usize % self.large_keys.len();
+        if bytes > BULK_THRESHOLD_BYTES {
+            self.large_keys[place] = hash;
+        } else if self.large_keys[place] == hash {
+            self.large_keys[place] = 0;
         }
     }
 
     /// An attempt was refused. Except where it is said, it had no effect.
-    fn refused(&mut self, now: Duration, node: NodeId, id: u64, refusal: Refusal) {
+    fn handle_refusal(&mut self, now: Duration, node: NodeId, id: u64, refusal: Refusal) {
         let Some(pending) = self.requests.get_mut(&id) else { return };
         let is_current = pending.stage == Stage::Sent(node);
-        let whom = pending.work.whom();
+        let target = pending.kind.target();
         match refusal {
-            Refusal::NotPrimary { primary } if whom == Whom::Primary => {
-                self.redirected(now, node, id, primary);
+            Refusal::NotPrimary { primary } if target == Target::Primary => {
+                self.handle_redirect(now, node, id, primary);
             }
             Refusal::Conflict { receipt, current } => {
-                self.seen(&receipt);
+                self.note_receipt(&receipt);
                 self.finish(now, id, Err(Error::Conflict { current, receipt }));
             }
-            Refusal::SessionExpired if matches!(pending.work, Work::Write { .. }) => {
-                self.expired(now, id);
+            Refusal::SessionExpired if matches!(pending.kind, RequestKind::Write { .. }) => {
+                self.handle_session_expired(now, id);
             }
             Refusal::Invalid(why) => self.finish_refused(now, id, Error::Invalid(why)),
             Refusal::TooLarge { what, bytes, limit } => {
@@ -231,28 +233,30 @@ impl<W> Router<W> {
             Refusal::Denied(why) => self.finish_refused(now, id, Error::Denied(why)),
             Refusal::Overloaded { retry_after_ms } => {
                 let told = Duration::from_millis(retry_after_ms.into());
-                let pause = timing::jittered(told, self.jitter ^ id, pending.tries);
-                self.pause(now, id, node, refusal.to_string(), Some(pause));
+                let pause = timing::jittered(told, self.jitter ^ id, pending.retries);
+                self.back_off(now, id, node, refusal.to_string(), Some(pause));
             }
-            Refusal::Clock { now: stamp } if matches!(pending.work, Work::Deposit { .. }) => {
-                self.told_the_time(now, node, id, stamp);
-            }
-            Refusal::Lost { node, number } => self.lost(now, id, node, number),
-            Refusal::NotPrimary { .. } | Refusal::Behind { .. } | Refusal::Unavailable(_)
-                if whom == Whom::Replica =>
+            Refusal::Clock { now: stamp }
+                if matches!(pending.kind, RequestKind::Deposit { .. }) =>
             {
-                self.pass_on(now, id, node, refusal.to_string());
+                self.handle_clock(now, node, id, stamp);
+            }
+            Refusal::Lost { node, number } => self.deposit_lost(now, id, node, number),
+            Refusal::NotPrimary { .. } | Refusal::Behind { .. } | Refusal::Unavailable(_)
+                if target == Target::Replica =>
+            {
+                self.try_next_replica(now, id, node, refusal.to_string());
             }
             other => {
                 if matches!(other, Refusal::Unknown(_)) {
-                    pending.doubt = true;
+                    pending.in_doubt = true;
                 }
                 if let (true, Some(group)) =
                     (is_current, pending.group.and_then(|group| self.groups.get_mut(&group)))
                 {
-                    group.doubted = true;
+                    group.suspected = true;
                 }
-                self.pause(now, id, node, other.to_string(), None);
+                self.back_off(now, id, node, other.to_string(), None);
             }
         }
     }
@@ -260,23 +264,23 @@ impl<W> Router<W> {
     /// An eventual write needs another stamp, of a clock that a node has just set. If an attempt
     /// with the one that it has may have been taken, it has to keep that one, and another node may
     /// like it better.
-    fn told_the_time(&mut self, now: Duration, node: NodeId, id: u64, stamp: Stamp) {
+    fn handle_clock(&mut self, now: Duration, node: NodeId, id: u64, stamp: Stamp) {
         let Some(pending) = self.requests.get_mut(&id) else { return };
         // It was so when the node answered: about half of the way ago.
-        self.time.told(now - now.saturating_sub(pending.sent) / 2, stamp);
-        pending.tries += 1;
-        if pending.may_have_effect() || pending.tries > timing::REDIRECTS_MAX {
-            return self.pass_on(now, id, node, "the clocks are too far apart".into());
+        self.clock.set(now - now.saturating_sub(pending.sent) / 2, stamp);
+        pending.retries += 1;
+        if pending.may_have_effect() || pending.retries > timing::REDIRECTS_MAX {
+            return self.try_next_replica(now, id, node, "the clocks are too far apart".into());
         }
         // Attempts without a stamp are nobody's to take: what comes of them is of no interest.
-        pending.doubt = false;
+        pending.in_doubt = false;
         for attempt in pending.attempts.drain(..) {
             if let Some(peer) = self.peers.get_mut(&attempt) {
                 peer.outstanding -= 1;
             }
         }
-        if let Work::Deposit { moment, .. } = &mut pending.work {
-            *moment = self.time.stamp(now);
+        if let RequestKind::Deposit { stamp, .. } = &mut pending.kind {
+            *stamp = self.clock.stamp(now);
         }
         if matches!(pending.stage, Stage::Sent(_)) {
             self.park(now, id, now);
@@ -286,7 +290,7 @@ impl<W> Router<W> {
 
     /// A replica cannot serve a request that another one may: the next one is asked at once, or
     /// once all that can be reached were asked, the first one again after a while.
-    fn pass_on(&mut self, now: Duration, id: u64, node: NodeId, why: String) {
+    fn try_next_replica(&mut self, now: Duration, id: u64, node: NodeId, why: String) {
         let replicas = self.requests.get(&id).and_then(|pending| {
             let group = self.groups.get(&pending.group?)?;
             Some(group.replicas.clone())
@@ -296,11 +300,11 @@ impl<W> Router<W> {
         if pending.stage != Stage::Sent(node) {
             return;
         }
-        pending.passed.push(node);
-        pending.why = Some(described);
-        let passed = pending.passed.clone();
+        pending.declined.push(node);
+        pending.last_error = Some(described);
+        let declined = pending.declined.clone();
         let mut left = replicas.unwrap_or_default();
-        left.retain(|replica| !passed.contains(replica));
+        left.retain(|replica| !declined.contains(replica));
         if left.iter().any(|&replica| self.is_usable(now, replica)) {
             self.park(now, id, now);
             return self.route(now, id);
@@ -310,9 +314,9 @@ impl<W> Router<W> {
             self.dial(now, replica);
         }
         if let Some(pending) = self.requests.get_mut(&id) {
-            pending.passed.clear();
+            pending.declined.clear();
         }
-        self.pause(now, id, node, why, None);
+        self.back_off(now, id, node, why, None);
     }
 
     /// A definite refusal ends a request. That this attempt had no effect says nothing about an
@@ -328,7 +332,7 @@ impl<W> Router<W> {
     }
 
     /// A node says that it does not lead, and perhaps who does.
-    fn redirected(&mut self, now: Duration, node: NodeId, id: u64, to: Option<NodeId>) {
+    fn handle_redirect(&mut self, now: Duration, node: NodeId, id: u64, to: Option<NodeId>) {
         let is_member = |to: &NodeId| self.peers.get(to).is_some_and(|peer| peer.is_member);
         let known = to.filter(|to| *to != node && is_member(to));
         let name = self.describe(node);
@@ -338,8 +342,8 @@ impl<W> Router<W> {
             return;
         }
         // A refusal tells more than that somebody else was to be asked.
-        pending.why.get_or_insert_with(|| format!("{name} is not the primary"));
-        let (group_id, by_any) = (pending.group, pending.work.whom() == Whom::Replica);
+        pending.last_error.get_or_insert_with(|| format!("{name} is not the primary"));
+        let (group_id, by_any) = (pending.group, pending.kind.target() == Target::Replica);
         self.park(now, id, now);
         if by_any && let Some(group) = group_id.and_then(|group| self.groups.get_mut(&group)) {
             // It has no replica any more, or none yet. Where there are some it knows.
@@ -349,7 +353,7 @@ impl<W> Router<W> {
         let Some(group) = group_id.and_then(|group| self.groups.get_mut(&group)) else { return };
         if group.primary == Some(node) {
             group.redirects += 1;
-            group.doubted = true;
+            group.suspected = true;
             group.confirmed = false;
             group.primary = None;
             // Two nodes that send us to each other must not keep us running between them.
@@ -362,18 +366,18 @@ impl<W> Router<W> {
             }
         }
         self.route(now, id);
-        self.attend(now);
+        self.check_health(now);
     }
 
     /// The shard has forgotten our session, so this attempt was not executed. If no other may have
     /// been either, the write begins anew in another session.
-    fn expired(&mut self, now: Duration, id: u64) {
+    fn handle_session_expired(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get_mut(&id) else { return };
-        pending.expiries += 1;
-        let doubt = pending.may_have_effect();
-        if doubt || pending.expiries > timing::EXPIRIES_MAX {
+        pending.session_expiries += 1;
+        let in_doubt = pending.may_have_effect();
+        if in_doubt || pending.session_expiries > timing::SESSION_EXPIRIES_MAX {
             let why = "the shard has forgotten this client's session".to_owned();
-            let error = if doubt { Error::Unknown(why) } else { Error::Unavailable(why) };
+            let error = if in_doubt { Error::Unknown(why) } else { Error::Unavailable(why) };
             return self.finish(now, id, Err(error));
         }
         // In case that it waits for a connection to somebody else.
@@ -385,18 +389,18 @@ impl<W> Router<W> {
         let Some(group_id) = pending.group else { return };
         let Some(group) = self.groups.get_mut(&group_id) else { return };
         group.waiting -= 1;
-        group.quiet_since = now;
-        if let Work::Write { stamp, .. } = &mut pending.work
-            && let Some(stamp) = stamp.take()
+        group.silent_since = now;
+        if let RequestKind::Write { write_id, .. } = &mut pending.kind
+            && let Some(write_id) = write_id.take()
         {
-            group.session.expired(stamp.session);
+            group.session.expired(write_id.session);
         }
         group.queue.push_back(id);
-        self.stamp_queued(now, group_id);
+        self.admit_queued_writes(now, group_id);
     }
 
     /// A request is to be sent again after a while.
-    fn pause(
+    fn back_off(
         &mut self,
         now: Duration,
         id: u64,
@@ -406,19 +410,19 @@ impl<W> Router<W> {
     ) {
         let why = format!("{}: {why}", self.describe(node));
         let Some(pending) = self.requests.get_mut(&id) else { return };
-        pending.why = Some(why.clone());
+        pending.last_error = Some(why.clone());
         if pending.stage != Stage::Sent(node) {
             return;
         }
-        if pending.is_probe() || matches!(pending.work, Work::Direct { .. }) {
+        if pending.is_probe() || matches!(pending.kind, RequestKind::Direct { .. }) {
             return self.finish(now, id, Err(Error::Unavailable(why)));
         }
-        pending.tries += 1;
+        pending.retries += 1;
         let pause = pause.unwrap_or_else(|| {
-            timing::doubled(timing::BACKOFF_MIN, pending.tries, timing::BACKOFF_MAX)
+            timing::doubled(timing::BACKOFF_MIN, pending.retries, timing::BACKOFF_MAX)
         });
         self.park(now, id, now + pause.max(timing::BACKOFF_MIN));
-        self.attend(now);
+        self.check_health(now);
     }
 }
 

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::codec;
-use dkv_wire::id::{GroupId, NodeId, Revision, SessionId, Stamp as Moment};
+use dkv_wire::id::{GroupId, NodeId, Revision, SessionId, Stamp};
 use dkv_wire::message::{
     Command, Condition, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Write,
 };
 
-use super::session::Stamp;
+use super::session::WriteId;
 
 /// What a request is for.
 #[derive(Clone, Debug)]
-pub(crate) enum Work {
+pub(crate) enum RequestKind {
     /// The value of a key; within bounds if the level is an eventual one, and a strong one from the
     /// nearest replica if that is wanted.
     Read { key: Bytes, level: Level, bounds: ReadBounds, nearest: bool },
@@ -25,13 +25,13 @@ pub(crate) enum Work {
         everywhere: bool,
         key: Bytes,
         value: Option<Bytes>,
-        stamp: Option<Stamp>,
+        write_id: Option<WriteId>,
         /// It is later than that.
-        after: Moment,
+        after: Stamp,
     },
     /// An eventual put, or without a value a delete. Its moment is zero until the client has a
     /// clock.
-    Deposit { key: Bytes, value: Option<Bytes>, moment: Moment },
+    Deposit { key: Bytes, value: Option<Bytes>, stamp: Stamp },
     /// Makes a shard remember a session. Only the router asks for it.
     Open { session: SessionId },
     /// A question to the coordinator, whoever that is; doing it twice does no harm.
@@ -43,15 +43,15 @@ pub(crate) enum Work {
 /// What is sent to a node. It is encoded by whoever writes it to the stream, so that no lock is
 /// held over a large value.
 #[derive(Clone, Debug)]
-pub(crate) enum Message {
+pub(crate) enum Payload {
     /// As it is.
     Plain(RequestBody),
     /// A write for the log of a shard.
     Write {
         shard: GroupId,
         everywhere: bool,
-        stamp: Stamp,
-        after: Moment,
+        write_id: WriteId,
+        after: Stamp,
         condition: Condition,
         key: Bytes,
         value: Option<Bytes>,
@@ -61,7 +61,7 @@ pub(crate) enum Message {
 /// Values of so many bytes are sent as they lie in memory; shorter ones are copied beside others.
 const SHARED_BYTES: usize = 16 * 1024;
 
-impl Message {
+impl Payload {
     /// The body of the request. If it has a long value, that is left out, and with it what it is
     /// in: then the byte string that the body ends with is empty, and has the parts for its
     /// content.
@@ -72,10 +72,10 @@ impl Message {
                 (RequestBody::Deposit { shard, stamp, again, key, value }, long)
             }
             Self::Plain(body) => (body, Vec::new()),
-            Self::Write { shard, everywhere, stamp, after, condition, key, value } => {
+            Self::Write { shard, everywhere, write_id, after, condition, key, value } => {
                 let (value, long) = apart(value);
                 let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
-                let Stamp { session, serial, settled } = stamp;
+                let WriteId { session, serial, settled } = write_id;
                 let key = &key;
                 let write = Write { session, serial, settled, after, condition, key, operation };
                 let command = Command::Write(write);
@@ -98,16 +98,16 @@ fn apart(value: Option<Bytes>) -> (Option<Bytes>, Vec<Bytes>) {
 }
 
 /// Set in the names of attempts that ask for the time.
-pub(crate) const ASKS_THE_TIME: u64 = 1 << 63;
+pub(crate) const CLOCK_QUERY: u64 = 1 << 63;
 
 /// The request that an attempt belongs to.
 pub(crate) fn request_of(attempt: u64) -> u64 {
-    attempt & !ASKS_THE_TIME
+    attempt & !CLOCK_QUERY
 }
 
 /// Who can serve a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whom {
+pub(crate) enum Target {
     /// The leader of the group.
     Primary,
     /// Any replica of the group.
@@ -116,15 +116,15 @@ pub(crate) enum Whom {
     Node(NodeId),
 }
 
-impl Work {
-    pub(crate) fn whom(&self) -> Whom {
+impl RequestKind {
+    pub(crate) fn target(&self) -> Target {
         match self {
             Self::Read { level: Level::Eventual | Level::Session, .. }
             | Self::Read { level: Level::Strong, nearest: true, .. }
             | Self::Scan { level: Level::Eventual | Level::Session, .. }
-            | Self::Deposit { .. } => Whom::Replica,
-            Self::Direct { node, .. } => Whom::Node(*node),
-            _ => Whom::Primary,
+            | Self::Deposit { .. } => Target::Replica,
+            Self::Direct { node, .. } => Target::Node(*node),
+            _ => Target::Primary,
         }
     }
 
@@ -132,14 +132,14 @@ impl Work {
     pub(crate) fn has_effect(&self) -> bool {
         match self {
             Self::Write { .. } => true,
-            Self::Deposit { .. } => !self.asks_the_time(),
+            Self::Deposit { .. } => !self.is_clock_query(),
             Self::Control(body) | Self::Direct { body, .. } => body.has_effect(),
             Self::Read { .. } | Self::Scan { .. } | Self::Open { .. } => false,
         }
     }
 
     /// Whether a replica may have to ask the primary before it answers.
-    pub(crate) fn may_ask_on(&self) -> bool {
+    pub(crate) fn may_be_forwarded(&self) -> bool {
         match self {
             Self::Read { level: Level::Strong, nearest, .. } => *nearest,
             Self::Read { bounds, .. } | Self::Scan { bounds, .. } => !bounds.is_empty(),
@@ -149,15 +149,15 @@ impl Work {
 
     /// Whether it is an eventual write that has no moment yet. Nobody takes it; what comes of it is
     /// the time.
-    pub(crate) fn asks_the_time(&self) -> bool {
-        matches!(self, Self::Deposit { moment: Moment(0), .. })
+    pub(crate) fn is_clock_query(&self) -> bool {
+        matches!(self, Self::Deposit { stamp: Stamp(0), .. })
     }
 
     /// The name that an attempt at this request has on its way. A write that asked for the time and
     /// is sent again with it has another one: a late answer to the question says nothing of the
     /// write.
     pub(crate) fn attempt(&self, request: u64) -> u64 {
-        if self.asks_the_time() { request | ASKS_THE_TIME } else { request }
+        if self.is_clock_query() { request | CLOCK_QUERY } else { request }
     }
 
     /// The key, if it is about one.
@@ -185,8 +185,8 @@ impl Work {
     /// What to send to a node for `group`; `None` for a write that has no stamp yet. `detour`: the
     /// node is not taken for the primary that the request is for. `again`: an earlier attempt may
     /// have had an effect.
-    pub(crate) fn message(&self, shard: GroupId, detour: bool, again: bool) -> Option<Message> {
-        Some(Message::Plain(match self {
+    pub(crate) fn payload(&self, shard: GroupId, detour: bool, again: bool) -> Option<Payload> {
+        Some(Payload::Plain(match self {
             Self::Read { key, level, bounds, nearest } => {
                 let mode = mode(*level, bounds, *nearest || detour);
                 RequestBody::Read { shard, key: key.clone(), mode }
@@ -195,20 +195,20 @@ impl Work {
                 let mode = mode(*level, bounds, detour);
                 RequestBody::Scan { shard, span: span.clone(), mode }
             }
-            Self::Write { condition, everywhere, key, value, stamp, after } => {
-                return Some(Message::Write {
+            Self::Write { condition, everywhere, key, value, write_id, after } => {
+                return Some(Payload::Write {
                     shard,
                     everywhere: *everywhere,
                     after: *after,
-                    stamp: (*stamp)?,
+                    write_id: (*write_id)?,
                     condition: *condition,
                     key: key.clone(),
                     value: value.clone(),
                 });
             }
-            Self::Deposit { key, value, moment } => RequestBody::Deposit {
+            Self::Deposit { key, value, stamp } => RequestBody::Deposit {
                 shard,
-                stamp: *moment,
+                stamp: *stamp,
                 again,
                 key: key.clone(),
                 value: value.clone(),
@@ -248,10 +248,10 @@ pub(crate) enum Stage {
 /// A request that is under way.
 #[derive(Debug)]
 pub(crate) struct Pending<W> {
-    pub(crate) work: Work,
+    pub(crate) kind: RequestKind,
     /// Its group; unknown while it is [`Stage::Unrouted`], and for a question to one node.
     pub(crate) group: Option<GroupId>,
-    pub(crate) begun: Duration,
+    pub(crate) started: Duration,
     pub(crate) deadline: Duration,
     /// Who waits for it; nobody for what the router asks for itself.
     pub(crate) waiter: Option<W>,
@@ -261,29 +261,29 @@ pub(crate) struct Pending<W> {
     /// When it was sent last.
     pub(crate) sent: Duration,
     /// Whether an attempt whose answer cannot come any more may have had an effect.
-    pub(crate) doubt: bool,
+    pub(crate) in_doubt: bool,
     /// Replicas that could not serve it, since all of them were asked last.
-    pub(crate) passed: Vec<NodeId>,
+    pub(crate) declined: Vec<NodeId>,
     /// Answers that asked to come again.
-    pub(crate) tries: u32,
+    pub(crate) retries: u32,
     /// Times that the shard had forgotten its session.
-    pub(crate) expiries: u32,
+    pub(crate) session_expiries: u32,
     /// What stood in the way last, for the error.
-    pub(crate) why: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// The latest revision of its shard that had been seen when it began: a strong answer is not
     /// older.
-    pub(crate) floor: Revision,
+    pub(crate) revision_floor: Revision,
 }
 
 impl<W> Pending<W> {
     /// Whether an attempt may have had, or may yet have, an effect.
     pub(crate) fn may_have_effect(&self) -> bool {
-        self.work.has_effect() && (self.doubt || !self.attempts.is_empty())
+        self.kind.has_effect() && (self.in_doubt || !self.attempts.is_empty())
     }
 
     /// Whether the group's primary is what it waits for.
     pub(crate) fn waits_for_primary(&self) -> bool {
-        self.work.whom() == Whom::Primary
+        self.kind.target() == Target::Primary
             && matches!(self.stage, Stage::Parked { .. } | Stage::Sent(_))
     }
 }
@@ -300,16 +300,16 @@ mod tests {
     fn a_long_value_is_sent_as_it_lies_in_memory() {
         let (shard, key) = (GroupId(1), Bytes::from_static(b"key"));
         let session = SessionId(Uuid::from_u128(7));
-        let stamp = Stamp { session, serial: Serial(3), settled: Serial(1) };
-        let work = |value: Option<Bytes>, deposit| match deposit {
-            true => Work::Deposit { key: key.clone(), value, moment: Moment(9) },
-            false => Work::Write {
+        let write_id = WriteId { session, serial: Serial(3), settled: Serial(1) };
+        let kind = |value: Option<Bytes>, deposit| match deposit {
+            true => RequestKind::Deposit { key: key.clone(), value, stamp: Stamp(9) },
+            false => RequestKind::Write {
                 condition: Condition::Absent,
                 everywhere: true,
                 key: key.clone(),
                 value,
-                stamp: Some(stamp),
-                after: Moment(5),
+                write_id: Some(write_id),
+                after: Stamp(5),
             },
         };
         for (bytes, deposit) in [0, 1, SHARED_BYTES - 1, SHARED_BYTES, 3 << 20]
@@ -317,8 +317,8 @@ mod tests {
             .flat_map(|bytes| [(bytes, false), (bytes, true)])
         {
             let value = Bytes::from(vec![b'v'; bytes]);
-            let message = work(Some(value.clone()), deposit).message(shard, false, true).unwrap();
-            let (body, parts) = message.body();
+            let payload = kind(Some(value.clone()), deposit).payload(shard, false, true).unwrap();
+            let (body, parts) = payload.body();
             let is_shared = parts.last().map(|last| last.as_ptr() == value.as_ptr());
             assert_eq!(is_shared, (bytes >= SHARED_BYTES).then_some(true));
             let request = Request { id: 4, deadline_ms: 5, forward: false, body };

@@ -1,7 +1,7 @@
 //! The session of one shard: what makes a write happen once however often it is sent.
 //!
 //! A shard remembers, for each session, which serials it has executed and what it replied. So a
-//! write is stamped once with (session, serial), and every attempt carries the same stamp. With
+//! write is stamped once with (session, serial), and every attempt carries the same write_id. With
 //! each write the shard is told which serials are *settled*: below that number the client will
 //! never ask again, and the shard may forget.
 //!
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 /// What names one write to a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct WriteId {
     /// Whose write.
     pub(crate) session: SessionId,
     /// Which write.
@@ -97,8 +97,8 @@ impl Session {
         Serial(self.unsettled.first().copied().unwrap_or(self.next))
     }
 
-    /// The stamp of a new write; `None` while the session is not open or its window is full.
-    pub(crate) fn stamp(&mut self) -> Option<Stamp> {
+    /// The write_id of a new write; `None` while the session is not open or its window is full.
+    pub(crate) fn next_write_id(&mut self) -> Option<WriteId> {
         let span = self.next - self.settled().0;
         if self.state != State::Open || span >= SESSION_WINDOW_MAX as u64 {
             return None;
@@ -106,13 +106,13 @@ impl Session {
         let serial = self.next;
         self.next += 1;
         self.unsettled.insert(serial);
-        Some(Stamp { session: self.id(), serial: Serial(serial), settled: self.settled() })
+        Some(WriteId { session: self.id(), serial: Serial(serial), settled: self.settled() })
     }
 
     /// The client will never ask for that write again.
-    pub(crate) fn settle(&mut self, stamp: Stamp) {
-        if stamp.session == self.id() {
-            self.unsettled.remove(&stamp.serial.0);
+    pub(crate) fn settle(&mut self, write_id: WriteId) {
+        if write_id.session == self.id() {
+            self.unsettled.remove(&write_id.serial.0);
         }
     }
 }

@@ -24,7 +24,7 @@ use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
 use dkv_wire::region::Region;
 use uuid::Uuid;
 
-use super::request::{ASKS_THE_TIME, request_of};
+use super::request::{CLOCK_QUERY, request_of};
 use super::*;
 
 struct Script {
@@ -156,11 +156,11 @@ impl Script {
             }
             ["view", rest @ ..] => router.handle_view(now, view(rest)),
             ["met", nodes] => {
-                router.meet_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
+                router.add_registered_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
             }
-            ["noview"] => router.no_view("nobody has started it".into()),
+            ["noview"] => router.handle_no_view("nobody has started it".into()),
             ["learn", nodes] => {
-                router.learn_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
+                router.add_known_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
             }
             ["read", who, level] => {
                 let (level, nearest) = match *level {
@@ -171,50 +171,63 @@ impl Script {
                     _ => (Level::Eventual, false),
                 };
                 let (key, bounds) = (Bytes::from_static(b"k"), ReadBounds::default());
-                let work = Work::Read { key, level, bounds, nearest };
-                let id = router.submit(now, work, long, Some((*who).to_owned()));
+                let kind = RequestKind::Read { key, level, bounds, nearest };
+                let id = router.submit(now, kind, long, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
             }
             ["write", who, rest @ ..] => {
                 let timeout = rest.first().map_or(2000, |ms| ms.parse().unwrap());
-                let (condition, stamp) = (Condition::Always, None);
+                let (condition, write_id) = (Condition::Always, None);
                 let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
                 let after = Default::default();
-                let work = Work::Write { condition, everywhere: false, key, value, stamp, after };
+                let kind = RequestKind::Write {
+                    condition,
+                    everywhere: false,
+                    key,
+                    value,
+                    write_id,
+                    after,
+                };
                 let timeout = Duration::from_millis(timeout);
-                let id = router.submit(now, work, timeout, Some((*who).to_owned()));
+                let id = router.submit(now, kind, timeout, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
             }
             ["deposit", who] => {
                 let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
-                let work = Work::Deposit { key, value, moment: Default::default() };
-                let id = router.submit(now, work, long, Some((*who).to_owned()));
+                let kind = RequestKind::Deposit { key, value, stamp: Default::default() };
+                let id = router.submit(now, kind, long, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
             }
             ["cancel", who] => router.cancel(now, self.ids[*who]),
             ["up", who, generation, rest @ ..] => {
                 let round_trip = rest.first().map_or(0, |ms| ms.parse().unwrap());
                 let round_trip = Duration::from_millis(round_trip);
-                if !router.link_up(now, node(who), generation.parse().unwrap(), round_trip) {
+                if !router.connected(now, node(who), generation.parse().unwrap(), round_trip) {
                     return "    not wanted\n";
                 }
             }
             ["failed", who, generation] => {
-                router.link_failed(now, node(who), generation.parse().unwrap(), "no answer");
+                router.connect_failed(now, node(who), generation.parse().unwrap(), "no answer");
             }
             ["lost", who, generation] => {
-                router.link_lost(now, node(who), generation.parse().unwrap(), "gone", false);
+                router.connection_lost(now, node(who), generation.parse().unwrap(), "gone", false);
             }
             ["shown-the-door", who, generation] => {
-                router.link_lost(now, node(who), generation.parse().unwrap(), "removed", true);
+                router.connection_lost(
+                    now,
+                    node(who),
+                    generation.parse().unwrap(),
+                    "removed",
+                    true,
+                );
             }
             ["reply", from, generation, id, rest @ ..] => {
                 // To what was sent last, or as `a?` to an eventual write's question for the time.
                 let (id, asked) = id.strip_suffix('?').map_or((*id, false), |id| (id, true));
                 let id = self.ids.get(id).copied().unwrap_or_else(|| id.parse().unwrap());
                 let id = match router.requests.get(&id) {
-                    Some(pending) if !asked => pending.work.attempt(id),
-                    _ => id | if asked { ASKS_THE_TIME } else { 0 },
+                    Some(pending) if !asked => pending.kind.attempt(id),
+                    _ => id | if asked { CLOCK_QUERY } else { 0 },
                 };
                 let reply = Reply { id, result: result(node(from), rest) };
                 router.handle_reply(now, node(from), generation.parse().unwrap(), reply);
@@ -232,7 +245,7 @@ impl Script {
                     format!("connect {} (connection {generation})", name(node))
                 }
                 Effect::Disconnect { node } => format!("disconnect {}", name(node)),
-                Effect::Send(sending) => self.sent(sending),
+                Effect::Send(outgoing) => self.sent(outgoing),
                 Effect::Finish { waiter, outcome } => match outcome {
                     Ok(Answer::Written { .. }) => format!("{waiter}: written"),
                     Ok(Answer::Value(..)) => format!("{waiter}: value"),
@@ -241,19 +254,19 @@ impl Script {
                     Err(Error::Unavailable(why)) => format!("{waiter}: UNAVAILABLE {why}"),
                     Err(other) => format!("{waiter}: {other}"),
                 },
-                Effect::KeepApart { ways, .. } => format!("keep apart from {} nodes", ways.len()),
+                Effect::SetDelays { ways, .. } => format!("keep apart from {} nodes", ways.len()),
                 Effect::AskServer => "ask the server".to_owned(),
-                Effect::Remember(nodes) => format!("remember {} nodes", nodes.len()),
+                Effect::SaveNodes(nodes) => format!("remember {} nodes", nodes.len()),
             };
             writeln!(text, "    {line}").unwrap();
         }
     }
 
-    fn sent(&self, sending: Sending) -> String {
-        let Sending { node, generation, message, .. } = sending;
-        let id = request_of(sending.id);
+    fn sent(&self, outgoing: OutgoingRequest) -> String {
+        let OutgoingRequest { node, generation, payload, .. } = outgoing;
+        let id = request_of(outgoing.id);
         let who = self.ids.iter().find(|(_, known)| **known == id).map(|(who, _)| who.clone());
-        let what = match message.body().0 {
+        let what = match payload.body().0 {
             RequestBody::View => "view?".to_owned(),
             RequestBody::Read { mode, .. } => match mode {
                 ReadMode::Eventual(ReadBounds { at_least, deposits, .. }) => {

@@ -16,7 +16,7 @@ pub(crate) const PATIENCE_MAX: Duration = ms(250);
 /// Time between two rounds of asking others.
 pub(crate) const PROBE_EVERY: Duration = ms(10);
 /// Time after which a question for a view to a near node is taken to be lost.
-pub(crate) const PROBE_LOST_AFTER: Duration = ms(250);
+pub(crate) const PROBE_TIMEOUT: Duration = ms(250);
 /// Nodes that are asked in one round.
 pub(crate) const PROBES_MAX: usize = 8;
 /// Silence after which the silent node itself is asked too, to tell a slow shard from a dead
@@ -43,7 +43,7 @@ pub(crate) const DETOUR_AFTER: Duration = ms(500);
 /// Redirects in a row that are followed at once.
 pub(crate) const REDIRECTS_MAX: u32 = 2;
 /// Times that a shard may forget our session for one write before we give up.
-pub(crate) const EXPIRIES_MAX: u32 = 3;
+pub(crate) const SESSION_EXPIRIES_MAX: u32 = 3;
 /// Nodes that are connected to ahead of need.
 pub(crate) const WARM_MAX: usize = 32;
 

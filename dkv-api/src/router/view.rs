@@ -14,11 +14,14 @@ use dkv_wire::limits;
 use dkv_wire::network::NetworkView;
 
 use super::peer::{Group, Peer};
-use super::{Effect, Router, Stage, Whom, timing};
+use super::{Effect, Router, Stage, Target, timing};
 
 impl<W> Router<W> {
     /// Nodes that are known from an earlier run.
-    pub(crate) fn learn_nodes(&mut self, nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+    pub(crate) fn add_known_nodes(
+        &mut self,
+        nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>,
+    ) {
         for (node, address) in nodes {
             let known = Peer { is_member: true, ..Peer::new(address) };
             self.peers.entry(node).or_insert(known);
@@ -26,19 +29,22 @@ impl<W> Router<W> {
     }
 
     /// Whoever has registered with the server, to be asked how they are and no more.
-    pub(crate) fn meet_nodes(&mut self, nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+    pub(crate) fn add_registered_nodes(
+        &mut self,
+        nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>,
+    ) {
         for (node, address) in nodes {
             self.peers.entry(node).or_insert_with(|| Peer::new(address));
         }
     }
 
     /// The server has no view, or there is no server that answers.
-    pub(crate) fn no_view(&mut self, why: String) {
-        self.no_view = Some(why);
+    pub(crate) fn handle_no_view(&mut self, why: String) {
+        self.no_view_reason = Some(why);
     }
 
     /// A node's view, which counts only if it is one of the network's.
-    pub(crate) fn handle_view_of(&mut self, now: Duration, node: NodeId, view: NetworkView) {
+    pub(crate) fn handle_node_view(&mut self, now: Duration, node: NodeId, view: NetworkView) {
         let is_member = self.peers.get(&node).is_some_and(|peer| peer.is_member);
         let known = self.view.as_ref().map(|current| current.term);
         let counts = is_member
@@ -63,8 +69,8 @@ impl<W> Router<W> {
         {
             return;
         }
-        self.deny(now, &view.denied);
-        self.keep_apart(&view);
+        self.remove_denied(now, &view.denied);
+        self.update_delays(&view);
         self.update_nodes(&view);
         let mut claims = vec![(GroupId::CONTROL, view.coordinator)];
         self.update_group(GroupId::CONTROL, view.nodes.iter().map(|node| node.id).collect());
@@ -77,24 +83,24 @@ impl<W> Router<W> {
         self.view = Some(Arc::new(view));
         for (group, claim) in claims {
             if let Some(primary) = claim {
-                self.consider(now, group, primary);
+                self.consider_primary(now, group, primary);
             }
         }
         if !had_shards {
             let unrouted: Vec<u64> = self.unrouted.iter().copied().collect();
             for id in unrouted {
-                self.place(now, id);
+                self.assign_group(now, id);
             }
         }
         if self.groups.values().any(|group| group.confirmed) {
             self.warm_up(now);
         }
         self.route_parked(now);
-        self.attend(now);
+        self.check_health(now);
     }
 
     /// Forgets nodes that were removed from the network, and what was asked of them.
-    fn deny(&mut self, now: Duration, denied: &[HolderId]) {
+    fn remove_denied(&mut self, now: Duration, denied: &[HolderId]) {
         let room = limits::DENIED_MAX.saturating_sub(self.denied.len());
         let is_known = |holder: &&HolderId| self.peers.contains_key(&NodeId(holder.0));
         let gone: Vec<NodeId> = denied.iter().filter(is_known).map(|it| NodeId(it.0)).collect();
@@ -102,18 +108,18 @@ impl<W> Router<W> {
         for node in gone {
             self.lose_attempts(now, node, "it was removed from the network");
             self.peers.remove(&node);
-            self.doubt_primary(node);
+            self.suspect_primary(node);
             self.effects.push_back(Effect::Disconnect { node });
         }
     }
 
     /// In a network that rehearses distances, a client has its own from each node.
-    fn keep_apart(&mut self, view: &NetworkView) {
+    fn update_delays(&mut self, view: &NetworkView) {
         let delays = &view.settings.delays;
         let ways = delays.ways(delays.place(None, self.region.as_ref()), &view.nodes);
         if ways != self.ways {
             self.ways.clone_from(&ways);
-            self.effects.push_back(Effect::KeepApart { ways, vary: delays.vary });
+            self.effects.push_back(Effect::SetDelays { ways, vary: delays.vary });
         }
     }
 
@@ -136,7 +142,7 @@ impl<W> Router<W> {
                     peer.dialing = None;
                     let node = info.id;
                     if let Some(peer) = self.peers.get(&node)
-                        && peer.up.is_some()
+                        && peer.connection.is_some()
                     {
                         self.dial(Duration::ZERO, node);
                     }
@@ -145,7 +151,7 @@ impl<W> Router<W> {
                 Some(_) => {}
             }
             if let Some(peer) = self.peers.get_mut(&info.id) {
-                peer.is_near = self.region.is_some() && info.region == self.region;
+                peer.in_own_region = self.region.is_some() && info.region == self.region;
                 changed |= !std::mem::replace(&mut peer.is_member, true);
             }
         }
@@ -164,7 +170,7 @@ impl<W> Router<W> {
             changed = true;
         }
         if changed {
-            self.effects.push_back(Effect::Remember(self.addresses()));
+            self.effects.push_back(Effect::SaveNodes(self.addresses()));
         }
     }
 
@@ -175,7 +181,7 @@ impl<W> Router<W> {
     }
 
     /// Somebody claims that `primary` leads `group`.
-    fn consider(&mut self, now: Duration, id: GroupId, primary: NodeId) {
+    fn consider_primary(&mut self, now: Duration, id: GroupId, primary: NodeId) {
         let Some(group) = self.groups.get(&id) else { return };
         let is_member = self.peers.get(&primary).is_some_and(|peer| peer.is_member);
         if group.primary == Some(primary) || !is_member {
@@ -186,9 +192,9 @@ impl<W> Router<W> {
         let answers = self
             .peers
             .get(&primary)
-            .is_some_and(|peer| peer.up.is_some() && !peer.is_silent(now, peer.patience()));
+            .is_some_and(|peer| peer.connection.is_some() && !peer.is_silent(now, peer.patience()));
         let untried = !group.confirmed && answers;
-        if group.primary.is_none() || untried || self.in_trouble(now, id) {
+        if group.primary.is_none() || untried || self.is_primary_suspect(now, id) {
             self.set_primary(now, id, primary);
         }
     }
@@ -199,14 +205,14 @@ impl<W> Router<W> {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.primary = Some(primary);
         group.confirmed = false;
-        group.doubted = false;
-        group.quiet_since = now;
+        group.suspected = false;
+        group.silent_since = now;
         let moved: Vec<u64> = self
             .requests
             .iter()
             .filter(|(_, pending)| {
                 pending.group == Some(id)
-                    && pending.work.whom() == Whom::Primary
+                    && pending.kind.target() == Target::Primary
                     && pending.stage != Stage::Queued
             })
             .map(|(&id, _)| id)
@@ -227,7 +233,7 @@ impl<W> Router<W> {
             .peers
             .iter()
             .take(timing::WARM_MAX)
-            .filter(|(_, peer)| peer.is_member && peer.up.is_none() && peer.generation == 0)
+            .filter(|(_, peer)| peer.is_member && peer.connection.is_none() && peer.generation == 0)
             .map(|(&node, _)| node)
             .collect();
         for node in cold {

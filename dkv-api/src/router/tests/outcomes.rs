@@ -22,16 +22,16 @@ fn script() -> Script {
 }
 
 impl Script {
-    fn submit(&mut self, work: Work) -> u64 {
-        self.router.submit(self.now, work, LONG, Some("a".to_owned()))
+    fn submit(&mut self, kind: RequestKind) -> u64 {
+        self.router.submit(self.now, kind, LONG, Some("a".to_owned()))
     }
 
     /// To whom a request was sent last, and its bounds, if it has some.
     fn sent_to(&mut self) -> (NodeId, ReadBounds) {
         let mut last = None;
         while let Some(effect) = self.router.poll_effect() {
-            if let Effect::Send(Sending { node, message, .. }) = effect {
-                let bounds = match message.body().0 {
+            if let Effect::Send(OutgoingRequest { node, payload, .. }) = effect {
+                let bounds = match payload.body().0 {
                     RequestBody::Read { mode: ReadMode::Eventual(bounds), .. }
                     | RequestBody::Scan { mode: ReadMode::Eventual(bounds), .. } => bounds,
                     _ => ReadBounds::default(),
@@ -43,7 +43,7 @@ impl Script {
     }
 
     fn answer(&mut self, from: NodeId, id: u64, result: Result<Answer, Refusal>) {
-        let id = self.router.requests[&id].work.attempt(id);
+        let id = self.router.requests[&id].kind.attempt(id);
         self.router.handle_reply(self.now, from, 1, Reply { id, result });
     }
 
@@ -60,7 +60,7 @@ impl Script {
     fn session_bounds(&mut self) -> (NodeId, u64, ReadBounds) {
         let (key, level) = (Bytes::from_static(b"k"), Level::Session);
         let bounds = ReadBounds::default();
-        let id = self.submit(Work::Read { key, level, bounds, nearest: false });
+        let id = self.submit(RequestKind::Read { key, level, bounds, nearest: false });
         let (node, bounds) = self.sent_to();
         (node, id, bounds)
     }
@@ -79,7 +79,7 @@ fn nobody_is_told_that_nothing_was_changed_by_what_may_have_been_done() {
         RequestBody::Placement { forecast: true },
     ] {
         let mut script = script();
-        script.submit(Work::Control(body.clone()));
+        script.submit(RequestKind::Control(body.clone()));
         let (asked, _) = script.sent_to();
         assert_eq!(asked, self::node("n1"));
         script.event(&["at", "3000"]);
@@ -107,44 +107,44 @@ fn a_session_does_not_go_back_behind_anything_that_it_was_shown() {
     let read = RequestBody::Read { shard: GroupId(1), key: key(), mode };
     let scan = RequestBody::Scan { shard: GroupId(1), span: span(), mode: ReadMode::Held };
     let works = [
-        Work::Read {
+        RequestKind::Read {
             key: key(),
             level: Level::Eventual,
             bounds: ReadBounds::default(),
             nearest: false,
         },
-        Work::Scan {
+        RequestKind::Scan {
             shard: GroupId(1),
             span: span(),
             level: Level::Eventual,
             bounds: ReadBounds::default(),
         },
-        Work::Direct { node: n2, body: read },
-        Work::Direct { node: n2, body: scan },
+        RequestKind::Direct { node: n2, body: read },
+        RequestKind::Direct { node: n2, body: scan },
     ];
-    for work in works {
-        let is_page = matches!(work, Work::Scan { .. })
-            || matches!(work, Work::Direct { body: RequestBody::Scan { .. }, .. });
+    for kind in works {
+        let is_page = matches!(kind, RequestKind::Scan { .. })
+            || matches!(kind, RequestKind::Direct { body: RequestBody::Scan { .. }, .. });
         let mut script = script();
-        let id = script.submit(work.clone());
+        let id = script.submit(kind.clone());
         let (asked, _) = script.sent_to();
         let shown = Receipt { pending: Some(Number(5)), node: asked, ..later };
         let answer = if is_page { page(shown) } else { Answer::Value(shown, stored()) };
         script.answer(asked, id, Ok(answer));
         while script.router.poll_effect().is_some() {}
         let (_, _, bounds) = script.session_bounds();
-        assert_eq!(bounds.at_least, Revision(30), "{work:?}");
-        assert_eq!(bounds.deposits, [(asked, Number(5))], "{work:?}");
+        assert_eq!(bounds.at_least, Revision(30), "{kind:?}");
+        assert_eq!(bounds.deposits, [(asked, Number(5))], "{kind:?}");
         // What it writes next is later, too.
-        assert_eq!(script.router.time.after(), Stamp(1 << 40), "{work:?}");
+        assert_eq!(script.router.clock.latest_eventual(), Stamp(1 << 40), "{kind:?}");
     }
 
     // That a condition does not hold shows something as well.
     let mut script = script();
-    let (condition, stamp, after) = (Condition::Absent, None, Stamp(0));
+    let (condition, write_id, after) = (Condition::Absent, None, Stamp(0));
     let (key, value) = (key(), None);
-    let work = Work::Write { condition, everywhere: false, key, value, stamp, after };
-    let id = script.submit(work);
+    let kind = RequestKind::Write { condition, everywhere: false, key, value, write_id, after };
+    let id = script.submit(kind);
     script.event(&["reply", "n1", "1", &(id + 1).to_string(), "done"]);
     script.sent_to();
     let current = Some(Revision(30));
@@ -156,7 +156,7 @@ fn a_session_does_not_go_back_behind_anything_that_it_was_shown() {
 /// A client that n2 has shown a write which it has not delivered yet.
 fn script_that_was_shown_a_pending_write() -> Script {
     let mut script = script();
-    let id = script.submit(Work::Direct {
+    let id = script.submit(RequestKind::Direct {
         node: node("n2"),
         body: RequestBody::Read {
             shard: GroupId(1),
