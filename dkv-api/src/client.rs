@@ -1,5 +1,6 @@
-//! The handle that callers hold.
+//! The handle that applications hold: reads, writes and deletes.
 
+mod admin;
 mod network;
 mod renewal;
 
@@ -8,45 +9,59 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_wire::id::{NodeId, Stamp};
-use dkv_wire::identity::{Identity, Role};
+use dkv_wire::identity::Identity;
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Condition, Level, Reach, ReadBounds};
+use dkv_wire::region::Region;
 use dkv_wire::supervise::again;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::address::HostPort;
-use crate::builder::ClientBuilder;
 use crate::connect::{self, Contact};
-use crate::credential_store::Keep;
-use crate::driver::{self, Shared};
-use crate::error::{ConnectError, Error};
+use crate::credential_store::CredentialStore;
+use crate::driver::{self, Driver};
+use crate::error::Error;
 use crate::options::{ReadOptions, Value, WriteOptions, Written};
-use crate::registration_server::Server;
+use crate::registration_server::RegistrationServer;
 use crate::router::{Outcome, RequestKind};
-use crate::scan::{Scan, ScanOptions};
 
 /// Bytes of keys and values that one permit stands for.
 const PERMIT_BYTES: usize = 4096;
-/// Permits: that many small requests, or so many bytes (128 MiB), may be under way at once.
+/// Permits: at most this many small requests, or 128 MiB, are under way at once.
 const PERMITS: usize = 32 * 1024;
-/// Longest time that a request may wait. What is longer is taken to be this.
+/// Longest timeout of a request; longer ones are shortened to it.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// A connection to a network. Cloning is cheap; clones share everything: connections, sessions,
-/// and the bound on what is under way (32,768 requests or 128 MiB), beyond which calls wait.
+/// A connection to a network, from [`connect`](Self::connect) or [`builder`](Self::builder).
 ///
-/// Every future of a request may be dropped. What a dropped write was to do may be done or not.
-/// The client never sends it again, and tells the shard so with the next write: if it had not been
-/// executed by then, it never will be.
+/// Cloning is cheap. Clones share everything: connections, sessions, and the bound on requests
+/// under way (32,768 requests or 128 MiB), beyond which calls wait. One client serves a whole
+/// program; calls may run concurrently from any number of tasks.
+///
+/// The future of any request may be dropped. A dropped write may or may not take effect; the client
+/// never sends it again, and tells the shard so with the next write, after which it can no longer
+/// take effect.
+///
+/// # Examples
+/// ```
+/// # async fn example(client: dkv_api::Client) -> Result<(), dkv_api::Error> {
+/// let writers = (0..10).map(|number| {
+///     let client = client.clone();
+///     async move { client.write(format!("key-{number}"), "value").await }
+/// });
+/// futures::future::try_join_all(writers).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
 }
 
-/// The tasks share [`Shared`]; only handles share this, so that the last handle ends the tasks.
+/// Only handles share this. The tasks share the [`Driver`], so that dropping the last handle ends
+/// them.
 struct Inner {
-    shared: Arc<Shared>,
+    driver: Arc<Driver>,
     permits: Semaphore,
     timeout: Duration,
     identity: Identity,
@@ -55,109 +70,109 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.close();
+        self.driver.close();
     }
 }
 
-/// Gives a request up when its future is dropped.
-struct Under<'a> {
-    shared: &'a Shared,
+/// Cancels a request when its future is dropped.
+struct CancelOnDrop<'a> {
+    driver: &'a Driver,
     id: Option<u64>,
 }
 
-impl Drop for Under<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
-            self.shared.with(|router, now| router.cancel(now, id));
+            self.driver.with(|router, now| router.cancel(now, id));
         }
     }
 }
 
 impl Client {
-    /// Connects by the address of the registration server, as [`Role::Client`]: `host`,
-    /// `host:port` or `[ipv6]:port`.
-    ///
-    /// # Errors
-    /// See [`ConnectError`].
-    pub async fn connect(server: impl Into<String>) -> Result<Self, ConnectError> {
-        Self::builder().server(server).connect().await
-    }
-
-    /// Settings to connect with.
-    pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
-    }
-
-    pub(crate) async fn build(builder: ClientBuilder) -> Result<Self, ConnectError> {
-        if !matches!(builder.role, Role::Client | Role::Admin | Role::Reader) {
-            return Err(ConnectError::Role(builder.role));
-        }
-        let read = |texts: &[String]| -> Result<Vec<HostPort>, ConnectError> {
-            texts.iter().map(|text| HostPort::parse(text)).collect()
-        };
-        let (servers, nodes) = (read(&builder.servers)?, read(&builder.nodes)?);
-        let keep = Keep::new(builder.home.clone());
-        let contact = connect::contact(&builder, &servers, &nodes, &keep);
-        let Contact { endpoint, credentials, connection, view } =
-            tokio::time::timeout(builder.timeout, contact).await.unwrap_or_else(|_| {
-                let why = format!("no answer within {} ms", builder.timeout.as_millis());
-                Err(ConnectError::Unreachable(why))
-            })?;
-        if let Some(view) = &view {
-            view.settings.delays.check_place(None, builder.region.as_ref())?;
-        }
+    /// Creates a client from a first contact, and starts its background tasks.
+    pub(crate) fn start(
+        contact: Contact,
+        servers: Vec<HostPort>,
+        store: CredentialStore,
+        region: Option<Region>,
+        timeout: Duration,
+    ) -> Self {
+        let Contact { endpoint, credentials, connection, view } = contact;
         let has_server = !servers.is_empty();
-        let known = connect::known_nodes(&keep, &credentials);
-        let server = Server::new(servers, connection);
-        let shared = Shared::new(endpoint, server, keep, builder.region.clone());
-        shared.with(|router, now| match view {
+        let known = connect::known_nodes(&store, &credentials);
+        let server = RegistrationServer::new(servers, connection);
+        let driver = Driver::new(endpoint, server, store, region);
+        driver.with(|router, now| match view {
             Some(view) => router.handle_view(now, view),
             None => {
                 router.add_known_nodes(known);
                 router.handle_no_view(driver::NOT_BOOTSTRAPPED.to_owned());
             }
         });
-        // Without them, requests would wait for ever, and the certificate end.
-        let weak = Arc::downgrade(&shared);
+        // Supervised: without ticks requests would wait for ever, without renewal the certificate
+        // would expire.
+        let weak = Arc::downgrade(&driver);
         tokio::spawn(async move {
-            again("a client's clock", || driver::tell_time(Weak::clone(&weak))).await;
+            again("a client's clock", || driver::run_ticks(Weak::clone(&weak))).await;
         });
         if has_server {
-            let weak = Arc::downgrade(&shared);
+            let weak = Arc::downgrade(&driver);
             tokio::spawn(async move {
                 again("a client's renewal", || renewal::renew(Weak::clone(&weak))).await;
             });
         }
-        let inner = Inner {
-            shared,
-            permits: Semaphore::new(PERMITS),
-            timeout: builder.timeout,
-            identity: credentials.identity,
-            has_server,
-        };
-        Ok(Self { inner: Arc::new(inner) })
+        let permits = Semaphore::new(PERMITS);
+        let identity = credentials.identity;
+        Self { inner: Arc::new(Inner { driver, permits, timeout, identity, has_server }) }
     }
 
-    /// Who this client is in the network.
+    /// Returns the identity of this client in the network: the network, its role and its holder id.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn example(client: &dkv_api::Client) {
+    /// println!("connected to network {} as {}", client.identity().network, client.identity().role);
+    /// # }
+    /// ```
     pub fn identity(&self) -> Identity {
         self.inner.identity
     }
 
-    /// Reads a key, linearizably: not older than any write or strong read that was finished before
-    /// this one began.
+    /// Reads a key linearizably: the result is not older than any write or strong read that
+    /// completed before this call began.
     ///
     /// # Errors
-    /// As [`read_with`](Self::read_with).
+    /// As for [`read_with`](Self::read_with).
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// let read = client.read("planet").await?;
+    /// println!("{:?} since revision {}", read.value, read.receipt.revision);
+    /// # Ok(()) }
+    /// ```
     pub async fn read(&self, key: impl AsRef<[u8]>) -> Result<Value, Error> {
         self.read_with(key, ReadOptions::default()).await
     }
 
-    /// Reads a key.
+    /// Reads a key at a chosen level of consistency.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if it does not exist, [`Error::Unavailable`] if nobody could tell in
-    /// time, or if no replica came within the bounds; never [`Error::Conflict`] or
-    /// [`Error::Unknown`].
+    /// [`Error::NotFound`] if the key does not exist; [`Error::Unavailable`] if no node answered in
+    /// time, or if no replica was within the bounds; [`Error::Invalid`] if the options have bounds
+    /// that the level does not take. Never [`Error::Conflict`] or [`Error::Unknown`].
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use dkv_api::ReadOptions;
+    ///
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// let half_a_second = Duration::from_millis(500);
+    /// let options = ReadOptions::eventual().max_staleness(half_a_second);
+    /// let read = client.read_with("planet", options).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn read_with(
         &self,
         key: impl AsRef<[u8]>,
@@ -178,7 +193,7 @@ impl Client {
         let (receipt, stored, reach) = match self.request(kind, timeout).await? {
             Answer::Value(receipt, stored) => (receipt, stored, Reach::default()),
             Answer::ValueEverywhere(receipt, stored, reach) => (receipt, stored, reach),
-            _ => return Err(other_kind()),
+            _ => return Err(wrong_answer()),
         };
         match stored {
             Some(stored) => Ok(Value { value: stored.value, receipt, reach }),
@@ -186,10 +201,19 @@ impl Client {
         }
     }
 
-    /// Writes a key.
+    /// Writes a key, whether or not it exists.
     ///
     /// # Errors
-    /// As [`write_with`](Self::write_with), except [`Error::Conflict`].
+    /// As for [`write_with`](Self::write_with), except [`Error::Conflict`] and
+    /// [`Error::Incomplete`].
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// let written = client.write("planet", "Mars").await?;
+    /// println!("{} at {}", if written.existed { "changed" } else { "new" }, written.receipt.revision);
+    /// # Ok(()) }
+    /// ```
     pub async fn write(
         &self,
         key: impl AsRef<[u8]>,
@@ -198,13 +222,31 @@ impl Client {
         self.write_with(key, value, WriteOptions::default()).await
     }
 
-    /// Writes a key under a condition. However often it has to be sent, it is executed at most
-    /// once, and what it came to the first time is what is returned.
+    /// Writes a key under a condition, at a chosen level of consistency.
+    ///
+    /// However often the client has to send the write, it is executed at most once, and the call
+    /// returns the result of that execution.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if the condition does not hold; [`Error::Incomplete`] if it was done at
-    /// [`Level::All`] and a replica is missing; [`Error::Unknown`] if it was sent and
-    /// the outcome could not be learnt in time; every other error means that it had no effect.
+    /// [`Error::Conflict`] if the condition does not hold; [`Error::Incomplete`] if the write was
+    /// executed at [`Level::All`] and a replica lacks it; [`Error::Unknown`] if the write was sent
+    /// and its outcome could not be learnt in time. After every other error it had no effect.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Condition, Error};
+    ///
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// // Changes the value only if nobody has changed it since it was read.
+    /// let read = client.read("counter").await?;
+    /// let unchanged = Condition::Revision(read.receipt.revision);
+    /// match client.write_with("counter", "42", unchanged.into()).await {
+    ///     Ok(_) => println!("done"),
+    ///     Err(Error::Conflict { current, .. }) => println!("the key is at {current:?} by now"),
+    ///     Err(other) => return Err(other),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn write_with(
         &self,
         key: impl AsRef<[u8]>,
@@ -217,17 +259,39 @@ impl Client {
     /// Deletes a key.
     ///
     /// # Errors
-    /// As [`delete_with`](Self::delete_with), except [`Error::Conflict`].
+    /// As for [`delete_with`](Self::delete_with), except [`Error::Conflict`] and
+    /// [`Error::Incomplete`].
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::Error;
+    ///
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// match client.delete("planet").await {
+    ///     Ok(_) | Err(Error::NotFound { .. }) => println!("it is gone"),
+    ///     Err(other) => return Err(other),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<Written, Error> {
         self.delete_with(key, WriteOptions::default()).await
     }
 
-    /// Deletes a key under a condition.
+    /// Deletes a key under a condition, at a chosen level of consistency.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the key does not exist and the condition allows that, but never of an
-    /// eventual delete, of which nobody knows that yet; for the others
-    /// see [`write_with`](Self::write_with).
+    /// [`Error::NotFound`] if the key does not exist and the condition allows that. An eventual
+    /// delete never returns it, because the node that takes it does not know yet. For the other
+    /// errors see [`write_with`](Self::write_with).
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Condition, Revision};
+    ///
+    /// # async fn example(client: &dkv_api::Client, seen: Revision) -> Result<(), dkv_api::Error> {
+    /// client.delete_with("planet", Condition::Revision(seen).into()).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn delete_with(
         &self,
         key: impl AsRef<[u8]>,
@@ -241,14 +305,41 @@ impl Client {
         }
     }
 
-    /// Lists keys with their values, in the order of their bytes. Nothing is asked before
-    /// [`Scan::next`] is called.
+    /// Closes all connections, also those of clones, and waits for at most half a second until the
+    /// nodes have been notified.
     ///
-    /// A key that is there all the time comes once, with a value that it had meanwhile; one that is
-    /// written for the first time or deleted meanwhile comes or does not. What is listed together
-    /// need never have been there together.
-    pub fn scan(&self, options: ScanOptions) -> Scan {
-        Scan::new(self.clone(), options)
+    /// Requests under way end with [`Error::Unavailable`], or with [`Error::Unknown`] if they may
+    /// have had an effect. Dropping the last clone closes the connections too, without waiting.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: dkv_api::Client) {
+    /// client.close().await;
+    /// # }
+    /// ```
+    pub async fn close(self) {
+        self.inner.driver.close();
+        self.inner.driver.endpoint.close().await;
+    }
+
+    /// Returns the names of nodes; the first digits of the id for a node that this client does not
+    /// know.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// let read = client.read("planet").await?;
+    /// println!("served by {}", client.names(&[read.receipt.node])[0]);
+    /// # Ok(()) }
+    /// ```
+    pub fn names(&self, nodes: &[NodeId]) -> Vec<String> {
+        self.inner.driver.with(|router, _| {
+            let name = |node: &NodeId| {
+                let known = router.view().and_then(|view| view.node(*node));
+                known.map_or_else(|| node.short().to_string(), |info| info.name.clone())
+            };
+            nodes.iter().map(name).collect()
+        })
     }
 
     async fn propose(
@@ -259,7 +350,7 @@ impl Client {
     ) -> Result<Written, Error> {
         let key = checked_key(key)?;
         let bytes = value.as_ref().map_or(0, Bytes::len);
-        // The network's own limit is lower as a rule, and the router's to check: it has the view.
+        // The router checks the network's own limit, which is usually lower: it has the view.
         if bytes > limits::VALUE_BYTES_MAX {
             let (bytes, limit) = (bytes as u64, limits::VALUE_BYTES_MAX as u64);
             return Err(Error::TooLarge { what: "value".into(), bytes, limit });
@@ -290,40 +381,19 @@ impl Client {
                 }
                 Err(Error::Incomplete { written, missing: self.names(&reach.missing) })
             }
-            _ => Err(other_kind()),
+            _ => Err(wrong_answer()),
         }
     }
 
-    /// Closes all connections, also of clones, and waits at most half a second until the peers have
-    /// been told. Requests that are under way end with [`Error::Unavailable`], or with
-    /// [`Error::Unknown`] if they may have had an effect.
-    ///
-    /// Dropping the last clone closes them too, without waiting.
-    pub async fn close(self) {
-        self.inner.shared.close();
-        self.inner.shared.endpoint.close().await;
-    }
-
-    /// What people call these nodes, as far as this client knows.
-    pub fn names(&self, nodes: &[NodeId]) -> Vec<String> {
-        self.inner.shared.with(|router, _| {
-            let name = |node: &NodeId| {
-                let known = router.view().and_then(|view| view.node(*node));
-                known.map_or_else(|| node.short().to_string(), |info| info.name.clone())
-            };
-            nodes.iter().map(name).collect()
-        })
-    }
-
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.inner.shared
+    pub(crate) fn driver(&self) -> &Arc<Driver> {
+        &self.inner.driver
     }
 
     pub(crate) fn has_server(&self) -> bool {
         self.inner.has_server
     }
 
-    /// Hands a request to the router and waits for what comes of it.
+    /// Hands a request to the router and waits for its outcome.
     pub(crate) async fn request(&self, kind: RequestKind, timeout: Option<Duration>) -> Outcome {
         let inner = &*self.inner;
         let timeout = timeout.unwrap_or(inner.timeout).min(TIMEOUT_MAX);
@@ -344,12 +414,12 @@ impl Client {
         };
         let left = timeout.saturating_sub(started.elapsed());
         let (waiter, answer) = oneshot::channel();
-        let Some(id) = inner.shared.submit(kind, left, waiter) else { return Err(closed()) };
-        let mut under = Under { shared: &inner.shared, id: Some(id) };
+        let Some(id) = inner.driver.submit(kind, left, waiter) else { return Err(closed()) };
+        let mut cancel = CancelOnDrop { driver: &inner.driver, id: Some(id) };
         let outcome = answer.await;
-        under.id = None;
+        cancel.id = None;
         drop(permit);
-        // The router answers everything, even when it is closed.
+        // The router answers every request, also when it is closed.
         outcome.unwrap_or_else(|_| Err(closed()))
     }
 }
@@ -375,7 +445,7 @@ fn closed() -> Error {
     Error::Unavailable("the client is closed".into())
 }
 
-/// The router lets no answer through that is not one to the request.
-pub(crate) fn other_kind() -> Error {
+/// The error for an answer of the wrong kind. The router passes on none, so this is a safeguard.
+pub(crate) fn wrong_answer() -> Error {
     Error::Unknown("the answer is to another kind of request".into())
 }

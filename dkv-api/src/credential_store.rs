@@ -1,17 +1,18 @@
-//! What a client keeps on disk between runs, so that it needs neither a token nor the server.
+//! The credential store: what a client stores between runs, so that it needs neither a token nor
+//! the server.
 //!
 //! Below the home directory (see [`dkv_wire::local`]):
 //!
-//! - `credentials/<network>/<role>/`: its key and certificate, and in `nodes` where the nodes of
-//!   the network were last seen, a line each: id, space, address.
-//! - `known/<host>_<port>`: the id of the network that was last met at an address. The certificate
-//!   to show is chosen by it before anything is said. It is a guess: if the server there turns out
-//!   to be another network's, the client joins that one and writes the file anew, so a stale file
-//!   costs one refused handshake.
+//! - `credentials/<network>/<role>/`: the key and certificate; and in `nodes` the addresses at
+//!   which the nodes of the network were last seen, one line each: id, space, address.
+//! - `known/<host>_<port>`: the id of the network last met at an address. It selects the
+//!   certificate to present before anything is sent. It is a guess: if the server there now belongs
+//!   to another network, the client joins that network and rewrites the file. A stale file costs one
+//!   refused handshake.
 //!
-//! All but the credentials is a convenience: what cannot be read is as good as absent. Credentials
-//! that are there and cannot be used are an error, and nothing replaces them: whoever they are of
-//! would become somebody else without a word. What cannot be written is logged.
+//! Everything but the credentials is a convenience: an unreadable file counts as absent.
+//! Credentials that exist and are unusable are an error, and nothing replaces them: otherwise the
+//! client would silently become another holder. Failed writes are logged.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,18 +29,18 @@ use crate::address::HostPort;
 use crate::error::ConnectError;
 
 const NODES_FILE: &str = "nodes";
-/// Networks whose credentials are tried on a node about which nothing is known.
+/// Networks whose credentials are tried at a node of an unknown network.
 const NETWORKS_TRIED_MAX: usize = 64;
-/// Files are replaced under a temporary name that is the same for a whole process.
+/// Serializes writes: the temporary name of a file is the same for the whole process.
 static WRITING: Mutex<()> = Mutex::new(());
 
 /// The directory, if there is one.
 #[derive(Clone, Debug)]
-pub(crate) struct Keep {
+pub(crate) struct CredentialStore {
     home: Option<PathBuf>,
 }
 
-impl Keep {
+impl CredentialStore {
     pub(crate) fn new(home: Option<PathBuf>) -> Self {
         Self { home }
     }
@@ -48,26 +49,27 @@ impl Keep {
         self.home.as_deref()
     }
 
-    /// The network that was last met at an address.
+    /// Returns the network last met at an address.
     pub(crate) fn network_at(&self, address: &HostPort) -> Option<NetworkId> {
-        let content = durable::read(&self.known(address)?).ok()??;
+        let content = durable::read(&self.known_file(address)?).ok()??;
         String::from_utf8(content).ok()?.trim().parse().ok()
     }
 
-    /// Credentials that are good for a role in a network; see [`Role::is_served_by`].
+    /// Returns valid credentials that serve for a role in a network; see [`Role::is_served_by`].
     ///
     /// # Errors
-    /// [`ConnectError::Stored`] if there are some and they cannot be used: who lost them is not to
-    /// find out by becoming somebody else.
+    ///
+    /// [`ConnectError::Stored`] if there are some and they are unusable: the client must not
+    /// silently become another holder.
     pub(crate) fn credentials(
         &self,
         network: NetworkId,
         role: Role,
     ) -> Result<Option<Credentials>, ConnectError> {
-        self.stored(network, role, false)
+        self.load_for_role(network, role, false)
     }
 
-    /// Credentials that were good for that, and whose certificate has expired.
+    /// Returns credentials that served for that, and whose certificate has expired.
     ///
     /// # Errors
     /// As for [`credentials`](Self::credentials).
@@ -76,10 +78,10 @@ impl Keep {
         network: NetworkId,
         role: Role,
     ) -> Result<Option<Credentials>, ConnectError> {
-        self.stored(network, role, true)
+        self.load_for_role(network, role, true)
     }
 
-    fn stored(
+    fn load_for_role(
         &self,
         network: NetworkId,
         role: Role,
@@ -92,7 +94,7 @@ impl Keep {
             let directory = local::credentials_dir(home, network, role);
             let fitting = load(&directory, network, role).and_then(|found| match found {
                 Some(found) => {
-                    // A certificate that ends during the first handshakes is none to begin with.
+                    // A certificate that expires during the first handshakes counts as expired.
                     let soon = platform::wall_clock() + limits::HANDSHAKE_TIMEOUT;
                     Ok((found.expired(soon)? == expired).then_some(found))
                 }
@@ -107,7 +109,7 @@ impl Keep {
         Ok(None)
     }
 
-    /// All networks that credentials are kept of.
+    /// Returns all networks with stored credentials.
     pub(crate) fn networks(&self) -> Vec<NetworkId> {
         let Some(home) = self.home() else { return Vec::new() };
         let Ok(entries) = std::fs::read_dir(home.join("credentials")) else { return Vec::new() };
@@ -115,7 +117,7 @@ impl Keep {
         names.filter_map(|name| name.parse().ok()).take(NETWORKS_TRIED_MAX).collect()
     }
 
-    /// Keeps credentials.
+    /// Stores credentials.
     pub(crate) fn save(&self, credentials: &Credentials) {
         let identity = credentials.identity;
         let Some(home) = self.home() else { return };
@@ -124,31 +126,32 @@ impl Keep {
         let locked = durable::create_dir(&directory).and_then(|()| lock(&directory));
         match locked {
             Ok(_lock) => {
-                // What cannot be read may still be of use to its owner.
-                let kept = load_once(&directory, identity.network, identity.role);
-                if let Err(error) = kept.and_then(|_| credentials.save(&directory)) {
+                // Unreadable credentials may still be of use to their owner, so they are not
+                // overwritten.
+                let existing = load_once(&directory, identity.network, identity.role);
+                if let Err(error) = existing.and_then(|_| credentials.save(&directory)) {
                     warn!(
                         %error,
-                        "credentials cannot be kept in {}; the next start needs a token",
+                        "cannot store credentials in {}; the next start needs a token",
                         directory.display()
                     );
                 }
             }
-            Err(error) => warn!(%error, "credentials cannot be kept; the next start needs a token"),
+            Err(error) => warn!(%error, "cannot store credentials; the next start needs a token"),
         }
     }
 
-    /// Remembers which network is at an address.
-    pub(crate) fn met(&self, address: &HostPort, network: NetworkId) {
+    /// Stores which network is at an address.
+    pub(crate) fn save_network_at(&self, address: &HostPort, network: NetworkId) {
         if self.network_at(address) == Some(network) {
             return;
         }
-        if let Some(path) = self.known(address) {
+        if let Some(path) = self.known_file(address) {
             write(&path, &format!("{network}\n"));
         }
     }
 
-    /// Where the nodes of a network were last seen.
+    /// Returns the addresses at which the nodes of a network were last seen.
     pub(crate) fn nodes(&self, network: NetworkId, role: Role) -> Vec<(NodeId, SocketAddr)> {
         let Some(home) = self.home() else { return Vec::new() };
         let path = local::credentials_dir(home, network, role).join(NODES_FILE);
@@ -161,7 +164,7 @@ impl Keep {
         nodes.take(limits::NODES_MAX).collect()
     }
 
-    /// Keeps where the nodes of a network are.
+    /// Stores the addresses of the nodes of a network.
     pub(crate) fn save_nodes(
         &self,
         network: NetworkId,
@@ -174,21 +177,21 @@ impl Keep {
         write(&path, &lines.collect::<String>());
     }
 
-    fn known(&self, address: &HostPort) -> Option<PathBuf> {
+    fn known_file(&self, address: &HostPort) -> Option<PathBuf> {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let name: String = address.to_string().chars().map(plain).collect();
         Some(self.home()?.join("known").join(name))
     }
 }
 
-/// The credentials in a directory, which are of that network and role.
+/// Loads the credentials in a directory, which must be of this network and role.
 fn load(
     directory: &Path,
     network: NetworkId,
     role: Role,
 ) -> Result<Option<Credentials>, CertificateError> {
     load_once(directory, network, role).or_else(|error| {
-        // Another process may just be replacing them, one file after the other.
+        // Another process may be replacing them, one file after the other.
         let Ok(_lock) = lock(directory) else { return Err(error) };
         load_once(directory, network, role)
     })
@@ -215,11 +218,12 @@ fn write(path: &Path, content: &str) {
     let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = path.parent().map_or(Ok(()), durable::create_dir);
     if let Err(error) = directory.and_then(|()| durable::write(path, content.as_bytes())) {
-        debug!(path = %path.display(), %error, "cannot be kept");
+        debug!(path = %path.display(), %error, "cannot be stored");
     }
 }
 
-/// Another process may be writing the same credentials; it takes milliseconds.
+/// Locks a directory. Waits for another process that is writing the same credentials, which takes
+/// milliseconds.
 fn lock(directory: &Path) -> std::io::Result<std::fs::File> {
     for _ in 0..50 {
         match durable::lock_dir(directory) {

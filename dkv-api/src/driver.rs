@@ -1,16 +1,17 @@
-//! The shell around the router: it has the clock, the sockets and the tasks.
+//! The shell around the router: it owns the clock, the sockets and the tasks.
 //!
-//! Whoever has news takes the lock, tells the router, and carries out what the router wants, all in
-//! one go: there is no task between a caller and the stream to its node. Nothing is awaited under
-//! the lock, and nothing large is copied.
+//! Each event takes the lock, is passed to the router, and its effects are executed before the lock
+//! is released. No task stands between a caller and the stream to its node. Nothing is awaited and
+//! nothing large is copied under the lock.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use dkv_wire::id::{NodeId, SessionId};
-use dkv_wire::message::{ServerAnswer, ServerRequest};
+use dkv_wire::message::{Reply, ServerAnswer, ServerRequest};
 use dkv_wire::platform;
 use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::region::Region;
@@ -18,108 +19,71 @@ use dkv_wire::supervise::caught;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::credential_store::Keep;
-use crate::node_connection::{self, Link};
-use crate::registration_server::Server;
+use crate::credential_store::CredentialStore;
+use crate::node_connection::{self, ConnectionId, NodeConnection, Observer};
+use crate::registration_server::RegistrationServer;
 use crate::router::{Effect, Outcome, RequestKind, Router};
 
-/// How often the router is told that time passes while something is under way.
+/// Time between two ticks of the router while requests are under way.
 const TICK: Duration = Duration::from_millis(5);
-/// Time that the server has to answer when the router wants to hear it.
+/// Time that the server has to answer a look-up of the router.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) type Waiter = oneshot::Sender<Outcome>;
 
 /// What all clones of a client, and all its tasks, share.
-pub(crate) struct Shared {
-    /// Itself, for the tasks that it starts.
-    itself: std::sync::Weak<Self>,
+pub(crate) struct Driver {
+    /// Handed to the tasks that the driver starts.
+    weak_self: Weak<Self>,
     started: Instant,
     runtime: tokio::runtime::Handle,
     pub(crate) endpoint: Endpoint,
-    pub(crate) server: Server,
-    pub(crate) keep: Keep,
+    pub(crate) server: RegistrationServer,
+    pub(crate) store: CredentialStore,
     asking_server: AtomicBool,
-    /// Wakes the task that tells the time.
-    pub(crate) busy: Notify,
+    /// Wakes the task that ticks.
+    busy: Notify,
     core: Mutex<Core>,
 }
 
 struct Core {
     router: Router<Waiter>,
-    links: BTreeMap<NodeId, Link>,
+    connections: BTreeMap<NodeId, NodeConnection>,
     closed: bool,
     ticking: bool,
 }
 
-impl Shared {
+impl Driver {
     pub(crate) fn new(
         endpoint: Endpoint,
-        server: Server,
-        keep: Keep,
+        server: RegistrationServer,
+        store: CredentialStore,
         region: Option<Region>,
     ) -> Arc<Self> {
-        Arc::new_cyclic(|itself| Self {
-            itself: itself.clone(),
+        Arc::new_cyclic(|weak_self| Self {
+            weak_self: weak_self.clone(),
             started: Instant::now(),
             runtime: tokio::runtime::Handle::current(),
             endpoint,
             server,
-            keep,
+            store,
             asking_server: AtomicBool::new(false),
             busy: Notify::new(),
             core: Mutex::new(Core {
                 router: Router::new(SessionId::random(), region.clone()),
-                links: BTreeMap::new(),
+                connections: BTreeMap::new(),
                 closed: false,
                 ticking: false,
             }),
         })
     }
 
-    /// Time since the client was made: the router's clock.
-    pub(crate) fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    /// Tells the router something, and does what it wants.
-    pub(crate) fn with<T>(&self, tell: impl FnOnce(&mut Router<Waiter>, Duration) -> T) -> T {
+    /// Passes an event to the router and executes its effects.
+    pub(crate) fn with<T>(&self, event: impl FnOnce(&mut Router<Waiter>, Duration) -> T) -> T {
         let mut core = self.core();
-        let told = tell(&mut core.router, self.now());
-        self.carry_out(&mut core);
-        told
-    }
-
-    /// A connection is up; whether it is wanted.
-    pub(crate) fn connected(&self, node: NodeId, link: Link) -> bool {
-        let mut core = self.core();
-        if core.closed {
-            return false;
-        }
-        let (generation, round_trip) = (link.generation, link.round_trip());
-        // First the link, then the news: what the router wants sent goes through it.
-        let replaced = core.links.insert(node, link);
-        let wanted = core.router.connected(self.now(), node, generation, round_trip);
-        if wanted {
-            if let Some(old) = replaced {
-                old.close("replaced by a new connection");
-            }
-        } else if let Some(old) = replaced {
-            core.links.insert(node, old);
-        } else {
-            core.links.remove(&node);
-        }
-        self.carry_out(&mut core);
-        wanted
-    }
-
-    pub(crate) fn connection_lost(&self, node: NodeId, generation: u64, why: &str, denied: bool) {
-        let mut core = self.core();
-        if core.links.get(&node).is_some_and(|link| link.generation == generation) {
-            core.links.remove(&node);
-        }
-        core.router.connection_lost(self.now(), node, generation, why, denied);
-        self.carry_out(&mut core);
+        let result = event(&mut core.router, self.now());
+        self.execute_effects(&mut core);
+        result
     }
 
     /// Begins a request; `None` if the client is closed.
@@ -134,73 +98,51 @@ impl Shared {
             return None;
         }
         let id = core.router.submit(self.now(), kind, timeout, Some(waiter));
-        self.carry_out(&mut core);
+        self.execute_effects(&mut core);
         Some(id)
     }
 
-    /// Closes everything, and tells those who wait.
+    /// Closes all connections and ends all requests.
     pub(crate) fn close(&self) {
         let mut core = self.core();
         core.router.close(self.now());
-        self.carry_out(&mut core);
+        self.execute_effects(&mut core);
         core.closed = true;
-        core.links.clear();
+        core.connections.clear();
         self.endpoint.quinn().close(quinn::VarInt::from_u32(Close::Done as u32), b"closed");
         self.busy.notify_one();
     }
 
-    fn carry_out(&self, core: &mut Core) {
+    fn execute_effects(&self, core: &mut Core) {
         while let Some(effect) = core.router.poll_effect() {
             if core.closed {
                 continue;
             }
             match effect {
                 Effect::Send(outgoing) => {
-                    let link = core.links.get(&outgoing.node);
-                    // A link that is gone is news that is on its way to the router.
-                    if let Some(link) = link.filter(|link| link.generation == outgoing.generation) {
-                        link.send(outgoing);
+                    let connection = core.connections.get(&outgoing.node);
+                    // If the connection is gone, the router is about to be told.
+                    if let Some(connection) =
+                        connection.filter(|it| it.generation == outgoing.generation)
+                    {
+                        connection.send(outgoing);
                     }
                 }
                 Effect::Finish { waiter, outcome } => {
-                    // A caller that has gone away needs no answer.
+                    // The caller may have dropped its future.
                     let _ = waiter.send(outcome);
                 }
                 Effect::Connect { node, generation, address } => {
-                    if let Some(shared) = self.itself.upgrade() {
-                        self.runtime.spawn(async move {
-                            let link = node_connection::run(
-                                Arc::clone(&shared),
-                                node,
-                                generation,
-                                address,
-                            );
-                            if let Err(panicked) = caught(link).await {
-                                // The router would wait for news of it for ever.
-                                let why = format!("the connection's task {panicked}");
-                                tracing::error!(%address, "{why}; this is a fault in dkv");
-                                shared.connection_lost(node, generation, &why, false);
-                            }
-                        });
-                    }
+                    self.connect(ConnectionId { node, generation }, address);
                 }
                 Effect::Disconnect { node } => {
-                    if let Some(link) = core.links.remove(&node) {
-                        link.close("not a node of the network any more");
+                    if let Some(connection) = core.connections.remove(&node) {
+                        connection.close("not a node of the network any more");
                     }
                 }
                 Effect::SetDelays { ways, vary } => self.endpoint.set_ways(ways, vary),
                 Effect::AskServer => self.ask_server(),
-                Effect::SaveNodes(nodes) => {
-                    if let (Some(shared), Some(credentials)) =
-                        (self.itself.upgrade(), self.endpoint.credentials())
-                    {
-                        let identity = credentials.identity;
-                        platform::spawn_blocking(move || {
-                            shared.keep.save_nodes(identity.network, identity.role, &nodes);
-                        });
-                    }
-                }
+                Effect::SaveNodes(nodes) => self.save_nodes(nodes),
             }
         }
         if !core.ticking && !core.router.is_idle() {
@@ -209,19 +151,45 @@ impl Shared {
         }
     }
 
-    /// Asks the server for its view, if that is not under way.
+    /// Starts the task of a connection.
+    fn connect(&self, id: ConnectionId, address: SocketAddr) {
+        let Some(driver) = self.weak_self.upgrade() else { return };
+        self.runtime.spawn(async move {
+            let connection = node_connection::run(&*driver, &driver.endpoint, id, address);
+            if let Err(panicked) = caught(connection).await {
+                // Without this the router would wait for news of the connection for ever.
+                let why = format!("the connection's task {panicked}");
+                tracing::error!(%address, "{why}; this is a fault in dkv");
+                driver.connection_lost(id, &why, false);
+            }
+        });
+    }
+
+    /// Stores the addresses of the nodes, in the background.
+    fn save_nodes(&self, nodes: Vec<(NodeId, SocketAddr)>) {
+        if let (Some(driver), Some(credentials)) =
+            (self.weak_self.upgrade(), self.endpoint.credentials())
+        {
+            let identity = credentials.identity;
+            platform::spawn_blocking(move || {
+                driver.store.save_nodes(identity.network, identity.role, &nodes);
+            });
+        }
+    }
+
+    /// Asks the server for its view in the background, unless that is under way.
     fn ask_server(&self) {
-        let Some(shared) = self.itself.upgrade() else { return };
+        let Some(driver) = self.weak_self.upgrade() else { return };
         if self.asking_server.swap(true, Ordering::Relaxed) {
             return;
         }
         self.runtime.spawn(async move {
-            let _ = caught(shared.lookup(SERVER_TIMEOUT)).await;
-            shared.asking_server.store(false, Ordering::Relaxed);
+            let _ = caught(driver.lookup(SERVER_TIMEOUT)).await;
+            driver.asking_server.store(false, Ordering::Relaxed);
         });
     }
 
-    /// Asks the server for its view and tells the router.
+    /// Asks the server for its view and passes the answer to the router.
     pub(crate) async fn lookup(&self, timeout: Duration) -> Result<(), String> {
         let answer = self.server.ask(&self.endpoint, &ServerRequest::Lookup, timeout).await;
         let result = match answer {
@@ -244,22 +212,73 @@ impl Shared {
     }
 }
 
-/// What a caller is told as long as there is nothing to serve it.
+impl Observer for Driver {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn connect_failed(&self, id: ConnectionId, why: &str) {
+        self.with(|router, now| router.connect_failed(now, id.node, id.generation, why));
+    }
+
+    fn connected(&self, id: ConnectionId, connection: NodeConnection) -> bool {
+        let mut core = self.core();
+        if core.closed {
+            return false;
+        }
+        let round_trip = connection.round_trip();
+        // The connection goes in before the router hears of it: what the router sends at once must
+        // find it.
+        let replaced = core.connections.insert(id.node, connection);
+        let wanted = core.router.connected(self.now(), id.node, id.generation, round_trip);
+        if wanted {
+            if let Some(old) = replaced {
+                old.close("replaced by a new connection");
+            }
+        } else if let Some(old) = replaced {
+            core.connections.insert(id.node, old);
+        } else {
+            core.connections.remove(&id.node);
+        }
+        self.execute_effects(&mut core);
+        wanted
+    }
+
+    fn handle_replies(&self, id: ConnectionId, replies: &mut Vec<Reply>) {
+        self.with(|router, now| {
+            for reply in replies.drain(..) {
+                router.handle_reply(now, id.node, id.generation, reply);
+            }
+        });
+    }
+
+    fn connection_lost(&self, id: ConnectionId, why: &str, denied: bool) {
+        let ConnectionId { node, generation } = id;
+        let mut core = self.core();
+        if core.connections.get(&node).is_some_and(|it| it.generation == generation) {
+            core.connections.remove(&node);
+        }
+        core.router.connection_lost(self.now(), node, generation, why, denied);
+        self.execute_effects(&mut core);
+    }
+}
+
+/// Why requests wait while the network has not been bootstrapped.
 pub(crate) const NOT_BOOTSTRAPPED: &str = "the network has no coordinator yet: the registration \
-     server runs, and no node has started (or none could form the network); start a node with \
+     server runs, but no node has started (or none could form the network); start a node with \
      dkv-node";
 
-/// Tells the router that time passes, as long as something is under way and the client lives.
-pub(crate) async fn tell_time(shared: std::sync::Weak<Shared>) {
+/// Ticks the router for as long as requests are under way and the client exists.
+pub(crate) async fn run_ticks(driver: Weak<Driver>) {
     loop {
-        let Some(strong) = shared.upgrade() else { return };
+        let Some(strong) = driver.upgrade() else { return };
         let (idle, closed) = {
             let mut core = strong.core();
             let now = strong.now();
             core.router.tick(now);
-            strong.carry_out(&mut core);
+            strong.execute_effects(&mut core);
             let idle = core.router.is_idle();
-            // Set under the lock: whoever submits next sees it and wakes us.
+            // Set under the lock, so that the next request sees it and wakes this task.
             core.ticking = !idle;
             (idle, core.closed)
         };

@@ -1,7 +1,7 @@
-//! What single replicas have: of one key, or of all keys of a node.
+//! What single replicas have, of one key or of all keys of a node.
 //!
-//! It is for people who want to see how far replicas differ. Each is asked by itself and answers at
-//! once, from what it has; nothing is compared or repaired on the way.
+//! This is for people who want to see how far replicas differ. Each replica is asked separately and
+//! answers at once with what it has; nothing is compared or repaired.
 
 use bytes::Bytes;
 use dkv_wire::id::{GroupId, NodeId};
@@ -11,27 +11,40 @@ use dkv_wire::message::{
 };
 use dkv_wire::network::{NetworkView, NodeState};
 
-use crate::client::{checked_key, other_kind};
+use crate::client::{Client, checked_key, wrong_answer};
+use crate::error::Error;
 use crate::router::RequestKind;
-use crate::status::patience;
-use crate::{Client, Error};
+use crate::status::answer_timeout;
 
-/// What one replica has of a key.
+/// What one replica has of a key; see [`Client::read_replicas`].
 #[derive(Clone, Debug)]
-pub struct Held {
-    /// Which node.
+pub struct ReplicaValue {
+    /// The node of the replica.
     pub node: NodeId,
-    /// The value and about it, nothing if it has none, or why there is no answer.
+    /// The receipt and the value, `None` if the replica does not have the key; or why the node did
+    /// not answer.
     pub found: Result<(Receipt, Option<Bytes>), Error>,
 }
 
 impl Client {
-    /// What each replica has of a key, in the order of their nodes; each has some seconds to
-    /// answer. A node whose outbox has a later write of the key shows that.
+    /// Returns what each replica has of a key, in the order of the shard's voters and learners.
+    ///
+    /// Each replica has one to four seconds to answer. A node whose outbox holds a later eventual
+    /// write of the key shows that.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if nobody says where the replicas are.
-    pub async fn search(&self, key: impl AsRef<[u8]>) -> Result<Vec<Held>, Error> {
+    /// [`Error::Unavailable`] if neither the coordinator nor the server says where the replicas
+    /// are.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// for replica in client.read_replicas("planet").await? {
+    ///     println!("{}: {:?}", client.names(&[replica.node])[0], replica.found);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn read_replicas(&self, key: impl AsRef<[u8]>) -> Result<Vec<ReplicaValue>, Error> {
         let key = checked_key(key.as_ref())?;
         let view = self.refresh().await?;
         let shard = view.shard_of(&key).ok_or_else(no_shard)?;
@@ -42,21 +55,32 @@ impl Client {
                 Ok(Answer::Value(receipt, stored)) => {
                     Ok((receipt, stored.map(|Stored { value, .. }| value)))
                 }
-                Ok(_) => Err(other_kind()),
+                Ok(_) => Err(wrong_answer()),
                 Err(error) => Err(error),
             };
-            Held { node: *node, found }
+            ReplicaValue { node: *node, found }
         });
         Ok(futures::future::join_all(asked).await)
     }
 
-    /// Keys of a shard that come after a key, as that node has them, and whether there are more.
-    /// What waits in its outbox is there too, under revision zero; of a shard that it does not hold
-    /// there is nothing else.
+    /// Returns keys of a shard after a given key, as one node has them, and whether there are more.
+    ///
+    /// Writes that wait in the node's outbox are included, with revision zero. If the node has no
+    /// replica of the shard, they are all that is returned.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if it does not answer.
-    pub async fn page_of(
+    /// [`Error::Unavailable`] if the node does not answer.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Bytes, GroupId, NodeId};
+    ///
+    /// # async fn example(client: &dkv_api::Client, node: NodeId, shard: GroupId)
+    /// #     -> Result<(), dkv_api::Error> {
+    /// let (pairs, more) = client.replica_page(node, shard, Bytes::new()).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn replica_page(
         &self,
         node: NodeId,
         shard: GroupId,
@@ -73,7 +97,7 @@ impl Client {
         let body = RequestBody::Scan { shard, span, mode: ReadMode::Held };
         match self.ask_one(&view, node, body).await? {
             Answer::Page(_, Page { pairs, more }) => Ok((pairs, more)),
-            _ => Err(other_kind()),
+            _ => Err(wrong_answer()),
         }
     }
 
@@ -84,7 +108,7 @@ impl Client {
         body: RequestBody,
     ) -> Result<Answer, Error> {
         let state = view.node(node).map_or(NodeState::Down, |node| node.state);
-        self.request(RequestKind::Direct { node, body }, Some(patience(state))).await
+        self.request(RequestKind::Direct { node, body }, Some(answer_timeout(state))).await
     }
 }
 

@@ -1,16 +1,18 @@
 //! The connection to one node: two long-lived streams of requests and their replies.
 //!
-//! Small requests share one stream; large ones, and reads of keys known to be large, share another,
-//! so that a value of megabytes delays nobody else's answer. Each stream has one task, which writes
-//! all that waits as one piece and hands on all replies that have arrived at once. A long value is
-//! not copied for that: until it is acknowledged it is in memory once. A stream is opened with its
-//! first request.
+//! Small requests share one stream. Large ones, and reads of keys whose values are known to be
+//! large, share the other, so that a value of megabytes does not delay other answers. One task
+//! serves each stream: it writes everything that waits in one piece and passes on all replies that
+//! have arrived in one batch. Long values are not copied: each is in memory once until the node
+//! acknowledges it. The first request opens the stream.
 //!
-//! The queues need no bound of their own: a request holds a permit of the client while it is in
-//! one, and is in each at most once.
+//! The queues need no bound of their own: a queued request holds a permit of the client and is in
+//! each queue at most once.
+//!
+//! This module knows nothing of the router. It reports to an [`Observer`], which the driver
+//! implements.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_wire::codec::{decode, encode_ending};
@@ -18,36 +20,62 @@ use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::id::NodeId;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Opening, Reply, Request};
-use dkv_wire::quic::{Close, ConnectError};
+use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::tls::Expect;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::debug;
 
-use crate::driver::Shared;
 use crate::registration_server::is_denial;
 use crate::router::OutgoingRequest;
 
-/// Requests that are encoded, and replies that are handed on, in one go.
+/// Requests that are encoded, and replies that are passed on, in one batch.
 const BATCH: usize = 256;
 /// Bytes that are collected before they are written.
 const FLUSH_BYTES: usize = 64 * 1024;
 
-/// A connection that is up, as the senders of requests see it.
-pub(crate) struct Link {
+/// Which connection to which node an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionId {
+    pub(crate) node: NodeId,
+    /// Number of the connection among all to this node.
+    pub(crate) generation: u64,
+}
+
+/// Receives what happens on a connection.
+pub(crate) trait Observer {
+    /// Returns the time since the client was created.
+    fn now(&self) -> Duration;
+
+    /// The connection was not established.
+    fn connect_failed(&self, id: ConnectionId, why: &str);
+
+    /// The connection is established. Returns whether it is still wanted.
+    fn connected(&self, id: ConnectionId, connection: NodeConnection) -> bool;
+
+    /// Replies have arrived. Drains `replies`.
+    fn handle_replies(&self, id: ConnectionId, replies: &mut Vec<Reply>);
+
+    /// The established connection is lost; `denied` if the node refuses our certificate.
+    fn connection_lost(&self, id: ConnectionId, why: &str, denied: bool);
+}
+
+/// An established connection, as the senders of requests see it.
+pub(crate) struct NodeConnection {
     pub(crate) generation: u64,
     connection: quinn::Connection,
     small: UnboundedSender<OutgoingRequest>,
     bulk: UnboundedSender<OutgoingRequest>,
 }
 
-impl Link {
-    /// Queues a request. If the connection is lost, the router hears of that and not of this.
+impl NodeConnection {
+    /// Queues a request. If the connection is lost, the observer learns that and not the fate of
+    /// this request.
     pub(crate) fn send(&self, outgoing: OutgoingRequest) {
         let queue = if outgoing.bulk { &self.bulk } else { &self.small };
         let _ = queue.send(outgoing);
     }
 
-    /// Time that a packet and its acknowledgement take, as measured by now.
+    /// Returns the current estimate of the round-trip time of a packet.
     pub(crate) fn round_trip(&self) -> Duration {
         self.connection.rtt()
     }
@@ -58,27 +86,32 @@ impl Link {
 }
 
 /// Connects to a node and serves the connection until it is lost.
-pub(crate) async fn run(shared: Arc<Shared>, node: NodeId, generation: u64, address: SocketAddr) {
-    let connection = match shared.endpoint.connect(address, Expect::Node(node)).await {
+pub(crate) async fn run(
+    observer: &impl Observer,
+    endpoint: &Endpoint,
+    id: ConnectionId,
+    address: SocketAddr,
+) {
+    let connection = match endpoint.connect(address, Expect::Node(id.node)).await {
         Ok(connection) => connection,
         Err(error) => {
-            debug!(%error, "no connection");
-            let why = error.to_string();
-            return shared.with(|router, now| router.connect_failed(now, node, generation, &why));
+            debug!(%error, "cannot connect");
+            return observer.connect_failed(id, &error.to_string());
         }
     };
     let (small, small_queue) = unbounded_channel();
     let (bulk, bulk_queue) = unbounded_channel();
-    let link = Link { generation, connection: connection.clone(), small, bulk };
-    if !shared.connected(node, link) {
+    let generation = id.generation;
+    let sender = NodeConnection { generation, connection: connection.clone(), small, bulk };
+    if !observer.connected(id, sender) {
         return Close::Done.close(&connection, "not needed any more");
     }
-    let way = Way { shared: &shared, connection: &connection, node, generation };
+    let streams = Streams { observer, connection: &connection, id };
     let why = tokio::select! {
         biased;
         _ = connection.closed() => String::new(),
-        why = way.serve(small_queue) => why,
-        why = way.serve(bulk_queue) => why,
+        why = streams.serve(small_queue) => why,
+        why = streams.serve(bulk_queue) => why,
     };
     let (why, denied) = match connection.close_reason() {
         Some(reason) => {
@@ -89,22 +122,22 @@ pub(crate) async fn run(shared: Arc<Shared>, node: NodeId, generation: u64, addr
     };
     Close::Protocol.close(&connection, &why);
     debug!(%address, why, "connection lost");
-    shared.connection_lost(node, generation, &why, denied);
+    observer.connection_lost(id, &why, denied);
 }
 
-struct Way<'a> {
-    shared: &'a Shared,
+/// The streams of an established connection.
+struct Streams<'a, O> {
+    observer: &'a O,
     connection: &'a quinn::Connection,
-    node: NodeId,
-    generation: u64,
+    id: ConnectionId,
 }
 
-impl Way<'_> {
+impl<O: Observer> Streams<'_, O> {
     /// Serves one stream; returns why it ended.
     async fn serve(&self, mut queue: UnboundedReceiver<OutgoingRequest>) -> String {
         let mut batch = Vec::with_capacity(BATCH);
         if queue.recv_many(&mut batch, BATCH).await == 0 {
-            // Nothing will ever be sent; the connection's end is told by others.
+            // The senders are gone; the connection's own end is reported elsewhere.
             return std::future::pending().await;
         }
         let (send, receive) = match self.connection.open_bi().await {
@@ -127,11 +160,11 @@ impl Way<'_> {
         mut batch: Vec<OutgoingRequest>,
     ) -> String {
         loop {
-            let now = self.shared.now();
+            let now = self.observer.now();
             for outgoing in batch.drain(..) {
                 let left = outgoing.deadline.saturating_sub(now).as_millis();
                 if left == 0 {
-                    // Its caller is being told at this moment.
+                    // The router is about to fail this request with a timeout.
                     continue;
                 }
                 let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
@@ -161,7 +194,7 @@ impl Way<'_> {
         loop {
             let mut frame = match reader.next().await {
                 Ok(Some(frame)) => Some(frame),
-                Ok(None) => return "the node ended the conversation".into(),
+                Ok(None) => return "the node closed the stream".into(),
                 Err(error) => return error.to_string(),
             };
             let mut broken = None;
@@ -177,11 +210,7 @@ impl Way<'_> {
                     }
                 }
             }
-            self.shared.with(|router, now| {
-                for reply in replies.drain(..) {
-                    router.handle_reply(now, self.node, self.generation, reply);
-                }
-            });
+            self.observer.handle_replies(self.id, &mut replies);
             if let Some(why) = broken {
                 return why;
             }

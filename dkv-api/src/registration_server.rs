@@ -1,4 +1,4 @@
-//! The registration server, as a client needs it: never for a read or a write.
+//! The registration server as a client uses it, which is never for a read or a write.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
@@ -19,15 +19,16 @@ use crate::error::Error;
 /// Why the server did not do what it was asked.
 #[derive(Clone, Debug)]
 pub(crate) enum ServerError {
-    /// No effect: nothing was sent.
+    /// Nothing was sent, so there was no effect.
     Unreachable(String),
-    /// The certificates do not agree: it is another network's server, or ours is too old.
+    /// The certificates do not match: the server is of another network, or our certificate is too
+    /// old.
     OtherNetwork(String),
-    /// It refuses this holder.
+    /// The server refuses this holder.
     Denied(String),
-    /// It was asked, and its answer is not known.
+    /// The server was asked, and its answer is unknown.
     NoAnswer(String),
-    /// It answered, and the answer is no.
+    /// The server answered with a refusal.
     Refused(ServerRefusal),
 }
 
@@ -44,7 +45,7 @@ impl std::fmt::Display for ServerError {
 }
 
 impl ServerError {
-    /// The same, of a request that was sent before and may have been heard.
+    /// Converts the error of a request that was sent before and may have been received.
     fn after_an_attempt(self) -> Self {
         match self {
             Self::Unreachable(why) | Self::OtherNetwork(why) => Self::NoAnswer(why),
@@ -52,7 +53,7 @@ impl ServerError {
         }
     }
 
-    /// What a caller is told, depending on whether asking twice would matter.
+    /// Converts into the caller's error; `has_effect` if repeating the request would matter.
     pub(crate) fn into_error(self, has_effect: bool) -> Error {
         let text = self.to_string();
         match self {
@@ -68,20 +69,20 @@ impl ServerError {
     }
 }
 
-/// The way to the server.
+/// The addresses of the server, and the connection to it.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct RegistrationServer {
     addresses: Vec<HostPort>,
     connection: Mutex<Option<quinn::Connection>>,
 }
 
-impl Server {
+impl RegistrationServer {
     pub(crate) fn new(addresses: Vec<HostPort>, connection: Option<quinn::Connection>) -> Self {
         Self { addresses, connection: Mutex::new(connection) }
     }
 
-    /// Asks the server. What has no effect is asked again over a new connection if the old one
-    /// does not lead to an answer.
+    /// Sends a request. A request without an effect is repeated over a new connection if the old
+    /// one brings no answer.
     pub(crate) async fn ask(
         &self,
         endpoint: &Endpoint,
@@ -92,12 +93,12 @@ impl Server {
         let again = request.may_be_repeated();
         let open = self.connection().clone().filter(|open| open.close_reason().is_none());
         if let Some(open) = open {
-            // The server may have started again, and then this connection leads nowhere.
+            // After a restart of the server the old connection leads nowhere.
             let first = if again { timeout / 2 } else { timeout };
             match ask_on(&open, request, first).await {
                 Err(ServerError::NoAnswer(_) | ServerError::Unreachable(_)) if again => {
                     Close::Done.close(&open, "no answer");
-                    // The first attempt may have been heard, whatever becomes of the second.
+                    // The first attempt may have been received, whatever becomes of the second.
                     return self
                         .ask_anew(endpoint, request, deadline)
                         .await
@@ -109,7 +110,7 @@ impl Server {
         self.ask_anew(endpoint, request, deadline).await
     }
 
-    /// Asks over a new connection.
+    /// Sends a request over a new connection.
     async fn ask_anew(
         &self,
         endpoint: &Endpoint,
@@ -170,15 +171,15 @@ pub(crate) async fn dial(
     address: SocketAddr,
 ) -> Result<quinn::Connection, ServerError> {
     endpoint.connect(address, Expect::Server).await.map_err(|error| match error {
-        // In the handshake it is we who refuse: what the server thinks of us comes later.
+        // In the handshake only we refuse; the server's verdict on our certificate comes later.
         ConnectError::Refused { .. } => ServerError::OtherNetwork(error.to_string()),
-        // What is stored cannot be used at all.
+        // The stored credentials are unusable.
         ConnectError::Local(_) => ServerError::OtherNetwork(error.to_string()),
         other => ServerError::Unreachable(other.to_string()),
     })
 }
 
-/// Asks over one connection.
+/// Sends a request over a connection.
 pub(crate) async fn ask_on(
     connection: &quinn::Connection,
     request: &ServerRequest,
@@ -188,12 +189,12 @@ pub(crate) async fn ask_on(
     match answer {
         Ok(ServerAnswer::Refused(refusal)) => Err(ServerError::Refused(refusal)),
         Ok(answer) => Ok(answer),
-        Err(error) => Err(why_lost(connection, &error)),
+        Err(error) => Err(close_error(connection, &error)),
     }
 }
 
-/// A connection that ends may say why.
-fn why_lost(connection: &quinn::Connection, error: &CallError) -> ServerError {
+/// Returns why a connection ended, as far as its closing says.
+fn close_error(connection: &quinn::Connection, error: &CallError) -> ServerError {
     let Some(reason) = connection.close_reason() else {
         return ServerError::NoAnswer(error.to_string());
     };
@@ -202,13 +203,14 @@ fn why_lost(connection: &quinn::Connection, error: &CallError) -> ServerError {
         return ServerError::Denied(why.to_string());
     }
     match ConnectError::from_lost(connection.remote_address(), &reason) {
-        // TLS 1.3 lets a client finish before the server has looked at its certificate.
+        // In TLS 1.3 a client completes the handshake before the server has checked its
+        // certificate.
         refused @ ConnectError::Refused { .. } => ServerError::OtherNetwork(refused.to_string()),
         other => ServerError::NoAnswer(other.to_string()),
     }
 }
 
-/// Whether a connection was closed because of the certificate that we showed.
+/// Returns whether the peer closed a connection because of our certificate.
 pub(crate) fn is_denial(reason: &quinn::ConnectionError) -> bool {
     matches!(reason, quinn::ConnectionError::ApplicationClosed(close)
         if close.error_code == quinn::VarInt::from_u32(Close::Denied as u32))

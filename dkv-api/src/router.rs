@@ -1,41 +1,45 @@
-//! The router: who is asked, when somebody else is, and what a caller is told in the end.
+//! The router decides which node gets a request, when to try another, and what the caller learns in
+//! the end.
 //!
-//! Plain data. It opens no socket, reads no clock and draws no random number: whatever happens is
-//! handed in with the time at which it happens, and what is to be done comes out as [`Effect`]s.
-//! The loop that drives it is
+//! It is plain data: it opens no socket, reads no clock and draws no random number. Events come in
+//! with the time at which they happen, and [`Effect`]s come out. The loop that drives it is
 //!
 //! ```text
 //! lock the router
-//!     submit, cancel, handle_reply, handle_view, link_up, link_failed, link_lost, or tick
-//!     while let Some(effect) = router.poll_effect() { carry it out }
+//!     submit, cancel, handle_reply, handle_view, connected, connect_failed, connection_lost or tick
+//!     while let Some(effect) = router.poll_effect() { execute it }
 //! unlock
 //! ```
 //!
-//! A request goes to the node that is believed to lead the key's shard. That belief comes from
-//! views and from redirects, and it is not changed while the node serves. It is questioned when a
-//! node redirects, refuses or loses its connection, and when it is silent: QUIC takes seconds to
-//! find out that a process is dead, so after some twenty milliseconds without a word the other
-//! replicas are asked for their views, and as soon as one names another primary everything under
-//! way goes there as well. The answer that comes first counts. All attempts of a write carry one
-//! stamp, so it is executed once whoever receives it.
+//! A request goes to the node that is taken to be the primary of the key's shard. The router learns
+//! primaries from views and redirects, and keeps one for as long as it serves. It suspects a
+//! primary that redirects, refuses, loses its connection, or is silent. QUIC takes seconds to
+//! detect a dead process. So after some twenty milliseconds of silence the router asks the other
+//! replicas for their views, and as soon as one names another primary, everything under way goes
+//! there as well. The first answer counts. All attempts of a write carry the same write id, so it
+//! is executed once, whichever node receives it.
 //!
-//! An attempt ends in one of three ways: it was answered; it was refused without an effect; or its
-//! answer cannot come any more, which leaves a doubt. A write that has to be given up is
-//! [`Error::Unknown`] if an attempt is open or in doubt, and otherwise [`Error::Unavailable`].
+//! An attempt ends in one of three ways: with an answer; with a refusal that had no effect; or in
+//! doubt, when its answer can no longer come. A write that times out is [`Error::Unknown`] if an
+//! attempt is open or in doubt, and otherwise [`Error::Unavailable`].
 //!
-//! Views are believed of the server and of nodes that it, or an earlier view, names as nodes of the
-//! network; see [`view`]. Of a stranger with a certificate nothing is believed and nothing is sent
-//! to it, and a node that was removed is a stranger.
+//! The router trusts the views of the server, and of nodes that the server or an earlier view names
+//! as members; see [`view`]. It trusts and sends nothing to other holders of a certificate, such as
+//! removed nodes.
 //!
-//! A dropped future is given up at once, and its serial is settled: see [`session`].
+//! When a caller drops its future, the router cancels the request and settles its serial; see
+//! [`session`].
 //!
-//! Deliberately missing: an order among the claims of different nodes. Views carry no term of a
-//! shard. A wrong belief costs a redirect, never a wrong answer: nodes check for themselves.
+//! Deliberately missing: an order among the claims of different nodes, because views carry no term
+//! of a shard. A wrong primary costs a redirect and never a wrong answer: nodes check for
+//! themselves.
 
 mod replica_choice;
 mod peer;
 mod probe;
-mod reply;
+mod answer;
+mod refusal;
+mod failure;
 mod route;
 mod session;
 mod clock;
@@ -61,52 +65,54 @@ use self::request::Pending;
 pub(crate) use self::request::{Payload, RequestKind, Stage, Target};
 use crate::error::Error;
 
-/// What a request comes to.
+/// The outcome of a request.
 pub(crate) type Outcome = Result<Answer, Error>;
 
 /// One request to one node.
 #[derive(Clone, Debug)]
 pub(crate) struct OutgoingRequest {
     pub(crate) node: NodeId,
-    /// Number of the connection that it is for.
+    /// Generation of the connection to use.
     pub(crate) generation: u64,
-    /// The attempt; see [`Work::attempt`].
+    /// The id of the attempt; see [`RequestKind::attempt`].
     pub(crate) id: u64,
     pub(crate) deadline: Duration,
     pub(crate) payload: Payload,
-    /// Whether it, or what it asks for, is so large that it would hold up others.
+    /// Whether the request, or its answer, is so large that it would delay others.
     pub(crate) bulk: bool,
 }
 
 /// What the router wants done.
 #[derive(Debug)]
 pub(crate) enum Effect<W> {
-    /// Connect to a node; then say [`Router::link_up`] or [`Router::link_failed`].
+    /// Connect to a node; then call [`Router::connected`] or [`Router::connect_failed`].
     Connect { node: NodeId, generation: u64, address: SocketAddr },
     /// Close the connections to a node.
     Disconnect { node: NodeId },
     /// Send a request.
     Send(OutgoingRequest),
-    /// Tell a caller what came of its request.
+    /// Deliver an outcome to a caller.
     Finish { waiter: W, outcome: Outcome },
-    /// Ask the server for its view; then say [`Router::handle_view`] or [`Router::no_view`].
+    /// Ask the server for its view; then call [`Router::handle_view`] or
+    /// [`Router::handle_no_view`].
     AskServer,
-    /// Hold back what goes to these addresses and comes from them.
+    /// Delay packets to and from these addresses.
     SetDelays { ways: Vec<(SocketAddr, Way)>, vary: bool },
-    /// Keep these addresses for the next start.
+    /// Store these addresses for the next start.
     SaveNodes(Vec<(NodeId, SocketAddr)>),
 }
 
 /// See the [module](self).
 pub(crate) struct Router<W> {
     first_session: SessionId,
-    /// Tells this client's pauses from those of others that were told to come again at once.
+    /// Makes the back-off of this client differ from that of others that were refused at the same
+    /// time.
     jitter: u64,
-    /// Where this client is, if it was told.
+    /// The region of this client, if it was given one.
     region: Option<Region>,
     ways: Vec<(SocketAddr, Way)>,
     view: Option<Arc<NetworkView>>,
-    /// Whom a view has named as removed: an id never comes back.
+    /// Holders that a view has named as removed. An id is never reused.
     denied: BTreeSet<HolderId>,
     /// What the server said when it had no view.
     no_view_reason: Option<String>,
@@ -120,14 +126,14 @@ pub(crate) struct Router<W> {
     pauses: BTreeSet<(Duration, u64)>,
     deadlines: BTreeSet<(Duration, u64)>,
     clock: NetworkClock,
-    /// Hashes of keys whose value was large when it was last seen, each in the place that its
-    /// lowest bits name.
+    /// Hashes of keys whose value was large when last seen. The lowest bits of a hash are its
+    /// index.
     large_keys: Vec<u64>,
     effects: VecDeque<Effect<W>>,
 }
 
 impl<W> Router<W> {
-    /// A router that knows nothing but where it is. `first_session` must be random.
+    /// Creates a router without a view. `first_session` must be random.
     pub(crate) fn new(first_session: SessionId, region: Option<Region>) -> Self {
         Self {
             first_session,
@@ -147,33 +153,33 @@ impl<W> Router<W> {
             pauses: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             clock: NetworkClock::default(),
-            large_keys: vec![0; reply::LARGE_KEYS],
+            large_keys: vec![0; answer::LARGE_KEYS],
             effects: VecDeque::new(),
         }
     }
 
-    /// The network as last seen.
+    /// Returns the network as last seen.
     pub(crate) fn view(&self) -> Option<&Arc<NetworkView>> {
         self.view.as_ref()
     }
 
-    /// The nodes of the network and where they are.
+    /// Returns the members of the network and their addresses.
     pub(crate) fn addresses(&self) -> Vec<(NodeId, SocketAddr)> {
         let members = self.peers.iter().filter(|(_, peer)| peer.is_member);
         members.map(|(&node, peer)| (node, peer.address)).collect()
     }
 
-    /// Those who are asked for what matters: the nodes of the network.
+    /// Returns the members of the network.
     fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.peers.iter().filter(|(_, peer)| peer.is_member).map(|(&node, _)| node)
     }
 
-    /// Whether nothing is under way, so that no time has to pass.
+    /// Returns whether no request is under way, so that no ticks are needed.
     pub(crate) fn is_idle(&self) -> bool {
         self.requests.is_empty()
     }
 
-    /// Longest value, in bytes, as far as is known.
+    /// Returns the length of the longest allowed value, in bytes, as far as is known.
     fn value_bytes_max(&self) -> usize {
         let known = self.view.as_ref().map(|view| view.settings.value_bytes_max as usize);
         known.unwrap_or(limits::VALUE_BYTES_MAX)
@@ -223,12 +229,12 @@ impl<W> Router<W> {
         id
     }
 
-    /// Gives a request up because its caller has gone away.
+    /// Cancels a request whose caller has dropped its future.
     pub(crate) fn cancel(&mut self, now: Duration, id: u64) {
         self.remove(now, id);
     }
 
-    /// Time has passed. To be called every few milliseconds while the router [is not
+    /// Handles the passing of time. Must be called every few milliseconds while the router [is not
     /// idle](Self::is_idle).
     pub(crate) fn tick(&mut self, now: Duration) {
         while let Some(&(deadline, id)) = self.deadlines.first() {
@@ -248,99 +254,20 @@ impl<W> Router<W> {
         self.check_health(now);
     }
 
-    /// What is to be done next.
+    /// Returns the next effect to execute.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect<W>> {
         self.effects.pop_front()
     }
 
-    /// Ends everything, because the client is closed.
+    /// Ends all requests, because the client is closed.
     pub(crate) fn close(&mut self, now: Duration) {
         for group in self.groups.values_mut() {
-            // So that nothing that ends here makes room for another beginning.
+            // The queues are cleared first, so that no request that ends lets the next one start.
             group.queue.clear();
         }
         let ids: Vec<u64> = self.requests.keys().copied().collect();
         for id in ids {
             self.finish_refused(now, id, Error::Unavailable("the client was closed".into()));
-        }
-    }
-
-    /// Ends a request that can wait no longer.
-    fn time_out(&mut self, now: Duration, id: u64) {
-        let Some(pending) = self.requests.get(&id) else { return };
-        let waited = format_wait(pending.deadline.saturating_sub(pending.started));
-        let last = self.last_failure(pending);
-        let text = match (&pending.stage, &self.no_view_reason, last) {
-            // What a whole sentence or two say is no end of another one.
-            (Stage::Unrouted, Some(why), None) => format!("not within {waited}: {why}"),
-            (Stage::Unrouted, Some(why), Some(last)) => {
-                format!("not within {waited}: {why}; before that: {last}")
-            }
-            // Whoever was asked has refused it, the last one for this.
-            (Stage::Parked { .. }, _, Some(last)) => format!("not served within {waited}: {last}"),
-            (.., None) => format!("{} within {waited}", self.describe_stage(pending)),
-            (.., Some(last)) => {
-                format!("{} within {waited}; before that: {last}", self.describe_stage(pending))
-            }
-        };
-        let text = text + &self.describe_missing_deposits(pending);
-        let error =
-            if pending.may_have_effect() { Error::Unknown(text) } else { Error::Unavailable(text) };
-        self.finish(now, id, Err(error));
-    }
-
-    /// Eventual writes that a session read must show, and that a node has which cannot be asked.
-    fn describe_missing_deposits(&self, pending: &Pending<W>) -> String {
-        let (RequestKind::Read { bounds, .. } | RequestKind::Scan { bounds, .. }) = &pending.kind
-        else {
-            return String::new();
-        };
-        let silent =
-            |node: &NodeId| self.peers.get(node).is_none_or(|peer| peer.connection.is_none());
-        let nodes = bounds.deposits.iter().map(|(node, _)| *node).filter(silent);
-        let names: Vec<String> = nodes.map(|node| self.describe(node)).collect();
-        if names.is_empty() {
-            return String::new();
-        }
-        format!(
-            "; the session has to show eventual writes that {} took and may not have delivered, and it cannot \
-             be reached; a strong read goes without them",
-            names.join(" and ")
-        )
-    }
-
-    /// What stood in a request's way last: in its own, or in that of the session that it waits for.
-    fn last_failure<'a>(&'a self, pending: &'a Pending<W>) -> Option<&'a String> {
-        let opening =
-            || self.requests.get(&self.groups.get(&pending.group?)?.opening?)?.last_error.as_ref();
-        match pending.stage {
-            Stage::Queued => opening().or(pending.last_error.as_ref()),
-            _ => pending.last_error.as_ref(),
-        }
-    }
-
-    /// What a request waits for in vain.
-    fn describe_stage(&self, pending: &Pending<W>) -> String {
-        match pending.stage {
-            Stage::Unrouted => self.no_view_reason.clone().unwrap_or_else(|| {
-                "neither the registration server nor a node has told where the shards are".into()
-            }),
-            Stage::Queued => {
-                // It waits for another request, which has an obstacle of its own.
-                let group = pending.group.and_then(|group| self.groups.get(&group));
-                let opening = group.and_then(|group| group.opening);
-                match opening.and_then(|opening| self.requests.get(&opening)) {
-                    Some(opening) if opening.stage != Stage::Queued => self.describe_stage(opening),
-                    _ => "earlier writes to the key's shard were not answered".into(),
-                }
-            }
-            Stage::Parked { .. } if pending.retries > 0 => "nobody served the request".into(),
-            Stage::Parked { .. } => match pending.kind.target() {
-                Target::Primary => "no primary of the key's shard could be reached".into(),
-                Target::Replica => "no replica of the key's shard could be reached".into(),
-                Target::Node(node) => format!("{} could not be reached", self.describe(node)),
-            },
-            Stage::Sent(node) => format!("{} did not answer", self.describe(node)),
         }
     }
 
@@ -354,7 +281,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// Forgets a request, wherever it is.
+    /// Removes a request, whatever its stage.
     fn remove(&mut self, now: Duration, id: u64) -> Option<Pending<W>> {
         let pending = self.requests.remove(&id)?;
         self.deadlines.remove(&(pending.deadline, id));
@@ -391,24 +318,7 @@ impl<W> Router<W> {
         }
         Some(pending)
     }
-
-    fn describe(&self, node: NodeId) -> String {
-        match self.view.as_ref().and_then(|view| view.node(node)) {
-            Some(info) => format!("{} at {}", info.name, info.address),
-            None => match self.peers.get(&node) {
-                Some(peer) => format!("the node at {}", peer.address),
-                None => format!("node {}", node.short()),
-            },
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests;
-
-/// A time that was waited, to about a hundredth: clocks are read a moment before the time is up.
-fn format_wait(time: Duration) -> String {
-    let ms = time.as_millis();
-    let ms = if ms >= 100 { (ms + 5) / 10 * 10 } else { ms };
-    if ms >= 1000 && ms % 1000 == 0 { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
-}

@@ -51,12 +51,12 @@ impl ReadQuery {
 
     /// The same for the library. Bounds of a strong read are kept by every answer to it.
     pub fn options(&self) -> ReadOptions {
-        let options = ReadOptions::from(self.level);
-        if self.level != Level::Eventual {
-            return options;
+        let mut options = ReadOptions::from(self.level);
+        if self.level == Level::Eventual {
+            options.max_staleness = self.max_staleness;
+            options.at_least = self.at_least;
         }
-        let Self { max_staleness, at_least, .. } = *self;
-        ReadOptions { max_staleness, at_least, ..options }
+        options
     }
 }
 

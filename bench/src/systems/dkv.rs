@@ -230,9 +230,8 @@ impl DkvDriver {
                 self.client.write_with(&key, value, unchanged.into()).await?;
             }
             Operation::Scan { key, count } => {
-                let (after, limit) = (key.into(), Some(u64::from(count)));
-                let mut scan =
-                    self.client.scan(ScanOptions { after, limit, ..ScanOptions::default() });
+                let options = ScanOptions::default().after(key).limit(u64::from(count));
+                let mut scan = self.client.scan(options);
                 let mut found = false;
                 while scan.next().await?.is_some() {
                     found = true;

@@ -1,8 +1,8 @@
 //! The client's copy of the network's clock.
 //!
-//! A client has no clock of its own to trust: it is told the time by a node when it makes its first
-//! eventual write, and counts on from there by what it measures. Whatever it sees moves it on, so
-//! that what it writes next is later.
+//! A client has no trusted clock of its own. A node reports the time when the client makes its
+//! first eventual write, and the client advances it by its own monotonic clock. Every receipt moves
+//! it forward, so that what the client writes next is later.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use dkv_wire::id::Stamp;
 #[derive(Debug, Default)]
 pub(super) struct NetworkClock {
     clock: Clock,
-    /// What the network's clock showed, and when.
+    /// The last reading of the network's clock, and when it was taken.
     reading: Option<(Stamp, Duration)>,
-    /// The latest moment of an eventual write that was made or seen.
+    /// The latest stamp of an eventual write that this client made or saw.
     latest_eventual: Stamp,
 }
 
 impl NetworkClock {
-    /// A fresh stamp for an eventual write; zero while nobody has told the time.
+    /// Returns a fresh stamp for an eventual write; zero before the first reading.
     pub(super) fn stamp(&mut self, now: Duration) -> Stamp {
         let Some((reading, read_at)) = self.reading else { return Stamp(0) };
         let stamp = self.clock.stamp(reading.since_1970() + now.saturating_sub(read_at));
@@ -28,13 +28,13 @@ impl NetworkClock {
         stamp
     }
 
-    /// A node has told the time.
+    /// Sets the clock to what a node has reported.
     pub(super) fn set(&mut self, now: Duration, stamp: Stamp) {
         self.reading = Some((stamp, now));
     }
 
-    /// An answer has shown a write of that moment, which may have been an eventual one that is not
-    /// ordered yet.
+    /// Moves the clock past the stamp of a write that an answer has shown. `is_pending` if that may
+    /// be an eventual write that is not ordered yet.
     pub(super) fn observe(&mut self, stamp: Stamp, is_pending: bool) {
         self.clock.observe(stamp);
         if is_pending {
@@ -42,7 +42,8 @@ impl NetworkClock {
         }
     }
 
-    /// What a strong write has to be later than; zero as long as no eventual write was met.
+    /// Returns the stamp that a strong write has to exceed; zero if this client has met no eventual
+    /// write.
     pub(super) fn latest_eventual(&self) -> Stamp {
         self.latest_eventual
     }

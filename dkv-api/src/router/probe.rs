@@ -1,4 +1,4 @@
-//! Doubt: when a node is silent, refuses or is gone, and who is asked then.
+//! Failure detection: what to do when a node is silent, refuses, or loses its connection.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::{Effect, RequestKind, Router, Stage, Target, timing};
 use crate::error::Error;
 
 impl<W> Router<W> {
-    /// A connection is up, and its handshake took `round_trip` there and back. Says whether it is
-    /// wanted: it may have come too late.
+    /// A connection is established, and its handshake took `round_trip`. Returns whether it is
+    /// still wanted.
     pub(crate) fn connected(
         &mut self,
         now: Duration,
@@ -39,7 +39,7 @@ impl<W> Router<W> {
         true
     }
 
-    /// A connection was not made.
+    /// A connection could not be established.
     pub(crate) fn connect_failed(
         &mut self,
         now: Duration,
@@ -76,7 +76,7 @@ impl<W> Router<W> {
         self.check_health(now);
     }
 
-    /// A connection that was up is lost. `denied` if the node says that it is because of our
+    /// An established connection is lost; `denied` if the node closed it because of our
     /// certificate.
     pub(crate) fn connection_lost(
         &mut self,
@@ -92,7 +92,7 @@ impl<W> Router<W> {
         }
         peer.connection = None;
         peer.probe = None;
-        // The first new connection is tried at once if something waits for it; the next ones wait.
+        // The first reconnection is immediate if a request needs it; the following ones back off.
         peer.failures = peer.failures.saturating_add(1);
         peer.retry_at = now + if denied { timing::REDIAL_MAX } else { Duration::ZERO };
         self.lose_attempts(now, node, why);
@@ -104,7 +104,8 @@ impl<W> Router<W> {
         self.check_health(now);
     }
 
-    /// A node that denies us will not serve what waits for it, and neither will the others.
+    /// Fails the requests that wait for a node that denies us: neither it nor the others will serve
+    /// them.
     fn deny_parked(&mut self, now: Duration, node: NodeId, why: &str) {
         let parked: Vec<u64> = self.parked.iter().copied().collect();
         for id in parked {
@@ -121,7 +122,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// The answers of a node to everything that it has cannot come any more.
+    /// Puts all open attempts at a node in doubt, because their answers can no longer come.
     pub(super) fn lose_attempts(&mut self, now: Duration, node: NodeId, why: &str) {
         let why = format!("{}: {why}", self.describe(node));
         let mut homeless = Vec::new();
@@ -154,7 +155,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// Whether something waits for the primary of that group, and it is not in good order.
+    /// Returns whether requests wait for the primary of a group and it does not appear healthy.
     pub(super) fn is_primary_suspect(&self, now: Duration, group: GroupId) -> bool {
         let Some(group) = self.groups.get(&group) else { return false };
         if group.waiting == 0 {
@@ -169,7 +170,7 @@ impl<W> Router<W> {
             || peer.is_silent(now, patience)
     }
 
-    /// Looks after every group whose primary is in doubt, and every node that is silent.
+    /// Looks after groups whose primary is suspect, and after silent nodes.
     pub(super) fn check_health(&mut self, now: Duration) {
         self.request_view(now);
         let groups: Vec<GroupId> = self
@@ -186,7 +187,7 @@ impl<W> Router<W> {
         self.check_silent_peers(now);
     }
 
-    /// Requests whose shard is not known wait for a view, from wherever it comes.
+    /// Asks the server and the nodes for a view, if requests wait for one.
     pub(super) fn request_view(&mut self, now: Duration) {
         if self.unrouted.is_empty() || self.ask_server_at > now {
             return;
@@ -199,7 +200,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// Asks the other replicas, and after a while the server, who leads a group.
+    /// Asks the other replicas, and after a while the server, which node leads a group.
     fn probe_group(&mut self, now: Duration, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.probe_at = now + timing::PROBE_EVERY;
@@ -221,7 +222,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// Asks a node for its view, unless it was asked just now.
+    /// Asks a node for its view, unless that is under way.
     pub(super) fn probe(&mut self, now: Duration, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.connection.is_none() {
@@ -241,9 +242,9 @@ impl<W> Router<W> {
         }
     }
 
-    /// Reads at any replica go to another one when theirs is silent. The silent one is asked for
-    /// its view, which it has at hand: one that does not give that either gets another connection,
-    /// and what it owed is lost.
+    /// Moves reads that any replica can serve away from silent nodes. Asks each silent node for its
+    /// view, which it has at hand. A node that does not send that either gets a new connection, and
+    /// what it owed is in doubt.
     fn check_silent_peers(&mut self, now: Duration) {
         let silent: Vec<NodeId> = self
             .peers

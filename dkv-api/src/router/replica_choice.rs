@@ -1,8 +1,7 @@
-//! Which replica is asked where any will do: the one place that knows what *near* means.
+//! Which replica gets a request that any can serve: the only place that knows what *near* means.
 //!
-//! Deliberately missing: what a replica has. Whether it is too far behind for a read is for itself
-//! to say; one that said so for a request is not asked for the same again before all the others
-//! were.
+//! Deliberately missing: what a replica has. A replica says itself whether it is too far behind for
+//! a read. One that declined a request gets it again only after all others have declined.
 
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use super::peer::{Group, Peer};
 use super::{Router, timing};
 
 impl<W> Router<W> {
-    /// The replica that answers soonest, of those that have not `passed` the request on; the
-    /// primary if none is known to be better.
+    /// Returns the replica that answers soonest, among those that have not declined the request;
+    /// the primary if none is known to be better.
     pub(super) fn nearest_replica(
         &self,
         now: Duration,
@@ -29,7 +28,8 @@ impl<W> Router<W> {
             .or_else(|| left().next())
     }
 
-    /// Any node, for what every node can take, if no replica can be reached.
+    /// Returns the nearest node, for a request that every node accepts, when no replica is
+    /// reachable.
     pub(super) fn nearest_node(&self, now: Duration, declined: &[NodeId]) -> Option<NodeId> {
         let nodes = self.members().filter(|node| !declined.contains(node));
         nodes
@@ -37,7 +37,8 @@ impl<W> Router<W> {
             .min_by_key(|node| self.peers.get(node).map(Peer::distance))
     }
 
-    /// Whoever took an eventual write that this client has made or seen, and may keep it yet.
+    /// Returns a node that accepted an eventual write which this client made or saw, and may still
+    /// hold it.
     pub(super) fn deposit_holder(
         &self,
         now: Duration,
@@ -48,8 +49,8 @@ impl<W> Router<W> {
         keepers.find(|&node| !declined.contains(&node) && self.is_usable(now, node))
     }
 
-    /// A replica to ask for a strong read whose primary cannot be reached from here for a while
-    /// now: it may well be reached from there.
+    /// Returns a replica to send a strong read to when the primary has been unreachable for a
+    /// while. That replica may still reach it.
     pub(super) fn detour(&self, now: Duration, group: &Group) -> Option<NodeId> {
         let unreachable = |node: NodeId| {
             self.peers.get(&node).is_some_and(|peer| peer.connection.is_none() && peer.failures > 0)
@@ -61,7 +62,7 @@ impl<W> Router<W> {
         self.nearest_replica(now, group, &[]).filter(|&node| self.is_usable(now, node))
     }
 
-    /// Whether a node is connected and says something when it is asked.
+    /// Returns whether a node is connected and not silent.
     pub(super) fn is_usable(&self, now: Duration, node: NodeId) -> bool {
         let peer = self.peers.get(&node);
         peer.is_some_and(|peer| peer.connection.is_some() && !peer.is_silent(now, peer.patience()))

@@ -1,4 +1,4 @@
-//! What is under way: requests, what they are for, and how far they are.
+//! Requests under way: what they ask for, and how far they have come.
 
 use std::time::Duration;
 
@@ -11,40 +11,40 @@ use dkv_wire::message::{
 
 use super::session::WriteId;
 
-/// What a request is for.
+/// What a request asks for.
 #[derive(Clone, Debug)]
 pub(crate) enum RequestKind {
-    /// The value of a key; within bounds if the level is an eventual one, and a strong one from the
-    /// nearest replica if that is wanted.
+    /// Reads a key; within bounds at an eventual level, and from the nearest replica if a strong
+    /// read is `nearest`.
     Read { key: Bytes, level: Level, bounds: ReadBounds, nearest: bool },
-    /// A page of the keys of a shard.
+    /// Lists a page of the keys of a shard.
     Scan { shard: GroupId, span: Span, level: Level, bounds: ReadBounds },
-    /// A put, or without a value a delete; `everywhere` if it is to wait for all replicas.
+    /// Puts a key, or deletes it without a value; `everywhere` if all replicas have to confirm it.
     Write {
         condition: Condition,
         everywhere: bool,
         key: Bytes,
         value: Option<Bytes>,
         write_id: Option<WriteId>,
-        /// It is later than that.
+        /// The write gets a later stamp than this.
         after: Stamp,
     },
-    /// An eventual put, or without a value a delete. Its moment is zero until the client has a
-    /// clock.
+    /// Puts a key eventually, or deletes it without a value. The stamp is zero until the client
+    /// knows the network's time.
     Deposit { key: Bytes, value: Option<Bytes>, stamp: Stamp },
-    /// Makes a shard remember a session. Only the router asks for it.
+    /// Opens a session at a shard. Only the router itself asks for it.
     Open { session: SessionId },
-    /// A question to the coordinator, whoever that is; doing it twice does no harm.
+    /// A question to the coordinator. It may be repeated without harm.
     Control(RequestBody),
     /// A question to one node. It is not repeated elsewhere.
     Direct { node: NodeId, body: RequestBody },
 }
 
-/// What is sent to a node. It is encoded by whoever writes it to the stream, so that no lock is
-/// held over a large value.
+/// The body of a request to a node. The task of the stream encodes it, so that no lock is held over
+/// a large value.
 #[derive(Clone, Debug)]
 pub(crate) enum Payload {
-    /// As it is.
+    /// A body that is sent unchanged.
     Plain(RequestBody),
     /// A write for the log of a shard.
     Write {
@@ -58,22 +58,22 @@ pub(crate) enum Payload {
     },
 }
 
-/// Values of so many bytes are sent as they lie in memory; shorter ones are copied beside others.
-const SHARED_BYTES: usize = 16 * 1024;
+/// Values of at least this length are sent from where they are in memory; shorter ones are copied
+/// into the frame.
+const ZERO_COPY_BYTES: usize = 16 * 1024;
 
 impl Payload {
-    /// The body of the request. If it has a long value, that is left out, and with it what it is
-    /// in: then the byte string that the body ends with is empty, and has the parts for its
-    /// content.
+    /// Returns the body of the request, and the parts of a long value. If there is one, the byte
+    /// string that ends the body is empty, and the parts are its content.
     pub(crate) fn body(self) -> (RequestBody, Vec<Bytes>) {
         match self {
             Self::Plain(RequestBody::Deposit { shard, stamp, again, key, value }) => {
-                let (value, long) = apart(value);
+                let (value, long) = split_long(value);
                 (RequestBody::Deposit { shard, stamp, again, key, value }, long)
             }
             Self::Plain(body) => (body, Vec::new()),
             Self::Write { shard, everywhere, write_id, after, condition, key, value } => {
-                let (value, long) = apart(value);
+                let (value, long) = split_long(value);
                 let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
                 let WriteId { session, serial, settled } = write_id;
                 let key = &key;
@@ -89,30 +89,30 @@ impl Payload {
     }
 }
 
-/// A value; one that is long is empty, and beside it.
-fn apart(value: Option<Bytes>) -> (Option<Bytes>, Vec<Bytes>) {
+/// Separates a long value, in whose place it leaves an empty one.
+fn split_long(value: Option<Bytes>) -> (Option<Bytes>, Vec<Bytes>) {
     match value {
-        Some(long) if long.len() >= SHARED_BYTES => (Some(Bytes::new()), vec![long]),
+        Some(long) if long.len() >= ZERO_COPY_BYTES => (Some(Bytes::new()), vec![long]),
         short => (short, Vec::new()),
     }
 }
 
-/// Set in the names of attempts that ask for the time.
+/// Marks the ids of attempts that ask for the time.
 pub(crate) const CLOCK_QUERY: u64 = 1 << 63;
 
-/// The request that an attempt belongs to.
+/// Returns the request that an attempt belongs to.
 pub(crate) fn request_of(attempt: u64) -> u64 {
     attempt & !CLOCK_QUERY
 }
 
-/// Who can serve a request.
+/// Which nodes can serve a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// The leader of the group.
+    /// The primary of the group.
     Primary,
     /// Any replica of the group.
     Replica,
-    /// That node.
+    /// This node only.
     Node(NodeId),
 }
 
@@ -128,7 +128,7 @@ impl RequestKind {
         }
     }
 
-    /// Whether an attempt that was not answered may change what the caller can see.
+    /// Returns whether an unanswered attempt may have changed what the caller can see.
     pub(crate) fn has_effect(&self) -> bool {
         match self {
             Self::Write { .. } => true,
@@ -138,7 +138,7 @@ impl RequestKind {
         }
     }
 
-    /// Whether a replica may have to ask the primary before it answers.
+    /// Returns whether a replica may have to ask the primary before it answers.
     pub(crate) fn may_be_forwarded(&self) -> bool {
         match self {
             Self::Read { level: Level::Strong, nearest, .. } => *nearest,
@@ -147,20 +147,20 @@ impl RequestKind {
         }
     }
 
-    /// Whether it is an eventual write that has no moment yet. Nobody takes it; what comes of it is
-    /// the time.
+    /// Returns whether this is an eventual write that has no stamp yet. No node accepts it; each
+    /// refuses with the time.
     pub(crate) fn is_clock_query(&self) -> bool {
         matches!(self, Self::Deposit { stamp: Stamp(0), .. })
     }
 
-    /// The name that an attempt at this request has on its way. A write that asked for the time and
-    /// is sent again with it has another one: a late answer to the question says nothing of the
-    /// write.
+    /// Returns the id of an attempt at this request. A write that asked for the time gets another
+    /// id when it is sent with a stamp, because a late answer to the question says nothing about
+    /// the write.
     pub(crate) fn attempt(&self, request: u64) -> u64 {
         if self.is_clock_query() { request | CLOCK_QUERY } else { request }
     }
 
-    /// The key, if it is about one.
+    /// Returns the key, if the request is about one.
     pub(crate) fn key(&self) -> Option<&Bytes> {
         match self {
             Self::Read { key, .. } | Self::Write { key, .. } | Self::Deposit { key, .. } => {
@@ -170,7 +170,7 @@ impl RequestKind {
         }
     }
 
-    /// Bytes that it carries, or that a page may have.
+    /// Returns the bytes that the request carries, or that its page may have.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Read { key, .. } => key.len(),
@@ -182,9 +182,9 @@ impl RequestKind {
         }
     }
 
-    /// What to send to a node for `group`; `None` for a write that has no stamp yet. `detour`: the
-    /// node is not taken for the primary that the request is for. `again`: an earlier attempt may
-    /// have had an effect.
+    /// Returns the payload to send to a node; `None` for a write that has no write id yet. `detour`
+    /// if a replica has to serve the request in place of the primary, `again` if an earlier attempt
+    /// may have had an effect.
     pub(crate) fn payload(&self, shard: GroupId, detour: bool, again: bool) -> Option<Payload> {
         Some(Payload::Plain(match self {
             Self::Read { key, level, bounds, nearest } => {
@@ -232,16 +232,16 @@ fn mode(level: Level, bounds: &ReadBounds, anywhere: bool) -> ReadMode {
     }
 }
 
-/// How far a request is.
+/// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// No view with shards has come yet.
+    /// Waits for the first view with shards.
     Unrouted,
-    /// A write that waits for its shard's session to open, or for room in its window.
+    /// A write that waits for its shard's session to open, or for room in the session's window.
     Queued,
-    /// Ready, and there is nobody to send it to now, or it is too early to send it again.
+    /// Ready, but no node can take it now, or it has to back off.
     Parked { not_before: Duration },
-    /// Sent to that node last, and not answered.
+    /// Last sent to this node, and not answered.
     Sent(NodeId),
 }
 
@@ -249,39 +249,39 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Pending<W> {
     pub(crate) kind: RequestKind,
-    /// Its group; unknown while it is [`Stage::Unrouted`], and for a question to one node.
+    /// Its group; `None` while it is [`Stage::Unrouted`], and for a question to one node.
     pub(crate) group: Option<GroupId>,
     pub(crate) started: Duration,
     pub(crate) deadline: Duration,
-    /// Who waits for it; nobody for what the router asks for itself.
+    /// Who waits for the outcome; `None` for requests of the router itself.
     pub(crate) waiter: Option<W>,
     pub(crate) stage: Stage,
-    /// Nodes whose answer can still come.
+    /// Nodes whose answers can still come.
     pub(crate) attempts: Vec<NodeId>,
-    /// When it was sent last.
+    /// When it was last sent.
     pub(crate) sent: Duration,
-    /// Whether an attempt whose answer cannot come any more may have had an effect.
+    /// Whether an attempt whose answer can no longer come may have had an effect.
     pub(crate) in_doubt: bool,
-    /// Replicas that could not serve it, since all of them were asked last.
+    /// Replicas that declined it since all of them were last asked.
     pub(crate) declined: Vec<NodeId>,
-    /// Answers that asked to come again.
+    /// Refusals that asked to try again.
     pub(crate) retries: u32,
-    /// Times that the shard had forgotten its session.
+    /// Times that the shard did not know its session.
     pub(crate) session_expiries: u32,
-    /// What stood in the way last, for the error.
+    /// The last error, to report at a timeout.
     pub(crate) last_error: Option<String>,
-    /// The latest revision of its shard that had been seen when it began: a strong answer is not
-    /// older.
+    /// The latest revision of its shard that this client had seen when it began. A strong answer
+    /// must not be older.
     pub(crate) revision_floor: Revision,
 }
 
 impl<W> Pending<W> {
-    /// Whether an attempt may have had, or may yet have, an effect.
+    /// Returns whether an attempt may have had an effect, or may still have one.
     pub(crate) fn may_have_effect(&self) -> bool {
         self.kind.has_effect() && (self.in_doubt || !self.attempts.is_empty())
     }
 
-    /// Whether the group's primary is what it waits for.
+    /// Returns whether it waits for the group's primary.
     pub(crate) fn waits_for_primary(&self) -> bool {
         self.kind.target() == Target::Primary
             && matches!(self.stage, Stage::Parked { .. } | Stage::Sent(_))
@@ -312,7 +312,7 @@ mod tests {
                 after: Stamp(5),
             },
         };
-        for (bytes, deposit) in [0, 1, SHARED_BYTES - 1, SHARED_BYTES, 3 << 20]
+        for (bytes, deposit) in [0, 1, ZERO_COPY_BYTES - 1, ZERO_COPY_BYTES, 3 << 20]
             .into_iter()
             .flat_map(|bytes| [(bytes, false), (bytes, true)])
         {
@@ -320,7 +320,7 @@ mod tests {
             let payload = kind(Some(value.clone()), deposit).payload(shard, false, true).unwrap();
             let (body, parts) = payload.body();
             let is_shared = parts.last().map(|last| last.as_ptr() == value.as_ptr());
-            assert_eq!(is_shared, (bytes >= SHARED_BYTES).then_some(true));
+            assert_eq!(is_shared, (bytes >= ZERO_COPY_BYTES).then_some(true));
             let request = Request { id: 4, deadline_ms: 5, forward: false, body };
             let sent = match parts.is_empty() {
                 true => codec::encode(&request).to_vec(),

@@ -1,4 +1,4 @@
-//! Sending: from a request to the node that can serve it.
+//! Routing: from a request to the node that can serve it.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::peer::Peer;
 use super::{Effect, Outcome, OutgoingRequest, RequestKind, Router, Stage, Target, timing};
 use crate::error::Error;
 
-/// A request of more bytes is sent where it does not hold up others.
+/// Requests of more bytes go over the stream for large ones.
 pub(super) const BULK_THRESHOLD_BYTES: usize = 64 * 1024;
 
 impl<W> Router<W> {
-    /// Finds the group of a request that has none yet, and sends it on.
+    /// Finds the group of a request that has none yet, and sends the request on.
     pub(super) fn assign_group(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
         let group = match (&pending.kind, pending.group) {
@@ -75,7 +75,7 @@ impl<W> Router<W> {
             if !is_placed {
                 pending.revision_floor = revision_floor;
             }
-            // What a Stage::Queued write waits for is its group's to say; see below.
+            // The group decides what a queued write waits for; see below.
             pending.stage = Stage::Queued;
         }
         match group {
@@ -89,8 +89,8 @@ impl<W> Router<W> {
         }
     }
 
-    /// Stamps as many waiting writes as the session allows, and sends them; opens the session if
-    /// it is closed.
+    /// Gives as many queued writes as the session allows their write ids, and sends them. Opens the
+    /// session if it is closed.
     pub(super) fn admit_queued_writes(&mut self, now: Duration, group: GroupId) {
         loop {
             let Some(state) = self.groups.get_mut(&group) else { return };
@@ -125,7 +125,7 @@ impl<W> Router<W> {
         self.start(now, open);
     }
 
-    /// The shard's answer about a session, or that there is none.
+    /// Handles the outcome of opening a session.
     pub(super) fn session_answered(
         &mut self,
         now: Duration,
@@ -138,8 +138,8 @@ impl<W> Router<W> {
             Ok(_) => state.session.opened(session),
             Err(error) => {
                 state.session.not_opened(session);
-                // Nobody can write without a session, so what stands in its way stands in theirs.
-                // At a deadline it stands only in the way of those whose deadline it is.
+                // Without a session no write can proceed, so this error is theirs too. A timeout
+                // concerns only the writes whose deadline has passed.
                 let queued: Vec<u64> = state.queue.iter().copied().collect();
                 for id in queued {
                     let Some(pending) = self.requests.get_mut(&id) else { continue };
@@ -154,7 +154,7 @@ impl<W> Router<W> {
         self.admit_queued_writes(now, group);
     }
 
-    /// A request is ready to be sent for the first time.
+    /// Sends a request for the first time.
     fn start(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get_mut(&id) else { return };
         pending.stage = Stage::Parked { not_before: now };
@@ -167,7 +167,7 @@ impl<W> Router<W> {
         self.route(now, id);
     }
 
-    /// Sends a request to whom it should be sent now, or parks it.
+    /// Sends a request to the node that should have it now, or parks it.
     pub(super) fn route(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
         if let Stage::Parked { not_before } = pending.stage
@@ -195,7 +195,7 @@ impl<W> Router<W> {
                     RequestKind::Deposit { .. } => {
                         reached.or(self.nearest_node(now, declined)).or(replica)
                     }
-                    // Without a replica there are those that keep a write of this client.
+                    // If no replica is reachable, a node that holds a write of this client will do.
                     RequestKind::Read { level: Level::Eventual | Level::Session, .. } => {
                         let deposit_holder =
                             group.and_then(|group| self.deposit_holder(now, group, declined));
@@ -224,7 +224,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// Everything that is parked, and may go by now, is tried again.
+    /// Tries all parked requests again whose back-off is over.
     pub(super) fn route_parked(&mut self, now: Duration) {
         let parked: Vec<u64> = self.parked.iter().copied().collect();
         for id in parked {
@@ -232,7 +232,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// A request waits: for something to happen, and at least until `not_before`.
+    /// Parks a request until something changes, and at least until `not_before`.
     pub(super) fn park(&mut self, now: Duration, id: u64, not_before: Duration) {
         let Some(pending) = self.requests.get_mut(&id) else { return };
         if let Stage::Parked { not_before: earlier } = pending.stage {
@@ -245,8 +245,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// Sends a request to a node that is connected. If that node has it already, its answer is
-    /// waited for.
+    /// Sends a request to a connected node, unless that node has it already.
     fn send(&mut self, now: Duration, id: u64, node: NodeId) {
         let forwarding_time = self.expected_forwarding_time(id, node);
         let Some(pending) = self.requests.get_mut(&id) else { return };
@@ -279,9 +278,9 @@ impl<W> Router<W> {
         self.effects.push_back(Effect::Send(outgoing));
     }
 
-    /// Time that a replica may take to ask the primary for its answer, or if it is the primary, the
-    /// nearest of the others. How far they are from it is not known here: it is taken to be as far
-    /// as they are from here.
+    /// Returns the time that a replica may need to ask the primary; if it is the primary, to ask
+    /// the nearest other replica. The distance between nodes is unknown here, so the distance from
+    /// here stands in for it.
     fn expected_forwarding_time(&self, id: u64, node: NodeId) -> Duration {
         let pending = self.requests.get(&id).filter(|pending| pending.kind.may_be_forwarded());
         let group = pending.and_then(|pending| self.groups.get(&pending.group?));
@@ -306,7 +305,7 @@ impl<W> Router<W> {
         self.effects.push_back(Effect::Connect { node, generation, address });
     }
 
-    /// Connects again where that failed, and to whom may be needed.
+    /// Reconnects where connecting failed.
     pub(super) fn redial(&mut self, now: Duration) {
         let missing: Vec<NodeId> = self
             .peers

@@ -1,18 +1,17 @@
-//! The session of one shard: what makes a write happen once however often it is sent.
+//! The session of one shard, which makes a write happen once however often it is sent.
 //!
-//! A shard remembers, for each session, which serials it has executed and what it replied. So a
-//! write is stamped once with (session, serial), and every attempt carries the same write_id. With
-//! each write the shard is told which serials are *settled*: below that number the client will
-//! never ask again, and the shard may forget.
+//! For each session, a shard remembers which serials it has executed and what it replied. So each
+//! write gets one id (session, serial), and every attempt carries it. Each write also tells the
+//! shard which serials are *settled*: the client will never send one below that number again, and
+//! the shard may forget those.
 //!
-//! A serial is settled when its write is finished for the caller: answered, given up at its
-//! deadline, or dropped. Giving up settles it too, and that is safe: a shard refuses a serial that
-//! it was told is settled, so an attempt that is still on its way somewhere can no longer have an
-//! effect once a later write was executed.
+//! A serial is settled when the caller is done with its write: answered, timed out, or dropped.
+//! That is safe even while an attempt is still on its way: a shard refuses settled serials, so once
+//! it has executed a later write, the attempt can have no effect.
 //!
-//! Serials span at most [`SESSION_WINDOW_MAX`] from the lowest that is not settled. It is the span
-//! that counts, not the number under way: one slow write may hold back the settled mark, and the
-//! shard must remember everything above it.
+//! Serials span at most [`SESSION_WINDOW_MAX`] from the lowest unsettled one. The span counts, not
+//! the number under way: one slow write can hold back the settled mark, and the shard must remember
+//! everything above it.
 
 use std::collections::BTreeSet;
 
@@ -20,14 +19,14 @@ use dkv_wire::id::{Serial, SessionId};
 use dkv_wire::limits::SESSION_WINDOW_MAX;
 use uuid::Uuid;
 
-/// What names one write to a shard.
+/// The id of one write at a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WriteId {
-    /// Whose write.
+    /// The session of the write.
     pub(crate) session: SessionId,
-    /// Which write.
+    /// The number of the write in its session.
     pub(crate) serial: Serial,
-    /// Every serial below is settled.
+    /// All serials below this one are settled.
     pub(crate) settled: Serial,
 }
 
@@ -49,55 +48,56 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A session that is not open yet, named `first`.
+    /// Creates a session that is not open yet; `first` is its first id.
     pub(crate) fn new(first: SessionId) -> Self {
         Self { first, generation: 0, state: State::Closed, next: 1, unsettled: BTreeSet::new() }
     }
 
-    /// Its name now. After it has expired it goes by the next number: 122 random bits in the first
-    /// one keep the names of different clients apart.
+    /// Returns its present id. After an expiry it is the next number; 122 random bits in the first
+    /// id keep those of different clients apart.
     pub(crate) fn id(&self) -> SessionId {
         let number = self.first.0.as_u128().wrapping_add(u128::from(self.generation));
         SessionId(Uuid::from_u128(number))
     }
 
-    /// Whether it is neither open nor being opened.
+    /// Returns whether the session is neither open nor being opened.
     pub(crate) fn is_closed(&self) -> bool {
         self.state == State::Closed
     }
 
-    /// It is being opened.
+    /// Records that the session is being opened.
     pub(crate) fn opening(&mut self) {
         self.state = State::Opening;
     }
 
-    /// The shard has answered for `session`.
+    /// Records that the shard has opened `session`.
     pub(crate) fn opened(&mut self, session: SessionId) {
         if self.state == State::Opening && session == self.id() {
             self.state = State::Open;
         }
     }
 
-    /// It could not be opened.
+    /// Records that `session` could not be opened.
     pub(crate) fn not_opened(&mut self, session: SessionId) {
         if self.state == State::Opening && session == self.id() {
             self.state = State::Closed;
         }
     }
 
-    /// The shard does not know `session`. The next one is another, with serials of its own.
+    /// Records that the shard does not know `session`. The next session has another id and its own
+    /// serials.
     pub(crate) fn expired(&mut self, session: SessionId) {
         if session == self.id() {
             *self = Self { generation: self.generation + 1, ..Self::new(self.first) };
         }
     }
 
-    /// Every serial below this one is settled.
+    /// Returns the lowest serial that is not settled.
     pub(crate) fn settled(&self) -> Serial {
         Serial(self.unsettled.first().copied().unwrap_or(self.next))
     }
 
-    /// The write_id of a new write; `None` while the session is not open or its window is full.
+    /// Returns the id of a new write; `None` while the session is not open or its window is full.
     pub(crate) fn next_write_id(&mut self) -> Option<WriteId> {
         let span = self.next - self.settled().0;
         if self.state != State::Open || span >= SESSION_WINDOW_MAX as u64 {
@@ -109,7 +109,7 @@ impl Session {
         Some(WriteId { session: self.id(), serial: Serial(serial), settled: self.settled() })
     }
 
-    /// The client will never ask for that write again.
+    /// Settles a write: the client will never send it again.
     pub(crate) fn settle(&mut self, write_id: WriteId) {
         if write_id.session == self.id() {
             self.unsettled.remove(&write_id.serial.0);

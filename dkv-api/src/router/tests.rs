@@ -1,12 +1,12 @@
-//! Golden scripts: what happens, and beneath each event what the router wants done.
+//! Golden scripts: events, and under each event the effects that the router wants.
 //!
-//! A script is a text file of lines. A line without indentation is an event; the indented lines
-//! after it are the effects and are written by the runner: `UPDATE_EXPECT=1 cargo test`. A change
-//! of behaviour shows as a diff that somebody has to understand.
+//! A script is a text file. A line without indentation is an event; the indented lines after it are
+//! its effects, which the runner writes: `UPDATE_EXPECT=1 cargo test`. A change of behaviour shows
+//! as a diff that a reviewer has to understand.
 //!
-//! Nodes are n1, n2, …; requests are named by whoever waits for them: a, b, c. `at 50` lets time
-//! pass to 50 ms, and ticks. Other events happen at the time that was reached last. `up n1 2 30` is
-//! a connection, the second one, whose handshake took 30 ms there and back.
+//! Nodes are n1, n2, …; requests have the names of their waiters: a, b, c. `at 50` lets time pass
+//! to 50 ms, with ticks. Other events happen at the time last reached. `up n1 2 30` establishes the
+//! second connection to n1, whose handshake took 30 ms.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -45,14 +45,13 @@ fn address(node: NodeId) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], node.0.as_u128() as u16))
 }
 
-/// Where the client is.
+/// The region of the client.
 fn home() -> Region {
     "home".parse().unwrap()
 }
 
-/// `view TERM PRIMARY NODES`: one shard; everything that is led is led by the same node. A node may
-/// be followed by its region, as in `n1@home`. Nodes that were removed may come after that:
-/// `without=NODES`.
+/// `view TERM PRIMARY NODES`: a view with one shard, where the same node leads everything. A node
+/// may be followed by its region, as in `n1@home`. Removed nodes may follow: `without=NODES`.
 fn view(words: &[&str]) -> NetworkView {
     let (words, gone) = match words {
         [words @ .., gone] if words.len() == 3 => (words, gone.strip_prefix("without=").unwrap()),
@@ -141,13 +140,13 @@ fn result(from: NodeId, words: &[&str]) -> Result<Answer, Refusal> {
 }
 
 impl Script {
-    /// Lets something happen; returns what the router says to that at once.
+    /// Passes an event to the router; returns what the router says at once.
     fn event(&mut self, words: &[&str]) -> &'static str {
         let (router, now) = (&mut self.router, self.now);
         let long = Duration::from_secs(2);
         match words {
             ["at", ms] => {
-                // Time passes in ticks, as it does in the shell.
+                // Time passes in ticks, as with the real driver.
                 let until = Duration::from_millis(ms.parse().unwrap());
                 while self.now < until {
                     self.now = (self.now + Duration::from_millis(5)).min(until);
@@ -212,7 +211,7 @@ impl Script {
             ["lost", who, generation] => {
                 router.connection_lost(now, node(who), generation.parse().unwrap(), "gone", false);
             }
-            ["shown-the-door", who, generation] => {
+            ["denied", who, generation] => {
                 router.connection_lost(
                     now,
                     node(who),
@@ -222,7 +221,8 @@ impl Script {
                 );
             }
             ["reply", from, generation, id, rest @ ..] => {
-                // To what was sent last, or as `a?` to an eventual write's question for the time.
+                // A reply to the last attempt; `a?` is a reply to an eventual write's question for
+                // the time.
                 let (id, asked) = id.strip_suffix('?').map_or((*id, false), |id| (id, true));
                 let id = self.ids.get(id).copied().unwrap_or_else(|| id.parse().unwrap());
                 let id = match router.requests.get(&id) {
@@ -254,9 +254,9 @@ impl Script {
                     Err(Error::Unavailable(why)) => format!("{waiter}: UNAVAILABLE {why}"),
                     Err(other) => format!("{waiter}: {other}"),
                 },
-                Effect::SetDelays { ways, .. } => format!("keep apart from {} nodes", ways.len()),
+                Effect::SetDelays { ways, .. } => format!("delay {} nodes", ways.len()),
                 Effect::AskServer => "ask the server".to_owned(),
-                Effect::SaveNodes(nodes) => format!("remember {} nodes", nodes.len()),
+                Effect::SaveNodes(nodes) => format!("save {} nodes", nodes.len()),
             };
             writeln!(text, "    {line}").unwrap();
         }
@@ -316,7 +316,7 @@ fn run(script: &str) -> String {
         if words.is_empty() || line.starts_with('#') {
             continue;
         }
-        // What is sent in the same moment names its waiter, so the name comes first.
+        // The name is registered first, because effects of the same event refer to it.
         if let ["read" | "write" | "deposit", who, ..] = words[..] {
             state.ids.insert(who.to_owned(), state.router.next_id);
         }
@@ -355,7 +355,7 @@ fn golden_scripts() {
 }
 
 impl<W> Router<W> {
-    /// What is counted in two places agrees.
+    /// Checks that everything counted in two places agrees.
     fn check(&self) {
         for (node, peer) in &self.peers {
             let held =

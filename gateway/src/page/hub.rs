@@ -173,7 +173,7 @@ async fn end_of<T>(begun: &mut Option<BoxFuture<'_, T>>) -> T {
 /// How long a strong read takes, in microseconds.
 async fn read<S: Store>(store: &S) -> Result<u64, String> {
     let begun = Instant::now();
-    let options = ReadOptions { timeout: Some(READY_TIMEOUT), ..ReadOptions::default() };
+    let options = ReadOptions::default().timeout(READY_TIMEOUT);
     match store.read(READY_KEY, options).await {
         Ok(_) | Err(Error::NotFound { .. }) => Ok(micros(begun.elapsed())),
         Err(error) => Err(error.to_string()),

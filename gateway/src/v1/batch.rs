@@ -227,7 +227,7 @@ fn check(operation: Operation) -> Result<Checked, String> {
     let level = consistency.map_or(dkv_api::Level::Strong, Into::into);
     let has_condition = condition.is_some();
     let condition = condition.unwrap_or(Condition::Always);
-    let options = WriteOptions { level, condition, ..WriteOptions::default() };
+    let options = WriteOptions::default().level(level).condition(condition);
     let action = match (op, value) {
         (Kind::Get, None) if !has_condition => Action::Get(level.into()),
         (Kind::Get, _) => return Err("a get has neither a value nor a condition".into()),

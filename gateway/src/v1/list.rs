@@ -45,15 +45,13 @@ async fn page<S: Store>(
     let Ok(Ok(_turn)) = turn else {
         return Err(Problem::unavailable("too many pages are asked for"));
     };
-    let mut pairs = std::pin::pin!(gateway.store.scan(ScanOptions {
-        prefix: query.prefix.clone().into(),
-        after: query.after.clone().into(),
+    let options = ScanOptions::prefix(query.prefix.clone())
+        .after(query.after.clone())
         // One more tells whether there are more.
-        limit: Some(query.limit as u64 + 1),
-        values: query.values,
-        level: query.level,
-        timeout: None,
-    }));
+        .limit(query.limit as u64 + 1)
+        .values(query.values)
+        .level(query.level);
+    let mut pairs = std::pin::pin!(gateway.store.scan(options));
     let (mut count, mut bytes, mut last) = (0, 0, None);
     let mut page = Pieces::default();
     page.push("{\"pairs\":[");

@@ -53,7 +53,7 @@ async fn ready<S: Store>(
     if !is_get(&request) {
         return Problem::method("GET, HEAD").into_response();
     }
-    let options = ReadOptions { timeout: Some(READY_TIMEOUT), ..ReadOptions::default() };
+    let options = ReadOptions::default().timeout(READY_TIMEOUT);
     match gateway.store.read(READY_KEY, options).await {
         Ok(_) | Err(Error::NotFound { .. }) => document("text/plain; charset=utf-8", "ready\n"),
         Err(error) => Problem::from_error(error, false).into_response(),

@@ -1,4 +1,4 @@
-//! The session against a stupid twin: a list of all stamps ever given.
+//! The session compared with a naive model: a list of all write ids ever given.
 
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ proptest! {
             if begin || unfinished.is_empty() {
                 let write_id = session.next_write_id().unwrap();
                 prop_assert_eq!(write_id.serial.0, twin.len() as u64 + 1);
-                // Nothing that is unfinished lies below what the shard is told it may forget.
+                // The shard may forget nothing that is unfinished.
                 prop_assert!(twin.iter().all(|(other, done)| *done || other.serial >= write_id.settled));
                 twin.push((write_id, false));
             } else {

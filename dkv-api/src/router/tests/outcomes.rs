@@ -1,4 +1,4 @@
-//! What callers are told, and what a session remembers of it.
+//! What callers learn, and what a session remembers.
 
 use dkv_wire::id::HolderId;
 use dkv_wire::message::{Page, Span};
@@ -7,7 +7,7 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(2);
 
-/// A client that is connected to both nodes of a network, of which the first leads everything.
+/// Returns a client that is connected to both nodes of a network; the first leads everything.
 fn script() -> Script {
     let first = SessionId(Uuid::from_u128(100));
     let router = Router::new(first, Some(home()));
@@ -26,7 +26,7 @@ impl Script {
         self.router.submit(self.now, kind, LONG, Some("a".to_owned()))
     }
 
-    /// To whom a request was sent last, and its bounds, if it has some.
+    /// Returns the node that a request was last sent to, and its bounds.
     fn sent_to(&mut self) -> (NodeId, ReadBounds) {
         let mut last = None;
         while let Some(effect) = self.router.poll_effect() {
@@ -56,7 +56,7 @@ impl Script {
         }
     }
 
-    /// The bounds of the next read at level session.
+    /// Returns the bounds of the next read at level session.
     fn session_bounds(&mut self) -> (NodeId, u64, ReadBounds) {
         let (key, level) = (Bytes::from_static(b"k"), Level::Session);
         let bounds = ReadBounds::default();
@@ -135,11 +135,11 @@ fn a_session_does_not_go_back_behind_anything_that_it_was_shown() {
         let (_, _, bounds) = script.session_bounds();
         assert_eq!(bounds.at_least, Revision(30), "{kind:?}");
         assert_eq!(bounds.deposits, [(asked, Number(5))], "{kind:?}");
-        // What it writes next is later, too.
+        // The client's next write gets a later stamp, too.
         assert_eq!(script.router.clock.latest_eventual(), Stamp(1 << 40), "{kind:?}");
     }
 
-    // That a condition does not hold shows something as well.
+    // A conflict shows a revision as well.
     let mut script = script();
     let (condition, write_id, after) = (Condition::Absent, None, Stamp(0));
     let (key, value) = (key(), None);
@@ -153,7 +153,7 @@ fn a_session_does_not_go_back_behind_anything_that_it_was_shown() {
     assert_eq!(script.session_bounds().2.at_least, Revision(30));
 }
 
-/// A client that n2 has shown a write which it has not delivered yet.
+/// Returns a client to which n2 has shown a write that n2 has not delivered yet.
 fn script_that_was_shown_a_pending_write() -> Script {
     let mut script = script();
     let id = script.submit(RequestKind::Direct {

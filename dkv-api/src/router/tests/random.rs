@@ -1,5 +1,5 @@
-//! Any order of events: every request ends once and in time, nothing is left behind, what is
-//! counted twice agrees, and what may have been executed is never called unavailable.
+//! Random histories: every request ends once and in time, nothing is left behind, what is counted
+//! twice agrees, and no write that may have been executed is called unavailable.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The shell and the network, as far as they matter here.
+/// The driver and the network, as far as they matter here.
 struct World {
     script: Script,
     next: usize,
@@ -57,14 +57,14 @@ struct World {
     connected: Vec<(NodeId, u64)>,
     sent: Vec<OutgoingRequest>,
     live: BTreeSet<String>,
-    /// Writes with an attempt that was neither answered nor refused without an effect.
+    /// Writes with attempts that were neither answered nor refused without an effect.
     doubtful: BTreeMap<u64, usize>,
 }
 
 fn has_effect(payload: &Payload) -> bool {
     match payload {
         Payload::Write { .. } => true,
-        // Without a stamp nobody takes it.
+        // No node accepts a deposit without a stamp.
         Payload::Plain(RequestBody::Deposit { stamp, .. }) => *stamp != Stamp(0),
         Payload::Plain(_) => false,
     }
@@ -159,7 +159,7 @@ impl World {
                     (["fitting"], _) => result(node, &["done"]),
                     (words, _) => result(node, words),
                 };
-                // Only what arrives over a connection that is up settles a doubt.
+                // Only a reply over an established connection ends a doubt.
                 let heard = self.connected.contains(&(node, generation));
                 let no_effect = !matches!(result, Ok(_) | Err(Refusal::Unknown(_)));
                 if let (true, Some(count)) = (
@@ -204,10 +204,10 @@ proptest! {
         for step in &steps {
             world.step(step);
         }
-        // Longer than any deadline.
+        // Longer than any timeout.
         world.step(&Step::Pass(3000));
         prop_assert!(world.live.is_empty(), "never ended: {:?}", world.live);
-        // Probes still repeat nothing once nobody waits.
+        // Probes stop once no request waits.
         world.step(&Step::Pass(2000));
         prop_assert!(world.script.router.is_idle());
     }
