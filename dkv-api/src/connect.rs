@@ -22,8 +22,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dkv_base::id::NodeId;
 use dkv_wire::certificate::Credentials;
-use dkv_wire::id::NodeId;
 use dkv_wire::identity::Role;
 use dkv_wire::network::NetworkView;
 use dkv_wire::quic::Endpoint;

@@ -16,13 +16,15 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use dkv_base::id::{NetworkId, NodeId};
+use dkv_base::sync::lock;
+use dkv_base::{durable, platform};
 use dkv_wire::certificate::{CERTIFICATE_FILE, CertificateError, Credentials};
-use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::identity::Role;
-use dkv_wire::{durable, limits, local, platform};
+use dkv_wire::{limits, local};
 use tracing::{debug, warn};
 
 use crate::address::HostPort;
@@ -122,8 +124,8 @@ impl CredentialStore {
         let identity = credentials.identity;
         let Some(home) = self.home() else { return };
         let directory = local::credentials_dir(home, identity.network, identity.role);
-        let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-        let locked = durable::create_dir(&directory).and_then(|()| lock(&directory));
+        let _writing = lock(&WRITING);
+        let locked = durable::create_dir(&directory).and_then(|()| lock_directory(&directory));
         match locked {
             Ok(_lock) => {
                 // Unreadable credentials may still be of use to their owner, so they are not
@@ -192,7 +194,7 @@ fn load(
 ) -> Result<Option<Credentials>, CertificateError> {
     load_once(directory, network, role).or_else(|error| {
         // Another process may be replacing them, one file after the other.
-        let Ok(_lock) = lock(directory) else { return Err(error) };
+        let Ok(_lock) = lock_directory(directory) else { return Err(error) };
         load_once(directory, network, role)
     })
 }
@@ -215,7 +217,7 @@ fn load_once(
 }
 
 fn write(path: &Path, content: &str) {
-    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _writing = lock(&WRITING);
     let directory = path.parent().map_or(Ok(()), durable::create_dir);
     if let Err(error) = directory.and_then(|()| durable::write(path, content.as_bytes())) {
         debug!(path = %path.display(), %error, "cannot be stored");
@@ -224,7 +226,7 @@ fn write(path: &Path, content: &str) {
 
 /// Locks a directory. Waits for another process that is writing the same credentials, which takes
 /// milliseconds.
-fn lock(directory: &Path) -> std::io::Result<std::fs::File> {
+fn lock_directory(directory: &Path) -> std::io::Result<std::fs::File> {
     for _ in 0..50 {
         match durable::lock_dir(directory) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {

@@ -7,15 +7,16 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, SessionId};
+use dkv_base::id::{NodeId, SessionId};
+use dkv_base::platform;
+use dkv_base::supervise::caught;
+use dkv_base::sync::lock;
 use dkv_wire::message::{Reply, ServerAnswer, ServerRequest};
-use dkv_wire::platform;
 use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::region::Region;
-use dkv_wire::supervise::caught;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -208,7 +209,7 @@ impl Driver {
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.core)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The registration server as a client uses it, which is never for a read or a write.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use dkv_base::sync::lock;
 use dkv_wire::call::{CallError, call};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::join::recertify;
@@ -161,7 +162,7 @@ impl RegistrationServer {
     }
 
     fn connection(&self) -> std::sync::MutexGuard<'_, Option<quinn::Connection>> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.connection)
     }
 }
 

@@ -52,8 +52,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_base::id::{GroupId, HolderId, NodeId, Revision, SessionId};
 use dkv_wire::delays::Way;
-use dkv_wire::id::{GroupId, HolderId, NodeId, Revision, SessionId};
 use dkv_wire::limits;
 use dkv_wire::message::Answer;
 use dkv_wire::network::NetworkView;

@@ -14,18 +14,20 @@ use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use dkv_base::platform;
+use dkv_base::supervise::again;
+use dkv_base::sync;
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::delays::{Wander, Way};
-use crate::supervise::again;
-use crate::{platform, quic};
+use crate::quic;
 
 /// Bytes that may wait, each way.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -181,7 +183,7 @@ impl Ways {
 
 impl Held {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// Takes what is to be sent later; tells whether it has.

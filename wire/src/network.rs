@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
+use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
 use crate::delays::Delays;
-use crate::id::{GroupId, HolderId, NetworkId, NodeId, Term};
 use crate::limits;
 use crate::region::Region;
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::hmac;
+use dkv_base::platform;
 use quinn::{
     AckFrequencyConfig, AsyncUdpSocket, ClientConfig, EndpointConfig, MtuDiscoveryConfig, Runtime,
     TransportConfig, VarInt,
@@ -24,9 +25,10 @@ use crate::delays::Way;
 use crate::identity::Identity;
 use crate::limits;
 use crate::line::Line;
-use crate::platform;
 use crate::tls::{self, Admit, Expect, OutOfTime};
 use crate::token::Fingerprint;
+
+use crate::net_platform;
 
 /// Name in the handshake. It is not checked; certificates are, see [`tls`].
 const SERVER_NAME: &str = "dkv";
@@ -520,10 +522,10 @@ fn open(
     address: SocketAddr,
 ) -> io::Result<(quinn::Endpoint, Arc<Line>)> {
     let runtime = Arc::new(quinn::TokioRuntime);
-    let socket = match platform::bind(address)? {
+    let socket = match net_platform::bind(address)? {
         None => runtime.wrap_udp_socket(bind(address)?)?,
         Some(socket) => {
-            config.rng_seed(platform::endpoint_seed());
+            config.rng_seed(net_platform::endpoint_seed());
             socket
         }
     };

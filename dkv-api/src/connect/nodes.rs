@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dkv_base::id::{NetworkId, NodeId};
 use dkv_wire::call::call;
-use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Reply, Request, RequestBody};
 use dkv_wire::network::NetworkView;

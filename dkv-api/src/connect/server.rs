@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dkv_base::platform;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::join::{JoinError, TOKEN_VARIABLE, TokenError, find_token, join, recertify};
 use dkv_wire::limits::CERTIFICATE_RENEW;
+use dkv_wire::local;
 use dkv_wire::message::{JoinRefusal, ServerAnswer, ServerRequest};
 use dkv_wire::network::NetworkView;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
-use dkv_wire::{local, platform};
 use tracing::{debug, warn};
 
 use super::nodes::ask_nodes;
@@ -177,7 +178,7 @@ async fn join_with_token(
 /// Does what [`find_token`] does, with the client's home directory instead of the user's.
 fn token_for(options: &ContactOptions<'_>, server: SocketAddr) -> Result<Token, TokenError> {
     let ContactOptions { role, store, ref token_file } = *options;
-    let named = dkv_wire::environment::value(TOKEN_VARIABLE).is_some();
+    let named = dkv_base::environment::value(TOKEN_VARIABLE).is_some();
     if token_file.is_some() || named {
         return find_token(server, role, token_file.as_deref());
     }

@@ -5,7 +5,7 @@
 //! likes. The others expose it: their views do not name it. So each view is a vote for the nodes
 //! that it names.
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::network::NetworkView;
 
 /// Returns whether a view names a node as one of the network.
@@ -38,7 +38,7 @@ pub(super) fn choose_view(
 
 #[cfg(test)]
 mod tests {
-    use dkv_wire::id::{NetworkId, Term};
+    use dkv_base::id::{NetworkId, Term};
     use dkv_wire::network::{NodeInfo, NodeState, Settings};
     use uuid::Uuid;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Revision};
+use dkv_base::id::{NodeId, Revision};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 
 use super::request::Pending;
 use super::{RequestKind, Router, Stage, Target};

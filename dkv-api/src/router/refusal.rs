@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Number, Stamp};
+use dkv_base::id::{NodeId, Number, Stamp};
 use dkv_wire::message::Refusal;
 
 use super::{RequestKind, Router, Stage, Target, timing};

@@ -14,8 +14,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::{NetworkId, Number, Revision, Stamp, Term};
 use dkv_wire::codec::decode;
-use dkv_wire::id::{NetworkId, Number, Revision, Stamp, Term};
 use dkv_wire::message::{
     Command, Condition, Level, Operation, ReadBounds, ReadMode, Receipt, Refusal, Reply,
     RequestBody, Stored,

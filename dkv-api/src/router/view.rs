@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, HolderId, NodeId};
+use dkv_base::id::{GroupId, HolderId, NodeId};
 use dkv_wire::limits;
 use dkv_wire::network::NetworkView;
 

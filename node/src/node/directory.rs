@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use dkv_base::id::GroupId;
 use dkv_wire::delays::{Delays, Way};
-use dkv_wire::id::GroupId;
 use dkv_wire::network::{NetworkView, NodeInfo};
 use tracing::warn;
 

@@ -1,7 +1,7 @@
+use dkv_base::id::NodeId;
 use proptest::prelude::*;
 
 use super::*;
-use crate::id::NodeId;
 use crate::network::{NodeState, Settings};
 
 fn three() -> Delays {

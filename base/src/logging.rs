@@ -11,8 +11,16 @@ use crate::output::Log;
 pub const LOG_VARIABLE: &str = "DKV_LOG";
 
 /// The crates of dkv that log.
-const CRATES: &[&str] =
-    &["dkv", "dkv_api", "dkv_daemon", "dkv_gateway", "dkv_node", "dkv_server", "dkv_wire"];
+const CRATES: &[&str] = &[
+    "dkv",
+    "dkv_api",
+    "dkv_base",
+    "dkv_daemon",
+    "dkv_gateway",
+    "dkv_node",
+    "dkv_server",
+    "dkv_wire",
+];
 
 /// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]

@@ -1,37 +1,23 @@
-//! What a process gets from its operating system beside files: sockets, the clock on the wall,
-//! random numbers, and threads for what blocks.
+//! The platform seam: the services of the operating system that a simulation replaces, apart from
+//! files and sockets. They are the wall clock, random numbers, and threads for blocking work.
 //!
-//! A simulation runs whole networks in one thread, and runs them again exactly as before. It puts a
-//! [`Platform`] of its own in the place of the real one, for the thread that calls [`simulate`];
-//! everybody else pays one look at a variable of their thread. Time that passes needs no place
-//! here: it is tokio's, whose clock can be driven by hand.
+//! A simulation runs whole networks in one thread and must repeat a run exactly. It installs its own
+//! [`Platform`] for the thread that calls [`simulate`]; every other thread pays one thread-local
+//! read. Monotonic time needs no seam here: it is tokio's, whose clock a test can drive.
 //!
-//! Deliberately missing: anything that a release could be told to simulate. No message, file,
-//! variable or argument leads here.
+//! Deliberately missing: any way to make a release simulate. No message, file, variable or argument
+//! leads here.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use quinn::AsyncUdpSocket;
-use rustls::crypto::CryptoProvider;
 use uuid::{Builder, Uuid};
 
 /// The operating system of a simulated machine.
 pub trait Platform {
-    /// Opens a UDP socket. Port 0 asks for any; an unspecified address is the machine's own.
-    ///
-    /// # Errors
-    /// `AddrInUse`, or whatever is to be tried.
-    fn bind(&self, address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>>;
-
-    /// Whether the machine at that address answers that nobody listens there.
-    fn refuses(&self, address: SocketAddr) -> bool;
-
     /// What the clock on the wall shows.
     fn wall_clock(&self) -> SystemTime;
 
@@ -41,10 +27,6 @@ pub trait Platform {
     /// Whether the power fails while a small file is replaced, and if so, how much of that had
     /// happened: nothing, the new file was begun, it was whole, it was in the old one's place.
     fn power_cut(&self) -> Option<PowerCut>;
-
-    /// The cryptography of TLS. Its signatures must be of [`SIGNATURE_BYTES`] to make runs that can
-    /// be repeated; what is in them does not matter.
-    fn cryptography(&self) -> Arc<CryptoProvider>;
 }
 
 /// How far the replacement of a small file had come when the power failed.
@@ -59,10 +41,6 @@ pub enum PowerCut {
     /// The new file, in the place of the old one.
     Replaced,
 }
-
-/// Length of every ECDSA signature on a simulated machine, in DER. By itself it varies by a few
-/// bytes, and what comes after it in a stream is cut into packets elsewhere each time.
-pub const SIGNATURE_BYTES: usize = 71;
 
 thread_local! {
     static SIMULATED: RefCell<Option<Rc<dyn Platform>>> = const { RefCell::new(None) };
@@ -122,15 +100,6 @@ pub fn slept() -> Duration {
     boot_time.saturating_sub(read(ClockId::Monotonic))
 }
 
-/// Whether a UDP socket can be had at an address. A simulated machine has no other process to whom
-/// it could belong.
-///
-/// # Errors
-/// What the system says.
-pub fn may_bind(address: SocketAddr) -> io::Result<()> {
-    if is_simulated() { Ok(()) } else { std::net::UdpSocket::bind(address).map(drop) }
-}
-
 /// A random UUID (version 4).
 pub fn random_uuid() -> Uuid {
     match simulated() {
@@ -148,25 +117,6 @@ pub fn random_u64() -> u64 {
         None => Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1.rotate_left(32),
         Some(platform) => platform.random(),
     }
-}
-
-/// Whether the machine at that address answers that nobody listens there; nothing if only the real
-/// network can tell.
-pub fn refuses(address: SocketAddr) -> Option<bool> {
-    simulated().map(|platform| platform.refuses(address))
-}
-
-/// The cryptography of TLS.
-pub(crate) fn cryptography() -> Arc<CryptoProvider> {
-    match simulated() {
-        None => Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
-        Some(platform) => platform.cryptography(),
-    }
-}
-
-/// Whether a signature may have that length.
-pub(crate) fn accepts_signature(bytes: usize) -> bool {
-    bytes == SIGNATURE_BYTES || !is_simulated()
 }
 
 /// Runs what may wait for the disk where that holds nobody up: on a thread of its own. On a
@@ -189,19 +139,4 @@ pub fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
         Ok(runtime) if !is_simulated() => drop(runtime.spawn_blocking(work)),
         _ => work(),
     }
-}
-
-/// A socket of the simulated machine; nothing on a real one.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<Option<Arc<dyn AsyncUdpSocket>>> {
-    simulated().map(|platform| platform.bind(address)).transpose()
-}
-
-/// What an endpoint's random numbers follow from; nothing on a real machine, where they are secret.
-pub(crate) fn endpoint_seed() -> Option<[u8; 32]> {
-    let platform = simulated()?;
-    let mut seed = [0; 32];
-    for part in seed.chunks_exact_mut(8) {
-        part.copy_from_slice(&platform.random().to_le_bytes());
-    }
-    Some(seed)
 }

@@ -137,7 +137,7 @@ mod tests {
         };
         let said = read(&[]);
         assert!(said.contains("in the variable CARGO_PKG_NAME: invalid digit"), "{said}");
-        assert!(said.starts_with("error: invalid value 'dkv-wire'") && !said.contains("--port"));
+        assert!(said.starts_with("error: invalid value 'dkv-base'") && !said.contains("--port"));
         let said = read(&["--port", "x"]);
         assert!(said.contains("'x' for '--port <PORT>'") && !said.contains("CARGO"), "{said}");
     }

@@ -9,12 +9,14 @@
 //!
 //! A clock that is far ahead moves all that hear of it ahead, and does no more harm than that:
 //! order is kept. So that nobody can move it to its end, what comes from a client may not be ahead
-//! of the node's own wall by more than [`limits::CLOCK_SKEW`], unless the node was so already.
+//! of the node's own wall by more than [`CLOCK_SKEW`], unless the node was so already.
 
 use std::time::Duration;
 
 use crate::id::Stamp;
-use crate::limits;
+
+/// How far ahead of our own a clock elsewhere may be without being refused.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// Bits of a stamp that count within a microsecond.
 const LOGICAL_BITS: u32 = 12;
@@ -63,7 +65,7 @@ impl Clock {
 
     /// Whether a stamp that comes from outside may be believed.
     pub fn allows(&self, stamp: Stamp, wall: Duration) -> bool {
-        stamp <= self.last.max(Stamp::at(wall + limits::CLOCK_SKEW))
+        stamp <= self.last.max(Stamp::at(wall + CLOCK_SKEW))
     }
 }
 
@@ -98,7 +100,7 @@ mod tests {
         let wall = Duration::from_secs(1_000_000);
         let mut clock = Clock::default();
         assert!(!clock.allows(Stamp(u64::MAX), wall));
-        let ahead = Stamp::at(wall + limits::CLOCK_SKEW);
+        let ahead = Stamp::at(wall + CLOCK_SKEW);
         assert!(clock.allows(ahead, wall));
         clock.observe(ahead);
         assert!(!clock.allows(ahead.next(), wall), "not step by step either");

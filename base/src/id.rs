@@ -10,7 +10,18 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{limits, platform};
+use crate::platform;
+
+/// How far a term may be past the one that is known, in terms. Somebody who was away meets a later
+/// one: an election every second for half a year is less than this.
+pub const TERMS_AHEAD_MAX: u64 = 1 << 24;
+/// Highest term that is taken by somebody who knows none: an election a millisecond for 34 years.
+pub const FIRST_TERM_MAX: u64 = 1 << 40;
+
+const _: () = {
+    // Whoever begins can follow whoever has been there.
+    assert!(TERMS_AHEAD_MAX < FIRST_TERM_MAX);
+};
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -71,6 +82,12 @@ uuid_id! {
     SessionId
 }
 
+impl From<NodeId> for HolderId {
+    fn from(node: NodeId) -> Self {
+        Self(node.0)
+    }
+}
+
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
@@ -121,8 +138,8 @@ impl Term {
     /// refused.
     pub fn may_follow(self, known: Option<Self>) -> bool {
         match known {
-            Some(known) => self.0 <= known.0.saturating_add(limits::TERMS_AHEAD_MAX),
-            None => self.0 <= limits::FIRST_TERM_MAX,
+            Some(known) => self.0 <= known.0.saturating_add(TERMS_AHEAD_MAX),
+            None => self.0 <= FIRST_TERM_MAX,
         }
     }
 }
