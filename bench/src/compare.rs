@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::loops::{self, Cell, Load, Sample, Times};
-use crate::report::{self, Report};
-use crate::systems::{self, Kind, Place};
+use crate::generator::{self, Cell, Load, Sample, Times};
+use crate::report::{self, Measured, Report};
+use crate::systems::{self, Kind, Setup};
 use crate::workload::Work;
 
 /// Bytes of values that are loaded at most: with large values there are fewer keys.
@@ -60,35 +60,23 @@ pub(crate) struct Plan {
     svg: Option<PathBuf>,
 }
 
-/// One sample and what it is of.
-pub(crate) struct Measured {
-    /// Of which system.
-    pub(crate) kind: Kind,
-    /// In which round, from zero.
-    pub(crate) round: usize,
-    /// Of which cell, by index.
-    pub(crate) cell: usize,
-    /// What was seen.
-    pub(crate) sample: Sample,
-}
-
 /// Measures dkv once, or what the plan says.
-pub(crate) async fn load(place: &Place, mut plan: Plan) -> Result<(), String> {
+pub(crate) async fn load(setup: &Setup, mut plan: Plan) -> Result<(), String> {
     if plan.systems.is_empty() {
         plan.systems = vec![Kind::Dkv];
     }
-    run(place, &plan, plan.rounds.unwrap_or(1)).await
+    run(setup, &plan, plan.rounds.unwrap_or(1)).await
 }
 
 /// Measures all systems in three rounds, or what the plan says.
-pub(crate) async fn compare(place: &Place, mut plan: Plan) -> Result<(), String> {
+pub(crate) async fn compare(setup: &Setup, mut plan: Plan) -> Result<(), String> {
     if plan.systems.is_empty() {
         plan.systems = Kind::ALL.to_vec();
     }
-    run(place, &plan, plan.rounds.unwrap_or(3)).await
+    run(setup, &plan, plan.rounds.unwrap_or(3)).await
 }
 
-async fn run(place: &Place, plan: &Plan, rounds: usize) -> Result<(), String> {
+async fn run(setup: &Setup, plan: &Plan, rounds: usize) -> Result<(), String> {
     let times = plan.times();
     let groups = plan.groups();
     let cells: Vec<Cell> = groups.iter().flatten().copied().collect();
@@ -105,7 +93,8 @@ async fn run(place: &Place, plan: &Plan, rounds: usize) -> Result<(), String> {
                 };
                 let seed = plan.seed + round as u64;
                 // One system that fails does not take the figures of the others with it.
-                if let Err(error) = one(place, kind, group, times, seed, &mut seen).await {
+                if let Err(error) = measure_system(setup, kind, group, times, seed, &mut seen).await
+                {
                     dkv_base::complain!("error: {}: {error}", kind.name());
                     errors.push(format!("{}: {error}", kind.name()));
                 }
@@ -113,15 +102,15 @@ async fn run(place: &Place, plan: &Plan, rounds: usize) -> Result<(), String> {
             first_cell += group.len();
         }
     }
-    let report = Report::new(place, &plan.systems, cells, &measured, errors);
+    let report = Report::new(setup, &plan.systems, cells, &measured, errors);
     dkv_base::say!("{}", report::table(&report).trim_end());
     report::write(&report, plan.json.as_deref(), plan.svg.as_deref())?;
     if report.errors.is_empty() { Ok(()) } else { Err("not everything was measured".into()) }
 }
 
 /// Starts a system and measures cells that share their records.
-async fn one(
-    place: &Place,
+async fn measure_system(
+    setup: &Setup,
     kind: Kind,
     cells: &[Cell],
     times: Times,
@@ -130,10 +119,10 @@ async fn one(
 ) -> Result<(), String> {
     let offered = || cells.iter().enumerate().filter(|(_, cell)| kind.offers(cell.work));
     let Some((_, first)) = offered().next() else { return Ok(()) };
-    let system = systems::start(kind, place).await?;
-    loops::load(&*system, first.records, first.value_bytes).await?;
+    let system = systems::start(kind, setup).await?;
+    generator::load(&*system, first.records, first.value_bytes).await?;
     for (index, cell) in offered() {
-        let sample = loops::measure(&*system, cell, times, seed).await?;
+        let sample = generator::measure(&*system, cell, times, seed).await?;
         dkv_base::complain!("  {}", report::line(cell, &sample));
         seen(index, sample);
     }

@@ -16,8 +16,8 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::report::{self, Machine};
-use crate::spread::Spread;
-use crate::systems::{self, Driver, Kind, Place, Purpose, System};
+use crate::summary::Summary;
+use crate::systems::{self, Driver, Kind, Purpose, Setup, System};
 use crate::workload::{self, Operation};
 
 /// Time without a fault before each.
@@ -75,8 +75,8 @@ struct Outcome {
     system: Kind,
     how: How,
     /// In milliseconds, as all that follow.
-    gap: Spread,
-    slowest_writer: Spread,
+    gap: Summary,
+    slowest_writer: Summary,
     gaps: Vec<f64>,
     slowest_writers: Vec<f64>,
     acknowledged: u64,
@@ -89,8 +89,8 @@ impl Outcome {
         Self {
             system,
             how,
-            gap: Spread::default(),
-            slowest_writer: Spread::default(),
+            gap: Summary::default(),
+            slowest_writer: Summary::default(),
             gaps: Vec::new(),
             slowest_writers: Vec::new(),
             acknowledged: 0,
@@ -100,15 +100,15 @@ impl Outcome {
     }
 
     /// Adds what the writers of one turn saw.
-    fn add(&mut self, watch: &Watch) {
-        self.acknowledged += watch.acknowledged;
-        self.failed_attempts += watch.failed;
-        self.errors.extend(watch.errors.iter().cloned());
+    fn add(&mut self, log: &WriteLog) {
+        self.acknowledged += log.acknowledged;
+        self.failed_attempts += log.failed;
+        self.errors.extend(log.errors.iter().cloned());
         self.errors.sort();
         self.errors.dedup();
         self.errors.truncate(ERRORS_MAX);
-        self.gap = Spread::of(self.gaps.iter().copied());
-        self.slowest_writer = Spread::of(self.slowest_writers.iter().copied());
+        self.gap = Summary::of(self.gaps.iter().copied());
+        self.slowest_writer = Summary::of(self.slowest_writers.iter().copied());
     }
 }
 
@@ -119,7 +119,7 @@ struct Failovers {
 }
 
 /// Lets the leader of each system go, again and again, the systems in turns.
-pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
+pub(crate) async fn run(setup: &Setup, plan: &Plan) -> Result<(), String> {
     let (some, none): (Vec<Kind>, Vec<Kind>) = plan.systems.iter().partition(|k| k.fails_over());
     for kind in none {
         dkv_base::say!("{}: not offered, there is one process", kind.name());
@@ -131,7 +131,7 @@ pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
         let runs = plan.turn.clamp(1, plan.runs - done);
         for outcome in &mut outcomes {
             let kind = outcome.system;
-            let seen = turn(place, plan, runs, outcome).await;
+            let seen = turn(setup, plan, runs, outcome).await;
             seen.map_err(|error| format!("{}: {error}", kind.name()))?;
         }
         done += runs;
@@ -143,22 +143,22 @@ pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
 
 /// Starts a system and lets its leader go that many times.
 async fn turn(
-    place: &Place,
+    setup: &Setup,
     plan: &Plan,
     runs: usize,
     outcome: &mut Outcome,
 ) -> Result<(), String> {
-    let mut system = systems::start(outcome.system, place).await?;
+    let mut system = systems::start(outcome.system, setup).await?;
     let purpose = Purpose::Survive(Duration::from_millis(plan.attempt_ms));
-    let watch = Arc::new(Mutex::new(Watch::new(plan.clients)));
+    let log = Arc::new(Mutex::new(WriteLog::new(plan.clients)));
     let mut writers = JoinSet::new();
     for (number, driver) in system.drivers(plan.clients, purpose).await?.into_iter().enumerate() {
-        writers.spawn(write(driver, number, Arc::clone(&watch)));
+        writers.spawn(write(driver, number, Arc::clone(&log)));
     }
     for _ in 0..runs {
         tokio::time::sleep(CALM).await;
         let leader = system.leader().await?;
-        let (gap, slowest) = one(&mut *system, &leader.name, outcome.how, &watch).await?;
+        let (gap, slowest) = fail_over(&mut *system, &leader.name, outcome.how, &log).await?;
         outcome.gaps.push(gap);
         outcome.slowest_writers.push(slowest);
         dkv_base::say!(
@@ -173,35 +173,35 @@ async fn turn(
         system.wait_whole().await?;
     }
     drop(writers);
-    outcome.add(&lock(&watch));
+    outcome.add(&lock(&log));
     Ok(())
 }
 
 /// Ends a process and waits until all writers are served again. Returns the gap and that of the
 /// slowest writer, in milliseconds.
-async fn one(
+async fn fail_over(
     system: &mut dyn System,
     name: &str,
     how: How,
-    watch: &Mutex<Watch>,
+    log: &Mutex<WriteLog>,
 ) -> Result<(f64, f64), String> {
-    lock(watch).forget();
+    lock(log).forget();
     let signal = if how == How::Kill { Signal::KILL } else { Signal::TERM };
     system.processes_mut().signal(name, signal)?;
     system.processes_mut().reap(name).await?;
     let ended = Instant::now();
-    while lock(watch).served_since().is_none_or(|since| since < ended + SERVED) {
+    while lock(log).served_since().is_none_or(|since| since < ended + SERVED) {
         if ended.elapsed() > LOST {
             return Err(format!("a writer was not served for {} s", LOST.as_secs()));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let (gap, slowest) = lock(watch).gaps();
+    let (gap, slowest) = lock(log).gaps();
     Ok((milliseconds(gap), milliseconds(slowest)))
 }
 
 fn print(outcome: &Outcome) {
-    let figure = |Spread { min, median, max }| {
+    let figure = |Summary { min, median, max }| {
         format!("min {min:.0} ms, median {median:.0} ms, max {max:.0} ms")
     };
     let (name, how) = (outcome.system.name(), outcome.how);
@@ -218,15 +218,15 @@ fn print(outcome: &Outcome) {
 }
 
 /// Writes without pause, and tells what came of it.
-async fn write(driver: Arc<dyn Driver>, number: usize, watch: Arc<Mutex<Watch>>) {
+async fn write(driver: Arc<dyn Driver>, number: usize, log: Arc<Mutex<WriteLog>>) {
     let value = workload::value(100, 0);
     for count in 0_u64.. {
         let key = format!("writer-{number}-{}", count % 1000);
         loop {
             let put = Operation::Put { key: key.clone(), value: value.clone() };
             match driver.run(put).await {
-                Ok(_) => break lock(&watch).acknowledge(number, Instant::now()),
-                Err(error) => lock(&watch).fail(error),
+                Ok(_) => break lock(&log).acknowledge(number, Instant::now()),
+                Err(error) => lock(&log).fail(error),
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -234,7 +234,7 @@ async fn write(driver: Arc<dyn Driver>, number: usize, watch: Arc<Mutex<Watch>>)
 }
 
 /// What the writers have seen.
-struct Watch {
+struct WriteLog {
     last: Option<Instant>,
     gap: Duration,
     /// Each writer's last acknowledged write.
@@ -246,7 +246,7 @@ struct Watch {
     errors: Vec<String>,
 }
 
-impl Watch {
+impl WriteLog {
     fn new(writers: usize) -> Self {
         Self {
             last: None,
@@ -290,8 +290,8 @@ impl Watch {
     }
 }
 
-fn lock(watch: &Mutex<Watch>) -> MutexGuard<'_, Watch> {
-    watch.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(log: &Mutex<WriteLog>) -> MutexGuard<'_, WriteLog> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -306,15 +306,15 @@ mod tests {
     fn a_gap_spans_the_fault_and_the_slowest_writer_has_its_own() {
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
-        let mut watch = Watch::new(2);
-        assert_eq!(watch.served_since(), None);
-        watch.acknowledge(0, at(0));
-        watch.acknowledge(1, at(500));
-        assert_eq!(watch.served_since(), Some(at(0)));
-        watch.forget();
-        watch.acknowledge(0, at(700));
-        watch.acknowledge(1, at(710));
-        assert_eq!(watch.gaps(), (Duration::from_millis(200), Duration::from_millis(700)));
-        assert_eq!(watch.served_since(), Some(at(700)));
+        let mut log = WriteLog::new(2);
+        assert_eq!(log.served_since(), None);
+        log.acknowledge(0, at(0));
+        log.acknowledge(1, at(500));
+        assert_eq!(log.served_since(), Some(at(0)));
+        log.forget();
+        log.acknowledge(0, at(700));
+        log.acknowledge(1, at(710));
+        assert_eq!(log.gaps(), (Duration::from_millis(200), Duration::from_millis(700)));
+        assert_eq!(log.served_since(), Some(at(700)));
     }
 }

@@ -6,8 +6,8 @@
 //! binary that lies beside this one; the others are put in place by `bench/peers/install`, and
 //! their drivers are built with the feature `peers` only.
 //!
-//! Reading order: [`workload`] is what clients ask, [`systems`] whom, [`loops`] how; [`compare`]
-//! puts systems side by side and [`report`] says what was seen. [`failover`], [`steady`],
+//! Reading order: [`workload`] is what clients ask, [`systems`] whom, [`generator`] how; [`compare`]
+//! puts systems side by side and [`report`] says what was seen. [`failover`], [`stability`],
 //! [`resources`], [`scale`] and [`limit`] each answer another question.
 //!
 //! Nothing here is used by the product. Deliberately missing: several machines, and faults other
@@ -16,13 +16,13 @@
 
 mod workload;
 mod systems;
-mod loops;
-mod usage;
-mod spread;
+mod generator;
+mod process_stats;
+mod summary;
 mod compare;
 mod report;
 mod failover;
-mod steady;
+mod stability;
 mod resources;
 mod scale;
 mod limit;
@@ -33,14 +33,14 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::systems::Place;
+use crate::systems::Setup;
 
 /// Measures dkv networks, and other stores beside them, on this machine.
 #[derive(Parser)]
 #[command(name = "dkv-bench", version)]
 struct Cli {
     #[command(flatten)]
-    place: Place,
+    setup: Setup,
     #[command(subcommand)]
     command: Command,
 }
@@ -92,18 +92,18 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), String> {
-    let place = &cli.place;
+    let setup = &cli.setup;
     match cli.command {
-        Command::Load(plan) => compare::load(place, plan).await,
-        Command::Compare(plan) => compare::compare(place, plan).await,
-        Command::Failover(plan) => failover::run(place, &plan).await,
+        Command::Load(plan) => compare::load(setup, plan).await,
+        Command::Compare(plan) => compare::compare(setup, plan).await,
+        Command::Failover(plan) => failover::run(setup, &plan).await,
         Command::Steady { seconds, clients } => {
-            steady::run(place, Duration::from_secs(seconds), clients).await
+            stability::run(setup, Duration::from_secs(seconds), clients).await
         }
-        Command::Idle(plan) => resources::idle(place, &plan).await,
-        Command::Memory(plan) => resources::memory(place, &plan).await,
-        Command::Scale(plan) => scale::run(place, &plan).await,
-        Command::Limit(plan) => limit::run(place, &plan).await,
+        Command::Idle(plan) => resources::idle(setup, &plan).await,
+        Command::Memory(plan) => resources::memory(setup, &plan).await,
+        Command::Scale(plan) => scale::run(setup, &plan).await,
+        Command::Limit(plan) => limit::run(setup, &plan).await,
     }
 }
 

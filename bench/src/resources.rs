@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use crate::loops;
+use crate::generator;
+use crate::process_stats::{self, Memory};
 use crate::report::{self, Machine};
-use crate::systems::{self, Kind, Place, System};
-use crate::usage::{self, Memory};
+use crate::systems::{self, Kind, Setup, System};
 
 /// Time that a system has after its start, or after it was loaded, to come to rest.
 const REST: Duration = Duration::from_secs(5);
@@ -73,13 +73,13 @@ struct Figures<T> {
 }
 
 /// Measures CPU time while nothing is asked.
-pub(crate) async fn idle(place: &Place, plan: &IdlePlan) -> Result<(), String> {
+pub(crate) async fn idle(setup: &Setup, plan: &IdlePlan) -> Result<(), String> {
     let mut figures = Vec::new();
     dkv_base::say!("system         process        % of a processor");
     for kind in &plan.systems {
-        let system = systems::start(*kind, place).await?;
+        let system = systems::start(*kind, setup).await?;
         tokio::time::sleep(REST).await;
-        let cpu = |(name, id)| (name, usage::cpu(&[id]));
+        let cpu = |(name, id)| (name, process_stats::cpu(&[id]));
         let named = || system.processes().named().into_iter();
         let before: Vec<(String, Duration)> = named().map(cpu).collect();
         let begun = Instant::now();
@@ -101,16 +101,16 @@ pub(crate) async fn idle(place: &Place, plan: &IdlePlan) -> Result<(), String> {
 }
 
 /// Measures memory with keys and without.
-pub(crate) async fn memory(place: &Place, plan: &MemoryPlan) -> Result<(), String> {
+pub(crate) async fn memory(setup: &Setup, plan: &MemoryPlan) -> Result<(), String> {
     let mut figures = Vec::new();
     dkv_base::say!("{} keys, values of {} B; resident MiB", plan.keys, plan.value_bytes);
     dkv_base::say!("system         process    empty     full  anonymous     peak  bytes/key");
     for kind in &plan.systems {
-        let system = systems::start(*kind, place).await?;
+        let system = systems::start(*kind, setup).await?;
         tokio::time::sleep(REST).await;
         let empty = memories(&*system);
         let begun = Instant::now();
-        loops::load(&*system, plan.keys, plan.value_bytes).await?;
+        generator::load(&*system, plan.keys, plan.value_bytes).await?;
         let load_seconds = begun.elapsed().as_secs_f64();
         tokio::time::sleep(REST).await;
         let full = memories(&*system);
@@ -137,5 +137,5 @@ pub(crate) async fn memory(place: &Place, plan: &MemoryPlan) -> Result<(), Strin
 
 fn memories(system: &dyn System) -> Vec<(String, Memory)> {
     let each = system.processes().named().into_iter();
-    each.map(|(name, id)| (name, usage::memory(id))).collect()
+    each.map(|(name, id)| (name, process_stats::memory(id))).collect()
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::loops::Tally;
+use crate::generator::Tally;
 use crate::systems::Answer;
 
 /// Bytes of one write: a sector.

@@ -11,9 +11,9 @@ use quinn::{ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig, V
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
 
-use crate::loops::Tally;
+use crate::generator::Tally;
+use crate::process_stats;
 use crate::systems::Answer;
-use crate::usage;
 
 /// Windows of the connection, wide enough never to be the limit.
 const WINDOW_BYTES: u32 = 32 * 1024 * 1024;
@@ -97,7 +97,7 @@ async fn drive(
             break;
         }
         if now >= begin && cpu.is_none() {
-            cpu = Some(usage::own_cpu());
+            cpu = Some(process_stats::own_cpu());
         }
         received += chunk.bytes.len();
         let whole = received / bytes;
@@ -121,7 +121,7 @@ async fn drive(
             sender.write_chunk(requests.slice(..whole * bytes)).await?;
         }
     }
-    let cpu = usage::own_cpu().saturating_sub(cpu.unwrap_or_default());
+    let cpu = process_stats::own_cpu().saturating_sub(cpu.unwrap_or_default());
     Ok(Echo {
         under_way,
         ops: tally.answered() as f64 / time.as_secs_f64(),

@@ -4,7 +4,7 @@ use charts_rs::{AxisScale, BarChart, ChildChart, MultiChart, Series, YAxisConfig
 
 use super::table::name;
 use super::{Figures, Report};
-use crate::spread::Spread;
+use crate::summary::Summary;
 
 /// Room for one bar, in pixels.
 const BAR_WIDTH: usize = 34;
@@ -37,7 +37,7 @@ pub(super) fn of_report(report: &Report) -> Vec<Bars> {
             systems.push(figures.system);
         }
     }
-    let bars = |title, figure: fn(&Figures) -> Spread| {
+    let bars = |title, figure: fn(&Figures) -> Summary| {
         let series = systems.iter().map(|system| {
             let of_cell = |cell: &super::CellReport| {
                 let own = cell.systems.iter().find(|figures| figures.system == *system)?;

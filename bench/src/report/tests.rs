@@ -3,7 +3,7 @@ use std::time::Duration;
 use expect_test::expect;
 
 use super::*;
-use crate::loops::{Load, Tally};
+use crate::generator::{Load, Tally};
 use crate::systems::Answer;
 use crate::workload::Work;
 
@@ -58,7 +58,7 @@ fn report() -> Report {
 fn ratios_are_taken_within_a_round() {
     let report = report();
     let [ratio] = &report.cells[0].ratios[..] else { panic!("one pair of systems") };
-    let same = |figure: f64| Spread { min: figure, median: figure, max: figure };
+    let same = |figure: f64| Summary { min: figure, median: figure, max: figure };
     assert_eq!((ratio.of, ratio.to), (Kind::Dkv, Kind::Etcd));
     assert_eq!(ratio.ops, same(2.0));
     assert_eq!(ratio.cpu, same(1.0));

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::{
-    Answer, Driver, Leader, Place, Processes, Purpose, START_EVERY, START_TIMEOUT, System,
+    Answer, Driver, Leader, Processes, Purpose, START_EVERY, START_TIMEOUT, Setup, System,
 };
 use crate::workload::Operation;
 
@@ -21,7 +21,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What kind of dkv network is measured.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct DkvOptions {
     /// Nodes of dkv
     #[arg(long, global = true, default_value_t = 3)]
     pub(crate) nodes: usize,
@@ -51,32 +51,32 @@ pub(crate) struct Dkv {
 
 impl Dkv {
     /// Starts a network and waits until it is whole.
-    pub(crate) async fn start(place: &Place) -> Result<Self, String> {
-        let shape = &place.shape;
+    pub(crate) async fn start(setup: &Setup) -> Result<Self, String> {
+        let dkv_options = &setup.dkv_options;
         let mut config = json!({ "listen": "127.0.0.1:0", "data_dir": "server" });
-        if let Some(shards) = shape.shards {
+        if let Some(shards) = dkv_options.shards {
             config["shards"] = json!(shards);
         }
-        if let Some(replication) = shape.replication {
+        if let Some(replication) = dkv_options.replication {
             config["replication"] = json!(replication);
         }
-        if let Some([heartbeat, min, max]) = shape.times.as_deref() {
+        if let Some([heartbeat, min, max]) = dkv_options.times.as_deref() {
             config["heartbeat_ms"] = json!(heartbeat);
             config["election_min_ms"] = json!(min);
             config["election_max_ms"] = json!(max);
         }
-        let processes = Processes::new(place.dir.as_deref())?;
+        let processes = Processes::new(setup.dir.as_deref())?;
         let path = processes.path("config.json");
         std::fs::write(&path, config.to_string()).map_err(|error| error.to_string())?;
         let mut network = Self {
             processes,
-            program: Self::program(place)?,
+            program: Self::program(setup)?,
             address: String::new(),
-            nodes: shape.nodes,
-            voters: shape.nodes.min(shape.replication.unwrap_or(3) as usize),
+            nodes: dkv_options.nodes,
+            voters: dkv_options.nodes.min(dkv_options.replication.unwrap_or(3) as usize),
         };
         network.address = network.spawn("server", &["server", "-c", &path.to_string_lossy()])?;
-        for number in 1..=shape.nodes {
+        for number in 1..=dkv_options.nodes {
             network.restart(&format!("n{number}"))?;
         }
         network.wait_whole().await?;
@@ -84,8 +84,8 @@ impl Dkv {
     }
 
     /// The program that is measured.
-    pub(crate) fn program(place: &Place) -> Result<PathBuf, String> {
-        match &place.shape.dkv {
+    pub(crate) fn program(setup: &Setup) -> Result<PathBuf, String> {
+        match &setup.dkv_options.dkv {
             Some(path) => Ok(path.clone()),
             None => {
                 let own = std::env::current_exe().map_err(|error| error.to_string())?;

@@ -15,7 +15,7 @@ use etcd_client::{
 use futures::future::BoxFuture;
 
 use super::processes::free_ports;
-use super::{Answer, Driver, Leader, Place, Processes, Purpose, System, program, until};
+use super::{Answer, Driver, Leader, Processes, Purpose, Setup, System, program, until};
 use crate::workload::Operation;
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
@@ -36,14 +36,14 @@ pub(super) struct Etcd {
 
 impl Etcd {
     /// Starts a cluster and waits until it is whole.
-    pub(super) async fn start(place: &Place) -> Result<Self, String> {
+    pub(super) async fn start(setup: &Setup) -> Result<Self, String> {
         let [a, b, c, d, e, f] = free_ports()?;
         let mut cluster = Self {
-            processes: Processes::new(place.dir.as_deref())?,
-            program: program(place, "etcd"),
+            processes: Processes::new(setup.dir.as_deref())?,
+            program: program(setup, "etcd"),
             client_ports: [a, b, c],
             peer_ports: [d, e, f],
-            times: place.etcd_times.as_deref().and_then(|times| times.try_into().ok()),
+            times: setup.etcd_times.as_deref().and_then(|times| times.try_into().ok()),
         };
         for name in NAMES {
             cluster.restart(name)?;

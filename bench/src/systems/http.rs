@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use super::dkv::Dkv;
 use super::etcd::Etcd;
 use super::nginx::Nginx;
-use super::{Answer, Driver, Leader, Place, Processes, Purpose, System};
+use super::{Answer, Driver, Leader, Processes, Purpose, Setup, System};
 use crate::workload::Operation;
 
 /// Time that a request may take.
@@ -47,8 +47,8 @@ pub(super) struct Http<S> {
 
 impl Http<Dkv> {
     /// A dkv network with a gateway.
-    pub(super) async fn dkv(place: &Place) -> Result<Self, String> {
-        let mut behind = Dkv::start(place).await?;
+    pub(super) async fn dkv(setup: &Setup) -> Result<Self, String> {
+        let mut behind = Dkv::start(setup).await?;
         let address = behind.gateway()?;
         Ok(Self { behind, address, dialect: Dialect::Paths })
     }
@@ -56,8 +56,8 @@ impl Http<Dkv> {
 
 impl Http<Etcd> {
     /// An etcd cluster, whose leader is asked.
-    pub(super) async fn etcd(place: &Place) -> Result<Self, String> {
-        let behind = Etcd::start(place).await?;
+    pub(super) async fn etcd(setup: &Setup) -> Result<Self, String> {
+        let behind = Etcd::start(setup).await?;
         let address = behind.leading_address().await?;
         Ok(Self { behind, address, dialect: Dialect::Etcd })
     }
@@ -65,8 +65,8 @@ impl Http<Etcd> {
 
 impl Http<Nginx> {
     /// nginx.
-    pub(super) async fn nginx(place: &Place) -> Result<Self, String> {
-        let behind = Nginx::start(place).await?;
+    pub(super) async fn nginx(setup: &Setup) -> Result<Self, String> {
+        let behind = Nginx::start(setup).await?;
         let address = behind.address();
         Ok(Self { behind, address, dialect: Dialect::Paths })
     }

@@ -19,7 +19,7 @@ use async_nats::jetstream::stream::{ClusterInfo, LastRawMessageErrorKind, Storag
 use futures::future::BoxFuture;
 
 use super::processes::free_ports;
-use super::{Answer, Driver, Leader, Place, Processes, Purpose, System, program, until};
+use super::{Answer, Driver, Leader, Processes, Purpose, Setup, System, program, until};
 use crate::workload::Operation;
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
@@ -41,11 +41,11 @@ pub(super) struct Nats {
 
 impl Nats {
     /// Starts a cluster, creates the bucket, and waits until it is whole.
-    pub(super) async fn start(place: &Place) -> Result<Self, String> {
+    pub(super) async fn start(setup: &Setup) -> Result<Self, String> {
         let [a, b, c, d, e, f] = free_ports()?;
         let mut cluster = Self {
-            processes: Processes::new(place.dir.as_deref())?,
-            program: program(place, "nats-server"),
+            processes: Processes::new(setup.dir.as_deref())?,
+            program: program(setup, "nats-server"),
             client_ports: [a, b, c],
             route_ports: [d, e, f],
         };

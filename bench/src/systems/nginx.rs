@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::processes::free_ports;
-use super::{Driver, Leader, Place, Processes, Purpose, System, until};
+use super::{Driver, Leader, Processes, Purpose, Setup, System, until};
 
 /// A running nginx.
 pub(super) struct Nginx {
@@ -21,9 +21,9 @@ pub(super) struct Nginx {
 
 impl Nginx {
     /// Starts it.
-    pub(super) async fn start(place: &Place) -> Result<Self, String> {
+    pub(super) async fn start(setup: &Setup) -> Result<Self, String> {
         let [port] = free_ports()?;
-        let mut nginx = Self { processes: Processes::new(place.dir.as_deref())?, port };
+        let mut nginx = Self { processes: Processes::new(setup.dir.as_deref())?, port };
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         for core in 1..=cores {
             nginx.restart(&format!("nginx-{core}"))?;

@@ -15,7 +15,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 
 use super::processes::free_ports;
-use super::{Answer, Driver, Leader, Place, Processes, Purpose, System, program, until};
+use super::{Answer, Driver, Leader, Processes, Purpose, Setup, System, program, until};
 use crate::workload::Operation;
 
 const NAME: &str = "n1";
@@ -31,10 +31,10 @@ pub(super) struct Valkey {
 
 impl Valkey {
     /// Starts a server and waits until it answers.
-    pub(super) async fn start(place: &Place, synced: bool) -> Result<Self, String> {
+    pub(super) async fn start(setup: &Setup, synced: bool) -> Result<Self, String> {
         let [port] = free_ports()?;
-        let processes = Processes::new(place.dir.as_deref())?;
-        let mut server = Self { processes, program: program(place, "valkey-server"), port, synced };
+        let processes = Processes::new(setup.dir.as_deref())?;
+        let mut server = Self { processes, program: program(setup, "valkey-server"), port, synced };
         server.restart(NAME)?;
         server.wait_whole().await?;
         Ok(server)

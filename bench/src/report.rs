@@ -15,10 +15,21 @@ use serde::Serialize;
 pub(crate) use self::chart::Bars;
 pub(crate) use self::machine::Machine;
 pub(crate) use self::table::{line, table};
-use crate::compare::Measured;
-use crate::loops::{Cell, Sample};
-use crate::spread::Spread;
-use crate::systems::{self, Kind, Place};
+use crate::generator::{Cell, Sample};
+use crate::summary::Summary;
+use crate::systems::{self, Kind, Setup};
+
+/// One sample, and what it was taken of.
+pub(crate) struct Measured {
+    /// The system.
+    pub(crate) kind: Kind,
+    /// The round, from zero.
+    pub(crate) round: usize,
+    /// The index of the cell.
+    pub(crate) cell: usize,
+    /// The figures.
+    pub(crate) sample: Sample,
+}
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -54,23 +65,23 @@ pub(crate) struct Figures {
     /// Rounds.
     pub(crate) rounds: usize,
     /// Answered requests a second.
-    pub(crate) ops: Spread,
+    pub(crate) ops: Summary,
     /// Latencies, in milliseconds.
-    pub(crate) p50_ms: Spread,
+    pub(crate) p50_ms: Summary,
     /// See above.
-    pub(crate) p99_ms: Spread,
+    pub(crate) p99_ms: Summary,
     /// See above.
-    pub(crate) p999_ms: Spread,
+    pub(crate) p999_ms: Summary,
     /// See above.
-    pub(crate) max_ms: Spread,
+    pub(crate) max_ms: Summary,
     /// 99 of 100 requests began no later than that after their time; open loop only.
-    pub(crate) late_p99_ms: Spread,
+    pub(crate) late_p99_ms: Summary,
     /// CPU time of all processes for a request, in microseconds.
-    pub(crate) cpu_us: Spread,
+    pub(crate) cpu_us: Summary,
     /// CPU time of the generator for a request, in microseconds.
-    pub(crate) generator_cpu_us: Spread,
+    pub(crate) generator_cpu_us: Summary,
     /// Peak of the memory of all processes, in bytes.
-    pub(crate) peak_bytes: Spread,
+    pub(crate) peak_bytes: Summary,
     /// Sums over all rounds.
     pub(crate) answered: u64,
     /// Requests that failed.
@@ -91,25 +102,25 @@ pub(crate) struct Ratio {
     /// The divisor's.
     pub(crate) to: Kind,
     /// Of answered requests a second: more is better.
-    pub(crate) ops: Spread,
+    pub(crate) ops: Summary,
     /// Of latencies: less is better.
-    pub(crate) p50: Spread,
+    pub(crate) p50: Summary,
     /// See above.
-    pub(crate) p99: Spread,
+    pub(crate) p99: Summary,
     /// Of CPU time for a request: less is better.
-    pub(crate) cpu: Spread,
+    pub(crate) cpu: Summary,
 }
 
 impl Report {
     /// Sums samples up.
     pub(crate) fn new(
-        place: &Place,
+        setup: &Setup,
         systems: &[Kind],
         cells: Vec<Cell>,
         measured: &[Measured],
         errors: Vec<String>,
     ) -> Self {
-        let versions = systems.iter().map(|kind| (kind.name(), systems::version(*kind, place)));
+        let versions = systems.iter().map(|kind| (kind.name(), systems::version(*kind, setup)));
         let cells = summaries(systems, cells, measured);
         Self { machine: Machine::this(), versions: versions.collect(), cells, errors }
     }
@@ -140,7 +151,7 @@ fn summaries(systems: &[Kind], cells: Vec<Cell>, measured: &[Measured]) -> Vec<C
 impl Figures {
     fn of(system: Kind, rounds: &BTreeMap<usize, &Sample>) -> Self {
         let spread = |figure: &dyn Fn(&Sample) -> f64| {
-            Spread::of(rounds.values().map(|sample| figure(sample)))
+            Summary::of(rounds.values().map(|sample| figure(sample)))
         };
         let sum =
             |count: &dyn Fn(&Sample) -> u64| rounds.values().map(|sample| count(sample)).sum();
@@ -180,7 +191,7 @@ impl Ratio {
         let spread = |figure: &dyn Fn(&Sample) -> f64| {
             let each = pairs.iter().map(|(dividend, divisor)| figure(dividend) / figure(divisor));
             // A divisor of zero was too small to be measured.
-            Spread::of(each.filter(|ratio| ratio.is_finite()))
+            Summary::of(each.filter(|ratio| ratio.is_finite()))
         };
         (!pairs.is_empty()).then(|| Self {
             of,

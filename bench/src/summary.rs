@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Median and extremes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct Spread {
+pub(crate) struct Summary {
     /// The smallest.
     pub(crate) min: f64,
     /// The one in the middle, or the mean of the two.
@@ -13,7 +13,7 @@ pub(crate) struct Spread {
     pub(crate) max: f64,
 }
 
-impl Spread {
+impl Summary {
     /// Of these figures; zeros if there are none.
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Self {
         let mut figures: Vec<f64> = figures.into_iter().collect();
@@ -37,9 +37,9 @@ mod tests {
 
     #[test]
     fn the_median_is_in_the_middle() {
-        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { min: 1.0, median: 2.0, max: 3.0 });
-        assert_eq!(Spread::of([4.0, 1.0]), Spread { min: 1.0, median: 2.5, max: 4.0 });
-        assert_eq!(Spread::of([5.0]), Spread { min: 5.0, median: 5.0, max: 5.0 });
-        assert_eq!(Spread::of([]), Spread::default());
+        assert_eq!(Summary::of([3.0, 1.0, 2.0]), Summary { min: 1.0, median: 2.0, max: 3.0 });
+        assert_eq!(Summary::of([4.0, 1.0]), Summary { min: 1.0, median: 2.5, max: 4.0 });
+        assert_eq!(Summary::of([5.0]), Summary { min: 5.0, median: 5.0, max: 5.0 });
+        assert_eq!(Summary::of([]), Summary::default());
     }
 }

@@ -6,8 +6,8 @@
 //! and each one's latency counts from when it should have begun: it shows what a stall does to
 //! those who come meanwhile.
 
-mod closed;
-mod open;
+mod closed_loop;
+mod open_loop;
 mod sample;
 
 #[cfg(test)]
@@ -19,8 +19,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub(crate) use self::sample::{Sample, Tally};
+use crate::process_stats;
 use crate::systems::{Driver, Purpose, System};
-use crate::usage;
 use crate::workload::{Stream, Work, Workload, key, value};
 
 /// Bytes that are written at once while records are loaded.
@@ -134,13 +134,13 @@ pub(crate) async fn measure(
     let watch = async {
         tokio::time::sleep_until(begin.into()).await;
         let processes = system.processes().ids();
-        usage::reset_peaks(&processes);
-        (usage::cpu(&processes), usage::own_cpu())
+        process_stats::reset_peaks(&processes);
+        (process_stats::cpu(&processes), process_stats::own_cpu())
     };
     let run = async {
         match cell.load {
-            Load::Closed { .. } => closed::run(clients, window).await,
-            Load::Open { rate, .. } => open::run(clients, window, rate).await,
+            Load::Closed { .. } => closed_loop::run(clients, window).await,
+            Load::Open { rate, .. } => open_loop::run(clients, window, rate).await,
         }
     };
     let ((cpu, own_cpu), tally) = tokio::join!(watch, run);
@@ -149,9 +149,9 @@ pub(crate) async fn measure(
     let processes = system.processes().ids();
     Ok(Sample {
         seconds,
-        system_cpu: usage::cpu(&processes).saturating_sub(cpu),
-        generator_cpu: usage::own_cpu().saturating_sub(own_cpu),
-        peak_memory: usage::peak(&processes),
+        system_cpu: process_stats::cpu(&processes).saturating_sub(cpu),
+        generator_cpu: process_stats::own_cpu().saturating_sub(own_cpu),
+        peak_memory: process_stats::peak(&processes),
         tally,
     })
 }

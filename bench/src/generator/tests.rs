@@ -58,7 +58,7 @@ fn stall() -> (Arc<dyn Driver>, Window) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_loop_shows_a_stall_to_everybody_who_comes_meanwhile() {
     let (driver, window) = stall();
-    let tally = open::run(clients(&driver, 2), window, 200.0).await.unwrap();
+    let tally = open_loop::run(clients(&driver, 2), window, 200.0).await.unwrap();
     // All were sent, and half of them waited, 250 ms on average.
     assert!((150..=201).contains(&tally.answered()), "{}", tally.answered());
     assert!(tally.latency_ms(0.75) > 100.0, "{}", tally.latency_ms(0.75));
@@ -68,7 +68,7 @@ async fn an_open_loop_shows_a_stall_to_everybody_who_comes_meanwhile() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_loop_hides_it() {
     let (driver, window) = stall();
-    let tally = closed::run(clients(&driver, 2), window).await.unwrap();
+    let tally = closed_loop::run(clients(&driver, 2), window).await.unwrap();
     // Each client met it once.
     assert!(tally.latency_ms(0.75) < 100.0, "{}", tally.latency_ms(0.75));
     assert!(tally.latency_ms(1.0) > 400.0);
@@ -78,7 +78,7 @@ async fn a_closed_loop_hides_it() {
 async fn nothing_counts_that_began_while_warming_up() {
     let (driver, mut window) = stall();
     window.begin = window.end - Duration::from_millis(1);
-    let tally = closed::run(clients(&driver, 2), window).await.unwrap();
+    let tally = closed_loop::run(clients(&driver, 2), window).await.unwrap();
     assert_eq!(tally.answered(), 0);
 }
 
@@ -87,7 +87,7 @@ async fn failures_are_counted_and_paced() {
     let driver: Arc<dyn Driver> = Arc::new(Failing);
     let begin = Instant::now();
     let window = Window { begin, end: begin + Duration::from_millis(200) };
-    let tally = closed::run(clients(&driver, 1), window).await.unwrap();
+    let tally = closed_loop::run(clients(&driver, 1), window).await.unwrap();
     assert!((1..=21).contains(&tally.failed), "{}", tally.failed);
     assert_eq!((tally.answered(), tally.error.as_deref()), (0, Some("no")));
 }
@@ -96,7 +96,7 @@ async fn failures_are_counted_and_paced() {
 async fn an_open_loop_needs_a_rate() {
     let driver: Arc<dyn Driver> = Arc::new(Failing);
     let window = Window { begin: Instant::now(), end: Instant::now() };
-    assert!(open::run(clients(&driver, 1), window, 0.0).await.is_err());
-    assert!(open::run(clients(&driver, 1), window, f64::NAN).await.is_err());
-    assert!(open::run(Vec::new(), window, 1.0).await.is_err());
+    assert!(open_loop::run(clients(&driver, 1), window, 0.0).await.is_err());
+    assert!(open_loop::run(clients(&driver, 1), window, f64::NAN).await.is_err());
+    assert!(open_loop::run(Vec::new(), window, 1.0).await.is_err());
 }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use dkv_api::Client;
 use tokio::task::JoinSet;
 
-use crate::systems::{Dkv, Place};
+use crate::systems::{Dkv, Setup};
 use crate::workload;
 
 /// Loads a healthy dkv network and counts its elections.
-pub(crate) async fn run(place: &Place, time: Duration, clients: usize) -> Result<(), String> {
-    let network = Dkv::start(place).await?;
+pub(crate) async fn run(setup: &Setup, time: Duration, clients: usize) -> Result<(), String> {
+    let network = Dkv::start(setup).await?;
     let client = network.client().await?;
     let (before, logged) = (terms(&client).await, network.logged());
     let count = Arc::new(AtomicU64::new(0));

@@ -13,7 +13,7 @@ pub(super) async fn run(clients: Vec<Client>, window: Window) -> Result<Tally, S
     // Dropped with this future, so that no client outlives it.
     let mut tasks = JoinSet::new();
     for client in clients {
-        tasks.spawn(one(client, window));
+        tasks.spawn(run_client(client, window));
     }
     let mut all = Tally::default();
     while let Some(tally) = tasks.join_next().await {
@@ -22,7 +22,7 @@ pub(super) async fn run(clients: Vec<Client>, window: Window) -> Result<Tally, S
     Ok(all)
 }
 
-async fn one(mut client: Client, window: Window) -> Tally {
+async fn run_client(mut client: Client, window: Window) -> Tally {
     let mut tally = Tally::default();
     loop {
         let (operation, insert) = client.stream.next();

@@ -29,7 +29,7 @@ use clap::{Args, ValueEnum};
 use futures::future::BoxFuture;
 use serde::Serialize;
 
-pub(crate) use self::dkv::{Dkv, Shape};
+pub(crate) use self::dkv::{Dkv, DkvOptions};
 pub(crate) use self::processes::Processes;
 use crate::workload::{Operation, Work};
 
@@ -96,7 +96,7 @@ impl Kind {
 
 /// Where the systems come from and where their data goes.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Setup {
     /// Where bench/peers/install has put etcd, NATS and Valkey
     #[arg(long, global = true, default_value = "target/peers")]
     pub(crate) peers: PathBuf,
@@ -107,7 +107,7 @@ pub(crate) struct Place {
     #[arg(long, global = true, value_delimiter = ',', num_args = 2)]
     pub(crate) etcd_times: Option<Vec<u64>>,
     #[command(flatten)]
-    pub(crate) shape: Shape,
+    pub(crate) dkv_options: DkvOptions,
 }
 
 /// What a client of a system is for.
@@ -173,24 +173,24 @@ pub(crate) trait System: Send + Sync {
 }
 
 /// Starts a system and waits until it is whole.
-pub(crate) async fn start(kind: Kind, place: &Place) -> Result<Box<dyn System>, String> {
+pub(crate) async fn start(kind: Kind, setup: &Setup) -> Result<Box<dyn System>, String> {
     let started: Result<Box<dyn System>, String> = match kind {
-        Kind::Dkv => Dkv::start(place).await.map(|system| Box::new(system) as _),
+        Kind::Dkv => Dkv::start(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
-        Kind::Etcd => etcd::Etcd::start(place).await.map(|system| Box::new(system) as _),
+        Kind::Etcd => etcd::Etcd::start(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
-        Kind::Nats => nats::Nats::start(place).await.map(|system| Box::new(system) as _),
+        Kind::Nats => nats::Nats::start(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
         Kind::Valkey | Kind::ValkeyMemory => {
             let synced = kind == Kind::Valkey;
-            valkey::Valkey::start(place, synced).await.map(|system| Box::new(system) as _)
+            valkey::Valkey::start(setup, synced).await.map(|system| Box::new(system) as _)
         }
         #[cfg(feature = "peers")]
-        Kind::DkvHttp => http::Http::dkv(place).await.map(|system| Box::new(system) as _),
+        Kind::DkvHttp => http::Http::dkv(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
-        Kind::EtcdHttp => http::Http::etcd(place).await.map(|system| Box::new(system) as _),
+        Kind::EtcdHttp => http::Http::etcd(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
-        Kind::Nginx => http::Http::nginx(place).await.map(|system| Box::new(system) as _),
+        Kind::Nginx => http::Http::nginx(setup).await.map(|system| Box::new(system) as _),
         #[cfg(not(feature = "peers"))]
         _ => Err("this program was built without `--features peers`".into()),
     };
@@ -198,13 +198,13 @@ pub(crate) async fn start(kind: Kind, place: &Place) -> Result<Box<dyn System>, 
 }
 
 /// What a system says of its version.
-pub(crate) fn version(kind: Kind, place: &Place) -> String {
+pub(crate) fn version(kind: Kind, setup: &Setup) -> String {
     let program = match kind {
-        Kind::Dkv | Kind::DkvHttp => Dkv::program(place),
-        Kind::Etcd | Kind::EtcdHttp => Ok(program(place, "etcd")),
+        Kind::Dkv | Kind::DkvHttp => Dkv::program(setup),
+        Kind::Etcd | Kind::EtcdHttp => Ok(program(setup, "etcd")),
         Kind::Nginx => Ok("nginx".into()),
-        Kind::Nats => Ok(program(place, "nats-server")),
-        Kind::Valkey | Kind::ValkeyMemory => Ok(program(place, "valkey-server")),
+        Kind::Nats => Ok(program(setup, "nats-server")),
+        Kind::Valkey | Kind::ValkeyMemory => Ok(program(setup, "valkey-server")),
     };
     let output = program.and_then(|program| {
         let flag = if kind == Kind::Nginx { "-v" } else { "--version" };
@@ -220,8 +220,8 @@ pub(crate) fn version(kind: Kind, place: &Place) -> String {
 }
 
 /// A peer's program.
-fn program(place: &Place, name: &str) -> PathBuf {
-    place.peers.join("programs").join(name)
+fn program(setup: &Setup, name: &str) -> PathBuf {
+    setup.peers.join("programs").join(name)
 }
 
 /// Calls until it succeeds, and returns the last error if it does not in time.

@@ -18,9 +18,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::loops::{self, Cell, Load, Times};
+use crate::generator::{self, Cell, Load, Times};
 use crate::report::{self, Machine};
-use crate::systems::{self, Kind, Place};
+use crate::systems::{self, Kind, Setup};
 use crate::workload::Work;
 
 /// Keys that dkv is asked for.
@@ -62,7 +62,7 @@ struct Share {
 }
 
 /// Measures the parts, then dkv.
-pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
+pub(crate) async fn run(setup: &Setup, plan: &Plan) -> Result<(), String> {
     let time = Duration::try_from_secs_f64(plan.seconds).map_err(|error| error.to_string())?;
     let mut echoes = Vec::new();
     dkv_base::say!("QUIC echo, {} B, both ends in this process", plan.value_bytes);
@@ -75,26 +75,26 @@ pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
     dkv_base::say!(
         "\nfile syncs, 512 B each\nfiles                        syncs/s of each   p50 ms   p99 ms"
     );
-    let dir = place.dir.clone();
+    let dir = setup.dir.clone();
     let syncs = tokio::task::spawn_blocking(move || disk::measure(dir.as_deref(), time));
     let syncs = syncs.await.map_err(|error| error.to_string())??;
     for one in &syncs {
         dkv_base::say!("{one}");
     }
-    let dkv = dkv(place, plan, time, &echoes, &syncs).await?;
+    let dkv = dkv(setup, plan, time, &echoes, &syncs).await?;
     let limits = Limits { machine: Machine::this(), echoes, syncs, dkv };
     plan.json.as_deref().map_or(Ok(()), |path| report::write_json(path, &limits))
 }
 
 async fn dkv(
-    place: &Place,
+    setup: &Setup,
     plan: &Plan,
     measured: Duration,
     echoes: &[echo::Echo],
     syncs: &[disk::Syncs],
 ) -> Result<Vec<Share>, String> {
-    let system = systems::start(Kind::Dkv, place).await?;
-    loops::load(&*system, RECORDS, plan.value_bytes).await?;
+    let system = systems::start(Kind::Dkv, setup).await?;
+    generator::load(&*system, RECORDS, plan.value_bytes).await?;
     dkv_base::say!("\ndkv                 clients       ops/s       limit   share");
     let mut shares = Vec::new();
     for work in [Work::Put, Work::Get, Work::EventualGet] {
@@ -102,7 +102,7 @@ async fn dkv(
             let load = Load::Closed { clients: echo.under_way };
             let cell = Cell { work, value_bytes: plan.value_bytes, records: RECORDS, load };
             let times = Times { warm_up: Duration::from_millis(500), measured };
-            let ops = loops::measure(&*system, &cell, times, 1).await?.rate();
+            let ops = generator::measure(&*system, &cell, times, 1).await?.rate();
             let (limit, limit_is) = limit(work, echo, syncs);
             let (name, clients, share) = (work.name(), echo.under_way, ops / limit * 100.0);
             dkv_base::say!(
