@@ -1,9 +1,9 @@
-//! Measures systems one beside the other.
+//! Compares systems.
 //!
-//! In every round each system is started afresh, loaded, measured and stopped, and only then the
-//! next: none is disturbed by another, and what drifts on the machine meets all of them. Each round
-//! begins with another system. A ratio is taken within a round and its median over the rounds
-//! quoted, with the smallest and largest beside it.
+//! In every round each system is started, loaded, measured and stopped before the next one starts.
+//! So no system disturbs another, and a drift of the machine affects all of them. Each round begins
+//! with another system. A ratio is taken within a round; the report has the median of the ratios,
+//! with the smallest and the largest.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::report::{self, Measured, Report};
 use crate::systems::{self, Kind, Setup};
 use crate::workload::Work;
 
-/// Bytes of values that are loaded at most: with large values there are fewer keys.
+/// Most bytes of values that are loaded: with large values there are fewer keys.
 const LOADED_BYTES_MAX: u64 = 256 << 20;
 
 /// What to measure.
@@ -27,23 +27,23 @@ pub(crate) struct Plan {
     /// Clients; several numbers are measured in turn
     #[arg(long, value_delimiter = ',', default_value = "1,64,256")]
     clients: Vec<usize>,
-    /// Requests a second, begun whether earlier ones are answered or not [default: each client
+    /// Requests per second, started whether earlier ones are answered or not [default: each client
     /// sends its next request when the last one is answered]
     #[arg(long, value_delimiter = ',')]
     rate: Vec<f64>,
     /// Time that each is measured, in seconds
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Time before that, in seconds
+    /// Time to warm up before that, in seconds
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
     /// Bytes of a value; several are measured in turn
     #[arg(long, value_delimiter = ',', default_value = "100")]
     value_bytes: Vec<usize>,
-    /// Keys that are loaded and that the clients choose from; fewer if they are more than 256 MiB
+    /// Keys that are loaded and that the clients choose from; fewer if their values exceed 256 MiB
     #[arg(long, default_value_t = 10_000)]
     keys: u64,
-    /// What the choice of operations and keys depends on
+    /// Seed of the choice of operations and keys
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Systems [default: dkv for `load`, all for `compare`]
@@ -52,10 +52,10 @@ pub(crate) struct Plan {
     /// How often each is measured [default: once for `load`, three times for `compare`]
     #[arg(long)]
     rounds: Option<usize>,
-    /// A file that the figures are written to, as JSON
+    /// A file to write the figures to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// A file that a chart is written to, as SVG
+    /// A file to write a chart to, as SVG
     #[arg(long)]
     svg: Option<PathBuf>,
 }
@@ -92,7 +92,7 @@ async fn run(setup: &Setup, plan: &Plan, rounds: usize) -> Result<(), String> {
                     measured.push(Measured { kind, round, cell, sample });
                 };
                 let seed = plan.seed + round as u64;
-                // One system that fails does not take the figures of the others with it.
+                // If one system fails, the figures of the others are still reported.
                 if let Err(error) = measure_system(setup, kind, group, times, seed, &mut seen).await
                 {
                     dkv_base::complain!("error: {}: {error}", kind.name());
@@ -135,7 +135,7 @@ impl Plan {
         Times { warm_up: seconds(self.warm_up), measured: seconds(self.seconds) }
     }
 
-    /// All cells, those together that share their records.
+    /// Returns all cells, grouped by the records that they share.
     fn groups(&self) -> Vec<Vec<Cell>> {
         let group = |value_bytes: &usize| {
             let most = LOADED_BYTES_MAX / (*value_bytes).max(1) as u64;

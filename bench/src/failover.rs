@@ -1,10 +1,10 @@
-//! The time without acknowledged writes when the leader goes.
+//! The time without acknowledged writes when the leader ends.
 //!
-//! Writers write without pause while the process that leads what they write to is killed, or told
-//! to end. The *gap* is the longest time between two acknowledged writes, whoever's they are; the
-//! slowest writer's is the longest that one of them had to wait, which is more if there are several
-//! shards. A writer whose attempt fails, or is not answered for a short time, tries again at once,
-//! so that no library's patience is measured.
+//! Clients write without pause while the process that leads what they write to is killed or told to
+//! end. The *gap* is the longest time between two acknowledged writes of any client. The gap of the
+//! slowest writer is the longest time that one client had to wait, which is more if there are
+//! several shards. A client whose attempt fails or times out tries again at once, so that no client
+//! library's timeout is measured.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,46 +20,45 @@ use crate::summary::Summary;
 use crate::systems::{self, Driver, Kind, Purpose, Setup, System};
 use crate::workload::{self, Operation};
 
-/// Time without a fault before each.
+/// Time without a fault before each failover.
 const CALM: Duration = Duration::from_secs(1);
-/// Every writer must have been served for so long after the process has ended before the gap is
-/// known.
+/// Time for which every writer must be served after the process has ended, before the gap is known.
 const SERVED: Duration = Duration::from_secs(1);
-/// Time after which a system is taken not to come back.
+/// Time after which a system is considered lost.
 const LOST: Duration = Duration::from_secs(60);
-/// Pause after a failed attempt: the machine's processors belong to the election.
+/// Pause after a failed attempt, which leaves the processors to the election.
 const RETRY: Duration = Duration::from_millis(2);
-/// Different errors that are quoted.
+/// Distinct errors that are quoted.
 const ERRORS_MAX: usize = 5;
 
-/// How often, and of what.
+/// How often to fail over, and which systems.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Plan {
-    /// How the leader goes
+    /// How the leader ends
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
     how: Vec<How>,
-    /// How often
+    /// Failovers of each system
     #[arg(long, default_value_t = 20)]
     runs: usize,
-    /// Runs of a system before the next has its turn, on a fresh start
+    /// Failovers of a system before the next one has its turn, freshly started
     #[arg(long, default_value_t = 5)]
     turn: usize,
     /// Writers
     #[arg(long, default_value_t = 16)]
     clients: usize,
-    /// Time after which a writer gives an attempt up and tries again, in milliseconds. Not for dkv,
-    /// whose library does that itself
+    /// Time after which a writer gives up an attempt and tries again, in milliseconds. Not for dkv,
+    /// whose library retries by itself
     #[arg(long, default_value_t = 100)]
     attempt_ms: u64,
     /// Systems
     #[arg(long, value_enum, value_delimiter = ',', default_value = "dkv")]
     systems: Vec<Kind>,
-    /// A file that the figures are written to, as JSON
+    /// A file to write the figures to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// How a process goes.
+/// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum How {
@@ -69,12 +68,12 @@ pub(crate) enum How {
     Stop,
 }
 
-/// What was seen of one system.
+/// The failovers of one system.
 #[derive(Serialize)]
 struct Outcome {
     system: Kind,
     how: How,
-    /// In milliseconds, as all that follow.
+    /// In milliseconds, as are the following ones.
     gap: Summary,
     slowest_writer: Summary,
     gaps: Vec<f64>,
@@ -99,7 +98,7 @@ impl Outcome {
         }
     }
 
-    /// Adds what the writers of one turn saw.
+    /// Adds the log of the writers of one turn.
     fn add(&mut self, log: &WriteLog) {
         self.acknowledged += log.acknowledged;
         self.failed_attempts += log.failed;
@@ -118,7 +117,7 @@ struct Failovers {
     outcomes: Vec<Outcome>,
 }
 
-/// Lets the leader of each system go, again and again, the systems in turns.
+/// Ends the leader of each system repeatedly, the systems in turns.
 pub(crate) async fn run(setup: &Setup, plan: &Plan) -> Result<(), String> {
     let (some, none): (Vec<Kind>, Vec<Kind>) = plan.systems.iter().partition(|k| k.fails_over());
     for kind in none {
@@ -141,7 +140,7 @@ pub(crate) async fn run(setup: &Setup, plan: &Plan) -> Result<(), String> {
     plan.json.as_deref().map_or(Ok(()), |path| report::write_json(path, &failovers))
 }
 
-/// Starts a system and lets its leader go that many times.
+/// Starts a system and ends its leader `runs` times.
 async fn turn(
     setup: &Setup,
     plan: &Plan,
@@ -185,7 +184,7 @@ async fn fail_over(
     how: How,
     log: &Mutex<WriteLog>,
 ) -> Result<(f64, f64), String> {
-    lock(log).forget();
+    lock(log).reset_gaps();
     let signal = if how == How::Kill { Signal::KILL } else { Signal::TERM };
     system.processes_mut().signal(name, signal)?;
     system.processes_mut().reap(name).await?;
@@ -217,7 +216,7 @@ fn print(outcome: &Outcome) {
     }
 }
 
-/// Writes without pause, and tells what came of it.
+/// Writes without pause, and logs the outcomes.
 async fn write(driver: Arc<dyn Driver>, number: usize, log: Arc<Mutex<WriteLog>>) {
     let value = workload::value(100, 0);
     for count in 0_u64.. {
@@ -233,7 +232,7 @@ async fn write(driver: Arc<dyn Driver>, number: usize, log: Arc<Mutex<WriteLog>>
     }
 }
 
-/// What the writers have seen.
+/// The outcomes of the writes of all writers.
 struct WriteLog {
     last: Option<Instant>,
     gap: Duration,
@@ -242,7 +241,7 @@ struct WriteLog {
     writer_gap: Duration,
     acknowledged: u64,
     failed: u64,
-    /// The first different ones.
+    /// The first distinct errors.
     errors: Vec<String>,
 }
 
@@ -275,16 +274,16 @@ impl WriteLog {
         }
     }
 
-    /// The longest gaps, of all and of one writer, since they were last forgotten.
+    /// Returns the longest gaps, of all writers together and of a single one, since the last reset.
     fn gaps(&self) -> (Duration, Duration) {
         (self.gap, self.writer_gap)
     }
 
-    fn forget(&mut self) {
+    fn reset_gaps(&mut self) {
         (self.gap, self.writer_gap) = (Duration::ZERO, Duration::ZERO);
     }
 
-    /// When the writer was served that has waited longest.
+    /// Returns when the writer was last served that has waited longest.
     fn served_since(&self) -> Option<Instant> {
         self.lasts.iter().copied().min().flatten()
     }
@@ -311,7 +310,7 @@ mod tests {
         log.acknowledge(0, at(0));
         log.acknowledge(1, at(500));
         assert_eq!(log.served_since(), Some(at(0)));
-        log.forget();
+        log.reset_gaps();
         log.acknowledge(0, at(700));
         log.acknowledge(1, at(710));
         assert_eq!(log.gaps(), (Duration::from_millis(200), Duration::from_millis(700)));

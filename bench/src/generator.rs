@@ -1,10 +1,10 @@
-//! How load is made, and what is seen while it is.
+//! The load generator.
 //!
-//! In a *closed* loop each client sends its next request when the last one is answered: it shows
-//! how much a system can do, but a stall of the system stalls the clients too, so that few requests
-//! meet it. In an *open* loop requests begin at a fixed rate whatever becomes of the earlier ones,
-//! and each one's latency counts from when it should have begun: it shows what a stall does to
-//! those who come meanwhile.
+//! In a *closed* loop each client sends its next request when the last one is answered. That shows
+//! the throughput of a system, but hides stalls: the clients stall as well, so few requests are
+//! affected. In an *open* loop requests start at a fixed rate, whatever becomes of the earlier
+//! ones, and the latency of each counts from when it should have started. That shows what a stall
+//! does to everything that arrives meanwhile.
 
 mod closed_loop;
 mod open_loop;
@@ -23,31 +23,31 @@ use crate::process_stats;
 use crate::systems::{Driver, Purpose, System};
 use crate::workload::{Stream, Work, Workload, key, value};
 
-/// Bytes that are written at once while records are loaded.
+/// Bytes of values under way while records are loaded.
 const LOAD_BYTES_AT_ONCE: usize = 4 * 1024 * 1024;
-/// Clients that load records of little size.
+/// Most clients that load records.
 const LOADERS_MAX: usize = 256;
 
-/// How requests come.
+/// How requests arrive.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Load {
-    /// That many clients, each with one request under way.
+    /// A number of clients, each with one request under way.
     Closed {
-        /// How many.
+        /// Number of clients.
         clients: usize,
     },
-    /// Requests at a rate, over that many clients.
+    /// Requests at a fixed rate, spread over clients.
     Open {
-        /// Requests a second.
+        /// Requests per second.
         rate: f64,
-        /// How many.
+        /// Number of clients.
         clients: usize,
     },
 }
 
 impl Load {
-    /// How many clients it takes.
+    /// Returns the number of clients.
     pub(crate) fn clients(self) -> usize {
         match self {
             Self::Closed { clients } | Self::Open { clients, .. } => clients,
@@ -65,7 +65,7 @@ impl std::fmt::Display for Load {
     }
 }
 
-/// One thing to measure.
+/// One combination of parameters to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Cell {
     /// What the clients do.
@@ -74,16 +74,16 @@ pub(crate) struct Cell {
     pub(crate) value_bytes: usize,
     /// Records that the clients choose from.
     pub(crate) records: u64,
-    /// How requests come.
+    /// How requests arrive.
     pub(crate) load: Load,
 }
 
-/// For how long.
+/// The phases of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
-    /// Before anything counts.
+    /// Time to warm up, which does not count.
     pub(crate) warm_up: Duration,
-    /// What counts.
+    /// Time that counts.
     pub(crate) measured: Duration,
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn load(
     Ok(())
 }
 
-/// Measures a cell. Its records must have been loaded.
+/// Measures a cell, whose records must have been loaded.
 pub(crate) async fn measure(
     system: &dyn System,
     cell: &Cell,
@@ -156,14 +156,14 @@ pub(crate) async fn measure(
     })
 }
 
-/// One client and what it is going to ask.
+/// One client with its operations.
 struct Client {
     stream: Stream,
     workload: Arc<Workload>,
     driver: Arc<dyn Driver>,
 }
 
-/// Requests that begin in it count.
+/// The time in which a request must start to count.
 #[derive(Clone, Copy)]
 struct Window {
     begin: std::time::Instant,

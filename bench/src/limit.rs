@@ -1,13 +1,12 @@
-//! What the parts allow on this machine, and how much of it dkv makes use of.
+//! What the parts allow on this machine, and how much of that dkv uses.
 //!
-//! - A bare QUIC echo, as pipelined as can be, between two ends in this process: no store can
-//!   be expected to answer more requests on one connection.
-//! - Syncs of a file per second, of one file and of three at once, as three nodes of one machine
+//! - A bare QUIC echo between two ends in this process, pipelined as far as possible: no store can
+//!   be expected to answer more requests over one connection.
+//! - Syncs of a file per second, of one file and of three at once, as three nodes on one machine
 //!   do.
 //!
-//! A put of one client cannot be faster than two round trips, to the primary and from there to a
-//! follower, and one sync; with many clients both are shared, and the echo is the limit that is
-//! left.
+//! A put of a single client takes at least two round trips, to the primary and from there to a
+//! follower, and one sync. With many clients both are shared, and the echo is the remaining limit.
 
 mod disk;
 mod echo;
@@ -23,7 +22,7 @@ use crate::report::{self, Machine};
 use crate::systems::{self, Kind, Setup};
 use crate::workload::Work;
 
-/// Keys that dkv is asked for.
+/// Keys in dkv.
 const RECORDS: u64 = 10_000;
 
 /// How much is measured.
@@ -38,7 +37,7 @@ pub(crate) struct Plan {
     /// Bytes of a request of the echo, and of a value of dkv
     #[arg(long, default_value_t = 100)]
     value_bytes: usize,
-    /// A file that the figures are written to, as JSON
+    /// A file to write the figures to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -51,7 +50,7 @@ struct Limits {
     dkv: Vec<Share>,
 }
 
-/// How much of the limit dkv reaches.
+/// Throughput of dkv as a share of the limit.
 #[derive(Serialize)]
 struct Share {
     work: Work,
@@ -114,7 +113,7 @@ async fn dkv(
     Ok(shares)
 }
 
-/// Requests a second that the parts allow, and which parts those are.
+/// Returns the requests per second that the parts allow, and names those parts.
 fn limit(work: Work, echo: &echo::Echo, syncs: &[disk::Syncs]) -> (f64, &'static str) {
     let sync = syncs.iter().find(|syncs| syncs.is_as_nodes_do());
     match (work, echo.under_way, sync) {

@@ -1,4 +1,4 @@
-//! What processes use of the machine, as `/proc` tells it.
+//! Resources that processes use, from `/proc`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,41 +8,41 @@ use serde::Serialize;
 /// Memory of one process, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
-    /// All pages that are in memory now.
+    /// All resident pages.
     pub(crate) resident: u64,
-    /// Those of them that belong to no file: not program text, not a file that is mapped.
+    /// Resident pages that belong to no file: neither program text nor a mapped file.
     pub(crate) anonymous: u64,
-    /// The most that was ever resident, since the start or the last [`reset_peaks`].
+    /// The most that was resident since the start or the last [`reset_peaks`].
     pub(crate) peak: u64,
 }
 
-/// CPU time that the processes have used together, in user and kernel mode. The kernel counts it in
-/// steps of 10 ms as a rule.
+/// Returns the CPU time that the processes have used together, in user and kernel mode. The kernel
+/// usually counts it in steps of 10 ms.
 pub(crate) fn cpu(processes: &[u32]) -> Duration {
     let ticks_per_second = rustix::param::clock_ticks_per_second().max(1);
     let ticks = processes.iter().filter_map(|id| ticks(&read(*id, "stat")?)).sum::<u64>();
     Duration::from_nanos(ticks * (1_000_000_000 / ticks_per_second))
 }
 
-/// CPU time of this process.
+/// Returns the CPU time of this process.
 pub(crate) fn own_cpu() -> Duration {
     cpu(&[std::process::id()])
 }
 
-/// Memory of a process; zeros if it is gone.
+/// Returns the memory of a process; zeros if it has ended.
 pub(crate) fn memory(process: u32) -> Memory {
     read(process, "status").map(|status| parse_memory(&status)).unwrap_or_default()
 }
 
-/// Sum of the peaks of all processes.
+/// Returns the sum of the peaks of all processes.
 pub(crate) fn peak(processes: &[u32]) -> u64 {
     processes.iter().map(|id| memory(*id).peak).sum()
 }
 
-/// Lets the peaks count from now on.
+/// Resets the peaks.
 pub(crate) fn reset_peaks(processes: &[u32]) {
     for id in processes {
-        // Without it the peak is that since the start, which is not wrong either.
+        // If this fails, the peak is that since the start, which is still correct.
         let _ = std::fs::write(path(*id, "clear_refs"), "5");
     }
 }
@@ -56,7 +56,7 @@ fn read(process: u32, file: &str) -> Option<String> {
 }
 
 fn ticks(stat: &str) -> Option<u64> {
-    // The name may hold blanks; after it come the fields from the third on.
+    // The name may contain spaces; the third field follows it.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }

@@ -1,4 +1,4 @@
-//! How dkv's figures change with the number of keys, of shards and of nodes.
+//! How the figures of dkv change with the number of keys, shards and nodes.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::report::{self, Bars, Machine};
 use crate::systems::{self, Kind, Setup};
 use crate::workload::Work;
 
-/// What changes. Every combination is measured, each on a network of its own.
+/// The parameters to combine. Each combination is measured on a new network.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Plan {
     /// Keys
@@ -36,10 +36,10 @@ pub(crate) struct Plan {
     /// Time that each is measured, in seconds
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// A file that the figures are written to, as JSON
+    /// A file to write the figures to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// A file that they are drawn in, as SVG
+    /// A file to write charts to, as SVG
     #[arg(long)]
     svg: Option<PathBuf>,
 }
@@ -128,7 +128,8 @@ async fn measure_network(
     Ok(())
 }
 
-/// What grows and what shrinks: a colour for each work and number of clients, over what changes.
+/// Returns charts of all figures: a colour for each work and number of clients, over the
+/// configurations.
 fn pictures(rows: &[Row]) -> Vec<Bars> {
     let configuration = |row: &Row| {
         let Row { nodes, shards, cell, .. } = row;
@@ -196,7 +197,7 @@ mod tests {
             cpu_us: 10.0,
             node_bytes: 70 << 20,
         };
-        // Of one size there is only one kind of work.
+        // In the larger configuration only one kind of work was measured.
         let rows = [row(1, Work::Put), row(1, Work::Get), row(4, Work::Put)];
         let pictures = pictures(&rows);
         for bars in &pictures {

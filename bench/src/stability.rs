@@ -1,4 +1,4 @@
-//! Elections while nothing fails and a network is loaded: there should be none.
+//! Elections while nothing fails and a network is under load: there should be none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub(crate) async fn run(setup: &Setup, time: Duration, clients: usize) -> Result
     Ok(())
 }
 
-/// The sum of the terms of all groups.
+/// Returns the sum of the terms of all groups.
 async fn terms(client: &Client) -> u64 {
     let status = client.status().await;
     let mut terms = BTreeMap::new();

@@ -1,20 +1,20 @@
-//! Several figures of one thing: the median, and how far they lie apart.
+//! Summaries of several figures of one thing.
 
 use serde::Serialize;
 
-/// Median and extremes.
+/// The median and the extremes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Summary {
     /// The smallest.
     pub(crate) min: f64,
-    /// The one in the middle, or the mean of the two.
+    /// The middle one, or the mean of the two middle ones.
     pub(crate) median: f64,
     /// The largest.
     pub(crate) max: f64,
 }
 
 impl Summary {
-    /// Of these figures; zeros if there are none.
+    /// Summarizes figures; zeros if there are none.
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Self {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);

@@ -1,4 +1,5 @@
-//! Each client has one request under way and sends the next when it is answered.
+//! The closed loop: each client has one request under way and sends the next one when it is
+//! answered.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::{Client, Tally, Window};
 
-/// Pause of a client after a failure, so that a system that refuses is not asked for nothing else.
+/// Pause of a client after a failure, so that a system that refuses is not flooded.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) async fn run(clients: Vec<Client>, window: Window) -> Result<Tally, String> {

@@ -1,6 +1,6 @@
-//! Requests begin at a fixed rate, whether the earlier ones are answered or not, and each one's
-//! latency counts from when it should have begun. A request thus waits in the figures even if it
-//! could not be sent, and a stall is not hidden by requests that were never made.
+//! The open loop: requests start at a fixed rate, whether the earlier ones are answered or not, and
+//! the latency of each counts from when it should have started. So the figures include waiting to
+//! be sent, and a stall is not hidden by requests that were never made.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 use super::{Client, Tally, Window};
 use crate::systems::Answer;
 
-/// Requests that may be under way. Beyond it they are given up and counted as failed: the rate is
-/// more than the system can do.
+/// Most requests under way. Further ones are dropped and count as failed: the rate exceeds what the
+/// system can do.
 const UNDER_WAY_MAX: usize = 65_536;
 
-/// One request's end.
+/// The end of one request.
 struct End {
     late: Duration,
     latency: Duration,
@@ -40,7 +40,7 @@ pub(super) async fn run(clients: Vec<Client>, window: Window, rate: f64) -> Resu
     let stopped = Arc::new(AtomicBool::new(false));
     let _stop = Stop(Arc::clone(&stopped));
     let handle = Handle::current();
-    // A thread of its own: the runtime's timer has steps of a millisecond, and its threads are
+    // A separate thread: the runtime's timer has a resolution of a millisecond, and its threads are
     // busy.
     std::thread::spawn(move || pace(clients, window, rate, &handle, &ends, &stopped));
     let mut tally = Tally::default();
@@ -51,7 +51,7 @@ pub(super) async fn run(clients: Vec<Client>, window: Window, rate: f64) -> Resu
     Ok(tally)
 }
 
-/// Begins each request at its time.
+/// Starts each request at its time.
 fn pace(
     mut clients: Vec<Client>,
     window: Window,
@@ -94,7 +94,7 @@ fn pace(
                 workload.note_inserted();
             }
             if counts {
-                // Nobody listens once the measurement was given up.
+                // The receiver is gone if the measurement was cancelled.
                 let _ = ends.send(End { late, latency, answer });
             }
         });

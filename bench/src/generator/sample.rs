@@ -1,4 +1,4 @@
-//! What was seen of one cell.
+//! The figures of one cell.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use hdrhistogram::Histogram;
 
 use crate::systems::Answer;
 
-/// What came of requests.
+/// The outcomes of requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
-    /// Nanoseconds of those that were answered.
+    /// Latencies of answered requests, in nanoseconds.
     latency: Histogram<u64>,
-    /// Nanoseconds by which the generator itself began too late; open loop only.
+    /// How late the generator started requests, in nanoseconds; open loop only.
     lateness: Histogram<u64>,
-    /// Answers that there is no such key.
+    /// Answers that the key does not exist.
     pub(crate) missing: u64,
-    /// Read-modify-writes that met another write.
+    /// Read-modify-writes that conflicted with another write.
     pub(crate) conflicts: u64,
-    /// Requests that failed, and those that the open loop gave up.
+    /// Requests that failed, and those that the open loop dropped.
     pub(crate) failed: u64,
-    /// Why the first of them did.
+    /// Why the first of them failed.
     pub(crate) error: Option<String>,
 }
 
@@ -42,13 +42,13 @@ fn histogram() -> Histogram<u64> {
 }
 
 impl Tally {
-    /// Adds a request that took that long.
+    /// Adds a request with its latency and answer.
     pub(crate) fn record(&mut self, latency: Duration, answer: Result<Answer, String>) {
         match answer {
             Ok(answer) => {
                 self.missing += u64::from(answer == Answer::Missing);
                 self.conflicts += u64::from(answer == Answer::Conflict);
-                // The histogram grows as it must; only its own memory could be refused.
+                // Cannot fail: the histogram resizes itself.
                 let _ = self.latency.record(nanoseconds(latency));
             }
             Err(error) => self.fail(error),
@@ -66,9 +66,9 @@ impl Tally {
         let _ = self.lateness.record(nanoseconds(late));
     }
 
-    /// Adds what another saw.
+    /// Adds another tally.
     pub(crate) fn add(&mut self, other: Self) {
-        // Both have the same digits and grow as they must.
+        // Cannot fail: both have the same precision and resize themselves.
         let _ = self.latency.add(other.latency);
         let _ = self.lateness.add(other.lateness);
         self.missing += other.missing;
@@ -77,17 +77,17 @@ impl Tally {
         self.error = self.error.take().or(other.error);
     }
 
-    /// Requests that were answered.
+    /// Returns the number of answered requests.
     pub(crate) fn answered(&self) -> u64 {
         self.latency.len()
     }
 
-    /// Latency below which that share of the answered requests was, in milliseconds.
+    /// Returns a quantile of the latencies, in milliseconds.
     pub(crate) fn latency_ms(&self, quantile: f64) -> f64 {
         self.latency.value_at_quantile(quantile) as f64 / 1e6
     }
 
-    /// The same of the generator's own lateness.
+    /// Returns a quantile of the generator's own lateness, in milliseconds.
     pub(crate) fn lateness_ms(&self, quantile: f64) -> f64 {
         self.lateness.value_at_quantile(quantile) as f64 / 1e6
     }
@@ -97,12 +97,12 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What was seen of one cell in one round.
+/// The figures of one cell in one round.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// Time from the first request that counts to the last answer.
+    /// Time from the first request that counts to the last answer, in seconds.
     pub(crate) seconds: f64,
-    /// What came of the requests.
+    /// The outcomes of the requests.
     pub(crate) tally: Tally,
     /// CPU time of all processes of the system.
     pub(crate) system_cpu: Duration,
@@ -113,17 +113,17 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Answered requests a second.
+    /// Returns the answered requests per second.
     pub(crate) fn rate(&self) -> f64 {
         self.tally.answered() as f64 / self.seconds
     }
 
-    /// CPU time of the system for one answered request, in microseconds.
+    /// Returns the CPU time of the system per answered request, in microseconds.
     pub(crate) fn system_cpu_us(&self) -> f64 {
         self.system_cpu.as_secs_f64() * 1e6 / self.tally.answered().max(1) as f64
     }
 
-    /// CPU time of this process for one answered request, in microseconds.
+    /// Returns the CPU time of this process per answered request, in microseconds.
     pub(crate) fn generator_cpu_us(&self) -> f64 {
         self.generator_cpu.as_secs_f64() * 1e6 / self.tally.answered().max(1) as f64
     }

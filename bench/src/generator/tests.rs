@@ -7,7 +7,7 @@ use super::*;
 use crate::systems::Answer;
 use crate::workload::Operation;
 
-/// A system that answers at once, except that nothing is answered during one stall.
+/// A system that answers at once, except during one stall.
 struct Stalling {
     begun: Instant,
     from: Duration,
@@ -47,7 +47,7 @@ fn clients(driver: &Arc<dyn Driver>, count: usize) -> Vec<Client> {
     (0..count).map(client).collect()
 }
 
-/// A stall that lasts half of the measured second, and the second.
+/// Returns a system that stalls for the second half of a second, and that second.
 fn stall() -> (Arc<dyn Driver>, Window) {
     let begun = Instant::now();
     let (from, to) = (Duration::from_millis(500), Duration::from_millis(1000));
@@ -59,7 +59,7 @@ fn stall() -> (Arc<dyn Driver>, Window) {
 async fn an_open_loop_shows_a_stall_to_everybody_who_comes_meanwhile() {
     let (driver, window) = stall();
     let tally = open_loop::run(clients(&driver, 2), window, 200.0).await.unwrap();
-    // All were sent, and half of them waited, 250 ms on average.
+    // All requests were sent, and half of them waited, 250 ms on average.
     assert!((150..=201).contains(&tally.answered()), "{}", tally.answered());
     assert!(tally.latency_ms(0.75) > 100.0, "{}", tally.latency_ms(0.75));
     assert!(tally.latency_ms(1.0) > 400.0);
@@ -69,7 +69,7 @@ async fn an_open_loop_shows_a_stall_to_everybody_who_comes_meanwhile() {
 async fn a_closed_loop_hides_it() {
     let (driver, window) = stall();
     let tally = closed_loop::run(clients(&driver, 2), window).await.unwrap();
-    // Each client met it once.
+    // Each client met the stall once.
     assert!(tally.latency_ms(0.75) < 100.0, "{}", tally.latency_ms(0.75));
     assert!(tally.latency_ms(1.0) > 400.0);
 }

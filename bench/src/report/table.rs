@@ -9,7 +9,7 @@ use crate::summary::Summary;
 const HEADER: &str = "system              ops/s  (min..max)             p50 ms   p99 ms p99.9 ms   \
                       max ms  cpu us/op  own us/op  peak MiB";
 
-/// One sample as one line, while measuring.
+/// Formats one sample as one line, while measuring.
 pub(crate) fn line(cell: &Cell, sample: &Sample) -> String {
     let tally = &sample.tally;
     let failed = match &tally.error {
@@ -25,7 +25,7 @@ pub(crate) fn line(cell: &Cell, sample: &Sample) -> String {
     )
 }
 
-/// Everything.
+/// Formats the whole report.
 pub(crate) fn table(report: &Report) -> String {
     let mut text = format!("{}\n", report.machine);
     for (system, version) in &report.versions {
@@ -69,7 +69,7 @@ fn row(figures: &Figures) -> String {
     )
 }
 
-/// What must not be overlooked.
+/// Adds what a reader must not overlook.
 fn add_notes(text: &mut String, cell: &CellReport, figures: &Figures) {
     if let Some(error) = &figures.error {
         let _ = writeln!(text, "  {} failed, the first: {error}", figures.failed);
@@ -99,7 +99,7 @@ fn ratio_row(ratio: &Ratio) -> String {
     )
 }
 
-/// What a cell is called.
+/// Returns the name of a cell.
 pub(super) fn name(cell: &Cell) -> String {
     format!("{}, {}, {}", cell.work.name(), bytes(cell.value_bytes), cell.load)
 }

@@ -7,7 +7,7 @@ use crate::generator::{Load, Tally};
 use crate::systems::Answer;
 use crate::workload::Work;
 
-/// A second in which that many requests took that long each.
+/// Returns a sample of one second with `requests` requests of `milliseconds` each.
 fn sample(requests: u64, milliseconds: u64) -> Sample {
     let mut tally = Tally::default();
     for _ in 0..requests {
@@ -37,10 +37,10 @@ fn report() -> Report {
     let measured = [
         one(Kind::Dkv, 0, 0, 1000, 1),
         one(Kind::Etcd, 0, 0, 500, 2),
-        // In this round everything was half as fast, which leaves the ratio as it is.
+        // In this round everything was half as fast, which leaves the ratio unchanged.
         one(Kind::Dkv, 1, 0, 500, 2),
         one(Kind::Etcd, 1, 0, 250, 4),
-        // Without a counterpart it has no part in the ratio.
+        // Without a counterpart in its round it has no part in the ratio.
         one(Kind::Dkv, 2, 0, 2000, 1),
         failing,
     ];

@@ -1,7 +1,7 @@
-//! nginx with a directory: Debian's package, as it comes but for what follows.
+//! nginx serving a directory: Debian's package with its defaults, except for the following.
 //!
-//! There is a process for each core, and no master over them, so that all of them are known and end
-//! with this; they share the port.
+//! One process per core without a master, so that all are known and end with this value. They share
+//! the port.
 
 use std::num::NonZero;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(super) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it.
+    /// Starts the server.
     pub(super) async fn start(setup: &Setup) -> Result<Self, String> {
         let [port] = free_ports()?;
         let mut nginx = Self { processes: Processes::new(setup.dir.as_deref())?, port };
@@ -32,7 +32,7 @@ impl Nginx {
         Ok(nginx)
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub(super) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -41,7 +41,7 @@ impl Nginx {
         let (own, port) = (own.display(), self.port);
         let files = self.processes.path("files");
         let files = files.display();
-        // Whoever starts it owns the directory.
+        // The user that starts it owns the directory.
         format!(
             "user root; daemon off; master_process off; worker_rlimit_nofile 16384;\n\
              pid {own}/pid; error_log stderr warn;\n\
