@@ -12,8 +12,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::finding::{Finding, Kind};
 use crate::history::{Action, History, Level, Operation, Outcome};
-use crate::report::{Finding, Kind};
 
 /// Looks for what contradicts the promises.
 pub fn check(history: &History) -> Vec<Finding> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::line::{HistoryError, Line};
+mod line;
+
+pub use line::{HistoryError, Line};
 
 /// All operations of a run, in any order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

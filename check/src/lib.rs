@@ -30,19 +30,19 @@
 #![forbid(unsafe_code)]
 
 mod history;
-mod line;
+mod options;
+mod finding;
 
-pub mod linear;
-
-mod explain;
 mod register;
-
+pub mod linear;
 pub mod revisions;
-
 pub mod eventual;
 
 mod report;
 
-pub use history::{Action, Condition, Current, History, Level, Operation, Outcome, Recorder};
-pub use line::{HistoryError, Line};
-pub use report::{Finding, Kind, Options, Report, check};
+pub use finding::{Finding, Kind};
+pub use history::{
+    Action, Condition, Current, History, HistoryError, Level, Line, Operation, Outcome, Recorder,
+};
+pub use options::Options;
+pub use report::{Report, check};

@@ -16,7 +16,11 @@
 //! which one of these was left behind is left at once. And answered operations are tried first and
 //! by revision, since that is nearly always how it was: mostly the first path is the right one.
 
+mod explain;
+
 use std::collections::HashSet;
+
+pub(crate) use explain::contradiction;
 
 use crate::history::Current;
 use crate::register::{Register, Step};

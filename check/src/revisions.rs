@@ -14,8 +14,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use crate::finding::{Finding, Kind};
 use crate::history::{Action, History, Level, Operation, Outcome};
-use crate::report::{Finding, Kind, Options};
+use crate::options::Options;
 
 /// Looks for what contradicts the revisions of a history.
 pub fn check(history: &History, options: Options) -> Vec<Finding> {

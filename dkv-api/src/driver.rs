@@ -141,7 +141,7 @@ impl Driver {
                         connection.close("not a node of the network any more");
                     }
                 }
-                Effect::SetDelays { ways, vary } => self.endpoint.set_ways(ways, vary),
+                Effect::SetDelays { links, vary } => self.endpoint.set_link_delays(links, vary),
                 Effect::AskServer => self.ask_server(),
                 Effect::SaveNodes(nodes) => self.save_nodes(nodes),
             }

@@ -185,7 +185,6 @@ pub use bytes::Bytes;
 pub use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
 pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::certificate::CertificateError;
-pub use dkv_wire::delays::UnknownRegion;
 pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
@@ -193,6 +192,7 @@ pub use dkv_wire::message::{
     RunChoice, RunReport, ServerStatus, TokenInfo,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
+pub use dkv_wire::network::UnknownRegion;
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
 pub use dkv_wire::run::Verdict;

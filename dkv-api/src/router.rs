@@ -19,7 +19,7 @@
 //! there as well. The first answer counts. All attempts of a write carry the same write id, so it
 //! is executed once, whichever node receives it.
 //!
-//! An attempt ends in one of three ways: with an answer; with a refusal that had no effect; or in
+//! An attempt ends in one of three links: with an answer; with a refusal that had no effect; or in
 //! doubt, when its answer can no longer come. A write that times out is [`Error::Unknown`] if an
 //! attempt is open or in doubt, and otherwise [`Error::Unavailable`].
 //!
@@ -53,9 +53,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, HolderId, NodeId, Revision, SessionId};
-use dkv_wire::delays::Way;
 use dkv_wire::limits;
 use dkv_wire::message::Answer;
+use dkv_wire::network::LinkDelay;
 use dkv_wire::network::NetworkView;
 use dkv_wire::region::Region;
 
@@ -97,7 +97,7 @@ pub(crate) enum Effect<W> {
     /// [`Router::handle_no_view`].
     AskServer,
     /// Delay packets to and from these addresses.
-    SetDelays { ways: Vec<(SocketAddr, Way)>, vary: bool },
+    SetDelays { links: Vec<(SocketAddr, LinkDelay)>, vary: bool },
     /// Store these addresses for the next start.
     SaveNodes(Vec<(NodeId, SocketAddr)>),
 }
@@ -110,7 +110,7 @@ pub(crate) struct Router<W> {
     jitter: u64,
     /// The region of this client, if it was given one.
     region: Option<Region>,
-    ways: Vec<(SocketAddr, Way)>,
+    links: Vec<(SocketAddr, LinkDelay)>,
     view: Option<Arc<NetworkView>>,
     /// Holders that a view has named as removed. An id is never reused.
     denied: BTreeSet<HolderId>,
@@ -139,7 +139,7 @@ impl<W> Router<W> {
             first_session,
             jitter: first_session.0.as_u64_pair().1,
             region,
-            ways: Vec::new(),
+            links: Vec::new(),
             view: None,
             denied: BTreeSet::new(),
             no_view_reason: None,

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use dkv_base::id::NodeId;
-use dkv_wire::delays::Delays;
+use dkv_wire::network::Delays;
 use dkv_wire::network::{Settings, SettingsError};
 use serde::Deserialize;
 

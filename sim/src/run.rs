@@ -7,7 +7,7 @@ use std::sync::Once;
 use dkv_base::id::GroupId;
 use dkv_base::mutants::Mutant;
 use dkv_check::{Options as CheckOptions, check};
-use dkv_wire::delays::Delays;
+use dkv_wire::network::Delays;
 use dkv_wire::network::Settings;
 
 use crate::cluster::{Cluster, Death};

@@ -12,7 +12,6 @@ pub mod name;
 pub mod limits;
 pub mod network;
 pub mod run;
-pub mod delays;
 pub mod message;
 
 pub mod codec;
@@ -26,7 +25,7 @@ pub mod seal;
 pub mod bearer;
 pub mod net_platform;
 pub mod tls;
-mod line;
+mod delayed_socket;
 pub mod quic;
 pub mod gate;
 

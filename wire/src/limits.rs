@@ -83,6 +83,10 @@ pub const DENIED_MAX: usize = 65_536;
 /// How far an index may be past the entries that are known: 34,000 entries a second for a year.
 pub const ENTRIES_AHEAD_MAX: u64 = 1 << 40;
 
+/// Longest UDP payload that QUIC tries, in bytes: what a network with jumbo frames carries. Path MTU
+/// discovery (RFC 8899) finds the paths that carry less.
+pub const PACKET_BYTES_MAX: u16 = 8952;
+
 /// Time that a peer has to finish its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that a peer has to send the rest of a frame once it has begun one.

@@ -195,7 +195,7 @@ proptest! {
     #[test]
     fn a_contradiction_contradicts_itself(plans in prop::collection::vec(plan(), 1..9)) {
         let calls = play(&plans);
-        let core = crate::explain::contradiction(&calls, Register::ABSENT);
+        let core = contradiction(&calls, Register::ABSENT);
         let fails = search(&calls, Register::ABSENT) == Verdict::Unexplained;
         prop_assert_eq!(fails, !core.is_empty());
         for left_out in &core {
@@ -261,7 +261,7 @@ fn hundreds_of_open_writes_cost_little() {
     assert_eq!(search(&calls, Register::ABSENT), Verdict::Explained);
     calls.push(call(9000, 9001, Step::Found(1000, Some(1))));
     assert_eq!(search(&calls, Register::ABSENT), Verdict::Unexplained);
-    let core = crate::explain::contradiction(&calls, Register::ABSENT);
+    let core = contradiction(&calls, Register::ABSENT);
     assert!(core.len() <= 3, "{core:?}");
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::report::Kind;
+use crate::finding::Kind;
 
 fn kinds(text: &str) -> Vec<Kind> {
     let history = History::read(text.as_bytes()).unwrap();

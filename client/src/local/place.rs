@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use dkv_api::{NetworkId, Region, RegionError};
 use dkv_base::durable;
-use dkv_wire::delays::Delays;
 use dkv_wire::local;
+use dkv_wire::network::Delays;
 use dkv_wire::network::Settings;
 use serde_json::{Map, Value};
 use tempfile::TempDir;

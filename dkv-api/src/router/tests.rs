@@ -254,7 +254,7 @@ impl Script {
                     Err(Error::Unavailable(why)) => format!("{waiter}: UNAVAILABLE {why}"),
                     Err(other) => format!("{waiter}: {other}"),
                 },
-                Effect::SetDelays { ways, .. } => format!("delay {} nodes", ways.len()),
+                Effect::SetDelays { links, .. } => format!("delay {} nodes", links.len()),
                 Effect::AskServer => "ask the server".to_owned(),
                 Effect::SaveNodes(nodes) => format!("save {} nodes", nodes.len()),
             };

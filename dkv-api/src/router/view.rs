@@ -116,10 +116,10 @@ impl<W> Router<W> {
     /// Updates the rehearsed delays between this client and each node.
     fn update_delays(&mut self, view: &NetworkView) {
         let delays = &view.settings.delays;
-        let ways = delays.ways(delays.place(None, self.region.as_ref()), &view.nodes);
-        if ways != self.ways {
-            self.ways.clone_from(&ways);
-            self.effects.push_back(Effect::SetDelays { ways, vary: delays.vary });
+        let links = delays.link_delays(delays.place(None, self.region.as_ref()), &view.nodes);
+        if links != self.links {
+            self.links.clone_from(&links);
+            self.effects.push_back(Effect::SetDelays { links, vary: delays.vary });
         }
     }
 
