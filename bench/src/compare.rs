@@ -20,7 +20,7 @@ const LOADED_BYTES_MAX: u64 = 256 << 20;
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct CompareArgs {
     /// What the clients do; several are measured in turn
     #[arg(long, value_enum, value_delimiter = ',', default_value = "put")]
     work: Vec<Work>,
@@ -61,7 +61,7 @@ pub(crate) struct Plan {
 }
 
 /// Measures dkv once, or what the plan says.
-pub(crate) async fn load(setup: &Setup, mut plan: Plan) -> Result<(), String> {
+pub(crate) async fn load(setup: &Setup, mut plan: CompareArgs) -> Result<(), String> {
     if plan.systems.is_empty() {
         plan.systems = vec![Kind::Dkv];
     }
@@ -69,14 +69,14 @@ pub(crate) async fn load(setup: &Setup, mut plan: Plan) -> Result<(), String> {
 }
 
 /// Measures all systems in three rounds, or what the plan says.
-pub(crate) async fn compare(setup: &Setup, mut plan: Plan) -> Result<(), String> {
+pub(crate) async fn compare(setup: &Setup, mut plan: CompareArgs) -> Result<(), String> {
     if plan.systems.is_empty() {
         plan.systems = Kind::ALL.to_vec();
     }
     run(setup, &plan, plan.rounds.unwrap_or(3)).await
 }
 
-async fn run(setup: &Setup, plan: &Plan, rounds: usize) -> Result<(), String> {
+async fn run(setup: &Setup, plan: &CompareArgs, rounds: usize) -> Result<(), String> {
     let times = plan.times();
     let groups = plan.groups();
     let cells: Vec<Cell> = groups.iter().flatten().copied().collect();
@@ -129,7 +129,7 @@ async fn measure_system(
     Ok(())
 }
 
-impl Plan {
+impl CompareArgs {
     fn times(&self) -> Times {
         let seconds = |number: f64| Duration::try_from_secs_f64(number).unwrap_or_default();
         Times { warm_up: seconds(self.warm_up), measured: seconds(self.seconds) }
@@ -170,7 +170,7 @@ mod tests {
     #[derive(Parser)]
     struct Cli {
         #[command(flatten)]
-        plan: Plan,
+        plan: CompareArgs,
     }
 
     fn groups(args: &[&str]) -> Vec<Vec<Cell>> {

@@ -33,7 +33,7 @@ const ERRORS_MAX: usize = 5;
 
 /// How often to fail over, and which systems.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct FailoverArgs {
     /// How the leader ends
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
     how: Vec<How>,
@@ -118,7 +118,7 @@ struct Failovers {
 }
 
 /// Ends the leader of each system repeatedly, the systems in turns.
-pub(crate) async fn run(setup: &Setup, plan: &Plan) -> Result<(), String> {
+pub(crate) async fn run(setup: &Setup, plan: &FailoverArgs) -> Result<(), String> {
     let (some, none): (Vec<Kind>, Vec<Kind>) = plan.systems.iter().partition(|k| k.fails_over());
     for kind in none {
         dkv_base::say!("{}: not offered, there is one process", kind.name());
@@ -143,7 +143,7 @@ pub(crate) async fn run(setup: &Setup, plan: &Plan) -> Result<(), String> {
 /// Starts a system and ends its leader `runs` times.
 async fn turn(
     setup: &Setup,
-    plan: &Plan,
+    plan: &FailoverArgs,
     runs: usize,
     outcome: &mut Outcome,
 ) -> Result<(), String> {

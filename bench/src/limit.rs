@@ -27,7 +27,7 @@ const RECORDS: u64 = 10_000;
 
 /// How much is measured.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct LimitArgs {
     /// Requests under way; several numbers are measured in turn
     #[arg(long, value_delimiter = ',', default_value = "1,64,256,1024")]
     clients: Vec<usize>,
@@ -61,7 +61,7 @@ struct Share {
 }
 
 /// Measures the parts, then dkv.
-pub(crate) async fn run(setup: &Setup, plan: &Plan) -> Result<(), String> {
+pub(crate) async fn run(setup: &Setup, plan: &LimitArgs) -> Result<(), String> {
     let time = Duration::try_from_secs_f64(plan.seconds).map_err(|error| error.to_string())?;
     let mut echoes = Vec::new();
     dkv_base::say!("QUIC echo, {} B, both ends in this process", plan.value_bytes);
@@ -87,7 +87,7 @@ pub(crate) async fn run(setup: &Setup, plan: &Plan) -> Result<(), String> {
 
 async fn dkv(
     setup: &Setup,
-    plan: &Plan,
+    plan: &LimitArgs,
     measured: Duration,
     echoes: &[echo::Echo],
     syncs: &[disk::Syncs],

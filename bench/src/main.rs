@@ -48,11 +48,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Throughput and latency of dkv
-    Load(compare::Plan),
+    Load(compare::CompareArgs),
     /// The same for all systems, in rounds, with ratios
-    Compare(compare::Plan),
+    Compare(compare::CompareArgs),
     /// Time without acknowledged writes when the leader is killed or stopped
-    Failover(failover::Plan),
+    Failover(failover::FailoverArgs),
     /// Elections of dkv while nothing fails and the network is loaded: there should be none
     Steady {
         /// Time, in seconds
@@ -67,9 +67,9 @@ enum Command {
     /// Memory of systems that hold many keys
     Memory(resources::MemoryPlan),
     /// Figures of dkv with more keys, shards and nodes
-    Scale(scale::Plan),
+    Scale(scale::ScaleArgs),
     /// What the machine allows: QUIC and file syncs alone, and dkv for comparison
-    Limit(limit::Plan),
+    Limit(limit::LimitArgs),
 }
 
 #[tokio::main]

@@ -14,7 +14,7 @@ use crate::workload::Work;
 
 /// The parameters to combine. Each combination is measured on a new network.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct ScaleArgs {
     /// Keys
     #[arg(long, value_delimiter = ',', default_value = "10000")]
     key_counts: Vec<u64>,
@@ -64,7 +64,7 @@ struct Rows {
 }
 
 /// Measures all combinations.
-pub(crate) async fn run(setup: &Setup, plan: &Plan) -> Result<(), String> {
+pub(crate) async fn run(setup: &Setup, plan: &ScaleArgs) -> Result<(), String> {
     let mut rows = Vec::new();
     dkv_base::say!(
         "nodes shards      keys  work          clients       ops/s   p50 ms   p99 ms  cpu us/op  node MiB"
@@ -88,7 +88,7 @@ pub(crate) async fn run(setup: &Setup, plan: &Plan) -> Result<(), String> {
 
 async fn measure_network(
     setup: &Setup,
-    plan: &Plan,
+    plan: &ScaleArgs,
     (nodes, shards): (usize, u32),
     records: u64,
     rows: &mut Vec<Row>,

@@ -112,7 +112,7 @@ pub(crate) struct Setup {
 
 /// What a client of a system is for.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "only the peers are told"))]
+#[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "only the drivers of peers read it"))]
 pub(crate) enum Purpose {
     /// To measure a healthy system: connects to where requests are answered fastest, with long
     /// timeouts.
