@@ -9,12 +9,13 @@ use dkv_wire::limits::BEARER_LIFE;
 use dkv_wire::token::Token;
 use serde_json::json;
 
+use crate::api_problems::request_problem;
 use crate::cli::TokenAction;
 use crate::documents;
 use crate::holders;
-use crate::human::{self, moment};
-use crate::problem::{Effect, Failure, Problem, Stop, request_problem};
-use crate::screen::Screen;
+use dkv_console::console::Screen;
+use dkv_console::problem::{Effect, Failure, Problem, Stop};
+use dkv_console::units::{self, moment};
 
 /// Does something with tokens.
 pub(crate) async fn token(
@@ -57,7 +58,7 @@ pub(crate) async fn token(
                 if *read_only { "read" } else { "read and write" },
                 lasts.map_or("until it is revoked".into(), |life| format!(
                     "for {}",
-                    human::time(life)
+                    units::time(life)
                 )),
             ));
         }

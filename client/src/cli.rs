@@ -23,7 +23,7 @@ use dkv_wire::variables;
 
 use self::address::addresses;
 use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, LEVELS, TOPICS};
-use crate::human::parse_time;
+use dkv_console::units::parse_time;
 
 pub(crate) use address::{Addresses, usual};
 pub(crate) use word::is_network_word;

@@ -9,16 +9,17 @@ use std::time::Duration;
 use clap::CommandFactory;
 use dkv_api::{ConnectError, Role};
 
+use crate::api_problems::connect_problem;
 use crate::cli::{Addresses, Cli, Connect, Line, Output, Word, usual};
 use crate::grammar::{Command, GrammarError};
 use crate::input::Stdin;
-use crate::problem::{Failure, Problem, connect_problem};
 use crate::run::Outcome;
-use crate::screen::{Screen, broken};
 use crate::script::{self, Act, Step};
-use crate::signals::{Ending, Signals};
 use crate::store::{Connection, Session, Store};
 use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse, roles};
+use dkv_console::console::{Screen, broken};
+use dkv_console::problem::{Failure, Problem};
+use dkv_console::signals::{Ending, Signals};
 
 /// Exit status where whoever reads the output has gone: what a shell shows after SIGPIPE, with
 /// which other programs end then.

@@ -2,12 +2,15 @@
 
 use dkv_api::{Bytes, Error, Held, Receipt};
 
+use crate::api_problems::request_problem;
 use crate::documents;
-use crate::grammar::{Key, quote};
-use crate::human;
-use crate::problem::{Failure, Problem, Stop, request_problem};
-use crate::screen::Screen;
+use dkv_console::quote;
+
+use crate::grammar::Key;
 use crate::store::Store;
+use dkv_console::console::Screen;
+use dkv_console::problem::{Failure, Problem, Stop};
+use dkv_console::units;
 
 /// Characters of a value that a table shows.
 const VALUE_SHOWN: usize = 60;
@@ -55,7 +58,7 @@ fn revision(receipt: &Receipt) -> String {
 fn written(receipt: &Receipt) -> String {
     match receipt.stamp.since_1970().as_millis() {
         0 => "-".to_owned(),
-        ms => human::moment(ms as u64),
+        ms => units::moment(ms as u64),
     }
 }
 

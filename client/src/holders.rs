@@ -3,9 +3,10 @@
 use dkv_api::{Client, HolderId, HolderInfo, HolderKind, Rights, Uuid};
 use serde_json::{Value, json};
 
-use crate::human::{moment, plural};
-use crate::problem::{self, Failure, Problem, Stop, request_problem};
-use crate::screen::Screen;
+use crate::api_problems::request_problem;
+use dkv_console::console::Screen;
+use dkv_console::problem::{self, Failure, Problem, Stop};
+use dkv_console::units::{moment, plural};
 
 /// Fewest characters of an id that stand for all of it.
 const BEGINNING_MIN: usize = 4;

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use dkv_wire::limits::VALUE_BYTES_MAX;
 
-use crate::descriptors;
 use crate::grammar::{Command, Content};
-use crate::problem::Problem;
+use dkv_console::closed_streams;
+use dkv_console::problem::Problem;
 
 /// What standard input is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub(crate) async fn fill(command: &mut Command, stdin: &mut Stdin) -> Result<(),
 /// # Errors
 /// It was.
 pub(crate) fn not_closed() -> Result<(), Problem> {
-    if descriptors::is_input_closed() {
+    if closed_streams::is_input_closed() {
         return Err(Problem::failed("standard input is closed; nothing was done"));
     }
     Ok(())

@@ -27,10 +27,8 @@ mod words;
 mod held;
 mod holders;
 
-mod descriptors;
 mod documents;
-mod problem;
-mod screen;
+mod api_problems;
 
 mod pipe;
 mod places;
@@ -55,8 +53,6 @@ mod roles;
 mod completions;
 mod csv;
 mod dispatch;
-mod human;
-mod signals;
 
 pub mod untrusted;
 

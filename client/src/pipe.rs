@@ -10,11 +10,11 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
 use crate::dispatch::failure_of;
 use crate::input::Stdin;
-use crate::problem::{Failure, Problem, worst};
 use crate::run::Outcome;
-use crate::screen::Screen;
 use crate::script;
 use crate::store::Store;
+use dkv_console::console::Screen;
+use dkv_console::problem::{Failure, Problem, worst};
 
 /// Longest line, in bytes: the longest value and the longest key, escaped.
 const LINE_BYTES_MAX: usize = 80 * 1024 * 1024;

@@ -6,10 +6,11 @@ use dkv_api::{Client, Error, NetworkView, NodeId, NodeInfo, NodePlaces, Placemen
 use serde_json::json;
 
 use crate::admin::{find, not_found};
+use crate::api_problems::request_problem;
 use crate::documents;
-use crate::human::{bytes, plural};
-use crate::problem::{Problem, Stop, request_problem, untold};
-use crate::screen::Screen;
+use dkv_console::console::Screen;
+use dkv_console::problem::{Problem, Stop, untold};
+use dkv_console::units::{bytes, plural};
 
 /// How often progress is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

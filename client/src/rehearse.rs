@@ -16,13 +16,13 @@ use dkv_wire::delays::Delays;
 
 use crate::cli::{Connect, Local, Rehearse};
 use crate::dispatch::{ended, finished};
-use crate::human::{number, plural};
 use crate::local::network::LocalNetwork;
 use crate::local::place::Place;
 use crate::local::regions;
-use crate::problem::Problem;
-use crate::screen::Screen;
-use crate::signals::Signals;
+use dkv_console::console::Screen;
+use dkv_console::problem::Problem;
+use dkv_console::signals::Signals;
+use dkv_console::units::{number, plural};
 
 /// Keys that are tried until there is one for each region with a primary.
 const KEYS_TRIED: u32 = 10_000;

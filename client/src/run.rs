@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dkv_api::{Condition, Level, Pair, Reach, ReadOptions, Receipt, WriteOptions, Written};
 
+use crate::api_problems::{read_problem, scan_problem, write_problem};
 use crate::csv;
 use crate::documents;
 use crate::grammar::{Command, Content, HowToRead, Key};
 use crate::held;
-use crate::human;
-use crate::problem::{Failure, Problem, Stop, read_problem, scan_problem, untold, write_problem};
-use crate::screen::{Screen, Tone};
 use crate::status;
 use crate::store::Store;
+use dkv_console::console::{Screen, Tone};
+use dkv_console::problem::{Failure, Problem, Stop, untold};
+use dkv_console::units;
 
 /// What came of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +261,7 @@ pub(crate) fn listed(pair: &Pair) -> Vec<u8> {
 fn about(receipt: &Receipt) -> String {
     let age = match (receipt.level, receipt.staleness_ms) {
         (Level::Eventual | Level::Session, Some(ms)) => {
-            format!("at most {} old, ", human::time_ms(ms))
+            format!("at most {} old, ", units::time_ms(ms))
         }
         (Level::Eventual | Level::Session, None) => "of unknown age, ".into(),
         (Level::Strong | Level::All, _) => String::new(),
@@ -288,7 +289,7 @@ fn reached(reach: &Reach, store: &impl Store) -> String {
 }
 
 fn taken(started: Instant) -> String {
-    human::time(started.elapsed())
+    units::time(started.elapsed())
 }
 
 #[cfg(test)]

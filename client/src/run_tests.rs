@@ -11,8 +11,8 @@ use dkv_api::{
 use super::*;
 use crate::grammar::Scan;
 use crate::pipe;
-use crate::screen::Shared;
 use crate::script::{self, parse_arguments};
+use dkv_console::console::Shared;
 
 /// Each key's revision and value.
 type Keys = BTreeMap<Vec<u8>, (u64, Bytes)>;
@@ -312,12 +312,12 @@ async fn a_write_that_cannot_be_told_is_said_to_stand() {
     let mut screen = Screen::of(Full, io::sink());
     let steps = parse_arguments(&[b"W,a,1".to_vec()]).unwrap();
     let error = script::all(&steps, &store, &mut screen).await.unwrap_err();
-    let said = crate::screen::broken(&error).unwrap().message;
+    let said = dkv_console::console::broken(&error).unwrap().message;
     assert!(said.starts_with("cannot write to standard output: "), "{said}");
     assert!(said.ends_with("; written a at revision 1 (shard 2), and that stands"), "{said}");
     let steps = parse_arguments(&[b"R,a".to_vec()]).unwrap();
     let error = script::all(&steps, &store, &mut screen).await.unwrap_err();
-    let broken = crate::screen::broken(&error).unwrap();
+    let broken = dkv_console::console::broken(&error).unwrap();
     assert!(!broken.message.contains("stands"));
     assert_eq!(broken.document()["effect"], "none");
     for command in ["W,b,1", "put b 2", "D,b"] {
@@ -327,7 +327,7 @@ async fn a_write_that_cannot_be_told_is_said_to_stand() {
             script::all(&steps, &store, &mut Screen::of(io::sink(), io::sink())).await.unwrap();
             let steps = parse_arguments(&[command.into()]).unwrap();
             let error = script::all(&steps, &store, &mut screen).await.unwrap_err();
-            let told = crate::screen::broken(&error).unwrap().document();
+            let told = dkv_console::console::broken(&error).unwrap().document();
             assert_eq!(told["effect"], "done", "{command}: {told}");
         }
     }

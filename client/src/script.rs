@@ -14,11 +14,11 @@ use dkv_api::Level;
 use crate::cli::{OneWord, Word, is_network_word};
 use crate::grammar::{self, Command, GrammarError};
 use crate::input::{self, Stdin};
-use crate::problem::{Failure, Problem, worst};
 use crate::run::{self, Outcome};
-use crate::screen::Screen;
 use crate::store::Store;
 use crate::{help, words};
+use dkv_console::console::Screen;
+use dkv_console::problem::{Failure, Problem, worst};
 
 /// One thing to do.
 #[derive(Debug)]

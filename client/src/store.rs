@@ -14,9 +14,10 @@ use dkv_api::{
 };
 use tokio::sync::OnceCell;
 
+use crate::api_problems::connect_problem;
 use crate::grammar::{Action, Scan, Target};
-use crate::problem::{Problem, Stop, connect_problem};
-use crate::screen::Screen;
+use dkv_console::console::Screen;
+use dkv_console::problem::{Problem, Stop};
 
 /// Time that it may take to find out which names can be completed.
 const NAMES_TIMEOUT: Duration = Duration::from_millis(100);

@@ -2,10 +2,10 @@
 
 use crate::cli::Word;
 use crate::load::{self, Task};
-use crate::problem::{Problem, Stop};
-use crate::screen::Screen;
 use crate::store::Store;
 use crate::{admin, holders, places};
+use dkv_console::console::Screen;
+use dkv_console::problem::{Problem, Stop};
 
 /// Does it.
 pub(crate) async fn perform(

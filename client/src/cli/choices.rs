@@ -20,7 +20,7 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Choice<T> {
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, Error> {
         (self.read)(value).map_err(|why| {
             let name = arg.map_or_else(|| "VALUE".to_owned(), ToString::to_string);
-            let value = crate::grammar::quote::shown(value.as_encoded_bytes());
+            let value = dkv_console::quote::shown(value.as_encoded_bytes());
             let text = format!("invalid value '{value}' for '{name}': {why}\n");
             Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
         })

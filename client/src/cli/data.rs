@@ -8,7 +8,7 @@ use dkv_api::Role;
 
 use super::Connect;
 use super::choices::ROLES;
-use crate::human::parse_time;
+use dkv_console::units::parse_time;
 
 /// Arguments of `load`.
 #[derive(Args, Debug)]

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use dkv_api::Region;
 
 use super::Connect;
-use crate::human::parse_time;
+use dkv_console::units::parse_time;
 
 /// Arguments of `local`.
 ///

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::stage::Stage;
 use crate::local::child::Child;
-use crate::screen::Screen;
+use dkv_console::console::Screen;
 
 /// Time in which it must be noticed.
 const NOTICED: Duration = Duration::from_secs(20);

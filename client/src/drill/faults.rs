@@ -15,7 +15,7 @@ use super::stall::Stall;
 use crate::cli::Fault;
 use crate::local::network::SERVER;
 use crate::local::place::node_name;
-use crate::screen::Screen;
+use dkv_console::console::Screen;
 
 /// A stalled disk is given up after 1.25 s with the settings of a new network.
 const STALL_LEAST: Duration = Duration::from_secs(4);

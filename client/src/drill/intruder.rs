@@ -34,8 +34,8 @@ use tokio::task::JoinSet;
 
 use super::stage::Stage;
 use crate::local::network::SERVER;
-use crate::screen::Screen;
 use crate::store::Store;
+use dkv_console::console::Screen;
 
 /// Time that an answer may take.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -48,12 +48,13 @@ use tokio::task::JoinSet;
 
 use self::outcome::{Outcome, name};
 use self::stage::{Finished, Stage};
+use crate::api_problems::connect_problem;
 use crate::cli::{Addresses, Connect, Drill, Fault, usual};
 use crate::dispatch::{connection, ended, finished};
-use crate::problem::{Problem, connect_problem};
-use crate::screen::{Screen, Tone};
-use crate::signals::Signals;
 use crate::store::Session;
+use dkv_console::console::{Screen, Tone};
+use dkv_console::problem::Problem;
+use dkv_console::signals::Signals;
 
 /// What the keys in somebody else's network begin with.
 const PREFIX: &str = "dkv-drill/";
@@ -136,7 +137,7 @@ pub(crate) async fn run(
         }
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let when = crate::human::moment(now.as_millis() as u64);
+    let when = dkv_console::units::moment(now.as_millis() as u64);
     let page = args.out.join("index.html");
     if let Err(error) = fs::write(&page, page::html(&outcomes, &skipped, &when)) {
         return failed(screen, &format!("cannot write {}: {error}", page.display()));

@@ -5,7 +5,7 @@ use dkv_check::{History, Kind, Options, Outcome as Result_, Report, check};
 use super::stage::{Event, Finished};
 use super::workload::longest_wait;
 use crate::cli::Fault;
-use crate::human::{number, plural, time};
+use dkv_console::units::{number, plural, time};
 
 /// What came of one drill.
 pub(super) struct Outcome {

@@ -2,7 +2,7 @@
 
 use super::outcome::{Outcome, story};
 use super::picture::{escaped, svg};
-use crate::human::{number, time};
+use dkv_console::units::{number, time};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1d2733;--soft:#5d6b7a;--line:#d8dee6;--paper:#fff;--card:#f6f8fa;\

@@ -9,12 +9,12 @@ use nix::sys::signal::Signal;
 use super::outfit::Outfits;
 use super::workload::{Plan, Workload};
 use crate::cli::{Connect, Fault, Local};
-use crate::human::number;
 use crate::local::network::{LocalNetwork, SERVER};
 use crate::local::place::{Place, node_name};
-use crate::screen::Screen;
 use crate::status::{self, Report};
 use crate::store::Store;
+use dkv_console::console::Screen;
+use dkv_console::units::number;
 
 /// Time that a process has to start or to be live, and the network to be whole.
 const PATIENCE: Duration = Duration::from_secs(30);

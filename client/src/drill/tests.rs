@@ -3,7 +3,7 @@ use dkv_check::{Action, Condition, Operation, Outcome as Result_};
 use super::stage::Event;
 use super::workload::longest_wait;
 use super::*;
-use crate::screen::Shared;
+use dkv_console::console::Shared;
 
 const MS: u64 = 1_000_000;
 

@@ -12,8 +12,8 @@ use super::ready;
 use crate::cli::{Connect, Local};
 use crate::local::network::LocalNetwork;
 use crate::local::place::Place;
-use crate::screen::Screen;
-use crate::signals::Signals;
+use dkv_console::console::Screen;
+use dkv_console::signals::Signals;
 
 /// The port where there is no other.
 const PORT_DEFAULT: u16 = 8080;

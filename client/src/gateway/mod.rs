@@ -15,10 +15,10 @@ use dkv_wire::signals::ignore_strays;
 use self::instance::Instance;
 use crate::cli::{Addresses, Connect, Gateway, usual};
 use crate::dispatch::{connection, ended, not_connected};
-use crate::problem::Problem;
-use crate::screen::Screen;
-use crate::signals::Signals;
 use crate::store::{Session, Store};
+use dkv_console::console::Screen;
+use dkv_console::problem::Problem;
+use dkv_console::signals::Signals;
 
 /// Where HTTP is served unless something else is said.
 const HTTP_DEFAULT: SocketAddr =

@@ -12,7 +12,6 @@
 //! Deliberately missing: any knowledge of networks, files or terminals.
 
 mod comma;
-pub(crate) mod quote;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -22,6 +21,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use dkv_console::quote;
 use dkv_wire::id::Revision;
 use dkv_wire::limits::KEY_BYTES_MAX;
 use dkv_wire::message::{Condition, Level};

@@ -26,13 +26,14 @@ use futures::StreamExt;
 
 use self::progress::Progress;
 use self::records::{Record, Source};
+use crate::api_problems::{of_key, read_problem, write_problem};
 use crate::cli::{Format, Transfer};
 use crate::grammar::Key;
-use crate::grammar::quote::shown;
-use crate::human::{number, plural, time};
-use crate::problem::{Failure, Problem, Stop, read_problem, worst, write_problem};
-use crate::screen::Screen;
 use crate::store::Store;
+use dkv_console::console::Screen;
+use dkv_console::problem::{Failure, Problem, Stop, worst};
+use dkv_console::quote::shown;
+use dkv_console::units::{number, plural, time};
 
 /// After so many records that failed the rest is not tried: something is wrong with all of them.
 const FAILURES_MAX: u64 = 100;
@@ -160,11 +161,11 @@ fn count(
         }
         Fate::Missing(key) => {
             tally.missing += 1;
-            Problem::failed(format!("{key} is missing in the network")).of_key(&key)
+            of_key(Problem::failed(format!("{key} is missing in the network")), &key)
         }
         Fate::Different(key, problem) => {
             tally.different += 1;
-            Problem::failed(problem).of_key(&key)
+            of_key(Problem::failed(problem), &key)
         }
         // Line zero stands for the file itself.
         Fate::Failed(problem) if line == 0 => {

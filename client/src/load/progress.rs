@@ -7,7 +7,7 @@ use dkv_wire::output::Log;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Task;
-use crate::human::number;
+use dkv_console::units::number;
 
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use super::Task;
 use crate::cli::{Format, Transfer};
-use crate::grammar::quote::quoted;
-use crate::human::bytes;
 use crate::input::is_stdin;
+use dkv_console::quote::quoted;
+use dkv_console::units::bytes;
 
 /// The most of an input that is copied to a temporary file, in bytes.
 const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;

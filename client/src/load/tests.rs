@@ -8,7 +8,7 @@ use dkv_api::Level;
 use super::*;
 use crate::cli::{Connect, Format};
 use crate::run::tests::Fake;
-use crate::screen::Shared;
+use dkv_console::console::Shared;
 
 fn record(format: Format, text: &str) -> Result<(String, String), String> {
     let record = parse(format, 7, text.as_bytes())?.unwrap();

@@ -13,11 +13,11 @@ use nix::sys::signal::Signal;
 
 use super::network::{LocalNetwork, SERVER};
 use crate::grammar::{Action, Target};
-use crate::human::time;
-use crate::problem::{self, Stop};
-use crate::screen::Screen;
 use crate::status::Report;
 use crate::store::Store;
+use dkv_console::console::Screen;
+use dkv_console::problem::{self, Stop};
+use dkv_console::units::time;
 
 /// Time that a failover is watched.
 const WATCH: Duration = Duration::from_secs(15);

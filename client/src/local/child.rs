@@ -15,8 +15,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child as Process, ChildStdin, Command};
 use tokio::sync::oneshot;
 
-use crate::grammar::quote::shown;
 use crate::roles::PARENT;
+use dkv_console::quote::shown;
 
 /// Lines of a log that are shown when its process has died.
 const LOG_LINES_SHOWN: usize = 6;

@@ -35,11 +35,11 @@ use self::place::Place;
 use crate::cli::{Connect, Local};
 use crate::dispatch::{ended, finished, parse_commands};
 use crate::input::{Stdin, not_closed};
-use crate::problem::Problem;
-use crate::screen::Screen;
 use crate::script::{self, Step};
-use crate::signals::{Ending, Signals};
 use crate::{pipe, prompt};
+use dkv_console::console::Screen;
+use dkv_console::problem::Problem;
+use dkv_console::signals::{Ending, Signals};
 
 /// Starts a network, runs what is to be run on it, and stops it.
 pub(crate) async fn run(mut args: Local, outer: Connect, screen: &mut Screen) -> ExitCode {

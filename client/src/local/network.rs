@@ -18,10 +18,10 @@ use super::place::{Place, Shared, node_name};
 use super::regions::region_of;
 use crate::cli::Local;
 use crate::grammar::{Action, Scan, Target};
-use crate::problem::{Failure, Problem, Stop};
-use crate::screen::Screen;
 use crate::status::{self, Report};
 use crate::store::{Connection, Session, Store};
+use dkv_console::console::Screen;
+use dkv_console::problem::{Failure, Problem, Stop};
 
 /// What the server's process is called.
 pub(crate) const SERVER: &str = "server";
@@ -298,8 +298,7 @@ impl LocalNetwork {
         let elsewhere = if shared.is_shared() {
             format!("{program} {server}")
         } else {
-            let home =
-                crate::grammar::quote::quoted(self.place.home().as_os_str().as_encoded_bytes());
+            let home = dkv_console::quote::quoted(self.place.home().as_os_str().as_encoded_bytes());
             format!("DKV_HOME={home} {program} {server}")
         };
         *self.shared.lock().await = Some(shared);
@@ -340,13 +339,13 @@ fn greeting(report: &Report) -> String {
         Some(0) | None => "no node may fail".into(),
         Some(count) => format!(
             "tolerates {count} {}",
-            crate::human::plural(count.into(), "failure", "failures")
+            dkv_console::units::plural(count.into(), "failure", "failures")
         ),
     };
     format!(
         "{nodes} {} live, {shards} {}, coordinator {coordinator}, {may_fail}",
-        crate::human::plural(nodes, "node", "nodes"),
-        crate::human::plural(shards, "shard", "shards"),
+        dkv_console::units::plural(nodes, "node", "nodes"),
+        dkv_console::units::plural(shards, "shard", "shards"),
     )
 }
 

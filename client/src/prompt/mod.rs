@@ -12,12 +12,12 @@ use std::io;
 
 use self::editor::{Editor, Input};
 use crate::input::Stdin;
-use crate::problem::{Failure, Problem};
 use crate::run::Outcome;
-use crate::screen::Screen;
 use crate::script::{self, Step};
-use crate::signals::{Ending, Signals};
 use crate::store::Store;
+use dkv_console::console::Screen;
+use dkv_console::problem::{Failure, Problem};
+use dkv_console::signals::{Ending, Signals};
 
 /// Asks for lines and runs them until somebody wants to leave.
 ///

@@ -4,8 +4,8 @@ use dkv_wire::message::MoveStep;
 use dkv_wire::network::NodeState;
 
 use super::table::{self, Cell, column};
-use crate::human::{bytes, moment, number, plural, time_ms};
-use crate::screen::{Tone, paint};
+use dkv_console::console::{Tone, paint};
+use dkv_console::units::{bytes, moment, number, plural, time_ms};
 use dkv_gateway::status::{Group, Move, Node, Replica, Report, Role};
 
 /// Learners of a group that are shown by name.
@@ -213,7 +213,9 @@ fn node(node: &Node) -> Vec<Cell> {
         or_dash(node.keys.map(number)),
         or_dash(node.data_bytes.map(bytes)),
         or_dash(node.log_bytes.map(bytes)),
-        or_dash(node.fsync_us.map(|us| crate::human::time(std::time::Duration::from_micros(us)))),
+        or_dash(
+            node.fsync_us.map(|us| dkv_console::units::time(std::time::Duration::from_micros(us))),
+        ),
         or_dash(node.uptime_ms.map(time_ms)),
     ]
 }

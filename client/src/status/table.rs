@@ -1,6 +1,6 @@
 //! Tables of text: columns as wide as they must be, and fewer of them where it is narrow.
 
-use crate::screen::Tone;
+use dkv_console::console::Tone;
 
 /// One cell: its lines (usually one), and how it is meant.
 #[derive(Clone, Debug)]

@@ -12,16 +12,17 @@
 //! be known, such as progress, is left out then.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use crate::descriptors;
-use crate::grammar::quote::is_dangerous;
+use crate::closed_streams;
 use crate::problem::{Problem, effect_of, untold};
+use crate::quote::is_dangerous;
 
 /// How a piece of text is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tone {
+pub enum Tone {
     /// As it is.
     Plain,
     /// Beside the point.
@@ -37,19 +38,19 @@ pub(crate) enum Tone {
 }
 
 /// The two streams of a process.
-pub(crate) struct Screen {
+pub struct Screen {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
     /// Whether stdout is a terminal.
-    pub(crate) terminal: bool,
+    pub terminal: bool,
     /// Whether stdout takes colour.
-    pub(crate) colour: bool,
+    pub colour: bool,
     /// Whether stdout was closed when the process began.
-    pub(crate) closed: bool,
+    pub closed: bool,
     /// The line of the input that is being run, if commands come from a pipe.
-    pub(crate) input_line: Option<u64>,
+    pub input_line: Option<u64>,
     /// Whether results are documents for programs.
-    pub(crate) json: bool,
+    pub json: bool,
     err_colour: bool,
     /// Columns of the terminal, if stdout is one.
     fixed_width: Option<usize>,
@@ -57,7 +58,7 @@ pub(crate) struct Screen {
 
 impl Screen {
     /// The streams of this process.
-    pub(crate) fn of_process() -> Self {
+    pub fn of_process() -> Self {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
         let terminal = io::stdout().is_terminal();
@@ -65,7 +66,7 @@ impl Screen {
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),
             terminal,
-            closed: descriptors::is_output_closed(),
+            closed: closed_streams::is_output_closed(),
             input_line: None,
             colour: terminal && !no_colour,
             json: false,
@@ -75,8 +76,7 @@ impl Screen {
     }
 
     /// Streams of another kind, for tests; neither is a terminal.
-    #[cfg(test)]
-    pub(crate) fn of(out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
+    pub fn of(out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
         Self {
             out: Box::new(out),
             err: Box::new(err),
@@ -91,22 +91,18 @@ impl Screen {
     }
 
     /// Columns that a table may have; `None` if nothing limits them.
-    pub(crate) fn width(&self) -> Option<usize> {
+    pub fn width(&self) -> Option<usize> {
         let measured = || terminal_size::terminal_size().map(|(width, _)| width.0.into());
         self.fixed_width.or_else(|| self.terminal.then(measured).flatten())
     }
 
     /// A text in its tone, as stdout takes it.
-    pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
+    pub fn paint(&self, tone: Tone, text: &str) -> String {
         paint(self.colour, tone, text)
     }
 
     /// A result: a text for people, or a document for programs.
-    pub(crate) fn result(
-        &mut self,
-        text: &str,
-        document: impl FnOnce() -> Value,
-    ) -> io::Result<()> {
+    pub fn result(&mut self, text: &str, document: impl FnOnce() -> Value) -> io::Result<()> {
         if self.json {
             self.document(&document())?;
             return self.out.flush();
@@ -116,17 +112,13 @@ impl Screen {
 
     /// A result that tells of a change: if it cannot be written, the error says that the change was
     /// made.
-    pub(crate) fn changed(
-        &mut self,
-        text: &str,
-        document: impl FnOnce() -> Value,
-    ) -> io::Result<()> {
+    pub fn changed(&mut self, text: &str, document: impl FnOnce() -> Value) -> io::Result<()> {
         let told = self.result(text, document);
         told.map_err(|error| untold(text.lines().next().unwrap_or_default(), error))
     }
 
     /// A document in one line: nothing is flushed before [`Self::flush`].
-    pub(crate) fn document(&mut self, document: &Value) -> io::Result<()> {
+    pub fn document(&mut self, document: &Value) -> io::Result<()> {
         let text = document.to_string();
         let text = if self.terminal { for_terminal(text.as_bytes()) } else { text };
         self.out.write_all(text.as_bytes())?;
@@ -134,13 +126,13 @@ impl Screen {
     }
 
     /// A text as it is, to its end.
-    pub(crate) fn text(&mut self, text: &str) -> io::Result<()> {
+    pub fn text(&mut self, text: &str) -> io::Result<()> {
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }
 
     /// A line of results.
-    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
+    pub fn line(&mut self, text: &str) -> io::Result<()> {
         if self.json {
             self.document(&json!({ "message": text }))?;
             return self.out.flush();
@@ -155,7 +147,7 @@ impl Screen {
     }
 
     /// A value and a newline. A terminal also gets a remark after it.
-    pub(crate) fn value(&mut self, value: &[u8], remark: &str) -> io::Result<()> {
+    pub fn value(&mut self, value: &[u8], remark: &str) -> io::Result<()> {
         if self.terminal {
             self.out.write_all(for_terminal(value).as_bytes())?;
         } else {
@@ -170,7 +162,7 @@ impl Screen {
     }
 
     /// A record of a list that may be long: nothing is flushed before [`Self::flush`].
-    pub(crate) fn record(&mut self, record: &[u8]) -> io::Result<()> {
+    pub fn record(&mut self, record: &[u8]) -> io::Result<()> {
         if self.terminal {
             self.out.write_all(for_terminal(record).as_bytes())?;
         } else {
@@ -180,12 +172,12 @@ impl Screen {
     }
 
     /// Lets out what was written.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
     /// Something to know that is no result, such as progress.
-    pub(crate) fn note(&mut self, text: &str) {
+    pub fn note(&mut self, text: &str) {
         if self.json {
             return;
         }
@@ -195,7 +187,7 @@ impl Screen {
     }
 
     /// What went wrong, what it means, and what to do about it.
-    pub(crate) fn problem(&mut self, problem: &Problem) {
+    pub fn problem(&mut self, problem: &Problem) {
         let problem = match self.input_line {
             Some(line) => &problem.clone().in_line(line),
             None => problem,
@@ -209,7 +201,7 @@ impl Screen {
     }
 
     /// What went wrong and what to do about it.
-    pub(crate) fn error(&mut self, text: &str) {
+    pub fn error(&mut self, text: &str) {
         self.problem(&Problem::failed(text));
     }
 
@@ -223,7 +215,7 @@ impl Screen {
 }
 
 /// What is to be said of an output that does not work; nothing where its reader has gone.
-pub(crate) fn broken(error: &io::Error) -> Option<Problem> {
+pub fn broken(error: &io::Error) -> Option<Problem> {
     (error.kind() != io::ErrorKind::BrokenPipe).then(|| {
         let problem = Problem::failed(format!("cannot write to standard output: {error}"));
         problem.having(effect_of(error))
@@ -231,7 +223,7 @@ pub(crate) fn broken(error: &io::Error) -> Option<Problem> {
 }
 
 /// A text in its tone.
-pub(crate) fn paint(colour: bool, tone: Tone, text: &str) -> String {
+pub fn paint(colour: bool, tone: Tone, text: &str) -> String {
     let code = match tone {
         Tone::Plain => return text.to_owned(),
         Tone::Dim => "2",
@@ -282,26 +274,25 @@ fn for_terminal(value: &[u8]) -> String {
     text
 }
 
-/// Buffers that a test can look into while a [`Screen`] writes to them.
-#[cfg(test)]
+/// A buffer that a test can read while a [`Screen`] writes to it.
 #[derive(Clone, Default)]
-pub(crate) struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+pub struct Shared(Arc<Mutex<Vec<u8>>>);
 
-#[cfg(test)]
 impl Shared {
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        self.0.lock().unwrap().clone()
+    /// Returns what was written so far.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.bytes()).unwrap()
+    /// Returns what was written so far, as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
     }
 }
 
-#[cfg(test)]
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Why something ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub enum Ending {
     /// Ctrl-C.
     Interrupted,
     /// SIGTERM, or the terminal is gone.
@@ -15,7 +15,7 @@ pub(crate) enum Ending {
 
 impl Ending {
     /// The exit status that a shell expects after it.
-    pub(crate) fn status(self) -> u8 {
+    pub fn status(self) -> u8 {
         match self {
             Self::Interrupted => 128 + 2,
             Self::Terminated => 128 + 15,
@@ -24,7 +24,7 @@ impl Ending {
 }
 
 /// The signals that ask this process to end. From when this exists they do nothing by themselves.
-pub(crate) struct Signals {
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
@@ -32,7 +32,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Takes the signals over.
-    pub(crate) fn take() -> io::Result<Self> {
+    pub fn take() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -41,7 +41,7 @@ impl Signals {
     }
 
     /// Waits for the next one.
-    pub(crate) async fn next(&mut self) -> Ending {
+    pub async fn next(&mut self) -> Ending {
         tokio::select! {
             _ = self.interrupt.recv() => Ending::Interrupted,
             _ = self.terminate.recv() => Ending::Terminated,
@@ -51,7 +51,7 @@ impl Signals {
 
     /// Waits for the next one that ends a service: that a terminal has gone does not, as with
     /// servers and nodes.
-    pub(crate) async fn next_of_service(&mut self) -> Ending {
+    pub async fn next_of_service(&mut self) -> Ending {
         tokio::select! {
             _ = self.interrupt.recv() => Ending::Interrupted,
             _ = self.terminate.recv() => Ending::Terminated,

@@ -6,7 +6,7 @@
 
 /// Quotes that are not closed, or a backslash with nothing good after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum QuoteError {
+pub enum QuoteError {
     /// The text ends within quotes.
     #[error("a quote {0} is not closed")]
     Open(char),
@@ -19,7 +19,7 @@ pub(crate) enum QuoteError {
 }
 
 /// Splits a text into words and takes the quotes off.
-pub(crate) fn split(text: &[u8]) -> Result<Vec<Vec<u8>>, QuoteError> {
+pub fn split(text: &[u8]) -> Result<Vec<Vec<u8>>, QuoteError> {
     let mut words = Vec::new();
     let mut bytes = text.iter().copied();
     let mut word: Option<Vec<u8>> = None;
@@ -81,7 +81,7 @@ fn digit(byte: Option<u8>) -> Result<u8, QuoteError> {
 }
 
 /// One word that [`split`] gives back as it was, with quotes only where they are needed.
-pub(crate) fn quoted(word: &[u8]) -> String {
+pub fn quoted(word: &[u8]) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:@+=%".contains(byte);
     if !word.is_empty() && word.iter().all(plain) {
         return String::from_utf8_lossy(word).into_owned();
@@ -101,7 +101,7 @@ pub(crate) fn quoted(word: &[u8]) -> String {
 }
 
 /// Bytes as a person may see them, on one line and without power over the terminal.
-pub(crate) fn shown(bytes: &[u8]) -> String {
+pub fn shown(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
         chunk.valid().chars().for_each(|character| push_visible(&mut text, character));
@@ -130,7 +130,7 @@ fn push_hexadecimal(text: &mut String, bytes: &[u8]) {
 }
 
 /// Whether a character could steer a terminal, or turn around the text beside it.
-pub(crate) fn is_dangerous(character: char) -> bool {
+pub fn is_dangerous(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

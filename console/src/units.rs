@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A time in its natural unit: `850 µs`, `12.3 ms`, `4.2 s`, `3 min`, `5 h`, `2 d`.
-pub(crate) fn time(duration: Duration) -> String {
+pub fn time(duration: Duration) -> String {
     let us = duration.as_micros();
     let s = duration.as_secs();
     match us {
@@ -18,12 +18,12 @@ pub(crate) fn time(duration: Duration) -> String {
 }
 
 /// An age or an uptime of that many milliseconds.
-pub(crate) fn time_ms(ms: u64) -> String {
+pub fn time_ms(ms: u64) -> String {
     if ms < 1000 { format!("{ms} ms") } else { time(Duration::from_millis(ms)) }
 }
 
 /// A size: `17 B`, `1.2 KiB`, `256.0 MiB`.
-pub(crate) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     let mut size = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if size < 1024.0 {
@@ -35,7 +35,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 }
 
 /// A number with its thousands apart: `1 234 567`.
-pub(crate) fn number(number: u64) -> String {
+pub fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -48,7 +48,7 @@ pub(crate) fn number(number: u64) -> String {
 }
 
 /// A moment, given in milliseconds since 1970: `2026-03-01 12:34:56 UTC`.
-pub(crate) fn moment(ms: u64) -> String {
+pub fn moment(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
     let Ok(moment) = time::OffsetDateTime::from_unix_timestamp(seconds) else {
         return format!("{ms} ms after 1970");
@@ -65,7 +65,7 @@ pub(crate) fn moment(ms: u64) -> String {
 }
 
 /// Reads a time: a number and `ms`, `s`, `m`, `h` or `d`; seconds without a unit.
-pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+pub fn parse_time(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|it: char| it.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let unit_ms = match unit.trim() {
@@ -87,7 +87,7 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
 }
 
 /// One word for one of them and another for more or none.
-pub(crate) fn plural<'a>(count: u64, one: &'a str, many: &'a str) -> &'a str {
+pub fn plural<'a>(count: u64, one: &'a str, many: &'a str) -> &'a str {
     if count == 1 { one } else { many }
 }
 

@@ -53,19 +53,6 @@ fn whoever_gets_no_connection_is_told_what_to_do() {
 }
 
 #[test]
-fn each_kind_has_a_status_of_its_own_and_the_most_serious_decides() {
-    use Failure::{Conflict, Denied, Failed, Incomplete, NotFound, Unavailable, Unknown, Usage};
-    let all = [Failed, Usage, NotFound, Conflict, Unavailable, Unknown, Denied, Incomplete];
-    let statuses: Vec<u8> = all.iter().map(|failure| failure.status()).collect();
-    assert_eq!(statuses, [1, 2, 3, 4, 5, 6, 7, 8]);
-    assert!(all.iter().all(|failure| failure.worse(Unknown) == Unknown));
-    assert!(all.iter().all(|failure| NotFound.worse(*failure) == *failure));
-    assert_eq!(worst(Some(Unavailable), Some(Conflict)), Some(Unavailable));
-    assert_eq!(worst(None, Some(NotFound)), Some(NotFound));
-    assert_eq!(worst(None, None), None);
-}
-
-#[test]
 fn no_connection_has_a_kind_too() {
     let of = |error: ConnectError| connect_problem(&error).failure;
     assert_eq!(of(ConnectError::Unreachable("no answer".into())), Failure::Unavailable);

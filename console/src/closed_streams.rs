@@ -16,12 +16,12 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 const NULL: &str = "/dev/null";
 
 /// Whether standard input was closed.
-pub(crate) fn is_input_closed() -> bool {
+pub fn is_input_closed() -> bool {
     was_closed(std::io::stdin().as_fd())
 }
 
 /// Whether standard output was closed.
-pub(crate) fn is_output_closed() -> bool {
+pub fn is_output_closed() -> bool {
     was_closed(std::io::stdout().as_fd()) && !was_closed(std::io::stderr().as_fd())
 }
 
