@@ -5,6 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use dkv_api::{BearerLife, Client, Error, NodeInfo, Rights, Role, RunChoice, TokenInfo};
+use dkv_console::console::Screen;
+use dkv_console::problem::{Effect, Failure, Problem, Stop};
+use dkv_console::units::{self, moment};
 use dkv_wire::limits::BEARER_LIFE;
 use dkv_wire::token::Token;
 use serde_json::json;
@@ -13,9 +16,6 @@ use crate::api_problems::request_problem;
 use crate::cli::TokenAction;
 use crate::documents;
 use crate::holders;
-use dkv_console::console::Screen;
-use dkv_console::problem::{Effect, Failure, Problem, Stop};
-use dkv_console::units::{self, moment};
 
 /// Does something with tokens.
 pub(crate) async fn token(

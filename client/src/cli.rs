@@ -29,7 +29,7 @@ pub(crate) use address::{Addresses, usual};
 pub(crate) use word::is_network_word;
 
 pub(crate) use data::{Format, Load, Token, TokenAction, Transfer};
-pub(crate) use local::{Drill, Fault, Local, Rehearse};
+pub(crate) use local::{Drill, Local, Rehearse};
 
 const EXAMPLES: &str = "\
 Commands, upper case; several are run in order:

@@ -2,28 +2,23 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use dkv_api::{ConnectError, Role};
-
-use crate::api_problems::connect_problem;
-use crate::cli::{Addresses, Cli, Connect, Line, Output, Word, usual};
-use crate::grammar::{Command, GrammarError};
-use crate::input::Stdin;
-use crate::run::Outcome;
-use crate::script::{self, Act, Step};
-use crate::store::{Connection, Session, Store};
-use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse, roles};
-use dkv_console::console::{Screen, broken};
+use dkv_api::Role;
+use dkv_console::console::Screen;
 use dkv_console::problem::{Failure, Problem};
 use dkv_console::signals::{Ending, Signals};
 
-/// Exit status where whoever reads the output has gone: what a shell shows after SIGPIPE, with
-/// which other programs end then.
-const BROKEN_PIPE: u8 = 128 + 13;
+use crate::api_problems::connect_problem;
+use crate::cli::{Addresses, Cli, Connect, Line, Output, Word, usual};
+use crate::exit::{ended, finished};
+use crate::grammar::{Command, GrammarError};
+use crate::input::Stdin;
+use crate::script::{self, Act, Step};
+use crate::store::{Connection, Session, Store};
+use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse};
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -34,7 +29,7 @@ pub fn main() -> ExitCode {
     if line.address.is_none()
         && matches!(line.word, Some(Word::Server(_) | Word::Node(_) | Word::Gateway(_)))
     {
-        roles::die_with_parent();
+        dkv_local::tether::die_with_parent();
     }
     let no_client = match &line.word {
         Some(Word::Server(_)) => Some("server"),
@@ -49,7 +44,7 @@ pub fn main() -> ExitCode {
     }
     let line = match line {
         // It makes its own threads.
-        Line { address: None, word: Some(Word::Node(args)), .. } => return roles::node(args),
+        Line { address: None, word: Some(Word::Node(args)), .. } => return dkv_daemon::main(args),
         line => line,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -116,7 +111,7 @@ async fn dispatch(line: Line) -> ExitCode {
         Some(Word::Gateway(args)) if commands.is_empty() => {
             gateway::run(args, address, connect, &mut screen).await
         }
-        Some(Word::Server(args)) if stands_alone => roles::server(args).await,
+        Some(Word::Server(args)) if stands_alone => server(args).await,
         Some(Word::Local(args)) if stands_alone => local::run(args, connect, &mut screen).await,
         Some(Word::Rehearse(args)) if stands_alone => {
             rehearse::run(args, connect, &mut screen).await
@@ -158,6 +153,17 @@ async fn dispatch(line: Line) -> ExitCode {
     }
 }
 
+/// Runs a registration server until it is told to stop.
+async fn server(args: dkv_server::Args) -> ExitCode {
+    match dkv_server::run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            dkv_wire::complain!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// What is to be done on a network.
 struct Asked {
     address: Option<Addresses>,
@@ -171,10 +177,11 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
     let Asked { address, commands, mut word, connect } = asked;
     let then = word.as_mut().map_or_else(Vec::new, Word::then);
     let role = word.as_ref().map_or(Role::Client, Word::role);
-    let mut steps = parse_commands(commands).map_err(|why| mistaken(why, address.as_ref()))?;
+    let mut steps =
+        script::parse_commands(commands).map_err(|why| mistaken(why, address.as_ref()))?;
     if let Some(word) = word {
         steps.push(Step::of_word(word).map_err(wrong)?);
-        steps.extend(parse_commands(then).map_err(Problem::usage)?);
+        steps.extend(script::parse_commands(then).map_err(Problem::usage)?);
     }
     if connect.level.is_some() && !steps.is_empty() && !steps.iter().any(Step::has_level) {
         return Err(Problem::usage(
@@ -193,7 +200,7 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
     let mut stdin = Stdin::Free;
     script::fill(&mut steps, &mut stdin).await?;
     unreadable_token(&connect, screen);
-    let session = Session::connect(&connection(servers, connect, role)).await;
+    let session = Session::connect(&Connection::new(servers, connect, role)).await;
     let session = session.map_err(|error| connect_problem(&error))?;
     let result = if !steps.is_empty() {
         script::all(&steps, &session, screen).await
@@ -263,63 +270,15 @@ async fn at_prompt(session: &Session, screen: &mut Screen) -> io::Result<Option<
     prompt::run(session, screen, &mut signals).await
 }
 
-/// Arguments as steps.
-pub(crate) fn parse_commands(commands: Vec<OsString>) -> Result<Vec<Step>, String> {
-    let commands: Vec<Vec<u8>> = commands.into_iter().map(OsString::into_vec).collect();
-    script::parse_arguments(&commands).map_err(|error| error.to_string())
-}
-
 fn wrong(error: GrammarError) -> Problem {
     Problem::usage(error.to_string())
-}
-
-pub(crate) fn connection(address: Addresses, connect: Connect, role: Role) -> Connection {
-    Connection {
-        servers: address.0,
-        role,
-        level: connect.level,
-        timeout: connect.timeout,
-        region: connect.region,
-        token_file: connect.token_file,
-        home: None,
-    }
-}
-
-pub(crate) fn not_connected(screen: &mut Screen, error: &ConnectError) -> ExitCode {
-    ended(screen, &connect_problem(error))
-}
-
-/// Says what went wrong; its exit status.
-pub(crate) fn ended(screen: &mut Screen, problem: &Problem) -> ExitCode {
-    screen.problem(problem);
-    ExitCode::from(problem.failure.status())
-}
-
-/// The exit status of what was done. An output that nobody reads any more is no news to anybody.
-pub(crate) fn finished(screen: &mut Screen, result: io::Result<Option<Failure>>) -> ExitCode {
-    match result {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(failure)) => ExitCode::from(failure.status()),
-        Err(error) => match broken(&error) {
-            Some(problem) => ended(screen, &problem),
-            None => ExitCode::from(BROKEN_PIPE),
-        },
-    }
-}
-
-/// The status of an outcome, among those of others.
-pub(crate) fn failure_of(outcome: Outcome) -> Option<Failure> {
-    match outcome {
-        Outcome::Failed(failure) => Some(failure),
-        Outcome::Done | Outcome::Exit => None,
-    }
 }
 
 /// Arguments as the process takes them, not obeyed.
 pub(crate) fn check(arguments: Vec<OsString>) -> Result<(), String> {
     let words = std::iter::once("dkv".into()).chain(arguments);
     let line = Line::read(words).map_err(|error| error.to_string())?;
-    parse_commands(line.commands)?;
+    script::parse_commands(line.commands)?;
     match line.word {
         Some(word) => Step::of_word(word).map(drop).map_err(|error| error.to_string()),
         None => Ok(()),

@@ -1,16 +1,15 @@
 //! What single replicas have: `search KEY` and `show-all NODE`.
 
 use dkv_api::{Bytes, Error, Held, Receipt};
+use dkv_console::console::Screen;
+use dkv_console::problem::{Failure, Problem, Stop};
+use dkv_console::quote;
+use dkv_console::units;
 
 use crate::api_problems::request_problem;
 use crate::documents;
-use dkv_console::quote;
-
 use crate::grammar::Key;
 use crate::store::Store;
-use dkv_console::console::Screen;
-use dkv_console::problem::{Failure, Problem, Stop};
-use dkv_console::units;
 
 /// Characters of a value that a table shows.
 const VALUE_SHOWN: usize = 60;

@@ -1,12 +1,12 @@
 //! Who was let in, and whom to refuse from now on.
 
 use dkv_api::{Client, HolderId, HolderInfo, HolderKind, Rights, Uuid};
-use serde_json::{Value, json};
-
-use crate::api_problems::request_problem;
 use dkv_console::console::Screen;
 use dkv_console::problem::{self, Failure, Problem, Stop};
 use dkv_console::units::{moment, plural};
+use serde_json::{Value, json};
+
+use crate::api_problems::request_problem;
 
 /// Fewest characters of an id that stand for all of it.
 const BEGINNING_MIN: usize = 4;

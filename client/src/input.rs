@@ -7,11 +7,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use dkv_console::closed_streams;
+use dkv_console::problem::Problem;
 use dkv_wire::limits::VALUE_BYTES_MAX;
 
 use crate::grammar::{Command, Content};
-use dkv_console::closed_streams;
-use dkv_console::problem::Problem;
 
 /// What standard input is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

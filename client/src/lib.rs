@@ -48,11 +48,10 @@ mod rehearse;
 
 mod gateway;
 
-mod roles;
-
 mod completions;
 mod csv;
 mod dispatch;
+mod exit;
 
 pub mod untrusted;
 

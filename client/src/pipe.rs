@@ -6,15 +6,15 @@
 
 use std::io;
 
+use dkv_console::console::Screen;
+use dkv_console::problem::{Failure, Problem, worst};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-use crate::dispatch::failure_of;
+use crate::exit::failure_of;
 use crate::input::Stdin;
 use crate::run::Outcome;
 use crate::script;
 use crate::store::Store;
-use dkv_console::console::Screen;
-use dkv_console::problem::{Failure, Problem, worst};
 
 /// Longest line, in bytes: the longest value and the longest key, escaped.
 const LINE_BYTES_MAX: usize = 80 * 1024 * 1024;

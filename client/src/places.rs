@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Error, NetworkView, NodeId, NodeInfo, NodePlaces, Placement, PlannedMove};
+use dkv_console::console::Screen;
+use dkv_console::problem::{Problem, Stop, untold};
+use dkv_console::units::{bytes, plural};
 use serde_json::json;
 
 use crate::admin::{find, not_found};
 use crate::api_problems::request_problem;
 use crate::documents;
-use dkv_console::console::Screen;
-use dkv_console::problem::{Problem, Stop, untold};
-use dkv_console::units::{bytes, plural};
 
 /// How often progress is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -12,17 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Error, Level, NetworkView, NodeId, Placement, ReadOptions, Region, Role};
-use dkv_wire::delays::Delays;
-
-use crate::cli::{Connect, Local, Rehearse};
-use crate::dispatch::{ended, finished};
-use crate::local::network::LocalNetwork;
-use crate::local::place::Place;
-use crate::local::regions;
 use dkv_console::console::Screen;
 use dkv_console::problem::Problem;
 use dkv_console::signals::Signals;
 use dkv_console::units::{number, plural};
+use dkv_local::{LocalNetwork, NetworkDir, Options, regions};
+use dkv_wire::delays::Delays;
+
+use crate::cli::{Connect, Rehearse};
+use crate::exit::{ended, finished};
 
 /// Keys that are tried until there is one for each region with a primary.
 const KEYS_TRIED: u32 = 10_000;
@@ -92,15 +90,17 @@ pub(crate) async fn run(mut args: Rehearse, outer: Connect, screen: &mut Screen)
         Ok(signals) => signals,
         Err(error) => return failed(screen, &format!("cannot listen for signals: {error}")),
     };
-    let local = Local {
+    let local = Options {
         nodes: args.nodes,
         regions: args.regions.clone(),
         delays: args.delays.clone(),
         delays_vary: args.delays_vary,
         shards: args.shards,
-        ..Local::temporary(1, args.connect.clone())
+        request_timeout: args.connect.timeout,
+        client_region: args.connect.region.clone(),
+        ..Options::temporary(1)
     };
-    let network = match Place::open(&local).and_then(|place| LocalNetwork::new(place, &local)) {
+    let network = match NetworkDir::open(&local).and_then(|dir| LocalNetwork::new(dir, &local)) {
         Ok(network) => network,
         Err(problem) => return failed(screen, &problem),
     };
@@ -128,11 +128,11 @@ fn failed(screen: &mut Screen, problem: &str) -> ExitCode {
 
 async fn rehearse(
     network: &LocalNetwork,
-    local: &Local,
+    local: &Options,
     samples: u32,
     screen: &mut Screen,
 ) -> Result<Vec<Row>, String> {
-    network.bring_up(local, screen).await?;
+    network.bring_up(local.start_timeout, screen).await?;
     rest(network, screen).await?;
     let done = AtomicU64::new(0);
     let mut measuring = Vec::new();

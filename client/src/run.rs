@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkv_api::{Condition, Level, Pair, Reach, ReadOptions, Receipt, WriteOptions, Written};
+use dkv_console::console::{Screen, Tone};
+use dkv_console::problem::{Failure, Problem, Stop, untold};
+use dkv_console::units;
 
 use crate::api_problems::{read_problem, scan_problem, write_problem};
 use crate::csv;
@@ -16,9 +19,6 @@ use crate::grammar::{Command, Content, HowToRead, Key};
 use crate::held;
 use crate::status;
 use crate::store::Store;
-use dkv_console::console::{Screen, Tone};
-use dkv_console::problem::{Failure, Problem, Stop, untold};
-use dkv_console::units;
 
 /// What came of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

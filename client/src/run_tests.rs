@@ -7,12 +7,12 @@ use std::sync::Mutex;
 use dkv_api::{
     Client, Error, GroupId, Held, NetworkStatus, NodeId, Revision, Role, Term, Value, Written,
 };
+use dkv_console::console::Shared;
 
 use super::*;
 use crate::grammar::Scan;
 use crate::pipe;
 use crate::script::{self, parse_arguments};
-use dkv_console::console::Shared;
 
 /// Each key's revision and value.
 type Keys = BTreeMap<Vec<u8>, (u64, Bytes)>;

@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStringExt;
 
 use clap::Parser;
 use dkv_api::Level;
+use dkv_console::console::Screen;
+use dkv_console::problem::{Failure, Problem, worst};
 
 use crate::cli::{OneWord, Word, is_network_word};
 use crate::grammar::{self, Command, GrammarError};
@@ -17,8 +19,6 @@ use crate::input::{self, Stdin};
 use crate::run::{self, Outcome};
 use crate::store::Store;
 use crate::{help, words};
-use dkv_console::console::Screen;
-use dkv_console::problem::{Failure, Problem, worst};
 
 /// One thing to do.
 #[derive(Debug)]
@@ -145,6 +145,15 @@ pub(crate) fn parse_arguments(arguments: &[Vec<u8>]) -> Result<Vec<Step>, Gramma
         parse_line(argument)?.ok_or_else(empty)
     };
     arguments.iter().map(one).collect()
+}
+
+/// Reads the arguments of the process as steps.
+///
+/// # Errors
+/// What is wrong with them, in one line.
+pub(crate) fn parse_commands(commands: Vec<OsString>) -> Result<Vec<Step>, String> {
+    let commands: Vec<Vec<u8>> = commands.into_iter().map(OsString::into_vec).collect();
+    parse_arguments(&commands).map_err(|error| error.to_string())
 }
 
 /// Whether a word is one of the command line that the grammar does not know.

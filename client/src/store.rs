@@ -12,12 +12,13 @@ use dkv_api::{
     Client, ConnectError, Error, Held, Level, NetworkStatus, NodeId, Pair, ReadOptions, Region,
     Role, ScanOptions, Value, WriteOptions, Written,
 };
+use dkv_console::console::Screen;
+use dkv_console::problem::{Problem, Stop};
 use tokio::sync::OnceCell;
 
 use crate::api_problems::connect_problem;
+use crate::cli::{Addresses, Connect};
 use crate::grammar::{Action, Scan, Target};
-use dkv_console::console::Screen;
-use dkv_console::problem::{Problem, Stop};
 
 /// Time that it may take to find out which names can be completed.
 const NAMES_TIMEOUT: Duration = Duration::from_millis(100);
@@ -130,6 +131,21 @@ pub(crate) struct Connection {
     pub(crate) home: Option<PathBuf>,
 }
 
+impl Connection {
+    /// How the options of the command line say to connect.
+    pub(crate) fn new(address: Addresses, connect: Connect, role: Role) -> Self {
+        Self {
+            servers: address.0,
+            role,
+            level: connect.level,
+            timeout: connect.timeout,
+            region: connect.region,
+            token_file: connect.token_file,
+            home: None,
+        }
+    }
+}
+
 /// A connected client.
 pub(crate) struct Session {
     /// The library's.
@@ -157,13 +173,13 @@ impl Session {
         if let Some(home) = &connection.home {
             builder = builder.home(home);
         }
-        let client = builder.connect().await?;
-        Ok(Self {
-            client,
-            connection: connection.clone(),
-            address: connection.servers.join(","),
-            admin: OnceCell::new(),
-        })
+        Ok(Self::of(builder.connect().await?, connection.clone()))
+    }
+
+    /// A session of a client that is connected in this way.
+    pub(crate) fn of(client: Client, connection: Connection) -> Self {
+        let address = connection.servers.join(",");
+        Self { client, connection, address, admin: OnceCell::new() }
     }
 
     /// Ends all connections.

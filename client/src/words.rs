@@ -1,11 +1,12 @@
 //! Does what the words of the command line ask of a network.
 
+use dkv_console::console::Screen;
+use dkv_console::problem::{Problem, Stop};
+
 use crate::cli::Word;
 use crate::load::{self, Task};
 use crate::store::Store;
 use crate::{admin, holders, places};
-use dkv_console::console::Screen;
-use dkv_console::problem::{Problem, Stop};
 
 /// Does it.
 pub(crate) async fn perform(

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use dkv_api::Role;
+use dkv_console::units::parse_time;
 
 use super::Connect;
 use super::choices::ROLES;
-use dkv_console::units::parse_time;
 
 /// Arguments of `load`.
 #[derive(Args, Debug)]

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use dkv_api::Region;
+use dkv_console::units::parse_time;
+use dkv_drill::Fault;
+use dkv_local::Options;
 
 use super::Connect;
-use dkv_console::units::parse_time;
 
 /// Arguments of `local`.
 ///
@@ -60,10 +62,6 @@ pub(crate) struct Local {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     pub(crate) start_timeout: Duration,
 
-    /// Log that a node of a new network keeps, in bytes; the default if there is none
-    #[arg(skip)]
-    pub(crate) log_bytes_max: Option<u64>,
-
     #[command(flatten)]
     pub(crate) connect: Connect,
 
@@ -77,22 +75,22 @@ fn port(text: &str) -> Result<u16, String> {
 }
 
 impl Local {
-    /// A network of so many nodes in a temporary directory.
-    pub(crate) fn temporary(nodes: u16, connect: Connect) -> Self {
-        Self {
-            nodes: Some(nodes),
-            dir: None,
-            port: Some(0),
-            listen: std::net::Ipv4Addr::LOCALHOST.into(),
-            shards: None,
-            replication: None,
-            regions: Vec::new(),
-            delays: None,
-            delays_vary: false,
-            start_timeout: Duration::from_secs(60),
+    /// The network that these arguments ask for.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            nodes: self.nodes,
+            dir: self.dir.clone(),
+            port: self.port,
+            listen: self.listen,
+            shards: self.shards,
+            replication: self.replication,
+            regions: self.regions.clone(),
+            delays: self.delays.clone(),
+            delays_vary: self.delays_vary,
+            start_timeout: self.start_timeout,
             log_bytes_max: None,
-            connect,
-            commands: Vec::new(),
+            request_timeout: self.connect.timeout,
+            client_region: self.connect.region.clone(),
         }
     }
 }
@@ -165,37 +163,4 @@ pub(crate) struct Drill {
 
     #[command(flatten)]
     pub(crate) connect: Connect,
-}
-
-/// What a drill does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Fault {
-    /// The coordinator's process is killed, and started again later
-    CoordinatorKill,
-    /// The coordinator is frozen for longer than an election takes, and resumes
-    Pause,
-    /// The coordinator and the other nodes cannot reach each other; clients reach all
-    Partition,
-    /// The coordinator's disk hangs in a sync for a while
-    DiskStall,
-    /// The coordinator's disk is full for a while
-    DiskFull,
-    /// The clocks of the nodes jump apart by an hour and a half, and the coordinator is killed
-    ClockJump,
-    /// All processes are killed at once, the server's too, and started again
-    RestartAll,
-    /// Nodes are added, and the first ones removed for good
-    Churn,
-    /// Somebody with a stolen node token attacks every node and the server, as a leader, as a
-    /// candidate and as the coordinator, and waits for clients that are misled
-    Intruder,
-    /// A copy of the coordinator's data directory is started beside it, until an administrator says
-    /// which goes on
-    Clone,
-    /// The coordinator's data directory is put back as it was a while ago
-    OldCopy,
-    /// You inject the fault yourself, into your own network
-    ByHand,
-    /// All but by-hand, one after the other
-    All,
 }

@@ -1,7 +1,6 @@
 //! Command lines, right and wrong.
 
 use clap::CommandFactory;
-
 use dkv_api::Role;
 
 use super::*;

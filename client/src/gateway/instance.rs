@@ -6,14 +6,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use dkv_api::Role;
-use dkv_gateway::{Access, App, Args, Listener, Options};
-
-use super::ready;
-use crate::cli::{Connect, Local};
-use crate::local::network::LocalNetwork;
-use crate::local::place::Place;
 use dkv_console::console::Screen;
 use dkv_console::signals::Signals;
+use dkv_gateway::{Access, App, Args, Listener, Options};
+use dkv_local::{LocalNetwork, NetworkDir, Options as LocalOptions};
+
+use super::ready;
+use crate::cli::Connect;
 
 /// The port where there is no other.
 const PORT_DEFAULT: u16 = 8080;
@@ -79,8 +78,13 @@ impl Instance {
             listener.serve(app, async { _ = signals.next_of_service().await }).await;
             return Ok(ExitCode::SUCCESS);
         }
-        let local = Local { dir, ..Local::temporary(1, connect) };
-        let network = LocalNetwork::new(Place::open(&local)?, &local)?;
+        let local = LocalOptions {
+            dir,
+            request_timeout: connect.timeout,
+            client_region: connect.region,
+            ..LocalOptions::temporary(1)
+        };
+        let network = LocalNetwork::new(NetworkDir::open(&local)?, &local)?;
         let served = on_network(&network, &local, listener, signals, screen).await;
         network.stop(screen).await;
         served
@@ -89,13 +93,13 @@ impl Instance {
 
 async fn on_network(
     network: &LocalNetwork,
-    local: &Local,
+    local: &LocalOptions,
     listener: Listener,
     signals: &mut Signals,
     screen: &mut Screen,
 ) -> Result<ExitCode, String> {
     let server = tokio::select! {
-        started = network.bring_up(local, screen) => started?.0,
+        started = network.bring_up(local.start_timeout, screen) => started?.0,
         ending = signals.next_of_service() => return Ok(ExitCode::from(ending.status())),
     };
     let client = network.connect(Role::Client).await?;

@@ -13,9 +13,10 @@ use dkv_wire::logging::{self, Targets};
 use dkv_wire::signals::ignore_strays;
 
 use self::instance::Instance;
+use crate::api_problems::connect_problem;
 use crate::cli::{Addresses, Connect, Gateway, usual};
-use crate::dispatch::{connection, ended, not_connected};
-use crate::store::{Session, Store};
+use crate::exit::ended;
+use crate::store::{Connection, Session, Store};
 use dkv_console::console::Screen;
 use dkv_console::problem::Problem;
 use dkv_console::signals::Signals;
@@ -113,10 +114,10 @@ async fn serve(
             placed.join(", ")
         ));
     }
-    let connection = connection(server, args.connect, Role::Client);
+    let connection = Connection::new(server, args.connect, Role::Client);
     let session = match Session::connect(&connection).await {
         Ok(session) => session,
-        Err(error) => return Ok(not_connected(screen, &error)),
+        Err(error) => return Ok(ended(screen, &connect_problem(&error))),
     };
     let access = dkv_gateway::access(&session.client, &args.http, listener.address())?;
     let open = !matches!(access, Access::Tokens(_));

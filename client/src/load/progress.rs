@@ -3,11 +3,11 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use dkv_console::units::number;
 use dkv_wire::output::Log;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Task;
-use dkv_console::units::number;
 
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);

@@ -12,11 +12,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use dkv_console::quote::quoted;
+use dkv_console::units::bytes;
+
 use super::Task;
 use crate::cli::{Format, Transfer};
 use crate::input::is_stdin;
-use dkv_console::quote::quoted;
-use dkv_console::units::bytes;
 
 /// The most of an input that is copied to a temporary file, in bytes.
 const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;

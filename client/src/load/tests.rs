@@ -2,13 +2,13 @@
 
 use std::io::Write;
 
-use super::records::parse;
 use dkv_api::Level;
+use dkv_console::console::Shared;
 
+use super::records::parse;
 use super::*;
 use crate::cli::{Connect, Format};
 use crate::run::tests::Fake;
-use dkv_console::console::Shared;
 
 fn record(format: Format, text: &str) -> Result<(String, String), String> {
     let record = parse(format, 7, text.as_bytes())?.unwrap();

@@ -9,15 +9,14 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Condition, Error, GroupId, NetworkView, NodeId, Revision, WriteOptions};
-use nix::sys::signal::Signal;
-
-use super::network::{LocalNetwork, SERVER};
-use crate::grammar::{Action, Target};
-use crate::status::Report;
-use crate::store::Store;
 use dkv_console::console::Screen;
 use dkv_console::problem::{self, Stop};
 use dkv_console::units::time;
+use dkv_local::{LocalNetwork, SERVER};
+use nix::sys::signal::Signal;
+
+use crate::grammar::{Action, Target};
+use crate::status::Report;
 
 /// Time that a failover is watched.
 const WATCH: Duration = Duration::from_secs(15);
@@ -76,7 +75,7 @@ async fn disturb(
     let watch = Watch::begin(network, &name, &before).await;
     let disturbed = Instant::now();
     let done = {
-        let mut children = network.children.lock().await;
+        let mut children = network.children().await;
         let child = children
             .get_mut(&name)
             .ok_or_else(|| format!("{name} does not run; start {name} starts it"))?;
@@ -125,14 +124,14 @@ async fn start(
     screen: &mut Screen,
 ) -> Result<(), Problem> {
     let name = target.to_string();
-    if !network.names().await.contains(&name) {
+    if !network.names().contains(&name) {
         return Err(unknown(network, &name).await.into());
     }
     // One that has ended by itself counts as one that does not run.
     for notice in network.notices().await {
         screen.note(&notice);
     }
-    if network.children.lock().await.contains_key(&name) {
+    if network.children().await.contains_key(&name) {
         return Err(format!("{name} runs already").into());
     }
     let started = Instant::now();
@@ -153,7 +152,7 @@ async fn resume(
     let name = target.to_string();
     let resumed = Instant::now();
     {
-        let mut children = network.children.lock().await;
+        let mut children = network.children().await;
         let Some(child) = children.get_mut(&name) else {
             drop(children);
             return Err(unknown(network, &name).await.into());
@@ -199,14 +198,14 @@ async fn resolve(
             }
         },
     };
-    if network.names().await.contains(&name) {
+    if network.names().contains(&name) {
         return Ok(name);
     }
     Err(unknown(network, &name).await.into())
 }
 
 async fn unknown(network: &LocalNetwork, name: &str) -> String {
-    let names = network.names().await;
+    let names = network.names();
     if names.iter().any(|known| known == name) {
         return format!("{name} does not run; start {name} starts it");
     }
@@ -229,8 +228,8 @@ impl Watch {
         let node = before.nodes.iter().find(|node| node.name == name);
         let coordinator = before.coordinator.as_ref().filter(|it| it.name == name);
         let mut probes = Vec::new();
-        if let (Some(node), Some(session)) = (node, network.session())
-            && let Ok(view) = session.client.view().await
+        if let (Some(node), Some(client)) = (node, network.client())
+            && let Ok(view) = client.view().await
         {
             let shards = node.primaries.iter().map(|shard| GroupId(*shard));
             probes = shards.filter_map(|shard| Some((shard, probe(&view, shard)?))).collect();
@@ -265,9 +264,7 @@ impl Watch {
             )?;
             return Ok(());
         }
-        let Some(client) = network.session().map(|session| &session.client) else {
-            return Ok(());
-        };
+        let Some(client) = network.client() else { return Ok(()) };
         let until = since + WATCH;
         let shards = self.probes.iter().map(|(shard, _)| shard.to_string()).collect::<Vec<_>>();
         let writes = futures::future::join_all(

@@ -6,7 +6,7 @@
 mod render;
 mod table;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
-pub(crate) use dkv_gateway::status::{Group, Report, group_name, json, report};
+pub(crate) use dkv_gateway::status::{Group, Report, json, report};
 pub(crate) use render::{render, render_nodes};

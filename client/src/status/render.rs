@@ -1,12 +1,12 @@
 //! The report as people see it.
 
+use dkv_console::console::{Tone, paint};
+use dkv_console::units::{bytes, moment, number, plural, time_ms};
+use dkv_gateway::status::{Group, Move, Node, Replica, Report, Role};
 use dkv_wire::message::MoveStep;
 use dkv_wire::network::NodeState;
 
 use super::table::{self, Cell, column};
-use dkv_console::console::{Tone, paint};
-use dkv_console::units::{bytes, moment, number, plural, time_ms};
-use dkv_gateway::status::{Group, Move, Node, Replica, Report, Role};
 
 /// Learners of a group that are shown by name.
 const LEARNERS_SHOWN: usize = 3;

@@ -71,7 +71,7 @@ fn info(number: u8, state: NodeState) -> NodeInfo {
 
 /// Three nodes and two shards, of which `answering` answer; n1 leads the control group and shard
 /// 1, n2 leads shard 2.
-pub(crate) fn network(answering: &[u8]) -> NetworkStatus {
+fn network(answering: &[u8]) -> NetworkStatus {
     let voters = [id(1), id(2), id(3)];
     let network = NetworkId(Uuid::from_u128(0xabcd_ef01 << 96));
     let leads = |number| match number {

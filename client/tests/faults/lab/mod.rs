@@ -16,9 +16,6 @@ pub(crate) mod process;
 #[path = "../../end_to_end/harness/waiting.rs"]
 mod waiting;
 
-#[path = "../../../src/drill/workload.rs"]
-pub(crate) mod workload;
-
 pub(crate) use network::{Lab, Under};
 pub(crate) use process::Process;
 pub(crate) use waiting::{PATIENCE, eventually, for_a_while};

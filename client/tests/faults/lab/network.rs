@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use dkv_api::{Client, NodeId, NodeStatus, Role};
 use dkv_check::{History, Options, check};
+use dkv_drill::workload::{Plan, Workload, longest_wait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::host::{self, CLIENT, Hosts, SERVER, Visit};
 use super::process::{command_under, show_log};
 use super::tools::attempt;
-use super::workload::{Plan, Workload, longest_wait};
 use super::{Process, eventually, judge};
 
 const SERVER_PORT: u16 = 4400;

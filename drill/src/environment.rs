@@ -4,14 +4,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use dkv_local::child::ChildSpec;
+use dkv_local::network::LaunchHook;
+use dkv_local::node_name;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
-use super::relay::Relays;
-use crate::cli::Fault;
-use crate::local::child::Plan;
-use crate::local::network::Outfit;
-use crate::local::place::node_name;
+use crate::fault::Fault;
+use crate::relay::Relays;
 
 /// Size of a small disk: a node leaves 128 MiB free, and its log takes 16.
 const DISK: &str = "size=260m";
@@ -25,57 +25,57 @@ const FAKETIME: [&str; 4] = [
 
 /// What was prepared.
 #[derive(Default)]
-pub(super) struct Outfits {
+pub(crate) struct Environment {
     /// Relays in front of all nodes.
-    pub(super) relays: Option<Relays>,
+    pub(crate) relays: Option<Relays>,
     clocks: Option<TempDir>,
     small_disks: bool,
 }
 
-impl Outfits {
+impl Environment {
     /// Prepares what a fault needs.
     ///
     /// # Errors
     /// What is missing on this machine, in one line.
-    pub(super) async fn prepare(fault: Fault, nodes: u16) -> Result<Self, String> {
-        let mut outfits = Self::default();
+    pub(crate) async fn prepare(fault: Fault, nodes: u16) -> Result<Self, String> {
+        let mut environment = Self::default();
         match fault {
             Fault::Partition => {
                 let names: Vec<String> = (1..=nodes).map(node_name).collect();
                 let relays = Relays::start(&names).await;
-                outfits.relays = Some(relays.map_err(|error| format!("no relay: {error}"))?);
+                environment.relays = Some(relays.map_err(|error| format!("no relay: {error}"))?);
             }
-            Fault::DiskFull => outfits.small_disks = true,
+            Fault::DiskFull => environment.small_disks = true,
             Fault::ClockJump => {
                 library().ok_or(
                     "clock-jump needs libfaketime, which is not there; apt-get install faketime",
                 )?;
                 let clocks = tempfile::Builder::new().prefix("dkv-clocks-").tempdir();
-                outfits.clocks = Some(clocks.map_err(|error| error.to_string())?);
-                (1..=nodes).try_for_each(|number| outfits.set_clock(&node_name(number), 0))?;
+                environment.clocks = Some(clocks.map_err(|error| error.to_string())?);
+                (1..=nodes).try_for_each(|number| environment.set_clock(&node_name(number), 0))?;
             }
             _ => {}
         }
-        Ok(outfits)
+        Ok(environment)
     }
 
     /// How nodes are to be started.
-    pub(super) fn outfit(&self, place: &Path) -> Option<Outfit> {
+    pub(crate) fn launch_hook(&self, place: &Path) -> Option<LaunchHook> {
         if let Some(relays) = &self.relays {
             let addresses = relays.addresses();
-            return Some(Box::new(move |name, plan| {
+            return Some(Box::new(move |name, spec| {
                 if let Some((node, relay)) = addresses.get(name) {
-                    plan.arguments.extend(["--listen".into(), node.to_string().into()]);
-                    plan.arguments.extend(["--advertise".into(), relay.to_string().into()]);
+                    spec.arguments.extend(["--listen".into(), node.to_string().into()]);
+                    spec.arguments.extend(["--advertise".into(), relay.to_string().into()]);
                 }
             }));
         }
         if self.small_disks {
             let place = place.to_owned();
-            return Some(Box::new(move |name, plan| on_small_disk(&place.join(name), plan)));
+            return Some(Box::new(move |name, spec| on_small_disk(&place.join(name), spec)));
         }
         let clocks = self.clocks.as_ref()?.path().to_owned();
-        Some(Box::new(move |name, plan| {
+        Some(Box::new(move |name, spec| {
             let variables: [(&str, OsString); 5] = [
                 ("LD_PRELOAD", library().unwrap_or_default().into()),
                 ("FAKETIME_TIMESTAMP_FILE", clocks.join(name).into()),
@@ -84,12 +84,12 @@ impl Outfits {
                 ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
                 ("DONT_FAKE_MONOTONIC", "1".into()),
             ];
-            plan.variables.extend(variables.map(|(name, value)| (name.into(), value)));
+            spec.variables.extend(variables.map(|(name, value)| (name.into(), value)));
         }))
     }
 
     /// Sets a node's clock that many minutes ahead.
-    pub(super) fn set_clock(&self, name: &str, minutes: i64) -> Result<(), String> {
+    pub(crate) fn set_clock(&self, name: &str, minutes: i64) -> Result<(), String> {
         let Some(clocks) = &self.clocks else { return Ok(()) };
         let (file, new) = (clocks.path().join(name), clocks.path().join("new"));
         // Replaced as a whole: it is read at any moment.
@@ -99,7 +99,7 @@ impl Outfits {
     }
 
     /// Why the network did not come up, if that is because of the outfit.
-    pub(super) fn explained(&self, problem: String) -> String {
+    pub(crate) fn explained(&self, problem: String) -> String {
         if self.small_disks {
             return format!(
                 "disk-full needs small disks, that is, unshare and mount with root or with user \
@@ -112,7 +112,7 @@ impl Outfits {
 
 /// Starts the node with a small disk in place of its directory, which only it and what looks
 /// through its eyes can see, and which goes with it.
-fn on_small_disk(directory: &Path, plan: &mut Plan) {
+fn on_small_disk(directory: &Path, spec: &mut ChildSpec) {
     let script = format!(
         "mkdir -p \"$0\" && chmod 700 \"$0\" && mount -t tmpfs -o {DISK},mode=700 tmpfs \"$0\" && exec \"$@\""
     );
@@ -121,9 +121,9 @@ fn on_small_disk(directory: &Path, plan: &mut Plan) {
         arguments.push("-r".into());
     }
     arguments.extend(["sh".into(), "-c".into(), script.into(), directory.into()]);
-    arguments.push(std::mem::replace(&mut plan.program, PathBuf::from("unshare")).into());
-    arguments.append(&mut plan.arguments);
-    plan.arguments = arguments;
+    arguments.push(std::mem::replace(&mut spec.program, PathBuf::from("unshare")).into());
+    arguments.append(&mut spec.arguments);
+    spec.arguments = arguments;
 }
 
 fn library() -> Option<&'static str> {

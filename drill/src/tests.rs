@@ -1,44 +1,50 @@
-use dkv_check::{Action, Condition, Operation, Outcome as Result_};
-
-use super::stage::Event;
-use super::workload::longest_wait;
-use super::*;
+use dkv_api::{
+    GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus, Revision, Term, Uuid,
+};
+use dkv_check::{Action, Condition, Operation, Outcome};
 use dkv_console::console::Shared;
+use dkv_wire::id::NetworkId;
+use dkv_wire::message::{GroupRole, GroupStatus};
+use dkv_wire::network::{NetworkView, Settings, ShardInfo};
+
+use super::*;
+use crate::testbed::Event;
+use crate::workload::longest_wait;
 
 const MS: u64 = 1_000_000;
 
-fn operation(start_ms: u64, action: Action, outcome: Result_) -> Operation {
+fn operation(start_ms: u64, action: Action, outcome: Outcome) -> Operation {
     let (start_ns, end_ns) = (start_ms * MS, (start_ms + 4) * MS);
     Operation { client: 1, shard: 1, key: "k".into(), start_ns, end_ns, action, outcome }
 }
 
 fn put(start_ms: u64, value: &str, revision: u64) -> Operation {
     let action = Action::Put { value: value.into(), condition: Condition::Always };
-    operation(start_ms, action, Result_::Written { revision: Some(revision), existed: None })
+    operation(start_ms, action, Outcome::Written { revision: Some(revision), existed: None })
 }
 
 fn get(start_ms: u64, value: &str, revision: u64) -> Operation {
-    let outcome = Result_::Value { value: value.into(), revision: Some(revision) };
+    let outcome = Outcome::Value { value: value.into(), revision: Some(revision) };
     operation(start_ms, Action::Get(dkv_check::Level::Strong), outcome)
 }
 
-fn judged(operations: Vec<Operation>, failure: Option<&str>) -> Outcome {
+fn judged(operations: Vec<Operation>, failure: Option<&str>) -> DrillResult {
     let event = |at_ms: u64, text: &str| Event { at_ns: at_ms * MS, text: text.to_owned() };
-    let mut finished = Finished {
+    let mut finished = FinishedRun {
         history: dkv_check::History { operations },
         events: vec![event(30, "killed <n1>"), event(60, "started n1 again")],
         end_ns: 100 * MS,
         problems: Vec::new(),
         local: None,
         clients: Vec::new(),
-        _outfits: outfit::Outfits::default(),
+        _environment: environment::Environment::default(),
     };
-    Outcome::judge(Fault::CoordinatorKill, &mut finished, failure.map(str::to_owned))
+    DrillResult::judge(Fault::CoordinatorKill, &mut finished, failure.map(str::to_owned))
 }
 
-fn told(outcome: &Outcome) -> String {
+fn told(result: &DrillResult) -> String {
     let out = Shared::default();
-    tell(outcome, &mut Screen::of(out.clone(), std::io::sink())).unwrap();
+    result.print(&mut Screen::of(out.clone(), std::io::sink())).unwrap();
     out.text()
 }
 
@@ -47,7 +53,7 @@ fn what_holds_is_told_in_figures() {
     let failed = operation(
         40,
         Action::Put { value: "x".into(), condition: Condition::Always },
-        Result_::Unknown,
+        Outcome::Unknown,
     );
     let outcome = judged(vec![put(10, "a", 1), failed, put(70, "b", 2), get(80, "b", 2)], None);
     assert!(outcome.holds());
@@ -97,7 +103,7 @@ fn a_wait_is_counted_for_each_shard() {
 #[test]
 fn the_page_needs_nothing_else() {
     let outcome = judged(vec![put(10, "a", 1), put(70, "b", 2)], None);
-    let page = page::html(&[outcome], &[("clock-jump".into(), "no <library>".into())], "today");
+    let page = html(&[outcome], &[("clock-jump".into(), "no <library>".into())], "today");
     let without_names = page.replace("http://www.w3.org/2000/svg", "");
     for outside in ["http:", "https:", "src=", "@import", "url("] {
         assert!(!without_names.contains(outside), "{outside}");
@@ -115,28 +121,16 @@ fn the_page_needs_nothing_else() {
 #[test]
 fn a_picture_of_nothing_is_a_picture() {
     let empty = judged(Vec::new(), None);
-    let picture = picture::svg(&empty);
-    assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
-    assert!(!picture.contains("NaN") && !picture.contains("inf"), "{picture}");
-}
-
-#[test]
-fn what_only_happens_to_a_network_of_its_own_is_not_done_to_another() {
-    let address = Addresses(vec!["127.0.0.1:4400".into()]);
-    for fault in faults::LOCAL.into_iter().chain([Fault::All]) {
-        assert!(fits(fault, None).is_ok());
-        assert!(fits(fault, Some(&address)).unwrap_err().contains("by-hand"));
-    }
-    assert!(fits(Fault::ByHand, Some(&address)).is_ok());
-    assert!(fits(Fault::ByHand, None).is_err());
+    let chart = chart::svg(&empty);
+    assert!(chart.starts_with("<svg") && chart.ends_with("</svg>\n"));
+    assert!(!chart.contains("NaN") && !chart.contains("inf"), "{chart}");
 }
 
 #[test]
 fn a_network_is_not_as_it_was_while_a_node_is_missing() {
-    use crate::status::tests::network;
     let lacks = |answering: &[u8], before: &[&str]| {
         let before: Vec<String> = before.iter().map(ToString::to_string).collect();
-        stage::missing(&network(answering), &before)
+        testbed::missing(&network(answering), &before)
     };
     assert_eq!(lacks(&[1, 2, 3], &[]), None);
     let why = "n3 does not respond: no answer within 1 s".to_owned();
@@ -149,11 +143,82 @@ fn a_network_is_not_as_it_was_while_a_node_is_missing() {
     // One that was removed is no part of it any more.
     let mut status = network(&[1, 2]);
     status.view.as_mut().unwrap().nodes.pop();
-    assert_eq!(stage::missing(&status, &[]), None);
+    assert_eq!(testbed::missing(&status, &[]), None);
 }
 
 #[test]
 fn a_page_without_drills_says_nothing_good() {
-    let page = page::html(&[], &[("disk-full".into(), "no small disks".into())], "today");
+    let page = html(&[], &[("disk-full".into(), "no small disks".into())], "today");
     assert!(!page.contains("dkv drill: <span class=\"good\""), "{page}");
+}
+
+/// Three nodes and two shards, of which `answering` answer; n1 leads the control group and shard 1,
+/// n2 leads shard 2.
+fn network(answering: &[u8]) -> NetworkStatus {
+    let id = |number: u8| NodeId(Uuid::from_u128(u128::from(number)));
+    let info = |number: u8| NodeInfo {
+        id: id(number),
+        name: format!("n{number}"),
+        address: ([127, 0, 0, 1], 4400 + u16::from(number)).into(),
+        region: None,
+        state: NodeState::Live,
+    };
+    let voters = vec![id(1), id(2), id(3)];
+    let shard = |group: u32| ShardInfo {
+        group: GroupId(group),
+        first_hash: u64::from(group - 1) << 63,
+        primary: Some(id(1)),
+        voters: voters.clone(),
+        learners: Vec::new(),
+    };
+    let replica = |group: u32, leader: u8, number: u8| GroupStatus {
+        group: GroupId(group),
+        role: if number == leader { GroupRole::Leader } else { GroupRole::Follower },
+        term: Term(4),
+        leader: Some(id(1)),
+        voters: voters.clone(),
+        learners: Vec::new(),
+        last_index: 10,
+        applied_index: 10,
+        checkpoint_index: 0,
+        purged_index: 0,
+        keys: 0,
+        bytes: 0,
+        revision: Revision(10),
+        state_hash: 77,
+        replicas: Vec::new(),
+    };
+    let answer = |number: u8| NodeStatus {
+        id: id(number),
+        name: format!("n{number}"),
+        version: "0.1.0".into(),
+        uptime_ms: 1000,
+        server_seen_ms: Some(20),
+        groups: [(0, 1), (1, 1), (2, 2)]
+            .map(|(group, leader)| replica(group, leader, number))
+            .into(),
+        log_bytes: 0,
+        fsync_us: 430,
+        disk_full: false,
+        pending: 0,
+        notes: Vec::new(),
+    };
+    let answers = (1..=3).map(|number| match answering.contains(&number) {
+        true => (info(number), Ok(answer(number))),
+        false => (info(number), Err("no answer within 1 s".to_owned())),
+    });
+    NetworkStatus {
+        server: Err("no answer".into()),
+        nodes: answers.collect(),
+        view: Some(NetworkView {
+            network: NetworkId(Uuid::from_u128(1)),
+            term: Term(4),
+            coordinator: Some(id(1)),
+            nodes: (1..=3).map(info).collect(),
+            shards: vec![shard(1), shard(2)],
+            settings: Settings::default(),
+            denied: Vec::new(),
+        }),
+        placement: None,
+    }
 }

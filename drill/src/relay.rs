@@ -18,7 +18,7 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// One relay for each node.
-pub(super) struct Relays {
+pub(crate) struct Relays {
     /// Where each node listens, and where its relay does.
     addresses: HashMap<String, (SocketAddr, SocketAddr)>,
     apart: Apart,
@@ -31,7 +31,7 @@ type Apart = Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>;
 
 impl Relays {
     /// Relays for nodes of these names.
-    pub(super) async fn start(names: &[String]) -> io::Result<Self> {
+    pub(crate) async fn start(names: &[String]) -> io::Result<Self> {
         let apart = Apart::default();
         let (mut addresses, mut tasks) = (HashMap::new(), JoinSet::new());
         for name in names {
@@ -45,12 +45,12 @@ impl Relays {
     }
 
     /// Where every node listens, and where its relay does.
-    pub(super) fn addresses(&self) -> HashMap<String, (SocketAddr, SocketAddr)> {
+    pub(crate) fn addresses(&self) -> HashMap<String, (SocketAddr, SocketAddr)> {
         self.addresses.clone()
     }
 
     /// Keeps a node and all the other nodes apart.
-    pub(super) fn isolate(&self, name: &str) {
+    pub(crate) fn isolate(&self, name: &str) {
         let Some((one, _)) = self.addresses.get(name) else { return };
         for (other, _) in self.addresses.values().filter(|(other, _)| other != one) {
             lock(&self.apart).extend([(*one, *other), (*other, *one)]);
@@ -58,7 +58,7 @@ impl Relays {
     }
 
     /// Lets everybody reach everybody.
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         lock(&self.apart).clear();
     }
 }

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Role, RunChoice, RunReport, Verdict};
+use dkv_console::console::Screen;
+use dkv_local::child::Child;
 use nix::sys::signal::Signal;
 
-use super::stage::Stage;
-use crate::local::child::Child;
-use dkv_console::console::Screen;
+use crate::testbed::Testbed;
 
 /// Time in which it must be noticed.
 const NOTICED: Duration = Duration::from_secs(20);
@@ -17,13 +17,13 @@ const ENDED: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The coordinator's directory is put back as it was a while ago.
-pub(super) async fn old_copy(
-    stage: &mut Stage,
+pub(crate) async fn old_copy(
+    stage: &mut Testbed,
     time: Duration,
     screen: &mut Screen,
 ) -> Result<(), String> {
     let name = stage.coordinator().await?;
-    let directory = stage.network()?.place.data(&name);
+    let directory = stage.network()?.dir().data(&name);
     let (old, right) = (beside(&directory, "old"), beside(&directory, "right"));
     copy_of(stage, &name, &directory, &old).await?;
     stage.tell(&format!("copied the data directory of {name}, the coordinator"), screen);
@@ -55,13 +55,13 @@ pub(super) async fn old_copy(
 }
 
 /// A copy of the coordinator's directory is started beside it.
-pub(super) async fn clone(
-    stage: &mut Stage,
+pub(crate) async fn clone(
+    stage: &mut Testbed,
     time: Duration,
     screen: &mut Screen,
 ) -> Result<(), String> {
     let name = stage.coordinator().await?;
-    let directory = stage.network()?.place.data(&name);
+    let directory = stage.network()?.dir().data(&name);
     let copied = beside(&directory, "clone");
     copy_of(stage, &name, &directory, &copied).await?;
     let mut child = stage.network()?.spawn_in(&name, &copied)?;
@@ -113,7 +113,7 @@ fn beside(directory: &Path, what: &str) -> PathBuf {
 }
 
 /// Copies the directory of a node that stands still meanwhile.
-async fn copy_of(stage: &Stage, name: &str, from: &Path, to: &Path) -> Result<(), String> {
+async fn copy_of(stage: &Testbed, name: &str, from: &Path, to: &Path) -> Result<(), String> {
     stage.signal(name, Signal::SIGSTOP).await?;
     let (source, target) = (from.to_owned(), to.to_owned());
     let copied = tokio::task::spawn_blocking(move || copy_all(&source, &target)).await;
@@ -137,7 +137,7 @@ fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
 
 /// Waits until the server tells of runs what is expected.
 async fn noticed(
-    stage: &Stage,
+    stage: &Testbed,
     expected: impl Fn(&[RunReport]) -> bool,
 ) -> Result<Vec<RunReport>, String> {
     let client: Client = stage.network()?.connect(Role::Client).await?;

@@ -8,9 +8,9 @@
 
 use std::fmt::Write;
 
-use dkv_check::{Action, Level, Outcome as Result_};
+use dkv_check::{Action, Level, Outcome};
 
-use super::outcome::Outcome;
+use crate::result::DrillResult;
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 64.0;
@@ -41,18 +41,18 @@ struct Moment {
 }
 
 /// Draws it.
-pub(super) fn svg(outcome: &Outcome) -> String {
-    let total_ns = outcome.end_ns.max(1);
-    let moments = moments(outcome, total_ns);
+pub(crate) fn svg(result: &DrillResult) -> String {
+    let total_ns = result.end_ns.max(1);
+    let moments = moments(result, total_ns);
     let x = |at_ns: u64| LEFT + (RIGHT - LEFT) * at_ns.min(total_ns) as f64 / total_ns as f64;
     let mut svg = format!(
         "<svg class=\"d\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
          role=\"img\" aria-label=\"{name}: latency and success over time\"><style>{STYLE}</style>\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"var(--paper)\"/>\
          <text class=\"t\" x=\"{LEFT}\" y=\"22\">{name}</text>",
-        name = outcome.name(),
+        name = result.name(),
     );
-    if let (Some(first), Some(last)) = (outcome.events.first(), outcome.events.last()) {
+    if let (Some(first), Some(last)) = (result.events.first(), result.events.last()) {
         let (from, to) = (x(first.at_ns), x(last.at_ns).max(x(first.at_ns) + 2.0));
         push(
             &mut svg,
@@ -68,7 +68,7 @@ pub(super) fn svg(outcome: &Outcome) -> String {
     latencies(&mut svg, &moments);
     requests(&mut svg, &moments, total_ns);
     let mut last_x = f64::MIN;
-    for (number, event) in outcome.events.iter().enumerate() {
+    for (number, event) in result.events.iter().enumerate() {
         let at = x(event.at_ns);
         // Marks that would lie upon each other are set apart; their lines stay.
         let mark = at.max(last_x + 14.0).min(RIGHT);
@@ -90,9 +90,9 @@ pub(super) fn svg(outcome: &Outcome) -> String {
     svg + "</svg>\n"
 }
 
-fn moments(outcome: &Outcome, total_ns: u64) -> Vec<Moment> {
+fn moments(result: &DrillResult, total_ns: u64) -> Vec<Moment> {
     let mut moments: Vec<Moment> = (0..MOMENTS).map(|_| Moment::default()).collect();
-    for operation in &outcome.history.operations {
+    for operation in &result.history.operations {
         // What is read back afterwards is no part of the picture.
         if operation.end_ns > total_ns
             || matches!(operation.action, Action::Get(Level::Eventual | Level::Session))
@@ -103,7 +103,7 @@ fn moments(outcome: &Outcome, total_ns: u64) -> Vec<Moment> {
             (u128::from(operation.end_ns) * MOMENTS as u128 / u128::from(total_ns)) as usize;
         let moment = &mut moments[place.min(MOMENTS - 1)];
         match operation.outcome {
-            Result_::Failed | Result_::Unknown => moment.failed += 1,
+            Outcome::Failed | Outcome::Unknown => moment.failed += 1,
             _ => moment.latencies_ms.push((operation.end_ns - operation.start_ns) as f64 / 1e6),
         }
     }
@@ -229,7 +229,7 @@ fn requests(svg: &mut String, moments: &[Moment], total_ns: u64) {
 }
 
 /// A text as it may stand in SVG and HTML.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -1,35 +1,35 @@
 //! What came of a drill, as facts and in words.
 
-use dkv_check::{History, Kind, Options, Outcome as Result_, Report, check};
-
-use super::stage::{Event, Finished};
-use super::workload::longest_wait;
-use crate::cli::Fault;
+use dkv_check::{History, Kind, Options, Outcome, Report, check};
 use dkv_console::units::{number, plural, time};
 
+use crate::fault::Fault;
+use crate::testbed::{Event, FinishedRun};
+use crate::workload::longest_wait;
+
 /// What came of one drill.
-pub(super) struct Outcome {
-    pub(super) fault: Fault,
-    pub(super) events: Vec<Event>,
+pub struct DrillResult {
+    pub(crate) fault: Fault,
+    pub(crate) events: Vec<Event>,
     /// When the clients stopped.
-    pub(super) end_ns: u64,
-    pub(super) history: History,
-    pub(super) report: Report,
+    pub(crate) end_ns: u64,
+    pub(crate) history: History,
+    pub(crate) report: Report,
     /// How long a shard took no writes at most, from when the fault began, and from when.
-    pub(super) wait_ns: (u64, u64),
+    pub(crate) wait_ns: (u64, u64),
     /// Writes that were acknowledged.
-    pub(super) acknowledged: usize,
+    pub(crate) acknowledged: usize,
     /// What is wrong besides what the checkers found.
-    pub(super) problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
-impl Outcome {
+impl DrillResult {
     /// Judges what the clients saw.
-    pub(super) fn judge(fault: Fault, finished: &mut Finished, failure: Option<String>) -> Self {
+    pub(crate) fn judge(fault: Fault, finished: &mut FinishedRun, failure: Option<String>) -> Self {
         let history = std::mem::take(&mut finished.history);
         let report = check(&history, Options::default());
         let begin_ns = finished.events.first().map_or(0, |event| event.at_ns);
-        let is_written = |it: &&dkv_check::Operation| matches!(it.outcome, Result_::Written { .. });
+        let is_written = |it: &&dkv_check::Operation| matches!(it.outcome, Outcome::Written { .. });
         let mut problems: Vec<String> = failure.into_iter().collect();
         problems.append(&mut finished.problems);
         Self {
@@ -45,17 +45,17 @@ impl Outcome {
     }
 
     /// Whether all promises were kept.
-    pub(super) fn holds(&self) -> bool {
+    pub fn holds(&self) -> bool {
         self.report.holds() && self.problems.is_empty() && self.acknowledged > 0
     }
 
     /// Its name on the command line.
-    pub(super) fn name(&self) -> String {
-        name(self.fault)
+    pub fn name(&self) -> String {
+        self.fault.name()
     }
 
     /// What came of it, for programs.
-    pub(super) fn document(&self) -> serde_json::Value {
+    pub(crate) fn document(&self) -> serde_json::Value {
         let Report { operations, failed, unknown, keys, findings, .. } = &self.report;
         let stale = self.report.count(Kind::Stale) + self.report.count(Kind::WentBack);
         serde_json::json!({
@@ -76,7 +76,7 @@ impl Outcome {
     }
 
     /// What came of it, each with a heading.
-    pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
         let Report { operations, failed, unknown, keys, findings, .. } = &self.report;
         let stale = self.report.count(Kind::Stale) + self.report.count(Kind::WentBack);
         let verdict = match (findings.len() as u64, self.report.undecided.len()) {
@@ -104,25 +104,11 @@ impl Outcome {
 }
 
 /// What came of a drill that could not be held, for programs.
-pub(super) fn not_held(fault: Fault, problem: &str) -> serde_json::Value {
+pub fn not_held(fault: Fault, problem: &str) -> serde_json::Value {
     serde_json::json!({
         "command": "drill",
-        "fault": name(fault),
+        "fault": fault.name(),
         "held": false,
         "problems": [problem],
     })
-}
-
-/// The name of a fault on the command line.
-pub(super) fn name(fault: Fault) -> String {
-    use clap::ValueEnum;
-    fault.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-/// What a fault is, in a sentence.
-pub(super) fn story(fault: Fault) -> String {
-    use clap::ValueEnum;
-    let help =
-        fault.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
-    help.unwrap_or_default()
 }

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dkv_api::Role;
+use dkv_console::console::Screen;
+use dkv_local::SERVER;
+use dkv_local::node_name;
 use nix::sys::signal::Signal;
 
-use super::copies;
-use super::intruder;
-use super::stage::Stage;
-use super::stall::Stall;
-use crate::cli::Fault;
-use crate::local::network::SERVER;
-use crate::local::place::node_name;
-use dkv_console::console::Screen;
+use crate::directory_copies;
+use crate::disk_stall::DiskStall;
+use crate::fault::Fault;
+use crate::intruder;
+use crate::testbed::Testbed;
 
 /// A stalled disk is given up after 1.25 s with the settings of a new network.
 const STALL_LEAST: Duration = Duration::from_secs(4);
@@ -23,7 +23,7 @@ const STALL_LEAST: Duration = Duration::from_secs(4);
 const REMOVAL: Duration = Duration::from_secs(30);
 
 /// Every fault that is done to a network of its own.
-pub(super) const LOCAL: [Fault; 11] = [
+pub const LOCAL: [Fault; 11] = [
     Fault::CoordinatorKill,
     Fault::Pause,
     Fault::Partition,
@@ -41,9 +41,9 @@ pub(super) const LOCAL: [Fault; 11] = [
 ///
 /// # Errors
 /// Why it could not be done, or why the network was not whole again afterwards; in one line.
-pub(super) async fn inflict(
+pub(crate) async fn inject(
     fault: Fault,
-    stage: &mut Stage,
+    stage: &mut Testbed,
     nodes: u16,
     time: Duration,
     screen: &mut Screen,
@@ -69,17 +69,17 @@ pub(super) async fn inflict(
         }
         Fault::Partition => {
             let name = stage.coordinator().await?;
-            let relays = stage.outfits.relays.as_ref().ok_or("there are no relays")?;
+            let relays = stage.environment.relays.as_ref().ok_or("there are no relays")?;
             relays.isolate(&name);
             stage.tell(&format!("cut {name}, the coordinator, off from the other nodes"), screen);
             stage.hold(time, screen).await;
-            stage.outfits.relays.iter().for_each(super::relay::Relays::heal);
+            stage.environment.relays.iter().for_each(crate::relay::Relays::heal);
             stage.tell("joined the network again", screen);
             stage.live(&name).await
         }
         Fault::DiskStall => {
             let name = stage.coordinator().await?;
-            let stall = Stall::begin(stage.process(&name).await?).await?;
+            let stall = DiskStall::begin(stage.process(&name).await?).await?;
             stage.tell(&format!("stalled the disk of {name}, the coordinator"), screen);
             stage.hold(time.max(STALL_LEAST), screen).await;
             drop(stall);
@@ -90,7 +90,7 @@ pub(super) async fn inflict(
             let name = stage.coordinator().await?;
             // As the node sees it: the disk is in its own mount namespace.
             let eyes = PathBuf::from(format!("/proc/{}/root", stage.process(&name).await?));
-            let directory = stage.network()?.place.data(&name);
+            let directory = stage.network()?.dir().data(&name);
             let inside = directory.strip_prefix("/").unwrap_or(&directory);
             let filling = eyes.join(inside).join("filling");
             stage.tell(&format!("filling the disk of {name}, the coordinator"), screen);
@@ -104,14 +104,14 @@ pub(super) async fn inflict(
             let name = stage.coordinator().await?;
             let others: Vec<String> =
                 stage.names(nodes).into_iter().filter(|other| *other != name).collect();
-            stage.outfits.set_clock(&name, 45)?;
-            others.iter().try_for_each(|other| stage.outfits.set_clock(other, -45))?;
+            stage.environment.set_clock(&name, 45)?;
+            others.iter().try_for_each(|other| stage.environment.set_clock(other, -45))?;
             stage.tell(&format!("set {name} 45 min ahead and all others 45 min back"), screen);
             stage.hold(time / 2, screen).await;
             stage.kill(&name).await?;
             stage.tell(&format!("killed {name}, the coordinator"), screen);
             stage.hold(time / 2, screen).await;
-            stage.names(nodes).iter().try_for_each(|each| stage.outfits.set_clock(each, 0))?;
+            stage.names(nodes).iter().try_for_each(|each| stage.environment.set_clock(each, 0))?;
             stage.tell("set all clocks right", screen);
             stage.start(&name, screen).await?;
             stage.live(&name).await
@@ -119,8 +119,8 @@ pub(super) async fn inflict(
         Fault::RestartAll => restart_all(stage, nodes, screen).await,
         Fault::Churn => churn(stage, nodes, screen).await,
         Fault::Intruder => intruder::attack(stage, time, screen).await,
-        Fault::Clone => copies::clone(stage, time, screen).await,
-        Fault::OldCopy => copies::old_copy(stage, time, screen).await,
+        Fault::Clone => directory_copies::clone(stage, time, screen).await,
+        Fault::OldCopy => directory_copies::old_copy(stage, time, screen).await,
         Fault::ByHand => {
             stage.tell("your turn: inject the fault now", screen);
             stage.hold(time, screen).await;
@@ -140,7 +140,7 @@ async fn fill(file: PathBuf) -> Result<(), String> {
     tokio::task::spawn_blocking(filling).await.map_err(|error| error.to_string())?
 }
 
-async fn restart_all(stage: &mut Stage, nodes: u16, screen: &mut Screen) -> Result<(), String> {
+async fn restart_all(stage: &mut Testbed, nodes: u16, screen: &mut Screen) -> Result<(), String> {
     let names = stage.names(nodes);
     for name in names.iter().chain([&SERVER.to_owned()]) {
         stage.kill(name).await?;
@@ -157,7 +157,7 @@ async fn restart_all(stage: &mut Stage, nodes: u16, screen: &mut Screen) -> Resu
     Ok(())
 }
 
-async fn churn(stage: &mut Stage, nodes: u16, screen: &mut Screen) -> Result<(), String> {
+async fn churn(stage: &mut Testbed, nodes: u16, screen: &mut Screen) -> Result<(), String> {
     let count = nodes.min(2);
     for number in nodes + 1..=nodes + count {
         let name = node_name(number);

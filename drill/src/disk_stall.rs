@@ -17,16 +17,16 @@ use tokio::sync::oneshot;
 const WRITER: &str = "wal-writer";
 
 /// A stall that lasts until this is dropped.
-pub(super) struct Stall {
+pub(crate) struct DiskStall {
     _end: Sender<()>,
 }
 
-impl Stall {
+impl DiskStall {
     /// Stalls the disk of a node, by its process id.
     ///
     /// # Errors
     /// Why it cannot be, in one line.
-    pub(super) async fn begin(process: u32) -> Result<Self, String> {
+    pub(crate) async fn begin(process: u32) -> Result<Self, String> {
         let thread = writer(process)?;
         let (end, ended) = channel::<()>();
         let (begun, result) = oneshot::channel();

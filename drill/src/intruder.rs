@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkv_api::{GroupId, NetworkView, NodeId, Role};
+use dkv_console::console::Screen;
+use dkv_local::SERVER;
 use dkv_node::untrusted::{forgeries, introduce};
 use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
@@ -32,10 +34,7 @@ use dkv_wire::tls::{Admit, Expect};
 use dkv_wire::token::Token;
 use tokio::task::JoinSet;
 
-use super::stage::Stage;
-use crate::local::network::SERVER;
-use crate::store::Store;
-use dkv_console::console::Screen;
+use crate::testbed::Testbed;
 
 /// Time that an answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -48,15 +47,15 @@ const KEY: &[u8] = b"intruder";
 ///
 /// # Errors
 /// What it has come by, or that it could not attack; in one line.
-pub(super) async fn attack(
-    stage: &mut Stage,
+pub(crate) async fn attack(
+    stage: &mut Testbed,
     time: Duration,
     screen: &mut Screen,
 ) -> Result<(), String> {
     let network = stage.network()?;
     let server: SocketAddr =
         network.address().parse().map_err(|error| format!("{}: {error}", network.address()))?;
-    let token = network.place.data(SERVER).join("tokens/node.token");
+    let token = network.dir().data(SERVER).join("tokens/node.token");
     let token = std::fs::read_to_string(&token)
         .map_err(|error| format!("cannot read {}: {error}", token.display()))?;
     let client = network.connect(Role::Client).await?;
@@ -257,7 +256,7 @@ impl Intruder {
     }
 
     /// Whether it has come by anything.
-    async fn judge(&self, client: &dkv_api::Client, stage: &Stage) -> Result<(), String> {
+    async fn judge(&self, client: &dkv_api::Client, stage: &Testbed) -> Result<(), String> {
         let captured = self.captured.load(Ordering::Relaxed);
         if captured > 0 {
             return Err(format!("{captured} requests of clients came to the intruder"));

@@ -1,8 +1,9 @@
 //! The report as one page that needs nothing else.
 
-use super::outcome::{Outcome, story};
-use super::picture::{escaped, svg};
 use dkv_console::units::{number, time};
+
+use crate::chart::{escaped, svg};
+use crate::result::DrillResult;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1d2733;--soft:#5d6b7a;--line:#d8dee6;--paper:#fff;--card:#f6f8fa;\
@@ -26,9 +27,9 @@ border:0;text-align:right}.wide td[data-of]::before{content:attr(data-of);color:
 ol{margin:12px 0;padding-left:24px}ol span{color:var(--soft)}\
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px;overflow-x:auto}";
 
-/// The page; `skipped` are drills that could not be held, and why.
-pub(super) fn html(outcomes: &[Outcome], skipped: &[(String, String)], when: &str) -> String {
-    let holds = !outcomes.is_empty() && outcomes.iter().all(Outcome::holds);
+/// Renders results as one page; `skipped` are drills that could not be held, each with its reason.
+pub fn html(results: &[DrillResult], skipped: &[(String, String)], when: &str) -> String {
+    let holds = !results.is_empty() && results.iter().all(DrillResult::holds);
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
@@ -41,8 +42,8 @@ pub(super) fn html(outcomes: &[Outcome], skipped: &[(String, String)], when: &st
              <th class=\"r\">time without service</th><th class=\"r\">failed</th>\
              <th class=\"r\">unknown</th><th class=\"r\">acknowledged</th><th class=\"r\">lost</th>\
              <th class=\"r\">stale reads</th></tr>";
-    for outcome in outcomes {
-        let (name, report) = (outcome.name(), &outcome.report);
+    for result in results {
+        let (name, report) = (result.name(), &result.report);
         let stale = report.count(dkv_check::Kind::Stale) + report.count(dkv_check::Kind::WentBack);
         html += &format!(
             "<tr><td><a href=\"#{name}\">{name}</a></td><td data-of=\"promises\">{}</td>\
@@ -50,11 +51,11 @@ pub(super) fn html(outcomes: &[Outcome], skipped: &[(String, String)], when: &st
              <td class=\"r\" data-of=\"failed\">{}</td><td class=\"r\" data-of=\"unknown\">{}</td>\
              <td class=\"r\" data-of=\"acknowledged\">{}</td><td class=\"r\" data-of=\"lost\">{}</td>\
              <td class=\"r\" data-of=\"stale reads\">{stale}</td></tr>",
-            verdict(outcome.holds()),
-            time(std::time::Duration::from_nanos(outcome.wait_ns.0)),
+            verdict(result.holds()),
+            time(std::time::Duration::from_nanos(result.wait_ns.0)),
             report.failed,
             report.unknown,
-            number(outcome.acknowledged as u64),
+            number(result.acknowledged as u64),
             report.count(dkv_check::Kind::Lost),
         );
     }
@@ -63,29 +64,29 @@ pub(super) fn html(outcomes: &[Outcome], skipped: &[(String, String)], when: &st
             &format!("<tr><td>{name}</td><td colspan=\"7\">not held: {}</td></tr>", escaped(why));
     }
     html += "</table></div>";
-    outcomes.iter().for_each(|outcome| section(&mut html, outcome));
+    results.iter().for_each(|result| section(&mut html, result));
     html + "</body></html>\n"
 }
 
-fn section(html: &mut String, outcome: &Outcome) {
-    let name = outcome.name();
+fn section(html: &mut String, result: &DrillResult) {
+    let name = result.name();
     *html += &format!(
         "<h2 id=\"{name}\">{name}: {}</h2><p>{}.</p><figure>{}</figure><div class=\"both\"><ol>",
-        verdict(outcome.holds()),
-        escaped(&story(outcome.fault)),
-        svg(outcome)
+        verdict(result.holds()),
+        escaped(&result.fault.description()),
+        svg(result)
     );
-    for event in &outcome.events {
+    for event in &result.events {
         let at = event.at_ns as f64 / 1e9;
         *html += &format!("<li>{} <span>{at:.2} s</span></li>", escaped(&event.text));
     }
     *html += "</ol><table>";
-    for (heading, fact) in outcome.facts() {
+    for (heading, fact) in result.facts() {
         *html += &format!("<tr><th>{heading}</th><td>{}</td></tr>", escaped(&fact));
     }
     *html += "</table></div>";
-    if !outcome.report.holds() {
-        *html += &format!("<pre>{}</pre>", escaped(&outcome.report.to_string()));
+    if !result.report.holds() {
+        *html += &format!("<pre>{}</pre>", escaped(&result.report.to_string()));
     }
 }
 

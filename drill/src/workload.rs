@@ -30,23 +30,23 @@ const NOTED_BYTES: usize = 32;
 
 /// What the clients do.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// What all keys begin with.
-    pub(crate) prefix: String,
+    pub prefix: String,
     /// Keys that the mixers share.
-    pub(crate) keys: u64,
+    pub keys: u64,
     /// Length of a value, in bytes; at least what its name takes.
-    pub(crate) value_bytes: usize,
+    pub value_bytes: usize,
     /// Pause after each operation, so that a machine is not simply full.
-    pub(crate) pause: Duration,
+    pub pause: Duration,
     /// Time that an operation may take.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// Where chance begins.
-    pub(crate) seed: u64,
+    pub seed: u64,
 }
 
 /// Clients at work.
-pub(crate) struct Workload {
+pub struct Workload {
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
 }
@@ -70,7 +70,7 @@ struct Worker {
 
 impl Workload {
     /// Puts clients to work on each of the connections.
-    pub(crate) fn start(connections: &[Client], plan: Plan) -> Self {
+    pub fn start(connections: &[Client], plan: Plan) -> Self {
         let shared = Arc::new(Shared {
             recorder: Recorder::default(),
             stop: AtomicBool::new(false),
@@ -96,24 +96,23 @@ impl Workload {
     }
 
     /// Time since the beginning, as the history has it.
-    pub(crate) fn now_ns(&self) -> u64 {
+    pub fn now_ns(&self) -> u64 {
         self.shared.now_ns()
     }
 
     /// Writes that were acknowledged so far.
-    pub(crate) fn written(&self) -> u64 {
+    pub fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)
     }
 
     /// Operations that have come to an end so far.
-    #[allow(dead_code, reason = "only some of those who use this file count them")]
-    pub(crate) fn done(&self) -> usize {
+    pub fn done(&self) -> usize {
         self.shared.recorder.len()
     }
 
     /// Stops the clients, reads every key once more and tells all that was seen. A key that cannot
     /// be read in half a minute is noted as a read that failed.
-    pub(crate) async fn finish(mut self, client: &Client) -> History {
+    pub async fn finish(mut self, client: &Client) -> History {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
             // A client that panics has found something that must not be lost in a list.
@@ -325,7 +324,7 @@ fn noted(value: &[u8]) -> Arc<str> {
 
 /// The longest time within a history, from one moment to another, in which a shard acknowledged no
 /// write, and when it began.
-pub(crate) fn longest_wait(history: &History, from_ns: u64, to_ns: u64) -> (u64, u64) {
+pub fn longest_wait(history: &History, from_ns: u64, to_ns: u64) -> (u64, u64) {
     let mut shards: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     for operation in &history.operations {
         if matches!(operation.outcome, Outcome::Written { .. }) {

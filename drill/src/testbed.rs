@@ -4,17 +4,15 @@ use std::time::{Duration, Instant};
 
 use dkv_api::{Client, NetworkStatus, Role};
 use dkv_check::History;
-use nix::sys::signal::Signal;
-
-use super::outfit::Outfits;
-use super::workload::{Plan, Workload};
-use crate::cli::{Connect, Fault, Local};
-use crate::local::network::{LocalNetwork, SERVER};
-use crate::local::place::{Place, node_name};
-use crate::status::{self, Report};
-use crate::store::Store;
 use dkv_console::console::Screen;
 use dkv_console::units::number;
+use dkv_gateway::status::{self, Report};
+use dkv_local::{LocalNetwork, NetworkDir, Options, SERVER, node_name};
+use nix::sys::signal::Signal;
+
+use crate::environment::Environment;
+use crate::fault::Fault;
+use crate::workload::{Plan, Workload};
 
 /// Time that a process has to start or to be live, and the network to be whole.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,43 +32,43 @@ const PROGRESS: Duration = Duration::from_secs(2);
 
 /// Something that happened, and when, by the history's clock.
 #[derive(Clone, Debug)]
-pub(super) struct Event {
-    pub(super) at_ns: u64,
-    pub(super) text: String,
+pub(crate) struct Event {
+    pub(crate) at_ns: u64,
+    pub(crate) text: String,
 }
 
 /// A network with clients at work.
-pub(super) struct Stage {
+pub(crate) struct Testbed {
     /// The processes, if they are ours.
-    pub(super) local: Option<LocalNetwork>,
+    pub(crate) local: Option<LocalNetwork>,
     /// What was done to the way in which nodes are started.
-    pub(super) outfits: Outfits,
+    pub(crate) environment: Environment,
     clients: Vec<Client>,
     workload: Workload,
     /// What happened so far.
-    pub(super) events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
 }
 
-impl Stage {
+impl Testbed {
     /// A network of its own, as a fault needs it, and clients at work on it.
-    pub(super) async fn local(
+    pub(crate) async fn local(
         fault: Fault,
         nodes: u16,
-        connect: &Connect,
+        timeout: Option<Duration>,
         screen: &mut Screen,
     ) -> Result<Self, String> {
-        let outfits = Outfits::prepare(fault, nodes).await?;
-        let mut args = Local::temporary(nodes, connect.clone());
+        let environment = Environment::prepare(fault, nodes).await?;
+        let mut options = Options { request_timeout: timeout, ..Options::temporary(nodes) };
         if fault == Fault::DiskFull {
-            args.log_bytes_max = Some(SMALL_LOG_BYTES);
+            options.log_bytes_max = Some(SMALL_LOG_BYTES);
         }
-        let mut network = LocalNetwork::new(Place::open(&args)?, &args)?;
-        if let Some(outfit) = outfits.outfit(network.place.path()) {
-            network.dress(outfit);
+        let mut network = LocalNetwork::new(NetworkDir::open(&options)?, &options)?;
+        if let Some(hook) = environment.launch_hook(network.dir().path()) {
+            network.set_launch_hook(hook);
         }
-        if let Err(problem) = network.bring_up(&args, screen).await {
+        if let Err(problem) = network.bring_up(options.start_timeout, screen).await {
             network.stop(screen).await;
-            return Err(outfits.explained(problem));
+            return Err(environment.explained(problem));
         }
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -78,44 +76,44 @@ impl Stage {
         }
         let is_full = fault == Fault::DiskFull;
         let value_bytes = if is_full { LARGE_VALUE_BYTES } else { VALUE_BYTES };
-        let plan = plan(String::new(), value_bytes, connect);
-        Ok(Self::with(Some(network), outfits, clients, plan))
+        let plan = plan(String::new(), value_bytes, timeout);
+        Ok(Self::with(Some(network), environment, clients, plan))
     }
 
     /// Clients at work on a network of somebody else's.
-    pub(super) fn remote(clients: Vec<Client>, prefix: String, connect: &Connect) -> Self {
-        Self::with(None, Outfits::default(), clients, plan(prefix, VALUE_BYTES, connect))
+    pub(crate) fn remote(clients: Vec<Client>, prefix: String, timeout: Option<Duration>) -> Self {
+        Self::with(None, Environment::default(), clients, plan(prefix, VALUE_BYTES, timeout))
     }
 
     fn with(
         local: Option<LocalNetwork>,
-        outfits: Outfits,
+        environment: Environment,
         clients: Vec<Client>,
         plan: Plan,
     ) -> Self {
         let workload = Workload::start(&clients, plan);
-        Self { local, outfits, clients, workload, events: Vec::new() }
+        Self { local, environment, clients, workload, events: Vec::new() }
     }
 
     /// The network's own processes.
-    pub(super) fn network(&self) -> Result<&LocalNetwork, String> {
+    pub(crate) fn network(&self) -> Result<&LocalNetwork, String> {
         self.local.as_ref().ok_or_else(|| "the processes are not ours".to_owned())
     }
 
     /// Time since the clients began.
-    pub(super) fn now_ns(&self) -> u64 {
+    pub(crate) fn now_ns(&self) -> u64 {
         self.workload.now_ns()
     }
 
     /// Notes that something happened, and tells.
-    pub(super) fn tell(&mut self, text: &str, screen: &mut Screen) {
+    pub(crate) fn tell(&mut self, text: &str, screen: &mut Screen) {
         let at_ns = self.now_ns();
         screen.note(&format!("{:>6.2} s  {text}", at_ns as f64 / 1e9));
         self.events.push(Event { at_ns, text: text.to_owned() });
     }
 
     /// Lets the clients work for a while, and tells how they get on.
-    pub(super) async fn hold(&self, time: Duration, screen: &mut Screen) {
+    pub(crate) async fn hold(&self, time: Duration, screen: &mut Screen) {
         let end = Instant::now() + time;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -133,14 +131,14 @@ impl Stage {
     }
 
     /// The coordinator's name.
-    pub(super) async fn coordinator(&self) -> Result<String, String> {
+    pub(crate) async fn coordinator(&self) -> Result<String, String> {
         let report = self.report().await;
         let coordinator = report.coordinator.filter(|it| it.confirmed);
         coordinator.map(|it| it.name).ok_or_else(|| "there is no coordinator".to_owned())
     }
 
     /// How the network is.
-    pub(super) async fn report(&self) -> Report {
+    pub(crate) async fn report(&self) -> Report {
         status::report(&self.status().await, "")
     }
 
@@ -157,32 +155,32 @@ impl Stage {
     }
 
     /// Process id of a node.
-    pub(super) async fn process(&self, name: &str) -> Result<u32, String> {
-        let children = self.network()?.children.lock().await;
+    pub(crate) async fn process(&self, name: &str) -> Result<u32, String> {
+        let children = self.network()?.children().await;
         let id = children.get(name).and_then(|child| child.id());
         id.ok_or_else(|| format!("{name} does not run"))
     }
 
     /// Sends a signal to a node.
-    pub(super) async fn signal(&self, name: &str, signal: Signal) -> Result<(), String> {
-        let mut children = self.network()?.children.lock().await;
+    pub(crate) async fn signal(&self, name: &str, signal: Signal) -> Result<(), String> {
+        let mut children = self.network()?.children().await;
         let child = children.get_mut(name).ok_or_else(|| format!("{name} does not run"))?;
         child.signal(signal)
     }
 
     /// Kills a process and waits until it is gone.
-    pub(super) async fn kill(&self, name: &str) -> Result<(), String> {
-        let child = self.network()?.children.lock().await.remove(name);
+    pub(crate) async fn kill(&self, name: &str) -> Result<(), String> {
+        let child = self.network()?.children().await.remove(name);
         child.ok_or_else(|| format!("{name} does not run"))?.kill().await
     }
 
     /// Starts a process that does not run.
-    pub(super) async fn start(&self, name: &str, screen: &mut Screen) -> Result<(), String> {
+    pub(crate) async fn start(&self, name: &str, screen: &mut Screen) -> Result<(), String> {
         self.network()?.launch(name, PATIENCE, screen).await.map(drop)
     }
 
     /// Waits until a node is live.
-    pub(super) async fn live(&self, name: &str) -> Result<(), String> {
+    pub(crate) async fn live(&self, name: &str) -> Result<(), String> {
         if name == SERVER || self.network()?.live(name, PATIENCE).await {
             return Ok(());
         }
@@ -190,14 +188,14 @@ impl Stage {
     }
 
     /// Nodes that do not answer.
-    pub(super) async fn absent(&self) -> Vec<String> {
+    pub(crate) async fn absent(&self) -> Vec<String> {
         let nodes = self.report().await.nodes.into_iter();
         nodes.filter(|node| !node.reachable).map(|node| node.name).collect()
     }
 
     /// Waits until every node of the network answers, but for those that did not before, and every
     /// group has a leader.
-    pub(super) async fn whole(&self, absent_before: &[String]) -> Result<(), String> {
+    pub(crate) async fn whole(&self, absent_before: &[String]) -> Result<(), String> {
         let begun = Instant::now();
         loop {
             let status = self.status().await;
@@ -210,15 +208,15 @@ impl Stage {
     }
 
     /// Names of the first nodes.
-    pub(super) fn names(&self, nodes: u16) -> Vec<String> {
+    pub(crate) fn names(&self, nodes: u16) -> Vec<String> {
         (1..=nodes).map(node_name).collect()
     }
 
     /// Ends the work, waits until all replicas are equal, and tells what the clients saw.
-    pub(super) async fn finish(self, screen: &mut Screen) -> Finished {
+    pub(crate) async fn finish(self, screen: &mut Screen) -> FinishedRun {
         let end_ns = self.now_ns();
         screen.note("          reading everything back");
-        let Self { local, outfits, clients, workload, events } = self;
+        let Self { local, environment, clients, workload, events } = self;
         let mut problems = Vec::new();
         let history = match clients.first() {
             Some(client) => workload.finish(client).await,
@@ -228,24 +226,24 @@ impl Stage {
             problems.extend(equal(client).await.err());
             problems.extend(network.notices().await);
         }
-        Finished { history, events, end_ns, problems, local, clients, _outfits: outfits }
+        FinishedRun { history, events, end_ns, problems, local, clients, _environment: environment }
     }
 }
 
 /// What the clients do.
-fn plan(prefix: String, value_bytes: usize, connect: &Connect) -> Plan {
+fn plan(prefix: String, value_bytes: usize, timeout: Option<Duration>) -> Plan {
     Plan {
         prefix,
         keys: KEYS,
         value_bytes,
         pause: PAUSE,
-        timeout: connect.timeout.unwrap_or(TIMEOUT),
+        timeout: timeout.unwrap_or(TIMEOUT),
         seed: u64::from(std::process::id()),
     }
 }
 
 /// What a network lacks that is to be whole, apart from nodes that were absent before.
-pub(super) fn missing(status: &NetworkStatus, absent_before: &[String]) -> Option<String> {
+pub(crate) fn missing(status: &NetworkStatus, absent_before: &[String]) -> Option<String> {
     // A node that was removed is no part of the view any more.
     let Some(view) = &status.view else { return Some("nobody tells how the network is".into()) };
     for (node, answer) in &status.nodes {
@@ -280,17 +278,17 @@ async fn equal(client: &Client) -> Result<(), String> {
 }
 
 /// What is left of a stage when the work is over.
-pub(super) struct Finished {
-    pub(super) history: History,
-    pub(super) events: Vec<Event>,
+pub(crate) struct FinishedRun {
+    pub(crate) history: History,
+    pub(crate) events: Vec<Event>,
     /// When the clients stopped.
-    pub(super) end_ns: u64,
+    pub(crate) end_ns: u64,
     /// What is wrong besides what the history says.
-    pub(super) problems: Vec<String>,
-    pub(super) local: Option<LocalNetwork>,
-    pub(super) clients: Vec<Client>,
+    pub(crate) problems: Vec<String>,
+    pub(crate) local: Option<LocalNetwork>,
+    pub(crate) clients: Vec<Client>,
     /// Kept until the network is ended.
-    pub(super) _outfits: Outfits,
+    pub(crate) _environment: Environment,
 }
 
 /// Nothing if all replicas are equal; what is wrong if that cannot become better.

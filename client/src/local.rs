@@ -1,49 +1,28 @@
-//! `dkv local`: a whole network on this machine, to look at and to break.
+//! `dkv local`: runs a network on this machine, with a prompt to try it out and to break it.
 //!
-//! The server and the nodes are real processes of this same binary, on real sockets, so that what
-//! is killed here dies as it would elsewhere. Everything is in one directory:
-//!
-//! ```text
-//! config.json      the server's
-//! server/          the server's data
-//! n1/ n2/ n3/      the nodes' data
-//! NAME.log         what each process has said
-//! home/            tokens and credentials, in place of the user's own
-//! ```
-//!
-//! So that `dkv ADDRESS` works in another terminal without further ado, the tokens are also left in
-//! the user's own place, under the server's port, if nothing is there; they are taken back at the
-//! end. If something is there, the command that is shown names the directory instead.
-//!
-//! Nothing is left running: children are stopped at every orderly end, they die with this process
-//! if it is killed (see `roles.rs`), and a temporary directory is removed.
-//!
-//! Deliberately missing: networks of more than one machine, and of anything but loopback unless
-//! asked for.
+//! The network is the crate `dkv-local`; this is its command. [`store`] is the network as a target
+//! of commands, and [`actions`] what the prompt does to its processes.
 
 mod actions;
-pub(crate) mod child;
-pub(crate) mod network;
-pub(crate) mod place;
-pub(crate) mod regions;
+mod store;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use self::network::LocalNetwork;
-use self::place::Place;
+use self::store::LocalStore;
 use crate::cli::{Connect, Local};
-use crate::dispatch::{ended, finished, parse_commands};
+use crate::exit::{ended, finished};
 use crate::input::{Stdin, not_closed};
 use crate::script::{self, Step};
 use crate::{pipe, prompt};
 use dkv_console::console::Screen;
 use dkv_console::problem::Problem;
 use dkv_console::signals::{Ending, Signals};
+use dkv_local::{LocalNetwork, NetworkDir, regions};
 
 /// Starts a network, runs what is to be run on it, and stops it.
 pub(crate) async fn run(mut args: Local, outer: Connect, screen: &mut Screen) -> ExitCode {
-    let steps = match parse_commands(std::mem::take(&mut args.commands)) {
+    let steps = match script::parse_commands(std::mem::take(&mut args.commands)) {
         Ok(mut steps) => script::fill(&mut steps, &mut Stdin::Free).await.map(|()| steps),
         Err(why) => Err(Problem::usage(why)),
     };
@@ -69,14 +48,9 @@ pub(crate) async fn run(mut args: Local, outer: Connect, screen: &mut Screen) ->
             return ExitCode::FAILURE;
         }
     };
-    let place = match Place::open(&args) {
-        Ok(place) => place,
-        Err(problem) => {
-            screen.error(&problem);
-            return ExitCode::FAILURE;
-        }
-    };
-    let network = match LocalNetwork::new(place, &args) {
+    let options = args.options();
+    let opened = NetworkDir::open(&options).and_then(|dir| LocalNetwork::new(dir, &options));
+    let network = match opened {
         Ok(network) => network,
         Err(problem) => {
             screen.error(&problem);
@@ -84,11 +58,16 @@ pub(crate) async fn run(mut args: Local, outer: Connect, screen: &mut Screen) ->
         }
     };
     let started = tokio::select! {
-        started = network.start(&args, screen) => started.map_err(Stop::Problem),
+        started = network.start(options.start_timeout, screen) => started.map_err(Stop::Problem),
         ending = signals.next() => Err(Stop::Signal(ending)),
     };
     let status = match started {
-        Ok(()) => use_it(&network, &steps, screen, &mut signals).await,
+        Ok(client) => {
+            let store = LocalStore::new(&network, client, &args.connect);
+            let status = use_it(&store, &steps, screen, &mut signals).await;
+            store.close().await;
+            status
+        }
         Err(Stop::Problem(problem)) => {
             screen.error(&problem);
             ExitCode::FAILURE
@@ -106,13 +85,13 @@ enum Stop {
 
 /// Runs the commands of the arguments, of the prompt, or of a pipe.
 async fn use_it(
-    network: &LocalNetwork,
+    store: &LocalStore<'_>,
     steps: &[Step],
     screen: &mut Screen,
     signals: &mut Signals,
 ) -> ExitCode {
     if steps.is_empty() && std::io::stdin().is_terminal() {
-        return match prompt::run(network, screen, signals).await {
+        return match prompt::run(store, screen, signals).await {
             Ok(None) => ExitCode::SUCCESS,
             Ok(Some(ending)) => ExitCode::from(ending.status()),
             Err(error) => finished(screen, Err(error)),
@@ -126,9 +105,9 @@ async fn use_it(
                     return Ok(Some(problem.failure));
                 }
                 let input = tokio::io::BufReader::new(tokio::io::stdin());
-                pipe::run(input, network, screen).await
+                pipe::run(input, store, screen).await
             } else {
-                script::all(steps, network, screen).await
+                script::all(steps, store, screen).await
             }
         } => result,
         ending = signals.next() => return ExitCode::from(ending.status()),

@@ -1,0 +1,129 @@
+//! A local network as the target of commands.
+
+use std::io;
+
+use bytes::Bytes;
+use dkv_api::{
+    Client, Error, Held, Level, NetworkStatus, NodeId, Pair, ReadOptions, Role, Value,
+    WriteOptions, Written,
+};
+use dkv_console::console::Screen;
+use dkv_console::problem::{Problem, Stop};
+use dkv_local::LocalNetwork;
+
+use super::actions;
+use crate::cli::Connect;
+use crate::grammar::{Action, Scan, Target};
+use crate::store::{Connection, Session, Store};
+
+/// A local network that is up. What concerns keys goes to a session; what concerns processes goes
+/// to the network itself.
+pub(super) struct LocalStore<'a> {
+    network: &'a LocalNetwork,
+    session: Session,
+}
+
+impl<'a> LocalStore<'a> {
+    /// Commands on a network that is up, with the options of its command line.
+    pub(super) fn new(network: &'a LocalNetwork, client: Client, connect: &Connect) -> Self {
+        let connection = Connection {
+            servers: vec![network.address().to_owned()],
+            role: Role::Client,
+            level: connect.level,
+            timeout: connect.timeout,
+            region: network.region().cloned(),
+            token_file: None,
+            home: Some(network.dir().home()),
+        };
+        Self { network, session: Session::of(client, connection) }
+    }
+
+    /// Ends the connections of commands.
+    pub(super) async fn close(&self) {
+        self.session.close().await;
+    }
+}
+
+impl Store for LocalStore<'_> {
+    fn level(&self) -> Level {
+        self.session.level()
+    }
+
+    fn level_given(&self) -> Option<Level> {
+        self.session.level_given()
+    }
+
+    async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
+        self.session.read(key, options).await
+    }
+
+    async fn write(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        options: WriteOptions,
+    ) -> Result<Written, Error> {
+        self.session.write(key, value, options).await
+    }
+
+    async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
+        self.session.delete(key, options).await
+    }
+
+    fn node_names(&self, nodes: &[NodeId]) -> Vec<String> {
+        self.session.node_names(nodes)
+    }
+
+    async fn scan(
+        &self,
+        scan: &Scan,
+        say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>> {
+        self.session.scan(scan, say).await
+    }
+
+    async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error> {
+        self.session.search(key).await
+    }
+
+    async fn show_all(
+        &self,
+        node: &str,
+        say: impl FnMut(&Pair) -> io::Result<()>,
+    ) -> io::Result<Result<(), Error>> {
+        self.session.show_all(node, say).await
+    }
+
+    async fn status(&self) -> NetworkStatus {
+        self.session.status().await
+    }
+
+    fn address(&self) -> &str {
+        self.network.address()
+    }
+
+    async fn names(&self) -> Vec<String> {
+        self.network.names()
+    }
+
+    async fn notices(&self) -> Vec<String> {
+        self.network.notices().await
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    async fn client(&self, role: Role) -> Result<Client, Problem> {
+        self.session.client(role).await
+    }
+
+    async fn process(
+        &self,
+        action: Action,
+        target: &Target,
+        screen: &mut Screen,
+    ) -> Result<(), Stop> {
+        actions::act(self.network, action, target, screen).await
+    }
+}
