@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use dkv_api::{Condition, Error, NodeState, Role};
+use dkv_test_support::output;
 
-use crate::harness::network::output;
 use crate::harness::{Network, eventually};
 
 /// What a command printed, and its exit status.

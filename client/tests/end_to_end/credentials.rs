@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{Error, Rights, Role, Uuid};
+use dkv_test_support::{output, within};
 use dkv_wire::codec::encode;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::id::{HolderId, SessionId};
@@ -18,7 +19,6 @@ use dkv_wire::quic::Endpoint;
 use serde_json::{Value, json};
 
 use crate::harness::direct::{Direct, ask, ask_server, denied};
-use crate::harness::network::{output, within};
 use crate::harness::relay::Relay;
 use crate::harness::{Network, eventually};
 

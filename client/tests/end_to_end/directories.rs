@@ -4,15 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::network::text;
-use crate::harness::{Load, Network, Process, eventually};
+use dkv_test_support::text;
+
+use crate::harness::process::spawn;
+use crate::harness::{Load, Network, eventually};
 
 /// Starts a node on a directory and makes sure that it is refused with one sentence.
 async fn refused(network: &Network, dir: &Path, why: &str) {
     let address = network.address.to_string();
     let log = network.path("refused.log");
     let arguments = ["node", &address, "--data-dir", text(dir), "--listen", "127.0.0.1:0"];
-    let mut process = Process::spawn(&arguments, &network.home(), &log);
+    let mut process = spawn(&arguments, &network.home(), &log);
     let said = match process.ready().await {
         Ok(_) => panic!("it started, and should have said {why:?}"),
         Err(said) => said,
@@ -57,7 +59,7 @@ async fn a_directory_is_used_by_one_process_of_one_network() {
     network.stop_node(0).await;
     let (address, log) = (other.address.to_string(), network.path("astray.log"));
     let arguments = ["node", &address, "--data-dir", text(&dir)];
-    let mut astray = Process::spawn(&arguments, &other.home(), &log);
+    let mut astray = spawn(&arguments, &other.home(), &log);
     // It may serve for a moment before it has met the server.
     let _ = astray.ready().await;
     assert_eq!(astray.ended().await.code(), Some(1), "{}", astray.said());

@@ -10,10 +10,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use dkv_test_support::{output, text};
 use serde_json::json;
 
 use crate::harness::Network;
-use crate::harness::network::{free_port, output, text};
+use crate::harness::network::free_port;
 use crate::harness::process::{command, program};
 
 /// Ends the output of a command, in what a shell prints.

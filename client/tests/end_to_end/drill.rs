@@ -1,9 +1,9 @@
 //! `dkv drill`, on a network of its own and on one that is there.
 
 use dkv_api::Error;
+use dkv_test_support::{output, text};
 
 use crate::harness::Network;
-use crate::harness::network::{output, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_on_a_network_of_its_own_holds() {

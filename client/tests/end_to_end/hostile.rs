@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Role};
+use dkv_test_support::within;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::limits::{CONNECTION_STREAMS_MAX, FRAME_BYTES_MAX};
 use dkv_wire::message::{Opening, Request, RequestBody};
@@ -16,7 +17,6 @@ use serde_json::json;
 use tokio::net::UdpSocket;
 
 use crate::harness::direct::{Direct, ask};
-use crate::harness::network::within;
 use crate::harness::relay::Relay;
 use crate::harness::{Network, PATIENCE, eventually};
 

@@ -2,6 +2,7 @@
 
 use dkv_api::{Condition, GroupId, NodeId, Role};
 use dkv_node::untrusted::introduce;
+use dkv_test_support::{output, text};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::message::{
@@ -13,7 +14,6 @@ use dkv_wire::run::{Boot, Run};
 use dkv_wire::token::Token;
 
 use crate::harness::direct::{Direct, ask, ask_server, denied, raft_openings};
-use crate::harness::network::{output, text};
 use crate::harness::{Network, eventually};
 
 /// The terms of all groups, by which an election would show.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use dkv_api::Role;
+use dkv_test_support::{output, text};
 use dkv_wire::token::Token;
 use serde_json::json;
 
-use crate::harness::network::{output, text};
 use crate::harness::{Network, eventually, for_a_while};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use dkv_api::{Client, Error, GroupId, Level, ReadOptions, Revision, Role, WriteOptions};
+use dkv_test_support::output;
 use dkv_wire::message::{Answer, ReadBounds, ReadMode, Refusal, RequestBody};
 
 use crate::harness::direct::{Direct, ask};
-use crate::harness::network::output;
 use crate::harness::{Network, eventually, for_a_while};
 
 /// Connections to every node of a network, to ask one of them.

@@ -1,9 +1,9 @@
 //! Options that do not apply are refused: whoever writes one means something by it.
 
+use dkv_test_support::output;
 use serde_json::json;
 
 use crate::harness::Network;
-use crate::harness::network::output;
 use crate::harness::process::command;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::Write;
 use std::process::{Output, Stdio};
 
+use dkv_test_support::{output, text};
 use serde_json::Value;
 
 use crate::harness::Network;
-use crate::harness::network::{output, text};
 use crate::harness::process::command;
 
 /// Runs `dkv` with an input and streams of its own.

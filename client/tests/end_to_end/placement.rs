@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dkv_api::{Client, GroupId, NodeId, Role};
+use dkv_test_support::output;
 use dkv_wire::call::call;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody};
 use serde_json::json;
 
 use crate::harness::direct::Direct;
-use crate::harness::network::output;
 use crate::harness::{Load, Network, eventually};
 
 /// Shards of each node, once nothing moves any more and these are as wanted. A coordinator that has

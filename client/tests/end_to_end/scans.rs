@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dkv_api::{Client, Pair, ScanOptions};
+use dkv_test_support::output;
 
 use crate::harness::Network;
-use crate::harness::network::output;
 
 /// Keys that are written once, before anything is scanned.
 const STABLE: usize = 300;

@@ -1,10 +1,11 @@
 //! More data than any node may hold.
 
 use dkv_api::Role;
+use dkv_test_support::text;
 use futures::StreamExt;
 use serde_json::json;
 
-use crate::lab::network::{on_network, text};
+use crate::lab::network::on_network;
 use crate::lab::{Under, eventually, tools};
 
 /// The data set, and what each of three nodes may have of it: half on disk, a quarter in memory.

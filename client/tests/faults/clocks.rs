@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use dkv_test_support::text;
 use serde_json::json;
 
-use crate::lab::network::{Lab, on_network, text};
+use crate::lab::network::{Lab, on_network};
 use crate::lab::{Under, for_a_while, tools};
 
 /// A clock that reads its error, in minutes, from a file. What is measured stays right: no machine

@@ -9,9 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use dkv_test_support::text;
 use serde_json::{Value, json};
 
-use crate::lab::network::{Lab, on_network, text};
+use crate::lab::network::{Lab, on_network};
 use crate::lab::{Under, tools};
 
 /// Times at which nobody is elected because the machine is busy: an entry that a new leader appends

@@ -6,11 +6,12 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use dkv_api::Role;
+use dkv_test_support::text;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::lab::network::{Lab, Work, on_network, text};
+use crate::lab::network::{Lab, Work, on_network};
 use crate::lab::{Under, eventually, for_a_while, tools};
 
 fn can_be_run(test: &str) -> bool {

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use dkv_api::{Rights, Role};
+use dkv_test_support::{output, within};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Gateway;
 use super::http::{Http, raw};
-use crate::harness::network::{output, within};
-use crate::harness::{Network, Process, eventually};
+use crate::harness::process::spawn;
+use crate::harness::{Network, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -115,7 +116,7 @@ async fn other_machines_are_served_with_tls_and_tokens_only() {
     assert!(output(&wrong.stderr).contains("for TLS"), "{}", output(&wrong.stderr));
     let arguments =
         ["gateway", &server, "--http", "0.0.0.0:0", "--tls-cert", certificate, "--tls-key", key];
-    let mut process = Process::spawn(&arguments, &network.home(), &network.path("tls.log"));
+    let mut process = spawn(&arguments, &network.home(), &network.path("tls.log"));
     let address = process.ready().await.unwrap();
     let url = format!("https://localhost:{}/v1/kv/k", address.port());
     let ask = async |more: &[&str]| {

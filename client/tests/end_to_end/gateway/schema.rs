@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dkv_test_support::output;
+
 use super::Gateway;
 use super::http::Http;
 use crate::harness::Network;
-use crate::harness::network::output;
 
 /// Time that all of it may take.
 const TIMEOUT: Duration = Duration::from_secs(180);

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use dkv_test_support::output;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -10,7 +11,6 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::http::Http;
-use crate::harness::network::output;
 use crate::harness::process::{command, program};
 use crate::harness::{Network, eventually};
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Gateway;
 use super::http::{Answer, Http, raw};
-use crate::harness::process::command_under;
+use crate::harness::process::{command_under, spawn};
 use crate::harness::{Network, Process, eventually, for_a_while};
 
 const LIMIT: usize = 2 * 1024 * 1024;
@@ -88,7 +88,7 @@ async fn clients_that_are_not_well_behaved() {
     let wrapper = ["sh", "-c", "ulimit -S -n 1024; exec \"$0\" \"$@\""];
     let arguments = ["gateway", &server, "--http", "127.0.0.1:0"];
     let command = command_under(&wrapper, &arguments, &network.home());
-    let mut process = Process::run(command, &network.path("gateway.log"));
+    let mut process = Process::spawn(command, &network.path("gateway.log"));
     let address = process.ready().await.unwrap();
     // Many connections that say nothing hold nobody up.
     let mut idle = Vec::new();
@@ -183,7 +183,7 @@ async fn a_network_without_a_majority_is_unavailable() {
     let address = network.address.to_string();
     let arguments = ["gateway", &address, "--http", "127.0.0.1:0", "--timeout", "700ms"];
     let log = network.path("gateway.log");
-    let mut process = Process::spawn(&arguments, &network.home(), &log);
+    let mut process = spawn(&arguments, &network.home(), &log);
     let address = process.ready().await.unwrap();
     let http = Http::new(false);
     let url = |path: &str| format!("http://{address}{path}");

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dkv_api::{GroupId, NodeId, Role};
+use dkv_test_support::within;
 use dkv_wire::call::{CallError, call};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::join::join;
@@ -17,7 +18,6 @@ use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
 
 use super::Network;
-use super::network::within;
 
 /// Time that an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);

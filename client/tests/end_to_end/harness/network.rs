@@ -4,15 +4,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
 
 use dkv_api::{Client, NodeId, NodeStatus, Role};
+use dkv_test_support::process::show_log;
+use dkv_test_support::{PATIENCE, Process, convergence, eventually, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::process::{command, show_log};
-use super::{PATIENCE, Process, eventually, judge};
+use super::process::{command, spawn};
 
 /// Networks at the same time: each is several busy processes.
 const NETWORKS: u32 = 2;
@@ -141,7 +141,7 @@ impl Network {
     pub(crate) async fn start_server(&mut self) {
         let config = self.path("config.json");
         let arguments = ["server", "--config", text(&config)];
-        let mut server = Process::spawn(&arguments, &self.home(), &self.path("server.log"));
+        let mut server = spawn(&arguments, &self.home(), &self.path("server.log"));
         assert_eq!(server.ready().await, Ok(self.address));
         self.server = Some(server);
     }
@@ -179,7 +179,7 @@ impl Network {
         let member = &mut self.nodes[index];
         let dir = text(&member.dir).to_owned();
         let arguments = [&["node", &server, "--data-dir", &dir], more].concat();
-        member.process = Some(Process::spawn(&arguments, &home, &member.log));
+        member.process = Some(spawn(&arguments, &home, &member.log));
     }
 
     /// Starts a node again and waits until it serves.
@@ -266,7 +266,7 @@ impl Network {
         let all: Vec<NodeId> = self.nodes.iter().map(Member::id).collect();
         let drained: Vec<NodeId> = drained.iter().map(|index| self.nodes[*index].id()).collect();
         eventually("the network does not settle", async || {
-            judge::settled(&client.status().await, &all, &drained, self.replication)
+            convergence::settled(&client.status().await, &all, &drained, self.replication)
         })
         .await;
         client.close().await;
@@ -276,7 +276,7 @@ impl Network {
     pub(crate) async fn coordinator(&self) -> usize {
         let client = self.client().await;
         let coordinator = eventually("nobody coordinates", async || {
-            let first = judge::coordinator(&client.status().await, &self.running_ids())?;
+            let first = convergence::coordinator(&client.status().await, &self.running_ids())?;
             let index = self.index_of(first);
             self.nodes[index].process.as_ref().map(|_| index).ok_or("it is dead".to_owned())
         })
@@ -290,7 +290,7 @@ impl Network {
     pub(crate) async fn same_state(&self) -> Vec<NodeStatus> {
         let client = self.client().await;
         let statuses = eventually("the replicas do not become equal", async || {
-            judge::same_state(&client.status().await, &self.running_ids())
+            convergence::same_state(&client.status().await, &self.running_ids())
         })
         .await;
         client.close().await;
@@ -355,19 +355,4 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
-}
-
-/// A path as an argument.
-pub(crate) fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// The text of an output stream.
-pub(crate) fn output(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-/// A time limit for what must be quick.
-pub(crate) async fn within<T>(time: Duration, what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(time, future).await.unwrap_or_else(|_| panic!("{what} takes too long"))
 }

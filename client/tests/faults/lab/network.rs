@@ -8,13 +8,13 @@ use std::time::Duration;
 use dkv_api::{Client, NodeId, NodeStatus, Role};
 use dkv_check::{History, Options, check};
 use dkv_drill::workload::{Plan, Workload, longest_wait};
+use dkv_test_support::process::{self, show_log};
+use dkv_test_support::{Process, convergence, eventually, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::host::{self, CLIENT, Hosts, SERVER, Visit};
-use super::process::{command_under, show_log};
 use super::tools::attempt;
-use super::{Process, eventually, judge};
 
 const SERVER_PORT: u16 = 4400;
 const NODE_PORT: u16 = 4401;
@@ -180,7 +180,8 @@ impl Lab {
             wrapper.extend(variables.iter().map(String::as_str));
         }
         wrapper.extend(under.wrapper.iter().map(String::as_str));
-        Process::run(command_under(&wrapper, arguments, &self.path("home")), log)
+        let program = process::program(env!("CARGO_BIN_EXE_dkv"), env!("CARGO_TARGET_TMPDIR"));
+        Process::spawn(process::command(&wrapper, program, arguments, &self.path("home")), log)
     }
 
     /// Adds a node on a host of its own and waits until it serves.
@@ -284,7 +285,7 @@ impl Lab {
     pub(crate) async fn settled(&self) {
         let client = self.client().await;
         eventually("the network does not settle", async || {
-            judge::settled(&client.status().await, &self.ids(), &[], self.replication)
+            convergence::settled(&client.status().await, &self.ids(), &[], self.replication)
         })
         .await;
         client.close().await;
@@ -300,7 +301,7 @@ impl Lab {
         let client = self.client().await;
         let ids: Vec<NodeId> = nodes.iter().map(|index| self.nodes[*index].id()).collect();
         let coordinator = eventually("nobody coordinates", async || {
-            let id = judge::coordinator(&client.status().await, &ids)?;
+            let id = convergence::coordinator(&client.status().await, &ids)?;
             let place = ids.iter().position(|it| *it == id).ok_or("it is another one")?;
             Ok(nodes[place])
         })
@@ -313,7 +314,7 @@ impl Lab {
     pub(crate) async fn same_state(&self) -> Vec<NodeStatus> {
         let client = self.client().await;
         let statuses = eventually("the replicas do not become equal", async || {
-            judge::same_state(&client.status().await, &self.ids())
+            convergence::same_state(&client.status().await, &self.ids())
         })
         .await;
         client.close().await;
@@ -426,9 +427,4 @@ impl Drop for Lab {
             }
         }
     }
-}
-
-/// A path as an argument.
-pub(crate) fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }

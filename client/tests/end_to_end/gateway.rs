@@ -15,6 +15,7 @@ mod v1;
 
 use std::net::SocketAddr;
 
+use super::harness::process::spawn;
 use super::harness::{Network, Process};
 
 /// A `dkv gateway`.
@@ -33,7 +34,7 @@ impl Gateway {
     pub(crate) async fn start_with(network: &Network, more: &[&str]) -> Self {
         let (server, home) = (network.address.to_string(), network.home());
         let arguments = [&["gateway", &server, "--http", "127.0.0.1:0"], more].concat();
-        let mut process = Process::spawn(&arguments, &home, &network.path("gateway.log"));
+        let mut process = spawn(&arguments, &home, &network.path("gateway.log"));
         let address = process.ready().await.unwrap();
         Self { process, address }
     }

@@ -2,14 +2,11 @@
 //! client library.
 
 pub(crate) mod direct;
-pub(crate) mod judge;
 pub(crate) mod load;
 pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod relay;
-mod waiting;
 
+pub(crate) use dkv_test_support::{PATIENCE, Process, eventually, for_a_while};
 pub(crate) use load::Load;
 pub(crate) use network::Network;
-pub(crate) use process::Process;
-pub(crate) use waiting::{PATIENCE, eventually, for_a_while};

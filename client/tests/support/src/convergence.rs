@@ -1,11 +1,14 @@
-//! What to make of what the nodes say about themselves.
+//! Judges from the statuses of the nodes whether they agree.
 
 use dkv_api::{GroupId, NetworkStatus, NodeId, NodeState, NodeStatus};
 
-/// Whether these nodes are all that there are, live, the control group is everywhere and every
-/// shard on as many nodes as it should be and nowhere else, and everybody agrees on that and on who
-/// leads.
-pub(crate) fn settled(
+/// Checks that the network has exactly these nodes, all of them live; that every node holds the
+/// control group, and the right number of nodes each shard; and that all nodes agree on this and on
+/// the leaders.
+///
+/// # Errors
+/// The first condition that does not hold.
+pub fn settled(
     status: &NetworkStatus,
     nodes: &[NodeId],
     drained: &[NodeId],
@@ -50,8 +53,11 @@ pub(crate) fn settled(
     Ok(())
 }
 
-/// The coordinator that these nodes agree on.
-pub(crate) fn coordinator(status: &NetworkStatus, nodes: &[NodeId]) -> Result<NodeId, String> {
+/// Returns the coordinator that these nodes agree on.
+///
+/// # Errors
+/// They do not agree, or one does not answer.
+pub fn coordinator(status: &NetworkStatus, nodes: &[NodeId]) -> Result<NodeId, String> {
     let statuses = said(status, nodes)?;
     let mut leaders = statuses.iter().map(|node| node.groups[0].leader);
     let first = leaders.next().flatten().ok_or("no leader is known")?;
@@ -61,18 +67,20 @@ pub(crate) fn coordinator(status: &NetworkStatus, nodes: &[NodeId]) -> Result<No
     Ok(first)
 }
 
-/// What these nodes say once they have applied the same entries. These must have made the same
-/// state of them.
-pub(crate) fn same_state(
-    status: &NetworkStatus,
-    nodes: &[NodeId],
-) -> Result<Vec<NodeStatus>, String> {
+/// Returns the statuses of these nodes once they have applied the same entries.
+///
+/// # Errors
+/// They have not, or one does not answer.
+///
+/// # Panics
+/// If the same entries have led to different states.
+pub fn same_state(status: &NetworkStatus, nodes: &[NodeId]) -> Result<Vec<NodeStatus>, String> {
     let statuses = said(status, nodes)?;
     for group in groups(&statuses) {
         let mut seen: Option<(u64, u64)> = None;
         for node in &statuses {
             let replica = node.groups.iter().find(|replica| replica.group == group);
-            // What becomes of replicas that are on their way is for `settled` to say.
+            // `settled` judges replicas that are still moving.
             let Some(replica) = replica else { continue };
             let (index, hash) = *seen.get_or_insert((replica.applied_index, replica.state_hash));
             if index != replica.applied_index {
@@ -84,7 +92,7 @@ pub(crate) fn same_state(
     Ok(statuses)
 }
 
-/// What these nodes say, if all of them say something.
+/// Returns the statuses of these nodes, if all of them answer.
 fn said(status: &NetworkStatus, nodes: &[NodeId]) -> Result<Vec<NodeStatus>, String> {
     let of = |id: &NodeId| {
         let found = status.nodes.iter().find(|(info, _)| info.id == *id);
