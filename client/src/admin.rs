@@ -14,8 +14,8 @@ use serde_json::json;
 
 use crate::api_problems::request_problem;
 use crate::cli::TokenAction;
-use crate::documents;
 use crate::holders;
+use crate::json_results;
 
 /// Does something with tokens.
 pub(crate) async fn token(
@@ -102,7 +102,7 @@ pub(crate) async fn token(
         TokenAction::List { .. } => {
             let tokens = client.list_tokens().await.map_err(|error| request_problem(&error))?;
             screen.result(&list(&tokens), || {
-                let all: Vec<_> = tokens.iter().map(documents::token).collect();
+                let all: Vec<_> = tokens.iter().map(json_results::token).collect();
                 json!({ "command": "token list", "tokens": all })
             })?;
         }

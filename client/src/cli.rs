@@ -9,7 +9,7 @@ mod address;
 mod choices;
 mod data;
 mod local;
-mod word;
+mod subcommand;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -26,7 +26,7 @@ use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, LEVELS, TOPICS};
 use dkv_console::units::parse_time;
 
 pub(crate) use address::{Addresses, usual};
-pub(crate) use word::is_network_word;
+pub(crate) use subcommand::is_network_word;
 
 pub(crate) use data::{Format, Load, Token, TokenAction, Transfer};
 pub(crate) use local::{Drill, Local, Rehearse};

@@ -16,7 +16,7 @@ use crate::cli::{Addresses, Cli, Connect, Line, Output, Word, usual};
 use crate::exit::{ended, finished};
 use crate::grammar::{Command, GrammarError};
 use crate::input::Stdin;
-use crate::script::{self, Act, Step};
+use crate::steps::{self, Act, Step};
 use crate::store::{Connection, Session, Store};
 use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse};
 
@@ -178,10 +178,10 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
     let then = word.as_mut().map_or_else(Vec::new, Word::then);
     let role = word.as_ref().map_or(Role::Client, Word::role);
     let mut steps =
-        script::parse_commands(commands).map_err(|why| mistaken(why, address.as_ref()))?;
+        steps::parse_commands(commands).map_err(|why| mistaken(why, address.as_ref()))?;
     if let Some(word) = word {
         steps.push(Step::of_word(word).map_err(wrong)?);
-        steps.extend(script::parse_commands(then).map_err(Problem::usage)?);
+        steps.extend(steps::parse_commands(then).map_err(Problem::usage)?);
     }
     if connect.level.is_some() && !steps.is_empty() && !steps.iter().any(Step::has_level) {
         return Err(Problem::usage(
@@ -198,12 +198,12 @@ async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Probl
         None => usual().map_err(|why| nowhere(why, steps.is_empty()))?,
     };
     let mut stdin = Stdin::Free;
-    script::fill(&mut steps, &mut stdin).await?;
+    steps::fill(&mut steps, &mut stdin).await?;
     unreadable_token(&connect, screen);
     let session = Session::connect(&Connection::new(servers, connect, role)).await;
     let session = session.map_err(|error| connect_problem(&error))?;
     let result = if !steps.is_empty() {
-        script::all(&steps, &session, screen).await
+        steps::all(&steps, &session, screen).await
     } else if io::stdin().is_terminal() {
         let left = at_prompt(&session, screen).await;
         session.close().await;
@@ -278,7 +278,7 @@ fn wrong(error: GrammarError) -> Problem {
 pub(crate) fn check(arguments: Vec<OsString>) -> Result<(), String> {
     let words = std::iter::once("dkv".into()).chain(arguments);
     let line = Line::read(words).map_err(|error| error.to_string())?;
-    script::parse_commands(line.commands)?;
+    steps::parse_commands(line.commands)?;
     match line.word {
         Some(word) => Step::of_word(word).map(drop).map_err(|error| error.to_string()),
         None => Ok(()),

@@ -1,8 +1,8 @@
 //! The `dkv` command: client, server, node and local networks in one binary.
 //!
-//! Reading order: `cli` (what may be written), `grammar` (commands as plain data), `script` (both
-//! as steps, wherever they are typed), `store` (what they are run on), `run` and `words` (what each
-//! does), `documents` (results for programs), `problem` (what goes wrong, and exit statuses),
+//! Reading order: `cli` (what may be written), `grammar` (commands as plain data), `steps` (both
+//! as steps, wherever they are typed), `store` (what they are run on), `run` and `subcommands` (what each
+//! does), `json_results` (results for programs), `problem` (what goes wrong, and exit statuses),
 //! `screen` (where all that goes). On these stand the ways to give commands: arguments, `pipe`,
 //! `prompt`; and what is more than a command: `status`, `load`, `admin`, `local` (a network of
 //! child processes on this machine), `drill` (breaks one on purpose), `gateway` (HTTP in front of a
@@ -16,22 +16,22 @@ mod cli;
 
 mod grammar;
 
-mod script;
+mod steps;
 mod input;
 mod help;
 
 mod store;
 
 mod run;
-mod words;
-mod held;
+mod subcommands;
+mod inspect;
 mod holders;
 
-mod documents;
+mod json_results;
 mod api_problems;
 
 mod pipe;
-mod places;
+mod placement;
 
 mod prompt;
 

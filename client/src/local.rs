@@ -1,9 +1,9 @@
 //! `dkv local`: runs a network on this machine, with a prompt to try it out and to break it.
 //!
 //! The network is the crate `dkv-local`; this is its command. [`store`] is the network as a target
-//! of commands, and [`actions`] what the prompt does to its processes.
+//! of commands, and [`processes`] what the prompt does to its processes.
 
-mod actions;
+mod processes;
 mod store;
 
 use std::io::IsTerminal;
@@ -13,7 +13,7 @@ use self::store::LocalStore;
 use crate::cli::{Connect, Local};
 use crate::exit::{ended, finished};
 use crate::input::{Stdin, not_closed};
-use crate::script::{self, Step};
+use crate::steps::{self, Step};
 use crate::{pipe, prompt};
 use dkv_console::console::Screen;
 use dkv_console::problem::Problem;
@@ -22,8 +22,8 @@ use dkv_local::{LocalNetwork, NetworkDir, regions};
 
 /// Starts a network, runs what is to be run on it, and stops it.
 pub(crate) async fn run(mut args: Local, outer: Connect, screen: &mut Screen) -> ExitCode {
-    let steps = match script::parse_commands(std::mem::take(&mut args.commands)) {
-        Ok(mut steps) => script::fill(&mut steps, &mut Stdin::Free).await.map(|()| steps),
+    let steps = match steps::parse_commands(std::mem::take(&mut args.commands)) {
+        Ok(mut steps) => steps::fill(&mut steps, &mut Stdin::Free).await.map(|()| steps),
         Err(why) => Err(Problem::usage(why)),
     };
     let steps = match steps {
@@ -107,7 +107,7 @@ async fn use_it(
                 let input = tokio::io::BufReader::new(tokio::io::stdin());
                 pipe::run(input, store, screen).await
             } else {
-                script::all(steps, store, screen).await
+                steps::all(steps, store, screen).await
             }
         } => result,
         ending = signals.next() => return ExitCode::from(ending.status()),

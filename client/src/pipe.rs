@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 use crate::exit::failure_of;
 use crate::input::Stdin;
 use crate::run::Outcome;
-use crate::script;
+use crate::steps;
 use crate::store::Store;
 
 /// Longest line, in bytes: the longest value and the longest key, escaped.
@@ -42,14 +42,14 @@ pub(crate) async fn run(
         }
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
-        let problem = match script::parse_line(text) {
+        let problem = match steps::parse_line(text) {
             Ok(None) => continue,
             Ok(Some(step)) => {
                 let mut step = [step];
-                match script::fill(&mut step, &mut Stdin::Commands).await {
+                match steps::fill(&mut step, &mut Stdin::Commands).await {
                     Ok(()) => {
                         screen.input_line = Some(number);
-                        let outcome = script::one(&step[0], store, screen).await;
+                        let outcome = steps::one(&step[0], store, screen).await;
                         screen.input_line = None;
                         match outcome? {
                             Outcome::Exit => break,

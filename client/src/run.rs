@@ -14,9 +14,9 @@ use dkv_console::units;
 
 use crate::api_problems::{read_problem, scan_problem, write_problem};
 use crate::csv;
-use crate::documents;
 use crate::grammar::{Command, Content, HowToRead, Key};
-use crate::held;
+use crate::inspect;
+use crate::json_results;
 use crate::status;
 use crate::store::Store;
 
@@ -73,7 +73,7 @@ async fn carry_out(command: &Command, store: &impl Store, screen: &mut Screen) -
             let read = read.map_err(|error| read_problem(key, &error))?;
             if screen.json {
                 let (mended, missing) = names(&read.reach, store);
-                return Ok(screen.result("", || documents::read(key, &read, mended, missing))?);
+                return Ok(screen.result("", || json_results::read(key, &read, mended, missing))?);
             }
             let reach = reached(&read.reach, store);
             let remark = format!("{}{reach}{}", about(&read.receipt), taken(started));
@@ -105,8 +105,8 @@ async fn carry_out(command: &Command, store: &impl Store, screen: &mut Screen) -
             screen.flush()?;
             said.map_err(|error| scan_problem(&error))?;
         }
-        Command::Search(key) => held::search(key, store, screen).await?,
-        Command::ShowAll { node } => held::show_all(node, store, screen).await?,
+        Command::Search(key) => inspect::search(key, store, screen).await?,
+        Command::ShowAll { node } => inspect::show_all(node, store, screen).await?,
         Command::Wait { ms } => {
             tokio::time::sleep(Duration::from_millis(*ms)).await;
             screen.result(
@@ -157,7 +157,11 @@ fn available(report: &status::Report) -> Result<(), Problem> {
 
 /// Shows a key of a list, which may be long.
 pub(crate) fn list(screen: &mut Screen, pair: &Pair) -> io::Result<()> {
-    if screen.json { screen.document(&documents::pair(pair)) } else { screen.record(&listed(pair)) }
+    if screen.json {
+        screen.document(&json_results::pair(pair))
+    } else {
+        screen.record(&listed(pair))
+    }
 }
 
 /// Whether a command can be had at the level that somebody has written for it: in it, or for the
@@ -241,7 +245,7 @@ fn say_written(
         line.push_str(&screen.paint(Tone::Dim, &format!("  {}", taken(started))));
     }
     let command = if verb == "deleted" { "delete" } else { "put" };
-    let said = screen.result(&line, || documents::written(command, key, written));
+    let said = screen.result(&line, || json_results::written(command, key, written));
     said.map_err(|source| untold(done, source))
 }
 
@@ -293,5 +297,4 @@ fn taken(started: Instant) -> String {
 }
 
 #[cfg(test)]
-#[path = "run_tests.rs"]
 pub(crate) mod tests;

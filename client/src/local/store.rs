@@ -11,7 +11,7 @@ use dkv_console::console::Screen;
 use dkv_console::problem::{Problem, Stop};
 use dkv_local::LocalNetwork;
 
-use super::actions;
+use super::processes;
 use crate::cli::Connect;
 use crate::grammar::{Action, Scan, Target};
 use crate::store::{Connection, Session, Store};
@@ -124,6 +124,6 @@ impl Store for LocalStore<'_> {
         target: &Target,
         screen: &mut Screen,
     ) -> Result<(), Stop> {
-        actions::act(self.network, action, target, screen).await
+        processes::act(self.network, action, target, screen).await
     }
 }

@@ -13,7 +13,7 @@ use std::io;
 use self::editor::{Editor, Input};
 use crate::input::Stdin;
 use crate::run::Outcome;
-use crate::script::{self, Step};
+use crate::steps::{self, Step};
 use crate::store::Store;
 use dkv_console::console::Screen;
 use dkv_console::problem::{Failure, Problem};
@@ -59,7 +59,7 @@ pub(crate) async fn run(
             Input::Broken(problem) => return Err(io::Error::other(problem)),
         };
         interrupted = false;
-        let mut step = match script::parse_line(line.as_bytes()) {
+        let mut step = match steps::parse_line(line.as_bytes()) {
             Ok(Some(step)) => [step],
             Ok(None) => continue,
             Err(error) => {
@@ -69,11 +69,11 @@ pub(crate) async fn run(
         };
         let json = screen.json;
         let done = async {
-            if let Err(problem) = script::fill(&mut step, &mut Stdin::Commands).await {
+            if let Err(problem) = steps::fill(&mut step, &mut Stdin::Commands).await {
                 screen.problem(&problem);
                 return Ok(Outcome::Failed(problem.failure));
             }
-            script::one(&step[0], store, screen).await
+            steps::one(&step[0], store, screen).await
         };
         let ending = tokio::select! {
             outcome = done => match outcome? {

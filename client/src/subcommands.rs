@@ -6,7 +6,7 @@ use dkv_console::problem::{Problem, Stop};
 use crate::cli::Word;
 use crate::load::{self, Task};
 use crate::store::Store;
-use crate::{admin, holders, places};
+use crate::{admin, holders, placement};
 
 /// Does it.
 pub(crate) async fn perform(
@@ -29,10 +29,12 @@ pub(crate) async fn perform(
     let client = store.client(word.role()).await?;
     match word {
         Word::Token(args) => admin::token(&args.action, &client, screen).await,
-        Word::Drain { node, undo: true, .. } => places::undrain(node, &client, screen).await,
-        Word::Drain { node, no_wait, .. } => places::drain(node, !no_wait, &client, screen).await,
-        Word::Rebalance { dry_run: true, .. } => places::foresee(&client, screen).await,
-        Word::Rebalance { .. } => places::rebalance(&client, screen).await,
+        Word::Drain { node, undo: true, .. } => placement::undrain(node, &client, screen).await,
+        Word::Drain { node, no_wait, .. } => {
+            placement::drain(node, !no_wait, &client, screen).await
+        }
+        Word::Rebalance { dry_run: true, .. } => placement::foresee(&client, screen).await,
+        Word::Rebalance { .. } => placement::rebalance(&client, screen).await,
         Word::Remove { node, .. } => admin::remove(node, &client, screen).await,
         Word::Keep { node, run, .. } => admin::keep(node, *run, &client, screen).await,
         Word::Holders { json, .. } => holders::list(*json, &client, screen).await,

@@ -11,10 +11,10 @@
 //!
 //! Deliberately missing: any knowledge of networks, files or terminals.
 
-mod comma;
+mod comma_form;
 #[cfg(test)]
 mod tests;
-mod words;
+mod word_form;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -26,8 +26,8 @@ use dkv_wire::id::Revision;
 use dkv_wire::limits::KEY_BYTES_MAX;
 use dkv_wire::message::{Condition, Level};
 
-pub(crate) use comma::is_command as is_comma_command;
-pub(crate) use words::{
+pub(crate) use comma_form::is_command as is_comma_command;
+pub(crate) use word_form::{
     LEVELS, WORDS, Word, command, is_word, level, meant, slip_of, takes_operands,
 };
 
@@ -254,14 +254,14 @@ pub(crate) fn parse_line(line: &[u8]) -> Result<Option<Command>, GrammarError> {
 
 fn parse(text: &[u8]) -> Result<Command, GrammarError> {
     match words_of(text)? {
-        None => comma::command(text),
+        None => comma_form::command(text),
         Some(words) => command(&words),
     }
 }
 
 /// The words of a line without their quotes, or nothing if it is in the comma form.
 pub(crate) fn words_of(text: &[u8]) -> Result<Option<Vec<Vec<u8>>>, GrammarError> {
-    if comma::is_comma_form(text) {
+    if comma_form::is_comma_form(text) {
         return Ok(None);
     }
     let words = quote::split(text).map_err(|error| {

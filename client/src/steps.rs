@@ -18,7 +18,7 @@ use crate::grammar::{self, Command, GrammarError};
 use crate::input::{self, Stdin};
 use crate::run::{self, Outcome};
 use crate::store::Store;
-use crate::{help, words};
+use crate::{help, subcommands};
 
 /// One thing to do.
 #[derive(Debug)]
@@ -275,7 +275,7 @@ pub(crate) async fn one(
     let outcome = match &step.act {
         Act::Command(command) => run::one(command, store, screen).await,
         Act::Word(word) => {
-            let done = words::perform(word, store, screen).await;
+            let done = subcommands::perform(word, store, screen).await;
             run::outcome(done, screen)
         }
         Act::Help(topic) => {

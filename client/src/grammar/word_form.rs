@@ -3,7 +3,9 @@
 use dkv_wire::id::Revision;
 use dkv_wire::message::{Condition, Level};
 
-use super::{Action, Command, Content, GrammarError, HowToRead, Key, Scan, Target, comma, quote};
+use super::{
+    Action, Command, Content, GrammarError, HowToRead, Key, Scan, Target, comma_form, quote,
+};
 
 /// A word of the words form.
 pub(crate) struct Word {
@@ -137,7 +139,7 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
         ("scan", rest) => scan(rest).map(Command::Scan).ok_or_else(wrong),
         ("search", [name]) => Ok(Command::Search(key(name)?)),
         ("show-all", [node]) => Ok(Command::ShowAll { node: quote::shown(node) }),
-        ("wait", [time]) => Ok(Command::Wait { ms: comma::milliseconds(time, known.form)? }),
+        ("wait", [time]) => Ok(Command::Wait { ms: comma_form::milliseconds(time, known.form)? }),
         ("status", []) => Ok(Command::Status { json: false }),
         ("status", [b"--json" | b"json"]) => Ok(Command::Status { json: true }),
         ("nodes", []) => Ok(Command::Nodes),
@@ -205,7 +207,7 @@ fn unknown(name: &str) -> GrammarError {
         Some(known) => GrammarError::new(problem, format!("did you mean {}?", known.form)),
         None => GrammarError::new(
             problem,
-            format!("use one of {}, or see help for the others", comma::FORMS),
+            format!("use one of {}, or see help for the others", comma_form::FORMS),
         ),
     }
 }

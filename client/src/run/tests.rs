@@ -12,7 +12,7 @@ use dkv_console::console::Shared;
 use super::*;
 use crate::grammar::Scan;
 use crate::pipe;
-use crate::script::{self, parse_arguments};
+use crate::steps::{self, parse_arguments};
 
 /// Each key's revision and value.
 type Keys = BTreeMap<Vec<u8>, (u64, Bytes)>;
@@ -244,7 +244,7 @@ async fn a_closed_stdout_stops_everything_quietly() {
     let store = Fake::default();
     let mut screen = Screen::of(Closed, err.clone());
     let commands = parse_arguments(&[b"W,a,1".to_vec(), b"W,b,2".to_vec()]).unwrap();
-    let error = script::all(&commands, &store, &mut screen).await.unwrap_err();
+    let error = steps::all(&commands, &store, &mut screen).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     assert_eq!(store.keys.lock().unwrap().0, 1);
     assert_eq!(err.text(), "");
@@ -255,7 +255,7 @@ async fn arguments_go_on_after_a_failure_and_remember_it() {
     let out = Shared::default();
     let mut screen = Screen::of(out.clone(), io::sink());
     let commands = parse_arguments(&[b"R,a".to_vec(), b"W,a,1".to_vec()]).unwrap();
-    let failure = script::all(&commands, &Fake::default(), &mut screen).await.unwrap();
+    let failure = steps::all(&commands, &Fake::default(), &mut screen).await.unwrap();
     assert_eq!(failure, Some(Failure::NotFound));
     assert_eq!(out.text(), "written a at revision 1 (shard 2)\n");
 }
@@ -311,12 +311,12 @@ async fn a_write_that_cannot_be_told_is_said_to_stand() {
     let store = Fake::default();
     let mut screen = Screen::of(Full, io::sink());
     let steps = parse_arguments(&[b"W,a,1".to_vec()]).unwrap();
-    let error = script::all(&steps, &store, &mut screen).await.unwrap_err();
+    let error = steps::all(&steps, &store, &mut screen).await.unwrap_err();
     let said = dkv_console::console::broken(&error).unwrap().message;
     assert!(said.starts_with("cannot write to standard output: "), "{said}");
     assert!(said.ends_with("; written a at revision 1 (shard 2), and that stands"), "{said}");
     let steps = parse_arguments(&[b"R,a".to_vec()]).unwrap();
-    let error = script::all(&steps, &store, &mut screen).await.unwrap_err();
+    let error = steps::all(&steps, &store, &mut screen).await.unwrap_err();
     let broken = dkv_console::console::broken(&error).unwrap();
     assert!(!broken.message.contains("stands"));
     assert_eq!(broken.document()["effect"], "none");
@@ -324,9 +324,9 @@ async fn a_write_that_cannot_be_told_is_said_to_stand() {
         for json in [false, true] {
             screen.json = json;
             let steps = parse_arguments(&[b"W,b,0".to_vec()]).unwrap();
-            script::all(&steps, &store, &mut Screen::of(io::sink(), io::sink())).await.unwrap();
+            steps::all(&steps, &store, &mut Screen::of(io::sink(), io::sink())).await.unwrap();
             let steps = parse_arguments(&[command.into()]).unwrap();
-            let error = script::all(&steps, &store, &mut screen).await.unwrap_err();
+            let error = steps::all(&steps, &store, &mut screen).await.unwrap_err();
             let told = dkv_console::console::broken(&error).unwrap().document();
             assert_eq!(told["effect"], "done", "{command}: {told}");
         }

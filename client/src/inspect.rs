@@ -7,8 +7,8 @@ use dkv_console::quote;
 use dkv_console::units;
 
 use crate::api_problems::request_problem;
-use crate::documents;
 use crate::grammar::Key;
+use crate::json_results;
 use crate::store::Store;
 
 /// Characters of a value that a table shows.
@@ -21,7 +21,7 @@ pub(crate) async fn search(key: &Key, store: &impl Store, screen: &mut Screen) -
     let names = store.node_names(&nodes);
     if screen.json {
         let behind = behind(&names, &replicas);
-        return Ok(screen.result("", || documents::search(key, &names, &replicas, &behind))?);
+        return Ok(screen.result("", || json_results::search(key, &names, &replicas, &behind))?);
     }
     screen.line(&format!("{:<10}  {:>8}  {:<23}  VALUE", "NODE", "REVISION", "TIME"))?;
     for (name, replica) in names.iter().zip(&replicas) {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::admin::{find, not_found};
 use crate::api_problems::request_problem;
-use crate::documents;
+use crate::json_results;
 
 /// How often progress is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -112,7 +112,7 @@ pub(crate) async fn undrain(node: &str, client: &Client, screen: &mut Screen) ->
 pub(crate) async fn foresee(client: &Client, screen: &mut Screen) -> Result<(), Stop> {
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
     let placement = client.placement(true).await.map_err(|error| request_problem(&error))?;
-    screen.result(&plan(&placement, &view), || documents::plan(&placement, &view))?;
+    screen.result(&plan(&placement, &view), || json_results::plan(&placement, &view))?;
     Ok(())
 }
 
