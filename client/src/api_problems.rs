@@ -1,5 +1,4 @@
-//! What a failed request, or a failed attempt to connect, means to the user: its kind, and what to
-//! do next.
+//! Turns errors of the client library into problems: their kind, and what to do next.
 
 use dkv_api::{Condition, ConnectError, Error};
 use dkv_console::problem::{Failure, Problem};
@@ -10,7 +9,7 @@ use serde_json::Map;
 
 use crate::grammar::Key;
 
-/// A problem with a key, which programs get as a member.
+/// Adds the key to the JSON document of a problem.
 pub(crate) fn of_key(problem: Problem, key: &Key) -> Problem {
     let mut members = Map::new();
     let shown = dkv_gateway::bytes_json::Shown::Text;
@@ -18,20 +17,20 @@ pub(crate) fn of_key(problem: Problem, key: &Key) -> Problem {
     problem.with_members(members)
 }
 
-/// What a failed read means.
+/// Explains a failed read.
 pub(crate) fn read_problem(key: &Key, error: &Error) -> Problem {
     let problem = match error {
         Error::NotFound { .. } => Problem::new(Failure::NotFound, format!("key not found: {key}")),
         Error::Unavailable(why) => Problem::new(
             Failure::Unavailable,
-            format!("{key} could not be read: {why}; try again, or read it at level eventual"),
+            format!("cannot read {key}: {why}; try again, or read it at level eventual"),
         ),
         other => request_problem(other),
     };
     of_key(problem, key)
 }
 
-/// What a failed scan means.
+/// Explains a failed scan.
 pub(crate) fn scan_problem(error: &Error) -> Problem {
     match error {
         Error::Unavailable(why) => Problem::new(
@@ -42,7 +41,7 @@ pub(crate) fn scan_problem(error: &Error) -> Problem {
     }
 }
 
-/// What a failed write or delete means; `done` is what it was to be.
+/// Explains a failed write or delete; `done` is `written` or `deleted`.
 pub(crate) fn write_problem(key: &Key, condition: Condition, done: &str, error: &Error) -> Problem {
     let problem = match error {
         Error::NotFound { .. } => Problem::new(Failure::NotFound, format!("key not found: {key}")),
@@ -63,7 +62,7 @@ pub(crate) fn write_problem(key: &Key, condition: Condition, done: &str, error: 
         }
         Error::Unavailable(why) => Problem::new(
             Failure::Unavailable,
-            format!("{key} was not {done}: {why}; nothing was changed, so try again"),
+            format!("{key} was not {done}: {why}; nothing was changed, try again"),
         ),
         Error::Incomplete { missing, written } => Problem::new(
             Failure::Incomplete,
@@ -80,8 +79,8 @@ pub(crate) fn write_problem(key: &Key, condition: Condition, done: &str, error: 
         Error::Unknown(why) => Problem::new(
             Failure::Unknown,
             format!(
-                "outcome unknown: {key} may have been {done}, or may be yet: {why}; read the key to \
-                 see, or repeat the command"
+                "outcome unknown: {key} may have been {done}, or may still be: {why}; read the \
+                 key to check, or repeat the command"
             ),
         ),
         other => request_problem(other),
@@ -89,18 +88,18 @@ pub(crate) fn write_problem(key: &Key, condition: Condition, done: &str, error: 
     of_key(problem, key)
 }
 
-/// What any failed request means.
+/// Explains any failed request.
 pub(crate) fn request_problem(error: &Error) -> Problem {
     match error {
         Error::Denied(why) => Problem::new(
             Failure::Denied,
-            format!("denied: {why}; give a token that allows it with --token-file"),
+            format!("denied: {why}; use a token that allows this, with --token-file"),
         ),
         Error::TooLarge { what, bytes, limit } => Problem::failed(format!(
-            "the {what} is too large: {bytes} bytes, and the limit is {limit}; nothing was changed"
+            "the {what} is too large: {bytes} bytes, but the limit is {limit}; nothing was changed"
         )),
         Error::Unavailable(why) => {
-            Problem::new(Failure::Unavailable, format!("{why}; nothing was changed, so try again"))
+            Problem::new(Failure::Unavailable, format!("{why}; nothing was changed, try again"))
         }
         Error::Unknown(why) => Problem::new(
             Failure::Unknown,
@@ -113,17 +112,17 @@ pub(crate) fn request_problem(error: &Error) -> Problem {
     }
 }
 
-/// Why there is no connection, and what to do next.
+/// Explains a failed attempt to connect.
 pub(crate) fn connect_problem(error: &ConnectError) -> Problem {
     let (failure, advice) = match error {
-        // It says itself what to do; the server runs.
+        // The error says itself what to do; the server is running.
         ConnectError::Join(JoinError::Connect(dkv_wire::quic::ConnectError::Clock { .. })) => {
             (Failure::Unavailable, "")
         }
         ConnectError::Unreachable(_)
         | ConnectError::Join(JoinError::Connect(_) | JoinError::Call(..)) => (
             Failure::Unavailable,
-            "; check that the server runs there, or start one with dkv server or dkv local",
+            "; check that the server is running there, or start one with dkv server or dkv local",
         ),
         ConnectError::Join(JoinError::OtherNetwork(_)) => (
             Failure::Denied,
@@ -131,30 +130,30 @@ pub(crate) fn connect_problem(error: &ConnectError) -> Problem {
         ),
         ConnectError::Join(JoinError::Refused(JoinRefusal::Unknown)) => (
             Failure::Denied,
-            "; ask an administrator of the network for one, and give it with --token-file",
+            "; ask an administrator of the network for a token, and give it with --token-file",
         ),
         ConnectError::Join(JoinError::Refused(JoinRefusal::Busy | JoinRefusal::Storage(_))) => {
             (Failure::Unavailable, "")
         }
         ConnectError::Join(JoinError::Refused(_)) => (Failure::Denied, ""),
         ConnectError::Join(JoinError::Certificate(_)) => (Failure::Failed, ""),
-        // A token would be of no use.
+        // A token would not help.
         ConnectError::Token(TokenError::Missing { server, .. }) if !local::may_listen(*server) => {
             return Problem::new(
                 Failure::Unavailable,
                 format!(
-                    "nothing listens at {server}; check that the server runs there, or start one with \
-                     dkv server or dkv local"
+                    "nothing listens at {server}; check that the server is running there, or \
+                     start one with dkv server or dkv local"
                 ),
             );
         }
         ConnectError::Token(TokenError::File { .. }) => (Failure::Failed, ""),
         ConnectError::Token(_) => {
-            (Failure::Denied, "; a server run by this user on this machine would have left one")
+            (Failure::Denied, "; a server of this user on this machine would have left one")
         }
         ConnectError::Denied(_) => (
             Failure::Denied,
-            "; an administrator revoked this client: ask for a new token, and join with it under \
+            "; an administrator has revoked this client: ask for a new token, and join with \
              another DKV_HOME",
         ),
         ConnectError::Unresolved(_) => {
@@ -164,7 +163,7 @@ pub(crate) fn connect_problem(error: &ConnectError) -> Problem {
             (Failure::Usage, "; give the address of the server as HOST:PORT")
         }
         ConnectError::Socket(_) => {
-            (Failure::Failed, "; check this user's limits of open files and sockets")
+            (Failure::Failed, "; check this user's limits on open files and sockets")
         }
         ConnectError::NoCredentials { .. } | ConnectError::Expired { .. } => (Failure::Denied, ""),
         ConnectError::Region(_) | ConnectError::Role(_) => (Failure::Usage, ""),

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use dkv_api::{Client, Role};
-use dkv_console::console::Screen;
+use dkv_console::Console;
 use dkv_console::problem::Problem;
 use dkv_console::signals::Signals;
 use dkv_console::units;
 use dkv_drill::{DrillResult, Fault, Target};
 
 use crate::api_problems::connect_problem;
-use crate::cli::{Addresses, Connect, Drill, usual};
+use crate::cli::{Addresses, Connect, Drill, default_addresses};
 use crate::exit::{ended, finished};
 use crate::store::{Connection, Session};
 
@@ -26,7 +26,7 @@ pub(crate) async fn run(
     mut args: Drill,
     address: Option<Addresses>,
     outer: Connect,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> ExitCode {
     args.connect = args.connect.clone().or(outer);
     let own: &[&str] = match args.fault {
@@ -35,71 +35,71 @@ pub(crate) async fn run(
     };
     if let Some(option) = args.connect.typed(own) {
         let fault = args.fault.name();
-        return ended(screen, &Problem::usage(format!("drill {fault} does not take {option}")));
+        return ended(console, &Problem::usage(format!("drill {fault} does not take {option}")));
     }
     if address.is_some() && args.nodes.is_some() {
         let why = "--nodes is for a temporary network; omit it, or the address";
-        return ended(screen, &Problem::usage(why));
+        return ended(console, &Problem::usage(why));
     }
     let address = match (args.fault, address) {
-        (Fault::ByHand, None) => match usual() {
+        (Fault::ByHand, None) => match default_addresses() {
             Ok(address) => Some(address),
             Err(why) => {
                 let why = format!("by-hand needs a network of yours: {why}");
-                return ended(screen, &Problem::usage(why));
+                return ended(console, &Problem::usage(why));
             }
         },
         (_, address) => address,
     };
     if let Err(problem) = check_target(args.fault, address.as_ref()) {
-        return ended(screen, &Problem::usage(problem));
+        return ended(console, &Problem::usage(problem));
     }
     let mut signals = match Signals::take() {
         Ok(signals) => signals,
-        Err(error) => return failed(screen, &format!("cannot listen for signals: {error}")),
+        Err(error) => return failed(console, &format!("cannot listen for signals: {error}")),
     };
     if let Err(error) = fs::create_dir_all(&args.out) {
-        return failed(screen, &format!("cannot create {}: {error}", args.out.display()));
+        return failed(console, &format!("cannot create {}: {error}", args.out.display()));
     }
     let wanted =
         if args.fault == Fault::All { dkv_drill::LOCAL.to_vec() } else { vec![args.fault] };
     let (mut results, mut skipped) = (Vec::new(), Vec::new());
     for fault in wanted {
-        screen.note(&format!("{}: {}", fault.name(), fault.description()));
+        console.note(&format!("{}: {}", fault.name(), fault.description()));
         let held = tokio::select! {
-            held = hold(fault, &args, address.as_ref(), screen) => held,
+            held = hold(fault, &args, address.as_ref(), console) => held,
             // Dropping the drill kills the processes of its network.
             ending = signals.next() => return ExitCode::from(ending.status()),
         };
         match held {
             Ok(result) => {
                 if let Err(problem) = result.write(&args.out) {
-                    return failed(screen, &problem);
+                    return failed(console, &problem);
                 }
-                if let Err(error) = result.print(screen) {
-                    return finished(screen, Err(error));
+                if let Err(error) = result.print(console) {
+                    return finished(console, Err(error));
                 }
                 results.push(result);
             }
             Err(problem) => {
-                screen.error(&format!("{}: {problem}", fault.name()));
+                console.error(&format!("{}: {problem}", fault.name()));
                 // A program expects a result of every drill, also of one that could not be held.
-                if screen.json
-                    && let Err(error) = screen.result("", || dkv_drill::not_held(fault, &problem))
+                if console.json
+                    && let Err(error) = console.result("", || dkv_drill::not_held(fault, &problem))
                 {
-                    return finished(screen, Err(error));
+                    return finished(console, Err(error));
                 }
                 skipped.push((fault.name(), problem));
             }
         }
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let when = units::moment(now.as_millis() as u64);
+    let when = units::timestamp(now.as_millis() as u64);
     let page = args.out.join("index.html");
     if let Err(error) = fs::write(&page, dkv_drill::html(&results, &skipped, &when)) {
-        return failed(screen, &format!("cannot write {}: {error}", page.display()));
+        return failed(console, &format!("cannot write {}: {error}", page.display()));
     }
-    screen.note(&format!("report: {}", page.display()));
+    console.note(&format!("report: {}", page.display()));
     let all_hold = !results.is_empty() && results.iter().all(DrillResult::holds);
     // `all` skips the drills that this machine cannot hold, and still succeeds.
     let may_skip = args.fault == Fault::All || skipped.is_empty();
@@ -112,8 +112,8 @@ fn check_target(fault: Fault, address: Option<&Addresses>) -> Result<(), &'stati
         (Fault::ByHand, None) => Err("by-hand needs a network of yours"),
         (Fault::ByHand, Some(_)) | (_, None) => Ok(()),
         (_, Some(_)) => Err(
-            "a client cannot inject this fault into an existing network; cause it yourself while dkv \
-             ADDRESS drill by-hand runs, or omit the address to use a temporary network",
+            "a client cannot inject this fault into an existing network; cause it yourself while \
+             dkv ADDRESS drill by-hand runs, or omit the address to use a temporary network",
         ),
     }
 }
@@ -122,13 +122,13 @@ async fn hold(
     fault: Fault,
     args: &Drill,
     address: Option<&Addresses>,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> Result<DrillResult, String> {
     let target = match address {
         None => Target::Temporary { nodes: args.nodes.unwrap_or(NODES_DEFAULT) },
         Some(address) => Target::Remote(connect(address, &args.connect).await?),
     };
-    dkv_drill::run(fault, target, args.time, args.connect.timeout, screen).await
+    dkv_drill::run(fault, target, args.time, args.connect.timeout, console).await
 }
 
 /// Connects to a network that the user has named.
@@ -142,8 +142,8 @@ async fn connect(address: &Addresses, options: &Connect) -> Result<Vec<Client>, 
     Ok(clients)
 }
 
-fn failed(screen: &mut Screen, problem: &str) -> ExitCode {
-    screen.error(problem);
+fn failed(console: &mut Console, problem: &str) -> ExitCode {
+    console.error(problem);
     ExitCode::FAILURE
 }
 

@@ -3,8 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
-use dkv_console::console::{Screen, broken};
 use dkv_console::problem::{Failure, Problem};
+use dkv_console::{Console, broken};
 
 use crate::run::Outcome;
 
@@ -12,25 +12,26 @@ use crate::run::Outcome;
 /// other programs in that case.
 const BROKEN_PIPE: u8 = 128 + 13;
 
-/// Says what went wrong; its exit status.
-pub(crate) fn ended(screen: &mut Screen, problem: &Problem) -> ExitCode {
-    screen.problem(problem);
+/// Reports a problem and returns its exit status.
+pub(crate) fn ended(console: &mut Console, problem: &Problem) -> ExitCode {
+    console.problem(problem);
     ExitCode::from(problem.failure.status())
 }
 
-/// The exit status of what was done. An output that nobody reads any more is no news to anybody.
-pub(crate) fn finished(screen: &mut Screen, result: io::Result<Option<Failure>>) -> ExitCode {
+/// Returns the exit status of finished commands. Reports a failure of stdout, unless its reader has
+/// gone.
+pub(crate) fn finished(console: &mut Console, result: io::Result<Option<Failure>>) -> ExitCode {
     match result {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(failure)) => ExitCode::from(failure.status()),
         Err(error) => match broken(&error) {
-            Some(problem) => ended(screen, &problem),
+            Some(problem) => ended(console, &problem),
             None => ExitCode::from(BROKEN_PIPE),
         },
     }
 }
 
-/// The status of an outcome, among those of others.
+/// Returns the kind of failure of an outcome, if it failed.
 pub(crate) fn failure_of(outcome: Outcome) -> Option<Failure> {
     match outcome {
         Outcome::Failed(failure) => Some(failure),

@@ -1,13 +1,14 @@
 //! The commands that `dkv` understands, as plain data.
 //!
-//! There are two spellings. The *comma form* is short and strict: `R,key`, `W,key,value`, `D,key`,
-//! `T,ms`, upper case, everything after the last comma that counts taken as it is. The *words form*
-//! is for people: `put "a key" "some value" if-absent`, with the quotes of a shell, so that a key
-//! may hold any byte. Both mean a [`Command`], and a command prints itself in words that parse to
-//! the same command again. In words a value may also be named, see [`Content`].
+//! There are two notations. The *comma form* is short and strict: `R,key`, `W,key,value`, `D,key`,
+//! `T,ms`, in upper case, with everything after the last significant comma taken literally. The
+//! *word form* is for people: `put "a key" "some value" if-absent`, quoted as in a shell, so that a
+//! key may contain any byte. Both parse to a [`Command`], and a command displays itself in the word
+//! form, which parses to the same command again. In the word form a value may also be read from a
+//! file or from standard input, see [`ValueSource`].
 //!
-//! Parsing is separate from running, so that a list of commands is refused as a whole before the
-//! first of them has an effect.
+//! Parsing is separate from running, so that a list with a malformed command is refused before any
+//! of its commands has an effect.
 //!
 //! Deliberately missing: any knowledge of networks, files or terminals.
 
@@ -28,19 +29,19 @@ use dkv_wire::message::{Condition, Level};
 
 pub(crate) use comma_form::is_command as is_comma_command;
 pub(crate) use word_form::{
-    LEVELS, WORDS, Word, command, is_word, level, meant, slip_of, takes_operands,
+    KEYWORDS, Keyword, LEVELS, command, is_word, level, meant, takes_operands, typo_of,
 };
 
-/// Longest time that a wait may take, in milliseconds: one day.
+/// Longest wait in milliseconds: one day.
 pub(crate) const WAIT_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Prints the value of a key.
-    Read { key: Key, how: HowToRead },
+    Read { key: Key, how: ReadParameters },
     /// Stores a value; without a level, at the level of the connection.
-    Write { key: Key, value: Content, level: Option<Level>, condition: Condition },
+    Write { key: Key, value: ValueSource, level: Option<Level>, condition: Condition },
     /// Removes a key; without a level, at the level of the connection.
     Delete { key: Key, level: Option<Level>, condition: Condition },
     /// Lists keys with their values, in order.
@@ -51,7 +52,7 @@ pub(crate) enum Command {
     ShowAll { node: String },
     /// Waits, in milliseconds, at most [`WAIT_MS_MAX`].
     Wait { ms: u64 },
-    /// Shows how the network is.
+    /// Shows the state of the network.
     Status { json: bool },
     /// Lists the nodes.
     Nodes,
@@ -59,97 +60,97 @@ pub(crate) enum Command {
     Help,
     /// Ends the prompt.
     Exit,
-    /// Does something to a process of a local network.
-    Process(Action, Target),
+    /// Acts on a process of a local network.
+    Process(ProcessAction, ProcessTarget),
 }
 
-/// Where a value is: in words `@FILE` and `-` name it. `@@TEXT` is the text `@TEXT`, and `@=TEXT`
-/// the text that follows, whatever that is.
+/// Source of a value. In the word form, `@FILE` names a file and `-` standard input; `@@TEXT` is
+/// the text `@TEXT`, and `@=TEXT` is TEXT whatever it contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// Here.
-    Given(Vec<u8>),
-    /// In a file.
+pub(crate) enum ValueSource {
+    /// Part of the command.
+    Inline(Vec<u8>),
+    /// A file.
     File(PathBuf),
-    /// On standard input, to its end.
-    Input,
+    /// Standard input, to its end.
+    Stdin,
 }
 
-impl Content {
-    /// The value that a word stands for.
-    fn of_word(word: &[u8]) -> Result<Self, GrammarError> {
+impl ValueSource {
+    /// Parses the operand of a command.
+    fn of_operand(word: &[u8]) -> Result<Self, GrammarError> {
         match word {
-            b"-" | b"@-" => Ok(Self::Input),
+            b"-" | b"@-" => Ok(Self::Stdin),
             b"@" => Err(GrammarError::new(
-                "no file is named after the @",
+                "a file name must follow @",
                 "write @FILE, or @@ for the text @",
             )),
-            [b'@', b'@', ..] => Ok(Self::Given(word[1..].to_vec())),
-            [b'@', b'=', text @ ..] => Ok(Self::Given(text.to_vec())),
+            [b'@', b'@', ..] => Ok(Self::Inline(word[1..].to_vec())),
+            [b'@', b'=', text @ ..] => Ok(Self::Inline(text.to_vec())),
             [b'@', path @ ..] => Ok(Self::File(OsString::from_vec(path.to_vec()).into())),
-            text => Ok(Self::Given(text.to_vec())),
+            text => Ok(Self::Inline(text.to_vec())),
         }
     }
 
-    /// The word that stands for it.
-    fn word(&self) -> Vec<u8> {
+    /// Returns the operand that parses to this source.
+    fn operand(&self) -> Vec<u8> {
         match self {
-            Self::Given(text) if text == b"-" => b"@=-".to_vec(),
-            Self::Given(text) if text.starts_with(b"@") => [b"@", text.as_slice()].concat(),
-            Self::Given(text) => text.clone(),
+            Self::Inline(text) if text == b"-" => b"@=-".to_vec(),
+            Self::Inline(text) if text.starts_with(b"@") => [b"@", text.as_slice()].concat(),
+            Self::Inline(text) => text.clone(),
             Self::File(path) => [b"@", path.as_os_str().as_bytes()].concat(),
-            Self::Input => b"-".to_vec(),
+            Self::Stdin => b"-".to_vec(),
         }
     }
 }
 
-impl From<Vec<u8>> for Content {
+impl From<Vec<u8>> for ValueSource {
     fn from(text: Vec<u8>) -> Self {
-        Self::Given(text)
+        Self::Inline(text)
     }
 }
 
-/// How to read.
+/// Parameters of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HowToRead {
-    /// Without one, the level of the connection.
+pub(crate) struct ReadParameters {
+    /// The level; `None` is that of the connection.
     pub(crate) level: Option<Level>,
-    /// How old an eventual answer may be, in milliseconds.
+    /// Greatest staleness of an eventual answer, in milliseconds.
     pub(crate) max_staleness_ms: Option<u64>,
-    /// The revision that an eventual answer must have reached.
+    /// Least revision of an eventual answer.
     pub(crate) at_least: Option<Revision>,
 }
 
 /// Which keys to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
-    /// Those that begin with this.
+    /// Only keys with this prefix.
     pub(crate) prefix: Vec<u8>,
-    /// Those after this one.
+    /// Only keys after this one.
     pub(crate) after: Vec<u8>,
-    /// So many at most.
+    /// At most this many keys.
     pub(crate) limit: Option<u64>,
     /// Without their values.
     pub(crate) keys_only: bool,
 }
 
-/// What can be done to a process of a local network.
+/// An action on a process of a local network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Ends it at once, as a crash would.
+pub(crate) enum ProcessAction {
+    /// Kills it, as a crash would.
     Kill,
     /// Starts it again in its directory.
     Start,
-    /// Asks it to stop in good order.
+    /// Stops it gracefully.
     Stop,
-    /// Makes it stand still, as a machine that hangs would.
+    /// Freezes it, like a machine that hangs.
     Pause,
-    /// Lets it go on.
+    /// Resumes it.
     Resume,
 }
 
-impl Action {
-    /// Its word.
+impl ProcessAction {
+    /// Returns its word.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Kill => "kill",
@@ -163,14 +164,14 @@ impl Action {
 
 /// Which process of a local network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// Whichever node is the coordinator at that moment.
+pub(crate) enum ProcessTarget {
+    /// The node that is the coordinator when the command runs.
     Coordinator,
-    /// The process of that name: a node's, or `server`.
+    /// The process of that name: a node, or `server`.
     Named(String),
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for ProcessTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Coordinator => "coordinator",
@@ -179,12 +180,15 @@ impl fmt::Display for Target {
     }
 }
 
-/// A key: one to [`KEY_BYTES_MAX`] bytes of anything.
+/// A key: one to [`KEY_BYTES_MAX`] arbitrary bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key(Vec<u8>);
 
 impl Key {
-    /// Checks the length of a key.
+    /// Creates a key.
+    ///
+    /// # Errors
+    /// It is empty or too long.
     pub(crate) fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, KeyError> {
         let bytes = bytes.into();
         match bytes.len() {
@@ -199,10 +203,10 @@ impl Key {
     }
 }
 
-/// For messages to people: see [`quote::shown`].
+/// For messages: see [`quote::escaped`].
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&quote::shown(&self.0))
+        f.write_str(&quote::escaped(&self.0))
     }
 }
 
@@ -215,15 +219,15 @@ impl fmt::Debug for Key {
 /// Bytes that cannot be a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum KeyError {
-    /// No bytes at all.
+    /// It has no bytes.
     #[error("the key is empty")]
     Empty,
-    /// Over the limit.
-    #[error("the key is too long: {length} bytes, and the limit is {KEY_BYTES_MAX}")]
+    /// It exceeds the limit.
+    #[error("the key is too long: {length} bytes, but the limit is {KEY_BYTES_MAX}")]
     TooLong { length: usize },
 }
 
-/// A text that is not a command: what is wrong, and what would be right. Always one line.
+/// Why a text is not a command, and what to write instead. Always one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}; {advice}")]
 pub(crate) struct GrammarError {
@@ -236,14 +240,17 @@ impl GrammarError {
         Self { problem: problem.into(), advice: advice.into() }
     }
 
-    /// The error of a command in its whole text, which is shown as far as it fits.
+    /// Adds the text of the command, shortened if it is long.
     pub(crate) fn within(mut self, text: &[u8]) -> Self {
         self.problem = format!("malformed command {}: {}", excerpt(text), self.problem);
         self
     }
 }
 
-/// Reads one line: a command in either form, or `None` for an empty line or a `#` comment.
+/// Parses one line: a command in either form, or `None` for an empty line or a `#` comment.
+///
+/// # Errors
+/// What is wrong with the command.
 pub(crate) fn parse_line(line: &[u8]) -> Result<Option<Command>, GrammarError> {
     let text = line.trim_ascii_start();
     if text.is_empty() || text[0] == b'#' {
@@ -259,7 +266,10 @@ fn parse(text: &[u8]) -> Result<Command, GrammarError> {
     }
 }
 
-/// The words of a line without their quotes, or nothing if it is in the comma form.
+/// Splits a line into words without their quotes; `None` if it is in the comma form.
+///
+/// # Errors
+/// A quote is not closed, or an escape is incomplete.
 pub(crate) fn words_of(text: &[u8]) -> Result<Option<Vec<Vec<u8>>>, GrammarError> {
     if comma_form::is_comma_form(text) {
         return Ok(None);
@@ -270,17 +280,17 @@ pub(crate) fn words_of(text: &[u8]) -> Result<Option<Vec<Vec<u8>>>, GrammarError
     Ok(Some(words))
 }
 
-/// The beginning of a command in one line, quoted.
+/// Returns the beginning of a command on one line, in quotes.
 fn excerpt(text: &[u8]) -> String {
     const CHARS_MAX: usize = 48;
-    let shown = quote::shown(text);
+    let shown = quote::escaped(text);
     if shown.chars().count() <= CHARS_MAX {
         return format!("\"{shown}\"");
     }
     format!("\"{}…\"", shown.chars().take(CHARS_MAX).collect::<String>())
 }
 
-/// The words form, which parses to the same command.
+/// The word form, which parses to the same command.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -295,7 +305,7 @@ impl fmt::Display for Command {
                 }
             }
             Self::Write { key, value, level, condition } => {
-                let (value, level) = (quote::quoted(&value.word()), level_word(*level));
+                let (value, level) = (quote::quoted(&value.operand()), level_word(*level));
                 write!(f, "put {key:?} {value}{level}{}", condition_words(*condition))
             }
             Self::Delete { key, level, condition } => {

@@ -1,46 +1,51 @@
-//! What single replicas have: `search KEY` and `show-all NODE`.
+//! Inspects single replicas: `search KEY` and `show-all NODE`.
 
 use dkv_api::{Bytes, Error, Held, Receipt};
-use dkv_console::console::Screen;
-use dkv_console::problem::{Failure, Problem, Stop};
+use dkv_console::Console;
+use dkv_console::problem::{Abort, Failure, Problem};
 use dkv_console::quote;
 use dkv_console::units;
 
 use crate::api_problems::request_problem;
 use crate::grammar::Key;
 use crate::json_results;
+use crate::listing;
 use crate::store::Store;
 
-/// Characters of a value that a table shows.
+/// Characters of a value that the table shows.
 const VALUE_SHOWN: usize = 60;
 
-/// Shows what each replica has of a key, and says whether they differ.
-pub(crate) async fn search(key: &Key, store: &impl Store, screen: &mut Screen) -> Result<(), Stop> {
+/// Shows what each replica has of a key, and whether the replicas differ.
+pub(crate) async fn search(
+    key: &Key,
+    store: &impl Store,
+    console: &mut Console,
+) -> Result<(), Abort> {
     let replicas = store.search(key.as_bytes()).await.map_err(|error| request_problem(&error))?;
     let nodes: Vec<_> = replicas.iter().map(|replica| replica.node).collect();
     let names = store.node_names(&nodes);
-    if screen.json {
+    if console.json {
         let behind = behind(&names, &replicas);
-        return Ok(screen.result("", || json_results::search(key, &names, &replicas, &behind))?);
+        return Ok(console.result("", || json_results::search(key, &names, &replicas, &behind))?);
     }
-    screen.line(&format!("{:<10}  {:>8}  {:<23}  VALUE", "NODE", "REVISION", "TIME"))?;
+    console.line(&format!("{:<10}  {:>8}  {:<23}  VALUE", "NODE", "REVISION", "TIME"))?;
     for (name, replica) in names.iter().zip(&replicas) {
-        screen.line(row(name, replica).trim_end())?;
+        console.line(row(name, replica).trim_end())?;
     }
-    screen.line(&verdict(&names, &replicas))?;
+    console.line(&verdict(&names, &replicas))?;
     Ok(())
 }
 
 fn row(name: &str, replica: &Held) -> String {
     let (revision, time, value) = match &replica.found {
         Ok((receipt, Some(value))) => {
-            let mut shown = quote::shown(value);
+            let mut shown = quote::escaped(value);
             if shown.chars().count() > VALUE_SHOWN {
                 shown = shown.chars().take(VALUE_SHOWN).chain("…".chars()).collect();
             }
             (revision(receipt), written(receipt), shown)
         }
-        Ok((receipt, None)) => ("-".to_owned(), written(receipt), "not there".to_owned()),
+        Ok((receipt, None)) => ("-".to_owned(), written(receipt), "absent".to_owned()),
         Err(error) => ("-".to_owned(), "-".to_owned(), format!("no answer: {error}")),
     };
     format!("{name:<10}  {revision:>8}  {time:<23}  {value}")
@@ -53,21 +58,21 @@ fn revision(receipt: &Receipt) -> String {
     }
 }
 
-/// When it was written, or deleted as far as that is known.
+/// Returns the time of the last write, or of the delete, if it is known.
 fn written(receipt: &Receipt) -> String {
     match receipt.stamp.since_1970().as_millis() {
         0 => "-".to_owned(),
-        ms => units::moment(ms as u64),
+        ms => units::timestamp(ms as u64),
     }
 }
 
-/// The latest value that a replica has, if any answers.
+/// Returns the latest value of any replica; `None` if no replica answers.
 fn latest(replicas: &[Held]) -> Option<&Option<Bytes>> {
     let found = replicas.iter().filter_map(|replica| replica.found.as_ref().ok());
     found.max_by_key(|(receipt, _)| receipt.stamp).map(|(_, value)| value)
 }
 
-/// Which replicas answer and do not have the latest.
+/// Returns the replicas that answer without the latest value.
 fn behind<'a>(names: &'a [String], replicas: &[Held]) -> Vec<&'a str> {
     let latest = latest(replicas);
     let is_behind = |held: &Held| held.found.as_ref().is_ok_and(|(_, it)| Some(it) != latest);
@@ -75,7 +80,7 @@ fn behind<'a>(names: &'a [String], replicas: &[Held]) -> Vec<&'a str> {
     all.filter(|(_, held)| is_behind(held)).map(|(name, _)| name.as_str()).collect()
 }
 
-/// Whether the replicas that answered have the same, and which do not have the latest.
+/// Sums up which replicas lack the latest value and which do not answer.
 fn verdict(names: &[String], replicas: &[Held]) -> String {
     let all = names.iter().zip(replicas);
     let silent: Vec<&str> =
@@ -83,7 +88,7 @@ fn verdict(names: &[String], replicas: &[Held]) -> String {
     let latest = latest(replicas);
     let mut text = match (latest, behind(names, replicas).as_slice()) {
         (None, _) => "no replica answers".to_owned(),
-        (Some(_), []) => "no replica that answers differs".to_owned(),
+        (Some(_), []) => "all replicas that answer agree".to_owned(),
         (Some(_), behind) => format!("behind: {}", behind.join(", ")),
     };
     if latest.is_some() && !silent.is_empty() {
@@ -92,18 +97,18 @@ fn verdict(names: &[String], replicas: &[Held]) -> String {
     text
 }
 
-/// Shows all keys and values that a node holds, shard after shard.
+/// Lists all keys and values that a node holds, shard by shard.
 pub(crate) async fn show_all(
     node: &str,
     store: &impl Store,
-    screen: &mut Screen,
-) -> Result<(), Stop> {
-    let said = store.show_all(node, |pair| crate::run::list(screen, pair)).await?;
-    screen.flush()?;
+    console: &mut Console,
+) -> Result<(), Abort> {
+    let said = store.show_all(node, |pair| listing::print(console, pair)).await?;
+    console.flush()?;
     match said {
         Ok(()) => Ok(()),
         Err(Error::Invalid(why)) => Err(Problem::new(Failure::NotFound, why).into()),
-        Err(error) => Err(request_problem(&error).behind("the list is incomplete: ").into()),
+        Err(error) => Err(request_problem(&error).prefixed("the list is incomplete: ").into()),
     }
 }
 
@@ -129,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_does_not_have_the_latest_is_named() {
+    fn replicas_without_the_latest_value_are_named() {
         let names: Vec<String> = ["n1", "n2", "n3"].map(String::from).into();
         let silent = || {
             let node = NodeId(Uuid::from_u128(3));
@@ -138,10 +143,10 @@ mod tests {
         for (replicas, says) in [
             (
                 [held(1, 5, Some("a")), held(2, 5, Some("a")), held(3, 5, Some("a"))],
-                "no replica that answers differs",
+                "all replicas that answer agree",
             ),
             ([held(1, 5, Some("a")), held(2, 4, Some("b")), held(3, 0, None)], "behind: n2, n3"),
-            // A delete is the latest.
+            // A delete is the latest change.
             ([held(1, 6, None), held(2, 4, Some("b")), silent()], "behind: n2; no answer: n3"),
             ([silent(), silent(), silent()], "no replica answers"),
         ] {

@@ -1,8 +1,8 @@
-//! Results as documents for programs: one JSON object a line.
+//! Results as JSON for programs, one object per line.
 //!
-//! Numbers are plain, units are in the names, ids are whole. Bytes that are UTF-8 are a string
-//! under their name, others base64 under a name that ends in `_base64`, as over HTTP. Members may
-//! be added and are never renamed; docs/cli.md lists them.
+//! Numbers are plain, names contain units, and ids are complete. Bytes that are UTF-8 are a string,
+//! other bytes are base64 under a name that ends in `_base64`, as over HTTP. Members may be added,
+//! but are never renamed; docs/cli.md lists them.
 
 use dkv_api::{Held, NetworkView, NodeId};
 use dkv_api::{Pair, Placement, PlannedMove, Receipt, Revision, TokenInfo, Value as Read, Written};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::grammar::Key;
 
-/// An object that begins with the name of its command.
+/// Returns an object that begins with the name of its command.
 fn of(command: &str) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("command".into(), command.into());
@@ -29,7 +29,7 @@ fn with_receipt(object: &mut Map<String, Value>, receipt: &Receipt) {
     object.insert("staleness_ms".into(), receipt.staleness_ms.into());
 }
 
-/// A value that was read; `mended` and `missing` are names of nodes.
+/// Returns the result of a read; `mended` and `missing` are names of nodes.
 pub(crate) fn read(key: &Key, read: &Read, mended: Vec<String>, missing: Vec<String>) -> Value {
     let mut object = of("get");
     put(&mut object, "key", key.as_bytes(), Shown::Text);
@@ -40,18 +40,18 @@ pub(crate) fn read(key: &Key, read: &Read, mended: Vec<String>, missing: Vec<Str
     object.into()
 }
 
-/// A write or a delete that was done.
+/// Returns the result of a write or a delete.
 pub(crate) fn written(command: &str, key: &Key, written: &Written) -> Value {
     let mut object = of(command);
     put(&mut object, "key", key.as_bytes(), Shown::Text);
-    // What it replaces is known once it is ordered.
+    // Whether it replaces a value is known only once it is ordered.
     let existed = written.receipt.pending.is_none().then_some(written.existed);
     object.insert("existed".into(), existed.into());
     with_receipt(&mut object, &written.receipt);
     object.into()
 }
 
-/// A key of a list.
+/// Returns a key of a list.
 pub(crate) fn pair(pair: &Pair) -> Value {
     let mut object = Map::new();
     put(&mut object, "key", &pair.key, Shown::Text);
@@ -65,7 +65,7 @@ pub(crate) fn pair(pair: &Pair) -> Value {
     object.into()
 }
 
-/// What each replica has of a key.
+/// Returns what each replica has of a key.
 pub(crate) fn search(key: &Key, names: &[String], replicas: &[Held], behind: &[&str]) -> Value {
     let mut object = of("search");
     put(&mut object, "key", key.as_bytes(), Shown::Text);
@@ -95,7 +95,7 @@ pub(crate) fn search(key: &Key, names: &[String], replicas: &[Held], behind: &[&
     object.into()
 }
 
-/// A join token.
+/// Returns a join token.
 pub(crate) fn token(token: &TokenInfo) -> Value {
     json!({
         "id": token.id.to_string(),
@@ -108,7 +108,7 @@ pub(crate) fn token(token: &TokenInfo) -> Value {
     })
 }
 
-/// What evening out would do.
+/// Returns what a rebalancing would move.
 pub(crate) fn plan(placement: &Placement, view: &NetworkView) -> Value {
     let node = |node: Option<NodeId>| {
         let node = node?;

@@ -1,15 +1,15 @@
-//! Whole files of records: stored, and read back.
+//! `dkv load` and `dkv verify`: stores the records of a file, and compares them with the network.
 //!
-//! An input is gone through twice (see `source` for what can be read only once). The first time
-//! every line is checked, so that a file with a malformed line is refused before anything is
-//! stored, and the last line of each key is noted: it is the one that counts, and lines that it
-//! supersedes are left out, so that many requests can be under way at once without the order of two
-//! of them mattering. The second time the records are sent.
+//! Both read the input twice (`source` copies an input that can be read only once). The first pass
+//! checks every line, so that a file with a malformed line is refused before anything is stored,
+//! and remembers the last line of each key. Only that line counts; the lines that it supersedes are
+//! skipped, so that the order of concurrent requests does not matter. The second pass sends the
+//! records.
 //!
-//! A record that meets an unavailable network is tried again for a while. So is one whose outcome
-//! is unknown: to store the same value twice is the same as to store it once.
+//! A record is retried for a while if the network is unavailable, or if the outcome is unknown:
+//! storing the same value twice has the same effect as storing it once.
 //!
-//! Deliberately missing: transactions. Others see the records as they arrive.
+//! Deliberately missing: transactions. Other clients see the records as they arrive.
 
 mod progress;
 mod records;
@@ -30,34 +30,34 @@ use crate::api_problems::{of_key, read_problem, write_problem};
 use crate::cli::{Format, Transfer};
 use crate::grammar::Key;
 use crate::store::Store;
-use dkv_console::console::Screen;
-use dkv_console::problem::{Failure, Problem, Stop, worst};
-use dkv_console::quote::shown;
-use dkv_console::units::{number, plural, time};
+use dkv_console::Console;
+use dkv_console::problem::{Abort, Failure, Problem, worst};
+use dkv_console::quote::escaped;
+use dkv_console::units::{duration, number, plural};
 
-/// After so many records that failed the rest is not tried: something is wrong with all of them.
+/// Number of failed records after which the rest is not tried, because all of them would fail.
 const FAILURES_MAX: u64 = 100;
-/// Longest time between two attempts at a record.
+/// Longest pause between two attempts at a record.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// What is done with each record.
+/// What to do with each record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// Stored.
+    /// Store it.
     Load,
-    /// Read back and compared.
+    /// Read it back and compare it.
     Verify,
 }
 
-/// What came of one record.
-enum Fate {
+/// The result of one record.
+enum RecordResult {
     Good,
     Missing(Key),
     Different(Key, String),
     Failed(Problem),
 }
 
-/// Counts of what came of all records.
+/// Counts of the results.
 #[derive(Default)]
 struct Tally {
     good: u64,
@@ -66,7 +66,7 @@ struct Tally {
     failed: u64,
     retries: u64,
     unknown: u64,
-    /// The most serious of what went wrong.
+    /// The most serious failure.
     failure: Option<Failure>,
 }
 
@@ -76,50 +76,50 @@ impl Tally {
     }
 }
 
-/// Opens an input and checks it, and says what it is taken for.
+/// Opens and checks an input, and reports its format.
 pub(crate) async fn source(
     task: Task,
     transfer: &Transfer,
-    screen: &mut Screen,
-) -> Result<Source, Stop> {
+    console: &mut Console,
+) -> Result<Source, Abort> {
     let transfer = transfer.clone();
-    // A pipe may have nothing to say for a while.
-    let survey = tokio::task::spawn_blocking(move || Source::survey(task, &transfer));
-    let surveyed = survey.await.unwrap_or_else(|error| Err(vec![error.to_string()]));
-    match surveyed {
+    // Reading a pipe may block for a while.
+    let checking = tokio::task::spawn_blocking(move || Source::check(task, &transfer));
+    let checked = checking.await.unwrap_or_else(|error| Err(vec![error.to_string()]));
+    match checked {
         Ok(source) => {
-            source.input.notes().iter().for_each(|note| screen.note(note));
+            source.input.notes().iter().for_each(|note| console.note(note));
             Ok(source)
         }
         Err(problems) => {
-            problems.iter().for_each(|problem| screen.error(problem));
-            Err(Stop::Said(Failure::Failed))
+            problems.iter().for_each(|problem| console.error(problem));
+            Err(Abort::Reported(Failure::Failed))
         }
     }
 }
 
-/// Goes through an input and does the task for each of its records.
+/// Carries out the task for each record of an input.
 pub(crate) async fn run(
     task: Task,
     source: &Source,
     transfer: &Transfer,
     store: &impl Store,
-    screen: &mut Screen,
-) -> Result<(), Stop> {
+    console: &mut Console,
+) -> Result<(), Abort> {
     let started = Instant::now();
     let mut tally = Tally::default();
     let mut unreadable = None;
-    let mut progress = Progress::new(task, source.count, screen.json);
+    let mut progress = Progress::new(task, source.count, console.json);
     {
         let requests = futures::stream::iter(source.records())
             .map(|record| one(task, record, transfer.retry, store))
             .buffer_unordered(usize::from(transfer.in_flight));
         let mut requests = std::pin::pin!(requests);
-        while let Some((line, attempts, fate)) = requests.next().await {
+        while let Some((line, attempts, result)) = requests.next().await {
             tally.retries += attempts.retries;
             tally.unknown += attempts.unknown;
-            if let Some(problem) = count(&mut tally, line, fate, &mut unreadable) {
-                progress.suspend(|| screen.problem(&problem));
+            if let Some(problem) = count(&mut tally, line, result, &mut unreadable) {
+                progress.suspend(|| console.problem(&problem));
             }
             progress.step(tally.good + tally.bad(), tally.retries);
             if tally.failed >= FAILURES_MAX || unreadable.is_some() {
@@ -129,56 +129,56 @@ pub(crate) async fn run(
     }
     progress.finish();
     if let Some(problem) = unreadable {
-        return Err(problem.behind(&format!("cannot read {}: ", source.input.name)).into());
+        return Err(problem.prefixed(&format!("cannot read {}: ", source.input.name)).into());
     }
     if tally.good + tally.bad() != source.count {
         tally.failure = worst(tally.failure, Some(Failure::Failed));
-        screen.error(&format!(
-            "stopped after {FAILURES_MAX} errors; check status, and run the same command again"
+        console.error(&format!(
+            "stopped after {FAILURES_MAX} errors; check status, then run the same command again"
         ));
     }
     let took = started.elapsed();
     let (text, document) =
         (summary(task, source, &tally, took), document(task, source, &tally, took));
     match task {
-        Task::Load if tally.good > 0 => screen.changed(&text, || document)?,
-        Task::Load | Task::Verify => screen.result(&text, || document)?,
+        Task::Load if tally.good > 0 => console.changed(&text, || document)?,
+        Task::Load | Task::Verify => console.result(&text, || document)?,
     }
-    tally.failure.map_or(Ok(()), |failure| Err(Stop::Said(failure)))
+    tally.failure.map_or(Ok(()), |failure| Err(Abort::Reported(failure)))
 }
 
-/// Counts a fate; the problem to show if it is a bad one.
+/// Counts a result. Returns the problem to report, if there is one.
 fn count(
     tally: &mut Tally,
     line: u64,
-    fate: Fate,
+    result: RecordResult,
     unreadable: &mut Option<Problem>,
 ) -> Option<Problem> {
-    let problem = match fate {
-        Fate::Good => {
+    let problem = match result {
+        RecordResult::Good => {
             tally.good += 1;
             return None;
         }
-        Fate::Missing(key) => {
+        RecordResult::Missing(key) => {
             tally.missing += 1;
-            of_key(Problem::failed(format!("{key} is missing in the network")), &key)
+            of_key(Problem::failed(format!("{key} is missing from the network")), &key)
         }
-        Fate::Different(key, problem) => {
+        RecordResult::Different(key, problem) => {
             tally.different += 1;
             of_key(Problem::failed(problem), &key)
         }
         // Line zero stands for the file itself.
-        Fate::Failed(problem) if line == 0 => {
+        RecordResult::Failed(problem) if line == 0 => {
             *unreadable = Some(problem);
             return None;
         }
-        Fate::Failed(problem) => {
+        RecordResult::Failed(problem) => {
             tally.failed += 1;
             problem
         }
     };
     tally.failure = worst(tally.failure, Some(problem.failure));
-    Some(problem.behind(&format!("line {line}: ")).with("line", line))
+    Some(problem.prefixed(&format!("line {line}: ")).with("line", line))
 }
 
 #[derive(Default)]
@@ -187,32 +187,34 @@ struct Attempts {
     unknown: u64,
 }
 
-/// Does the task for one record.
+/// Carries out the task for one record, with retries.
 async fn one(
     task: Task,
     record: io::Result<Record>,
-    patience: Duration,
+    retry_for: Duration,
     store: &impl Store,
-) -> (u64, Attempts, Fate) {
+) -> (u64, Attempts, RecordResult) {
     let mut attempts = Attempts::default();
     let record = match record {
         Ok(record) => record,
-        Err(error) => return (0, attempts, Fate::Failed(Problem::failed(error.to_string()))),
+        Err(error) => {
+            return (0, attempts, RecordResult::Failed(Problem::failed(error.to_string())));
+        }
     };
     let started = Instant::now();
     let mut pause = Duration::from_millis(20);
     loop {
         let error = match attempt(task, &record, store).await {
-            Ok(fate) => return (record.line, attempts, fate),
+            Ok(result) => return (record.line, attempts, result),
             Err(error) => error,
         };
         let passing = matches!(error, Error::Unavailable(_) | Error::Unknown(_));
-        if !passing || started.elapsed() >= patience {
+        if !passing || started.elapsed() >= retry_for {
             let problem = match task {
                 Task::Load => write_problem(&record.key, Condition::Always, "written", &error),
                 Task::Verify => read_problem(&record.key, &error),
             };
-            return (record.line, attempts, Fate::Failed(problem));
+            return (record.line, attempts, RecordResult::Failed(problem));
         }
         attempts.retries += 1;
         attempts.unknown += u64::from(matches!(error, Error::Unknown(_)));
@@ -221,36 +223,36 @@ async fn one(
     }
 }
 
-async fn attempt(task: Task, record: &Record, store: &impl Store) -> Result<Fate, Error> {
+async fn attempt(task: Task, record: &Record, store: &impl Store) -> Result<RecordResult, Error> {
     match task {
         Task::Load => {
             let value = Bytes::copy_from_slice(&record.value);
             store.write(record.key.as_bytes(), value, store.level().into()).await?;
-            Ok(Fate::Good)
+            Ok(RecordResult::Good)
         }
         Task::Verify => match store.read(record.key.as_bytes(), store.level().into()).await {
-            Ok(read) if read.value == record.value => Ok(Fate::Good),
-            Ok(read) => Ok(Fate::Different(
+            Ok(read) if read.value == record.value => Ok(RecordResult::Good),
+            Ok(read) => Ok(RecordResult::Different(
                 record.key.clone(),
                 format!(
-                    "{} is {} in the network and {} in the file",
+                    "{} is {} in the network but {} in the file",
                     record.key,
                     brief(&read.value),
                     brief(&record.value)
                 ),
             )),
-            Err(Error::NotFound { .. }) => Ok(Fate::Missing(record.key.clone())),
+            Err(Error::NotFound { .. }) => Ok(RecordResult::Missing(record.key.clone())),
             Err(error) => Err(error),
         },
     }
 }
 
-/// The beginning of a value.
+/// Returns the beginning of a value in quotes.
 fn brief(value: &[u8]) -> String {
     const BYTES_MAX: usize = 40;
     match value.get(..BYTES_MAX) {
-        Some(beginning) => format!("\"{}…\"", shown(beginning)),
-        None => format!("\"{}\"", shown(value)),
+        Some(beginning) => format!("\"{}…\"", escaped(beginning)),
+        None => format!("\"{}\"", escaped(value)),
     }
 }
 
@@ -288,7 +290,7 @@ fn document(task: Task, source: &Source, tally: &Tally, took: Duration) -> serde
 fn summary(task: Task, source: &Source, tally: &Tally, took: Duration) -> String {
     let records = plural(tally.good, "record", "records");
     let rate = (tally.good + tally.bad()) as f64 / took.as_secs_f64().max(1e-6);
-    let speed = format!("in {} ({}/s)", time(took), number(rate as u64));
+    let speed = format!("in {} ({}/s)", duration(took), number(rate as u64));
     let mut text = match task {
         Task::Load => format!("loaded {} {records} {speed}", number(tally.good)),
         Task::Verify if tally.bad() == 0 => {

@@ -1,10 +1,10 @@
-//! Where replicas are: emptying a node, evening out.
+//! Moves replicas: drains nodes and rebalances.
 
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Error, NetworkView, NodeId, NodeInfo, NodePlaces, Placement, PlannedMove};
-use dkv_console::console::Screen;
-use dkv_console::problem::{Problem, Stop, untold};
+use dkv_console::Console;
+use dkv_console::problem::{Abort, Problem, unreported_change};
 use dkv_console::units::{bytes, plural};
 use serde_json::json;
 
@@ -12,32 +12,32 @@ use crate::admin::{find, not_found};
 use crate::api_problems::request_problem;
 use crate::json_results;
 
-/// How often progress is checked.
+/// Interval between checks of the progress.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How often somebody who waits is told that nothing happens.
+/// Interval between reminders that a drain makes no progress.
 const REMIND_EVERY: Duration = Duration::from_secs(10);
-/// Moves of a plan that are shown one by one.
+/// Number of moves of a plan to show one by one.
 const MOVES_SHOWN: usize = 50;
 
-/// Has a node emptied, and waits until it may be switched off if that is wanted.
+/// Drains a node and, if requested, waits until it may be switched off.
 pub(crate) async fn drain(
     node: &str,
     wait: bool,
     client: &Client,
-    screen: &mut Screen,
-) -> Result<(), Stop> {
+    console: &mut Console,
+) -> Result<(), Abort> {
     let found = look_up(node, client).await?;
     client.drain_node(found.id, true).await.map_err(|error| request_problem(&error))?;
     let text = format!(
-        "node {} is draining: others take over its replicas; dkv drain {} --undo takes it back",
+        "node {} is draining: its replicas move to other nodes; dkv drain {} --undo cancels this",
         found.name, found.name
     );
     if !wait {
-        screen.changed(&text, || document(&found, "draining"))?;
+        console.changed(&text, || document(&found, "draining"))?;
         return Ok(());
     }
-    if !screen.json {
-        screen.line(&text).map_err(|error| untold(text, error))?;
+    if !console.json {
+        console.line(&text).map_err(|error| unreported_change(text, error))?;
     }
     let mut told: Option<(String, Instant)> = None;
     loop {
@@ -48,11 +48,11 @@ pub(crate) async fn drain(
                     return Err(Problem::failed(format!("node {} was removed", found.name)).into());
                 };
                 if !places.draining {
-                    return Err(Problem::failed("the drain was undone by somebody else").into());
+                    return Err(Problem::failed("the drain was undone by someone else").into());
                 }
                 if places.may_stop {
                     let text = format!("node {} is empty and may be switched off", found.name);
-                    screen.changed(&text, || document(&found, "drained"))?;
+                    console.changed(&text, || document(&found, "drained"))?;
                     return Ok(());
                 }
                 let now = progress(&found.name, places, &placement);
@@ -60,15 +60,15 @@ pub(crate) async fn drain(
                     *before != now || places.obstacle.is_some() && when.elapsed() >= REMIND_EVERY
                 });
                 if due {
-                    screen.note(&now);
+                    console.note(&now);
                     told = Some((now, Instant::now()));
                 }
             }
-            // The coordinator may be changing hands; what was asked for stands.
+            // The coordinator may be changing; the drain goes on.
             Err(error @ (Error::Unavailable(_) | Error::Unknown(_))) => {
-                let now = format!("no word on how far it is: {error}");
+                let now = format!("progress unknown: {error}");
                 if told.as_ref().is_none_or(|(_, when)| when.elapsed() >= REMIND_EVERY) {
-                    screen.note(&now);
+                    console.note(&now);
                     told = Some((now, Instant::now()));
                 }
             }
@@ -82,7 +82,7 @@ fn document(node: &NodeInfo, state: &str) -> serde_json::Value {
     json!({ "command": "drain", "node": node.id.to_string(), "name": node.name, "state": state })
 }
 
-/// How far the emptying of a node is.
+/// Describes the progress of a drain.
 fn progress(name: &str, places: &NodePlaces, placement: &Placement) -> String {
     let moving = placement.moves.iter().filter(|it| it.from == Some(places.node)).count();
     let shards = plural(places.shards.into(), "shard", "shards");
@@ -91,36 +91,40 @@ fn progress(name: &str, places: &NodePlaces, placement: &Placement) -> String {
         count => format!("{name} has {count} {shards}, {}", bytes(places.bytes)),
     };
     if moving > 0 {
-        text.push_str(&format!("; {moving} on the way"));
+        text.push_str(&format!("; {moving} moving"));
     }
     if let Some(why) = &places.obstacle {
-        text.push_str(&format!("; it cannot be emptied yet: {why}"));
+        text.push_str(&format!("; it cannot be drained yet: {why}"));
     }
     text
 }
 
-/// Uses a node again.
-pub(crate) async fn undrain(node: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+/// Puts a drained node back into use.
+pub(crate) async fn undrain(
+    node: &str,
+    client: &Client,
+    console: &mut Console,
+) -> Result<(), Abort> {
     let found = look_up(node, client).await?;
     client.drain_node(found.id, false).await.map_err(|error| request_problem(&error))?;
     let text = format!("node {} is back in use; shards will move to it", found.name);
-    screen.changed(&text, || document(&found, "used"))?;
+    console.changed(&text, || document(&found, "used"))?;
     Ok(())
 }
 
-/// Shows what would be done to even out what the nodes hold and lead.
-pub(crate) async fn foresee(client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+/// Shows what a rebalancing would move.
+pub(crate) async fn show_plan(client: &Client, console: &mut Console) -> Result<(), Abort> {
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
     let placement = client.placement(true).await.map_err(|error| request_problem(&error))?;
-    screen.result(&plan(&placement, &view), || json_results::plan(&placement, &view))?;
+    console.result(&plan(&placement, &view), || json_results::plan(&placement, &view))?;
     Ok(())
 }
 
-/// Has it done.
-pub(crate) async fn rebalance(client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+/// Starts a rebalancing.
+pub(crate) async fn rebalance(client: &Client, console: &mut Console) -> Result<(), Abort> {
     client.rebalance().await.map_err(|error| request_problem(&error))?;
     let text = "rebalancing replicas and primaries; status shows the progress";
-    screen.changed(text, || json!({ "command": "rebalance", "dry_run": false }))?;
+    console.changed(text, || json!({ "command": "rebalance", "dry_run": false }))?;
     Ok(())
 }
 
@@ -129,7 +133,7 @@ async fn look_up(node: &str, client: &Client) -> Result<NodeInfo, Problem> {
     find(node, &view.nodes).cloned().map_err(not_found)
 }
 
-/// A plan for people.
+/// Formats a plan for people.
 fn plan(placement: &Placement, view: &NetworkView) -> String {
     let name =
         |node: NodeId| view.node(node).map_or_else(|| node.short(), |node| node.name.clone());
@@ -143,7 +147,7 @@ fn plan(placement: &Placement, view: &NetworkView) -> String {
     if !placement.moves.is_empty() {
         let count = placement.moves.len() as u64;
         lines.push(format!(
-            "{count} {} on the way already",
+            "{count} {} already moving",
             plural(count, "replica is", "replicas are")
         ));
     }
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_told_move_by_move() {
+    fn a_plan_lists_each_move() {
         let moved = |group, from: Option<u8>, to: Option<u8>| PlannedMove {
             group: GroupId(group),
             from: from.map(id),
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_says_what_is_in_the_way() {
+    fn progress_names_the_obstacle() {
         let mut places = NodePlaces {
             node: id(2),
             shards: 1,
@@ -242,7 +246,7 @@ mod tests {
         };
         assert_eq!(
             progress("n2", &places, &placement),
-            "n2 has 1 shard, 1.0 MiB; it cannot be emptied yet: no other node has room for shard 1"
+            "n2 has 1 shard, 1.0 MiB; it cannot be drained yet: no other node has room for shard 1"
         );
         (places.shards, places.obstacle) = (0, None);
         assert_eq!(

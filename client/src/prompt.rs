@@ -1,79 +1,78 @@
-//! The prompt: a line is edited, run, and the next one asked for.
+//! The prompt: reads a line, runs it, and asks for the next one.
 //!
-//! The editor blocks and owns the terminal while it does, so it has a thread of its own (see
-//! `editor.rs`); this side runs the commands and listens for signals meanwhile. Ctrl-C clears the
-//! line; while a command runs it gives the command up, and what that means for a write is said; at
-//! an empty line it leaves if it is typed twice, as exit and Ctrl-D do. All that is the same on
-//! every network, a local one too.
+//! The editor blocks and owns the terminal meanwhile, so it has its own thread (see `editor`); this
+//! side runs the commands and listens for signals. Ctrl-C clears the line. While a command runs, it
+//! interrupts the command, and the prompt says what that means for a write. Twice on an empty line,
+//! it leaves, as exit and Ctrl-D do. All networks behave alike, local ones too.
 
 mod editor;
 
 use std::io;
 
-use self::editor::{Editor, Input};
+use self::editor::{Editor, TerminalInput};
 use crate::input::Stdin;
 use crate::run::Outcome;
 use crate::steps::{self, Step};
 use crate::store::Store;
-use dkv_console::console::Screen;
+use dkv_console::Console;
 use dkv_console::problem::{Failure, Problem};
-use dkv_console::signals::{Ending, Signals};
+use dkv_console::signals::{Signals, StopSignal};
 
-/// Asks for lines and runs them until somebody wants to leave.
+/// Reads lines and runs them until the user leaves. Returns the signal, if one ended it.
 ///
 /// # Errors
 /// Those of stdout and of the terminal.
 pub(crate) async fn run(
     store: &impl Store,
-    screen: &mut Screen,
+    console: &mut Console,
     signals: &mut Signals,
-) -> io::Result<Option<Ending>> {
-    let mut editor = Editor::start(store.is_local(), screen.colour)?;
+) -> io::Result<Option<StopSignal>> {
+    let mut editor = Editor::start(store.is_local(), console.colour)?;
     let mut interrupted = false;
     loop {
         for notice in store.notices().await {
-            screen.note(&notice);
+            console.note(&notice);
         }
         editor.complete_names(store.names().await);
         let input = tokio::select! {
             input = editor.next() => input,
-            // So a terminal without an editor says it.
+            // A terminal without an editor sends signals.
             ending = signals.next() => match ending {
-                Ending::Interrupted => Input::Interrupted,
-                Ending::Terminated => return Ok(Some(ending)),
+                StopSignal::Interrupted => TerminalInput::Interrupted,
+                StopSignal::Terminated => return Ok(Some(ending)),
             },
         };
         let line = match input {
-            Input::Line(line) => line,
-            Input::Interrupted if interrupted => return Ok(None),
-            Input::Interrupted => {
+            TerminalInput::Line(line) => line,
+            TerminalInput::Interrupted if interrupted => return Ok(None),
+            TerminalInput::Interrupted => {
                 interrupted = true;
-                screen.note(if store.is_local() {
-                    "Ctrl-C once more, exit or Ctrl-D ends the network"
+                console.note(if store.is_local() {
+                    "press Ctrl-C again, or use exit or Ctrl-D, to end the network"
                 } else {
-                    "Ctrl-C once more, exit or Ctrl-D leaves"
+                    "press Ctrl-C again, or use exit or Ctrl-D, to leave"
                 });
                 continue;
             }
-            Input::End => return Ok(None),
-            Input::Broken(problem) => return Err(io::Error::other(problem)),
+            TerminalInput::End => return Ok(None),
+            TerminalInput::Broken(problem) => return Err(io::Error::other(problem)),
         };
         interrupted = false;
         let mut step = match steps::parse_line(line.as_bytes()) {
             Ok(Some(step)) => [step],
             Ok(None) => continue,
             Err(error) => {
-                screen.problem(&Problem::usage(error.to_string()));
+                console.problem(&Problem::usage(error.to_string()));
                 continue;
             }
         };
-        let json = screen.json;
+        let json = console.json;
         let done = async {
-            if let Err(problem) = steps::fill(&mut step, &mut Stdin::Commands).await {
-                screen.problem(&problem);
+            if let Err(problem) = steps::read_values(&mut step, &mut Stdin::Commands).await {
+                console.problem(&problem);
                 return Ok(Outcome::Failed(problem.failure));
             }
-            steps::one(&step[0], store, screen).await
+            steps::run(&step[0], store, console).await
         };
         let ending = tokio::select! {
             outcome = done => match outcome? {
@@ -82,21 +81,21 @@ pub(crate) async fn run(
             },
             ending = signals.next() => ending,
         };
-        if ending == Ending::Terminated {
+        if ending == StopSignal::Terminated {
             return Ok(Some(ending));
         }
-        screen.problem(&given_up(&step[0]));
-        // As it was before the command.
-        screen.json = json;
+        console.problem(&interrupted_problem(&step[0]));
+        // The interrupted command may have changed it.
+        console.json = json;
     }
 }
 
-/// What it means that a command was given up.
-fn given_up(step: &Step) -> Problem {
+/// Returns the problem of an interrupted command.
+fn interrupted_problem(step: &Step) -> Problem {
     if step.writes() {
         Problem::new(
             Failure::Unknown,
-            "interrupted; it may still take effect. Check with get or status",
+            "interrupted; the command may still take effect: check with get or status",
         )
     } else {
         Problem::failed("interrupted")

@@ -1,7 +1,7 @@
-//! How a network is: shown.
+//! Shows the state of a network.
 //!
-//! What it is comes from the gateway's report, which is the same whoever asks. [`render()`] makes a
-//! table of it for people; the document for programs is the gateway's.
+//! The gateway computes the report, which is the same for every client. [`render()`] formats it as
+//! tables for people; the JSON document is the gateway's.
 
 mod render;
 mod table;

@@ -1,8 +1,8 @@
-//! What is typed, as steps: the same words mean the same in the arguments of `dkv`, behind `--`, in
-//! a pipe and at the prompt.
+//! Turns typed commands into steps. The same words mean the same in the arguments of `dkv`, after
+//! `--`, in a pipe and at the prompt.
 //!
-//! What reads and writes keys is understood by `grammar`; every other word, such as `drain`, is
-//! read as the command line reads it, with the same options and the same help.
+//! `grammar` parses the commands that read and write keys; every other word, such as `drain`, is
+//! parsed like the command line, with the same options and the same help.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,113 +10,118 @@ use std::os::unix::ffi::OsStringExt;
 
 use clap::Parser;
 use dkv_api::Level;
-use dkv_console::console::Screen;
+use dkv_console::Console;
 use dkv_console::problem::{Failure, Problem, worst};
 
-use crate::cli::{OneWord, Word, is_network_word};
+use crate::cli::{SingleSubcommand, Subcommand, is_network_word};
 use crate::grammar::{self, Command, GrammarError};
 use crate::input::{self, Stdin};
 use crate::run::{self, Outcome};
 use crate::store::Store;
 use crate::{help, subcommands};
 
-/// One thing to do.
+/// One step of a script.
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// What.
-    pub(crate) act: Act,
-    /// Whether its results are documents, whatever is usual.
+    /// What to do.
+    pub(crate) act: StepKind,
+    /// Whether its results are JSON documents, whatever the default.
     json: bool,
 }
 
 /// What to do.
 #[derive(Debug)]
-pub(crate) enum Act {
+pub(crate) enum StepKind {
     /// A command of the grammar.
     Command(Command),
-    /// Another word.
-    Word(Box<Word>),
+    /// A subcommand that the grammar does not have.
+    Subcommand(Box<Subcommand>),
     /// The help of a command.
     Help(Vec<String>),
 }
 
 impl Step {
-    /// The step that a word of the command line is.
+    /// Returns the step of a subcommand.
     ///
     /// # Errors
     /// What is wrong with its operands.
-    pub(crate) fn of_word(word: Word) -> Result<Self, GrammarError> {
+    pub(crate) fn from_subcommand(word: Subcommand) -> Result<Self, GrammarError> {
         let json = word.connect().is_some_and(|connect| connect.is_json());
         let act = match word.command()? {
-            Some(command) => Act::Command(command),
+            Some(command) => StepKind::Command(command),
             None => match word {
-                Word::Help { topic } => Act::Help(topic),
-                word => Act::Word(Box::new(word)),
+                Subcommand::Help { topic } => StepKind::Help(topic),
+                word => StepKind::Subcommand(Box::new(word)),
             },
         };
         Ok(Self { act, json })
     }
 
-    /// Whether a level says anything about it.
+    /// Returns whether a level applies to it.
     pub(crate) fn has_level(&self) -> bool {
         match &self.act {
-            Act::Command(command) => matches!(
+            StepKind::Command(command) => matches!(
                 command,
                 Command::Read { .. }
                     | Command::Write { .. }
                     | Command::Delete { .. }
                     | Command::Scan(_)
             ),
-            Act::Word(word) => matches!(**word, Word::Load(_) | Word::Verify(_)),
-            Act::Help(_) => false,
+            StepKind::Subcommand(word) => {
+                matches!(**word, Subcommand::Load(_) | Subcommand::Verify(_))
+            }
+            StepKind::Help(_) => false,
         }
     }
 
-    /// Whether it is of no use where its output is lost.
+    /// Returns whether it is useless without its output.
     fn is_for_its_output(&self) -> bool {
         match &self.act {
-            Act::Command(command) => matches!(
+            StepKind::Command(command) => matches!(
                 command,
                 Command::Read { .. }
                     | Command::Scan(_)
                     | Command::Search(_)
                     | Command::ShowAll { .. }
             ),
-            Act::Word(word) => word.creates_token(),
-            Act::Help(_) => true,
+            StepKind::Subcommand(word) => word.creates_token(),
+            StepKind::Help(_) => true,
         }
     }
 
-    /// Whether it can be had at the level of the connection, if one was written.
+    /// Checks that it can run at the level of the connection, if the user gave one.
     ///
     /// # Errors
-    /// It cannot, and what to write.
-    pub(crate) fn fits(&self, given: Option<Level>) -> Result<(), Problem> {
+    /// It cannot; says what to write instead.
+    pub(crate) fn check_level(&self, given: Option<Level>) -> Result<(), Problem> {
         match &self.act {
-            Act::Command(command) => run::fits(command, given),
-            Act::Word(_) | Act::Help(_) => Ok(()),
+            StepKind::Command(command) => run::check_level(command, given),
+            StepKind::Subcommand(_) | StepKind::Help(_) => Ok(()),
         }
     }
 
-    /// Whether it may have changed something when it is given up.
+    /// Returns whether it may have changed something when it is interrupted.
     pub(crate) fn writes(&self) -> bool {
         match &self.act {
-            Act::Command(command) => {
+            StepKind::Command(command) => {
                 matches!(command, Command::Write { .. } | Command::Delete { .. })
             }
-            Act::Word(word) => word.writes(),
-            Act::Help(_) => false,
+            StepKind::Subcommand(word) => word.writes(),
+            StepKind::Help(_) => false,
         }
     }
 }
 
 impl From<Command> for Step {
     fn from(command: Command) -> Self {
-        Self { act: Act::Command(command), json: false }
+        Self { act: StepKind::Command(command), json: false }
     }
 }
 
-/// Reads one line; `None` if it is empty or a comment.
+/// Parses one line. Returns `None` if it is empty or a comment.
+///
+/// # Errors
+/// What is wrong with it.
 pub(crate) fn parse_line(line: &[u8]) -> Result<Option<Step>, GrammarError> {
     let text = line.trim_ascii_start();
     if text.is_empty() || text[0] == b'#' {
@@ -129,8 +134,8 @@ pub(crate) fn parse_line(line: &[u8]) -> Result<Option<Step>, GrammarError> {
     }
 }
 
-/// Reads arguments. Each is a command, except that a first one which is a word with operands makes
-/// all of them the words of one command: the shell has done the quoting.
+/// Parses arguments. Each is a command, unless the first is a word that takes operands: then all of
+/// them are the words of one command, which the shell has already split.
 pub(crate) fn parse_arguments(arguments: &[Vec<u8>]) -> Result<Vec<Step>, GrammarError> {
     if let Some(first) = arguments.first()
         && (grammar::takes_operands(first)
@@ -147,7 +152,7 @@ pub(crate) fn parse_arguments(arguments: &[Vec<u8>]) -> Result<Vec<Step>, Gramma
     arguments.iter().map(one).collect()
 }
 
-/// Reads the arguments of the process as steps.
+/// Parses the commands among the arguments of the process.
 ///
 /// # Errors
 /// What is wrong with them, in one line.
@@ -156,7 +161,7 @@ pub(crate) fn parse_commands(commands: Vec<OsString>) -> Result<Vec<Step>, Strin
     parse_arguments(&commands).map_err(|error| error.to_string())
 }
 
-/// Whether a word is one of the command line that the grammar does not know.
+/// Returns whether a word is a subcommand that the grammar does not have.
 fn is_other_word(word: &[u8]) -> bool {
     !grammar::is_word(word) && std::str::from_utf8(word).is_ok_and(is_network_word)
 }
@@ -171,41 +176,43 @@ fn of_words(words: &[Vec<u8>]) -> Result<Step, GrammarError> {
     if first == b"help" && !operands.is_empty() {
         let topic = texts(operands);
         help::of(&topic)?;
-        return Ok(Step { act: Act::Help(topic), json: false });
+        return Ok(Step { act: StepKind::Help(topic), json: false });
     }
     let known = grammar::is_word(first) || is_other_word(first);
     if known && operands.iter().any(|word| word == b"--help") {
         let topic = texts(words);
         let topic = topic.into_iter().take_while(|word| !word.starts_with('-')).take(1).collect();
-        return Ok(Step { act: Act::Help(topic), json: false });
+        return Ok(Step { act: StepKind::Help(topic), json: false });
     }
     if is_other_word(first) {
         return of_arguments(words);
     }
     match grammar::command(words) {
         Ok(command) => Ok(command.into()),
-        // Options of the command line, such as --output.
+        // The grammar does not know options such as --output.
         Err(_) if operands.iter().any(|word| word.starts_with(b"--output")) => of_arguments(words),
         Err(error) => Err(error),
     }
 }
 
-/// Reads words as the command line does.
+/// Parses words like a command line.
 fn of_arguments(words: &[Vec<u8>]) -> Result<Step, GrammarError> {
     let arguments = words.iter().map(|word| OsString::from_vec(word.clone()));
-    let word = OneWord::try_parse_from(arguments).map_err(|error| in_one_line(&error))?.word;
+    let word = SingleSubcommand::try_parse_from(arguments)
+        .map_err(|error| in_one_line(&error))?
+        .subcommand;
     if let Some(connect) = word.connect()
         && let Some(option) = connect.of_connection()
     {
         return Err(GrammarError::new(
             format!("{option} belongs to the connection"),
-            "give it when dkv is started",
+            "give it when you start dkv",
         ));
     }
-    Step::of_word(word)
+    Step::from_subcommand(word)
 }
 
-/// What is wrong, and how it is written.
+/// Shortens an error of the argument parser to one line.
 fn in_one_line(error: &clap::Error) -> GrammarError {
     let text = error.to_string();
     let problem: Vec<&str> =
@@ -217,36 +224,36 @@ fn in_one_line(error: &clap::Error) -> GrammarError {
     GrammarError::new(problem.trim_start_matches("error: "), advice)
 }
 
-/// Reads the values that the steps name, before any of them is done.
+/// Reads the values that the steps name, before any step runs.
 ///
 /// # Errors
 /// What cannot be read.
-pub(crate) async fn fill(steps: &mut [Step], stdin: &mut Stdin) -> Result<(), Problem> {
+pub(crate) async fn read_values(steps: &mut [Step], stdin: &mut Stdin) -> Result<(), Problem> {
     for step in steps {
         match &mut step.act {
-            Act::Command(command) => input::fill(command, stdin).await?,
-            Act::Word(word) if word.reads_stdin() => {
+            StepKind::Command(command) => input::read_value(command, stdin).await?,
+            StepKind::Subcommand(word) if word.reads_stdin() => {
                 stdin.take()?;
                 input::not_closed()?;
             }
-            Act::Word(_) | Act::Help(_) => {}
+            StepKind::Subcommand(_) | StepKind::Help(_) => {}
         }
     }
     Ok(())
 }
 
-/// Takes steps in order until one asks to leave; the most serious of what went wrong.
+/// Runs steps in order until one asks to leave. Returns the most serious failure.
 ///
 /// # Errors
 /// Only those of stdout.
-pub(crate) async fn all(
+pub(crate) async fn run_all(
     steps: &[Step],
     store: &impl Store,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> io::Result<Option<Failure>> {
     let mut failure = None;
     for step in steps {
-        match one(step, store, screen).await? {
+        match run(step, store, console).await? {
             Outcome::Done => {}
             Outcome::Failed(why) => failure = worst(failure, Some(why)),
             Outcome::Exit => break,
@@ -255,35 +262,35 @@ pub(crate) async fn all(
     Ok(failure)
 }
 
-/// Takes one step.
+/// Runs one step.
 ///
 /// # Errors
 /// Only those of stdout.
-pub(crate) async fn one(
+pub(crate) async fn run(
     step: &Step,
     store: &impl Store,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> io::Result<Outcome> {
-    let before = screen.json;
-    screen.json |= step.json;
-    if screen.closed && step.is_for_its_output() {
+    let before = console.json;
+    console.json |= step.json;
+    if console.closed && step.is_for_its_output() {
         let problem = Problem::failed("standard output is closed; nothing was done");
-        screen.problem(&problem);
-        screen.json = before;
+        console.problem(&problem);
+        console.json = before;
         return Ok(Outcome::Failed(problem.failure));
     }
     let outcome = match &step.act {
-        Act::Command(command) => run::one(command, store, screen).await,
-        Act::Word(word) => {
-            let done = subcommands::perform(word, store, screen).await;
-            run::outcome(done, screen)
+        StepKind::Command(command) => run::run(command, store, console).await,
+        StepKind::Subcommand(word) => {
+            let done = subcommands::run(word, store, console).await;
+            run::report(done, console)
         }
-        Act::Help(topic) => {
+        StepKind::Help(topic) => {
             let text = help::of(topic).unwrap_or_else(|error| error.to_string());
-            screen.line(&text).map(|()| Outcome::Done)
+            console.line(&text).map(|()| Outcome::Done)
         }
     };
-    screen.json = before;
+    console.json = before;
     outcome
 }
 
@@ -293,7 +300,7 @@ mod tests {
 
     use super::*;
 
-    fn step(line: &str) -> Act {
+    fn step(line: &str) -> StepKind {
         parse_line(line.as_bytes()).unwrap().unwrap().act
     }
 
@@ -302,19 +309,22 @@ mod tests {
     }
 
     #[test]
-    fn a_line_knows_the_words_of_the_command_line() {
-        assert!(matches!(step("R,key"), Act::Command(Command::Read { .. })));
-        assert!(matches!(step("get key"), Act::Command(Command::Read { .. })));
-        let Act::Word(word) = step("drain n1 --no-wait") else { panic!() };
-        assert!(matches!(*word, Word::Drain { ref node, no_wait: true, .. } if node == "n1"));
-        let Act::Word(word) = step("keep n1 10.0.0.2:4401") else { panic!() };
+    fn a_line_may_be_a_subcommand() {
+        assert!(matches!(step("R,key"), StepKind::Command(Command::Read { .. })));
+        assert!(matches!(step("get key"), StepKind::Command(Command::Read { .. })));
+        let StepKind::Subcommand(word) = step("drain n1 --no-wait") else { panic!() };
+        assert!(matches!(*word, Subcommand::Drain { ref node, no_wait: true, .. } if node == "n1"));
+        let StepKind::Subcommand(word) = step("keep n1 10.0.0.2:4401") else { panic!() };
         let kept = RunChoice::Address("10.0.0.2:4401".parse().unwrap());
-        assert!(matches!(*word, Word::Keep { ref node, run, .. } if node == "n1" && run == kept));
+        assert!(
+            matches!(*word, Subcommand::Keep { ref node, run, .. } if node == "n1" && run == kept)
+        );
         assert!(word.writes());
-        let Act::Word(word) = step("keep n1 3") else { panic!() };
-        assert!(matches!(*word, Word::Keep { run: RunChoice::Start(3), .. }));
-        assert!(wrong("keep n1 n2").contains("use an address as in 10.0.0.2:4401"));
-        let Act::Word(word) = step("token revoke 00000000-0000-0000-0000-000000000001") else {
+        let StepKind::Subcommand(word) = step("keep n1 3") else { panic!() };
+        assert!(matches!(*word, Subcommand::Keep { run: RunChoice::Start(3), .. }));
+        assert!(wrong("keep n1 n2").contains("use an address such as 10.0.0.2:4401"));
+        let StepKind::Subcommand(word) = step("token revoke 00000000-0000-0000-0000-000000000001")
+        else {
             panic!()
         };
         assert!(word.writes());
@@ -328,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn results_may_be_documents_line_by_line() {
+    fn each_line_may_ask_for_json() {
         for line in ["get key --output json", "drain n1 --output json", "put k v --output=json"] {
             assert!(parse_line(line.as_bytes()).unwrap().unwrap().json, "{line}");
         }
@@ -336,16 +346,16 @@ mod tests {
     }
 
     #[test]
-    fn each_command_has_its_help_in_each_place() {
+    fn every_command_offers_help() {
         for line in ["help get", "get --help", "get key --help"] {
-            assert!(matches!(step(line), Act::Help(topic) if topic == ["get"]), "{line}");
+            assert!(matches!(step(line), StepKind::Help(topic) if topic == ["get"]), "{line}");
         }
-        assert!(matches!(step("help"), Act::Command(Command::Help)));
-        assert!(matches!(step("help token create"), Act::Help(topic) if topic.len() == 2));
-        assert!(matches!(step("drain --help"), Act::Help(topic) if topic == ["drain"]));
+        assert!(matches!(step("help"), StepKind::Command(Command::Help)));
+        assert!(matches!(step("help token create"), StepKind::Help(topic) if topic.len() == 2));
+        assert!(matches!(step("drain --help"), StepKind::Help(topic) if topic == ["drain"]));
         assert!(wrong("help me").contains("there is no command me"));
         let all = parse_arguments(&[b"help".to_vec(), b"get".to_vec()]).unwrap();
-        assert!(matches!(&all[0].act, Act::Help(topic) if topic == &["get"]));
+        assert!(matches!(&all[0].act, StepKind::Help(topic) if topic == &["get"]));
     }
 
     #[test]
@@ -362,10 +372,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn standard_input_is_asked_for_once() {
+    async fn standard_input_is_read_only_once() {
         let texts = [b"load -".to_vec(), b"put k -".to_vec()];
         let mut steps = parse_arguments(&texts).unwrap();
-        let refused = fill(&mut steps, &mut Stdin::Free).await.unwrap_err();
-        assert!(refused.message.contains("once only"), "{}", refused.message);
+        let refused = read_values(&mut steps, &mut Stdin::Free).await.unwrap_err();
+        assert!(refused.message.contains("only once"), "{}", refused.message);
     }
 }

@@ -1,46 +1,46 @@
-//! Does what the words of the command line ask of a network.
+//! Carries out the subcommands that act on a network and are not commands of the grammar.
 
-use dkv_console::console::Screen;
-use dkv_console::problem::{Problem, Stop};
+use dkv_console::Console;
+use dkv_console::problem::{Abort, Problem};
 
-use crate::cli::Word;
+use crate::cli::Subcommand;
 use crate::load::{self, Task};
 use crate::store::Store;
 use crate::{admin, holders, placement};
 
-/// Does it.
-pub(crate) async fn perform(
-    word: &Word,
+/// Carries out a subcommand.
+pub(crate) async fn run(
+    word: &Subcommand,
     store: &impl Store,
-    screen: &mut Screen,
-) -> Result<(), Stop> {
-    if let Word::Load(args) = word {
-        let source = load::source(Task::Load, &args.transfer, screen).await?;
-        load::run(Task::Load, &source, &args.transfer, store, screen).await?;
+    console: &mut Console,
+) -> Result<(), Abort> {
+    if let Subcommand::Load(args) = word {
+        let source = load::source(Task::Load, &args.transfer, console).await?;
+        load::run(Task::Load, &source, &args.transfer, store, console).await?;
         if args.verify {
-            load::run(Task::Verify, &source, &args.transfer, store, screen).await?;
+            load::run(Task::Verify, &source, &args.transfer, store, console).await?;
         }
         return Ok(());
     }
-    if let Word::Verify(transfer) = word {
-        let source = load::source(Task::Verify, transfer, screen).await?;
-        return load::run(Task::Verify, &source, transfer, store, screen).await;
+    if let Subcommand::Verify(transfer) = word {
+        let source = load::source(Task::Verify, transfer, console).await?;
+        return load::run(Task::Verify, &source, transfer, store, console).await;
     }
     let client = store.client(word.role()).await?;
     match word {
-        Word::Token(args) => admin::token(&args.action, &client, screen).await,
-        Word::Drain { node, undo: true, .. } => placement::undrain(node, &client, screen).await,
-        Word::Drain { node, no_wait, .. } => {
-            placement::drain(node, !no_wait, &client, screen).await
+        Subcommand::Token(args) => admin::token(&args.action, &client, console).await,
+        Subcommand::Drain { node, undo: true, .. } => {
+            placement::undrain(node, &client, console).await
         }
-        Word::Rebalance { dry_run: true, .. } => placement::foresee(&client, screen).await,
-        Word::Rebalance { .. } => placement::rebalance(&client, screen).await,
-        Word::Remove { node, .. } => admin::remove(node, &client, screen).await,
-        Word::Keep { node, run, .. } => admin::keep(node, *run, &client, screen).await,
-        Word::Holders { json, .. } => holders::list(*json, &client, screen).await,
-        Word::Revoke { id, .. } => holders::revoke(id, &client, screen).await,
-        _ => {
-            Err(Problem::usage("this command stands alone; leave the address before it out").into())
+        Subcommand::Drain { node, no_wait, .. } => {
+            placement::drain(node, !no_wait, &client, console).await
         }
+        Subcommand::Rebalance { dry_run: true, .. } => placement::show_plan(&client, console).await,
+        Subcommand::Rebalance { .. } => placement::rebalance(&client, console).await,
+        Subcommand::Remove { node, .. } => admin::remove(node, &client, console).await,
+        Subcommand::Keep { node, run, .. } => admin::keep(node, *run, &client, console).await,
+        Subcommand::Holders { json, .. } => holders::list(*json, &client, console).await,
+        Subcommand::Revoke { id, .. } => holders::revoke(id, &client, console).await,
+        _ => Err(Problem::usage("this command takes no address; omit what comes before it").into()),
     }
 }

@@ -1,10 +1,11 @@
-//! Standard streams that were closed when the process began.
+//! Detects standard streams that were closed when the process started.
 //!
-//! The runtime opens `/dev/null` in place of a closed one before anything here runs, for reading
-//! and writing. A shell's `</dev/null` can only be read and its `>/dev/null` only written, which
-//! tells them apart. Some programs give `/dev/null` for reading and writing to what they start and
-//! want to hear nothing of it; so an output counts as closed only where standard error is not such
-//! a one too, and that stops only commands which are of no use without their output.
+//! The runtime replaces a closed stream by `/dev/null`, opened for reading and writing, before
+//! anything here runs. A shell's `</dev/null` is open for reading only and its `>/dev/null` for
+//! writing only, which tells them apart. Some programs start others with `/dev/null`, opened for
+//! both, as stdout and stderr because they do not want their output. So stdout counts as closed
+//! only if stderr is not such a stream too, and only commands that are useless without output stop
+//! then.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,15 +13,15 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-/// What takes the place of a closed descriptor.
+/// The device that replaces a closed stream.
 const NULL: &str = "/dev/null";
 
-/// Whether standard input was closed.
+/// Returns whether standard input was closed.
 pub fn is_input_closed() -> bool {
     was_closed(std::io::stdin().as_fd())
 }
 
-/// Whether standard output was closed.
+/// Returns whether standard output was closed.
 pub fn is_output_closed() -> bool {
     was_closed(std::io::stdout().as_fd()) && !was_closed(std::io::stderr().as_fd())
 }
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_shell_opens_is_not_taken_for_a_closed_descriptor() {
+    fn redirections_of_a_shell_do_not_count_as_closed() {
         let open = |read, write| File::options().read(read).write(write).open(NULL).unwrap();
         assert!(!was_closed(open(true, false).as_fd()));
         assert!(!was_closed(open(false, true).as_fd()));

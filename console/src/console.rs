@@ -1,15 +1,15 @@
-//! Where results and errors go, and how they look there.
+//! The two output streams of a command: results on stdout, errors and notes on stderr.
 //!
-//! Results go to stdout and errors to stderr, one line each. Colour, and whatever else is only for
-//! eyes, appears only where a terminal is, and never when `NO_COLOR` is set. Whatever comes from
-//! the network reaches a terminal escaped, keys, values, names and errors alike, so that none of it
-//! can steer it; a pipe gets results as they are. What goes to stderr is escaped always.
+//! Results and errors take one line each. Colour and other decoration appear only on a terminal,
+//! and never if `NO_COLOR` is set. A terminal gets everything that comes from the network escaped
+//! (keys, values, names and errors), so that none of it can control the terminal; a pipe gets
+//! results unchanged. Everything on stderr is escaped.
 //!
-//! A stdout that cannot be written is an error of each function here; [`broken`] says what is told
-//! of it. A stderr that is closed is ignored: there is nobody left to tell.
+//! Functions that write to stdout return the error if that fails, and [`broken`] turns it into a
+//! problem to report. A closed stderr is ignored: no reader is left.
 //!
-//! For programs (`--output json`) each result is a document, and each problem too. What is only to
-//! be known, such as progress, is left out then.
+//! For programs (`--output json`) every result and every problem is a JSON document, and notes such
+//! as progress are omitted.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,47 +17,47 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use crate::closed_streams;
-use crate::problem::{Problem, effect_of, untold};
-use crate::quote::is_dangerous;
+use crate::problem::{Problem, effect_of, unreported_change};
+use crate::quote::is_unsafe_for_terminals;
 
-/// How a piece of text is meant.
+/// The meaning of a piece of text, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// As it is.
+    /// No emphasis.
     Plain,
-    /// Beside the point.
+    /// A side note.
     Dim,
     /// A heading.
     Strong,
-    /// All is well.
+    /// Healthy.
     Good,
-    /// Worth a look.
+    /// Needs attention.
     Warning,
-    /// Wrong.
+    /// Broken.
     Bad,
 }
 
 /// The two streams of a process.
-pub struct Screen {
+pub struct Console {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
     /// Whether stdout is a terminal.
     pub terminal: bool,
     /// Whether stdout takes colour.
     pub colour: bool,
-    /// Whether stdout was closed when the process began.
+    /// Whether stdout was already closed when the process started.
     pub closed: bool,
-    /// The line of the input that is being run, if commands come from a pipe.
+    /// Number of the input line that is running, if commands come from a pipe.
     pub input_line: Option<u64>,
-    /// Whether results are documents for programs.
+    /// Whether results are JSON documents.
     pub json: bool,
     err_colour: bool,
-    /// Columns of the terminal, if stdout is one.
+    /// Width to use in place of the terminal's.
     fixed_width: Option<usize>,
 }
 
-impl Screen {
-    /// The streams of this process.
+impl Console {
+    /// The output streams of this process.
     pub fn of_process() -> Self {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
@@ -75,7 +75,7 @@ impl Screen {
         }
     }
 
-    /// Streams of another kind, for tests; neither is a terminal.
+    /// Other streams, neither of them a terminal.
     pub fn of(out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
         Self {
             out: Box::new(out),
@@ -90,18 +90,21 @@ impl Screen {
         }
     }
 
-    /// Columns that a table may have; `None` if nothing limits them.
+    /// Returns the width for tables, in columns; `None` if there is no limit.
     pub fn width(&self) -> Option<usize> {
         let measured = || terminal_size::terminal_size().map(|(width, _)| width.0.into());
         self.fixed_width.or_else(|| self.terminal.then(measured).flatten())
     }
 
-    /// A text in its tone, as stdout takes it.
+    /// Colours a text for stdout.
     pub fn paint(&self, tone: Tone, text: &str) -> String {
         paint(self.colour, tone, text)
     }
 
-    /// A result: a text for people, or a document for programs.
+    /// Prints a result: a text for people, or a document for programs.
+    ///
+    /// # Errors
+    /// Those of stdout.
     pub fn result(&mut self, text: &str, document: impl FnOnce() -> Value) -> io::Result<()> {
         if self.json {
             self.document(&document())?;
@@ -110,14 +113,19 @@ impl Screen {
         self.line(text)
     }
 
-    /// A result that tells of a change: if it cannot be written, the error says that the change was
-    /// made.
+    /// Prints the result of a change. If that fails, the error says that the change was made.
+    ///
+    /// # Errors
+    /// Those of stdout.
     pub fn changed(&mut self, text: &str, document: impl FnOnce() -> Value) -> io::Result<()> {
         let told = self.result(text, document);
-        told.map_err(|error| untold(text.lines().next().unwrap_or_default(), error))
+        told.map_err(|error| unreported_change(text.lines().next().unwrap_or_default(), error))
     }
 
-    /// A document in one line: nothing is flushed before [`Self::flush`].
+    /// Prints a document in one line, without flushing it.
+    ///
+    /// # Errors
+    /// Those of stdout.
     pub fn document(&mut self, document: &Value) -> io::Result<()> {
         let text = document.to_string();
         let text = if self.terminal { for_terminal(text.as_bytes()) } else { text };
@@ -125,13 +133,19 @@ impl Screen {
         self.out.write_all(b"\n")
     }
 
-    /// A text as it is, to its end.
+    /// Prints a text unchanged.
+    ///
+    /// # Errors
+    /// Those of stdout.
     pub fn text(&mut self, text: &str) -> io::Result<()> {
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }
 
-    /// A line of results.
+    /// Prints a line of results.
+    ///
+    /// # Errors
+    /// Those of stdout.
     pub fn line(&mut self, text: &str) -> io::Result<()> {
         if self.json {
             self.document(&json!({ "message": text }))?;
@@ -146,7 +160,10 @@ impl Screen {
         self.out.flush()
     }
 
-    /// A value and a newline. A terminal also gets a remark after it.
+    /// Prints a value and a newline. On a terminal, a remark follows the value.
+    ///
+    /// # Errors
+    /// Those of stdout.
     pub fn value(&mut self, value: &[u8], remark: &str) -> io::Result<()> {
         if self.terminal {
             self.out.write_all(for_terminal(value).as_bytes())?;
@@ -161,7 +178,10 @@ impl Screen {
         self.out.flush()
     }
 
-    /// A record of a list that may be long: nothing is flushed before [`Self::flush`].
+    /// Prints a record of a list, without flushing it.
+    ///
+    /// # Errors
+    /// Those of stdout.
     pub fn record(&mut self, record: &[u8]) -> io::Result<()> {
         if self.terminal {
             self.out.write_all(for_terminal(record).as_bytes())?;
@@ -171,36 +191,39 @@ impl Screen {
         self.out.write_all(b"\n")
     }
 
-    /// Lets out what was written.
+    /// Flushes stdout.
+    ///
+    /// # Errors
+    /// Those of stdout.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// Something to know that is no result, such as progress.
+    /// Prints a note that is not a result, such as progress. Programs do not get it.
     pub fn note(&mut self, text: &str) {
         if self.json {
             return;
         }
         let text = paint(self.err_colour, Tone::Dim, &escaped(text));
-        // Nobody is left to tell.
+        // A closed stderr has no reader.
         let _ = writeln!(self.err, "{text}");
     }
 
-    /// What went wrong, what it means, and what to do about it.
+    /// Reports a problem.
     pub fn problem(&mut self, problem: &Problem) {
         let problem = match self.input_line {
-            Some(line) => &problem.clone().in_line(line),
+            Some(line) => &problem.clone().at_line(line),
             None => problem,
         };
         if self.json {
-            // Nobody is left to tell.
+            // A closed stderr has no reader.
             let _ = writeln!(self.err, "{}", problem.document());
             return;
         }
         self.say(&problem.message);
     }
 
-    /// What went wrong and what to do about it.
+    /// Reports a failure in one line: what went wrong, and what to do about it.
     pub fn error(&mut self, text: &str) {
         self.problem(&Problem::failed(text));
     }
@@ -209,20 +232,20 @@ impl Screen {
         let label = paint(self.err_colour, Tone::Bad, "error:");
         let line = text.replace(char::is_whitespace, " ");
         let line = escaped(&line);
-        // Nobody is left to tell.
+        // A closed stderr has no reader.
         let _ = writeln!(self.err, "{label} {line}");
     }
 }
 
-/// What is to be said of an output that does not work; nothing where its reader has gone.
+/// Returns the problem with an output that cannot be written, or `None` if its reader has gone.
 pub fn broken(error: &io::Error) -> Option<Problem> {
     (error.kind() != io::ErrorKind::BrokenPipe).then(|| {
         let problem = Problem::failed(format!("cannot write to standard output: {error}"));
-        problem.having(effect_of(error))
+        problem.with_effect(effect_of(error))
     })
 }
 
-/// A text in its tone.
+/// Colours a text.
 pub fn paint(colour: bool, tone: Tone, text: &str) -> String {
     let code = match tone {
         Tone::Plain => return text.to_owned(),
@@ -235,10 +258,10 @@ pub fn paint(colour: bool, tone: Tone, text: &str) -> String {
     if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// A text in which nothing steers a terminal but the colours of this program.
+/// Escapes a text so that nothing in it controls a terminal except the colours of this program.
 fn escaped(text: &str) -> String {
     const OURS: [&str; 6] = ["\x1b[2m", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[1;31m", "\x1b[0m"];
-    if !text.chars().any(|it| is_dangerous(it) && it != '\n') {
+    if !text.chars().any(|it| is_unsafe_for_terminals(it) && it != '\n') {
         return text.to_owned();
     }
     let mut shown = String::new();
@@ -255,7 +278,7 @@ fn escaped(text: &str) -> String {
     shown
 }
 
-/// A value with its lines and tabs, and everything else that a terminal would obey escaped.
+/// Escapes everything in a value that controls a terminal, except line feeds and tabs.
 fn for_terminal(value: &[u8]) -> String {
     let mut text = String::new();
     let escape = |text: &mut String, bytes: &[u8]| {
@@ -263,7 +286,7 @@ fn for_terminal(value: &[u8]) -> String {
     };
     for chunk in value.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if is_dangerous(character) && !matches!(character, '\n' | '\t') {
+            if is_unsafe_for_terminals(character) && !matches!(character, '\n' | '\t') {
                 escape(&mut text, character.encode_utf8(&mut [0; 4]).as_bytes());
             } else {
                 text.push(character);
@@ -274,11 +297,11 @@ fn for_terminal(value: &[u8]) -> String {
     text
 }
 
-/// A buffer that a test can read while a [`Screen`] writes to it.
+/// A buffer that a test can read while a [`Console`] writes to it.
 #[derive(Clone, Default)]
-pub struct Shared(Arc<Mutex<Vec<u8>>>);
+pub struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-impl Shared {
+impl Buffer {
     /// Returns what was written so far.
     pub fn bytes(&self) -> Vec<u8> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -290,7 +313,7 @@ impl Shared {
     }
 }
 
-impl Write for Shared {
+impl Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
     }
@@ -306,37 +329,37 @@ mod tests {
 
     #[test]
     fn a_pipe_gets_raw_bytes_and_a_terminal_gets_them_escaped() {
-        let out = Shared::default();
-        let mut screen = Screen::of(out.clone(), io::sink());
-        screen.value(b"a\xff\x1b", "0.3 ms").unwrap();
+        let out = Buffer::default();
+        let mut console = Console::of(out.clone(), io::sink());
+        console.value(b"a\xff\x1b", "0.3 ms").unwrap();
         assert_eq!(out.bytes(), b"a\xff\x1b\n");
-        screen.terminal = true;
-        screen.value(b"a\xff\x1b[2J\n\tb", "0.3 ms").unwrap();
+        console.terminal = true;
+        console.value(b"a\xff\x1b[2J\n\tb", "0.3 ms").unwrap();
         assert_eq!(out.bytes()[4..], *b"a\\xff\\x1b[2J\n\tb  0.3 ms\n");
     }
 
     #[test]
-    fn colour_is_only_where_it_is_wanted_and_errors_are_one_line() {
+    fn colour_is_optional_and_errors_are_one_line() {
         assert_eq!(paint(true, Tone::Good, "x"), "\x1b[32mx\x1b[0m");
         assert_eq!(paint(false, Tone::Good, "x"), "x");
-        let err = Shared::default();
-        Screen::of(io::sink(), err.clone()).error("a\nb\x1b");
+        let err = Buffer::default();
+        Console::of(io::sink(), err.clone()).error("a\nb\x1b");
         assert_eq!(err.text(), "error: a b\\x1b\n");
     }
 
     #[test]
-    fn nothing_that_comes_from_elsewhere_steers_a_terminal() {
-        let (out, err) = (Shared::default(), Shared::default());
-        let mut screen = Screen::of(out.clone(), err.clone());
+    fn foreign_text_cannot_control_a_terminal() {
+        let (out, err) = (Buffer::default(), Buffer::default());
+        let mut console = Console::of(out.clone(), err.clone());
         let hostile = "n1\x1b]0;owned\x07\u{202e}\u{9b}2J\r";
-        screen.terminal = true;
-        screen.line(&paint(true, Tone::Good, hostile)).unwrap();
-        screen.note(hostile);
-        screen.error(hostile);
+        console.terminal = true;
+        console.line(&paint(true, Tone::Good, hostile)).unwrap();
+        console.note(hostile);
+        console.error(hostile);
         let said = out.text() + &err.text();
         let shown = "n1\\x1b]0;owned\\x07\\xe2\\x80\\xae\\xc2\\x9b2J";
         assert_eq!(said.matches(shown).count(), 3, "{said:?}");
         let bare = said.replace("\x1b[32m", "").replace("\x1b[0m", "").replace('\n', "");
-        assert!(!bare.chars().any(is_dangerous), "{said:?}");
+        assert!(!bare.chars().any(is_unsafe_for_terminals), "{said:?}");
     }
 }

@@ -1,18 +1,18 @@
-//! What goes wrong: its kind, which is an exit status too, whether something was changed, and a
-//! line that says so.
+//! Problems: their kind, which is the exit status too, whether anything was changed, and a line for
+//! the user.
 //!
 //! | status | kind | |
 //! |---|---|---|
-//! | 1 | `failed` | it cannot be done, or its input or output does not work |
+//! | 1 | `failed` | it cannot be done, or input or output fails |
 //! | 2 | `usage` | the command line is wrong; nothing was done |
 //! | 3 | `not-found` | there is no such key or node |
 //! | 4 | `conflict` | a condition does not hold |
-//! | 5 | `unavailable` | not now; nothing was changed |
-//! | 6 | `unknown` | a change may have happened, or may yet |
+//! | 5 | `unavailable` | temporarily impossible; nothing was changed |
+//! | 6 | `unknown` | a change may have happened, or may still happen |
 //! | 7 | `denied` | the credentials do not allow it |
-//! | 8 | `incomplete` | a write at level `all` was done, and not every replica has it |
+//! | 8 | `incomplete` | a write at level `all` was done, but not every replica has it |
 //!
-//! Of several commands the most serious problem decides.
+//! If several commands fail, the most serious problem decides.
 
 use std::io;
 
@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 /// The kind of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It cannot be done, or input or output does not work.
+    /// It cannot be done, or input or output fails.
     Failed,
     /// The command line is wrong.
     Usage,
@@ -29,18 +29,18 @@ pub enum Failure {
     NotFound,
     /// A condition does not hold.
     Conflict,
-    /// Not now.
+    /// Temporarily impossible.
     Unavailable,
-    /// The outcome is not known.
+    /// The outcome is unknown.
     Unknown,
     /// The credentials do not allow it.
     Denied,
-    /// Done, but not everywhere.
+    /// Done, but not on every replica.
     Incomplete,
 }
 
 impl Failure {
-    /// The exit status.
+    /// Returns the exit status.
     pub fn status(self) -> u8 {
         match self {
             Self::Failed => 1,
@@ -54,7 +54,7 @@ impl Failure {
         }
     }
 
-    /// Its word, for programs.
+    /// Returns its name in JSON documents.
     pub fn word(self) -> &'static str {
         match self {
             Self::Failed => "failed",
@@ -68,7 +68,7 @@ impl Failure {
         }
     }
 
-    /// Of two problems the one that a script must hear of.
+    /// Returns the more serious of two kinds.
     pub fn worse(self, other: Self) -> Self {
         if other.weight() > self.weight() { other } else { self }
     }
@@ -87,7 +87,7 @@ impl Failure {
     }
 }
 
-/// The worst of what came of several things.
+/// Returns the most serious kind of several results.
 pub fn worst(one: Option<Failure>, other: Option<Failure>) -> Option<Failure> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.worse(other)),
@@ -95,14 +95,14 @@ pub fn worst(one: Option<Failure>, other: Option<Failure>) -> Option<Failure> {
     }
 }
 
-/// Whether something was changed by what failed.
+/// Whether a failed command has changed anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing was.
+    /// It has not.
     None,
-    /// Nobody knows.
+    /// It is unknown whether it has.
     Unknown,
-    /// It was.
+    /// It has.
     Done,
 }
 
@@ -116,21 +116,21 @@ impl Effect {
     }
 }
 
-/// What went wrong with one command.
+/// A failure of one command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     /// Its kind.
     pub failure: Failure,
-    /// Whether something was changed.
+    /// Whether anything was changed.
     pub effect: Effect,
-    /// What is the case and what to do, in one line.
+    /// What went wrong and what to do, in one line.
     pub message: String,
-    /// More for programs.
+    /// Further members of the JSON document.
     more: Map<String, Value>,
 }
 
 impl Problem {
-    /// One of that kind, without an effect unless its kind says otherwise.
+    /// A problem of that kind. Its effect follows from the kind.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
         let effect = match failure {
             Failure::Unknown => Effect::Unknown,
@@ -140,48 +140,48 @@ impl Problem {
         Self { failure, effect, message: message.into(), more: Map::new() }
     }
 
-    /// It cannot be done.
+    /// A command that cannot be done.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Failure::Failed, message)
     }
 
-    /// The command line is wrong.
+    /// A wrong command line.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Failure::Usage, message)
     }
 
-    /// The same, with another effect.
-    pub fn having(self, effect: Effect) -> Self {
+    /// Sets the effect.
+    pub fn with_effect(self, effect: Effect) -> Self {
         Self { effect, ..self }
     }
 
-    /// The same with a member more for programs.
+    /// Adds a member to the JSON document.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.more.insert(name.to_owned(), value.into());
         self
     }
 
-    /// The same with several members more for programs.
+    /// Adds members to the JSON document.
     pub fn with_members(mut self, members: Map<String, Value>) -> Self {
         self.more.extend(members);
         self
     }
 
-    /// The same, with words before its message.
-    pub fn behind(mut self, words: &str) -> Self {
+    /// Puts a text before the message.
+    pub fn prefixed(mut self, words: &str) -> Self {
         self.message.insert_str(0, words);
         self
     }
 
-    /// The same, of a command in that line of the input, unless it names the line of a file.
-    pub fn in_line(self, line: u64) -> Self {
+    /// Adds the line of the input, unless the problem already names the line of a file.
+    pub fn at_line(self, line: u64) -> Self {
         if self.more.contains_key("line") {
             return self;
         }
-        self.behind(&format!("line {line}: ")).with("line", line)
+        self.prefixed(&format!("line {line}: ")).with("line", line)
     }
 
-    /// As a document for programs.
+    /// Returns the JSON document.
     pub fn document(&self) -> Value {
         let mut document = json!({
             "error": self.message,
@@ -198,44 +198,51 @@ impl Problem {
 
 /// Why a command ends early.
 #[derive(Debug)]
-pub enum Stop {
+pub enum Abort {
     /// Standard output cannot be written.
     Output(io::Error),
-    /// It failed and has said why.
-    Said(Failure),
-    /// It failed, and this is to be said.
+    /// It failed and has reported why.
+    Reported(Failure),
+    /// It failed; the problem is still to be reported.
     Problem(Box<Problem>),
 }
 
-impl From<io::Error> for Stop {
+/// A command that cannot be done, and why, in one line.
+impl From<String> for Abort {
+    fn from(why: String) -> Self {
+        Problem::failed(why).into()
+    }
+}
+
+impl From<io::Error> for Abort {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
 }
 
-impl From<Problem> for Stop {
+impl From<Problem> for Abort {
     fn from(problem: Problem) -> Self {
         Self::Problem(Box::new(problem))
     }
 }
 
-/// Something was changed, and could not be told on standard output.
+/// A change was made, but could not be reported on standard output.
 #[derive(Debug, thiserror::Error)]
-#[error("{source}; {done}, and that stands")]
-struct Untold {
+#[error("{source}; the change was made: {done}")]
+struct UnreportedChange {
     done: String,
     source: io::Error,
 }
 
-/// The error of an output that was to tell of a change: with it, what was changed.
-pub fn untold(done: impl Into<String>, source: io::Error) -> io::Error {
-    io::Error::new(source.kind(), Untold { done: done.into(), source })
+/// Adds to an error of stdout the change that it could not report.
+pub fn unreported_change(done: impl Into<String>, source: io::Error) -> io::Error {
+    io::Error::new(source.kind(), UnreportedChange { done: done.into(), source })
 }
 
-/// Whether something was changed that an output did not tell of.
+/// Returns whether an error of stdout hides a change.
 pub fn effect_of(error: &io::Error) -> Effect {
     match error.get_ref() {
-        Some(inner) if inner.is::<Untold>() => Effect::Done,
+        Some(inner) if inner.is::<UnreportedChange>() => Effect::Done,
         _ => Effect::None,
     }
 }
@@ -245,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_has_a_status_of_its_own_and_the_most_serious_decides() {
+    fn each_kind_has_its_own_status_and_the_most_serious_decides() {
         use Failure::{
             Conflict, Denied, Failed, Incomplete, NotFound, Unavailable, Unknown, Usage,
         };

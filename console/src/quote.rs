@@ -1,10 +1,10 @@
-//! Quotes as in a shell, for bytes.
+//! Shell-like quoting of bytes.
 //!
-//! Blanks separate words. In single quotes everything stands for itself. In double quotes, and
-//! outside of quotes, a backslash takes the next byte as it is; in double quotes `\n`, `\t`, `\r`,
-//! `\0` and `\xNN` are what they are in Rust, so that every byte can be written.
+//! Blanks separate words. Single quotes keep everything literally. A backslash keeps the next byte
+//! literally, in double quotes and outside of quotes; in double quotes, `\n`, `\t`, `\r`, `\0` and
+//! `\xNN` mean what they mean in Rust, so that every byte can be written.
 
-/// Quotes that are not closed, or a backslash with nothing good after it.
+/// An unclosed quote, or an incomplete escape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuoteError {
     /// The text ends within quotes.
@@ -18,7 +18,10 @@ pub enum QuoteError {
     Hexadecimal,
 }
 
-/// Splits a text into words and takes the quotes off.
+/// Splits a text into words and removes the quotes.
+///
+/// # Errors
+/// See [`QuoteError`].
 pub fn split(text: &[u8]) -> Result<Vec<Vec<u8>>, QuoteError> {
     let mut words = Vec::new();
     let mut bytes = text.iter().copied();
@@ -76,11 +79,10 @@ fn double_quoted(
 
 fn digit(byte: Option<u8>) -> Result<u8, QuoteError> {
     let digit = byte.and_then(|byte| char::from(byte).to_digit(16));
-    // A hexadecimal digit is below sixteen.
     digit.map(|digit| digit as u8).ok_or(QuoteError::Hexadecimal)
 }
 
-/// One word that [`split`] gives back as it was, with quotes only where they are needed.
+/// Quotes a word, if necessary, so that [`split`] returns it unchanged.
 pub fn quoted(word: &[u8]) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:@+=%".contains(byte);
     if !word.is_empty() && word.iter().all(plain) {
@@ -100,8 +102,8 @@ pub fn quoted(word: &[u8]) -> String {
     text
 }
 
-/// Bytes as a person may see them, on one line and without power over the terminal.
-pub fn shown(bytes: &[u8]) -> String {
+/// Escapes bytes for display: on one line, and unable to control a terminal.
+pub fn escaped(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
         chunk.valid().chars().for_each(|character| push_visible(&mut text, character));
@@ -115,7 +117,7 @@ fn push_visible(text: &mut String, character: char) {
         '\n' => text.push_str("\\n"),
         '\t' => text.push_str("\\t"),
         '\r' => text.push_str("\\r"),
-        _ if is_dangerous(character) => {
+        _ if is_unsafe_for_terminals(character) => {
             let mut buffer = [0; 4];
             push_hexadecimal(text, character.encode_utf8(&mut buffer).as_bytes());
         }
@@ -129,8 +131,8 @@ fn push_hexadecimal(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Whether a character could steer a terminal, or turn around the text beside it.
-pub fn is_dangerous(character: char) -> bool {
+/// Returns whether a character could control a terminal, or reverse the text beside it.
+pub fn is_unsafe_for_terminals(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

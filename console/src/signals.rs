@@ -1,20 +1,20 @@
-//! Signals that end things.
+//! Signals that ask a command to end.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Why something ends.
+/// Why a command ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum StopSignal {
     /// Ctrl-C.
     Interrupted,
-    /// SIGTERM, or the terminal is gone.
+    /// SIGTERM, or the terminal has gone.
     Terminated,
 }
 
-impl Ending {
-    /// The exit status that a shell expects after it.
+impl StopSignal {
+    /// Returns the exit status that a shell expects.
     pub fn status(self) -> u8 {
         match self {
             Self::Interrupted => 128 + 2,
@@ -23,7 +23,7 @@ impl Ending {
     }
 }
 
-/// The signals that ask this process to end. From when this exists they do nothing by themselves.
+/// The signals that ask this process to end. They lose their default effect once this exists.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -31,7 +31,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over.
+    /// Takes over the signals.
+    ///
+    /// # Errors
+    /// The system refuses.
     pub fn take() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -41,20 +44,20 @@ impl Signals {
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) -> Ending {
+    pub async fn next(&mut self) -> StopSignal {
         tokio::select! {
-            _ = self.interrupt.recv() => Ending::Interrupted,
-            _ = self.terminate.recv() => Ending::Terminated,
-            _ = self.hangup.recv() => Ending::Terminated,
+            _ = self.interrupt.recv() => StopSignal::Interrupted,
+            _ = self.terminate.recv() => StopSignal::Terminated,
+            _ = self.hangup.recv() => StopSignal::Terminated,
         }
     }
 
-    /// Waits for the next one that ends a service: that a terminal has gone does not, as with
+    /// Waits for the next one that ends a service. The loss of the terminal does not, as with
     /// servers and nodes.
-    pub async fn next_of_service(&mut self) -> Ending {
+    pub async fn next_of_service(&mut self) -> StopSignal {
         tokio::select! {
-            _ = self.interrupt.recv() => Ending::Interrupted,
-            _ = self.terminate.recv() => Ending::Terminated,
+            _ = self.interrupt.recv() => StopSignal::Interrupted,
+            _ = self.terminate.recv() => StopSignal::Terminated,
         }
     }
 }

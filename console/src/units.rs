@@ -1,9 +1,9 @@
-//! Times and sizes as people write and read them.
+//! Times, sizes and counts as people read and write them.
 
 use std::time::Duration;
 
-/// A time in its natural unit: `850 µs`, `12.3 ms`, `4.2 s`, `3 min`, `5 h`, `2 d`.
-pub fn time(duration: Duration) -> String {
+/// Formats a duration in its natural unit: `850 µs`, `12.3 ms`, `4.2 s`, `3 min`, `5 h`, `2 d`.
+pub fn duration(duration: Duration) -> String {
     let us = duration.as_micros();
     let s = duration.as_secs();
     match us {
@@ -17,12 +17,12 @@ pub fn time(duration: Duration) -> String {
     }
 }
 
-/// An age or an uptime of that many milliseconds.
-pub fn time_ms(ms: u64) -> String {
-    if ms < 1000 { format!("{ms} ms") } else { time(Duration::from_millis(ms)) }
+/// Formats an age or an uptime, given in milliseconds.
+pub fn duration_ms(ms: u64) -> String {
+    if ms < 1000 { format!("{ms} ms") } else { duration(Duration::from_millis(ms)) }
 }
 
-/// A size: `17 B`, `1.2 KiB`, `256.0 MiB`.
+/// Formats a size: `17 B`, `1.2 KiB`, `256.0 MiB`.
 pub fn bytes(bytes: u64) -> String {
     let mut size = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
@@ -34,7 +34,7 @@ pub fn bytes(bytes: u64) -> String {
     format!("{size:.1} TiB")
 }
 
-/// A number with its thousands apart: `1 234 567`.
+/// Formats a number in groups of three digits: `1 234 567`.
 pub fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -47,25 +47,28 @@ pub fn number(number: u64) -> String {
     text
 }
 
-/// A moment, given in milliseconds since 1970: `2026-03-01 12:34:56 UTC`.
-pub fn moment(ms: u64) -> String {
+/// Formats a time, given in milliseconds since 1970: `2026-03-01 12:34:56 UTC`.
+pub fn timestamp(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
-    let Ok(moment) = time::OffsetDateTime::from_unix_timestamp(seconds) else {
+    let Ok(timestamp) = time::OffsetDateTime::from_unix_timestamp(seconds) else {
         return format!("{ms} ms after 1970");
     };
     format!(
         "{:04}-{:02}-{:02} {:02}:{:02}:{:02} UTC",
-        moment.year(),
-        u8::from(moment.month()),
-        moment.day(),
-        moment.hour(),
-        moment.minute(),
-        moment.second()
+        timestamp.year(),
+        u8::from(timestamp.month()),
+        timestamp.day(),
+        timestamp.hour(),
+        timestamp.minute(),
+        timestamp.second()
     )
 }
 
-/// Reads a time: a number and `ms`, `s`, `m`, `h` or `d`; seconds without a unit.
-pub fn parse_time(text: &str) -> Result<Duration, String> {
+/// Parses a duration: a number and `ms`, `s`, `m`, `h` or `d`; without a unit, seconds.
+///
+/// # Errors
+/// What to write instead, in one line.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|it: char| it.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let unit_ms = match unit.trim() {
@@ -74,19 +77,18 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
         "m" | "min" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => return Err("write a time as in 500ms, 5s, 10m, 1h or 7d".into()),
+        _ => return Err("write a time such as 500ms, 5s, 10m, 1h or 7d".into()),
     };
     let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
     match ms {
         Some(ms) if (1..=3650 * 86_400_000).contains(&ms) => Ok(Duration::from_millis(ms)),
-        _ => {
-            Err("write a time as in 500ms, 5s, 10m, 1h or 7d, above zero and below ten years"
-                .into())
-        }
+        _ => Err("the time must be more than zero and less than ten years, as in 500ms, 5s, 10m, \
+                1h or 7d"
+            .into()),
     }
 }
 
-/// One word for one of them and another for more or none.
+/// Returns `one` for a count of one, otherwise `many`.
 pub fn plural<'a>(count: u64, one: &'a str, many: &'a str) -> &'a str {
     if count == 1 { one } else { many }
 }
@@ -97,15 +99,15 @@ mod tests {
 
     #[test]
     fn times_have_their_natural_unit() {
-        let shown = |us| time(Duration::from_micros(us));
+        let shown = |us| duration(Duration::from_micros(us));
         assert_eq!(shown(850), "850 µs");
         assert_eq!(shown(12_345), "12.3 ms");
         assert_eq!(shown(312_000), "312 ms");
         assert_eq!(shown(4_210_000), "4.2 s");
         assert_eq!(shown(185_000_000), "3 min");
-        assert_eq!(time_ms(5 * 3_600_000), "5 h");
-        assert_eq!(time_ms(12), "12 ms");
-        assert_eq!(time_ms(72 * 3_600_000), "3 d");
+        assert_eq!(duration_ms(5 * 3_600_000), "5 h");
+        assert_eq!(duration_ms(12), "12 ms");
+        assert_eq!(duration_ms(72 * 3_600_000), "3 d");
     }
 
     #[test]
@@ -116,16 +118,16 @@ mod tests {
         assert_eq!(number(0), "0");
         assert_eq!(number(123), "123");
         assert_eq!(number(1_234_567), "1 234 567");
-        assert_eq!(moment(1_772_368_496_000), "2026-03-01 12:34:56 UTC");
+        assert_eq!(timestamp(1_772_368_496_000), "2026-03-01 12:34:56 UTC");
     }
 
     #[test]
     fn times_are_read_with_their_unit() {
-        assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_time("5"), Ok(Duration::from_secs(5)));
-        assert_eq!(parse_time("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
         for wrong in ["", "ms", "0", "-1", "5 weeks", "99999999999999999999d", "1.5s"] {
-            assert!(parse_time(wrong).is_err(), "{wrong}");
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What a drill looked like from its clients: latency and success over time, as SVG.
+//! A drill as its clients saw it: latency and success over time, as SVG.
 //!
-//! The upper half has the latencies, on a logarithmic scale: the median of each moment as a line,
-//! and above it a bar to the worst. The lower half has how many requests came to an end: those that
-//! were answered, and on top those that failed or whose outcome is unknown. The time of the fault
-//! is shaded, and what was done is marked with numbers. Colours follow the reader's light or dark
-//! preference.
+//! The upper half shows latencies on a logarithmic scale: for each interval the median as a line,
+//! and above it a bar up to the worst. The lower half shows how many requests ended: those that
+//! were answered, and on top of them those that failed or whose outcome is unknown. The time of the
+//! fault is shaded, and numbers mark the events. Colours follow the reader's preference for light
+//! or dark.
 
 use std::fmt::Write;
 
@@ -20,9 +20,9 @@ const UPPER: (f64, f64) = (52.0, 232.0);
 /// Top and bottom of the requests.
 const LOWER: (f64, f64) = (272.0, 372.0);
 const HEIGHT: f64 = 410.0;
-/// Moments across the picture.
-const MOMENTS: usize = 220;
-/// Shortest and longest latency that is drawn, in milliseconds.
+/// Number of intervals across the chart.
+const INTERVALS: usize = 220;
+/// Bounds of the latency axis, in milliseconds.
 const LATENCY_MS: (f64, f64) = (0.1, 10_000.0);
 
 const STYLE: &str = "\
@@ -33,17 +33,17 @@ const STYLE: &str = "\
 .d text{font:12px system-ui,sans-serif;fill:var(--soft)}.d .t{font-weight:600;font-size:14px;fill:var(--ink)}\
 .d .n{font-weight:600;fill:var(--ink)}";
 
-/// Requests that came to an end within one moment.
+/// Requests that ended within one interval.
 #[derive(Default)]
-struct Moment {
+struct Interval {
     latencies_ms: Vec<f64>,
     failed: usize,
 }
 
-/// Draws it.
+/// Draws the chart of a drill.
 pub(crate) fn svg(result: &DrillResult) -> String {
     let total_ns = result.end_ns.max(1);
-    let moments = moments(result, total_ns);
+    let intervals = intervals(result, total_ns);
     let x = |at_ns: u64| LEFT + (RIGHT - LEFT) * at_ns.min(total_ns) as f64 / total_ns as f64;
     let mut svg = format!(
         "<svg class=\"d\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
@@ -65,12 +65,12 @@ pub(crate) fn svg(result: &DrillResult) -> String {
         );
     }
     axes(&mut svg, total_ns);
-    latencies(&mut svg, &moments);
-    requests(&mut svg, &moments, total_ns);
+    latencies(&mut svg, &intervals);
+    requests(&mut svg, &intervals, total_ns);
     let mut last_x = f64::MIN;
     for (number, event) in result.events.iter().enumerate() {
         let at = x(event.at_ns);
-        // Marks that would lie upon each other are set apart; their lines stay.
+        // Labels that would overlap are moved apart; their lines stay.
         let mark = at.max(last_x + 14.0).min(RIGHT);
         last_x = mark;
         push(
@@ -90,25 +90,25 @@ pub(crate) fn svg(result: &DrillResult) -> String {
     svg + "</svg>\n"
 }
 
-fn moments(result: &DrillResult, total_ns: u64) -> Vec<Moment> {
-    let mut moments: Vec<Moment> = (0..MOMENTS).map(|_| Moment::default()).collect();
+fn intervals(result: &DrillResult, total_ns: u64) -> Vec<Interval> {
+    let mut intervals: Vec<Interval> = (0..INTERVALS).map(|_| Interval::default()).collect();
     for operation in &result.history.operations {
-        // What is read back afterwards is no part of the picture.
+        // Reads after the end, which check the result, are not part of the chart.
         if operation.end_ns > total_ns
             || matches!(operation.action, Action::Get(Level::Eventual | Level::Session))
         {
             continue;
         }
         let place =
-            (u128::from(operation.end_ns) * MOMENTS as u128 / u128::from(total_ns)) as usize;
-        let moment = &mut moments[place.min(MOMENTS - 1)];
+            (u128::from(operation.end_ns) * INTERVALS as u128 / u128::from(total_ns)) as usize;
+        let interval = &mut intervals[place.min(INTERVALS - 1)];
         match operation.outcome {
-            Outcome::Failed | Outcome::Unknown => moment.failed += 1,
-            _ => moment.latencies_ms.push((operation.end_ns - operation.start_ns) as f64 / 1e6),
+            Outcome::Failed | Outcome::Unknown => interval.failed += 1,
+            _ => interval.latencies_ms.push((operation.end_ns - operation.start_ns) as f64 / 1e6),
         }
     }
-    moments.iter_mut().for_each(|moment| moment.latencies_ms.sort_by(f64::total_cmp));
-    moments
+    intervals.iter_mut().for_each(|interval| interval.latencies_ms.sort_by(f64::total_cmp));
+    intervals
 }
 
 fn axes(svg: &mut String, total_ns: u64) {
@@ -160,23 +160,23 @@ fn grid(svg: &mut String, y: f64, label: &str) {
     );
 }
 
-/// Height of a latency.
+/// Returns the vertical position of a latency.
 fn level(ms: f64) -> f64 {
     let (least, most) = (LATENCY_MS.0.log10(), LATENCY_MS.1.log10());
     let share = (ms.clamp(LATENCY_MS.0, LATENCY_MS.1).log10() - least) / (most - least);
     UPPER.1 - share * (UPPER.1 - UPPER.0)
 }
 
-fn latencies(svg: &mut String, moments: &[Moment]) {
-    let width = (RIGHT - LEFT) / MOMENTS as f64;
+fn latencies(svg: &mut String, intervals: &[Interval]) {
+    let width = (RIGHT - LEFT) / INTERVALS as f64;
     let (mut bars, mut path, mut is_open) = (String::new(), String::new(), false);
-    for (place, moment) in moments.iter().enumerate() {
+    for (place, interval) in intervals.iter().enumerate() {
         let x = LEFT + width * place as f64;
-        let Some(worst) = moment.latencies_ms.last() else {
+        let Some(worst) = interval.latencies_ms.last() else {
             is_open = false;
             continue;
         };
-        let median = moment.latencies_ms[moment.latencies_ms.len() / 2];
+        let median = interval.latencies_ms[interval.latencies_ms.len() / 2];
         let (top, bottom) = (level(*worst), level(median));
         push(
             &mut bars,
@@ -195,25 +195,26 @@ fn latencies(svg: &mut String, moments: &[Moment]) {
     );
 }
 
-fn requests(svg: &mut String, moments: &[Moment], total_ns: u64) {
-    let most = moments.iter().map(|it| it.latencies_ms.len() + it.failed).max().unwrap_or(0).max(1);
-    let width = (RIGHT - LEFT) / MOMENTS as f64;
+fn requests(svg: &mut String, intervals: &[Interval], total_ns: u64) {
+    let most =
+        intervals.iter().map(|it| it.latencies_ms.len() + it.failed).max().unwrap_or(0).max(1);
+    let width = (RIGHT - LEFT) / INTERVALS as f64;
     let height = |count: usize| (LOWER.1 - LOWER.0) * count as f64 / most as f64;
-    let a_second = most as f64 * MOMENTS as f64 / (total_ns as f64 / 1e9);
+    let a_second = most as f64 * INTERVALS as f64 / (total_ns as f64 / 1e9);
     grid(svg, LOWER.0, &format!("{a_second:.0}"));
     grid(svg, LOWER.1, "0");
     let (mut good, mut bad) = (String::new(), String::new());
-    for (place, moment) in moments.iter().enumerate() {
+    for (place, interval) in intervals.iter().enumerate() {
         let x = LEFT + width * place as f64;
-        let answered = height(moment.latencies_ms.len());
+        let answered = height(interval.latencies_ms.len());
         let top = LOWER.1 - answered;
         push(
             &mut good,
             format_args!("M{x:.1} {}V{top:.1}h{:.1}V{}z", LOWER.1, width * 0.8, LOWER.1),
         );
-        if moment.failed > 0 {
-            // So that a single one can be seen.
-            let above = top - height(moment.failed).max(3.0);
+        if interval.failed > 0 {
+            // At least three units high, so that a single failure is visible.
+            let above = top - height(interval.failed).max(3.0);
             push(
                 &mut bad,
                 format_args!("M{x:.1} {top:.1}V{above:.1}h{:.1}V{top:.1}z", width * 0.8),
@@ -228,12 +229,12 @@ fn requests(svg: &mut String, moments: &[Moment], total_ns: u64) {
     );
 }
 
-/// A text as it may stand in SVG and HTML.
+/// Escapes a text for SVG and HTML.
 pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
-    // A string takes everything.
+    // Writing to a string cannot fail.
     let _ = text.write_fmt(more);
 }

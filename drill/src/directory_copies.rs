@@ -1,103 +1,107 @@
-//! Data directories that are copied, put back and started twice.
+//! Faults with copies of data directories: an old copy in place of the current one, and two
+//! processes on copies of one directory.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Role, RunChoice, RunReport, Verdict};
-use dkv_console::console::Screen;
+use dkv_console::Console;
 use dkv_local::child::Child;
 use nix::sys::signal::Signal;
 
 use crate::testbed::Testbed;
 
-/// Time in which it must be noticed.
-const NOTICED: Duration = Duration::from_secs(20);
-/// Time that a process has to end by itself.
-const ENDED: Duration = Duration::from_secs(20);
+/// Time in which the network must detect the copy.
+const DETECTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time that a process has to exit by itself.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// The coordinator's directory is put back as it was a while ago.
+/// Puts an older copy of the coordinator's data directory in place of the current one.
 pub(crate) async fn old_copy(
-    stage: &mut Testbed,
+    testbed: &mut Testbed,
     time: Duration,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> Result<(), String> {
-    let name = stage.coordinator().await?;
-    let directory = stage.network()?.dir().data(&name);
+    let name = testbed.coordinator().await?;
+    let directory = testbed.network()?.dir().data(&name);
     let (old, right) = (beside(&directory, "old"), beside(&directory, "right"));
-    copy_of(stage, &name, &directory, &old).await?;
-    stage.tell(&format!("copied the data directory of {name}, the coordinator"), screen);
-    stage.hold(time / 3, screen).await;
-    stage.kill(&name).await?;
+    copy_of(testbed, &name, &directory, &old).await?;
+    testbed.record(&format!("copied the data directory of {name}, the coordinator"), console);
+    testbed.work_for(time / 3, console).await;
+    testbed.kill(&name).await?;
     let swapped =
         std::fs::rename(&directory, &right).and_then(|()| std::fs::rename(&old, &directory));
     swapped.map_err(|error| format!("cannot put a copy in place: {error}"))?;
-    stage.tell(&format!("killed {name}, and put the older copy of its directory back"), screen);
-    let mut child = stage.network()?.spawn_in(&name, &directory)?;
-    let runs =
-        noticed(stage, |runs| runs.iter().any(|run| matches!(run.verdict, Verdict::Older { .. })));
+    testbed
+        .record(&format!("killed {name} and replaced its directory with the older copy"), console);
+    let mut child = testbed.network()?.spawn_in(&name, &directory)?;
+    let runs = wait_for_runs(testbed, |runs| {
+        runs.iter().any(|run| matches!(run.verdict, Verdict::Older { .. }))
+    });
     let noticed = runs.await;
-    let has_ended = ends(&mut child).await;
-    // Whatever it did, it is not to go on.
+    let has_ended = exits(&mut child).await;
+    // It must not go on, whatever it did.
     let _ = child.kill().await;
-    noticed.map_err(|why| format!("the older copy was not noticed: {why}"))?;
+    noticed.map_err(|why| format!("the older copy was not detected: {why}"))?;
     if !has_ended {
-        return Err("the node with the older copy has not ended".into());
+        return Err("the node with the older copy did not exit".into());
     }
-    stage.tell(&format!("{name} was told apart, and has ended"), screen);
-    stage.hold(time / 3, screen).await;
+    testbed.record(&format!("the older copy was detected, and {name} exited"), console);
+    testbed.work_for(time / 3, console).await;
     let restored =
         std::fs::remove_dir_all(&directory).and_then(|()| std::fs::rename(&right, &directory));
     restored.map_err(|error| format!("cannot put the directory back: {error}"))?;
-    stage.start(&name, screen).await?;
-    stage.tell(&format!("started {name} on its own directory"), screen);
-    stage.live(&name).await
+    testbed.start(&name, console).await?;
+    testbed.record(&format!("started {name} on its current directory"), console);
+    testbed.wait_live(&name).await
 }
 
-/// A copy of the coordinator's directory is started beside it.
+/// Starts a second process on a copy of the coordinator's data directory.
 pub(crate) async fn clone(
-    stage: &mut Testbed,
+    testbed: &mut Testbed,
     time: Duration,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> Result<(), String> {
-    let name = stage.coordinator().await?;
-    let directory = stage.network()?.dir().data(&name);
+    let name = testbed.coordinator().await?;
+    let directory = testbed.network()?.dir().data(&name);
     let copied = beside(&directory, "clone");
-    copy_of(stage, &name, &directory, &copied).await?;
-    let mut child = stage.network()?.spawn_in(&name, &copied)?;
-    stage.tell(&format!("started a copy of {name}, the coordinator, beside it"), screen);
+    copy_of(testbed, &name, &directory, &copied).await?;
+    let mut child = testbed.network()?.spawn_in(&name, &copied)?;
+    testbed.record(&format!("started a copy of {name}, the coordinator, beside it"), console);
     let both = |runs: &[RunReport]| {
         let twice = runs.iter().filter(|run| matches!(run.verdict, Verdict::Twice { .. }));
         twice.count() >= 2
     };
-    let runs = match noticed(stage, both).await {
+    let runs = match wait_for_runs(testbed, both).await {
         Ok(runs) => runs,
         Err(why) => {
             let _ = child.kill().await;
-            return Err(format!("the clone was not noticed: {why}"));
+            return Err(format!("the clone was not detected: {why}"));
         }
     };
-    stage.tell("it was noticed, and neither takes part", screen);
-    stage.hold(time, screen).await;
-    // The clone was started later.
-    let original = runs.iter().min_by_key(|run| run.start).ok_or("there are no runs")?;
-    let admin = stage.network()?.connect(Role::Admin).await?;
+    testbed.record("the clone was detected, and neither process takes part", console);
+    testbed.work_for(time, console).await;
+    // The original was started before the clone.
+    let original =
+        runs.iter().min_by_key(|run| run.start).ok_or("the server knows no run of it")?;
+    let admin = testbed.network()?.connect(Role::Admin).await?;
     let kept = admin.keep_run(original.node, RunChoice::Address(original.address)).await;
     admin.close().await;
     kept.map_err(|error| error.to_string())?;
-    stage.tell(&format!("said that {name} at {} goes on", original.address), screen);
-    if !ends(&mut child).await {
+    testbed.record(&format!("told the network to keep {name} at {}", original.address), console);
+    if !exits(&mut child).await {
         let _ = child.kill().await;
-        return Err("the clone has not ended".into());
+        return Err("the clone did not exit".into());
     }
-    stage.live(&name).await
+    testbed.wait_live(&name).await
 }
 
-/// Waits until a process has ended by itself; whether it has.
-async fn ends(child: &mut Child) -> bool {
+/// Waits until a process exits by itself. Returns whether it did.
+async fn exits(child: &mut Child) -> bool {
     let begun = Instant::now();
     while child.ended().is_none() {
-        if begun.elapsed() >= ENDED {
+        if begun.elapsed() >= EXIT_TIMEOUT {
             return false;
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -105,19 +109,19 @@ async fn ends(child: &mut Child) -> bool {
     true
 }
 
-/// A place beside a directory.
+/// Returns the path of a sibling of a directory.
 fn beside(directory: &Path, what: &str) -> PathBuf {
     let mut name = directory.file_name().unwrap_or_default().to_owned();
     name.push(format!("-{what}"));
     directory.with_file_name(name)
 }
 
-/// Copies the directory of a node that stands still meanwhile.
-async fn copy_of(stage: &Testbed, name: &str, from: &Path, to: &Path) -> Result<(), String> {
-    stage.signal(name, Signal::SIGSTOP).await?;
+/// Copies the data directory of a node, which is paused meanwhile.
+async fn copy_of(testbed: &Testbed, name: &str, from: &Path, to: &Path) -> Result<(), String> {
+    testbed.signal(name, Signal::SIGSTOP).await?;
     let (source, target) = (from.to_owned(), to.to_owned());
     let copied = tokio::task::spawn_blocking(move || copy_all(&source, &target)).await;
-    stage.signal(name, Signal::SIGCONT).await?;
+    testbed.signal(name, Signal::SIGCONT).await?;
     copied.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
@@ -135,20 +139,23 @@ fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Waits until the server tells of runs what is expected.
-async fn noticed(
-    stage: &Testbed,
+/// Waits until the runs that the server knows are as expected, and returns them.
+async fn wait_for_runs(
+    testbed: &Testbed,
     expected: impl Fn(&[RunReport]) -> bool,
 ) -> Result<Vec<RunReport>, String> {
-    let client: Client = stage.network()?.connect(Role::Client).await?;
+    let client: Client = testbed.network()?.connect(Role::Client).await?;
     let begun = Instant::now();
     let found = loop {
         let runs = client.status().await.server.map(|server| server.runs).unwrap_or_default();
         if expected(&runs) {
             break Ok(runs);
         }
-        if begun.elapsed() > NOTICED {
-            break Err(format!("the server told of {runs:?} in {} s", NOTICED.as_secs()));
+        if begun.elapsed() > DETECTION_TIMEOUT {
+            break Err(format!(
+                "after {} s the server still reports {runs:?}",
+                DETECTION_TIMEOUT.as_secs()
+            ));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     };

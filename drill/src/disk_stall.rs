@@ -1,9 +1,9 @@
-//! A disk that does not come back from a sync.
+//! A disk that hangs in a sync.
 //!
-//! For a node, a disk stalls when the thread that writes and syncs its log does not get on,
-//! whatever the reason. So that thread alone is stopped, as a debugger stops it; all others go on.
-//! The kernel allows that for one's own children without any privilege, and wants all requests
-//! about a stopped thread from the thread that stopped it.
+//! For a node, a disk stalls when the thread that writes and syncs its log makes no progress,
+//! whatever the reason. So this stops that thread alone, as a debugger does, and lets all others
+//! run. The kernel allows that for child processes without any privilege, and requires that the
+//! thread which stopped another one also resumes it.
 
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
@@ -13,19 +13,19 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-/// The thread of a node that writes its log, by name.
+/// Name of the thread that writes the log of a node.
 const WRITER: &str = "wal-writer";
 
-/// A stall that lasts until this is dropped.
+/// A stalled disk; it works again when this is dropped.
 pub(crate) struct DiskStall {
     _end: Sender<()>,
 }
 
 impl DiskStall {
-    /// Stalls the disk of a node, by its process id.
+    /// Stalls the disk of a node, given its process id.
     ///
     /// # Errors
-    /// Why it cannot be, in one line.
+    /// Why the disk cannot be stalled, in one line.
     pub(crate) async fn begin(process: u32) -> Result<Self, String> {
         let thread = writer(process)?;
         let (end, ended) = channel::<()>();
@@ -34,22 +34,22 @@ impl DiskStall {
             let stopped = stop(thread);
             let is_stopped = stopped.is_ok();
             let _ = begun.send(stopped);
-            // Nothing is ever sent: the other end is dropped.
+            // Nothing is ever sent; receiving ends when the other end is dropped.
             let _ = ended.recv();
             if is_stopped {
-                // If it is gone there is nothing to let go of.
+                // Detaching fails only if the thread has ended.
                 let _ = ptrace::detach(thread, None);
             }
         });
-        let result = result.await.unwrap_or_else(|_| Err("its thread ended".into()));
-        result.map_err(|why| format!("the disk cannot be made to stall: {why}"))?;
+        let result = result.await.unwrap_or_else(|_| Err("the tracing thread ended".into()));
+        result.map_err(|why| format!("cannot stall the disk: {why}"))?;
         Ok(Self { _end: end })
     }
 }
 
 fn stop(thread: Pid) -> Result<(), String> {
     ptrace::attach(thread).map_err(|error| {
-        format!("this system does not let a process be traced ({error}); it may allow it to root")
+        format!("this system does not allow tracing a process ({error}); try again as root")
     })?;
     waitpid(thread, Some(WaitPidFlag::__WALL)).map(drop).map_err(|error| error.to_string())
 }

@@ -1,5 +1,5 @@
-//! How the nodes of a drill are started, where a fault needs it: behind relays, with a disk or a
-//! clock of their own.
+//! Prepares the environment that a fault needs: nodes behind relays, on small disks, or with clocks
+//! of their own.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use tempfile::TempDir;
 use crate::fault::Fault;
 use crate::relay::Relays;
 
-/// Size of a small disk: a node leaves 128 MiB free, and its log takes 16.
+/// Size of a small disk: a node keeps 128 MiB free, and its log takes 16 MiB.
 const DISK: &str = "size=260m";
-/// Where the library that bends clocks may be.
+/// Paths at which libfaketime may be installed.
 const FAKETIME: [&str; 4] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
@@ -23,7 +23,7 @@ const FAKETIME: [&str; 4] = [
     "/usr/lib/faketime/libfaketime.so.1",
 ];
 
-/// What was prepared.
+/// The environment of the nodes of a drill.
 #[derive(Default)]
 pub(crate) struct Environment {
     /// Relays in front of all nodes.
@@ -33,10 +33,10 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Prepares what a fault needs.
+    /// Prepares the environment for a fault.
     ///
     /// # Errors
-    /// What is missing on this machine, in one line.
+    /// What this machine lacks, in one line.
     pub(crate) async fn prepare(fault: Fault, nodes: u16) -> Result<Self, String> {
         let mut environment = Self::default();
         match fault {
@@ -48,7 +48,7 @@ impl Environment {
             Fault::DiskFull => environment.small_disks = true,
             Fault::ClockJump => {
                 library().ok_or(
-                    "clock-jump needs libfaketime, which is not there; apt-get install faketime",
+                    "clock-jump needs libfaketime; install it with apt-get install faketime",
                 )?;
                 let clocks = tempfile::Builder::new().prefix("dkv-clocks-").tempdir();
                 environment.clocks = Some(clocks.map_err(|error| error.to_string())?);
@@ -59,7 +59,7 @@ impl Environment {
         Ok(environment)
     }
 
-    /// How nodes are to be started.
+    /// Returns how nodes are to be started; `None` if in the usual way.
     pub(crate) fn launch_hook(&self, place: &Path) -> Option<LaunchHook> {
         if let Some(relays) = &self.relays {
             let addresses = relays.addresses();
@@ -80,7 +80,7 @@ impl Environment {
                 ("LD_PRELOAD", library().unwrap_or_default().into()),
                 ("FAKETIME_TIMESTAMP_FILE", clocks.join(name).into()),
                 ("FAKETIME_NO_CACHE", "1".into()),
-                // No machine counts seconds of another length.
+                // Jumping clocks must not change the length of a second.
                 ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
                 ("DONT_FAKE_MONOTONIC", "1".into()),
             ];
@@ -88,33 +88,34 @@ impl Environment {
         }))
     }
 
-    /// Sets a node's clock that many minutes ahead.
+    /// Sets a node's clock ahead by that many minutes.
     pub(crate) fn set_clock(&self, name: &str, minutes: i64) -> Result<(), String> {
         let Some(clocks) = &self.clocks else { return Ok(()) };
         let (file, new) = (clocks.path().join(name), clocks.path().join("new"));
-        // Replaced as a whole: it is read at any moment.
+        // Replaced atomically, because a node may read it at any moment.
         std::fs::write(&new, format!("{:+}\n", minutes * 60))
             .and_then(|()| std::fs::rename(&new, &file))
             .map_err(|error| format!("{}: {error}", file.display()))
     }
 
-    /// Why the network did not come up, if that is because of the outfit.
+    /// Adds the likely reason if the network did not come up in this environment.
     pub(crate) fn explained(&self, problem: String) -> String {
         if self.small_disks {
             return format!(
-                "disk-full needs small disks, that is, unshare and mount with root or with user \
-                 namespaces; without them: {problem}"
+                "disk-full mounts small disks, which takes root or user namespaces, unshare and \
+                 mount: {problem}"
             );
         }
         problem
     }
 }
 
-/// Starts the node with a small disk in place of its directory, which only it and what looks
-/// through its eyes can see, and which goes with it.
+/// Starts a node with a small disk in place of its directory. The disk is visible only in the
+/// node's mount namespace, and disappears with it.
 fn on_small_disk(directory: &Path, spec: &mut ChildSpec) {
     let script = format!(
-        "mkdir -p \"$0\" && chmod 700 \"$0\" && mount -t tmpfs -o {DISK},mode=700 tmpfs \"$0\" && exec \"$@\""
+        "mkdir -p \"$0\" && chmod 700 \"$0\" && mount -t tmpfs -o {DISK},mode=700 tmpfs \"$0\" && \
+         exec \"$@\""
     );
     let mut arguments: Vec<OsString> = vec!["-m".into()];
     if !geteuid().is_root() {

@@ -5,33 +5,33 @@ use clap::ValueEnum;
 /// A fault, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Fault {
-    /// The coordinator's process is killed, and started again later
+    /// Kill the coordinator's process, and start it again later
     CoordinatorKill,
-    /// The coordinator is frozen for longer than an election takes, and resumes
+    /// Freeze the coordinator for longer than an election takes, then resume it
     Pause,
-    /// The coordinator and the other nodes cannot reach each other; clients reach all
+    /// Cut the coordinator off from the other nodes, while clients reach all of them
     Partition,
-    /// The coordinator's disk hangs in a sync for a while
+    /// Let the coordinator's disk hang in a sync for a while
     DiskStall,
-    /// The coordinator's disk is full for a while
+    /// Fill the coordinator's disk for a while
     DiskFull,
-    /// The clocks of the nodes jump apart by an hour and a half, and the coordinator is killed
+    /// Set the clocks of the nodes apart by an hour and a half, and kill the coordinator
     ClockJump,
-    /// All processes are killed at once, the server's too, and started again
+    /// Kill all processes at once, the server included, and start them again
     RestartAll,
-    /// Nodes are added, and the first ones removed for good
+    /// Add nodes, and remove the first ones permanently
     Churn,
-    /// Somebody with a stolen node token attacks every node and the server, as a leader, as a
-    /// candidate and as the coordinator, and waits for clients that are misled
+    /// Attack every node and the server with a stolen node token, as a leader, as a candidate and
+    /// as the coordinator, and wait for misled clients
     Intruder,
-    /// A copy of the coordinator's data directory is started beside it, until an administrator says
-    /// which goes on
+    /// Start a copy of the coordinator's data directory beside it, until an administrator chooses
+    /// between them
     Clone,
-    /// The coordinator's data directory is put back as it was a while ago
+    /// Replace the coordinator's data directory with an older copy
     OldCopy,
-    /// You inject the fault yourself, into your own network
+    /// Inject the fault yourself, into your own network
     ByHand,
-    /// All but by-hand, one after the other
+    /// Hold all drills except by-hand, one after the other
     All,
 }
 

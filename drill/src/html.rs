@@ -1,6 +1,6 @@
-//! The report as one page that needs nothing else.
+//! The report as one self-contained page.
 
-use dkv_console::units::{number, time};
+use dkv_console::units::{duration, number};
 
 use crate::chart::{escaped, svg};
 use crate::result::DrillResult;
@@ -52,7 +52,7 @@ pub fn html(results: &[DrillResult], skipped: &[(String, String)], when: &str) -
              <td class=\"r\" data-of=\"acknowledged\">{}</td><td class=\"r\" data-of=\"lost\">{}</td>\
              <td class=\"r\" data-of=\"stale reads\">{stale}</td></tr>",
             verdict(result.holds()),
-            time(std::time::Duration::from_nanos(result.wait_ns.0)),
+            duration(std::time::Duration::from_nanos(result.wait_ns.0)),
             report.failed,
             report.unknown,
             number(result.acknowledged as u64),

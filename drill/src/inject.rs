@@ -1,4 +1,4 @@
-//! What is done to a network, and how it is undone.
+//! Injects faults into a network and undoes them.
 
 use std::fs::File;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dkv_api::Role;
-use dkv_console::console::Screen;
+use dkv_console::Console;
 use dkv_local::SERVER;
 use dkv_local::node_name;
 use nix::sys::signal::Signal;
@@ -17,12 +17,12 @@ use crate::fault::Fault;
 use crate::intruder;
 use crate::testbed::Testbed;
 
-/// A stalled disk is given up after 1.25 s with the settings of a new network.
+/// With the settings of a new network, a node gives up on a stalled disk after 1.25 s.
 const STALL_LEAST: Duration = Duration::from_secs(4);
-/// Time that a removed node has to be gone.
+/// Time in which a removed node must have left the network.
 const REMOVAL: Duration = Duration::from_secs(30);
 
-/// Every fault that is done to a network of its own.
+/// Every fault that a drill injects into a temporary network.
 pub const LOCAL: [Fault; 11] = [
     Fault::CoordinatorKill,
     Fault::Pause,
@@ -37,97 +37,104 @@ pub const LOCAL: [Fault; 11] = [
     Fault::OldCopy,
 ];
 
-/// Does it for about that long, and undoes it.
+/// Injects a fault for about `time`, and undoes it.
 ///
 /// # Errors
-/// Why it could not be done, or why the network was not whole again afterwards; in one line.
+/// Why the fault could not be injected, or why the network has not recovered, in one line.
 pub(crate) async fn inject(
     fault: Fault,
-    stage: &mut Testbed,
+    testbed: &mut Testbed,
     nodes: u16,
     time: Duration,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> Result<(), String> {
     match fault {
         Fault::CoordinatorKill => {
-            let name = stage.coordinator().await?;
-            stage.kill(&name).await?;
-            stage.tell(&format!("killed {name}, the coordinator"), screen);
-            stage.hold(time, screen).await;
-            stage.start(&name, screen).await?;
-            stage.tell(&format!("started {name} again"), screen);
-            stage.live(&name).await
+            let name = testbed.coordinator().await?;
+            testbed.kill(&name).await?;
+            testbed.record(&format!("killed {name}, the coordinator"), console);
+            testbed.work_for(time, console).await;
+            testbed.start(&name, console).await?;
+            testbed.record(&format!("started {name} again"), console);
+            testbed.wait_live(&name).await
         }
         Fault::Pause => {
-            let name = stage.coordinator().await?;
-            stage.signal(&name, Signal::SIGSTOP).await?;
-            stage.tell(&format!("paused {name}, the coordinator"), screen);
-            stage.hold(time, screen).await;
-            stage.signal(&name, Signal::SIGCONT).await?;
-            stage.tell(&format!("let {name} go on"), screen);
-            stage.live(&name).await
+            let name = testbed.coordinator().await?;
+            testbed.signal(&name, Signal::SIGSTOP).await?;
+            testbed.record(&format!("paused {name}, the coordinator"), console);
+            testbed.work_for(time, console).await;
+            testbed.signal(&name, Signal::SIGCONT).await?;
+            testbed.record(&format!("resumed {name}"), console);
+            testbed.wait_live(&name).await
         }
         Fault::Partition => {
-            let name = stage.coordinator().await?;
-            let relays = stage.environment.relays.as_ref().ok_or("there are no relays")?;
+            let name = testbed.coordinator().await?;
+            let relays = testbed.environment.relays.as_ref().ok_or("the drill has no relays")?;
             relays.isolate(&name);
-            stage.tell(&format!("cut {name}, the coordinator, off from the other nodes"), screen);
-            stage.hold(time, screen).await;
-            stage.environment.relays.iter().for_each(crate::relay::Relays::heal);
-            stage.tell("joined the network again", screen);
-            stage.live(&name).await
+            testbed
+                .record(&format!("cut {name}, the coordinator, off from the other nodes"), console);
+            testbed.work_for(time, console).await;
+            testbed.environment.relays.iter().for_each(crate::relay::Relays::heal);
+            testbed.record("reconnected it", console);
+            testbed.wait_live(&name).await
         }
         Fault::DiskStall => {
-            let name = stage.coordinator().await?;
-            let stall = DiskStall::begin(stage.process(&name).await?).await?;
-            stage.tell(&format!("stalled the disk of {name}, the coordinator"), screen);
-            stage.hold(time.max(STALL_LEAST), screen).await;
+            let name = testbed.coordinator().await?;
+            let stall = DiskStall::begin(testbed.process(&name).await?).await?;
+            testbed.record(&format!("stalled the disk of {name}, the coordinator"), console);
+            testbed.work_for(time.max(STALL_LEAST), console).await;
             drop(stall);
-            stage.tell(&format!("the disk of {name} goes on"), screen);
-            stage.live(&name).await
+            testbed.record(&format!("the disk of {name} works again"), console);
+            testbed.wait_live(&name).await
         }
         Fault::DiskFull => {
-            let name = stage.coordinator().await?;
-            // As the node sees it: the disk is in its own mount namespace.
-            let eyes = PathBuf::from(format!("/proc/{}/root", stage.process(&name).await?));
-            let directory = stage.network()?.dir().data(&name);
+            let name = testbed.coordinator().await?;
+            // The small disk is in the mount namespace of the node.
+            let node_root = PathBuf::from(format!("/proc/{}/root", testbed.process(&name).await?));
+            let directory = testbed.network()?.dir().data(&name);
             let inside = directory.strip_prefix("/").unwrap_or(&directory);
-            let filling = eyes.join(inside).join("filling");
-            stage.tell(&format!("filling the disk of {name}, the coordinator"), screen);
-            fill(filling.clone()).await?;
-            stage.hold(time, screen).await;
-            std::fs::remove_file(&filling).map_err(|error| error.to_string())?;
-            stage.tell(&format!("made room on the disk of {name}"), screen);
-            stage.live(&name).await
+            let filler = node_root.join(inside).join("filler");
+            testbed.record(&format!("filling the disk of {name}, the coordinator"), console);
+            fill(filler.clone()).await?;
+            testbed.work_for(time, console).await;
+            std::fs::remove_file(&filler).map_err(|error| error.to_string())?;
+            testbed.record(&format!("freed space on the disk of {name}"), console);
+            testbed.wait_live(&name).await
         }
         Fault::ClockJump => {
-            let name = stage.coordinator().await?;
+            let name = testbed.coordinator().await?;
             let others: Vec<String> =
-                stage.names(nodes).into_iter().filter(|other| *other != name).collect();
-            stage.environment.set_clock(&name, 45)?;
-            others.iter().try_for_each(|other| stage.environment.set_clock(other, -45))?;
-            stage.tell(&format!("set {name} 45 min ahead and all others 45 min back"), screen);
-            stage.hold(time / 2, screen).await;
-            stage.kill(&name).await?;
-            stage.tell(&format!("killed {name}, the coordinator"), screen);
-            stage.hold(time / 2, screen).await;
-            stage.names(nodes).iter().try_for_each(|each| stage.environment.set_clock(each, 0))?;
-            stage.tell("set all clocks right", screen);
-            stage.start(&name, screen).await?;
-            stage.live(&name).await
+                testbed.names(nodes).into_iter().filter(|other| *other != name).collect();
+            testbed.environment.set_clock(&name, 45)?;
+            others.iter().try_for_each(|other| testbed.environment.set_clock(other, -45))?;
+            testbed.record(
+                &format!("set the clock of {name} 45 min ahead and all others 45 min back"),
+                console,
+            );
+            testbed.work_for(time / 2, console).await;
+            testbed.kill(&name).await?;
+            testbed.record(&format!("killed {name}, the coordinator"), console);
+            testbed.work_for(time / 2, console).await;
+            testbed
+                .names(nodes)
+                .iter()
+                .try_for_each(|each| testbed.environment.set_clock(each, 0))?;
+            testbed.record("corrected all clocks", console);
+            testbed.start(&name, console).await?;
+            testbed.wait_live(&name).await
         }
-        Fault::RestartAll => restart_all(stage, nodes, screen).await,
-        Fault::Churn => churn(stage, nodes, screen).await,
-        Fault::Intruder => intruder::attack(stage, time, screen).await,
-        Fault::Clone => directory_copies::clone(stage, time, screen).await,
-        Fault::OldCopy => directory_copies::old_copy(stage, time, screen).await,
+        Fault::RestartAll => restart_all(testbed, nodes, console).await,
+        Fault::Churn => churn(testbed, nodes, console).await,
+        Fault::Intruder => intruder::attack(testbed, time, console).await,
+        Fault::Clone => directory_copies::clone(testbed, time, console).await,
+        Fault::OldCopy => directory_copies::old_copy(testbed, time, console).await,
         Fault::ByHand => {
-            stage.tell("your turn: inject the fault now", screen);
-            stage.hold(time, screen).await;
-            stage.tell("stop injecting faults now", screen);
+            testbed.record("your turn: inject the fault now", console);
+            testbed.work_for(time, console).await;
+            testbed.record("stop injecting faults now", console);
             Ok(())
         }
-        Fault::All => Err("all is many drills".into()),
+        Fault::All => Err("all is not a single drill".into()),
     }
 }
 
@@ -140,37 +147,41 @@ async fn fill(file: PathBuf) -> Result<(), String> {
     tokio::task::spawn_blocking(filling).await.map_err(|error| error.to_string())?
 }
 
-async fn restart_all(stage: &mut Testbed, nodes: u16, screen: &mut Screen) -> Result<(), String> {
-    let names = stage.names(nodes);
+async fn restart_all(
+    testbed: &mut Testbed,
+    nodes: u16,
+    console: &mut Console,
+) -> Result<(), String> {
+    let names = testbed.names(nodes);
     for name in names.iter().chain([&SERVER.to_owned()]) {
-        stage.kill(name).await?;
+        testbed.kill(name).await?;
     }
-    stage.tell("killed all nodes and the server", screen);
-    stage.start(SERVER, screen).await?;
+    testbed.record("killed all nodes and the server", console);
+    testbed.start(SERVER, console).await?;
     for name in &names {
-        stage.start(name, screen).await?;
+        testbed.start(name, console).await?;
     }
-    stage.tell("all are started again", screen);
+    testbed.record("restarted all of them", console);
     for name in &names {
-        stage.live(name).await?;
+        testbed.wait_live(name).await?;
     }
     Ok(())
 }
 
-async fn churn(stage: &mut Testbed, nodes: u16, screen: &mut Screen) -> Result<(), String> {
+async fn churn(testbed: &mut Testbed, nodes: u16, console: &mut Console) -> Result<(), String> {
     let count = nodes.min(2);
     for number in nodes + 1..=nodes + count {
         let name = node_name(number);
-        stage.start(&name, screen).await?;
-        stage.live(&name).await?;
-        stage.tell(&format!("added {name}"), screen);
+        testbed.start(&name, console).await?;
+        testbed.wait_live(&name).await?;
+        testbed.record(&format!("added {name}"), console);
     }
-    let admin = stage.network()?.connect(Role::Admin).await?;
-    // The first nodes, which lead and vote, so that others have to take over.
-    for name in stage.names(count) {
-        let report = stage.report().await;
+    let admin = testbed.network()?.connect(Role::Admin).await?;
+    // The first nodes lead and vote, so removing them forces others to take over.
+    for name in testbed.names(count) {
+        let report = testbed.report().await;
         let node = report.nodes.iter().find(|node| node.name == name);
-        let id = node.ok_or_else(|| format!("{name} is not known"))?.id;
+        let id = node.ok_or_else(|| format!("{name} is unknown"))?.id;
         admin.remove_node(id).await.map_err(|error| format!("{name}: {error}"))?;
         let gone = async {
             while admin.refresh().await.is_ok_and(|view| view.node(id).is_some()) {
@@ -178,10 +189,10 @@ async fn churn(stage: &mut Testbed, nodes: u16, screen: &mut Screen) -> Result<(
             }
         };
         let gone = tokio::time::timeout(REMOVAL, gone).await;
-        gone.map_err(|_| format!("{name} is not gone after {} s", REMOVAL.as_secs()))?;
-        stage.tell(&format!("removed {name} for good"), screen);
-        // It stops by itself; nobody waits for it.
-        stage.kill(&name).await?;
+        gone.map_err(|_| format!("{name} is still in the network after {} s", REMOVAL.as_secs()))?;
+        testbed.record(&format!("removed {name} for good"), console);
+        // It stops by itself, but the drill need not wait for that.
+        testbed.kill(&name).await?;
     }
     admin.close().await;
     Ok(())

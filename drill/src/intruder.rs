@@ -1,10 +1,11 @@
-//! An intruder: somebody who has stolen a node token and speaks the network's own protocol.
+//! An intruder: an attacker with a stolen node token, who speaks the network's own protocol.
 //!
-//! The token gets it a node's certificate, as it would get one to whoever starts a node. With that
-//! it says everything that a member of a group could say, in its own name, to every node and of
-//! every group; it reports to the server as the coordinator of a later term, with all other nodes
-//! on its deny list; and it registers where it listens itself, so that clients which believe in it
-//! come to it. It must get nowhere: no term rises by it, no node stops, no client comes.
+//! The token gets the intruder the certificate of a node. With it, the intruder
+//! - sends every message of a group member, in its own name, to every node and for every group;
+//! - reports to the server as the coordinator of a later term, with all other nodes denied;
+//! - registers its own address and waits for misled clients.
+//!
+//! None of this may have an effect: no term rises, no node stops, no client comes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkv_api::{GroupId, NetworkView, NodeId, Role};
-use dkv_console::console::Screen;
+use dkv_console::Console;
 use dkv_local::SERVER;
 use dkv_node::untrusted::{forgeries, introduce};
 use dkv_wire::call::call;
@@ -36,23 +37,23 @@ use tokio::task::JoinSet;
 
 use crate::testbed::Testbed;
 
-/// Time that an answer may take.
+/// Time limit of an answer.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Pause between two waves, so that the machine is not simply full.
+/// Pause between two waves, so as not to overload the machine.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The key that it tries to write.
 const KEY: &[u8] = b"intruder";
 
-/// Attacks for about that long.
+/// Attacks for about `time`.
 ///
 /// # Errors
-/// What it has come by, or that it could not attack; in one line.
+/// What the intruder achieved, or why it could not attack, in one line.
 pub(crate) async fn attack(
-    stage: &mut Testbed,
+    testbed: &mut Testbed,
     time: Duration,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> Result<(), String> {
-    let network = stage.network()?;
+    let network = testbed.network()?;
     let server: SocketAddr =
         network.address().parse().map_err(|error| format!("{}: {error}", network.address()))?;
     let token = network.dir().data(SERVER).join("tokens/node.token");
@@ -61,17 +62,18 @@ pub(crate) async fn attack(
     let client = network.connect(Role::Client).await?;
     let view = client.view().await.map_err(|error| error.to_string())?;
     let intruder = Arc::new(Intruder::join(server, token.trim(), view).await?);
-    stage.tell("somebody with a stolen node token attacks every node and the server", screen);
+    testbed
+        .record("an intruder with a stolen node token attacks every node and the server", console);
     let mut attacking = JoinSet::new();
     let attacker = Arc::clone(&intruder);
     attacking.spawn(async move { attacker.run(time).await });
-    stage.hold(time, screen).await;
+    testbed.work_for(time, console).await;
     let tried = match attacking.join_next().await {
         Some(Ok(tried)) => tried?,
-        _ => return Err("the attack ended before its time".into()),
+        _ => return Err("the attack ended early".into()),
     };
-    stage.tell(&format!("the attack is over: {tried} conversations"), screen);
-    let found = intruder.judge(&client, stage).await;
+    testbed.record(&format!("the attack is over: {tried} conversations"), console);
+    let found = intruder.judge(&client, testbed).await;
     client.close().await;
     found
 }
@@ -80,13 +82,13 @@ pub(crate) async fn attack(
 struct Intruder {
     id: NodeId,
     name: String,
-    /// Where it attacks from, and waits for whom it has misled.
+    /// Endpoint from which it attacks, and at which it waits for misled clients.
     endpoint: Endpoint,
     address: SocketAddr,
     server: SocketAddr,
-    /// The network as it was before.
+    /// The network before the attack.
     view: NetworkView,
-    /// Requests of clients that came to it.
+    /// Number of requests from misled clients.
     captured: Arc<AtomicUsize>,
     _serving: JoinSet<()>,
 }
@@ -97,7 +99,7 @@ impl Intruder {
         let joiner = Endpoint::dial_only(None).map_err(|error| error.to_string())?;
         let credentials: Credentials =
             join(&joiner, server, &token).await.map_err(|error| error.to_string())?;
-        let id = credentials.identity.as_node().ok_or("the token is not a node's")?;
+        let id = credentials.identity.as_node().ok_or("the token is not a node token")?;
         let here = ([127, 0, 0, 1], 0).into();
         let secret = credentials.secret().to_vec();
         let endpoint = Endpoint::listen(here, credentials, Admit::Certified, &secret)
@@ -105,14 +107,14 @@ impl Intruder {
         let address = endpoint.local_address().map_err(|error| error.to_string())?;
         let captured = Arc::new(AtomicUsize::new(0));
         let mut serving = JoinSet::new();
-        serving.spawn(lie_in_wait(endpoint.clone(), forged_view(&view, id, address), {
+        serving.spawn(serve_misled_clients(endpoint.clone(), forged_view(&view, id, address), {
             Arc::clone(&captured)
         }));
         let name = "intruder".to_owned();
         Ok(Self { id, name, endpoint, address, server, view, captured, _serving: serving })
     }
 
-    /// Attacks until the time is over; says how many conversations it had.
+    /// Attacks until the time is over. Returns the number of conversations.
     async fn run(&self, time: Duration) -> Result<usize, String> {
         let end = Instant::now() + time;
         let mut tried = 0;
@@ -126,10 +128,10 @@ impl Intruder {
         Ok(tried)
     }
 
-    /// Registers, says who votes, and reports.
+    /// Registers as the leader of the control group, and reports as the coordinator.
     ///
     /// # Errors
-    /// If the server took the report.
+    /// The server accepted a report.
     async fn attack_server(&self) -> Result<usize, String> {
         let Ok(connection) = self.endpoint.connect(self.server, Expect::Server).await else {
             return Ok(0);
@@ -158,14 +160,16 @@ impl Intruder {
                 let answer: Result<ServerAnswer, _> =
                     call(&connection, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, ANSWER).await;
                 if matches!(answer, Ok(ServerAnswer::Confirmed(_))) {
-                    return Err(format!("the server has taken its report of term {term}"));
+                    return Err(format!(
+                        "the server accepted the report of the intruder for term {term}"
+                    ));
                 }
             }
         }
         Ok(tried)
     }
 
-    /// Says all that there is to say to a node; says how much that was.
+    /// Sends a node every forged message. Returns their number.
     async fn attack_node(&self, node: &NodeInfo) -> usize {
         let mut tried = 0;
         let groups = self.view.shards.iter().map(|shard| shard.group);
@@ -175,7 +179,7 @@ impl Intruder {
                 for forged in forgeries(self.id, node.id, *group, term) {
                     tried += 1;
                     let sent = self.send(node.address, forged.opening, forged.frames);
-                    // What is refused may not be answered.
+                    // A refused message may remain unanswered.
                     let _ = tokio::time::timeout(ANSWER, sent).await;
                 }
             }
@@ -194,7 +198,7 @@ impl Intruder {
         tried
     }
 
-    /// Opens a stream, sends frames and waits for the first answer, if any.
+    /// Opens a stream, sends frames and waits for the first answer, if there is one.
     async fn send(
         &self,
         to: SocketAddr,
@@ -203,9 +207,11 @@ impl Intruder {
     ) -> Result<(), String> {
         let connection = self.endpoint.connect(to, Expect::AnyNode).await;
         let connection = connection.map_err(|error| error.to_string())?;
-        // Nobody is heard before it has said which run of a node it is.
+        // A node ignores peers that have not said which run they are.
         let run = Run::default().next(Boot(1));
-        introduce(&connection, self.id, &run).await.ok_or("it does not say which run it is")?;
+        introduce(&connection, self.id, &run)
+            .await
+            .ok_or("the node does not say which run it is")?;
         let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
         let mut writer = FrameWriter::new(send);
         writer.push(&opening);
@@ -217,7 +223,7 @@ impl Intruder {
         Ok(())
     }
 
-    /// What a node of the network may ask another one, and a stranger must not.
+    /// Returns the requests that only nodes of the network may send.
     fn requests(&self, groups: &[GroupId]) -> Vec<RequestBody> {
         let led = groups.iter().map(|group| LedGroup {
             group: *group,
@@ -255,35 +261,35 @@ impl Intruder {
         requests
     }
 
-    /// Whether it has come by anything.
-    async fn judge(&self, client: &dkv_api::Client, stage: &Testbed) -> Result<(), String> {
+    /// Checks that the attack had no effect.
+    ///
+    /// # Errors
+    /// What the intruder achieved, in one line.
+    async fn judge(&self, client: &dkv_api::Client, testbed: &Testbed) -> Result<(), String> {
         let captured = self.captured.load(Ordering::Relaxed);
         if captured > 0 {
-            return Err(format!("{captured} requests of clients came to the intruder"));
+            return Err(format!("{captured} client requests reached the intruder"));
         }
         if let Ok(read) = client.read(KEY).await {
-            return Err(format!(
-                "the intruder has stored {:?}",
-                String::from_utf8_lossy(&read.value)
-            ));
+            return Err(format!("the intruder stored {:?}", String::from_utf8_lossy(&read.value)));
         }
         let view = client.refresh().await.map_err(|error| error.to_string())?;
         if view.node(self.id).is_some() || view.coordinator == Some(self.id) {
-            return Err("the intruder is a node of the network".into());
+            return Err("the intruder became a node of the network".into());
         }
         let before: Vec<NodeId> = self.view.nodes.iter().map(|node| node.id).collect();
         if let Some(gone) = before.iter().find(|node| view.node(**node).is_none()) {
-            return Err(format!("node {gone} is gone"));
+            return Err(format!("node {gone} has left the network"));
         }
         for node in &self.view.nodes {
-            stage.process(&node.name).await.map_err(|error| format!("the intruder: {error}"))?;
-            stage.live(&node.name).await?;
+            testbed.process(&node.name).await.map_err(|error| format!("the intruder: {error}"))?;
+            testbed.wait_live(&node.name).await?;
         }
         Ok(())
     }
 }
 
-/// The network as the intruder would have it: nobody but itself.
+/// Returns a view in which the intruder is the only node.
 fn forged_view(view: &NetworkView, id: NodeId, address: SocketAddr) -> NetworkView {
     let mut forged = view.clone();
     forged.term = Term(view.term.0 + 1);
@@ -299,9 +305,8 @@ fn forged_view(view: &NetworkView, id: NodeId, address: SocketAddr) -> NetworkVi
     forged
 }
 
-/// Answers whoever comes, so that a client which is misled stays; counts those who ask for more
-/// than a view.
-async fn lie_in_wait(endpoint: Endpoint, view: NetworkView, captured: Arc<AtomicUsize>) {
+/// Answers every client, so that misled clients stay, and counts the requests for more than a view.
+async fn serve_misled_clients(endpoint: Endpoint, view: NetworkView, captured: Arc<AtomicUsize>) {
     let mut conversations = JoinSet::new();
     while let Some(incoming) = endpoint.quinn().accept().await {
         let (view, captured) = (view.clone(), Arc::clone(&captured));

@@ -9,12 +9,13 @@
 //!    are the crate `dkv-check`).
 //! 5. The result is reported as text, as a chart and as a page ([`chart`], [`html`]).
 //!
-//! The promises: no acknowledged write is lost, no read is stale, the network recovers by itself, and
-//! all replicas end up equal.
+//! The promises: no acknowledged write is lost, no read is stale, the network recovers by itself,
+//! and all replicas end up equal.
 //!
 //! On a network that the user names, a drill only sends requests; the user injects the fault.
 //!
-//! Deliberately missing: any change to this machine outside the drill's own directory and processes.
+//! Deliberately missing: any change to this machine outside the drill's own directory and
+//! processes.
 #![forbid(unsafe_code)]
 
 mod fault;
@@ -41,7 +42,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dkv_api::Client;
-use dkv_console::console::{Screen, Tone};
+use dkv_console::{Console, Tone};
 use tokio::task::JoinSet;
 
 pub use self::fault::Fault;
@@ -50,9 +51,9 @@ pub use self::inject::LOCAL;
 pub use self::result::{DrillResult, not_held};
 use self::testbed::{FinishedRun, Testbed};
 
-/// Prefix of the keys in somebody else's network.
+/// Prefix of the keys in an existing network.
 const PREFIX: &str = "dkv-drill/";
-/// Time in which the keys of a drill are removed from somebody else's network.
+/// Time in which the keys of a drill are removed from an existing network.
 const REMOVAL: Duration = Duration::from_secs(10);
 /// Deletes at the same time at the end.
 const DELETES: usize = 64;
@@ -78,56 +79,55 @@ pub async fn run(
     target: Target,
     time: Duration,
     timeout: Option<Duration>,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> Result<DrillResult, String> {
-    let (mut stage, nodes, is_remote) = match target {
+    let (mut testbed, nodes, is_remote) = match target {
         Target::Temporary { nodes } => {
-            (Testbed::local(fault, nodes, timeout, screen).await?, nodes, false)
+            (Testbed::local(fault, nodes, timeout, console).await?, nodes, false)
         }
         Target::Remote(clients) => {
             let prefix = format!("{PREFIX}{}/", uuid::Uuid::new_v4().simple());
             (Testbed::remote(clients, prefix, timeout), 0, true)
         }
     };
-    let before = stage.absent().await;
-    // A third of the time before, during and after it.
+    let before = testbed.unreachable_nodes().await;
+    // The time is split into thirds: before, during and after the fault.
     let third = time / 3;
-    stage.hold(third, screen).await;
-    let inflicted = inject::inject(fault, &mut stage, nodes, third, screen).await;
+    testbed.work_for(third, console).await;
+    let inflicted = inject::inject(fault, &mut testbed, nodes, third, console).await;
     let failure = match inflicted {
-        // Nothing was done yet: that is no verdict on the network.
-        Err(problem) if stage.events.is_empty() => {
-            let finished = stage.finish(screen).await;
-            leave(finished, screen).await;
+        // The fault was never injected, so this says nothing about the network.
+        Err(problem) if testbed.events.is_empty() => {
+            let finished = testbed.finish(console).await;
+            leave(finished, console).await;
             return Err(problem);
         }
         inflicted => inflicted.err(),
     };
     let failure = match failure {
-        None => stage.whole(&before).await.err(),
+        None => testbed.wait_recovered(&before).await.err(),
         some => some,
     };
     match &failure {
-        None => stage.tell("recovered: all nodes respond, every group has a leader", screen),
-        Some(problem) if problem.starts_with("not recovered") => stage.tell(problem, screen),
-        Some(problem) => stage.tell(&format!("not recovered: {problem}"), screen),
+        None => testbed.record("recovered: all nodes respond, every group has a leader", console),
+        Some(problem) if problem.starts_with("not recovered") => testbed.record(problem, console),
+        Some(problem) => testbed.record(&format!("not recovered: {problem}"), console),
     }
-    stage.hold(third, screen).await;
-    let mut finished = stage.finish(screen).await;
+    testbed.work_for(third, console).await;
+    let mut finished = testbed.finish(console).await;
     let outcome = DrillResult::judge(fault, &mut finished, failure);
     if is_remote {
-        // A node that is still away holds up each of them.
+        // A node that is still missing delays each delete.
         let removing = remove_keys(&outcome, &finished.clients);
         if tokio::time::timeout(REMOVAL, removing).await.is_err() {
-            screen
-                .note(&format!("keys that begin with {PREFIX} are left: not all could be removed"));
+            console.note(&format!("could not remove all keys that begin with {PREFIX}"));
         }
     }
-    leave(finished, screen).await;
+    leave(finished, console).await;
     Ok(outcome)
 }
 
-/// Removes what a drill wrote to a network that stays.
+/// Removes the keys of a drill from an existing network.
 async fn remove_keys(outcome: &DrillResult, clients: &[Client]) {
     let Some(client) = clients.first() else { return };
     let mut keys: Vec<_> = outcome.history.operations.iter().map(|it| it.key.clone()).collect();
@@ -139,19 +139,19 @@ async fn remove_keys(outcome: &DrillResult, clients: &[Client]) {
             tasks.join_next().await;
         }
         let client = client.clone();
-        // One that is not there any more is as good as one that was removed.
+        // A key that is already absent counts as removed.
         tasks.spawn(async move { client.delete(key.as_bytes()).await.is_ok() });
     }
     while tasks.join_next().await.is_some() {}
 }
 
-/// Leaves the network, and ends it if it is ours.
-async fn leave(finished: FinishedRun, screen: &mut Screen) {
+/// Disconnects, and stops a temporary network.
+async fn leave(finished: FinishedRun, console: &mut Console) {
     for client in &finished.clients {
         client.clone().close().await;
     }
     if let Some(network) = &finished.local {
-        network.stop(screen).await;
+        network.stop(console).await;
     }
 }
 
@@ -174,22 +174,22 @@ impl DrillResult {
     ///
     /// # Errors
     /// Those of stdout.
-    pub fn print(&self, screen: &mut Screen) -> std::io::Result<()> {
-        if screen.json {
-            return screen.result("", || self.document());
+    pub fn print(&self, console: &mut Console) -> std::io::Result<()> {
+        if console.json {
+            return console.result("", || self.document());
         }
         let (tone, verdict) = if self.holds() {
             (Tone::Good, "all promises held")
         } else {
             (Tone::Bad, "NOT all promises held")
         };
-        let verdict = screen.paint(tone, verdict);
-        screen.line(&format!("{}: {verdict}", self.name()))?;
+        let verdict = console.paint(tone, verdict);
+        console.line(&format!("{}: {verdict}", self.name()))?;
         for (heading, fact) in self.facts() {
-            screen.line(&format!("  {heading:<21} {fact}"))?;
+            console.line(&format!("  {heading:<21} {fact}"))?;
         }
         for finding in &self.report.findings {
-            screen.line(finding.to_string().trim_end())?;
+            console.line(finding.to_string().trim_end())?;
         }
         Ok(())
     }

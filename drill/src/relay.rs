@@ -1,9 +1,8 @@
-//! Relays between nodes, which is where they can be kept apart without any privilege.
+//! UDP relays between nodes, which can partition the network without any privilege.
 //!
-//! Each node tells everybody the address of its relay instead of its own. Nodes send from the port
-//! that they listen on, so a relay knows who sends, and drops what comes from somebody whom it is
-//! to keep away. What goes back passes the same relay, on a socket for each sender, and is dropped
-//! too.
+//! Each node advertises the address of its relay instead of its own. Nodes send from the port that
+//! they listen on, so a relay knows the sender and drops datagrams from nodes that it isolates.
+//! Replies pass the same relay, on a socket for each sender, and are dropped as well.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -19,23 +18,23 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// One relay for each node.
 pub(crate) struct Relays {
-    /// Where each node listens, and where its relay does.
+    /// Addresses of each node and of its relay.
     addresses: HashMap<String, (SocketAddr, SocketAddr)>,
     apart: Apart,
-    /// Ended with this.
+    /// The tasks end when this is dropped.
     _tasks: JoinSet<()>,
 }
 
-/// Pairs of addresses of nodes between which nothing passes.
+/// Pairs of node addresses between which datagrams are dropped.
 type Apart = Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>;
 
 impl Relays {
-    /// Relays for nodes of these names.
+    /// Starts a relay for each of these nodes.
     pub(crate) async fn start(names: &[String]) -> io::Result<Self> {
         let apart = Apart::default();
         let (mut addresses, mut tasks) = (HashMap::new(), JoinSet::new());
         for name in names {
-            // It is free until the node takes it.
+            // The port stays free until the node binds it.
             let node = UdpSocket::bind((LOCALHOST, 0)).await?.local_addr()?;
             let socket = Arc::new(UdpSocket::bind((LOCALHOST, 0)).await?);
             addresses.insert(name.clone(), (node, socket.local_addr()?));
@@ -44,12 +43,12 @@ impl Relays {
         Ok(Self { addresses, apart, _tasks: tasks })
     }
 
-    /// Where every node listens, and where its relay does.
+    /// Returns the addresses of every node and of its relay.
     pub(crate) fn addresses(&self) -> HashMap<String, (SocketAddr, SocketAddr)> {
         self.addresses.clone()
     }
 
-    /// Keeps a node and all the other nodes apart.
+    /// Cuts a node off from all other nodes.
     pub(crate) fn isolate(&self, name: &str) {
         let Some((one, _)) = self.addresses.get(name) else { return };
         for (other, _) in self.addresses.values().filter(|(other, _)| other != one) {
@@ -57,7 +56,7 @@ impl Relays {
         }
     }
 
-    /// Lets everybody reach everybody.
+    /// Ends all partitions.
     pub(crate) fn heal(&self) {
         lock(&self.apart).clear();
     }
@@ -69,11 +68,11 @@ fn lock(apart: &Apart) -> MutexGuard<'_, HashSet<(SocketAddr, SocketAddr)>> {
 
 async fn forward(socket: Arc<UdpSocket>, node: SocketAddr, apart: Apart) {
     let mut senders: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
-    // They end with this task.
+    // The tasks end when this one does.
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
-        // A port that is closed for a moment is told of here, and is no reason to stop.
+        // An error means that a port is closed at the moment; the relay goes on.
         let Ok((length, sender)) = socket.recv_from(&mut buffer).await else { continue };
         if lock(&apart).contains(&(sender, node)) {
             continue;
@@ -88,7 +87,7 @@ async fn forward(socket: Arc<UdpSocket>, node: SocketAddr, apart: Apart) {
                 onward
             }
         };
-        // What the kernel has no room for is lost, as on any network.
+        // A datagram that the kernel cannot queue is lost, as on any network.
         let _ = onward.send_to(&buffer[..length], node).await;
     }
 }

@@ -1,13 +1,13 @@
-//! What came of a drill, as facts and in words.
+//! The result of a drill: its facts and its verdict.
 
 use dkv_check::{History, Kind, Options, Outcome, Report, check};
-use dkv_console::units::{number, plural, time};
+use dkv_console::units::{duration, number, plural};
 
 use crate::fault::Fault;
 use crate::testbed::{Event, FinishedRun};
 use crate::workload::longest_wait;
 
-/// What came of one drill.
+/// The result of one drill.
 pub struct DrillResult {
     pub(crate) fault: Fault,
     pub(crate) events: Vec<Event>,
@@ -15,16 +15,17 @@ pub struct DrillResult {
     pub(crate) end_ns: u64,
     pub(crate) history: History,
     pub(crate) report: Report,
-    /// How long a shard took no writes at most, from when the fault began, and from when.
+    /// The longest time in which a shard acknowledged no write after the fault began, and its
+    /// start.
     pub(crate) wait_ns: (u64, u64),
-    /// Writes that were acknowledged.
+    /// Number of acknowledged writes.
     pub(crate) acknowledged: usize,
-    /// What is wrong besides what the checkers found.
+    /// Problems besides the findings of the checkers.
     pub(crate) problems: Vec<String>,
 }
 
 impl DrillResult {
-    /// Judges what the clients saw.
+    /// Judges the history that the clients recorded.
     pub(crate) fn judge(fault: Fault, finished: &mut FinishedRun, failure: Option<String>) -> Self {
         let history = std::mem::take(&mut finished.history);
         let report = check(&history, Options::default());
@@ -44,7 +45,7 @@ impl DrillResult {
         }
     }
 
-    /// Whether all promises were kept.
+    /// Returns whether the network kept all promises.
     pub fn holds(&self) -> bool {
         self.report.holds() && self.problems.is_empty() && self.acknowledged > 0
     }
@@ -54,7 +55,7 @@ impl DrillResult {
         self.fault.name()
     }
 
-    /// What came of it, for programs.
+    /// Returns the JSON document.
     pub(crate) fn document(&self) -> serde_json::Value {
         let Report { operations, failed, unknown, keys, findings, .. } = &self.report;
         let stale = self.report.count(Kind::Stale) + self.report.count(Kind::WentBack);
@@ -75,7 +76,7 @@ impl DrillResult {
         })
     }
 
-    /// What came of it, each with a heading.
+    /// Returns the facts, each with a heading.
     pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
         let Report { operations, failed, unknown, keys, findings, .. } = &self.report;
         let stale = self.report.count(Kind::Stale) + self.report.count(Kind::WentBack);
@@ -87,7 +88,7 @@ impl DrillResult {
             }
         };
         let mut facts = vec![
-            ("time without service", time(std::time::Duration::from_nanos(self.wait_ns.0))),
+            ("time without service", duration(std::time::Duration::from_nanos(self.wait_ns.0))),
             (
                 "operations",
                 format!("{} on {} keys", number(*operations as u64), number(*keys as u64)),
@@ -103,7 +104,7 @@ impl DrillResult {
     }
 }
 
-/// What came of a drill that could not be held, for programs.
+/// Returns the JSON document of a drill that could not be held.
 pub fn not_held(fault: Fault, problem: &str) -> serde_json::Value {
     serde_json::json!({
         "command": "drill",

@@ -1,10 +1,10 @@
-//! Where a drill takes place: a network, clients at work on it, and what happens when.
+//! The testbed of a drill: a network, clients at work on it, and a record of events.
 
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, NetworkStatus, Role};
 use dkv_check::History;
-use dkv_console::console::Screen;
+use dkv_console::Console;
 use dkv_console::units::number;
 use dkv_gateway::status::{self, Report};
 use dkv_local::{LocalNetwork, NetworkDir, Options, SERVER, node_name};
@@ -14,23 +14,23 @@ use crate::environment::Environment;
 use crate::fault::Fault;
 use crate::workload::{Plan, Workload};
 
-/// Time that a process has to start or to be live, and the network to be whole.
+/// Time limit for a process to start or become live, and for the network to recover.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Connections that the clients work over.
+/// Connections that the clients share.
 const CONNECTIONS: usize = 2;
 /// Keys that clients share.
 const KEYS: u64 = 8;
 const VALUE_BYTES: usize = 100;
-/// Of a network whose disk is to be full: a node notices when it needs more room than it has.
+/// Sizes for a drill that fills a disk: a node notices only when it needs more space.
 const SMALL_LOG_BYTES: u64 = 16 * 1024 * 1024;
 const LARGE_VALUE_BYTES: usize = 8000;
 const PAUSE: Duration = Duration::from_millis(4);
-/// Time that an operation may take, unless told otherwise.
+/// Time limit of an operation, unless the user sets one.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(2);
 
-/// Something that happened, and when, by the history's clock.
+/// An event, and its time by the clock of the history.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) at_ns: u64,
@@ -39,23 +39,26 @@ pub(crate) struct Event {
 
 /// A network with clients at work.
 pub(crate) struct Testbed {
-    /// The processes, if they are ours.
+    /// The temporary network, if the drill has one.
     pub(crate) local: Option<LocalNetwork>,
-    /// What was done to the way in which nodes are started.
+    /// The environment of its nodes.
     pub(crate) environment: Environment,
     clients: Vec<Client>,
     workload: Workload,
-    /// What happened so far.
+    /// The events so far.
     pub(crate) events: Vec<Event>,
 }
 
 impl Testbed {
-    /// A network of its own, as a fault needs it, and clients at work on it.
+    /// Starts a temporary network, prepared for a fault, and clients at work on it.
+    ///
+    /// # Errors
+    /// Why the network does not come up, in one line.
     pub(crate) async fn local(
         fault: Fault,
         nodes: u16,
         timeout: Option<Duration>,
-        screen: &mut Screen,
+        console: &mut Console,
     ) -> Result<Self, String> {
         let environment = Environment::prepare(fault, nodes).await?;
         let mut options = Options { request_timeout: timeout, ..Options::temporary(nodes) };
@@ -66,8 +69,8 @@ impl Testbed {
         if let Some(hook) = environment.launch_hook(network.dir().path()) {
             network.set_launch_hook(hook);
         }
-        if let Err(problem) = network.bring_up(options.start_timeout, screen).await {
-            network.stop(screen).await;
+        if let Err(problem) = network.bring_up(options.start_timeout, console).await {
+            network.stop(console).await;
             return Err(environment.explained(problem));
         }
         let mut clients = Vec::new();
@@ -80,7 +83,7 @@ impl Testbed {
         Ok(Self::with(Some(network), environment, clients, plan))
     }
 
-    /// Clients at work on a network of somebody else's.
+    /// Starts clients at work on an existing network.
     pub(crate) fn remote(clients: Vec<Client>, prefix: String, timeout: Option<Duration>) -> Self {
         Self::with(None, Environment::default(), clients, plan(prefix, VALUE_BYTES, timeout))
     }
@@ -95,25 +98,25 @@ impl Testbed {
         Self { local, environment, clients, workload, events: Vec::new() }
     }
 
-    /// The network's own processes.
+    /// Returns the temporary network.
     pub(crate) fn network(&self) -> Result<&LocalNetwork, String> {
-        self.local.as_ref().ok_or_else(|| "the processes are not ours".to_owned())
+        self.local.as_ref().ok_or_else(|| "the drill did not start this network".to_owned())
     }
 
-    /// Time since the clients began.
+    /// Returns the time since the clients started, in nanoseconds.
     pub(crate) fn now_ns(&self) -> u64 {
         self.workload.now_ns()
     }
 
-    /// Notes that something happened, and tells.
-    pub(crate) fn tell(&mut self, text: &str, screen: &mut Screen) {
+    /// Records an event and shows it.
+    pub(crate) fn record(&mut self, text: &str, console: &mut Console) {
         let at_ns = self.now_ns();
-        screen.note(&format!("{:>6.2} s  {text}", at_ns as f64 / 1e9));
+        console.note(&format!("{:>6.2} s  {text}", at_ns as f64 / 1e9));
         self.events.push(Event { at_ns, text: text.to_owned() });
     }
 
-    /// Lets the clients work for a while, and tells how they get on.
-    pub(crate) async fn hold(&self, time: Duration, screen: &mut Screen) {
+    /// Lets the clients work for a while, and shows their progress.
+    pub(crate) async fn work_for(&self, time: Duration, console: &mut Console) {
         let end = Instant::now() + time;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -121,7 +124,7 @@ impl Testbed {
                 return;
             }
             tokio::time::sleep(left.min(PROGRESS)).await;
-            screen.note(&format!(
+            console.note(&format!(
                 "{:>6.2} s    {} operations, {} writes acknowledged",
                 self.now_ns() as f64 / 1e9,
                 number(self.workload.done() as u64),
@@ -130,14 +133,14 @@ impl Testbed {
         }
     }
 
-    /// The coordinator's name.
+    /// Returns the name of the coordinator.
     pub(crate) async fn coordinator(&self) -> Result<String, String> {
         let report = self.report().await;
         let coordinator = report.coordinator.filter(|it| it.confirmed);
         coordinator.map(|it| it.name).ok_or_else(|| "there is no coordinator".to_owned())
     }
 
-    /// How the network is.
+    /// Returns the status of the network.
     pub(crate) async fn report(&self) -> Report {
         status::report(&self.status().await, "")
     }
@@ -154,52 +157,52 @@ impl Testbed {
         }
     }
 
-    /// Process id of a node.
+    /// Returns the process id of a node.
     pub(crate) async fn process(&self, name: &str) -> Result<u32, String> {
         let children = self.network()?.children().await;
         let id = children.get(name).and_then(|child| child.id());
-        id.ok_or_else(|| format!("{name} does not run"))
+        id.ok_or_else(|| format!("{name} is not running"))
     }
 
     /// Sends a signal to a node.
     pub(crate) async fn signal(&self, name: &str, signal: Signal) -> Result<(), String> {
         let mut children = self.network()?.children().await;
-        let child = children.get_mut(name).ok_or_else(|| format!("{name} does not run"))?;
+        let child = children.get_mut(name).ok_or_else(|| format!("{name} is not running"))?;
         child.signal(signal)
     }
 
-    /// Kills a process and waits until it is gone.
+    /// Kills a process and waits until it has ended.
     pub(crate) async fn kill(&self, name: &str) -> Result<(), String> {
         let child = self.network()?.children().await.remove(name);
-        child.ok_or_else(|| format!("{name} does not run"))?.kill().await
+        child.ok_or_else(|| format!("{name} is not running"))?.kill().await
     }
 
-    /// Starts a process that does not run.
-    pub(crate) async fn start(&self, name: &str, screen: &mut Screen) -> Result<(), String> {
-        self.network()?.launch(name, PATIENCE, screen).await.map(drop)
+    /// Starts a process again.
+    pub(crate) async fn start(&self, name: &str, console: &mut Console) -> Result<(), String> {
+        self.network()?.launch(name, PATIENCE, console).await.map(drop)
     }
 
     /// Waits until a node is live.
-    pub(crate) async fn live(&self, name: &str) -> Result<(), String> {
+    pub(crate) async fn wait_live(&self, name: &str) -> Result<(), String> {
         if name == SERVER || self.network()?.live(name, PATIENCE).await {
             return Ok(());
         }
         Err(format!("{name} is not live after {} s", PATIENCE.as_secs()))
     }
 
-    /// Nodes that do not answer.
-    pub(crate) async fn absent(&self) -> Vec<String> {
+    /// Returns the nodes that do not answer.
+    pub(crate) async fn unreachable_nodes(&self) -> Vec<String> {
         let nodes = self.report().await.nodes.into_iter();
         nodes.filter(|node| !node.reachable).map(|node| node.name).collect()
     }
 
-    /// Waits until every node of the network answers, but for those that did not before, and every
-    /// group has a leader.
-    pub(crate) async fn whole(&self, absent_before: &[String]) -> Result<(), String> {
+    /// Waits until every group has a leader and every node answers, except those that did not
+    /// answer before.
+    pub(crate) async fn wait_recovered(&self, unreachable_before: &[String]) -> Result<(), String> {
         let begun = Instant::now();
         loop {
             let status = self.status().await;
-            let Some(missing) = missing(&status, absent_before) else { return Ok(()) };
+            let Some(missing) = missing(&status, unreachable_before) else { return Ok(()) };
             if begun.elapsed() > PATIENCE {
                 return Err(format!("not recovered after {} s: {missing}", PATIENCE.as_secs()));
             }
@@ -207,15 +210,15 @@ impl Testbed {
         }
     }
 
-    /// Names of the first nodes.
+    /// Returns the names of the first nodes.
     pub(crate) fn names(&self, nodes: u16) -> Vec<String> {
         (1..=nodes).map(node_name).collect()
     }
 
-    /// Ends the work, waits until all replicas are equal, and tells what the clients saw.
-    pub(crate) async fn finish(self, screen: &mut Screen) -> FinishedRun {
+    /// Stops the clients, reads everything back, and waits until all replicas are equal.
+    pub(crate) async fn finish(self, console: &mut Console) -> FinishedRun {
         let end_ns = self.now_ns();
-        screen.note("          reading everything back");
+        console.note("          reading everything back");
         let Self { local, environment, clients, workload, events } = self;
         let mut problems = Vec::new();
         let history = match clients.first() {
@@ -223,14 +226,14 @@ impl Testbed {
             None => History::default(),
         };
         if let (Some(network), Some(client)) = (&local, clients.first()) {
-            problems.extend(equal(client).await.err());
+            problems.extend(wait_equal(client).await.err());
             problems.extend(network.notices().await);
         }
         FinishedRun { history, events, end_ns, problems, local, clients, _environment: environment }
     }
 }
 
-/// What the clients do.
+/// Returns the plan of the clients.
 fn plan(prefix: String, value_bytes: usize, timeout: Option<Duration>) -> Plan {
     Plan {
         prefix,
@@ -242,27 +245,30 @@ fn plan(prefix: String, value_bytes: usize, timeout: Option<Duration>) -> Plan {
     }
 }
 
-/// What a network lacks that is to be whole, apart from nodes that were absent before.
-pub(crate) fn missing(status: &NetworkStatus, absent_before: &[String]) -> Option<String> {
-    // A node that was removed is no part of the view any more.
-    let Some(view) = &status.view else { return Some("nobody tells how the network is".into()) };
+/// Returns what the network lacks, apart from nodes that did not answer before; `None` once it has
+/// recovered.
+pub(crate) fn missing(status: &NetworkStatus, unreachable_before: &[String]) -> Option<String> {
+    // A removed node is no longer part of the view.
+    let Some(view) = &status.view else {
+        return Some("no node reports the state of the network".into());
+    };
     for (node, answer) in &status.nodes {
-        let expected = view.node(node.id).is_some() && !absent_before.contains(&node.name);
+        let expected = view.node(node.id).is_some() && !unreachable_before.contains(&node.name);
         if let (true, Err(why)) = (expected, answer) {
             return Some(format!("{} does not respond: {why}", node.name));
         }
     }
     let report = status::report(status, "");
     if report.groups.is_empty() {
-        return Some("nobody tells how the shards are".into());
+        return Some("no node reports the state of the shards".into());
     }
     let led = |group: &status::Group| group.primary.is_some();
     let headless = report.groups.iter().find(|group| !led(group))?;
     Some(format!("{} has no leader", status::group_name(headless.group)))
 }
 
-/// Waits until the replicas of each group have the same state.
-async fn equal(client: &Client) -> Result<(), String> {
+/// Waits until all replicas of each group have the same state.
+async fn wait_equal(client: &Client) -> Result<(), String> {
     let begun = Instant::now();
     loop {
         match differing(&client.status().await) {
@@ -270,31 +276,33 @@ async fn equal(client: &Client) -> Result<(), String> {
             Err(Some(broken)) => return Err(broken),
             Err(None) if begun.elapsed() > PATIENCE => {
                 let waited = PATIENCE.as_secs();
-                return Err(format!("the replicas are not at the same entry after {waited} s"));
+                return Err(format!(
+                    "the replicas have not applied the same entries after {waited} s"
+                ));
             }
             Err(None) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }
 
-/// What is left of a stage when the work is over.
+/// What a drill leaves when the clients have stopped.
 pub(crate) struct FinishedRun {
     pub(crate) history: History,
     pub(crate) events: Vec<Event>,
     /// When the clients stopped.
     pub(crate) end_ns: u64,
-    /// What is wrong besides what the history says.
+    /// Problems besides those in the history.
     pub(crate) problems: Vec<String>,
     pub(crate) local: Option<LocalNetwork>,
     pub(crate) clients: Vec<Client>,
-    /// Kept until the network is ended.
+    /// Kept until the network has been stopped.
     pub(crate) _environment: Environment,
 }
 
-/// Nothing if all replicas are equal; what is wrong if that cannot become better.
+/// Compares the replicas. The error is `None` while they may still become equal.
 fn differing(status: &NetworkStatus) -> Result<(), Option<String>> {
     let mut seen = std::collections::BTreeMap::new();
-    // Who has merely registered is no node of the network.
+    // A node that has only registered is not part of the network yet.
     let is_node = |id| status.view.as_ref().is_none_or(|view| view.node(id).is_some());
     for (info, node) in status.nodes.iter().filter(|(info, _)| is_node(info.id)) {
         let node = node.as_ref().map_err(|_| None)?;
@@ -306,7 +314,7 @@ fn differing(status: &NetworkStatus) -> Result<(), Option<String>> {
             }
             if hash != group.state_hash {
                 let (name, group) = (&info.name, group.group);
-                return Err(Some(format!("{name} has another state of group {group}")));
+                return Err(Some(format!("{name} has a different state of group {group}")));
             }
         }
     }

@@ -2,7 +2,7 @@ use dkv_api::{
     GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus, Revision, Term, Uuid,
 };
 use dkv_check::{Action, Condition, Operation, Outcome};
-use dkv_console::console::Shared;
+use dkv_console::Buffer;
 use dkv_wire::id::NetworkId;
 use dkv_wire::message::{GroupRole, GroupStatus};
 use dkv_wire::network::{NetworkView, Settings, ShardInfo};
@@ -43,13 +43,13 @@ fn judged(operations: Vec<Operation>, failure: Option<&str>) -> DrillResult {
 }
 
 fn told(result: &DrillResult) -> String {
-    let out = Shared::default();
-    result.print(&mut Screen::of(out.clone(), std::io::sink())).unwrap();
+    let out = Buffer::default();
+    result.print(&mut Console::of(out.clone(), std::io::sink())).unwrap();
     out.text()
 }
 
 #[test]
-fn what_holds_is_told_in_figures() {
+fn a_result_is_printed_in_figures() {
     let failed = operation(
         40,
         Action::Put { value: "x".into(), condition: Condition::Always },
@@ -71,7 +71,7 @@ coordinator-kill: all promises held
 }
 
 #[test]
-fn a_broken_promise_is_told_with_its_evidence() {
+fn a_broken_promise_is_printed_with_its_evidence() {
     let stale = vec![put(10, "a", 1), put(20, "b", 2), get(50, "a", 1), get(70, "b", 2)];
     let outcome = judged(stale, None);
     assert!(!outcome.holds());
@@ -82,26 +82,26 @@ fn a_broken_promise_is_told_with_its_evidence() {
     let lost = judged(vec![put(10, "a", 1), put(20, "b", 2), get(50, "a", 1)], None);
     assert!(lost.facts().contains(&("of these lost", "1".to_owned())));
     assert!(!judged(vec![put(10, "a", 1)], Some("n1 is not live")).holds());
-    // What never served has kept no promise.
+    // A network that never served has kept no promise.
     assert!(!judged(Vec::new(), None).holds());
 }
 
 #[test]
-fn a_wait_is_counted_for_each_shard() {
+fn waits_are_measured_for_each_shard() {
     let other = |mut operation: Operation| {
         operation.shard = 2;
         operation
     };
     let operations = vec![put(0, "a", 1), other(put(5, "b", 1)), put(50, "c", 2), put(90, "d", 3)];
     let history = dkv_check::History { operations };
-    // The second shard wrote nothing after 9 ms.
+    // The second shard acknowledged nothing after 9 ms.
     assert_eq!(longest_wait(&history, 0, 100 * MS), (91 * MS, 9 * MS));
     assert_eq!(longest_wait(&history, 60 * MS, 100 * MS), (40 * MS, 60 * MS));
     assert_eq!(longest_wait(&dkv_check::History::default(), 0, 5), (5, 0));
 }
 
 #[test]
-fn the_page_needs_nothing_else() {
+fn the_page_is_self_contained() {
     let outcome = judged(vec![put(10, "a", 1), put(70, "b", 2)], None);
     let page = html(&[outcome], &[("clock-jump".into(), "no <library>".into())], "today");
     let without_names = page.replace("http://www.w3.org/2000/svg", "");
@@ -119,7 +119,7 @@ fn the_page_needs_nothing_else() {
 }
 
 #[test]
-fn a_picture_of_nothing_is_a_picture() {
+fn an_empty_history_has_a_chart() {
     let empty = judged(Vec::new(), None);
     let chart = chart::svg(&empty);
     assert!(chart.starts_with("<svg") && chart.ends_with("</svg>\n"));
@@ -127,7 +127,7 @@ fn a_picture_of_nothing_is_a_picture() {
 }
 
 #[test]
-fn a_network_is_not_as_it_was_while_a_node_is_missing() {
+fn a_network_has_not_recovered_while_a_node_is_missing() {
     let lacks = |answering: &[u8], before: &[&str]| {
         let before: Vec<String> = before.iter().map(ToString::to_string).collect();
         testbed::missing(&network(answering), &before)
@@ -136,18 +136,18 @@ fn a_network_is_not_as_it_was_while_a_node_is_missing() {
     let why = "n3 does not respond: no answer within 1 s".to_owned();
     assert_eq!(lacks(&[1, 2], &[]), Some(why.clone()));
     assert_eq!(lacks(&[1, 2], &["n2"]), Some(why));
-    // What was not there before need not be there now; but somebody has to lead.
+    // A node that was missing before may still be missing, but every group needs a leader.
     assert_eq!(lacks(&[1, 2], &["n3"]), None);
     assert_eq!(lacks(&[1, 3], &["n2"]), Some("shard 2 has no leader".to_owned()));
     assert!(lacks(&[], &["n1", "n2", "n3"]).is_some());
-    // One that was removed is no part of it any more.
+    // A removed node is no longer part of the network.
     let mut status = network(&[1, 2]);
     status.view.as_mut().unwrap().nodes.pop();
     assert_eq!(testbed::missing(&status, &[]), None);
 }
 
 #[test]
-fn a_page_without_drills_says_nothing_good() {
+fn a_page_without_drills_shows_no_success() {
     let page = html(&[], &[("disk-full".into(), "no small disks".into())], "today");
     assert!(!page.contains("dkv drill: <span class=\"good\""), "{page}");
 }

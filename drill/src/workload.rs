@@ -1,15 +1,14 @@
-//! Clients that read and write until they are told to stop, and take down all that they see.
+//! Clients that read and write until they are stopped, and record everything that they see.
 //!
-//! Each connection has three kinds of them:
-//! - *Mixers* read, write and delete a few keys that all of them share, with and without
-//!   conditions, so that operations meet each other in every way.
-//! - *Inserters* write keys of their own, each once, on condition that it is absent: what is lost
-//!   is missed, and what is executed twice meets itself.
-//! - *Readers* only read what the mixers write, so that the time in which a key can be read is seen
-//!   closely.
+//! Each connection has three kinds of clients:
+//! - *Mixers* read, write and delete a few shared keys, with and without conditions, so that their
+//!   operations conflict in every way.
+//! - *Inserters* write keys of their own, each once and only if it is absent: a lost write leaves
+//!   its key absent, and a write that is executed twice conflicts with itself.
+//! - *Readers* read the keys of the mixers continuously, which shows precisely when a key can be
+//!   read.
 //!
-//! At the end every key that was ever touched is read once more. What it all means is for the
-//! checkers to say.
+//! At the end every key is read once more. The checkers judge the resulting history.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,57 +20,57 @@ use dkv_check::{Action, Current, History, Operation, Outcome, Recorder};
 use tokio::task::JoinSet;
 
 const MIXERS: u64 = 3;
-/// Time that every key has to be read again at the end.
+/// Time limit for reading every key again at the end.
 const READ_BACK: Duration = Duration::from_secs(30);
-/// Reads at the same time at the end.
+/// Concurrent reads at the end.
 const READS: usize = 32;
-/// Values longer than this are noted by their beginning and a hash.
-const NOTED_BYTES: usize = 32;
+/// The history keeps only the beginning and a hash of values longer than this.
+const VALUE_BYTES_RECORDED: usize = 32;
 
-/// What the clients do.
+/// How the clients work.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What all keys begin with.
+    /// Prefix of all keys.
     pub prefix: String,
-    /// Keys that the mixers share.
+    /// Number of keys that the mixers share.
     pub keys: u64,
-    /// Length of a value, in bytes; at least what its name takes.
+    /// Length of a value, in bytes; a value is at least as long as its name.
     pub value_bytes: usize,
-    /// Pause after each operation, so that a machine is not simply full.
+    /// Pause after each operation, so as not to overload the machine.
     pub pause: Duration,
-    /// Time that an operation may take.
+    /// Time limit of an operation.
     pub timeout: Duration,
-    /// Where chance begins.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
 /// Clients at work.
 pub struct Workload {
-    shared: Arc<Shared>,
+    state: Arc<State>,
     tasks: JoinSet<()>,
 }
 
-struct Shared {
+struct State {
     plan: Plan,
     recorder: Recorder,
     stop: AtomicBool,
     origin: Instant,
-    /// Writes that were acknowledged.
+    /// Number of acknowledged writes.
     written: AtomicU64,
 }
 
-/// One client: a connection that it may share, and a number of its own.
+/// One client, with its number and a connection that it may share.
 struct Worker {
     client: Client,
     number: u64,
-    chance: Chance,
-    shared: Arc<Shared>,
+    random: SplitMix64,
+    state: Arc<State>,
 }
 
 impl Workload {
-    /// Puts clients to work on each of the connections.
+    /// Starts clients on each of the connections.
     pub fn start(connections: &[Client], plan: Plan) -> Self {
-        let shared = Arc::new(Shared {
+        let state = Arc::new(State {
             recorder: Recorder::default(),
             stop: AtomicBool::new(false),
             origin: Instant::now(),
@@ -83,8 +82,8 @@ impl Workload {
         for client in connections {
             let mut worker = || {
                 number += 1;
-                let chance = Chance(shared.plan.seed.wrapping_add(number << 32));
-                Worker { client: client.clone(), number, chance, shared: Arc::clone(&shared) }
+                let random = SplitMix64(state.plan.seed.wrapping_add(number << 32));
+                Worker { client: client.clone(), number, random, state: Arc::clone(&state) }
             };
             for _ in 0..MIXERS {
                 tasks.spawn(worker().mix());
@@ -92,30 +91,33 @@ impl Workload {
             tasks.spawn(worker().insert());
             tasks.spawn(worker().watch());
         }
-        Self { shared, tasks }
+        Self { state, tasks }
     }
 
-    /// Time since the beginning, as the history has it.
+    /// Returns the time since the start by the clock of the history, in nanoseconds.
     pub fn now_ns(&self) -> u64 {
-        self.shared.now_ns()
+        self.state.now_ns()
     }
 
-    /// Writes that were acknowledged so far.
+    /// Returns the number of acknowledged writes so far.
     pub fn written(&self) -> u64 {
-        self.shared.written.load(Ordering::Relaxed)
+        self.state.written.load(Ordering::Relaxed)
     }
 
-    /// Operations that have come to an end so far.
+    /// Returns the number of finished operations so far.
     pub fn done(&self) -> usize {
-        self.shared.recorder.len()
+        self.state.recorder.len()
     }
 
-    /// Stops the clients, reads every key once more and tells all that was seen. A key that cannot
-    /// be read in half a minute is noted as a read that failed.
+    /// Stops the clients, reads every key once more and returns the history. A key that cannot be
+    /// read within half a minute is recorded as a failed read.
+    ///
+    /// # Panics
+    /// If a client has panicked.
     pub async fn finish(mut self, client: &Client) -> History {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.state.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
-            // A client that panics has found something that must not be lost in a list.
+            // A client panics only if it has found a bug, which must not go unnoticed.
             if let Err(error) = ended
                 && error.is_panic()
             {
@@ -123,14 +125,14 @@ impl Workload {
             }
         }
         let mut keys: Vec<Arc<str>> =
-            self.shared.recorder.history().operations.into_iter().map(|it| it.key).collect();
+            self.state.recorder.history().operations.into_iter().map(|it| it.key).collect();
         keys.sort_unstable();
         keys.dedup();
         let deadline = Instant::now() + READ_BACK;
         let reads = keys.into_iter().map(|key| {
-            let shared = Arc::clone(&self.shared);
+            let state = Arc::clone(&self.state);
             let mut worker =
-                Worker { client: client.clone(), number: 0, chance: Chance(0), shared };
+                Worker { client: client.clone(), number: 0, random: SplitMix64(0), state };
             async move {
                 while worker.get(&key, Level::Strong).await.is_none() && Instant::now() < deadline {
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -139,16 +141,16 @@ impl Workload {
         });
         futures::StreamExt::for_each_concurrent(futures::stream::iter(reads), READS, |read| read)
             .await;
-        self.shared.recorder.history()
+        self.state.recorder.history()
     }
 }
 
-impl Shared {
+impl State {
     fn now_ns(&self) -> u64 {
         self.origin.elapsed().as_nanos() as u64
     }
 
-    fn goes_on(&self) -> bool {
+    fn is_running(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 }
@@ -156,15 +158,15 @@ impl Shared {
 impl Worker {
     async fn mix(mut self) {
         let mut serial = 0_u64;
-        // The revision that each shared key had when this client last heard of it.
-        let mut seen = vec![None; self.shared.plan.keys as usize];
-        while self.shared.goes_on() {
-            let place = self.chance.below(self.shared.plan.keys) as usize;
-            let key: Arc<str> = format!("{}shared-{place}", self.shared.plan.prefix).into();
+        // The last revision of each shared key that this client knows.
+        let mut seen = vec![None; self.state.plan.keys as usize];
+        while self.state.is_running() {
+            let place = self.random.below(self.state.plan.keys) as usize;
+            let key: Arc<str> = format!("{}shared-{place}", self.state.plan.prefix).into();
             serial += 1;
             let value = self.value(serial);
             let last = seen[place].map_or(Condition::Present, Condition::Revision);
-            let now = match self.chance.below(20) {
+            let now = match self.random.below(20) {
                 0..6 => self.get(&key, Level::Strong).await.flatten(),
                 6..8 => self.get(&key, Level::Eventual).await.flatten(),
                 8..12 => self.put(&key, value, Condition::Always).await,
@@ -175,46 +177,46 @@ impl Worker {
                 _ => self.delete(&key, last).await,
             };
             seen[place] = now.or(seen[place]);
-            tokio::time::sleep(self.shared.plan.pause).await;
+            tokio::time::sleep(self.state.plan.pause).await;
         }
     }
 
     async fn insert(mut self) {
         let mut serial = 0_u64;
-        while self.shared.goes_on() {
+        while self.state.is_running() {
             serial += 1;
-            let key = format!("{}own-{}-{serial}", self.shared.plan.prefix, self.number).into();
+            let key = format!("{}own-{}-{serial}", self.state.plan.prefix, self.number).into();
             let value = self.value(serial);
             self.put(&key, value, Condition::Absent).await;
-            tokio::time::sleep(self.shared.plan.pause).await;
+            tokio::time::sleep(self.state.plan.pause).await;
         }
     }
 
     async fn watch(mut self) {
-        while self.shared.goes_on() {
-            let place = self.chance.below(self.shared.plan.keys);
-            let key = format!("{}shared-{place}", self.shared.plan.prefix).into();
+        while self.state.is_running() {
+            let place = self.random.below(self.state.plan.keys);
+            let key = format!("{}shared-{place}", self.state.plan.prefix).into();
             self.get(&key, Level::Strong).await;
-            tokio::time::sleep(self.shared.plan.pause).await;
+            tokio::time::sleep(self.state.plan.pause).await;
         }
     }
 
-    /// A value that nobody else writes.
+    /// Returns a value that no other write has.
     fn value(&self, serial: u64) -> String {
         let name = format!("{}.{serial}", self.number);
-        let filling = ".".repeat(self.shared.plan.value_bytes.saturating_sub(name.len()));
+        let filling = ".".repeat(self.state.plan.value_bytes.saturating_sub(name.len()));
         name + &filling
     }
 
-    /// Reads. Tells the revision, if there is one; nothing at all if there was no answer.
+    /// Reads a key. Returns its revision, if it exists; `None` if there was no answer.
     async fn get(&mut self, key: &Arc<str>, level: Level) -> Option<Option<Revision>> {
-        let start_ns = self.shared.now_ns();
-        let options = ReadOptions::from(level).timeout(self.shared.plan.timeout);
+        let start_ns = self.state.now_ns();
+        let options = ReadOptions::from(level).timeout(self.state.plan.timeout);
         let read = self.client.read_with(key.as_bytes(), options).await;
-        let (shard, outcome, told) = match read {
+        let (shard, outcome, revision) = match read {
             Ok(read) => {
                 let at = read.receipt.revision;
-                let value = noted(&read.value);
+                let value = recorded(&read.value);
                 let outcome = Outcome::Value { value, revision: Some(at.0) };
                 (shard(&read.receipt), outcome, Some(Some(at)))
             }
@@ -230,8 +232,8 @@ impl Worker {
             Level::Eventual => dkv_check::Level::Eventual,
             Level::Session => dkv_check::Level::Session,
         });
-        self.note(key, shard, start_ns, action, outcome);
-        told
+        self.record(key, shard, start_ns, action, outcome);
+        revision
     }
 
     async fn put(
@@ -240,39 +242,39 @@ impl Worker {
         value: String,
         condition: Condition,
     ) -> Option<Revision> {
-        let start_ns = self.shared.now_ns();
-        let noted = noted(value.as_bytes());
+        let start_ns = self.state.now_ns();
+        let recorded = recorded(value.as_bytes());
         let options = WriteOptions {
             condition,
-            timeout: Some(self.shared.plan.timeout),
+            timeout: Some(self.state.plan.timeout),
             ..WriteOptions::default()
         };
         let written = self.client.write_with(key.as_bytes(), value, options).await;
-        let action = Action::Put { value: noted, condition: condition_of(condition) };
-        self.note_write(key, start_ns, action, written)
+        let action = Action::Put { value: recorded, condition: condition_of(condition) };
+        self.record_write(key, start_ns, action, written)
     }
 
     async fn delete(&mut self, key: &Arc<str>, condition: Condition) -> Option<Revision> {
-        let start_ns = self.shared.now_ns();
+        let start_ns = self.state.now_ns();
         let options = WriteOptions {
             condition,
-            timeout: Some(self.shared.plan.timeout),
+            timeout: Some(self.state.plan.timeout),
             ..WriteOptions::default()
         };
         let written = self.client.delete_with(key.as_bytes(), options).await;
-        self.note_write(key, start_ns, Action::Delete(condition_of(condition)), written)
+        self.record_write(key, start_ns, Action::Delete(condition_of(condition)), written)
     }
 
-    fn note_write(
+    fn record_write(
         &self,
         key: &Arc<str>,
         start_ns: u64,
         action: Action,
         result: Result<dkv_api::Written, Error>,
     ) -> Option<Revision> {
-        let (shard, outcome, told) = match result {
+        let (shard, outcome, revision) = match result {
             Ok(written) => {
-                self.shared.written.fetch_add(1, Ordering::Relaxed);
+                self.state.written.fetch_add(1, Ordering::Relaxed);
                 let (at, existed) = (written.receipt.revision, Some(written.existed));
                 let outcome = Outcome::Written { revision: Some(at.0), existed };
                 (shard(&written.receipt), outcome, Some(at))
@@ -287,14 +289,14 @@ impl Worker {
             Err(error) if error.may_have_had_effect() => (0, Outcome::Unknown, None),
             Err(_) => (0, Outcome::Failed, None),
         };
-        self.note(key, shard, start_ns, action, outcome);
-        told
+        self.record(key, shard, start_ns, action, outcome);
+        revision
     }
 
-    fn note(&self, key: &Arc<str>, shard: u32, start_ns: u64, action: Action, outcome: Outcome) {
-        let (client, key, end_ns) = (self.number, Arc::clone(key), self.shared.now_ns());
+    fn record(&self, key: &Arc<str>, shard: u32, start_ns: u64, action: Action, outcome: Outcome) {
+        let (client, key, end_ns) = (self.number, Arc::clone(key), self.state.now_ns());
         let operation = Operation { client, shard, key, start_ns, end_ns, action, outcome };
-        self.shared.recorder.add(operation);
+        self.state.recorder.add(operation);
     }
 }
 
@@ -311,10 +313,10 @@ fn condition_of(condition: Condition) -> dkv_check::Condition {
     }
 }
 
-/// A value as the history has it.
-fn noted(value: &[u8]) -> Arc<str> {
+/// Returns a value in the form that the history keeps.
+fn recorded(value: &[u8]) -> Arc<str> {
     let text = String::from_utf8_lossy(value);
-    if value.len() <= NOTED_BYTES {
+    if value.len() <= VALUE_BYTES_RECORDED {
         return text.into();
     }
     let beginning: String =
@@ -322,8 +324,8 @@ fn noted(value: &[u8]) -> Arc<str> {
     format!("{beginning}#{}#{:016x}", value.len(), xxhash_rust::xxh3::xxh3_64(value)).into()
 }
 
-/// The longest time within a history, from one moment to another, in which a shard acknowledged no
-/// write, and when it began.
+/// Returns the longest time between `from_ns` and `to_ns` in which a shard acknowledged no write,
+/// and its start.
 pub fn longest_wait(history: &History, from_ns: u64, to_ns: u64) -> (u64, u64) {
     let mut shards: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     for operation in &history.operations {
@@ -339,10 +341,10 @@ pub fn longest_wait(history: &History, from_ns: u64, to_ns: u64) -> (u64, u64) {
     shards.into_values().filter_map(longest).max().unwrap_or((to_ns - from_ns, from_ns))
 }
 
-/// Numbers that look random, and are the same for the same seed (splitmix64).
-struct Chance(u64);
+/// Pseudo-random numbers from a seed (splitmix64).
+struct SplitMix64(u64);
 
-impl Chance {
+impl SplitMix64 {
     fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

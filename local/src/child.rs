@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use dkv_console::quote::shown;
+use dkv_console::quote::escaped;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -117,7 +117,7 @@ impl Child {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-        last.iter().map(|line| shown(line.as_bytes())).collect()
+        last.iter().map(|line| escaped(line.as_bytes())).collect()
     }
 
     /// Its process id, until it has ended and been waited for.

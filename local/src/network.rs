@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, NetworkStatus, Region, Role};
-use dkv_console::console::Screen;
+use dkv_console::Console;
 use dkv_console::quote::quoted;
 use dkv_gateway::status::{self, Report};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
@@ -90,9 +90,9 @@ impl LocalNetwork {
     ///
     /// # Errors
     /// What went wrong, in one line.
-    pub async fn start(&self, timeout: Duration, screen: &mut Screen) -> Result<Client, String> {
-        let (server, report) = self.bring_up(timeout, screen).await?;
-        self.introduce(server, &report, screen).await;
+    pub async fn start(&self, timeout: Duration, console: &mut Console) -> Result<Client, String> {
+        let (server, report) = self.bring_up(timeout, console).await?;
+        self.introduce(server, &report, console).await;
         self.client().cloned().ok_or_else(|| "the network has no client".to_owned())
     }
 
@@ -104,10 +104,10 @@ impl LocalNetwork {
     pub async fn bring_up(
         &self,
         timeout: Duration,
-        screen: &mut Screen,
+        console: &mut Console,
     ) -> Result<(SocketAddr, Report), String> {
-        let server = self.launch(SERVER, timeout, screen).await?;
-        self.progress(screen, SERVER, &server.to_string());
+        let server = self.launch(SERVER, timeout, console).await?;
+        self.progress(console, SERVER, &server.to_string());
         let _ = self.address.set(server.to_string());
         let names: Vec<String> = (1..=self.nodes).map(node_name).collect();
         let mut rest = names.as_slice();
@@ -115,14 +115,14 @@ impl LocalNetwork {
             && let Some((first, others)) = names.split_first()
         {
             // The first node to register founds the network. People expect it to be n1.
-            let address = self.launch(first, timeout, screen).await?;
-            self.progress(screen, first, &address.to_string());
+            let address = self.launch(first, timeout, console).await?;
+            self.progress(console, first, &address.to_string());
             rest = others;
         }
-        self.launch_all(rest, timeout, screen).await?;
+        self.launch_all(rest, timeout, console).await?;
         let _ = self.client.set(self.connect(Role::Client).await?);
         let report = self.complete(&names, timeout).await?;
-        self.progress(screen, "network", &summary(&report));
+        self.progress(console, "network", &summary(&report));
         Ok((server, report))
     }
 
@@ -158,7 +158,7 @@ impl LocalNetwork {
         &self,
         name: &str,
         timeout: Duration,
-        screen: &mut Screen,
+        console: &mut Console,
     ) -> Result<SocketAddr, String> {
         let mut child = self.spawn(name)?;
         match child.ready(timeout).await {
@@ -167,19 +167,19 @@ impl LocalNetwork {
                 Ok(address)
             }
             Err(problem) => {
-                child.end_of_log().iter().for_each(|line| screen.note(line));
+                child.end_of_log().iter().for_each(|line| console.note(line));
                 Err(format!("{name}: {problem}"))
             }
         }
     }
 
-    /// Starts several processes, a few at a time: all at once, many would keep each other, and those
-    /// that already serve, from the processor and the disk.
+    /// Starts several processes, a few at a time: all at once, many would keep each other, and
+    /// those that already serve, from the processor and the disk.
     async fn launch_all(
         &self,
         names: &[String],
         timeout: Duration,
-        screen: &mut Screen,
+        console: &mut Console,
     ) -> Result<(), String> {
         let (mut rest, mut starting) = (names.iter(), VecDeque::new());
         loop {
@@ -190,9 +190,9 @@ impl LocalNetwork {
             }
             let Some((name, mut child)) = starting.pop_front() else { return Ok(()) };
             match child.ready(timeout).await {
-                Ok(address) => self.progress(screen, name, &address.to_string()),
+                Ok(address) => self.progress(console, name, &address.to_string()),
                 Err(problem) => {
-                    child.end_of_log().iter().for_each(|line| screen.note(line));
+                    child.end_of_log().iter().for_each(|line| console.note(line));
                     return Err(format!("{name}: {problem}"));
                 }
             }
@@ -246,7 +246,8 @@ impl LocalNetwork {
             let Some(missing) = missing else { return Ok(report) };
             if started.elapsed() > timeout {
                 return Err(format!(
-                    "the network did not come up in {} s: {missing}; to keep its logs, start it with --dir",
+                    "the network did not come up in {} s: {missing}; to keep its logs, start it \
+                     with --dir",
                     timeout.as_secs()
                 ));
             }
@@ -332,13 +333,13 @@ impl LocalNetwork {
         gone.into_iter().map(tell).collect()
     }
 
-    fn progress(&self, screen: &mut Screen, name: &str, what: &str) {
+    fn progress(&self, console: &mut Console, name: &str, what: &str) {
         let seconds = self.begun.elapsed().as_secs_f64();
-        screen.note(&format!("{seconds:>6.2} s  {name:<8} {what}"));
+        console.note(&format!("{seconds:>6.2} s  {name:<8} {what}"));
     }
 
     /// Shares the tokens, and says where the network is and how another terminal reaches it.
-    async fn introduce(&self, server: SocketAddr, report: &Report, screen: &mut Screen) {
+    async fn introduce(&self, server: SocketAddr, report: &Report, console: &mut Console) {
         let mut tokens = SharedTokens::share(&self.dir, server);
         tokens.network = report.network.as_ref().and_then(|id| id.parse().ok());
         let elsewhere = if tokens.is_shared() {
@@ -349,12 +350,12 @@ impl LocalNetwork {
         };
         *self.shared_tokens.lock().await = Some(tokens);
         let fate = if self.dir.is_temporary() { "removed at the end" } else { "kept" };
-        screen.note(&format!("directory            {} ({fate})", self.dir.path().display()));
-        screen.note(&format!("in another terminal  {elsewhere} status"));
+        console.note(&format!("directory            {} ({fate})", self.dir.path().display()));
+        console.note(&format!("in another terminal  {elsewhere} status"));
     }
 
     /// Stops everything, the server last.
-    pub async fn stop(&self, screen: &mut Screen) {
+    pub async fn stop(&self, console: &mut Console) {
         if let Some(client) = self.client() {
             client.clone().close().await;
         }
@@ -369,7 +370,7 @@ impl LocalNetwork {
         let server = futures::future::join_all(server.map(|it| stop((SERVER.into(), it)))).await;
         if !is_temporary {
             for name in killed.into_iter().chain(server).flatten() {
-                screen.note(&format!("{name} did not stop in time and was killed"));
+                console.note(&format!("{name} did not stop in time and was killed"));
             }
         }
         // The tokens name the directory, so they go before it does.

@@ -48,7 +48,7 @@ pub(crate) fn missing(
 pub(crate) fn summary(report: &Report) -> String {
     let shards = report.groups.iter().filter(|group| group.group != 0).count() as u64;
     let nodes = report.nodes.len() as u64;
-    let coordinator = report.coordinator.as_ref().map_or("nobody", |it| it.name.as_str());
+    let coordinator = report.coordinator.as_ref().map_or("none", |it| it.name.as_str());
     let may_fail = match report.may_fail {
         Some(0) | None => "no node may fail".into(),
         Some(count) => {

@@ -1,4 +1,4 @@
-//! What a person is told who gets no connection: what is the case, and what to do next.
+//! Messages for failed connections.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use dkv_api::Role;
 use super::*;
 
 #[test]
-fn whoever_gets_no_connection_is_told_what_to_do() {
+fn a_failed_connection_says_what_to_do() {
     let server = ([127, 0, 0, 1], 4400).into();
     let refused = |refusal| ConnectError::Join(JoinError::Refused(refusal));
     let removed = JoinRefusal::Denied.to_string();
@@ -39,27 +39,27 @@ fn whoever_gets_no_connection_is_told_what_to_do() {
         no address of a registration server or node was given; give the address of the server as HOST:PORT
         host:no: no port; give the address of the server as HOST:PORT
         cannot look up foo:4400: Name or service not known; check the name, or give the IP address of the server
-        cannot reach the network: no answer; check that the server runs there, or start one with dkv server or dkv local
+        cannot reach the network: no answer; check that the server is running there, or start one with dkv server or dkv local
         cannot reach the registration server: 127.0.0.1:4400: set the clocks right
         the server at 127.0.0.1:4400 belongs to another network than the token (its certificate authority is not the one that the token names); give a token of that server's network with --token-file, or another address
-        not admitted: the join token is not one of this network's; ask an administrator of the network for one, and give it with --token-file
+        not admitted: the join token is not one of this network's; ask an administrator of the network for a token, and give it with --token-file
         not admitted: the join token has expired; ask an administrator of the network for a new one
         not admitted: the join token has been used up; ask an administrator of the network for a new one
         not admitted: too many are joining at once; try again in a moment
         the stored client certificate has expired; connect once by the address of the registration server, which gives a new one
         no stored admin certificate is accepted by the given nodes; connect once by the address of the registration server
-        denied: the certificate has expired, and the server gives no new one: this certificate holder was removed from the network; an administrator revoked this client: ask for a new token, and join with it under another DKV_HOME
+        denied: the certificate has expired, and the server gives no new one: this certificate holder was removed from the network; an administrator has revoked this client: ask for a new token, and join with another DKV_HOME
     "#]].assert_eq(&said);
 }
 
 #[test]
-fn no_connection_has_a_kind_too() {
+fn failed_connections_have_a_kind() {
     let of = |error: ConnectError| connect_problem(&error).failure;
     assert_eq!(of(ConnectError::Unreachable("no answer".into())), Failure::Unavailable);
     assert_eq!(of(ConnectError::Unresolved("no such name".into())), Failure::Unavailable);
     assert_eq!(of(ConnectError::Denied("revoked".into())), Failure::Denied);
     assert_eq!(of(ConnectError::NoAddress), Failure::Usage);
-    // Where nobody listens a missing token is not what is wrong.
+    // If nothing listens, a missing token is not the problem.
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let server = socket.local_addr().unwrap();
     let missing = || ConnectError::Token(TokenError::Missing { server, role: Role::Client });
@@ -70,7 +70,7 @@ fn no_connection_has_a_kind_too() {
 }
 
 #[test]
-fn a_program_is_told_kind_and_effect() {
+fn programs_get_kind_and_effect() {
     let key = Key::new("color").unwrap();
     let lost = Error::Unknown("the connection was lost".into());
     let told = write_problem(&key, Condition::Always, "written", &lost).document();

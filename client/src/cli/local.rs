@@ -1,4 +1,4 @@
-//! Arguments of the words that try things out: networks on this machine, rehearsals and drills.
+//! Arguments of the commands that run networks on this machine: local, rehearse and drill.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use dkv_api::Region;
-use dkv_console::units::parse_time;
+use dkv_console::units::parse_duration;
 use dkv_drill::Fault;
 use dkv_local::Options;
 
@@ -14,9 +14,8 @@ use super::Connect;
 
 /// Arguments of `local`.
 ///
-/// Configuration, data, logs and credentials are kept in one directory. Without --dir it is a
-/// temporary one that is removed at the end; with --dir it is kept, and the same command resumes
-/// it.
+/// Configuration, data, logs and credentials are in one directory. Without --dir it is temporary
+/// and removed at the end; with --dir it is kept, and the same command resumes the network.
 #[derive(Args, Debug)]
 pub(crate) struct Local {
     /// Nodes to start [default: 3, or as many as the directory has]
@@ -27,11 +26,11 @@ pub(crate) struct Local {
     #[arg(long, value_name = "PATH")]
     pub(crate) dir: Option<PathBuf>,
 
-    /// Preferred port of the server; another one if it is taken
+    /// Preferred port of the server; if it is in use, another one
     #[arg(long, value_name = "PORT", value_parser = port)]
     pub(crate) port: Option<u16>,
 
-    /// Address that server and nodes listen on
+    /// Address that the server and the nodes listen on
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub(crate) listen: std::net::IpAddr,
 
@@ -43,29 +42,29 @@ pub(crate) struct Local {
     #[arg(long, value_name = "N")]
     pub(crate) replication: Option<u32>,
 
-    /// Regions, with commas between them; the nodes take turns. What is sent from one to another is
-    /// held back: 200 ms between the first two, 600 ms between any others. The prompt is in the
-    /// first one unless --region says otherwise
+    /// Regions, separated by commas; the nodes take turns in them. Messages between regions are
+    /// delayed: 200 ms between the first two, 600 ms between any others. The prompt is in the first
+    /// region unless --region says otherwise
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) regions: Vec<Region>,
 
-    /// Other delays between the regions, one way, in milliseconds: a row for each, as in
+    /// Other one-way delays between the regions in milliseconds, a row for each region, as in
     /// 0,200/180,0
     #[arg(long, value_name = "MATRIX")]
     pub(crate) delays: Option<String>,
 
-    /// Let the delays vary between zero and twice as much
+    /// Vary the delays between zero and twice their value
     #[arg(long)]
     pub(crate) delays_vary: bool,
 
     /// Time limit for the network to start
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(crate) start_timeout: Duration,
 
     #[command(flatten)]
     pub(crate) connect: Connect,
 
-    /// Commands to run instead of the prompt, each in one argument, as in W,a,1 "kill coordinator"
+    /// Commands to run instead of the prompt, each one argument, as in W,a,1 "kill coordinator"
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) commands: Vec<OsString>,
 }
@@ -75,7 +74,7 @@ fn port(text: &str) -> Result<u16, String> {
 }
 
 impl Local {
-    /// The network that these arguments ask for.
+    /// Returns the options of the network.
     pub(crate) fn options(&self) -> Options {
         Options {
             nodes: self.nodes,
@@ -97,12 +96,12 @@ impl Local {
 
 /// Arguments of `rehearse`.
 ///
-/// Starts a temporary network on this machine, delays messages between its regions as distance
-/// would, and prints the latency of reads and writes from each region. The network is removed
+/// Starts a temporary network on this machine, delays messages between its regions like a real
+/// distance, and prints the latency of reads and writes from each region. Removes the network
 /// afterwards.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Rehearse {
-    /// Regions, with commas between them; the nodes take turns
+    /// Regions, separated by commas; the nodes take turns in them
     #[arg(
         long,
         value_name = "NAMES",
@@ -111,12 +110,12 @@ pub(crate) struct Rehearse {
     )]
     pub(crate) regions: Vec<Region>,
 
-    /// Delays between the regions, one way, in milliseconds: a row for each, as in 0,200/180,0
+    /// One-way delays between the regions in milliseconds, a row for each region, as in 0,200/180,0
     /// [default: 200 between the first two, 600 between any others]
     #[arg(long, value_name = "MATRIX")]
     pub(crate) delays: Option<String>,
 
-    /// Let the delays vary between zero and twice as much
+    /// Vary the delays between zero and twice their value
     #[arg(long)]
     pub(crate) delays_vary: bool,
 
@@ -128,7 +127,7 @@ pub(crate) struct Rehearse {
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<u32>,
 
-    /// Requests of each kind to measure from each region
+    /// Number of requests of each kind to measure from each region
     #[arg(long, value_name = "N", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) samples: u32,
@@ -139,10 +138,10 @@ pub(crate) struct Rehearse {
 
 /// Arguments of `drill`.
 ///
-/// Clients read and write while a fault is injected; everything they saw is recorded, and two
-/// checkers judge it. A drill runs on a temporary network on this machine. For a network of yours,
-/// run `dkv ADDRESS drill by-hand` and cause the fault yourself; the keys that it writes begin with
-/// dkv-drill/ and are removed at the end.
+/// Clients read and write while a fault is injected, and two checkers judge everything that the
+/// clients saw. A drill runs on a temporary network on this machine. For an existing network, run
+/// `dkv ADDRESS drill by-hand` and cause the fault yourself; the drill writes keys that begin with
+/// dkv-drill/ and removes them at the end.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Drill {
     /// Fault to inject
@@ -150,14 +149,14 @@ pub(crate) struct Drill {
     pub(crate) fault: Fault,
 
     /// Time from the first request to the last; the fault takes the middle third
-    #[arg(long, value_name = "TIME", default_value = "12s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "12s", value_parser = parse_duration)]
     pub(crate) time: Duration,
 
-    /// Nodes of the network of its own [default: 3]
+    /// Nodes of the temporary network [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) nodes: Option<u16>,
 
-    /// Directory for the report: a page, pictures and what the clients saw
+    /// Directory for the report: a page, charts and the recorded histories
     #[arg(long, value_name = "DIR", default_value = "dkv-drill")]
     pub(crate) out: PathBuf,
 

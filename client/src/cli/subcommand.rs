@@ -1,4 +1,4 @@
-//! What each word of the command line needs.
+//! What each subcommand needs.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -6,22 +6,21 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use clap::CommandFactory;
 use dkv_api::Role;
 
-use super::{Cli, Connect, Put, Token, TokenAction, Word};
+use super::{Cli, Connect, Put, Subcommand, Token, TokenAction};
 use crate::grammar::{self, Command, GrammarError, Scan};
 use crate::input::is_stdin;
 
-/// Words that run processes or print something, and so have no place among the commands of a
-/// network.
-const ALONE: &[&str] =
+/// Subcommands that run processes or only print something, and so are not commands on a network.
+const WITHOUT_NETWORK: &[&str] =
     &["local", "drill", "rehearse", "server", "node", "gateway", "completions", "help"];
 
-/// Whether a word of the command line is for a network.
+/// Returns whether a word is a subcommand that acts on a network.
 pub(crate) fn is_network_word(name: &str) -> bool {
-    !ALONE.contains(&name) && Cli::command().find_subcommand(name).is_some()
+    !WITHOUT_NETWORK.contains(&name) && Cli::command().find_subcommand(name).is_some()
 }
 
-impl Word {
-    /// The command of the grammar that it is, if it is one.
+impl Subcommand {
+    /// Returns the command of the grammar that this is, if it is one.
     ///
     /// # Errors
     /// What is wrong with its operands.
@@ -54,7 +53,7 @@ impl Word {
         }
     }
 
-    /// Commands that follow in the same line.
+    /// Removes and returns the commands that follow in the same line.
     pub(crate) fn then(&mut self) -> Vec<OsString> {
         match self {
             Self::Nodes { then, .. } | Self::Status { then, .. } => std::mem::take(then),
@@ -62,7 +61,7 @@ impl Word {
         }
     }
 
-    /// How it connects; nothing if that is not for it to say.
+    /// Returns its connection options; `None` if it has none.
     pub(crate) fn connect(&self) -> Option<Connect> {
         match self {
             Self::Get { connect, .. }
@@ -98,10 +97,10 @@ impl Word {
         }
     }
 
-    /// What it has to be in the network.
+    /// Returns the role that it needs in the network.
     pub(crate) fn role(&self) -> Role {
         match self {
-            // Looking changes nothing.
+            // A dry run changes nothing.
             Self::Rebalance { dry_run: true, .. } => Role::Client,
             Self::Token(_)
             | Self::Drain { .. }
@@ -114,7 +113,7 @@ impl Word {
         }
     }
 
-    /// Whether it may have changed something when it is given up.
+    /// Returns whether it may have changed something when it is interrupted.
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Load(_)
@@ -128,12 +127,12 @@ impl Word {
         }
     }
 
-    /// Whether it prints a text that nobody can be told again.
+    /// Returns whether it prints a text that cannot be shown again.
     pub(crate) fn creates_token(&self) -> bool {
         matches!(self, Self::Token(Token { action: TokenAction::Create { .. }, .. }))
     }
 
-    /// Whether it reads standard input.
+    /// Returns whether it reads standard input.
     pub(crate) fn reads_stdin(&self) -> bool {
         match self {
             Self::Load(args) => is_stdin(&args.transfer.file),

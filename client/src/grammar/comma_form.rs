@@ -1,17 +1,17 @@
 //! The comma form: `R,<key>`, `W,<key>,<value>`, `D,<key>`, `T,<ms>`.
 //!
-//! The letter is upper case. The key ends at the next comma; whatever follows is the value, with
-//! its commas and spaces. A key with a comma has only the words form.
+//! The letter is upper case. The key ends at the next comma; everything after it is the value,
+//! including commas and spaces. A key that contains a comma needs the word form.
 
 use dkv_wire::message::Condition;
 
-use super::{Command, GrammarError, HowToRead, Key, WAIT_MS_MAX, quote};
+use super::{Command, GrammarError, Key, ReadParameters, WAIT_MS_MAX, quote};
 
-/// All of them, for messages.
+/// All comma forms, for messages.
 pub(super) const FORMS: &str = "R,<key> W,<key>,<value> D,<key> T,<ms>";
 
-/// Whether a text means to be in the comma form: its first comma comes before any blank or quote,
-/// or it is the letter alone.
+/// Returns whether a text is in the comma form: its first comma comes before any blank or quote, or
+/// it is only the letter.
 pub(super) fn is_comma_form(text: &[u8]) -> bool {
     let end = text.iter().position(|byte| matches!(byte, b',' | b'"' | b'\'' | b'\\'));
     let end_of_word = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
@@ -38,7 +38,9 @@ pub(super) fn command(text: &[u8]) -> Result<Command, GrammarError> {
         return Err(GrammarError::new("the key is missing", format!("write {form}")));
     };
     match letter {
-        b"R" => Ok(Command::Read { key: whole_key(rest, form, "get")?, how: HowToRead::default() }),
+        b"R" => {
+            Ok(Command::Read { key: whole_key(rest, form, "get")?, how: ReadParameters::default() })
+        }
         b"D" => Ok(Command::Delete {
             key: whole_key(rest, form, "delete")?,
             level: None,
@@ -60,7 +62,7 @@ pub(super) fn command(text: &[u8]) -> Result<Command, GrammarError> {
     }
 }
 
-/// The form of a letter.
+/// Returns the form of a letter.
 fn form(letter: &[u8]) -> Option<&'static str> {
     match letter {
         b"R" => Some("R,<key>"),
@@ -73,24 +75,24 @@ fn form(letter: &[u8]) -> Option<&'static str> {
 
 fn unknown(letter: &[u8], rest: Option<&[u8]>) -> GrammarError {
     if form(&letter.to_ascii_uppercase()).is_some() {
-        let upper = quote::shown(&letter.to_ascii_uppercase());
-        let mut rest = quote::shown(rest.unwrap_or_default());
+        let upper = quote::escaped(&letter.to_ascii_uppercase());
+        let mut rest = quote::escaped(rest.unwrap_or_default());
         if rest.chars().count() > 48 {
             rest = "…".into();
         }
-        return GrammarError::new("commands are upper case", format!("write {upper},{rest}"));
+        return GrammarError::new("commands are in upper case", format!("write {upper},{rest}"));
     }
     GrammarError::new(
-        format!("there is no command {}", quote::shown(letter)),
-        format!("use one of {FORMS}"),
+        format!("there is no command {}", quote::escaped(letter)),
+        format!("write one of {FORMS}"),
     )
 }
 
-/// The rest of the text as a key, which has no comma in this form.
+/// Parses the rest of the text as a key, which contains no comma in this form.
 fn whole_key(rest: &[u8], form: &str, word: &str) -> Result<Key, GrammarError> {
     if rest.contains(&b',') {
         return Err(GrammarError::new(
-            "a key in this form cannot hold a comma",
+            "a key in this form cannot contain a comma",
             format!("write {form}, or in words {word} {}", quote::quoted(rest)),
         ));
     }
@@ -101,13 +103,13 @@ fn key_of(bytes: &[u8], form: &str) -> Result<Key, GrammarError> {
     Key::new(bytes).map_err(|error| GrammarError::new(error.to_string(), format!("write {form}")))
 }
 
-/// A time to wait.
+/// Parses a time to wait.
 pub(super) fn milliseconds(text: &[u8], form: &str) -> Result<u64, GrammarError> {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     match number {
         Some(ms) if ms <= WAIT_MS_MAX => Ok(ms),
         _ => Err(GrammarError::new(
-            format!("{:?} is not a number of milliseconds", quote::shown(text)),
+            format!("{:?} is not a number of milliseconds", quote::escaped(text)),
             format!("write {form} with a number from 0 to {WAIT_MS_MAX}"),
         )),
     }

@@ -1,66 +1,72 @@
-//! The words form: a word and its operands, already split.
+//! The word form: a word and its operands, already split.
 
 use dkv_wire::id::Revision;
 use dkv_wire::message::{Condition, Level};
 
 use super::{
-    Action, Command, Content, GrammarError, HowToRead, Key, Scan, Target, comma_form, quote,
+    Command, GrammarError, Key, ProcessAction, ProcessTarget, ReadParameters, Scan, ValueSource,
+    comma_form, quote,
 };
 
-/// A word of the words form.
-pub(crate) struct Word {
+/// A word that begins a command.
+pub(crate) struct Keyword {
     /// The word.
     pub(crate) word: &'static str,
-    /// The word with its operands.
+    /// The word with its operands, for messages.
     pub(crate) form: &'static str,
     /// What it does, for the help.
     pub(crate) does: &'static str,
-    /// Whether it is for the processes of a local network.
+    /// Whether it acts on the processes of a local network.
     pub(crate) local: bool,
 }
 
-const fn word(word: &'static str, form: &'static str, does: &'static str, local: bool) -> Word {
-    Word { word, form, does, local }
+const fn keyword(
+    word: &'static str,
+    form: &'static str,
+    does: &'static str,
+    local: bool,
+) -> Keyword {
+    Keyword { word, form, does, local }
 }
 
 /// All words, in the order of the help.
-pub(crate) const WORDS: &[Word] = &[
-    word(
+pub(crate) const KEYWORDS: &[Keyword] = &[
+    keyword(
         "get",
         "get KEY [LEVEL] [max-staleness MS] [at-least REVISION]",
         "print the value of a key",
         false,
     ),
-    word(
+    keyword(
         "put",
         "put KEY VALUE [LEVEL] [if-absent|if-present|if-revision N]",
-        "store a value; -, @FILE: from standard input, from a file",
+        "store a value; - reads standard input, @FILE a file",
         false,
     ),
-    word("insert", "insert KEY VALUE [LEVEL]", "store a value if the key does not exist", false),
-    word("update", "update KEY VALUE [LEVEL]", "store a value if the key exists", false),
-    word("delete", "delete KEY [LEVEL] [if-present|if-revision N]", "remove a key", false),
-    word(
+    keyword("insert", "insert KEY VALUE [LEVEL]", "store a value if the key does not exist", false),
+    keyword("update", "update KEY VALUE [LEVEL]", "store a value if the key exists", false),
+    keyword("delete", "delete KEY [LEVEL] [if-present|if-revision N]", "remove a key", false),
+    keyword(
         "scan",
         "scan [PREFIX] [--after KEY] [--limit N] [--keys]",
-        "list keys and values in order, as CSV that load takes",
+        "list keys and values in order, as CSV that load accepts",
         false,
     ),
-    word("search", "search KEY", "show what each replica has of a key", false),
-    word("show-all", "show-all NODE", "list what one node holds, as CSV", false),
-    word("wait", "wait MS", "wait that many milliseconds", false),
-    word("status", "status [--json]", "show how the network is", false),
-    word("nodes", "nodes", "list the nodes", false),
-    word("kill", "kill coordinator|NAME", "end a process at once, as a crash would", true),
-    word("start", "start NAME", "start it again in its directory", true),
-    word("stop", "stop coordinator|NAME", "stop it gracefully", true),
-    word("pause", "pause coordinator|NAME", "freeze it, as a machine that hangs would", true),
-    word("resume", "resume NAME", "let it continue", true),
-    word("help", "help [COMMAND]", "show this help, or that of a command", false),
-    word("exit", "exit", "leave; also quit, or Ctrl-D", false),
+    keyword("search", "search KEY", "show what each replica has of a key", false),
+    keyword("show-all", "show-all NODE", "list what one node holds, as CSV", false),
+    keyword("wait", "wait MS", "wait for some milliseconds", false),
+    keyword("status", "status [--json]", "show the state of the network", false),
+    keyword("nodes", "nodes", "list the nodes", false),
+    keyword("kill", "kill coordinator|NAME", "kill a process, as a crash would", true),
+    keyword("start", "start NAME", "start it again in its directory", true),
+    keyword("stop", "stop coordinator|NAME", "stop it gracefully", true),
+    keyword("pause", "pause coordinator|NAME", "freeze it, like a machine that hangs", true),
+    keyword("resume", "resume NAME", "let it continue", true),
+    keyword("help", "help [COMMAND]", "show this help, or the help of a command", false),
+    keyword("exit", "exit", "leave; also quit, or Ctrl-D", false),
 ];
 
-/// What people try, and what they mean.
+/// Words of other stores, and what they mean here.
 const ALIASES: &[(&str, &str)] = &[
     ("read", "get"),
     ("set", "put"),
@@ -75,27 +81,30 @@ const ALIASES: &[(&str, &str)] = &[
     ("?", "help"),
 ];
 
-/// Whether this is a word that something follows.
+/// Returns whether a word takes operands.
 pub(crate) fn takes_operands(word: &[u8]) -> bool {
-    WORDS.iter().any(|known| {
+    KEYWORDS.iter().any(|known| {
         known.word.as_bytes() == word
             && known.form.len() > word.len()
             && !matches!(word, b"status" | b"help")
     })
 }
 
-/// Whether this is one of the words.
+/// Returns whether this is a word of the grammar.
 pub(crate) fn is_word(word: &[u8]) -> bool {
-    word == b"quit" || WORDS.iter().any(|known| known.word.as_bytes() == word)
+    word == b"quit" || KEYWORDS.iter().any(|known| known.word.as_bytes() == word)
 }
 
-/// Reads a command from its words.
+/// Parses a command from its words.
+///
+/// # Errors
+/// What is wrong with it.
 pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
     let Some((first, operands)) = words.split_first() else {
         return Err(GrammarError::new("empty command", "help lists the commands"));
     };
-    let name = if first == b"quit" { "exit" } else { &quote::shown(first) };
-    let Some(known) = WORDS.iter().find(|known| known.word == name) else {
+    let name = if first == b"quit" { "exit" } else { &quote::escaped(first) };
+    let Some(known) = KEYWORDS.iter().find(|known| known.word == name) else {
         return Err(unknown(name));
     };
     let wrong = || GrammarError::new(problem(known, operands), format!("write {}", known.form));
@@ -112,7 +121,7 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
             let condition = condition(rest).ok_or_else(wrong)?;
             Ok(Command::Write {
                 key: key(name)?,
-                value: Content::of_word(value)?,
+                value: ValueSource::of_operand(value)?,
                 level,
                 condition,
             })
@@ -123,7 +132,7 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
             let condition = if inserts { Condition::Absent } else { Condition::Present };
             Ok(Command::Write {
                 key: key(name)?,
-                value: Content::of_word(value)?,
+                value: ValueSource::of_operand(value)?,
                 level,
                 condition,
             })
@@ -131,35 +140,35 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
         ("delete", [name, rest @ ..]) => {
             let (level, rest) = leading_level(rest);
             match condition(rest) {
-                // A delete on the condition that there is nothing to delete would be a mistake.
+                // Deleting a key on the condition that it is absent makes no sense.
                 None | Some(Condition::Absent) => Err(wrong()),
                 Some(condition) => Ok(Command::Delete { key: key(name)?, level, condition }),
             }
         }
         ("scan", rest) => scan(rest).map(Command::Scan).ok_or_else(wrong),
         ("search", [name]) => Ok(Command::Search(key(name)?)),
-        ("show-all", [node]) => Ok(Command::ShowAll { node: quote::shown(node) }),
+        ("show-all", [node]) => Ok(Command::ShowAll { node: quote::escaped(node) }),
         ("wait", [time]) => Ok(Command::Wait { ms: comma_form::milliseconds(time, known.form)? }),
         ("status", []) => Ok(Command::Status { json: false }),
         ("status", [b"--json" | b"json"]) => Ok(Command::Status { json: true }),
         ("nodes", []) => Ok(Command::Nodes),
         ("help", _) => Ok(Command::Help),
         ("exit", []) => Ok(Command::Exit),
-        ("kill", [name]) => Ok(Command::Process(Action::Kill, target(name))),
+        ("kill", [name]) => Ok(Command::Process(ProcessAction::Kill, target(name))),
         ("start", [name]) if *name != b"coordinator" => {
-            Ok(Command::Process(Action::Start, target(name)))
+            Ok(Command::Process(ProcessAction::Start, target(name)))
         }
-        ("stop", [name]) => Ok(Command::Process(Action::Stop, target(name))),
-        ("pause", [name]) => Ok(Command::Process(Action::Pause, target(name))),
+        ("stop", [name]) => Ok(Command::Process(ProcessAction::Stop, target(name))),
+        ("pause", [name]) => Ok(Command::Process(ProcessAction::Pause, target(name))),
         ("resume", [name]) if *name != b"coordinator" => {
-            Ok(Command::Process(Action::Resume, target(name)))
+            Ok(Command::Process(ProcessAction::Resume, target(name)))
         }
         _ => Err(wrong()),
     }
 }
 
-/// What is wrong with the operands of a word.
-fn problem(known: &Word, operands: &[Vec<u8>]) -> String {
+/// Says what is wrong with the operands of a word.
+fn problem(known: &Keyword, operands: &[Vec<u8>]) -> String {
     let needed = match known.word {
         "put" | "insert" | "update" => 2,
         "get" | "delete" | "search" | "show-all" | "wait" | "kill" | "start" | "stop" | "pause"
@@ -172,15 +181,15 @@ fn problem(known: &Word, operands: &[Vec<u8>]) -> String {
     }
     let rest = &operands[needed..];
     match (rest.iter().find(|word| !is_option(word)), rest.last()) {
-        (Some(strange), _) => format!("unexpected argument {:?}", quote::shown(strange)),
+        (Some(strange), _) => format!("unexpected argument {:?}", quote::escaped(strange)),
         (None, Some(last)) => {
-            format!("{:?} is not allowed here", quote::shown(last))
+            format!("{:?} is not allowed here", quote::escaped(last))
         }
-        (None, None) => "something is wrong with it".to_owned(),
+        (None, None) => "the operands are wrong".to_owned(),
     }
 }
 
-/// Whether a word is an option of some command.
+/// Returns whether a word is an option of some command.
 fn is_option(word: &[u8]) -> bool {
     level(word).is_some()
         || matches!(
@@ -207,27 +216,26 @@ fn unknown(name: &str) -> GrammarError {
         Some(known) => GrammarError::new(problem, format!("did you mean {}?", known.form)),
         None => GrammarError::new(
             problem,
-            format!("use one of {}, or see help for the others", comma_form::FORMS),
+            format!("write one of {}, or see help for the others", comma_form::FORMS),
         ),
     }
 }
 
-/// The word that somebody meant who wrote this one.
-pub(crate) fn meant(name: &str) -> Option<&'static Word> {
+/// Returns the word that a wrong one probably means.
+pub(crate) fn meant(name: &str) -> Option<&'static Keyword> {
     let lower = name.to_lowercase();
     let meant = ALIASES.iter().find(|(alias, _)| *alias == lower).map(|(_, word)| *word);
-    let meant = meant.or_else(|| slip_of(&lower, WORDS.iter().map(|known| known.word)));
-    WORDS.iter().find(|known| Some(known.word) == meant)
+    let meant = meant.or_else(|| typo_of(&lower, KEYWORDS.iter().map(|known| known.word)));
+    KEYWORDS.iter().find(|known| Some(known.word) == meant)
 }
 
-/// The first of some names that a word is a slip of: one letter too many, too few or wrong, or two
-/// exchanged.
-pub(crate) fn slip_of<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// Returns the first name that differs from a word by a typo: one letter too many, too few or
+/// wrong, or two swapped.
+pub(crate) fn typo_of<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names.into_iter().find(|name| distance(name, word) <= 1)
 }
 
-/// How many letters must be put in, left out, changed or exchanged with the next to come from one
-/// word to the other.
+/// Returns the edit distance of two words, where swapping two neighbours is one edit.
 fn distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut before: Vec<usize> = Vec::new();
@@ -248,13 +256,14 @@ fn distance(from: &str, to: &str) -> usize {
 }
 
 fn key(bytes: &[u8]) -> Result<Key, GrammarError> {
-    Key::new(bytes).map_err(|error| GrammarError::new(error.to_string(), "give another key"))
+    Key::new(bytes).map_err(|error| GrammarError::new(error.to_string(), "use another key"))
 }
 
 /// All levels, for messages.
 pub(crate) const LEVELS: &str = "strong, session, eventual or all";
 
-/// The level of that word. Those of older stores are understood: how many replicas take part.
+/// Returns the level of a word. The words of other stores are accepted, too, such as `quorum`,
+/// `one` and the number of replicas.
 pub(crate) fn level(word: &[u8]) -> Option<Level> {
     match word {
         b"strong" | b"quorum" => Some(Level::Strong),
@@ -265,7 +274,7 @@ pub(crate) fn level(word: &[u8]) -> Option<Level> {
     }
 }
 
-/// A level, if the first word is one, and the words after it.
+/// Splits off a level, if the first word is one.
 fn leading_level<'a, 'b>(words: &'a [&'b [u8]]) -> (Option<Level>, &'a [&'b [u8]]) {
     match words {
         [first, rest @ ..] if level(first).is_some() => (level(first), rest),
@@ -273,9 +282,9 @@ fn leading_level<'a, 'b>(words: &'a [&'b [u8]]) -> (Option<Level>, &'a [&'b [u8]
     }
 }
 
-/// How far behind an eventual answer may be; nothing if that is not what stands there.
-fn bounds(words: &[&[u8]], form: &str) -> Result<Option<HowToRead>, GrammarError> {
-    let mut how = HowToRead::default();
+/// Parses bounds for an eventual read; `None` if the words are something else.
+fn bounds(words: &[&[u8]], form: &str) -> Result<Option<ReadParameters>, GrammarError> {
+    let mut how = ReadParameters::default();
     for pair in words.chunks(2) {
         let [name, number] = pair else { return Ok(None) };
         let twice = match *name {
@@ -296,12 +305,12 @@ fn bounds(words: &[&[u8]], form: &str) -> Result<Option<HowToRead>, GrammarError
     Ok(Some(how))
 }
 
-/// A number in digits.
+/// Parses a decimal number.
 fn whole(text: &[u8], of: &str, form: &str) -> Result<u64, GrammarError> {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     number.ok_or_else(|| {
         GrammarError::new(
-            format!("{:?} is not {of}", quote::shown(text)),
+            format!("{:?} is not {of}", quote::escaped(text)),
             format!("write {form} with a number from 0 to {}", u64::MAX),
         )
     })
@@ -320,8 +329,8 @@ fn condition(words: &[&[u8]]) -> Option<Condition> {
     }
 }
 
-/// A prefix, which comes first, and options. A prefix that looks like an option is written `--`
-/// before it, as in a shell.
+/// Parses an optional prefix and options. A prefix that looks like an option follows `--`, as in a
+/// shell.
 fn scan(mut words: &[&[u8]]) -> Option<Scan> {
     let mut scan = Scan::default();
     match words {
@@ -351,9 +360,9 @@ fn scan(mut words: &[&[u8]]) -> Option<Scan> {
     }
 }
 
-fn target(name: &[u8]) -> Target {
+fn target(name: &[u8]) -> ProcessTarget {
     match name {
-        b"coordinator" => Target::Coordinator,
-        _ => Target::Named(quote::shown(name)),
+        b"coordinator" => ProcessTarget::Coordinator,
+        _ => ProcessTarget::Named(quote::escaped(name)),
     }
 }

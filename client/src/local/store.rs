@@ -7,24 +7,24 @@ use dkv_api::{
     Client, Error, Held, Level, NetworkStatus, NodeId, Pair, ReadOptions, Role, Value,
     WriteOptions, Written,
 };
-use dkv_console::console::Screen;
-use dkv_console::problem::{Problem, Stop};
+use dkv_console::Console;
+use dkv_console::problem::{Abort, Problem};
 use dkv_local::LocalNetwork;
 
 use super::processes;
 use crate::cli::Connect;
-use crate::grammar::{Action, Scan, Target};
+use crate::grammar::{ProcessAction, ProcessTarget, Scan};
 use crate::store::{Connection, Session, Store};
 
-/// A local network that is up. What concerns keys goes to a session; what concerns processes goes
-/// to the network itself.
+/// A local network that is up. Commands on keys go to a session, commands on processes to the
+/// network itself.
 pub(super) struct LocalStore<'a> {
     network: &'a LocalNetwork,
     session: Session,
 }
 
 impl<'a> LocalStore<'a> {
-    /// Commands on a network that is up, with the options of its command line.
+    /// Creates the target of commands on a network that is up.
     pub(super) fn new(network: &'a LocalNetwork, client: Client, connect: &Connect) -> Self {
         let connection = Connection {
             servers: vec![network.address().to_owned()],
@@ -38,7 +38,7 @@ impl<'a> LocalStore<'a> {
         Self { network, session: Session::of(client, connection) }
     }
 
-    /// Ends the connections of commands.
+    /// Closes the connections of commands.
     pub(super) async fn close(&self) {
         self.session.close().await;
     }
@@ -77,9 +77,9 @@ impl Store for LocalStore<'_> {
     async fn scan(
         &self,
         scan: &Scan,
-        say: impl FnMut(&Pair) -> io::Result<()>,
+        each: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>> {
-        self.session.scan(scan, say).await
+        self.session.scan(scan, each).await
     }
 
     async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error> {
@@ -89,9 +89,9 @@ impl Store for LocalStore<'_> {
     async fn show_all(
         &self,
         node: &str,
-        say: impl FnMut(&Pair) -> io::Result<()>,
+        each: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>> {
-        self.session.show_all(node, say).await
+        self.session.show_all(node, each).await
     }
 
     async fn status(&self) -> NetworkStatus {
@@ -120,10 +120,10 @@ impl Store for LocalStore<'_> {
 
     async fn process(
         &self,
-        action: Action,
-        target: &Target,
-        screen: &mut Screen,
-    ) -> Result<(), Stop> {
-        processes::act(self.network, action, target, screen).await
+        action: ProcessAction,
+        target: &ProcessTarget,
+        console: &mut Console,
+    ) -> Result<(), Abort> {
+        processes::act(self.network, action, target, console).await
     }
 }

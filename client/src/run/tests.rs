@@ -1,13 +1,13 @@
-//! What commands print, on a store that is a map.
+//! Output of commands on a store that is a map.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
 use dkv_api::{
-    Client, Error, GroupId, Held, NetworkStatus, NodeId, Revision, Role, Term, Value, Written,
+    Client, Error, GroupId, Held, NetworkStatus, NodeId, Pair, Revision, Role, Term, Value, Written,
 };
-use dkv_console::console::Shared;
+use dkv_console::Buffer;
 
 use super::*;
 use crate::grammar::Scan;
@@ -17,7 +17,7 @@ use crate::steps::{self, parse_arguments};
 /// Each key's revision and value.
 type Keys = BTreeMap<Vec<u8>, (u64, Bytes)>;
 
-/// A network that is a map. Keys that begin with `!` fail in the way of their name.
+/// A network that is a map. Keys that begin with `!` fail in the way that their name says.
 #[derive(Default)]
 pub(crate) struct Fake {
     keys: Mutex<(u64, Keys)>,
@@ -105,7 +105,7 @@ impl Store for Fake {
     async fn scan(
         &self,
         scan: &Scan,
-        mut say: impl FnMut(&Pair) -> io::Result<()>,
+        mut each: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>> {
         let (_, keys) = &*self.keys.lock().unwrap();
         let matching = keys
@@ -118,7 +118,7 @@ impl Store for Fake {
             }
             let value = (!scan.keys_only).then(|| value.clone());
             let key = Bytes::copy_from_slice(key);
-            say(&Pair { key, revision: Revision(*revision), value })?;
+            each(&Pair { key, revision: Revision(*revision), value })?;
         }
         Ok(Ok(()))
     }
@@ -130,9 +130,9 @@ impl Store for Fake {
     async fn show_all(
         &self,
         _node: &str,
-        mut say: impl FnMut(&Pair) -> io::Result<()>,
+        mut each: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>> {
-        self.scan(&Scan::default(), &mut say).await
+        self.scan(&Scan::default(), &mut each).await
     }
 
     async fn client(&self, _role: Role) -> Result<Client, Problem> {
@@ -154,7 +154,7 @@ impl Store for Fake {
 }
 
 #[tokio::test]
-async fn a_scan_prints_what_load_takes() {
+async fn a_scan_prints_what_load_accepts() {
     let input = b"W,b,1\nput a \"x\\ny\"\nW,c,\"q\"\nW,d,\nscan --limit 3\nscan c --keys\n";
     let (succeeded, out, err) = piped(input).await;
     assert!(succeeded, "{err}");
@@ -163,22 +163,22 @@ async fn a_scan_prints_what_load_takes() {
     assert_eq!(listed, ["a,\"x", "y\"", "b,1", "c,\"\"\"q\"\"\"", "c"]);
 }
 
-/// Runs an input as from a pipe.
+/// Runs an input like a pipe.
 async fn piped(input: &[u8]) -> (bool, Vec<u8>, String) {
     let (failure, out, err) = piped_as(false, input).await;
     (failure.is_none(), out, err)
 }
 
 async fn piped_as(json: bool, input: &[u8]) -> (Option<Failure>, Vec<u8>, String) {
-    let (out, err) = (Shared::default(), Shared::default());
-    let mut screen = Screen::of(out.clone(), err.clone());
-    screen.json = json;
-    let failure = pipe::run(input, &Fake::default(), &mut screen).await.unwrap();
+    let (out, err) = (Buffer::default(), Buffer::default());
+    let mut console = Console::of(out.clone(), err.clone());
+    console.json = json;
+    let failure = pipe::run(input, &Fake::default(), &mut console).await.unwrap();
     (failure, out.bytes(), err.text())
 }
 
 #[tokio::test]
-async fn commands_say_what_they_did() {
+async fn commands_report_what_they_did() {
     let (succeeded, out, err) = piped(
         b"W,key,a,b\nR,key\nput key \"c\" if-revision 1\nget key eventual\nD,key\nT,0\n\n# done\n",
     )
@@ -193,7 +193,7 @@ async fn commands_say_what_they_did() {
 }
 
 #[tokio::test]
-async fn failures_say_what_is_the_case_and_what_to_do() {
+async fn failures_say_what_happened_and_what_to_do() {
     let (succeeded, out, err) = piped(
         b"R,foo\nD,foo\nput foo 1 if-present\nW,!unavailable,1\nR,!unavailable\nW,!unknown,1\n\
           D,!denied\nW,!large,1\nr,foo\nkill n1\nW,foo,1\nput foo 2 if-revision 9\ninsert foo 3\n",
@@ -205,12 +205,12 @@ async fn failures_say_what_is_the_case_and_what_to_do() {
         error: line 1: key not found: foo
         error: line 2: key not found: foo
         error: line 3: foo was not written: it does not exist
-        error: line 4: !unavailable was not written: no majority of shard 2 answers; nothing was changed, so try again
-        error: line 5: !unavailable could not be read: no majority of shard 2 answers; try again, or read it at level eventual
-        error: line 6: outcome unknown: !unknown may have been written, or may be yet: the connection was lost; read the key to see, or repeat the command
-        error: line 7: denied: a node may not write; give a token that allows it with --token-file
-        error: line 8: the value is too large: 9 bytes, and the limit is 8; nothing was changed
-        error: line 9: malformed command "r,foo": commands are upper case; write R,foo
+        error: line 4: !unavailable was not written: no majority of shard 2 answers; nothing was changed, try again
+        error: line 5: cannot read !unavailable: no majority of shard 2 answers; try again, or read it at level eventual
+        error: line 6: outcome unknown: !unknown may have been written, or may still be: the connection was lost; read the key to check, or repeat the command
+        error: line 7: denied: a node may not write; use a token that allows this, with --token-file
+        error: line 8: the value is too large: 9 bytes, but the limit is 8; nothing was changed
+        error: line 9: malformed command "r,foo": commands are in upper case; write R,foo
         error: line 10: kill works only at the prompt of a local network; start one with dkv local
         error: line 12: foo was not written: it is at revision 1, not 9
         error: line 13: foo was not written: it already exists (revision 1)
@@ -219,7 +219,7 @@ async fn failures_say_what_is_the_case_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_pipe_passes_bytes_ends_without_a_newline_and_stops_at_exit() {
+async fn a_pipe_passes_bytes_and_ends_at_exit_or_without_a_newline() {
     assert_eq!(
         piped(b"W,k,\xff\x00\r\nR,k").await.1,
         b"written k at revision 1 (shard 2)\n\xff\x00\n"
@@ -240,28 +240,28 @@ async fn a_closed_stdout_stops_everything_quietly() {
             Ok(())
         }
     }
-    let err = Shared::default();
+    let err = Buffer::default();
     let store = Fake::default();
-    let mut screen = Screen::of(Closed, err.clone());
+    let mut console = Console::of(Closed, err.clone());
     let commands = parse_arguments(&[b"W,a,1".to_vec(), b"W,b,2".to_vec()]).unwrap();
-    let error = steps::all(&commands, &store, &mut screen).await.unwrap_err();
+    let error = steps::run_all(&commands, &store, &mut console).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     assert_eq!(store.keys.lock().unwrap().0, 1);
     assert_eq!(err.text(), "");
 }
 
 #[tokio::test]
-async fn arguments_go_on_after_a_failure_and_remember_it() {
-    let out = Shared::default();
-    let mut screen = Screen::of(out.clone(), io::sink());
+async fn arguments_continue_after_a_failure_and_report_it() {
+    let out = Buffer::default();
+    let mut console = Console::of(out.clone(), io::sink());
     let commands = parse_arguments(&[b"R,a".to_vec(), b"W,a,1".to_vec()]).unwrap();
-    let failure = steps::all(&commands, &Fake::default(), &mut screen).await.unwrap();
+    let failure = steps::run_all(&commands, &Fake::default(), &mut console).await.unwrap();
     assert_eq!(failure, Some(Failure::NotFound));
     assert_eq!(out.text(), "written a at revision 1 (shard 2)\n");
 }
 
 #[tokio::test]
-async fn the_most_serious_problem_is_the_status() {
+async fn the_most_serious_problem_sets_the_status() {
     for (input, failure) in [
         (&b"R,a\nW,a,1\n"[..], Some(Failure::NotFound)),
         (b"R,a\nput a 1 if-present\n", Some(Failure::Conflict)),
@@ -277,7 +277,7 @@ async fn the_most_serious_problem_is_the_status() {
 }
 
 #[tokio::test]
-async fn programs_get_a_document_for_each_result_and_each_problem() {
+async fn programs_get_json_for_each_result_and_each_problem() {
     let input = b"put k \"\\xff\"\nget k\nR,none\nT,0\nD,k\nput a \"x,y\"\nscan\nr,k\n";
     let (failure, out, err) = piped_as(true, input).await;
     assert_eq!(failure, Some(Failure::Usage));
@@ -289,7 +289,7 @@ async fn programs_get_a_document_for_each_result_and_each_problem() {
     assert_eq!(commands, ["put", "get", "wait", "delete", "put", "-"]);
     assert_eq!((&out[0]["revision"], &out[0]["existed"]), (&1.into(), &false.into()));
     assert_eq!(out[1]["value_base64"], "/w==");
-    assert_eq!(out[1]["node"].as_str().unwrap().len(), 36, "an id is whole");
+    assert_eq!(out[1]["node"].as_str().unwrap().len(), 36, "ids are complete");
     assert_eq!((&out[5]["key"], &out[5]["value"]), (&"a".into(), &"x,y".into()));
     let err = documents(&err);
     assert_eq!((&err[0]["kind"], &err[0]["effect"]), (&"not-found".into(), &"none".into()));
@@ -298,7 +298,7 @@ async fn programs_get_a_document_for_each_result_and_each_problem() {
 }
 
 #[tokio::test]
-async fn a_write_that_cannot_be_told_is_said_to_stand() {
+async fn a_write_that_cannot_be_reported_is_mentioned_in_the_error() {
     struct Full;
     impl Write for Full {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -309,35 +309,35 @@ async fn a_write_that_cannot_be_told_is_said_to_stand() {
         }
     }
     let store = Fake::default();
-    let mut screen = Screen::of(Full, io::sink());
+    let mut console = Console::of(Full, io::sink());
     let steps = parse_arguments(&[b"W,a,1".to_vec()]).unwrap();
-    let error = steps::all(&steps, &store, &mut screen).await.unwrap_err();
-    let said = dkv_console::console::broken(&error).unwrap().message;
+    let error = steps::run_all(&steps, &store, &mut console).await.unwrap_err();
+    let said = dkv_console::broken(&error).unwrap().message;
     assert!(said.starts_with("cannot write to standard output: "), "{said}");
-    assert!(said.ends_with("; written a at revision 1 (shard 2), and that stands"), "{said}");
+    assert!(said.ends_with("; the change was made: written a at revision 1 (shard 2)"), "{said}");
     let steps = parse_arguments(&[b"R,a".to_vec()]).unwrap();
-    let error = steps::all(&steps, &store, &mut screen).await.unwrap_err();
-    let broken = dkv_console::console::broken(&error).unwrap();
-    assert!(!broken.message.contains("stands"));
+    let error = steps::run_all(&steps, &store, &mut console).await.unwrap_err();
+    let broken = dkv_console::broken(&error).unwrap();
+    assert!(!broken.message.contains("the change was made"));
     assert_eq!(broken.document()["effect"], "none");
     for command in ["W,b,1", "put b 2", "D,b"] {
         for json in [false, true] {
-            screen.json = json;
+            console.json = json;
             let steps = parse_arguments(&[b"W,b,0".to_vec()]).unwrap();
-            steps::all(&steps, &store, &mut Screen::of(io::sink(), io::sink())).await.unwrap();
+            steps::run_all(&steps, &store, &mut Console::of(io::sink(), io::sink())).await.unwrap();
             let steps = parse_arguments(&[command.into()]).unwrap();
-            let error = steps::all(&steps, &store, &mut screen).await.unwrap_err();
-            let told = dkv_console::console::broken(&error).unwrap().document();
+            let error = steps::run_all(&steps, &store, &mut console).await.unwrap_err();
+            let told = dkv_console::broken(&error).unwrap().document();
             assert_eq!(told["effect"], "done", "{command}: {told}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_level_that_is_written_is_not_changed() {
+async fn a_given_level_is_never_replaced() {
     let asked = |line: &str, given| {
         let steps = parse_arguments(&[line.into()]).unwrap();
-        steps[0].fits(given).map_err(|problem| problem.failure)
+        steps[0].check_level(given).map_err(|problem| problem.failure)
     };
     for (line, given, is_good) in [
         ("get c max-staleness 5", None, true),
@@ -364,12 +364,12 @@ async fn a_level_that_is_written_is_not_changed() {
 }
 
 #[tokio::test]
-async fn a_command_of_the_command_line_works_in_a_pipe() {
+async fn subcommands_work_in_a_pipe() {
     let (failure, _, err) = piped_as(false, b"drain n1\nload -\ndrain\n").await;
     assert_eq!(failure, Some(Failure::Unavailable));
     let lines: Vec<&str> = err.lines().collect();
     assert_eq!(lines[0], "error: line 1: there is no network here");
-    assert!(lines[1].contains("line 2: standard input gives the commands here"), "{err}");
+    assert!(lines[1].contains("line 2: standard input provides the commands here"), "{err}");
     assert!(lines[2].contains("line 3: malformed command \"drain\": "), "{err}");
     assert_eq!(lines.len(), 3);
 }
