@@ -1,4 +1,4 @@
-//! HTTP in front of real networks, asked by a real client of HTTP, and by hand where a client would
+//! HTTP in front of real networks, with a real HTTP client, and with raw bytes where a client would
 //! be too well-behaved.
 
 mod access;
@@ -25,12 +25,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway of a network.
+    /// Starts a gateway of a network.
     pub(crate) async fn start(network: &Network) -> Self {
         Self::start_with(network, &[]).await
     }
 
-    /// The same, with more arguments.
+    /// Starts a gateway with more arguments.
     pub(crate) async fn start_with(network: &Network, more: &[&str]) -> Self {
         let (server, home) = (network.address.to_string(), network.home());
         let arguments = [&["gateway", &server, "--http", "127.0.0.1:0"], more].concat();
@@ -39,7 +39,7 @@ impl Gateway {
         Self { process, address }
     }
 
-    /// The URL of a path.
+    /// Returns the URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

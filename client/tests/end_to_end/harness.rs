@@ -1,4 +1,4 @@
-//! What every test needs: a network of processes, load on it, and ways to talk to it past the
+//! What the tests need: a network of processes, load on it, and a way to talk to it without the
 //! client library.
 
 pub(crate) mod direct;

@@ -1,4 +1,4 @@
-//! A network whose processes are in network namespaces of their own, and ways to harm it.
+//! A network whose processes run in their own network namespaces, and the faults to inject.
 
 pub(crate) mod host;
 pub(crate) mod network;

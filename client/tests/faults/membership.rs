@@ -20,11 +20,11 @@ fn a_network_grows_to_seven_and_shrinks_to_three() {
         }
         lab.settled().await;
         let admin = lab.client_as(Role::Admin).await;
-        // The first nodes, which lead and vote, so that others have to take over.
+        // The first nodes lead and vote, so others must take over.
         for index in 0..4 {
             let id = lab.nodes[index].id();
             admin.remove_node(id).await.unwrap();
-            eventually("it is not removed", async || {
+            eventually("the node is not removed", async || {
                 let view = admin.refresh().await.map_err(|error| error.to_string())?;
                 if view.node(id).is_none() { Ok(()) } else { Err("it is there".to_owned()) }
             })
@@ -52,7 +52,7 @@ fn nodes_are_drained_one_after_the_other() {
             let index = lab.coordinator().await;
             let id = lab.nodes[index].id();
             admin.drain_node(id, true).await.unwrap();
-            eventually("it is not emptied", async || {
+            eventually("the node is not drained", async || {
                 let placement = admin.placement(false).await.map_err(|error| error.to_string())?;
                 match placement.nodes.iter().find(|places| places.node == id) {
                     Some(places) if places.may_stop => Ok(()),
@@ -60,7 +60,7 @@ fn nodes_are_drained_one_after_the_other() {
                 }
             })
             .await;
-            // As it was promised: nobody misses it.
+            // As promised, the network does not need it any more.
             lab.kill_node(index);
             work.more(50).await;
             lab.start_node(index).await;

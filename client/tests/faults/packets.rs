@@ -1,4 +1,4 @@
-//! Packets that are lost, late, twice or out of order.
+//! Packets that are lost, delayed, duplicated or out of order.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn a_tenth_of_all_packets_is_lost() {
             lab.hosts.lose(lab.nodes[index].host, 0.1);
         }
         work.more(400).await;
-        // And the leader is lost meanwhile.
+        // Meanwhile the leader is killed.
         let leader = lab.coordinator().await;
         lab.kill_node(leader);
         work.more(400).await;
@@ -29,12 +29,12 @@ fn a_tenth_of_all_packets_is_lost() {
 }
 
 #[test]
-fn packets_are_late_and_twice_and_out_of_order() {
-    if !tools::has("packets_are_late_and_twice_and_out_of_order", &["namespaces"]) {
+fn packets_are_delayed_duplicated_and_reordered() {
+    if !tools::has("packets_are_delayed_duplicated_and_reordered", &["namespaces"]) {
         return;
     }
     on_network(json!({}), 0, async |lab| {
-        // Everybody reaches each node by a relay only, which is where the clients are.
+        // All peers reach each node only through a relay on the host of the clients.
         let mut relays = Vec::new();
         for number in 0..3_u16 {
             let node = (host::address(usize::from(number) + 2), 4401).into();

@@ -1,4 +1,4 @@
-//! Who may ask a gateway, with TLS and tokens as its command line has them.
+//! Access to a gateway, with TLS and tokens from its command line.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::harness::{Network, eventually};
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_asked_for_and_revoked() {
+async fn a_token_is_required_and_can_be_revoked() {
     let network = Network::start(1).await;
     let gateway = Gateway::start_with(&network, &["--with-authentication"]).await;
     let (http, url) = (Http::new(false), gateway.url("/v1/kv/k"));
@@ -40,18 +40,18 @@ async fn a_token_is_asked_for_and_revoked() {
     assert_eq!(http.send("PUT", &url, &with, "w").await.status, 403);
     assert_eq!(http.send("GET", &url, &with, "").await.body, b"v");
     client.revoke(holder).await.unwrap();
-    eventually("the revoked token is refused", async || {
+    eventually("the revoked token is still accepted", async || {
         let status = http.send("GET", &url, &with, "").await.status;
         (status == 401).then_some(()).ok_or_else(|| status.to_string())
     })
     .await;
-    // Whoever is no administrator makes none.
+    // Only administrators create tokens.
     let plain = network.client_as(Role::Client, &network.path("plain")).await;
     assert!(plain.create_bearer(Rights::Write, None).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_page_is_told_nothing_once_its_token_is_revoked() {
+async fn an_open_page_gets_no_updates_once_its_token_is_revoked() {
     let network = Network::start(1).await;
     let gateway = Gateway::start_with(&network, &["--with-authentication"]).await;
     let admin = network.admin().await;
@@ -76,7 +76,7 @@ async fn an_open_page_is_told_nothing_once_its_token_is_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_outlives_its_terminal() {
+async fn a_gateway_survives_the_loss_of_its_terminal() {
     let network = Network::start(1).await;
     let mut gateway = Gateway::start(&network).await;
     gateway.process.signal(Signal::SIGHUP);
@@ -86,7 +86,7 @@ async fn a_gateway_outlives_its_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_page_comes_in_under_a_false_name() {
+async fn requests_with_a_wrong_host_are_refused() {
     let network = Network::start(1).await;
     let gateway = Gateway::start(&network).await;
     for (fields, status) in [
@@ -138,7 +138,7 @@ async fn other_machines_are_served_with_tls_and_tokens_only() {
     let field = format!("Authorization: Bearer {token}");
     assert_eq!(ask(&["-H", &field, "-T", certificate]).await, "201 2");
     assert_eq!(ask(&["-H", &field, "--http1.1"]).await, "200 1.1");
-    // Whoever speaks no TLS, or says nothing, holds up nobody.
+    // Clients without TLS, or that send nothing, delay no one.
     let plain = raw(([127, 0, 0, 1], address.port()).into(), &[b"GET / HTTP/1.1\r\n\r\n"], 1).await;
     assert!(!plain.contains("200"), "{plain}");
     assert_eq!(ask(&["-H", &field]).await, "200 2");

@@ -1,15 +1,15 @@
-//! HTTP in front of a node, in its own process; and what is to be seen of both.
+//! HTTP in the process of a node, and the metrics of both.
 
 use super::http::Http;
 use crate::harness::{Network, eventually};
 
-/// The value of a figure; `None` if it is not there.
+/// Returns the value of a metric; `None` if it is missing.
 fn figure(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_serves_http_and_tells_its_figures() {
+async fn a_node_serves_http_and_its_metrics() {
     let mut network = Network::server_only(serde_json::json!({ "shards": 2 })).await;
     let arguments = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
     for _ in 0..3 {
@@ -20,7 +20,7 @@ async fn a_node_serves_http_and_tells_its_figures() {
     let mut urls = Vec::new();
     for node in &mut network.nodes {
         let process = node.running();
-        let address = eventually("HTTP is served", async || {
+        let address = eventually("HTTP is not served", async || {
             let said = process.said();
             let line = said.lines().find_map(|line| line.strip_prefix("http "));
             line.map(str::to_owned).ok_or(said)
@@ -48,10 +48,10 @@ async fn a_node_serves_http_and_tells_its_figures() {
             figure(&text, "dkv_node_requests_total{kind=\"write\",result=\"ok\"}").unwrap_or(0.0);
         leaders += figure(&text, "dkv_raft_is_leader{group=\"2\"}").unwrap();
     }
-    // Sessions are opened by writes too.
+    // Writes open sessions, too.
     assert!(writes >= 50.0 && leaders == 1.0, "{writes} {leaders}");
 
-    // A node that is stopped in good order answers what it was asked; the others go on.
+    // A node that stops gracefully answers its requests; the others continue.
     network.stop_node(0).await;
     for number in 0..50 {
         let url = format!("{}/v1/kv/k{number}", urls[1 + number % 2]);

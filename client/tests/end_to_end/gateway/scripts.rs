@@ -17,13 +17,13 @@ use crate::harness::{Network, eventually};
 const NODES: usize = 4;
 const PAIRS: usize = 100;
 
-/// What a script has started. None of it outlives this.
+/// The processes that a script has started, which end when this is dropped.
 struct Servers {
     home: TempDir,
 }
 
 impl Servers {
-    /// Runs a script, and tells what it has said.
+    /// Runs a script and returns its output.
     async fn script(&self, name: &str, arguments: &[&str]) -> String {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(name);
         let log = std::fs::File::create(self.home.path().join("script.log")).unwrap();
@@ -41,7 +41,7 @@ impl Servers {
             .env("DKV_DIR", self.home.path().join("servers"))
             .env("HTTP", "127.0.0.1:0")
             .env("SERVER", "127.0.0.1:0");
-        // No pipe: what is started would hold it open.
+        // No pipe, because the started processes would hold it open.
         run.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let ended = run.status().await.unwrap();
         let said = std::fs::read(self.home.path().join("script.log")).unwrap();
@@ -49,14 +49,14 @@ impl Servers {
         output(&said).to_owned()
     }
 
-    /// Starts them, and tells where HTTP is.
+    /// Starts the processes and returns the address of HTTP.
     async fn start(&self) -> String {
         let said = self.script("start_n_servers.sh", &[&NODES.to_string()]).await;
         let gateway = said.lines().find_map(|line| line.strip_prefix("gateway "));
         format!("http://{}", gateway.unwrap().trim())
     }
 
-    /// Ids of the processes: the server, the nodes, the gateway.
+    /// Returns the ids of the processes: the server, the nodes, the gateway.
     fn ids(&self) -> Vec<Pid> {
         let pids = std::fs::read_to_string(self.home.path().join("servers/pids"));
         let pids = pids.unwrap_or_default();
@@ -78,7 +78,7 @@ fn own((name, value): (&std::ffi::OsStr, Option<&std::ffi::OsStr>)) -> Variable 
     (name.to_owned(), value.map(ToOwned::to_owned))
 }
 
-/// All pairs, sorted.
+/// Returns all pairs, sorted.
 async fn fetched(http: &Http, url: &str) -> Vec<String> {
     let answer = http.send("GET", &format!("{url}/fetch"), &[], "").await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -89,7 +89,7 @@ async fn fetched(http: &Http, url: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_spreads_over_the_servers_of_a_script_and_outlives_any_of_them() {
+async fn data_spreads_over_the_nodes_and_survives_the_loss_of_any() {
     let _room = Network::room().await;
     let servers = Servers { home: tempfile::tempdir().unwrap() };
     std::os::unix::fs::symlink(program(), servers.home.path().join("dkv")).unwrap();
@@ -114,14 +114,14 @@ async fn data_spreads_over_the_servers_of_a_script_and_outlives_any_of_them() {
         if spread { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
-    // The first node is where all data was at first.
+    // The first node had all data at first.
     kill(servers.ids()[1], Signal::SIGKILL).unwrap();
     assert_eq!(fetched(&http, &url).await, pairs);
 
     let ids = servers.ids();
     assert_eq!(ids.len(), NODES + 2);
     servers.script("stop_servers.sh", &[]).await;
-    // What nobody waits for is still there as a name, but runs no more.
+    // A zombie process still has an id, but does not run any more.
     let runs = |id: &Pid| {
         let line = std::fs::read(format!("/proc/{id}/cmdline"));
         line.is_ok_and(|line| !line.is_empty())

@@ -1,4 +1,4 @@
-//! What `/v1` answers on a running network: pages, batches, and all that may go wrong.
+//! Responses of `/v1` on a running network: pages, batches and errors.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,7 +8,7 @@ use super::Gateway;
 use super::http::{Answer, Http};
 use crate::harness::{Network, eventually};
 
-/// That an answer is a problem document as it is promised.
+/// Checks that a response is a valid problem document.
 fn problem(answer: &Answer, status: u16, code: &str, effect: &str) {
     assert_eq!(answer.status, status, "{answer:?}");
     assert_eq!(answer.field("content-type"), "application/problem+json");
@@ -22,7 +22,7 @@ fn problem(answer: &Answer, status: u16, code: &str, effect: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_wrongly_is_told() {
+async fn malformed_requests_are_explained() {
     let network = Network::start(1).await;
     let gateway = Gateway::start(&network).await;
     for http in [Http::new(false), Http::new(true)] {
@@ -76,7 +76,7 @@ async fn pages_and_batches() {
     assert_eq!(statuses, [200, 204, 409, 200, 404, 204]);
     assert_eq!((&results[3]["value"], &results[2]["code"]), (&"w".into(), &"conflict".into()));
 
-    // From page to page, until all have come once.
+    // Page by page, until every key has appeared once.
     let (mut keys, mut next) = (Vec::new(), "/v1/kv?prefix=p/&limit=60".to_owned());
     loop {
         let page = http.send("GET", &gateway.url(&next), &[], "").await;
@@ -94,14 +94,14 @@ async fn pages_and_batches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_known_is_told_as_such() {
+async fn unknown_outcomes_are_reported_as_unknown() {
     let mut network = Network::start(3).await;
     let gateway = Gateway::start_with(&network, &["--timeout", "700ms"]).await;
     let (http, url) = (Http::new(false), gateway.url("/v1/kv/k"));
     let written = http.send("PUT", &url, &[], "v").await;
     assert_eq!(written.status, 201);
-    // A revision that is not there yet is waited for, and then the answer says how far the shard
-    // is.
+    // The request waits for a revision that does not exist yet, then the response says how far the
+    // shard is.
     let revision: u64 = written.field("dkv-revision").parse().unwrap();
     let path = format!("/v1/kv/k?consistency=eventual&at_least={}", revision + 1);
     let ahead = http.send("GET", &gateway.url(&path), &[], "").await;
@@ -112,7 +112,7 @@ async fn what_is_not_known_is_told_as_such() {
     let fresh = http.send("GET", &fresh, &[], "").await;
     assert!(fresh.field("dkv-staleness-ms").parse::<u64>().unwrap() <= 60_000, "{fresh:?}");
 
-    // Nodes that stand still take a write from the gateway's connection, and answer nobody.
+    // Paused nodes receive a write over the connection of the gateway, but do not answer.
     (0..3).for_each(|index| network.pause_node(index));
     let unknown = http.send("PUT", &url, &[], "w").await;
     problem(&unknown, 504, "outcome-unknown", "unknown");
@@ -121,7 +121,7 @@ async fn what_is_not_known_is_told_as_such() {
     problem(&read, 503, "unavailable", "none");
     assert_eq!(read.field("retry-after"), "1");
     (0..3).for_each(|index| network.resume_node(index));
-    eventually("it is not served again", async || {
+    eventually("the network does not recover", async || {
         let read = http.send("GET", &url, &[], "").await;
         let known = read.status == 200 && (read.body == b"v" || read.body == b"w");
         known.then_some(()).ok_or_else(|| format!("{read:?}"))
@@ -130,7 +130,7 @@ async fn what_is_not_known_is_told_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_eventual_write_is_taken_without_a_majority() {
+async fn an_eventual_write_is_accepted_without_a_majority() {
     let mut network = Network::start(3).await;
     let gateway = Gateway::start_with(&network, &["--timeout", "2s"]).await;
     let (http, url) = (Http::new(false), gateway.url("/v1/kv/k"));
@@ -143,7 +143,7 @@ async fn an_eventual_write_is_taken_without_a_majority() {
     problem(&condition, 400, "invalid", "none");
 
     (0..2).for_each(|index| network.pause_node(index));
-    let taken = eventually("nobody takes it", async || {
+    let taken = eventually("no node accepts the write", async || {
         let taken = http.send("PUT", &at("eventual"), &[], "w").await;
         if taken.status == 202 { Ok(taken) } else { Err(format!("{taken:?}")) }
     })
@@ -151,7 +151,7 @@ async fn an_eventual_write_is_taken_without_a_majority() {
     assert_eq!(taken.field("dkv-level"), "eventual", "{taken:?}");
     assert!(taken.field("dkv-pending").parse::<u64>().is_ok(), "{taken:?}");
     assert_eq!((taken.field("dkv-revision"), taken.field("etag")), ("", ""), "{taken:?}");
-    eventually("it cannot be read where it was taken", async || {
+    eventually("the write is not visible at the node that accepted it", async || {
         let read = http.send("GET", &at("eventual"), &[], "").await;
         let shown = read.status == 200 && read.body == b"w" && read.field("etag").is_empty();
         shown.then_some(()).ok_or_else(|| format!("{read:?}"))
@@ -159,15 +159,15 @@ async fn an_eventual_write_is_taken_without_a_majority() {
     .await;
 
     (0..2).for_each(|index| network.resume_node(index));
-    eventually("it does not come to the others", async || {
+    eventually("the write does not reach the others", async || {
         let read = http.send("GET", &url, &[], "").await;
         let there = read.status == 200 && read.body == b"w" && !read.field("etag").is_empty();
         there.then_some(()).ok_or_else(|| format!("{read:?}"))
     })
     .await;
-    // What is to be everywhere and is not was done all the same.
+    // A write at level all that is not everywhere was done nevertheless.
     network.pause_node(0);
-    let part = eventually("nobody answers", async || {
+    let part = eventually("no node answers", async || {
         let part = http.send("PUT", &at("all"), &[], "x").await;
         if part.json()["code"] == "incomplete" { Ok(part) } else { Err(format!("{part:?}")) }
     })
@@ -177,7 +177,7 @@ async fn an_eventual_write_is_taken_without_a_majority() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_is_stopped_answers_what_it_was_asked() {
+async fn a_gateway_that_stops_answers_its_requests() {
     let network = Network::start(1).await;
     let mut gateway = Gateway::start(&network).await;
     let http = Http::new(false);
@@ -185,7 +185,7 @@ async fn a_gateway_that_is_stopped_answers_what_it_was_asked() {
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     let begin = b"PUT /v1/kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\nva";
     stream.write_all(begin).await.unwrap();
-    // That it is under way can be seen.
+    // The metrics show that the request is in flight.
     eventually("the request does not begin", async || {
         let text = http.send("GET", &gateway.url("/metrics"), &[], "").await.body;
         let text = String::from_utf8(text).unwrap();
@@ -194,9 +194,11 @@ async fn a_gateway_that_is_stopped_answers_what_it_was_asked() {
     })
     .await;
     gateway.process.signal(nix::sys::signal::Signal::SIGTERM);
-    eventually("it still listens", async || match TcpStream::connect(gateway.address).await {
-        Ok(_) => Err("a connection was made".into()),
-        Err(_) => Ok(()),
+    eventually("the gateway still listens", async || {
+        match TcpStream::connect(gateway.address).await {
+            Ok(_) => Err("a connection was made".into()),
+            Err(_) => Ok(()),
+        }
     })
     .await;
     stream.write_all(b"l!").await.unwrap();

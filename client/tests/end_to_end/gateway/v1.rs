@@ -68,7 +68,7 @@ async fn sizes_at_and_over_each_limit() {
             assert_eq!(read.status, 404);
         }
     }
-    // Longer than any network takes: the answer arrives although the body was not wanted.
+    // Longer than any limit: the response arrives although the body was not read.
     let huge = http.send("PUT", &gateway.url("/v1/kv/huge"), &[], vec![0; 20 << 20]).await;
     assert_eq!(huge.status, 413, "{huge:?}");
     for (length, expected) in [(4096, 201), (4097, 414)] {
@@ -81,16 +81,16 @@ async fn sizes_at_and_over_each_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_are_not_well_behaved() {
+async fn badly_behaved_clients_do_no_harm() {
     let network = Network::start(1).await;
     let server = network.address.to_string();
-    // As many files as a login has as a rule; a gateway asks for more.
+    // The usual limit of open files of a login; a gateway raises it.
     let wrapper = ["sh", "-c", "ulimit -S -n 1024; exec \"$0\" \"$@\""];
     let arguments = ["gateway", &server, "--http", "127.0.0.1:0"];
     let command = command_under(&wrapper, &arguments, &network.home());
     let mut process = Process::spawn(command, &network.path("gateway.log"));
     let address = process.ready().await.unwrap();
-    // Many connections that say nothing hold nobody up.
+    // Many silent connections delay no one.
     let mut idle = Vec::new();
     for _ in 0..1100 {
         idle.push(TcpStream::connect(address).await.unwrap());
@@ -114,7 +114,7 @@ async fn clients_that_are_not_well_behaved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_loopback_is_open_unless_told_in_so_many_words() {
+async fn only_loopback_is_open_unless_an_option_says_otherwise() {
     let network = Network::start(1).await;
     let server = network.address.to_string();
     let open = ["gateway", &server, "--http", "0.0.0.0:0"];
@@ -166,7 +166,7 @@ async fn the_coordinator_is_killed_under_load() {
     for writer in writers {
         let (url, acknowledged, may_be, gap) = writer.await.unwrap();
         longest = longest.max(gap);
-        let value = eventually("it cannot be read", async || {
+        let value = eventually("the key cannot be read", async || {
             let read = http.send("GET", &url, &[], "").await;
             if read.status == 200 { Ok(read.body) } else { Err(format!("{read:?}")) }
         })

@@ -1,4 +1,4 @@
-//! A network of processes on hosts of its own, with clients at work on it.
+//! A network of processes on separate hosts, with clients at work on it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,29 +18,29 @@ use super::tools::attempt;
 
 const SERVER_PORT: u16 = 4400;
 const NODE_PORT: u16 = 4401;
-/// Connections that clients work over.
+/// Number of connections of the clients.
 const CONNECTIONS: usize = 3;
-/// Time that an operation may take.
+/// Time limit of an operation.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Networks at the same time: each is several busy processes.
+/// Slots for concurrent networks: each is several busy processes.
 static SLOTS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
 
 /// How a process is started.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Under {
-    /// Programs that run it, each with its arguments.
+    /// Programs that run the process, each with its arguments.
     pub(crate) wrapper: Vec<String>,
-    /// Variables that it has.
+    /// Environment variables.
     pub(crate) variables: Vec<(String, String)>,
     /// More arguments.
     pub(crate) arguments: Vec<String>,
 }
 
 impl Under {
-    /// Has strace do something to a system call.
+    /// Injects a fault into a system call with strace.
     pub(crate) fn strace(inject: &str) -> Self {
-        // The traced process stays our child; the tracer is a process beside it.
+        // The traced process stays a child of the test; the tracer runs beside it.
         let call = inject.split(':').next().unwrap_or_default();
         let trace = format!("trace={call}");
         let inject = format!("inject={inject}");
@@ -67,20 +67,20 @@ pub(crate) struct Member {
     pub(crate) dir: PathBuf,
     /// Its process while there is one.
     pub(crate) process: Option<Process>,
-    /// Where it is.
+    /// Its host.
     pub(crate) host: usize,
     log: PathBuf,
 }
 
 impl Member {
-    /// Its identity, from its directory.
+    /// Returns its identity, from its directory.
     pub(crate) fn id(&self) -> NodeId {
         let file = std::fs::read(self.dir.join("node.json")).unwrap();
         let file: Value = serde_json::from_slice(&file).unwrap();
         file["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Its process, which is there.
+    /// Returns its process, which must be running.
     pub(crate) fn running(&mut self) -> &mut Process {
         self.process.as_mut().unwrap()
     }
@@ -98,7 +98,7 @@ pub(crate) struct Lab {
     root: TempDir,
 }
 
-/// Runs a test on a network of so many nodes.
+/// Runs a test on a network of that many nodes.
 pub(crate) fn on_network(settings: Value, nodes: usize, test: impl AsyncFnOnce(&mut Lab)) {
     let _slot = slot();
     let hosts = Hosts::new();
@@ -119,13 +119,13 @@ pub(crate) fn on_network(settings: Value, nodes: usize, test: impl AsyncFnOnce(&
     });
 }
 
-/// Waits until there may be one network more.
+/// Waits for a free slot.
 fn slot() -> MutexGuard<'static, ()> {
     loop {
         for slot in &SLOTS {
             match slot.try_lock() {
                 Ok(slot) => return slot,
-                // A test that failed has left it as good as it was.
+                // A failed test does not damage the slot.
                 Err(TryLockError::Poisoned(slot)) => return slot.into_inner(),
                 Err(TryLockError::WouldBlock) => {}
             }
@@ -150,7 +150,7 @@ impl Lab {
         lab
     }
 
-    /// A place below the temporary directory of this network.
+    /// Returns a path below the temporary directory of this network.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
@@ -172,7 +172,7 @@ impl Lab {
     fn run(&self, host: usize, under: &Under, arguments: &[&str], log: &Path) -> Process {
         let name = self.hosts.name(host);
         let mut wrapper = vec!["ip", "netns", "exec", &name];
-        // Variables are for the process, not for what starts it.
+        // The variables must reach only the process itself, not its wrappers.
         let variables: Vec<String> =
             under.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
         if !variables.is_empty() {
@@ -184,7 +184,7 @@ impl Lab {
         Process::spawn(process::command(&wrapper, program, arguments, &self.path("home")), log)
     }
 
-    /// Adds a node on a host of its own and waits until it serves.
+    /// Adds a node on a new host and waits until it serves.
     pub(crate) async fn add_node(&mut self, under: Under) -> usize {
         let number = self.nodes.len() + 1;
         let host = self.hosts.add();
@@ -200,13 +200,13 @@ impl Lab {
         self.start_node_under(index, Under::default()).await;
     }
 
-    /// The same, in a way of its own.
+    /// Starts a node in a special way, and waits until it serves.
     pub(crate) async fn start_node_under(&mut self, index: usize, under: Under) {
         self.spawn_node(index, &under);
         self.nodes[index].running().ready().await.unwrap();
     }
 
-    /// Starts a node and waits for nothing.
+    /// Starts a node without waiting for it.
     pub(crate) fn spawn_node(&mut self, index: usize, under: &Under) {
         let server = SocketAddr::from((host::address(SERVER), SERVER_PORT)).to_string();
         let member = &self.nodes[index];
@@ -219,8 +219,7 @@ impl Lab {
         self.nodes[index].process = Some(process);
     }
 
-    /// Starts a node on a host of its own with a data directory that is there, and waits for
-    /// nothing.
+    /// Starts a node on a new host with an existing data directory, without waiting for it.
     pub(crate) fn spawn_copy(&mut self, dir: &Path) -> usize {
         let host = self.hosts.add();
         let log = dir.with_extension("log");
@@ -234,7 +233,7 @@ impl Lab {
         self.nodes[index].process.take().unwrap().kill();
     }
 
-    /// Stops a node in good order.
+    /// Stops a node gracefully.
     pub(crate) async fn stop_node(&mut self, index: usize) {
         let mut process = self.nodes[index].process.take().unwrap();
         let status = process.stop().await;
@@ -246,17 +245,17 @@ impl Lab {
         self.nodes[index].running().pause();
     }
 
-    /// Lets a paused node go on.
+    /// Resumes a paused node.
     pub(crate) fn resume_node(&mut self, index: usize) {
         self.nodes[index].running().resume();
     }
 
-    /// Indices of the nodes that run.
+    /// Returns the indices of the running nodes.
     pub(crate) fn running(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_some()).collect()
     }
 
-    /// The other nodes that run.
+    /// Returns the other running nodes.
     pub(crate) fn others(&self, index: usize) -> Vec<usize> {
         self.running().into_iter().filter(|other| *other != index).collect()
     }
@@ -265,12 +264,12 @@ impl Lab {
         self.running().into_iter().map(|index| self.nodes[index].id()).collect()
     }
 
-    /// A client with a connection of its own.
+    /// Connects a client.
     pub(crate) async fn client(&self) -> Client {
         self.client_as(Role::Client).await
     }
 
-    /// A client of a role.
+    /// Connects a client with a role.
     pub(crate) async fn client_as(&self, role: Role) -> Client {
         let client = Client::builder()
             .server(SocketAddr::from((host::address(SERVER), SERVER_PORT)).to_string())
@@ -281,7 +280,7 @@ impl Lab {
         client.await.unwrap()
     }
 
-    /// Waits until all nodes that run are live and agree on everything.
+    /// Waits until all running nodes are live and agree on everything.
     pub(crate) async fn settled(&self) {
         let client = self.client().await;
         eventually("the network does not settle", async || {
@@ -291,16 +290,16 @@ impl Lab {
         client.close().await;
     }
 
-    /// The coordinator that the nodes agree on, by its index.
+    /// Returns the index of the coordinator that the nodes agree on.
     pub(crate) async fn coordinator(&self) -> usize {
         self.coordinator_among(&self.running()).await
     }
 
-    /// The coordinator that these agree on, by its index.
+    /// Returns the index of the coordinator that these nodes agree on.
     pub(crate) async fn coordinator_among(&self, nodes: &[usize]) -> usize {
         let client = self.client().await;
         let ids: Vec<NodeId> = nodes.iter().map(|index| self.nodes[*index].id()).collect();
-        let coordinator = eventually("nobody coordinates", async || {
+        let coordinator = eventually("there is no coordinator", async || {
             let id = convergence::coordinator(&client.status().await, &ids)?;
             let place = ids.iter().position(|it| *it == id).ok_or("it is another one")?;
             Ok(nodes[place])
@@ -310,7 +309,7 @@ impl Lab {
         coordinator
     }
 
-    /// Waits until every node that runs has the same state.
+    /// Waits until all running nodes have the same state.
     pub(crate) async fn same_state(&self) -> Vec<NodeStatus> {
         let client = self.client().await;
         let statuses = eventually("the replicas do not become equal", async || {
@@ -321,7 +320,7 @@ impl Lab {
         statuses
     }
 
-    /// Makes sure that no process has ended by itself.
+    /// Checks that no process has ended by itself.
     pub(crate) fn assert_alive(&mut self) {
         for node in &mut self.nodes {
             if let Some(process) = &mut node.process {
@@ -333,12 +332,12 @@ impl Lab {
         }
     }
 
-    /// Puts clients to work.
+    /// Starts clients.
     pub(crate) async fn work(&self) -> Work {
         self.work_with(40).await
     }
 
-    /// The same, with values of a length.
+    /// Starts clients that write values of that length.
     pub(crate) async fn work_with(&self, value_bytes: usize) -> Work {
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -357,10 +356,10 @@ impl Lab {
         work
     }
 
-    /// Mends everything, sees that the network is whole again, and checks all that the clients saw.
+    /// Ends all faults, waits until the network has recovered, and checks what the clients saw.
     pub(crate) async fn judge(&mut self, work: Work) -> History {
         self.hosts.heal();
-        // It serves again, and not only what was asked before.
+        // It serves new requests, too, and not only those from before.
         work.more(100).await;
         self.settled().await;
         let now_ns = work.workload.now_ns();
@@ -391,13 +390,13 @@ impl Lab {
 
 /// Clients at work.
 pub(crate) struct Work {
-    /// What they do.
+    /// Their workload.
     pub(crate) workload: Workload,
     clients: Vec<Client>,
 }
 
 impl Work {
-    /// Waits until so many more writes were acknowledged.
+    /// Waits until that many more writes were acknowledged.
     pub(crate) async fn more(&self, count: u64) {
         let target = self.workload.written() + count;
         eventually("the clients make no progress", async || {
@@ -416,7 +415,7 @@ impl Drop for Lab {
                 show_log(&node.log);
             }
         }
-        // Before what they stand on is taken away.
+        // The processes end before their mounts are removed.
         self.nodes.iter_mut().for_each(|node| node.process = None);
         self.server = None;
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
