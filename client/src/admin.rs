@@ -136,7 +136,7 @@ pub(crate) async fn remove(
     console: &mut Console,
 ) -> Result<(), Abort> {
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
-    let found = find(node, &view.nodes).map_err(not_found)?;
+    let found = find(node, &view.nodes)?;
     client.remove_node(found.id).await.map_err(|error| request_problem(&error))?;
     let text = format!(
         "node {} ({}) is leaving: its replicas move to other nodes, then it is refused \
@@ -169,7 +169,7 @@ pub(crate) async fn keep(
         state: node.state,
     });
     let registered: Vec<NodeInfo> = registered.collect();
-    let found = find(node, &registered).map_err(not_found)?;
+    let found = find(node, &registered)?;
     client.keep_run(found.id, run).await.map_err(|error| request_problem(&error))?;
     let (which, value) = match run {
         RunChoice::Address(address) => {
@@ -190,16 +190,12 @@ pub(crate) async fn keep(
     Ok(())
 }
 
-/// Returns the problem of an unknown node.
-pub(crate) fn not_found(why: String) -> Problem {
-    Problem::new(Failure::NotFound, why)
-}
-
 /// Finds a node by its name, its id, or a beginning that only its id has.
 ///
 /// # Errors
 /// No node matches, or several do.
-pub(crate) fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeInfo, String> {
+pub(crate) fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeInfo, Problem> {
+    let not_found = |why: String| Problem::new(Failure::NotFound, why);
     let exact = nodes.iter().find(|node| node.name == wanted || node.id.to_string() == wanted);
     if let Some(node) = exact {
         return Ok(node);
@@ -211,12 +207,12 @@ pub(crate) fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeIn
     match (beginning.next(), beginning.next()) {
         (Some(node), None) => Ok(node),
         (Some(_), Some(_)) => {
-            Err(format!("more than one node id begins with {wanted}; give more of it"))
+            Err(not_found(format!("more than one node id begins with {wanted}; give more of it")))
         }
         (None, _) => {
             let mut names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
             names.sort_by_key(|name| (name.len(), *name));
-            Err(format!("there is no node {wanted}; the nodes are {}", names.join(", ")))
+            Err(not_found(format!("there is no node {wanted}; the nodes are {}", names.join(", "))))
         }
     }
 }
@@ -268,8 +264,8 @@ mod tests {
         assert_eq!(find("ABCD0001", &nodes).unwrap().name, "n1");
         assert_eq!(find("abcd", &nodes).unwrap().name, "abcd");
         assert_eq!(find(&nodes[1].id.to_string(), &nodes).unwrap().name, "n2");
-        assert!(find("abcd0", &nodes).unwrap_err().contains("more than one"));
-        assert!(find("123", &nodes).unwrap_err().contains("the nodes are n1, n2, abcd"));
+        assert!(find("abcd0", &nodes).unwrap_err().message.contains("more than one"));
+        assert!(find("123", &nodes).unwrap_err().message.contains("the nodes are n1, n2, abcd"));
     }
 
     #[test]

@@ -168,7 +168,7 @@ async fn server(args: dkv_server::Args) -> ExitCode {
     match dkv_server::run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            dkv_wire::complain!("error: {error}");
+            dkv_base::complain!("error: {error}");
             ExitCode::FAILURE
         }
     }

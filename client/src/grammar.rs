@@ -22,8 +22,8 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use dkv_base::id::Revision;
 use dkv_console::quote;
-use dkv_wire::id::Revision;
 use dkv_wire::limits::KEY_BYTES_MAX;
 use dkv_wire::message::{Condition, Level};
 

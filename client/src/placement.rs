@@ -8,7 +8,7 @@ use dkv_console::problem::{Abort, Problem, unreported_change};
 use dkv_console::units::{bytes, plural};
 use serde_json::json;
 
-use crate::admin::{find, not_found};
+use crate::admin::find;
 use crate::api_problems::request_problem;
 use crate::json_results;
 
@@ -130,7 +130,7 @@ pub(crate) async fn rebalance(client: &Client, console: &mut Console) -> Result<
 
 async fn look_up(node: &str, client: &Client) -> Result<NodeInfo, Problem> {
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
-    find(node, &view.nodes).cloned().map_err(not_found)
+    find(node, &view.nodes).cloned()
 }
 
 /// Formats a plan for people.

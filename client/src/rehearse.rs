@@ -17,7 +17,7 @@ use dkv_console::problem::Problem;
 use dkv_console::signals::Signals;
 use dkv_console::units::{number, plural};
 use dkv_local::{LocalNetwork, NetworkDir, Options, regions};
-use dkv_wire::delays::Delays;
+use dkv_wire::network::Delays;
 
 use crate::cli::{Connect, Rehearse};
 use crate::exit::{ended, finished};

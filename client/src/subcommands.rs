@@ -41,6 +41,8 @@ pub(crate) async fn run(
         Subcommand::Keep { node, run, .. } => admin::keep(node, *run, &client, console).await,
         Subcommand::Holders { json, .. } => holders::list(*json, &client, console).await,
         Subcommand::Revoke { id, .. } => holders::revoke(id, &client, console).await,
-        _ => Err(Problem::usage("this command takes no address; omit what comes before it").into()),
+        _ => {
+            Err(Problem::usage("this command takes no address before it; omit the address").into())
+        }
     }
 }

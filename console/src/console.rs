@@ -12,8 +12,9 @@
 //! as progress are omitted.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use dkv_base::sync::lock;
 use serde_json::{Value, json};
 
 use crate::closed_streams;
@@ -304,7 +305,7 @@ pub struct Buffer(Arc<Mutex<Vec<u8>>>);
 impl Buffer {
     /// Returns what was written so far.
     pub fn bytes(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 
     /// Returns what was written so far, as text.
@@ -315,7 +316,7 @@ impl Buffer {
 
 impl Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        lock(&self.0).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Role, RunChoice, RunReport, Verdict};
+use dkv_base::durable;
 use dkv_console::Console;
 use dkv_local::child::Child;
 use nix::sys::signal::Signal;
@@ -120,23 +121,9 @@ fn beside(directory: &Path, what: &str) -> PathBuf {
 async fn copy_of(testbed: &Testbed, name: &str, from: &Path, to: &Path) -> Result<(), String> {
     testbed.signal(name, Signal::SIGSTOP).await?;
     let (source, target) = (from.to_owned(), to.to_owned());
-    let copied = tokio::task::spawn_blocking(move || copy_all(&source, &target)).await;
+    let copied = tokio::task::spawn_blocking(move || durable::copy_dir(&source, &target)).await;
     testbed.signal(name, Signal::SIGCONT).await?;
     copied.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-}
-
-fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_all(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
 
 /// Waits until the runs that the server knows are as expected, and returns them.

@@ -95,42 +95,38 @@ pub async fn run(
     let third = time / 3;
     testbed.work_for(third, console).await;
     let inflicted = inject::inject(fault, &mut testbed, nodes, third, console).await;
-    let failure = match inflicted {
+    let recovered = match inflicted {
         // The fault was never injected, so this says nothing about the network.
         Err(problem) if testbed.events.is_empty() => {
             let finished = testbed.finish(console).await;
             leave(finished, console).await;
             return Err(problem);
         }
-        inflicted => inflicted.err(),
+        Err(problem) => Err(problem),
+        Ok(()) => testbed.wait_recovered(&before).await,
     };
-    let failure = match failure {
-        None => testbed.wait_recovered(&before).await.err(),
-        some => some,
-    };
-    match &failure {
-        None => testbed.record("recovered: all nodes respond, every group has a leader", console),
-        Some(problem) if problem.starts_with("not recovered") => testbed.record(problem, console),
-        Some(problem) => testbed.record(&format!("not recovered: {problem}"), console),
+    match &recovered {
+        Ok(()) => testbed.record("recovered: all nodes respond, every group has a leader", console),
+        Err(problem) => testbed.record(&format!("not recovered: {problem}"), console),
     }
     testbed.work_for(third, console).await;
     let mut finished = testbed.finish(console).await;
-    let outcome = DrillResult::judge(fault, &mut finished, failure);
+    let result = DrillResult::judge(fault, &mut finished, recovered.err());
     if is_remote {
         // A node that is still missing delays each delete.
-        let removing = remove_keys(&outcome, &finished.clients);
+        let removing = remove_keys(&result, &finished.clients);
         if tokio::time::timeout(REMOVAL, removing).await.is_err() {
             console.note(&format!("could not remove all keys that begin with {PREFIX}"));
         }
     }
     leave(finished, console).await;
-    Ok(outcome)
+    Ok(result)
 }
 
 /// Removes the keys of a drill from an existing network.
-async fn remove_keys(outcome: &DrillResult, clients: &[Client]) {
+async fn remove_keys(result: &DrillResult, clients: &[Client]) {
     let Some(client) = clients.first() else { return };
-    let mut keys: Vec<_> = outcome.history.operations.iter().map(|it| it.key.clone()).collect();
+    let mut keys: Vec<_> = result.history.operations.iter().map(|it| it.key.clone()).collect();
     keys.sort_unstable();
     keys.dedup();
     let mut tasks = JoinSet::new();

@@ -8,8 +8,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use dkv_base::sync::lock;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
@@ -60,10 +61,6 @@ impl Relays {
     pub(crate) fn heal(&self) {
         lock(&self.apart).clear();
     }
-}
-
-fn lock(apart: &Apart) -> MutexGuard<'_, HashSet<(SocketAddr, SocketAddr)>> {
-    apart.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn forward(socket: Arc<UdpSocket>, node: SocketAddr, apart: Apart) {

@@ -204,7 +204,7 @@ impl Testbed {
             let status = self.status().await;
             let Some(missing) = missing(&status, unreachable_before) else { return Ok(()) };
             if begun.elapsed() > PATIENCE {
-                return Err(format!("not recovered after {} s: {missing}", PATIENCE.as_secs()));
+                return Err(format!("after {} s: {missing}", PATIENCE.as_secs()));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }

@@ -1,9 +1,9 @@
 use dkv_api::{
     GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus, Revision, Term, Uuid,
 };
+use dkv_base::id::NetworkId;
 use dkv_check::{Action, Condition, Operation, Outcome};
 use dkv_console::Buffer;
-use dkv_wire::id::NetworkId;
 use dkv_wire::message::{GroupRole, GroupStatus};
 use dkv_wire::network::{NetworkView, Settings, ShardInfo};
 

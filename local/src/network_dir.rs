@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use dkv_api::{Region, RegionError};
-use dkv_wire::delays::Delays;
-use dkv_wire::durable;
+use dkv_base::durable;
+use dkv_wire::network::Delays;
 use dkv_wire::network::Settings;
 use serde_json::{Map, Value};
 use tempfile::TempDir;

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use dkv_api::NetworkId;
-use dkv_wire::{durable, local};
+use dkv_base::durable;
+use dkv_wire::local;
 
 use crate::network_dir::NetworkDir;
 

@@ -40,7 +40,7 @@ pub(super) fn before_alone(arguments: &[OsString]) -> Option<clap::Error> {
     if Cli::command().find_subcommand(first).is_some() {
         return None;
     }
-    let why = format!("{second} takes no address; omit {first:?} before it\n");
+    let why = format!("{second} takes no address before it; omit {first:?}\n");
     Some(Cli::command().error(ErrorKind::UnknownArgument, why))
 }
 
@@ -97,7 +97,7 @@ fn meant(word: &str) -> Option<String> {
 /// # Errors
 /// There is none, or more than one; says what to do.
 pub(crate) fn default_addresses() -> Result<Addresses, String> {
-    let variable = dkv_wire::variables::value(VARIABLE);
+    let variable = dkv_base::variables::value(VARIABLE);
     let variable = variable.map(|text| text.to_string_lossy().into_owned());
     let servers =
         local::home().map_or_else(|| Ok(Servers::default()), |home| local::servers(&home));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
 use dkv_api::{Level, Region};
+use dkv_base::variables;
 use dkv_console::units::parse_duration;
-use dkv_wire::variables;
 
 use super::choices::LEVELS;
 

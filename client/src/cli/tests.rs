@@ -173,7 +173,7 @@ fn an_address_before_a_command_that_takes_none_is_named() {
     for alone in ["node", "completions"] {
         let said = wrong(&["127.0.0.1:4400", alone]);
         assert!(
-            said.contains(&format!("{alone} takes no address; omit \"127.0.0.1:4400\"")),
+            said.contains(&format!("{alone} takes no address before it; omit \"127.0.0.1:4400\"")),
             "{said}"
         );
     }

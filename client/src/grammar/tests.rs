@@ -1,6 +1,6 @@
 //! Both notations of the grammar, and round trips of commands.
 
-use dkv_wire::id::Revision;
+use dkv_base::id::Revision;
 use proptest::prelude::*;
 
 use super::*;

@@ -3,8 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use dkv_base::output::Log;
 use dkv_console::units::number;
-use dkv_wire::output::Log;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Task;

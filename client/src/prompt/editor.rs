@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use dkv_wire::{durable, local};
+use dkv_base::durable;
+use dkv_base::sync::lock;
+use dkv_wire::local;
 use nix::sys::termios::{self, SetArg, Termios};
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
@@ -66,7 +68,7 @@ impl Editor {
 
     /// Sets the names that can be completed.
     pub(super) fn complete_names(&self, names: Vec<String>) {
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        *lock(&self.names) = names;
     }
 
     /// Returns the next input. It is safe to drop this future and call it again.
@@ -86,7 +88,7 @@ impl Drop for Editor {
         if let Some(before) = &self.before
             && self.asked
         {
-            dkv_wire::say!("");
+            dkv_base::say!("");
             // There is no remedy for a terminal that fails here.
             let _ = termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, before);
         }
@@ -180,7 +182,7 @@ impl Assistant {
 
     /// Returns what may follow these words.
     fn candidates(&self, before: &[&str]) -> Vec<String> {
-        let names = || self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let names = || lock(&self.names).clone();
         let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         match before {
             [] => {

@@ -63,7 +63,7 @@ async fn a_wrong_command_line_has_one_status_wherever_it_is_detected() {
         (&["gateway", address, "--http", "0.0.0.0:0"], "--without-tls"),
         (&["node", address, "--without-tls"], "add --http"),
         (&["local", "--delays", "0,1/1,0", "--", "status"], "--delays needs --regions"),
-        (&[address, "node"], "node stands alone"),
+        (&[address, "node"], "node takes no address before it"),
     ] {
         let ended = network.dkv_as(line, &home).await;
         let said = output(&ended.stderr);

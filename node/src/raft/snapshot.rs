@@ -13,16 +13,14 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkv_base::platform::{self, run_blocking};
 use dkv_wire::codec::{decode, encode};
-use dkv_wire::platform::{self, run_blocking};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::codec::invalid;
 use super::{LogId, Snapshot, SnapshotMeta, StoredMembership};
-use crate::state::{
-    Completed, EngineError, GroupState, GroupStore, Installer, Meta, SnapshotReader,
-};
+use dkv_state::{Completed, EngineError, GroupState, GroupStore, Installer, Meta, SnapshotReader};
 
 /// The moment that a state is of, as it stands in its checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

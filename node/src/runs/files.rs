@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dkv_wire::durable;
-use dkv_wire::id::NodeId;
-use dkv_wire::platform::{self, run_blocking};
+use dkv_base::durable;
+use dkv_base::id::NodeId;
+use dkv_base::platform::{self, run_blocking};
 use dkv_wire::run::{Boot, Run, RunBook, RunRecord};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use tracing::debug;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Runs, lock};
-use crate::wal::Wal;
+use dkv_wal::Wal;
 
 /// How often it is looked whether the book is to be written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,138 @@
+//! What a node counts while it serves, for whoever watches it.
+//!
+//! Requests are counted where their answers are written, many at a time, so that whoever decides a
+//! request has nothing to do with it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dkv_base::histogram::{Histogram, Times};
+use dkv_wire::message::{Answer, ReadMode, Refusal, RequestBody};
+
+/// What requests are for.
+pub(crate) const KINDS: [&str; 8] =
+    ["read_strong", "read_eventual", "scan", "write", "view", "status", "replica", "directory"];
+
+/// What they come to.
+pub(crate) const RESULTS: [&str; 9] = [
+    "ok",
+    "conflict",
+    "not_primary",
+    "overloaded",
+    "unavailable",
+    "unknown",
+    "invalid",
+    "denied",
+    "behind",
+];
+
+/// The kind of a request, as a place in [`KINDS`].
+pub(crate) fn kind(body: &RequestBody) -> usize {
+    match body {
+        RequestBody::Read { mode: ReadMode::Eventual(_), .. } => 1,
+        RequestBody::Read { .. } => 0,
+        RequestBody::Scan { .. } => 2,
+        RequestBody::Propose { .. } | RequestBody::Deposit { .. } => 3,
+        RequestBody::View => 4,
+        RequestBody::Status => 5,
+        RequestBody::Committed { .. } | RequestBody::Reach { .. } => 6,
+        _ => 7,
+    }
+}
+
+fn result(result: &Result<Answer, Refusal>) -> usize {
+    match result {
+        Ok(_) => 0,
+        Err(Refusal::Conflict { .. }) => 1,
+        Err(Refusal::NotPrimary { .. }) => 2,
+        Err(Refusal::Overloaded { .. }) => 3,
+        Err(Refusal::Unavailable(_) | Refusal::Lost { .. }) => 4,
+        Err(Refusal::Unknown(_) | Refusal::SessionExpired) => 5,
+        Err(Refusal::Invalid(_) | Refusal::TooLarge { .. }) => 6,
+        Err(Refusal::Denied(_)) => 7,
+        // Neither is an error: another replica, or another stamp, does.
+        Err(Refusal::Behind { .. } | Refusal::Clock { .. }) => 8,
+    }
+}
+
+/// The counters of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    requests: [[AtomicU64; RESULTS.len()]; KINDS.len()],
+    times: [Histogram; KINDS.len()],
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+impl Counters {
+    /// A request was answered, that long after it came.
+    pub(crate) fn answered(&self, kind: usize, answer: &Result<Answer, Refusal>, time: Duration) {
+        if let (Some(results), Some(times)) = (self.requests.get(kind), self.times.get(kind)) {
+            results[result(answer)].fetch_add(1, Ordering::Relaxed);
+            times.add(time);
+        }
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Everything that was counted.
+    pub(crate) fn counted(&self) -> Counted {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let requests = KINDS.iter().zip(&self.requests).zip(&self.times);
+        let requests = requests.map(|((kind, results), times)| CountedKind {
+            kind,
+            results: RESULTS.iter().copied().zip(results.iter().map(load)).collect(),
+            times: times.times(),
+        });
+        Counted {
+            requests: requests.collect(),
+            received_bytes: load(&self.received_bytes),
+            sent_bytes: load(&self.sent_bytes),
+        }
+    }
+}
+
+/// What a node has counted.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// Requests by their kind.
+    pub requests: Vec<CountedKind>,
+    /// Bytes of requests.
+    pub received_bytes: u64,
+    /// Bytes of answers.
+    pub sent_bytes: u64,
+}
+
+/// Requests of one kind.
+#[derive(Clone, Debug)]
+pub struct CountedKind {
+    /// Which.
+    pub kind: &'static str,
+    /// How many came to what.
+    pub results: Vec<(&'static str, u64)>,
+    /// Time from a request to its answer.
+    pub times: Times,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_answered_is_counted() {
+        let counters = Counters::default();
+        counters.answered(3, &Ok(Answer::Done), Duration::from_millis(2));
+        counters.answered(3, &Err(Refusal::Overloaded { retry_after_ms: 1 }), Duration::ZERO);
+        counters.received(7);
+        let counted = counters.counted();
+        let write = counted.requests.iter().find(|it| it.kind == "write").unwrap();
+        assert_eq!((write.results[0], write.results[3]), (("ok", 1), ("overloaded", 1)));
+        assert_eq!((write.times.count(), counted.received_bytes), (2, 7));
+    }
+}

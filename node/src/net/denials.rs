@@ -1,0 +1,86 @@
+//! What was refused, told to the operator: with the sender, and not so often as to fill a disk.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dkv_base::id::NodeId;
+use tokio::time::Instant;
+use tracing::warn;
+
+/// How often one sender is told of.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Senders that are told apart at a time; of others nothing is told.
+const SENDERS_MAX: usize = 64;
+
+/// Who was refused what, lately. All clones are one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refusals(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    by_sender: BTreeMap<NodeId, Sender>,
+}
+
+#[derive(Debug)]
+struct Sender {
+    told: Instant,
+    since: u64,
+}
+
+impl Told {
+    /// Notes a refusal; says whether to tell of it, and how many were not told of before it.
+    fn note(&mut self, sender: NodeId, now: Instant) -> Option<u64> {
+        let is_old = |told: Instant| now.saturating_duration_since(told) >= TELL_EVERY;
+        if let Some(known) = self.by_sender.get_mut(&sender) {
+            if !is_old(known.told) {
+                known.since += 1;
+                return None;
+            }
+            let untold = std::mem::take(&mut known.since);
+            known.told = now;
+            return Some(untold);
+        }
+        if self.by_sender.len() >= SENDERS_MAX {
+            self.by_sender.retain(|_, sender| !is_old(sender.told));
+        }
+        if self.by_sender.len() >= SENDERS_MAX {
+            return None;
+        }
+        self.by_sender.insert(sender, Sender { told: now, since: 0 });
+        Some(0)
+    }
+}
+
+impl Refusals {
+    /// Something of `sender` was refused.
+    pub(crate) fn note(&self, sender: NodeId, why: &str) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = told.note(sender, Instant::now());
+        if let Some(untold) = told {
+            warn!(from = %sender, why, before = untold, "refused what a node sent");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_is_told_of_now_and_then_and_a_crowd_is_not() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let sender = NodeId::random();
+        assert_eq!(told.note(sender, start), Some(0));
+        for _ in 0..1000 {
+            assert_eq!(told.note(sender, start + TELL_EVERY / 2), None);
+        }
+        assert_eq!(told.note(sender, start + TELL_EVERY), Some(1000));
+        for _ in 0..10 * SENDERS_MAX {
+            told.note(NodeId::random(), start + TELL_EVERY);
+        }
+        assert_eq!(told.by_sender.len(), SENDERS_MAX);
+        assert_eq!(told.note(NodeId::random(), start + TELL_EVERY * 2), Some(0));
+        assert!(told.by_sender.len() <= SENDERS_MAX);
+    }
+}

@@ -1,0 +1,92 @@
+//! Whose writes wait in the outboxes: one client does not fill them for the others.
+//!
+//! A holder of a certificate may have half of the room. What waited before a restart is nobody's:
+//! the log does not say whose it was, and it counts for the whole alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dkv_base::id::{GroupId, HolderId, Number};
+
+/// Whose writes wait.
+#[derive(Debug, Default)]
+pub(crate) struct Owners(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: HashMap<HolderId, usize>,
+    writes: HashMap<GroupId, OfShard>,
+}
+
+#[derive(Debug, Default)]
+struct OfShard {
+    /// All up to this number is where it is to be.
+    settled: Number,
+    waiting: BTreeMap<Number, (HolderId, usize)>,
+}
+
+impl Owners {
+    /// Whether a holder may have so many bytes more, of so many for all.
+    pub(crate) fn allow(&self, holder: HolderId, bytes: usize, bytes_max: usize) -> bool {
+        let own = self.lock().bytes.get(&holder).copied().unwrap_or_default();
+        own + bytes <= bytes_max / 2
+    }
+
+    /// A write of a holder waits under that number.
+    pub(crate) fn took(&self, holder: HolderId, shard: GroupId, number: Number, bytes: usize) {
+        let kept = &mut *self.lock();
+        let of_shard = kept.writes.entry(shard).or_default();
+        // It may have been delivered in the meantime, and one that comes again is there already.
+        if number <= of_shard.settled || of_shard.waiting.contains_key(&number) {
+            return;
+        }
+        of_shard.waiting.insert(number, (holder, bytes));
+        *kept.bytes.entry(holder).or_default() += bytes;
+    }
+
+    /// All up to that number is where it is to be.
+    pub(crate) fn settled(&self, shard: GroupId, upto: Number) {
+        let kept = &mut *self.lock();
+        let of_shard = kept.writes.entry(shard).or_default();
+        of_shard.settled = of_shard.settled.max(upto);
+        while let Some(first) = of_shard.waiting.first_entry() {
+            if *first.key() > upto {
+                break;
+            }
+            let (holder, bytes) = first.remove();
+            if let Some(own) = kept.bytes.get_mut(&holder) {
+                *own -= bytes;
+                if *own == 0 {
+                    kept.bytes.remove(&holder);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holder_fills_half_and_gets_it_back_when_it_is_delivered() {
+        let (owners, shard) = (Owners::default(), GroupId(1));
+        let (first, second) = (HolderId::random(), HolderId::random());
+        owners.took(first, shard, Number(1), 30);
+        owners.took(first, shard, Number(2), 20);
+        // One that came again is not counted again.
+        owners.took(first, shard, Number(2), 20);
+        assert!(!owners.allow(first, 1, 100) && owners.allow(second, 50, 100));
+        owners.settled(shard, Number(1));
+        assert!(owners.allow(first, 30, 100) && !owners.allow(first, 31, 100));
+        // Delivered before it was counted.
+        owners.settled(shard, Number(5));
+        owners.took(first, shard, Number(4), 40);
+        assert!(owners.allow(first, 50, 100));
+        assert!(owners.lock().bytes.is_empty());
+    }
+}

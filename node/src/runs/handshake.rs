@@ -1,0 +1,354 @@
+//! What two nodes tell each other on a connection before anything else: which run each is.
+//!
+//! A connection belongs to one process at each end, so what is true of it at its beginning stays
+//! true of all that is said on it. Whoever has dialed says it again every few seconds, on the
+//! connection that is for urgent things, and both number what they ask: an answer shows that a
+//! process was alive after it was asked, and by that a clone is told from a restart.
+//!
+//! Whoever hears of a new run of a node asks those that it is connected to at once, without being
+//! spoken to first ([`Answer::answers`] is empty then), and lets the new one in when they have had
+//! a moment to answer.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::NodeId;
+use dkv_base::supervise;
+use dkv_wire::codec::{decode, encode};
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::limits::JOIN_FRAME_BYTES_MAX;
+use dkv_wire::message::Opening;
+use dkv_wire::quic::Close;
+use dkv_wire::run::{Boot, Former, PAST_MAX, Run, Verdict};
+use serde::{Deserialize, Serialize};
+use tracing::{debug, error};
+
+use super::Runs;
+
+/// How often who has dialed says which run it is.
+const SAY_EVERY: Duration = Duration::from_secs(2);
+/// The same while there may be another run of either.
+const SAY_AGAIN: Duration = Duration::from_millis(200);
+/// Time that an answer has.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What who dials says.
+#[derive(Serialize, Deserialize)]
+struct Hello {
+    run: Run,
+    /// What it asks: the other end answers with its run.
+    question: u64,
+    /// What it was asked last on this connection.
+    answers: Option<u64>,
+}
+
+/// What who was dialed answers.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    run: Run,
+    /// What it makes of who has dialed.
+    verdict: Verdict,
+    /// Whether it takes no part itself.
+    is_held: bool,
+    /// Whether it wants to hear of it again at once: what it has said so far was not the whole of
+    /// it.
+    ask_again: bool,
+    /// What it asks: who has dialed answers with its next hello.
+    question: u64,
+    /// What this answers; nothing if it only asks.
+    answers: Option<u64>,
+}
+
+/// Which run is at the other end of a connection that was accepted.
+#[derive(Default)]
+pub(crate) struct Caller(OnceLock<Boot>);
+
+impl Caller {
+    /// The run, once it has said so and was found sound.
+    pub(crate) fn boot(&self) -> Option<Boot> {
+        self.0.get().copied()
+    }
+}
+
+/// Says on a connection which run this is, and hears which is there. With `goes_on`, says so again
+/// every few seconds, for as long as the connection lives.
+///
+/// # Errors
+/// If either may not take part, with the reason; then the connection is closed.
+pub(crate) async fn greet(
+    runs: &Runs,
+    node: NodeId,
+    connection: &quinn::Connection,
+    goes_on: bool,
+) -> Result<(), String> {
+    let greeted = tokio::time::timeout(PATIENCE, Greeting::begin(runs, node, connection)).await;
+    let greeted = greeted.unwrap_or_else(|_| Err("it does not say which run it is".to_owned()));
+    let greeted = match greeted {
+        Ok(greeting) => runs.let_in(node, greeting.boot, connection).await.map(|()| greeting),
+        Err(why) => Err(why),
+    };
+    match greeted {
+        Ok(greeting) => {
+            if goes_on {
+                let (runs, connection) = (runs.clone(), connection.clone());
+                tokio::spawn(async move {
+                    match supervise::caught(greeting.go_on(&runs, &connection)).await {
+                        Ok(Ok(())) => return,
+                        Ok(Err(why)) => debug!(%node, why, "no more is said on a connection"),
+                        Err(panicked) => error!(
+                            %node, "the task that says which run this is {panicked}; the connection is \
+                             made anew; this is a fault in dkv"
+                        ),
+                    }
+                    Close::Done.close(&connection, "no answer");
+                });
+            }
+            Ok(())
+        }
+        Err(why) => {
+            Close::Done.close(connection, &why);
+            Err(why)
+        }
+    }
+}
+
+struct Greeting {
+    node: NodeId,
+    boot: Boot,
+    /// What the other end has asked last.
+    asked: Option<u64>,
+    ask_again: bool,
+    reader: FrameReader<quinn::RecvStream>,
+    writer: FrameWriter<quinn::SendStream>,
+}
+
+impl Greeting {
+    async fn begin(
+        runs: &Runs,
+        node: NodeId,
+        connection: &quinn::Connection,
+    ) -> Result<Self, String> {
+        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let mut writer = FrameWriter::new(send);
+        writer.push(&Opening::Run { from: runs.shared.me });
+        let reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
+        let mut greeting =
+            Self { node, boot: Boot(0), asked: None, ask_again: false, reader, writer };
+        greeting.boot = greeting.say(runs).await?;
+        Ok(greeting)
+    }
+
+    /// Says it, and once more if what is made of it does not count yet: only who has answered has
+    /// shown that it is alive.
+    async fn say(&mut self, runs: &Runs) -> Result<Boot, String> {
+        match self.say_once(runs).await {
+            Err(_) if self.ask_again => self.say_once(runs).await,
+            said => said,
+        }
+    }
+
+    async fn say_once(&mut self, runs: &Runs) -> Result<Boot, String> {
+        self.ask_again = false;
+        let question = runs.question();
+        let hello = Hello { run: runs.own(), question, answers: self.asked };
+        self.writer.send(&hello).await.map_err(|error| error.to_string())?;
+        loop {
+            let answer = self.next().await?;
+            if answer.answers == Some(question) {
+                return self.take(runs, &answer);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Answer, String> {
+        let frame = self.reader.next().await.map_err(|error| error.to_string())?;
+        let frame = frame.ok_or("it ended the conversation")?;
+        let answer: Answer = decode(&frame).map_err(|error| error.to_string())?;
+        check(&answer.run)?;
+        self.asked = Some(answer.question);
+        Ok(answer)
+    }
+
+    fn take(&mut self, runs: &Runs, answer: &Answer) -> Result<Boot, String> {
+        let heard = runs.hear(self.node, &answer.run, answer.answers);
+        self.ask_again = answer.ask_again || heard.ask_again;
+        if answer.verdict.is_sound() || !answer.ask_again {
+            runs.hear_peer(self.node, answer.verdict);
+        }
+        match (heard.verdict, answer.verdict) {
+            (Verdict::Sound, Verdict::Sound) if answer.is_held => {
+                Err("it takes no part itself".to_owned())
+            }
+            (Verdict::Sound, Verdict::Sound) => Ok(answer.run.boot),
+            (Verdict::Sound, _) => Err("it refuses this node".to_owned()),
+            (refused, _) => Err(format!("its run is refused: {refused:?}")),
+        }
+    }
+
+    async fn go_on(mut self, runs: &Runs, connection: &quinn::Connection) -> Result<(), String> {
+        let doubt = runs.doubt_of(self.node);
+        loop {
+            let pause = if self.ask_again { SAY_AGAIN } else { SAY_EVERY };
+            tokio::select! {
+                biased;
+                _ = connection.closed() => return Ok(()),
+                () = doubt.notified() => {}
+                // It asks by itself.
+                asked = self.next() => drop(asked?),
+                () = tokio::time::sleep(pause) => {}
+            }
+            let said = tokio::time::timeout(PATIENCE, self.say(runs)).await;
+            let boot = said.unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
+            if boot != self.boot {
+                return Err("another run answers".to_owned());
+            }
+        }
+    }
+}
+
+/// Hears which run has dialed, and answers, until the stream ends.
+pub(crate) async fn serve(
+    runs: &Runs,
+    from: NodeId,
+    connection: &quinn::Connection,
+    caller: &Caller,
+    mut reader: FrameReader<quinn::RecvStream>,
+    mut writer: FrameWriter<quinn::SendStream>,
+) {
+    let doubt = runs.doubt_of(from);
+    let mut verdict = Verdict::Sound;
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = reader.next() => frame,
+            () = doubt.notified() => {
+                let ask = Answer {
+                    run: runs.own(),
+                    verdict,
+                    is_held: runs.held().is_some(),
+                    ask_again: true,
+                    question: runs.question(),
+                    answers: None,
+                };
+                match writer.send(&ask).await {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                }
+            }
+        };
+        let Ok(Some(frame)) = frame else { break };
+        let Ok(hello) = decode::<Hello>(&frame) else { break };
+        let boot = hello.run.boot;
+        if check(&hello.run).is_err() || caller.boot().is_some_and(|said| said != boot) {
+            break;
+        }
+        let heard = runs.hear(from, &hello.run, hello.answers);
+        verdict = heard.verdict;
+        if verdict.is_sound() && caller.boot().is_none() && runs.held().is_none() {
+            verdict = match runs.let_in(from, boot, connection).await {
+                Ok(()) => Verdict::Sound,
+                Err(_) => runs.hear(from, &hello.run, None).verdict,
+            };
+            if verdict.is_sound() {
+                // Set once: it does not change.
+                let _ = caller.0.set(boot);
+            }
+        }
+        let answer = Answer {
+            run: runs.own(),
+            verdict,
+            // Also of a moment ago: who was not let in then is not heard on this connection.
+            is_held: caller.boot().is_none(),
+            ask_again: heard.ask_again,
+            question: runs.question(),
+            answers: Some(hello.question),
+        };
+        if writer.send(&answer).await.is_err() {
+            return;
+        }
+        if !verdict.is_sound() && !heard.ask_again {
+            // It closes the connection when it has heard why; if not, this end does.
+            let _ = writer.into_inner().finish();
+            let closed = tokio::time::timeout(PATIENCE, connection.closed()).await;
+            if closed.is_err() {
+                Close::Done.close(connection, "refused");
+            }
+            return;
+        }
+    }
+}
+
+/// Says on a connection, as `from`, to be that run, for whoever tries what comes of it; returns
+/// once it was answered, with whether it was let in.
+pub async fn introduce(connection: &quinn::Connection, from: NodeId, run: &Run) -> Option<bool> {
+    let (send, receive) = connection.open_bi().await.ok()?;
+    let (mut reader, mut writer) =
+        (FrameReader::new(receive, JOIN_FRAME_BYTES_MAX), FrameWriter::new(send));
+    writer.push(&Opening::Run { from });
+    let mut asked = None;
+    loop {
+        writer.send(&Hello { run: run.clone(), question: 1, answers: asked }).await.ok()?;
+        let answer: Answer = decode(&reader.next().await.ok()??).ok()?;
+        if answer.verdict.is_sound() || !answer.ask_again {
+            return Some(answer.verdict.is_sound() && !answer.is_held);
+        }
+        asked = Some(answer.question);
+    }
+}
+
+/// Reads bytes as a frame of this conversation, and writes again what was read; nothing if it is
+/// none.
+pub(crate) fn frame(bytes: &Bytes) -> Option<Bytes> {
+    let hello = decode::<Hello>(bytes).ok().map(|hello| encode(&hello));
+    hello.or_else(|| decode::<Answer>(bytes).ok().map(|answer| encode(&answer)))
+}
+
+/// Frames as they should be.
+pub(crate) fn frame_samples() -> [Bytes; 2] {
+    let run = Run {
+        start: 3,
+        boot: Boot(4),
+        past: vec![Former { boot: Boot(5), left: Some(6) }],
+        opened: 6,
+        mark: 7,
+    };
+    let hello = Hello { run: run.clone(), question: 8, answers: Some(9) };
+    let (verdict, question) = (Verdict::Twice { start: 2 }, 10);
+    let answer =
+        Answer { run, verdict, is_held: true, ask_again: true, question, answers: Some(11) };
+    [encode(&hello), encode(&answer)]
+}
+
+fn check(run: &Run) -> Result<(), String> {
+    if run.past.len() > PAST_MAX { Err("it names too many runs".to_owned()) } else { Ok(()) }
+}
+
+/// Answers on connections of an endpoint that everybody's directory is an older copy.
+#[cfg(test)]
+pub(crate) async fn refuse_all(endpoint: dkv_wire::quic::Endpoint) {
+    let answer = async |connection: quinn::Connection| {
+        while let Ok((send, receive)) = connection.accept_bi().await {
+            let (mut reader, mut writer) =
+                (FrameReader::new(receive, JOIN_FRAME_BYTES_MAX), FrameWriter::new(send));
+            let Ok(Some(_opening)) = reader.next().await else { continue };
+            let Ok(Some(frame)) = reader.next().await else { continue };
+            let Ok(hello) = decode::<Hello>(&frame) else { continue };
+            let answer = Answer {
+                run: Run::default().next(Boot(9)).open(1),
+                verdict: Verdict::Older { start: 99, mark: 99 },
+                is_held: false,
+                ask_again: false,
+                question: 1,
+                answers: Some(hello.question),
+            };
+            let _ = writer.send(&answer).await;
+            let _ = writer.into_inner().finish();
+        }
+    };
+    while let Some(incoming) = endpoint.quinn().accept().await {
+        if let Ok(connection) = incoming.await {
+            tokio::spawn(answer(connection));
+        }
+    }
+}

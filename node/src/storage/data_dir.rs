@@ -1,0 +1,388 @@
+//! A node's data directory: its identity, and all that it holds.
+//!
+//! ```text
+//! lock            held by the process that uses the directory
+//! credentials/    key and certificates
+//! node.json       network, name, address, region, settings
+//! starts.json     how often the node was started here; see `runs/files.rs`
+//! runs.json       what was heard of the runs of other nodes
+//! damaged         why nobody may use the directory any more; not there while all is well
+//! wal/            the log of all groups
+//! state/          checkpoints
+//! former/         what is left of replicas that were deleted; see `former.rs`
+//! ```
+//!
+//! The identity lives and dies with the directory. `node.json` says whether the log was begun: a
+//! directory that lost its log is damaged, for a node that forgot its votes and entries must never
+//! go on under its old identity. What is found out only while the node runs is written to
+//! `damaged`.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use dkv_base::durable::{self, LOCK};
+use dkv_base::id::{NetworkId, NodeId};
+use dkv_wire::certificate::{CERTIFICATE_FILE, CertificateError, Credentials};
+use dkv_wire::identity::Role;
+use dkv_wire::network::Settings;
+use dkv_wire::region::Region;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Name of the directory of the key and the certificates.
+const CREDENTIALS: &str = "credentials";
+/// Names of the directories of the log and of the checkpoints.
+const LOG: &str = "wal";
+const STATE: &str = "state";
+/// What a node begins once it has its certificate.
+const BEGUN: [&str; 5] = ["node.json", "starts.json", "runs.json", "damaged", "former"];
+/// Version of node.json.
+const VERSION: u32 = 1;
+/// Default directories that are tried before giving up.
+const DEFAULTS_MAX: u32 = 1024;
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataDirError {
+    /// Another process has it.
+    #[error(
+        "the data directory {0} is in use by another process; stop that one, or choose another \
+         directory with --data-dir"
+    )]
+    InUse(PathBuf),
+    /// It holds something else.
+    #[error(
+        "the data directory {} is not empty and holds no dkv node; name an empty or new directory with \
+         --data-dir", .0.display()
+    )]
+    Foreign(PathBuf),
+    /// What is in it cannot be.
+    #[error(
+        "the data directory {path} is damaged: {problem}; do not delete it. Once `dkv status` shows \
+         no lag on the other nodes, start the node with an empty directory \
+         (--data-dir): it joins under a new identity and gets its data from them"
+    )]
+    Damaged {
+        /// Which directory.
+        path: PathBuf,
+        /// What does not fit.
+        problem: String,
+    },
+    /// Something that was in it is not there. Nothing was read that could be damaged.
+    #[error(
+        "{} is missing or empty, and {} already holds this node's data. If it is on a disk of its own, \
+         mount that. If it is lost for good, do not delete the rest. Once `dkv status` shows no lag on the \
+         other nodes, start the node with an empty directory (--data-dir): it joins under a new \
+         identity and gets its data from them", .missing.display(), .path.display()
+    )]
+    Missing {
+        /// Which directory.
+        path: PathBuf,
+        /// What is not there.
+        missing: PathBuf,
+    },
+    /// It was written by a version that we do not know.
+    #[error("the data directory {path} is of format {found}, and this version knows {VERSION}")]
+    Version {
+        /// Which directory.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+    },
+    /// It cannot be read or written.
+    #[error("the data directory {path} cannot be used: {source}")]
+    Io {
+        /// Which directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// What node.json holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeFile {
+    version: u32,
+    /// The network that the node belongs to.
+    pub(crate) network: NetworkId,
+    /// The node.
+    pub(crate) id: NodeId,
+    /// What people call it.
+    pub(crate) name: String,
+    /// Where it listened last.
+    pub(crate) listen: SocketAddr,
+    /// The region that it is in, if it was told.
+    pub(crate) region: Option<Region>,
+    /// What the network runs with.
+    pub(crate) settings: Settings,
+    /// Whether the server told this node to bootstrap the network.
+    pub(crate) bootstrap: bool,
+    /// Whether the log was begun.
+    pub(crate) log_begun: bool,
+    /// Of all the rest, in the file; files of the first versions had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
+}
+
+impl NodeFile {
+    pub(crate) fn new(
+        network: NetworkId,
+        id: NodeId,
+        name: String,
+        listen: SocketAddr,
+        region: Option<Region>,
+        settings: Settings,
+        bootstrap: bool,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            network,
+            id,
+            name,
+            listen,
+            region,
+            settings,
+            bootstrap,
+            log_begun: false,
+            checksum: None,
+        }
+    }
+
+    /// The file's content, with its checksum if there is one.
+    fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec_pretty(self)
+    }
+}
+
+/// A directory that belongs to this process.
+///
+/// Dropped before anything was kept in it, it takes back what it made, so that a start that fails
+/// leaves nothing.
+pub(crate) struct DataDir {
+    path: PathBuf,
+    /// Directories that this start made, the deepest first.
+    made: Vec<PathBuf>,
+    was_empty: bool,
+    _lock: File,
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let is_empty = || {
+            let entries = fs::read_dir(&self.path).ok()?;
+            let mut others = entries
+                .filter(|entry| entry.as_ref().map_or(true, |entry| entry.file_name() != LOCK));
+            Some(others.next().is_none())
+        };
+        if self.was_empty && is_empty() == Some(true) {
+            let _ = fs::remove_file(self.path.join(LOCK));
+            for directory in &self.made {
+                let _ = fs::remove_dir(directory);
+            }
+        }
+    }
+}
+
+impl DataDir {
+    /// Takes a directory, which is made if need be.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        let io = |source| DataDirError::Io { path: path.to_owned(), source };
+        // Before it is touched: the next steps take a directory away from everybody else.
+        let ours: Vec<&str> = BEGUN.into_iter().chain([CREDENTIALS, LOG, STATE]).collect();
+        if durable::is_foreign(path, &ours).map_err(io)? {
+            return Err(DataDirError::Foreign(path.to_owned()));
+        }
+        let made = durable::missing_dirs(path);
+        if made.is_empty() {
+            durable::require_own(path).map_err(io)?;
+        }
+        let was_empty = !durable::has_entries(path).map_err(io)?;
+        durable::create_dir(path).map_err(io)?;
+        match durable::lock_dir(path) {
+            Ok(lock) => {
+                let data = Self { path: path.to_owned(), made, was_empty, _lock: lock };
+                // What an earlier release, or an unpacked copy, has left for others to read.
+                durable::narrow(path).map_err(io)?;
+                Ok(data)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(DataDirError::InUse(path.to_owned()))
+            }
+            Err(error) => Err(io(error)),
+        }
+    }
+
+    /// Takes the first of `node-1`, `node-2`, ... below `parent` that no other process uses, so
+    /// that one command, typed in several terminals, runs several nodes, and typed again runs the
+    /// same ones.
+    pub(crate) fn open_default(parent: &Path) -> Result<Self, DataDirError> {
+        let mut last = None;
+        for number in 1..=DEFAULTS_MAX {
+            match Self::open(&parent.join(format!("node-{number}"))) {
+                Err(error @ DataDirError::InUse(_)) => last = Some(error),
+                other => return other,
+            }
+        }
+        Err(last.unwrap_or_else(|| DataDirError::InUse(parent.to_owned())))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the log is.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// Where the checkpoints are.
+    pub(crate) fn state_path(&self) -> PathBuf {
+        self.path.join(STATE)
+    }
+
+    /// The identity that lives here, if one does.
+    ///
+    /// # Errors
+    /// Also if the certificate is gone and a node has lived here: nobody else must.
+    pub(crate) fn credentials(&self) -> Result<Option<Credentials>, DataDirError> {
+        match Credentials::load(&self.credentials_path()) {
+            Ok(Some(found)) if found.identity.role != Role::Node => {
+                Err(self.damaged(format!("it holds the certificate of a {}", found.identity.role)))
+            }
+            Ok(None) if self.was_lived_in().map_err(|error| self.io(error))? => {
+                Err(self.missing(self.credentials_path().join(CERTIFICATE_FILE)))
+            }
+            Ok(found) => Ok(found),
+            Err(CertificateError::Io(source)) => Err(self.io(source)),
+            Err(CertificateError::Missing(file)) => Err(self.missing(file)),
+            Err(error) => Err(self.damaged(error.to_string())),
+        }
+    }
+
+    /// Whether a node has begun anything here under an identity. A first start that was cut off
+    /// before it had its certificate has not.
+    fn was_lived_in(&self) -> io::Result<bool> {
+        for name in BEGUN {
+            if durable::exists(&self.path.join(name))? {
+                return Ok(true);
+            }
+        }
+        // Each may be the place of a disk of its own, made ready before the first start.
+        Ok(durable::has_content(&self.log_path())? || durable::has_content(&self.state_path())?)
+    }
+
+    /// Keeps an identity, or a renewed certificate of it.
+    pub(crate) fn save_credentials(&self, credentials: &Credentials) -> Result<(), DataDirError> {
+        credentials.save(&self.credentials_path()).map_err(|error| match error {
+            CertificateError::Io(source) => self.io(source),
+            error => self.io(io::Error::other(error)),
+        })
+    }
+
+    /// Reads node.json and checks it against the identity and against what else is there.
+    pub(crate) fn node_file(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Option<NodeFile>, DataDirError> {
+        if let Some(problem) = durable::read(&damaged_path(&self.path)).map_err(|e| self.io(e))? {
+            return Err(self.damaged(String::from_utf8_lossy(&problem).into_owned()));
+        }
+        let content = durable::read(&self.node_path()).map_err(|error| self.io(error))?;
+        let Some(content) = content else {
+            return if durable::exists(&self.log_path()).map_err(|error| self.io(error))? {
+                Err(self.missing(self.node_path()))
+            } else {
+                Ok(None)
+            };
+        };
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let malformed = |error| self.damaged(format!("node.json: {error}"));
+        let Versioned { version } = serde_json::from_slice(&content).map_err(malformed)?;
+        if version != VERSION {
+            return Err(DataDirError::Version { path: self.path.clone(), found: version });
+        }
+        let mut file: NodeFile = serde_json::from_slice(&content).map_err(malformed)?;
+        let checksum = file.checksum.take();
+        let identity = credentials.identity;
+        if file.network != identity.network || Some(file.id) != identity.as_node() {
+            return Err(self.damaged("node.json and the certificate are of different nodes".into()));
+        }
+        file.settings.check().map_err(|error| self.damaged(format!("node.json: {error}")))?;
+        if checksum.is_some() && checksum != Some(checksum_of(&file.encode().map_err(malformed)?)) {
+            // A name or an address of which a bit has changed reads like any other.
+            return Err(self.damaged("node.json: its content does not match its checksum".into()));
+        }
+        for kept in [self.log_path(), self.state_path()] {
+            if file.log_begun && !durable::has_content(&kept).map_err(|error| self.io(error))? {
+                return Err(self.missing(kept));
+            }
+        }
+        Ok(Some(file))
+    }
+
+    /// Replaces node.json.
+    pub(crate) fn save_node_file(&self, file: &NodeFile) -> Result<(), DataDirError> {
+        let content = file.encode().and_then(|content| {
+            NodeFile { checksum: Some(checksum_of(&content)), ..file.clone() }.encode()
+        });
+        content
+            .map_err(io::Error::other)
+            .and_then(|content| durable::write(&self.node_path(), &content))
+            .map_err(|error| self.io(error))
+    }
+
+    /// An error that says what is wrong with this directory.
+    pub(crate) fn damaged(&self, problem: String) -> DataDirError {
+        DataDirError::Damaged { path: self.path.clone(), problem }
+    }
+
+    /// An error that says that this directory cannot be used now.
+    pub(crate) fn unusable(&self, why: &impl ToString) -> String {
+        self.io(io::Error::other(why.to_string())).to_string()
+    }
+
+    /// An error that says what has gone from this directory.
+    pub(crate) fn missing(&self, missing: PathBuf) -> DataDirError {
+        DataDirError::Missing { path: self.path.clone(), missing }
+    }
+
+    fn io(&self, source: io::Error) -> DataDirError {
+        DataDirError::Io { path: self.path.clone(), source }
+    }
+
+    fn credentials_path(&self) -> PathBuf {
+        self.path.join(CREDENTIALS)
+    }
+
+    fn node_path(&self) -> PathBuf {
+        self.path.join("node.json")
+    }
+}
+
+/// Notes in a directory that it must not be used any more, and returns the error of its owner.
+pub(crate) fn condemn(path: &Path, problem: &str) -> String {
+    let error = DataDirError::Damaged { path: path.to_owned(), problem: problem.to_owned() };
+    match durable::write(&damaged_path(path), problem.as_bytes()) {
+        Ok(()) => error.to_string(),
+        // It is found out anew when the node is started again.
+        Err(why) => format!("{error} (which could not be noted there: {why})"),
+    }
+}
+
+fn damaged_path(path: &Path) -> PathBuf {
+    path.join("damaged")
+}
+
+fn checksum_of(content: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(content))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! The hash of a shard's state, kept up with every write at the cost of that write.
+//!
+//! Each part of the state (a key with its value, a session, a remembered result) has a hash of its
+//! own, and the digest is their sum, so that the order in which they came does not matter and one
+//! can be taken out again. Replicas at the same index, and a state read back from disk, must have
+//! the same digest. It tells accident, not malice: sums of XXH3 can be forged.
+
+use dkv_base::id::{Revision, Serial, SessionId, Stamp};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::graves::Grave;
+use super::residence::{Place, Slot};
+use super::rows::{Counts, MalformedRow, Meta, Row, RowSink, Table};
+use super::sessions::{Outcome, Session};
+
+/// Sums of the hashes of all parts of a shard's state, and their counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Digest {
+    keys_sum: u64,
+    sessions_sum: u64,
+    /// Of graves and outboxes.
+    small_sum: u64,
+    small: u64,
+    counts: Counts,
+    results: u64,
+}
+
+impl Digest {
+    /// How much the state holds.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Results that the sessions remember.
+    pub(super) fn results(&self) -> u64 {
+        self.results
+    }
+
+    /// The hash of a state of these parts at that moment.
+    pub(super) fn hash(&self, revision: Revision, clock_ms: u64, stamp: Stamp) -> u64 {
+        let mut bytes = [0; 88];
+        let parts = [
+            self.keys_sum,
+            self.counts.keys,
+            self.counts.bytes,
+            self.sessions_sum,
+            self.counts.sessions,
+            self.results,
+            revision.0,
+            clock_ms,
+            stamp.0,
+            self.small_sum,
+            self.small,
+        ];
+        for (chunk, part) in bytes.chunks_exact_mut(8).zip(parts) {
+            chunk.copy_from_slice(&part.to_le_bytes());
+        }
+        xxh3_64(&bytes)
+    }
+
+    pub(super) fn add_key(&mut self, key: &[u8], revision: Revision, stamp: Stamp, value: &[u8]) {
+        self.keys_sum = self.keys_sum.wrapping_add(key_hash(key, revision, stamp, value));
+        self.counts.keys += 1;
+        self.counts.bytes += (key.len() + value.len()) as u64;
+    }
+
+    pub(super) fn remove_key(&mut self, key: &[u8], slot: &Slot) {
+        let (hash, bytes) = match &slot.value {
+            Place::Here { value, .. } => {
+                (key_hash(key, slot.revision, slot.stamp, value), value.len())
+            }
+            Place::Stored { bytes, hash } => (*hash, *bytes as usize),
+        };
+        self.keys_sum = self.keys_sum.wrapping_sub(hash);
+        self.counts.keys -= 1;
+        self.counts.bytes -= (key.len() + bytes) as u64;
+    }
+
+    /// A row of a small table: a number for a name.
+    pub(super) fn add_small(&mut self, table: Table, key: &[u8], number: u64) {
+        self.small_sum = self.small_sum.wrapping_add(small_hash(table, key, number));
+        self.small += 1;
+    }
+
+    pub(super) fn remove_small(&mut self, table: Table, key: &[u8], number: u64) {
+        self.small_sum = self.small_sum.wrapping_sub(small_hash(table, key, number));
+        self.small -= 1;
+    }
+
+    /// The session itself, without its results.
+    pub(super) fn add_session(&mut self, id: SessionId, session: &Session) {
+        self.sessions_sum = self.sessions_sum.wrapping_add(session_hash(id, session));
+        self.counts.sessions += 1;
+    }
+
+    pub(super) fn remove_session(&mut self, id: SessionId, session: &Session) {
+        self.sessions_sum = self.sessions_sum.wrapping_sub(session_hash(id, session));
+        self.counts.sessions -= 1;
+    }
+
+    pub(super) fn add_result(&mut self, id: SessionId, serial: Serial, outcome: Outcome) {
+        self.sessions_sum = self.sessions_sum.wrapping_add(result_hash(id, serial, outcome));
+        self.results += 1;
+    }
+
+    pub(super) fn remove_result(&mut self, id: SessionId, serial: Serial, outcome: Outcome) {
+        self.sessions_sum = self.sessions_sum.wrapping_sub(result_hash(id, serial, outcome));
+        self.results -= 1;
+    }
+
+    pub(super) fn add_whole_session(&mut self, id: SessionId, session: &Session) {
+        self.add_session(id, session);
+        for (serial, outcome) in &session.results {
+            self.add_result(id, *serial, *outcome);
+        }
+    }
+
+    pub(super) fn remove_whole_session(&mut self, id: SessionId, session: &Session) {
+        self.remove_session(id, session);
+        for (serial, outcome) in &session.results {
+            self.remove_result(id, *serial, *outcome);
+        }
+    }
+}
+
+/// The digest alone checks the rows of a snapshot without a second state in memory.
+impl RowSink for Digest {
+    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
+        match table {
+            Table::Keys => {
+                let (revision, stamp, value) = Row::decode(value)?;
+                self.add_key(key, revision, stamp, value);
+            }
+            Table::Graves => self.add_small(table, key, Grave::decode(value)?.number()),
+            Table::Outboxes => self.add_small(table, key, small_number(value)?),
+            Table::Sessions => {
+                let (id, session) = Session::decode(key, value)?;
+                self.add_whole_session(id, &session);
+            }
+            Table::Directory => return Err(MalformedRow("a shard has no directory")),
+        }
+        Ok(())
+    }
+
+    fn hash_with(&self, meta: &Meta) -> u64 {
+        self.hash(meta.revision, meta.clock_ms, meta.stamp)
+    }
+
+    fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
+/// The value is hashed once, in one piece; key, revision and stamp go in through the seeds.
+pub(super) fn key_hash(key: &[u8], revision: Revision, stamp: Stamp, value: &[u8]) -> u64 {
+    let at = revision.0 ^ stamp.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    xxh3_64_with_seed(value, xxh3_64_with_seed(key, at))
+}
+
+fn small_hash(table: Table, key: &[u8], number: u64) -> u64 {
+    xxh3_64_with_seed(key, number ^ (u64::from(table.byte()) << 56))
+}
+
+/// The value of a row of a small table.
+pub(super) fn small_number(value: &[u8]) -> Result<u64, MalformedRow> {
+    let number = value.try_into().map_err(|_| MalformedRow("a number is not of 8 bytes"))?;
+    Ok(u64::from_le_bytes(number))
+}
+
+fn session_hash(id: SessionId, session: &Session) -> u64 {
+    let mut bytes = [0; 48];
+    bytes[..16].copy_from_slice(id.0.as_bytes());
+    bytes[16..32].copy_from_slice(session.holder.0.as_bytes());
+    bytes[32..40].copy_from_slice(&session.settled.0.to_le_bytes());
+    bytes[40..].copy_from_slice(&session.used_ms.to_le_bytes());
+    xxh3_64(&bytes)
+}
+
+fn result_hash(id: SessionId, serial: Serial, outcome: Outcome) -> u64 {
+    let (kind, revision) = match outcome {
+        Outcome::Written { revision, existed: false } => (0, revision),
+        Outcome::Written { revision, existed: true } => (1, revision),
+        Outcome::Conflict { current: None } => (2, Revision(0)),
+        Outcome::Conflict { current: Some(revision) } => (3, revision),
+    };
+    let mut bytes = [0; 33];
+    bytes[..16].copy_from_slice(id.0.as_bytes());
+    bytes[16..24].copy_from_slice(&serial.0.to_le_bytes());
+    bytes[24..32].copy_from_slice(&revision.0.to_le_bytes());
+    bytes[32] = kind;
+    xxh3_64(&bytes)
+}

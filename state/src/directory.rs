@@ -1,0 +1,463 @@
+//! The state of the control group: who the nodes are, which groups there are, where each group's
+//! replicas shall be, and who is never let in again.
+//!
+//! What the directory says of a group's members is a wish. The law is the membership in the group's
+//! own Raft log; its leader brings that toward the wish, one change at a time (see
+//! [`steward`](super::steward)). Who wishes is the coordinator (see
+//! [`placement`](super::placement)).
+//!
+//! A node leaves for good in three steps, each an entry of the log: an administrator retires it,
+//! placement moves its places to others, and when it has none left it is removed and its id is
+//! denied forever. An id that was removed never comes back; its name is free again.
+//!
+//! Deliberately missing: who is alive, who leads, and which term it is. These change without anyone
+//! having decided them; the view takes them from its caller.
+
+mod command;
+mod view;
+
+pub use command::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult};
+pub use view::Observed;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision};
+use dkv_wire::codec::{self, DecodeError};
+use dkv_wire::limits;
+use dkv_wire::name::check_name;
+use dkv_wire::network::Settings;
+use dkv_wire::region::Region;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, RowSink, Table};
+use DirectoryResult::{Done, Rejected};
+
+/// A node of the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// What people call it.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The region that it is in, if it was told.
+    pub region: Option<Region>,
+    /// The how-manieth node it is that ever joined: a smaller number has been here longer.
+    pub joined: u64,
+    /// Whether it stopped in good order and has not come back.
+    pub left: bool,
+    /// Whether it is to give up its places and go.
+    pub retiring: bool,
+    /// Whether it is to give up its places and stay.
+    pub draining: bool,
+}
+
+impl Member {
+    /// The name of its region; all nodes that were told none are taken to be in one.
+    pub fn region_name(&self) -> &str {
+        self.region.as_ref().map_or("", Region::as_str)
+    }
+}
+
+/// A group, and who shall hold it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPlan {
+    /// Nodes whose vote shall count.
+    pub voters: BTreeSet<NodeId>,
+    /// Nodes that shall follow without a vote.
+    pub learners: BTreeSet<NodeId>,
+    /// Whether the founder has initialised it.
+    pub started: bool,
+}
+
+impl GroupPlan {
+    /// Whether a node shall hold the group in any way.
+    pub fn has(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.learners.contains(&node)
+    }
+}
+
+/// All of the state that is stored and hashed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Contents {
+    network: Option<(NetworkId, Settings)>,
+    nodes: BTreeMap<NodeId, Member>,
+    groups: BTreeMap<GroupId, GroupPlan>,
+    denied: BTreeSet<HolderId>,
+    joined_ever: u64,
+    revision: Revision,
+    clock_ms: u64,
+}
+
+/// The directory of one replica of the control group.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    contents: Contents,
+    changed: bool,
+    loaded: bool,
+    generation: Generation,
+}
+
+impl Directory {
+    /// The directory before the first entry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies one encoded entry.
+    ///
+    /// # Errors
+    /// If it is not an entry. Nothing was applied then, and the replica cannot go on.
+    pub fn apply(&mut self, entry: &[u8]) -> Result<DirectoryResult, DecodeError> {
+        let entry = DirectoryEntry::decode(entry)?;
+        Ok(self.execute(&entry))
+    }
+
+    /// Applies one entry.
+    pub fn execute(&mut self, entry: &DirectoryEntry) -> DirectoryResult {
+        self.contents.clock_ms = self.contents.clock_ms.max(entry.time_ms);
+        let before = self.contents.clone();
+        let result = match self.contents.change(&entry.command) {
+            Ok(()) => Done,
+            Err(reason) => Rejected(reason),
+        };
+        // Whatever a half-made change did before it was found impossible is undone here.
+        match &result {
+            Rejected(_) => self.contents = before,
+            Done if self.contents != before => self.contents.revision.0 += 1,
+            Done => {}
+        }
+        self.changed = true;
+        result
+    }
+
+    /// Whether the network has begun.
+    pub fn exists(&self) -> bool {
+        self.contents.network.is_some()
+    }
+
+    /// Which network it is.
+    pub fn network(&self) -> Option<NetworkId> {
+        self.contents.network.as_ref().map(|(network, _)| *network)
+    }
+
+    /// What the nodes agreed on.
+    pub fn settings(&self) -> Option<&Settings> {
+        self.contents.network.as_ref().map(|(_, settings)| settings)
+    }
+
+    /// All nodes that were not removed.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, Member> {
+        &self.contents.nodes
+    }
+
+    /// All groups, the control group first.
+    pub fn groups(&self) -> &BTreeMap<GroupId, GroupPlan> {
+        &self.contents.groups
+    }
+
+    /// Whom every process must refuse.
+    pub fn denied(&self) -> &BTreeSet<HolderId> {
+        &self.contents.denied
+    }
+
+    /// Whether this holder must be refused.
+    pub fn is_denied(&self, holder: HolderId) -> bool {
+        self.contents.denied.contains(&holder)
+    }
+
+    /// A number that grows with every change.
+    pub fn revision(&self) -> Revision {
+        self.contents.revision
+    }
+
+    /// The log's clock, in milliseconds since 1970.
+    pub fn clock_ms(&self) -> u64 {
+        self.contents.clock_ms
+    }
+
+    /// A hash of all of the state; costs time in its size. Replicas that applied the same entries
+    /// have the same.
+    pub fn hash(&self) -> u64 {
+        xxh3_64(&codec::encode_vec(&self.contents))
+    }
+
+    /// Takes what changed since the last call: the whole directory, or nothing. `applied` is the
+    /// caller's name for the last entry that was applied.
+    pub fn take_changes(&mut self, applied: Bytes) -> Changes {
+        let encoded = codec::encode_vec(&self.contents);
+        let hash = xxh3_64(&encoded);
+        let counts = counts_of(&encoded);
+        // A stored state has its one row even if no entry has changed it yet.
+        let changed = std::mem::take(&mut self.changed) || !self.loaded;
+        self.loaded = true;
+        Changes {
+            small: Vec::new(),
+            generation: self.generation,
+            keys: HashMap::new(),
+            sessions: Vec::new(),
+            directory: changed.then_some(encoded),
+            meta: Meta {
+                stamp: Default::default(),
+                applied,
+                revision: self.contents.revision,
+                clock_ms: self.contents.clock_ms,
+                hash,
+                counts,
+            },
+        }
+    }
+
+    /// Takes back changes that could not be written.
+    pub fn restore_changes(&mut self, changes: Changes) {
+        self.changed |= changes.directory.is_some();
+    }
+
+    /// Ends the loading of rows; see the same of the shard's state.
+    pub(super) fn finish_load(
+        &mut self,
+        meta: &Meta,
+        generation: Generation,
+    ) -> Result<(), MalformedRow> {
+        meta.check(self)?;
+        self.generation = generation;
+        Ok(())
+    }
+
+    pub(super) fn set_generation(&mut self, generation: Generation) {
+        self.generation = generation;
+    }
+}
+
+fn counts_of(encoded: &[u8]) -> Counts {
+    Counts { keys: 1, bytes: encoded.len() as u64, sessions: 0 }
+}
+
+/// The one row read back from the engine, or checked in a snapshot.
+impl RowSink for Directory {
+    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
+        if table != Table::Directory || !key.is_empty() || self.loaded {
+            return Err(MalformedRow("the control group has one row, the directory"));
+        }
+        self.contents =
+            codec::decode(value).map_err(|_| MalformedRow("the directory is malformed"))?;
+        self.loaded = true;
+        Ok(())
+    }
+
+    fn hash_with(&self, _: &Meta) -> u64 {
+        self.hash()
+    }
+
+    fn counts(&self) -> Counts {
+        if self.loaded { counts_of(&codec::encode_vec(&self.contents)) } else { Counts::default() }
+    }
+}
+
+/// The name of a node that has given its own up.
+fn placeholder(node: NodeId) -> String {
+    format!("gone-{}", node.short())
+}
+
+/// Makes the reason why a change cannot be.
+macro_rules! reject {
+    ($($text:tt)*) => {
+        return Err(format!($($text)*))
+    };
+}
+
+impl Contents {
+    fn change(&mut self, command: &DirectoryCommand) -> Result<(), String> {
+        if let DirectoryCommand::Create { network, settings, founder } = command {
+            return self.create(*network, settings, founder);
+        }
+        if self.network.is_none() {
+            reject!("the network has not begun");
+        }
+        match command {
+            // Dealt with above.
+            DirectoryCommand::Create { .. } => Ok(()),
+            DirectoryCommand::Announce(announcement) => self.announce(announcement),
+            DirectoryCommand::Supersede { old, new } => self.supersede(*old, new),
+            DirectoryCommand::Leave(node) => {
+                self.node_mut(*node)?.left = true;
+                Ok(())
+            }
+            DirectoryCommand::SetMembers { group, voters, learners } => {
+                self.set_members(*group, voters, learners)
+            }
+            DirectoryCommand::ShardStarted(group) => match self.groups.get_mut(group) {
+                None => reject!("there is no group {group}"),
+                Some(plan) => {
+                    plan.started = true;
+                    Ok(())
+                }
+            },
+            DirectoryCommand::Drain { node, on } => self.drain(*node, *on),
+            DirectoryCommand::Retire(node) => self.retire(*node),
+            DirectoryCommand::Remove(node) => self.remove(*node),
+            DirectoryCommand::Deny(holder) => {
+                if self.nodes.contains_key(&NodeId(holder.0)) {
+                    reject!("{} is a node; remove the node instead", holder.short());
+                }
+                self.deny(*holder)
+            }
+        }
+    }
+
+    fn create(
+        &mut self,
+        network: NetworkId,
+        settings: &Settings,
+        founder: &Announcement,
+    ) -> Result<(), String> {
+        if let Some((existing, agreed)) = &self.network {
+            // The founder asks again if it stopped between the entry and the answer.
+            if *existing == network && agreed == settings && self.nodes.contains_key(&founder.id) {
+                return Ok(());
+            }
+            reject!("the network {existing} has begun already");
+        }
+        settings.check().map_err(|error| error.to_string())?;
+        self.network = Some((network, settings.clone()));
+        self.announce(founder)?;
+        for number in 0..=settings.shards {
+            let group = GroupId(number);
+            // The control group is running already: this entry is in its log.
+            let started = group == GroupId::CONTROL;
+            let voters = BTreeSet::from([founder.id]);
+            self.groups.insert(group, GroupPlan { voters, started, ..GroupPlan::default() });
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, announcement: &Announcement) -> Result<(), String> {
+        let Announcement { id, name, address, region } = announcement;
+        if self.denied.contains(&HolderId::from(*id)) {
+            reject!("node {} was removed", id.short());
+        }
+        if let Err(error) = check_name(name) {
+            reject!("{error}");
+        }
+        let namesake =
+            self.nodes.iter().find(|(other, member)| *other != id && member.name == *name);
+        if let Some((other, _)) = namesake {
+            reject!("the name {name} belongs to node {}", other.short());
+        }
+        if let Some(member) = self.nodes.get_mut(id) {
+            member.name.clone_from(name);
+            member.address = *address;
+            member.region.clone_from(region);
+            member.left = false;
+            return Ok(());
+        }
+        if self.nodes.len() >= limits::NODES_MAX {
+            reject!("the network has {} nodes and takes no more", limits::NODES_MAX);
+        }
+        self.joined_ever += 1;
+        let joined = self.joined_ever;
+        let (name, address, region) = (name.clone(), *address, region.clone());
+        let (left, retiring, draining) = (false, false, false);
+        let member = Member { name, address, region, joined, left, retiring, draining };
+        self.nodes.insert(*id, member);
+        Ok(())
+    }
+
+    fn supersede(&mut self, old: NodeId, new: &Announcement) -> Result<(), String> {
+        if self.nodes.get(&new.id).is_some_and(|member| member.name == new.name) {
+            return self.announce(new);
+        }
+        if old == new.id || self.node_mut(old)?.name != new.name {
+            reject!("node {} does not have the name {}", old.short(), new.name);
+        }
+        self.announce(&Announcement { name: placeholder(new.id), ..new.clone() })?;
+        self.retire(old)?;
+        self.node_mut(old)?.name = placeholder(old);
+        self.announce(new)
+    }
+
+    fn set_members(
+        &mut self,
+        group: GroupId,
+        voters: &BTreeSet<NodeId>,
+        learners: &BTreeSet<NodeId>,
+    ) -> Result<(), String> {
+        let Some(plan) = self.groups.get(&group) else { reject!("there is no group {group}") };
+        if voters.is_empty() || voters.len() > limits::REPLICATION_MAX as usize {
+            reject!("a group has from 1 to {} voters", limits::REPLICATION_MAX);
+        }
+        if let Some(node) = voters.intersection(learners).next() {
+            reject!("node {} cannot be both a voter and a learner", node.short());
+        }
+        for node in voters.union(learners) {
+            let Some(member) = self.nodes.get(node) else {
+                reject!("there is no node {}", node.short())
+            };
+            if member.retiring && !plan.has(*node) {
+                reject!("node {} is retiring and takes no new places", node.short());
+            }
+        }
+        let (voters, learners) = (voters.clone(), learners.clone());
+        self.groups.insert(group, GroupPlan { voters, learners, started: plan.started });
+        Ok(())
+    }
+
+    fn drain(&mut self, node: NodeId, on: bool) -> Result<(), String> {
+        let stays = |(other, member): (&NodeId, &Member)| {
+            *other != node && !member.retiring && !member.draining
+        };
+        if on && !self.nodes.iter().any(stays) {
+            reject!("node {} is the last one that is not drained", node.short());
+        }
+        let member = self.node_mut(node)?;
+        if member.retiring {
+            reject!("node {} is being removed", node.short());
+        }
+        member.draining = on;
+        Ok(())
+    }
+
+    fn retire(&mut self, node: NodeId) -> Result<(), String> {
+        if self.denied.contains(&HolderId::from(node)) {
+            return Ok(());
+        }
+        let staying = self.nodes.iter().any(|(other, member)| *other != node && !member.retiring);
+        if !staying {
+            reject!("node {} is the last one", node.short());
+        }
+        if self.denied.len() >= limits::DENIED_MAX {
+            reject!("the deny list is full");
+        }
+        self.node_mut(node)?.retiring = true;
+        Ok(())
+    }
+
+    fn remove(&mut self, node: NodeId) -> Result<(), String> {
+        if self.denied.contains(&HolderId::from(node)) {
+            return Ok(());
+        }
+        if !self.node_mut(node)?.retiring {
+            reject!("node {} is not retiring", node.short());
+        }
+        if let Some((group, _)) = self.groups.iter().find(|(_, plan)| plan.has(node)) {
+            reject!("node {} still has a place in group {group}", node.short());
+        }
+        self.deny(node.into())?;
+        self.nodes.remove(&node);
+        Ok(())
+    }
+
+    fn deny(&mut self, holder: HolderId) -> Result<(), String> {
+        if self.denied.len() >= limits::DENIED_MAX && !self.denied.contains(&holder) {
+            reject!("the deny list is full");
+        }
+        self.denied.insert(holder);
+        Ok(())
+    }
+
+    fn node_mut(&mut self, node: NodeId) -> Result<&mut Member, String> {
+        self.nodes.get_mut(&node).ok_or_else(|| format!("there is no node {}", node.short()))
+    }
+}

@@ -1,0 +1,82 @@
+//! The files of a database of fjall, as far as they tell why it does not open.
+//!
+//! fjall takes a directory without the file `version` for a new one, and a table without the file
+//! `current` too. It then fails on the first file that is there already, and names neither.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use dkv_base::durable;
+
+/// The file that is written last when a database is made.
+const VERSION: &str = "version";
+/// The file that says which version of a table counts.
+const CURRENT: &str = "current";
+const KEYSPACES: &str = "keyspaces";
+/// What there is before a database holds anything: the journal is of zeros then.
+const FIRST_JOURNAL: &str = "0.jnl";
+const LOCK: &str = "lock";
+
+/// Clears away what a first start has left that was cut off while it made the database: nothing was
+/// stored by then. The directory must be this process's own.
+pub(super) fn clear_unfinished(path: &Path) -> io::Result<()> {
+    let has_tables = durable::has_entries(&path.join(KEYSPACES))?;
+    if has_tables || durable::exists(&path.join(VERSION))? {
+        return Ok(());
+    }
+    let journal = path.join(FIRST_JOURNAL);
+    if fs::metadata(&journal).is_ok_and(|found| found.is_file()) && is_used(&journal)? {
+        return Ok(());
+    }
+    [journal, path.join(LOCK)].iter().try_for_each(|file| durable::remove(file))
+}
+
+/// Whether there is anything but zeros in a file.
+fn is_used(file: &Path) -> io::Result<bool> {
+    let at = |error| durable::named(file, error);
+    let mut reader = File::open(file).map_err(at)?;
+    let mut part = vec![0; 64 * 1024];
+    loop {
+        match reader.read(&mut part).map_err(at)? {
+            0 => return Ok(false),
+            read if part[..read].iter().any(|byte| *byte != 0) => return Ok(true),
+            _ => {}
+        }
+    }
+}
+
+/// A file without which what is there does not count, if one is missing.
+pub(super) fn missing(path: &Path) -> Option<PathBuf> {
+    let tables = fs::read_dir(path.join(KEYSPACES)).into_iter().flatten();
+    let mut needed: Vec<_> = tables.filter_map(|table| Some(table.ok()?.path())).collect();
+    needed.sort();
+    let needed = needed.into_iter().filter(|table| durable::has_entries(table).unwrap_or(false));
+    let mut needed =
+        [path.join(VERSION)].into_iter().chain(needed.map(|table| table.join(CURRENT)));
+    needed.find(|file| fs::metadata(file).is_ok_and(|found| found.len() == 0) || !file.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        assert_eq!(missing(path), Some(path.join(VERSION)));
+        fs::write(path.join(VERSION), "FJL").unwrap();
+        assert_eq!(missing(path), None);
+        // A table of which nothing was written yet needs nothing.
+        fs::create_dir_all(path.join(KEYSPACES).join("1")).unwrap();
+        assert_eq!(missing(path), None);
+        let table = path.join(KEYSPACES).join("0");
+        fs::create_dir_all(table.join("tables")).unwrap();
+        assert_eq!(missing(path), Some(table.join(CURRENT)));
+        fs::write(table.join(CURRENT), "").unwrap();
+        assert_eq!(missing(path), Some(table.join(CURRENT)));
+        fs::write(table.join(CURRENT), "v0").unwrap();
+        assert_eq!(missing(path), None);
+    }
+}

@@ -1,0 +1,230 @@
+//! Where replicas shall be: what the coordinator wishes, as plain code.
+//!
+//! [`plan`] looks at the directory and at what was measured, and names the next single change of
+//! the directory, or nothing. The coordinator proposes it, waits until it is applied, and asks
+//! again. A wish may run ahead of the membership in a group's Raft log; the group's leader follows
+//! it, by learner, catching up, promotion, and removal of the old replica, in this order (see
+//! [`steward`](super::steward)). Nothing else is kept of a move: what is wished is in the
+//! directory, what is so is measured, and a coordinator that comes after another finds both.
+//!
+//! Each shard has `replication` voters on as many nodes. What is done, the most urgent first:
+//! - a wish that cannot come true any more, because its node went down on the way, gets another
+//!   node;
+//! - a voter that has been silent for longer than `replace_after_ms` is replaced;
+//! - a shard with too few voters gets one more;
+//! - what is on a node that drains or retires goes to others;
+//! - replicas move to where there are fewer (`balance`), and primaries (`primaries`).
+//!
+//! The control group has three to five voters; all other nodes follow it, since each needs the
+//! directory (`control`).
+//!
+//! Who gets a replica is live, has room, and is in a region that has the fewest of the shard; of
+//! those it is the one with the least load. Each change puts in at most one voter and takes out at
+//! most one, no group gets another change before the last one has come true, and what is on its way
+//! into a node and out of a primary is bounded (`flow`). Nothing lowers the number of voters below
+//! what usable nodes could make up, and only a live node takes the place of another. A removed node
+//! is refused by all: it is removed last, when no group counts on it.
+
+mod balance;
+mod control;
+mod flow;
+mod forecast;
+mod measures;
+mod obstacle;
+mod primaries;
+mod shards;
+
+pub use self::balance::Balance;
+pub use self::forecast::{Forecast, forecast};
+pub use self::measures::{GroupMeasure, Measured, NodeMeasure, NodeReport};
+pub use self::obstacle::obstacle;
+pub use self::primaries::{Transfer, transfer};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dkv_base::id::{GroupId, NodeId};
+use dkv_wire::network::Settings;
+
+use self::flow::Flow;
+use super::directory::{Directory, DirectoryCommand, GroupPlan, Member};
+
+/// Load of a replica of which the bytes do not count.
+const WEIGHT: u64 = 1000;
+/// Mean size of a shard from which on bytes count as load.
+const BYTES_COUNT_FROM: u64 = 1024 * 1024;
+
+/// The next change of the directory, or nothing if all is as it should be or nothing can be done.
+/// `balance` says whether replicas may move for balance.
+pub fn plan(
+    directory: &Directory,
+    measured: &Measured,
+    balance: Balance,
+) -> Option<DirectoryCommand> {
+    let planner = Planner::new(directory, measured)?;
+    planner
+        .control(balance)
+        .or_else(|| planner.urgent())
+        .or_else(|| planner.balance(balance))
+        .or_else(|| planner.removal())
+}
+
+/// Silence after which a node is taken to be down, where one that lives is silent for no longer
+/// than `live_within_ms`. In milliseconds.
+pub fn down_after_ms(live_within_ms: u64) -> u64 {
+    (10 * live_within_ms).max(5000)
+}
+
+/// Everything that a decision needs, computed once.
+struct Planner<'a> {
+    directory: &'a Directory,
+    settings: &'a Settings,
+    nodes: &'a BTreeMap<NodeId, Member>,
+    measured: &'a Measured,
+    /// What each shard weighs.
+    weights: BTreeMap<GroupId, u64>,
+    /// What the shards weigh that each node shall hold.
+    loads: BTreeMap<NodeId, u64>,
+    flow: Flow,
+}
+
+impl<'a> Planner<'a> {
+    /// None if the network has not begun.
+    fn new(directory: &'a Directory, measured: &'a Measured) -> Option<Self> {
+        let weights = weights(directory, measured);
+        let mut loads: BTreeMap<NodeId, u64> =
+            directory.nodes().keys().map(|node| (*node, 0)).collect();
+        for (group, plan) in directory.groups() {
+            for node in &plan.voters {
+                *loads.entry(*node).or_default() += weights.get(group).copied().unwrap_or_default();
+            }
+        }
+        Some(Self {
+            directory,
+            settings: directory.settings()?,
+            nodes: directory.nodes(),
+            measured,
+            weights,
+            loads,
+            flow: Flow::new(directory, measured),
+        })
+    }
+
+    /// Shards that were started, and what is wished for them.
+    fn shards(&self) -> impl Iterator<Item = (GroupId, &'a GroupPlan)> {
+        let groups = self.directory.groups().iter();
+        groups.filter(|(id, plan)| id.is_shard() && plan.started).map(|(id, plan)| (*id, plan))
+    }
+
+    /// A node that is to go is removed when nothing counts on it any more.
+    fn removal(&self) -> Option<DirectoryCommand> {
+        let mut retiring = self.nodes.iter().filter(|(_, member)| member.retiring);
+        let free = retiring.find(|(node, _)| self.is_free(**node));
+        free.map(|(node, _)| DirectoryCommand::Remove(*node))
+    }
+
+    fn is_free(&self, node: NodeId) -> bool {
+        let mut groups = self.directory.groups().iter().filter(|(_, plan)| plan.started);
+        // A group of which nothing is known may have any member.
+        let free = |group| self.measured.groups.get(group).is_some_and(|it| !it.has(node));
+        groups.all(|(group, plan)| !plan.has(node) && free(group)) && self.has_delivered(node)
+    }
+
+    /// Whether no eventual write goes with a node. One that is down is not waited for; one that has
+    /// only missed a few heartbeats is.
+    fn has_delivered(&self, node: NodeId) -> bool {
+        let seen = self.measured.nodes.get(&node);
+        let Some(seen) = seen.filter(|_| !self.is_down(node)) else { return true };
+        seen.report.as_ref().is_some_and(|report| !report.keeps_writes)
+    }
+
+    /// Whether a shard counts on a node, or may do so.
+    fn may_hold_shards(&self, node: NodeId) -> bool {
+        self.shards().any(|(group, plan)| {
+            plan.has(node) || self.measured.groups.get(&group).is_none_or(|it| it.has(node))
+        })
+    }
+
+    /// Whether a node may be given places: it is live, and to stay.
+    fn is_usable(&self, node: NodeId) -> bool {
+        self.is_staying(node)
+            && self.nodes.get(&node).is_some_and(|member| !member.left)
+            && self.measured.nodes.get(&node).is_some_and(|seen| seen.live)
+    }
+
+    /// Whether nobody has asked for a node to be emptied.
+    fn is_staying(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|member| !member.retiring && !member.draining)
+    }
+
+    fn is_retiring(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_none_or(|member| member.retiring)
+    }
+
+    /// Whether a node has been silent for so long that it is replaced.
+    fn is_gone(&self, node: NodeId) -> bool {
+        self.is_silent_for(node, self.settings.replace_after_ms)
+    }
+
+    fn is_down(&self, node: NodeId) -> bool {
+        self.is_silent_for(node, down_after_ms(self.settings.election_max_ms))
+    }
+
+    fn is_silent_for(&self, node: NodeId, ms: u64) -> bool {
+        self.measured.nodes.get(&node).is_some_and(|seen| !seen.live && seen.silent_ms > ms)
+    }
+
+    fn region(&self, node: NodeId) -> &'a str {
+        self.nodes.get(&node).map_or("", |member| member.region_name())
+    }
+
+    /// How many of some nodes are in a region.
+    fn count_in(&self, nodes: &BTreeSet<NodeId>, region: &str) -> usize {
+        nodes.iter().filter(|node| self.region(**node) == region).count()
+    }
+
+    /// Of several nodes the one that is best put beside `others`.
+    fn best(
+        &self,
+        candidates: impl Iterator<Item = NodeId>,
+        others: &BTreeSet<NodeId>,
+    ) -> Option<NodeId> {
+        candidates.min_by_key(|node| {
+            let joined = self.nodes.get(node).map(|member| member.joined);
+            (self.count_in(others, self.region(*node)), self.load(*node), joined)
+        })
+    }
+
+    fn load(&self, node: NodeId) -> u64 {
+        self.loads.get(&node).copied().unwrap_or_default()
+    }
+
+    fn weight(&self, group: GroupId) -> u64 {
+        self.weights.get(&group).copied().unwrap_or_default()
+    }
+
+    /// The wish for other voters.
+    fn wish(
+        &self,
+        group: GroupId,
+        voters: BTreeSet<NodeId>,
+        learners: BTreeSet<NodeId>,
+    ) -> Option<DirectoryCommand> {
+        let current = self.directory.groups().get(&group)?;
+        (current.voters != voters || current.learners != learners)
+            .then_some(DirectoryCommand::SetMembers { group, voters, learners })
+    }
+}
+
+/// One for being there, and one on average for what is in it.
+fn weights(directory: &Directory, measured: &Measured) -> BTreeMap<GroupId, u64> {
+    let shards = directory.groups().keys().filter(|group| group.is_shard());
+    let bytes = |group: &GroupId| measured.groups.get(group).map_or(0, |it| it.bytes);
+    let shards: Vec<(GroupId, u64)> = shards.map(|group| (*group, bytes(group))).collect();
+    let all: u128 = shards.iter().map(|(_, bytes)| u128::from(*bytes)).sum();
+    let mean = all / (shards.len().max(1) as u128);
+    let weight = |bytes: u64| match mean {
+        mean if mean < u128::from(BYTES_COUNT_FROM) => 2 * WEIGHT,
+        mean => WEIGHT + (u128::from(bytes) * u128::from(WEIGHT) / mean) as u64,
+    };
+    shards.into_iter().map(|(group, bytes)| (group, weight(bytes))).collect()
+}

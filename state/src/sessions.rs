@@ -1,0 +1,416 @@
+//! The session table: why a write that is sent twice is executed once.
+//!
+//! A client opens a session and numbers its writes. The table remembers the outcome of each write
+//! until the client says that it is settled, and gives it again to whoever repeats the serial. It
+//! is part of the state, so every replica, every checkpoint and every snapshot has it, and a new
+//! primary knows what the old one executed. This is the scheme of section 6.3 of Ongaro's
+//! dissertation, "Consensus: Bridging Theory and Practice".
+//!
+//! The table is bounded in four ways: sessions, sessions of one holder, results of one session,
+//! results in all. A session that has not written for long ends by the clock of the log, which all
+//! replicas share. What it would still ask for is then answered "expired", and never executed: the
+//! table no longer knows whether it was.
+//!
+//! No holder of a certificate takes the room of the others. A holder that has as many sessions as
+//! it may loses its own oldest one. In a full table the holder with the most sessions makes room
+//! for whoever has fewer; while results fill the table, whoever has more than its share is refused
+//! and the holder with the most makes room for the rest.
+//!
+//! Deliberately missing: closing a session. A client that is gone cannot, so idleness must do.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use dkv_base::id::{HolderId, Revision, Serial, SessionId};
+use dkv_wire::codec;
+use dkv_wire::limits as wire_limits;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::command::CommandResult;
+use super::digest::Digest;
+use super::limits;
+use super::rows::MalformedRow;
+
+/// What an executed write came to; remembered until it is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Outcome {
+    /// See [`CommandResult::Written`].
+    Written { revision: Revision, existed: bool },
+    /// See [`CommandResult::Conflict`].
+    Conflict { current: Option<Revision> },
+}
+
+impl From<Outcome> for CommandResult {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Written { revision, existed } => Self::Written { revision, existed },
+            Outcome::Conflict { current } => Self::Conflict { current },
+        }
+    }
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Session {
+    /// Who opened it.
+    pub(super) holder: HolderId,
+    /// Serials below this one are settled: no result is kept, and none is executed again.
+    pub(super) settled: Serial,
+    /// When it last wrote or was opened, in milliseconds of the log's clock.
+    pub(super) used_ms: u64,
+    /// Outcomes of what was executed and is not settled.
+    pub(super) results: BTreeMap<Serial, Outcome>,
+}
+
+/// A session as its row has it.
+#[derive(Serialize, Deserialize)]
+struct SessionRow {
+    holder: HolderId,
+    settled: Serial,
+    used_ms: u64,
+    results: Vec<(Serial, Outcome)>,
+}
+
+impl Session {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        codec::encode_vec(&SessionRow {
+            holder: self.holder,
+            settled: self.settled,
+            used_ms: self.used_ms,
+            results: self.results.iter().map(|(serial, outcome)| (*serial, *outcome)).collect(),
+        })
+    }
+
+    pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<(SessionId, Self), MalformedRow> {
+        let id = key.try_into().map_err(|_| MalformedRow("a session id is not of 16 bytes"))?;
+        let row: SessionRow =
+            codec::decode(value).map_err(|_| MalformedRow("a session is malformed"))?;
+        if row.results.len() > wire_limits::SESSION_WINDOW_MAX {
+            return Err(MalformedRow("a session has more results than a window holds"));
+        }
+        let ascending = row.results.is_sorted_by(|(left, _), (right, _)| left < right);
+        if !ascending || row.results.first().is_some_and(|(serial, _)| *serial < row.settled) {
+            return Err(MalformedRow("the serials of a session are out of order"));
+        }
+        let results = row.results.iter().copied().collect();
+        let id = SessionId(Uuid::from_bytes(id));
+        let SessionRow { holder, settled, used_ms, .. } = row;
+        Ok((id, Self { holder, settled, used_ms, results }))
+    }
+}
+
+/// How much a table may hold. There is one such set in production; tests use small ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) sessions_max: usize,
+    pub(super) holder_max: usize,
+    pub(super) window_max: usize,
+    pub(super) results_max: usize,
+    pub(super) idle_ms: u64,
+    pub(super) own_idle_ms: u64,
+    pub(super) life_ms: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            sessions_max: wire_limits::SESSIONS_MAX,
+            holder_max: wire_limits::HOLDER_SESSIONS_MAX,
+            window_max: wire_limits::SESSION_WINDOW_MAX,
+            results_max: limits::SESSION_RESULTS_MAX,
+            idle_ms: limits::SESSION_IDLE_MS,
+            own_idle_ms: limits::SESSION_OWN_IDLE_MS,
+            life_ms: limits::SESSION_LIFE_MS,
+        }
+    }
+}
+
+/// What to do with a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Execute it now, and [`record`](SessionTable::record) the outcome.
+    Execute,
+    /// Do not execute it; this is the answer.
+    Answer(CommandResult),
+}
+
+/// What one holder has in the table.
+#[derive(Debug, Default)]
+struct OfHolder {
+    /// Its sessions, in the order of their last use.
+    by_use: BTreeSet<(u64, SessionId)>,
+    /// Results of all of them.
+    results: usize,
+}
+
+/// All sessions of a shard. Whoever changes it passes the digest that must follow.
+#[derive(Debug, Default)]
+pub(super) struct SessionTable {
+    bounds: Bounds,
+    // Hash order never decides anything: what must have an order goes by `by_use`.
+    sessions: HashMap<SessionId, Session>,
+    /// By time of last use, then by id, so that replicas agree on who is first within one
+    /// millisecond.
+    by_use: BTreeSet<(u64, SessionId)>,
+    holders: HashMap<HolderId, OfHolder>,
+    /// Holders by how many sessions they have.
+    by_count: BTreeSet<(usize, HolderId)>,
+    changed: HashSet<SessionId>,
+}
+
+impl SessionTable {
+    #[cfg(test)]
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
+    /// Ends every session that has been idle for longer than a session lives.
+    pub(super) fn expire(&mut self, now_ms: u64, digest: &mut Digest) {
+        while let Some((used_ms, id)) = self.by_use.first().copied() {
+            if now_ms.saturating_sub(used_ms) <= self.bounds.life_ms {
+                return;
+            }
+            self.remove(id, digest);
+        }
+    }
+
+    /// Opens a session of a holder, or finds it open.
+    pub(super) fn open(
+        &mut self,
+        id: SessionId,
+        holder: HolderId,
+        now_ms: u64,
+        digest: &mut Digest,
+    ) -> CommandResult {
+        if self.sessions.contains_key(&id) {
+            self.touch(id, now_ms, digest);
+            return CommandResult::SessionOpened;
+        }
+        if self.count_of(holder) >= self.bounds.holder_max
+            && !self.evict_own(holder, now_ms, digest)
+        {
+            return CommandResult::Overloaded { retry_after_ms: limits::SESSION_RETRY_MS };
+        }
+        if self.sessions.len() >= self.bounds.sessions_max
+            && !self.evict_idle(now_ms, digest)
+            && !self.evict_for(holder, digest)
+        {
+            return CommandResult::Overloaded { retry_after_ms: limits::SESSION_RETRY_MS };
+        }
+        let (settled, results) = (Serial(0), BTreeMap::new());
+        let session = Session { holder, settled, used_ms: now_ms, results };
+        digest.add_whole_session(id, &session);
+        self.insert(id, session);
+        self.changed.insert(id);
+        CommandResult::SessionOpened
+    }
+
+    /// Decides whether the write of that name is executed now, for the first and only time.
+    pub(super) fn admit(
+        &mut self,
+        id: SessionId,
+        serial: Serial,
+        settled: Serial,
+        now_ms: u64,
+        digest: &mut Digest,
+    ) -> Admission {
+        if !self.sessions.contains_key(&id) {
+            return Admission::Answer(CommandResult::SessionExpired);
+        }
+        self.touch(id, now_ms, digest);
+        self.settle(id, settled, digest);
+        let Some(session) = self.sessions.get(&id) else {
+            return Admission::Answer(CommandResult::SessionExpired);
+        };
+        if serial < session.settled {
+            return Admission::Answer(CommandResult::SessionExpired);
+        }
+        if let Some(outcome) = session.results.get(&serial) {
+            return Admission::Answer((*outcome).into());
+        }
+        if session.results.len() >= self.bounds.window_max {
+            let retry_after_ms = limits::WINDOW_RETRY_MS;
+            return Admission::Answer(CommandResult::Overloaded { retry_after_ms });
+        }
+        // The session was touched just now, so it is never the idle one that makes room.
+        let holder = session.holder;
+        if digest.results() >= self.bounds.results_max as u64
+            && !self.evict_idle(now_ms, digest)
+            && !self.evict_results_for(holder, digest)
+        {
+            let retry_after_ms = limits::SESSION_RETRY_MS;
+            return Admission::Answer(CommandResult::Overloaded { retry_after_ms });
+        }
+        Admission::Execute
+    }
+
+    /// Remembers the outcome of a write that was admitted.
+    pub(super) fn record(
+        &mut self,
+        id: SessionId,
+        serial: Serial,
+        outcome: Outcome,
+        digest: &mut Digest,
+    ) {
+        let session = self.sessions.get_mut(&id);
+        debug_assert!(session.is_some(), "only an admitted write is recorded");
+        if let Some(session) = session {
+            let before = session.results.insert(serial, outcome);
+            debug_assert!(before.is_none(), "no write is executed twice");
+            let holder = session.holder;
+            self.holders.entry(holder).or_default().results += 1;
+            digest.add_result(id, serial, outcome);
+            self.changed.insert(id);
+        }
+    }
+
+    /// Takes in a session that was read back.
+    pub(super) fn load(&mut self, id: SessionId, session: Session, digest: &mut Digest) {
+        digest.add_whole_session(id, &session);
+        self.insert(id, session);
+    }
+
+    /// The sessions that changed since this was last asked, encoded, without those that ended.
+    pub(super) fn take_changed(&mut self) -> Vec<(SessionId, Option<Vec<u8>>)> {
+        let changed = std::mem::take(&mut self.changed);
+        let row = |id| (id, self.sessions.get(&id).map(Session::encode));
+        changed.into_iter().map(row).collect()
+    }
+
+    /// Has these sessions count as changed again.
+    pub(super) fn restore_changed(&mut self, ids: impl Iterator<Item = SessionId>) {
+        self.changed.extend(ids);
+    }
+
+    /// How many sessions changed.
+    pub(super) fn changed_len(&self) -> usize {
+        self.changed.len()
+    }
+
+    fn insert(&mut self, id: SessionId, session: Session) {
+        self.by_use.insert((session.used_ms, id));
+        let own = self.holders.entry(session.holder).or_default();
+        let before = own.by_use.len();
+        own.by_use.insert((session.used_ms, id));
+        own.results += session.results.len();
+        self.by_count.remove(&(before, session.holder));
+        self.by_count.insert((own.by_use.len(), session.holder));
+        self.sessions.insert(id, session);
+    }
+
+    fn remove(&mut self, id: SessionId, digest: &mut Digest) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.by_use.remove(&(session.used_ms, id));
+        digest.remove_whole_session(id, &session);
+        self.changed.insert(id);
+        let holder = session.holder;
+        let Some(own) = self.holders.get_mut(&holder) else { return };
+        self.by_count.remove(&(own.by_use.len(), holder));
+        own.by_use.remove(&(session.used_ms, id));
+        own.results -= session.results.len();
+        if own.by_use.is_empty() {
+            self.holders.remove(&holder);
+        } else {
+            self.by_count.insert((own.by_use.len(), holder));
+        }
+    }
+
+    fn count_of(&self, holder: HolderId) -> usize {
+        self.holders.get(&holder).map_or(0, |own| own.by_use.len())
+    }
+
+    /// The session of a holder that was used longest ago.
+    fn oldest_of(&self, holder: HolderId) -> Option<(u64, SessionId)> {
+        self.holders.get(&holder)?.by_use.first().copied()
+    }
+
+    /// Ends a holder's own oldest session, unless that may still be waited for.
+    fn evict_own(&mut self, holder: HolderId, now_ms: u64, digest: &mut Digest) -> bool {
+        let Some((used_ms, id)) = self.oldest_of(holder) else { return false };
+        let idle = now_ms.saturating_sub(used_ms) >= self.bounds.own_idle_ms;
+        if idle {
+            self.remove(id, digest);
+        }
+        idle
+    }
+
+    /// Ends a session of the holder with the most, in favour of one that will still have fewer.
+    fn evict_for(&mut self, holder: HolderId, digest: &mut Digest) -> bool {
+        let Some((count, heaviest)) = self.by_count.last().copied() else { return false };
+        if count <= self.count_of(holder) + 1 {
+            return false;
+        }
+        let Some((_, id)) = self.oldest_of(heaviest) else { return false };
+        self.remove(id, digest);
+        true
+    }
+
+    /// Ends sessions of the holder with the most results, in favour of one below the average. Some
+    /// room is made at once, as the holder has to be looked for.
+    fn evict_results_for(&mut self, holder: HolderId, digest: &mut Digest) -> bool {
+        let own = self.holders.get(&holder).map_or(0, |own| own.results);
+        let holders = self.holders.len() as u64;
+        if own as u64 * holders >= digest.results() {
+            return false;
+        }
+        let most = self.holders.iter().map(|(holder, own)| (own.results, *holder)).max();
+        let Some((_, heaviest)) = most else { return false };
+        let enough = self.bounds.results_max - self.bounds.results_max.div_ceil(64);
+        while digest.results() > enough as u64 {
+            let Some((_, id)) = self.oldest_of(heaviest) else { break };
+            self.remove(id, digest);
+        }
+        digest.results() < self.bounds.results_max as u64
+    }
+
+    /// Ends the session that was used longest ago, if that is long enough ago.
+    fn evict_idle(&mut self, now_ms: u64, digest: &mut Digest) -> bool {
+        let Some((used_ms, id)) = self.by_use.first().copied() else { return false };
+        let idle = now_ms.saturating_sub(used_ms) >= self.bounds.idle_ms;
+        if idle {
+            self.remove(id, digest);
+        }
+        idle
+    }
+
+    fn touch(&mut self, id: SessionId, now_ms: u64, digest: &mut Digest) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        // All writes of one batch have one time: only the first of a session pays for the order.
+        if session.used_ms == now_ms {
+            return;
+        }
+        digest.remove_session(id, session);
+        self.by_use.remove(&(session.used_ms, id));
+        let own = self.holders.entry(session.holder).or_default();
+        own.by_use.remove(&(session.used_ms, id));
+        own.by_use.insert((now_ms, id));
+        session.used_ms = now_ms;
+        self.by_use.insert((now_ms, id));
+        digest.add_session(id, session);
+        self.changed.insert(id);
+    }
+
+    /// Forgets the results below `settled`. A smaller number than before is an older message.
+    fn settle(&mut self, id: SessionId, settled: Serial, digest: &mut Digest) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if settled <= session.settled {
+            return;
+        }
+        digest.remove_session(id, session);
+        session.settled = settled;
+        digest.add_session(id, session);
+        let before = session.results.len();
+        while let Some(first) = session.results.first_entry() {
+            if *first.key() >= settled {
+                break;
+            }
+            let (serial, outcome) = first.remove_entry();
+            digest.remove_result(id, serial, outcome);
+        }
+        let gone = before - session.results.len();
+        if let Some(own) = self.holders.get_mut(&session.holder) {
+            own.results -= gone;
+        }
+        self.changed.insert(id);
+    }
+}

@@ -1,0 +1,475 @@
+//! The state of a shard: a table of keys, the sessions, a clock and a counter.
+//!
+//! It is changed by nothing but [`ShardState::apply`], and what that does depends on nothing but
+//! the state and the batch: no clock is read, no number drawn, no hash order followed. Replicas
+//! that applied the same entries are therefore equal, and [`ShardState::hash`] shows it.
+//!
+//! Time comes from the log. The primary stamps each batch by the shard's clock (`clock`), which it
+//! took over from the state and moves by what it measures; the state's clock takes the stamp if it
+//! is later and stays where it is if not, so that no primary turns time back.
+//!
+//! The state is in memory and notes which rows changed. Every so often its owner takes these
+//! with [`ShardState::take_changes`] and has the engine write them, without keeping anyone from
+//! applying or reading meanwhile.
+//!
+//! Values that are in a checkpoint may leave memory, and are read from there; see `residence`.
+//!
+//! Deliberately missing: any disk, any lock, and the position in the log, which the owner knows and
+//! passes in where it is to be stored.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_base::id::{HolderId, NodeId, Number, Revision, Stamp};
+use dkv_base::mutants::{Mutant, planted};
+use dkv_wire::message::{Command, Condition, Deposited, Operation, Write};
+use uuid::Uuid;
+
+use super::batch::{Batch, CorruptBatch};
+use super::command::{self, CommandResult};
+use super::digest::{Digest, key_hash, small_number};
+use super::graves::{self, Grave, Graves, Outboxes, Turn};
+use super::limits;
+use super::residence::{Found, Place, Residents, Slot, ValueMemory};
+use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table};
+use super::sessions::{Admission, Outcome, Session, SessionTable};
+
+/// The state of one replica of a shard.
+#[derive(Debug, Default)]
+pub struct ShardState {
+    keys: BTreeMap<Arc<[u8]>, Slot>,
+    residents: Residents,
+    /// What is of this revision or an earlier one is in a checkpoint.
+    stored: Revision,
+    /// The key that the hand of the eviction has come to.
+    hand: Option<Arc<[u8]>>,
+    sessions: SessionTable,
+    graves: Graves,
+    outboxes: Outboxes,
+    /// The latest stamp of a write.
+    stamp: Stamp,
+    digest: Digest,
+    revision: Revision,
+    clock_ms: u64,
+    generation: Generation,
+    /// Rows that changed since the changes were last taken, nothing for those that were deleted.
+    /// They are shared with the table, so that taking them is one move. Hash order decides nothing.
+    changed: HashMap<Arc<[u8]>, Option<Row>>,
+    changed_bytes: usize,
+}
+
+impl ShardState {
+    /// The state before the first entry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies one batch of the log and returns what became of each command, in order.
+    ///
+    /// # Errors
+    /// If the bytes are not a batch. Nothing was applied then, and the replica cannot go on.
+    pub fn apply(&mut self, batch: &[u8]) -> Result<Vec<CommandResult>, CorruptBatch> {
+        let batch = Batch::decode(batch)?;
+        self.clock_ms = self.clock_ms.max(batch.time_ms());
+        self.sessions.expire(self.clock_ms, &mut self.digest);
+        self.graves.expire(self.clock_ms, &mut self.digest);
+        Ok(batch.commands().map(|command| self.execute(command, batch.stamp())).collect())
+    }
+
+    /// What there is for a key. It shares the value.
+    pub fn get(&self, key: &[u8]) -> Option<Found> {
+        self.keys.get(key).map(Slot::find)
+    }
+
+    /// When a key was deleted that is not there; zero if that is not known.
+    pub fn deleted_at(&self, key: &[u8]) -> Stamp {
+        self.graves.get(key).unwrap_or_default()
+    }
+
+    /// When a key was last written or deleted, as far as that is known, and whether it is there.
+    pub fn last_written(&self, key: &[u8]) -> (Stamp, bool) {
+        match self.keys.get(key) {
+            Some(slot) => (slot.stamp, true),
+            None => (self.deleted_at(key), false),
+        }
+    }
+
+    /// How far the outbox of a node was taken.
+    pub fn taken(&self, node: NodeId) -> Number {
+        self.outboxes.taken(node)
+    }
+
+    /// The latest stamp of a write.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// All keys, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Found)> {
+        self.keys.iter().map(|(key, slot)| (key.as_ref(), slot.find()))
+    }
+
+    pub(super) fn keys(&self) -> &BTreeMap<Arc<[u8]>, Slot> {
+        &self.keys
+    }
+
+    /// The latest revision; zero before the first write.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The log's clock, in milliseconds.
+    pub fn clock_ms(&self) -> u64 {
+        self.clock_ms
+    }
+
+    /// How much the state holds.
+    pub fn counts(&self) -> Counts {
+        self.digest.counts()
+    }
+
+    /// A hash of all of the state, at the cost of one short hash. Replicas that applied the same
+    /// entries have the same.
+    pub fn hash(&self) -> u64 {
+        self.digest.hash(self.revision, self.clock_ms, self.stamp)
+    }
+
+    /// Rows that the next checkpoint will write.
+    pub fn changed_rows(&self) -> usize {
+        let small = graves::changed_len(&self.graves, &self.outboxes);
+        self.changed.len() + small + self.sessions.changed_len()
+    }
+
+    /// Bytes of keys and values that were written since the changes were last taken. A key that was
+    /// written twice counts twice, so the next checkpoint is at most this large, sessions aside.
+    pub fn changed_bytes(&self) -> usize {
+        self.changed_bytes
+    }
+
+    /// Takes what changed since the last call, at the cost of the changed sessions; keys cost
+    /// nothing. `applied` is the caller's name for the last entry that was applied.
+    pub fn take_changes(&mut self, applied: Bytes) -> Changes {
+        self.changed_bytes = 0;
+        Changes {
+            generation: self.generation,
+            keys: std::mem::take(&mut self.changed),
+            small: graves::take_changed(&mut self.graves, &mut self.outboxes),
+            sessions: self.sessions.take_changed(),
+            directory: None,
+            meta: Meta {
+                applied,
+                revision: self.revision,
+                clock_ms: self.clock_ms,
+                stamp: self.stamp,
+                hash: self.hash(),
+                counts: self.counts(),
+            },
+        }
+    }
+
+    /// Takes back changes that could not be written: the next ones will have these rows too, unless
+    /// they changed again meanwhile.
+    pub fn restore_changes(&mut self, changes: Changes) {
+        self.changed_bytes += changes.bytes();
+        for (key, row) in changes.keys {
+            self.changed.entry(key).or_insert(row);
+        }
+        graves::restore_changed(&mut self.graves, &mut self.outboxes, changes.small);
+        self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
+    }
+
+    /// Ends the loading of rows: the state is now the one of that moment.
+    ///
+    /// # Errors
+    /// If the rows are not exactly those that `meta` was written with.
+    pub(super) fn finish_load(
+        &mut self,
+        meta: &Meta,
+        generation: Generation,
+    ) -> Result<(), MalformedRow> {
+        meta.check(self)?;
+        self.stored = meta.revision;
+        self.revision = meta.revision;
+        self.clock_ms = meta.clock_ms;
+        self.stamp = meta.stamp;
+        self.generation = generation;
+        Ok(())
+    }
+
+    /// Has the changes of an empty state belong to that generation of its store.
+    pub(super) fn set_generation(&mut self, generation: Generation) {
+        self.generation = generation;
+    }
+
+    /// Has its values count in that memory, and be bounded by it. To be called before there are
+    /// any.
+    pub(super) fn set_memory(&mut self, memory: ValueMemory) {
+        self.residents = Residents::of(memory);
+    }
+
+    /// A checkpoint of changes of that generation, up to that revision, is durable: what is in it
+    /// need not stay in memory.
+    pub fn checkpointed(&mut self, generation: Generation, revision: Revision) {
+        if generation == self.generation {
+            self.stored = self.stored.max(revision);
+        }
+    }
+
+    /// Whether the node has more values in memory than it may.
+    pub fn memory_is_exceeded(&self) -> bool {
+        self.residents.memory().is_exceeded()
+    }
+
+    /// Lets values go that are in a checkpoint, while there are more in memory than may be. The
+    /// hand passes that many keys at most. Whether it came to the end of the table.
+    pub fn evict(&mut self, keys_max: usize) -> bool {
+        let from = self.hand.take().map_or(Bound::Unbounded, Bound::Included);
+        for (passed, (key, slot)) in self.keys.range_mut((from, Bound::Unbounded)).enumerate() {
+            if passed == keys_max || !self.residents.memory().is_exceeded() {
+                self.hand = Some(Arc::clone(key));
+                return false;
+            }
+            let Place::Here { value, used } = &mut slot.value else { continue };
+            if slot.revision > self.stored || std::mem::take(used.get_mut()) {
+                continue;
+            }
+            let Ok(bytes) = u32::try_from(value.len()) else { continue };
+            let hash = key_hash(key, slot.revision, slot.stamp, value);
+            self.residents.went(value);
+            slot.value = Place::Stored { bytes, hash };
+        }
+        true
+    }
+
+    /// A value that was read from the checkpoint is in memory from now on, unless it was
+    /// overwritten meanwhile. Whether it is what was once stored there.
+    pub fn promote(&mut self, key: &[u8], row: &Row) -> bool {
+        let Some(slot) = self.keys.get_mut(key) else { return true };
+        let Place::Stored { hash, .. } = slot.value else { return true };
+        if slot.revision != row.revision {
+            return true;
+        }
+        if key_hash(key, row.revision, row.stamp, &row.value) != hash {
+            return false;
+        }
+        self.residents.came(&row.value);
+        *slot = Slot::new(row.revision, row.stamp, Arc::clone(&row.value));
+        true
+    }
+
+    fn execute(&mut self, encoded: &[u8], now: Stamp) -> CommandResult {
+        match command::decode_logged(encoded) {
+            None => CommandResult::Invalid,
+            // Of nobody in particular: all such share what one holder may have.
+            Some(Command::OpenSession(session)) => {
+                let nobody = HolderId(Uuid::nil());
+                self.sessions.open(session, nobody, self.clock_ms, &mut self.digest)
+            }
+            Some(Command::OpenSessionOf { session, holder }) => {
+                self.sessions.open(session, holder, self.clock_ms, &mut self.digest)
+            }
+            Some(Command::Deposited(deposited)) => self.deposit(&deposited),
+            Some(Command::Write(write)) if planted(Mutant::SkipSessions) => {
+                self.write(&write, now).into()
+            }
+            Some(Command::Write(write)) => {
+                let admission = self.sessions.admit(
+                    write.session,
+                    write.serial,
+                    write.settled,
+                    self.clock_ms,
+                    &mut self.digest,
+                );
+                match admission {
+                    Admission::Answer(answer) => answer,
+                    Admission::Execute => {
+                        let outcome = self.write(&write, now);
+                        self.sessions.record(
+                            write.session,
+                            write.serial,
+                            outcome,
+                            &mut self.digest,
+                        );
+                        outcome.into()
+                    }
+                }
+            }
+        }
+    }
+
+    /// An eventual write that an outbox brings. The later stamp stays, whichever came first.
+    fn deposit(&mut self, deposited: &Deposited<'_>) -> CommandResult {
+        let Deposited { node, number, after, stamp, key, operation } = *deposited;
+        match self.outboxes.take(node, number, after, &mut self.digest) {
+            Turn::Now => {}
+            Turn::Before => return self.nothing_new(),
+            Turn::Later => return CommandResult::TooEarly,
+            Turn::Never => {
+                return CommandResult::Overloaded { retry_after_ms: limits::SESSION_RETRY_MS };
+            }
+        }
+        self.stamp = self.stamp.max(stamp);
+        let (current, _) = self.last_written(key);
+        if current >= stamp && !planted(Mutant::LastArrivalWins) {
+            return self.nothing_new();
+        }
+        self.store(key, operation, stamp).into()
+    }
+
+    fn nothing_new(&self) -> CommandResult {
+        CommandResult::Written { revision: self.revision, existed: true }
+    }
+
+    fn write(&mut self, write: &Write<'_>, now: Stamp) -> Outcome {
+        if write.condition != Condition::Always {
+            let current = self.keys.get(write.key).map(|slot| slot.revision);
+            let holds = match write.condition {
+                Condition::Always => true,
+                Condition::Absent => current.is_none(),
+                Condition::Present => current.is_some(),
+                Condition::Revision(revision) => current == Some(revision),
+            };
+            if !holds {
+                return Outcome::Conflict { current };
+            }
+        }
+        // It takes effect now, so it is later than all that has had an effect here.
+        let stamp = now.max(self.stamp.next()).max(write.after.next());
+        self.stamp = stamp;
+        self.store(write.key, write.operation, stamp)
+    }
+
+    /// Stores or removes a key, as the next revision.
+    fn store(&mut self, key: &[u8], operation: Operation<'_>, stamp: Stamp) -> Outcome {
+        let found = find(&mut self.keys, key);
+        let existed = found.is_some();
+        let grave = Grave { stamp, dug_ms: self.clock_ms };
+        match (operation, found) {
+            (Operation::Delete, None) => {
+                self.graves.dig(Arc::from(key), grave, &mut self.digest);
+                return Outcome::Written { revision: self.revision, existed };
+            }
+            (Operation::Delete, Some((key, row))) => {
+                let key = Arc::clone(key);
+                self.digest.remove_key(&key, row);
+                forget(&mut self.residents, row);
+                self.keys.remove(&key);
+                self.note_changed(&key, None);
+                self.revision.0 += 1;
+                self.graves.dig(key, grave, &mut self.digest);
+            }
+            (Operation::Put(value), found) => {
+                self.revision.0 += 1;
+                // A copy, so that a small value does not keep the whole batch in memory.
+                let new = Row { revision: self.revision, stamp, value: Arc::from(value) };
+                self.digest.add_key(key, new.revision, stamp, value);
+                self.residents.came(value);
+                let slot = Slot::new(new.revision, stamp, Arc::clone(&new.value));
+                let key = match found {
+                    Some((key, row)) => {
+                        self.digest.remove_key(key, row);
+                        forget(&mut self.residents, row);
+                        *row = slot;
+                        Arc::clone(key)
+                    }
+                    None => {
+                        self.graves.fill(key, &mut self.digest);
+                        let key: Arc<[u8]> = Arc::from(key);
+                        self.keys.insert(Arc::clone(&key), slot);
+                        key
+                    }
+                };
+                self.note_changed(&key, Some(new));
+            }
+        }
+        Outcome::Written { revision: self.revision, existed }
+    }
+
+    fn note_changed(&mut self, key: &Arc<[u8]>, row: Option<Row>) {
+        self.changed_bytes += key.len() + row.as_ref().map_or(0, |row| row.value.len());
+        match self.changed.get_mut(key) {
+            Some(changed) => *changed = row,
+            None => {
+                self.changed.insert(Arc::clone(key), row);
+            }
+        }
+    }
+}
+
+/// The row of a key together with the allocation of the key itself, which the changed rows
+/// share. (`get_mut` gives the row alone.)
+fn find<'a>(
+    keys: &'a mut BTreeMap<Arc<[u8]>, Slot>,
+    key: &[u8],
+) -> Option<(&'a Arc<[u8]>, &'a mut Slot)> {
+    keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
+}
+
+/// The value of a slot goes.
+fn forget(residents: &mut Residents, slot: &Slot) {
+    if let Place::Here { value, .. } = &slot.value {
+        residents.went(value);
+    }
+}
+
+/// Rows read back from the engine. They are not counted as changed.
+impl RowSink for ShardState {
+    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
+        match table {
+            Table::Keys => {
+                let (revision, stamp, value) = Row::decode(value)?;
+                self.digest.add_key(key, revision, stamp, value);
+                let slot = match u32::try_from(value.len()) {
+                    Ok(bytes) if self.residents.memory().is_exceeded() => {
+                        let hash = key_hash(key, revision, stamp, value);
+                        Slot { revision, stamp, value: Place::Stored { bytes, hash } }
+                    }
+                    _ => {
+                        self.residents.came(value);
+                        Slot::new(revision, stamp, Arc::from(value))
+                    }
+                };
+                self.keys.insert(Arc::from(key), slot);
+            }
+            Table::Graves => {
+                self.graves.load(Arc::from(key), Grave::decode(value)?, &mut self.digest);
+            }
+            Table::Outboxes => {
+                let (node, number) = (graves::node_of(key)?, Number(small_number(value)?));
+                self.outboxes.load(node, number, &mut self.digest);
+            }
+            Table::Sessions => {
+                let (id, session) = Session::decode(key, value)?;
+                self.sessions.load(id, session, &mut self.digest);
+            }
+            Table::Directory => return Err(MalformedRow("a shard has no directory")),
+        }
+        Ok(())
+    }
+
+    fn hash_with(&self, meta: &Meta) -> u64 {
+        self.digest.hash_with(meta)
+    }
+
+    fn counts(&self) -> Counts {
+        self.digest.counts()
+    }
+}
+
+#[cfg(test)]
+impl ShardState {
+    /// A state whose session table has other bounds than in production.
+    pub(super) fn with_bounds(bounds: super::sessions::Bounds) -> Self {
+        Self { sessions: SessionTable::new(bounds), ..Self::default() }
+    }
+
+    /// A row that is in memory.
+    pub(super) fn row(&self, key: &[u8]) -> Option<Row> {
+        self.get(key).map(|found| match found {
+            Found::Row(row) => row,
+            Found::Stored(_) => panic!("it is in the checkpoint only"),
+        })
+    }
+}

@@ -1,0 +1,132 @@
+//! What a caller chooses, and the bounds that nobody can choose away.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::GroupId;
+
+use super::error::WalError;
+use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::disk::SECTOR_BYTES;
+
+/// Longest vote, committed position or id of a purged entry, in bytes.
+pub const STATE_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes that the entries of one append may have together.
+pub const APPEND_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Largest size that may be chosen for segments, in bytes.
+pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Largest bound that may be chosen for what waits to be written, in bytes.
+pub const STAGED_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// How often a log that found no room for a segment looks again.
+pub const ROOM_RETRY: Duration = Duration::from_millis(200);
+
+// Positions in a segment are kept in 32 bits: a frame is at most what is staged, one append beyond
+// the bound of that, and small records.
+const _: () = assert!(STAGED_BYTES_MAX + 4 * APPEND_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES < 2 * SECTOR_BYTES);
+
+/// What a log is opened with.
+#[derive(Debug, Clone)]
+pub struct WalOptions {
+    /// Size of a segment file, in bytes; a multiple of [`SECTOR_BYTES`] from 2 KiB to 1 GiB. Takes
+    /// effect for segments that are created from now on.
+    pub segment_bytes: u64,
+    /// How many bytes of written entries stay in memory, for all groups together.
+    pub cache_bytes: usize,
+    /// How many bytes may wait to be written before appends are refused (or wait), for all groups
+    /// together. One append may go beyond it.
+    pub staged_bytes: usize,
+    /// How many bytes of the disk's room the log leaves to others: it takes no new segment if less
+    /// than this would remain. Purging the log needs a checkpoint, and a checkpoint needs room.
+    pub reserve_bytes: u64,
+    /// How long the log has to be idle before its last frame is sealed.
+    pub idle_seal: Duration,
+    /// Whether a directory without segments is an error rather than a new log.
+    pub must_exist: bool,
+    /// What the salts of new segments are drawn from. Fixed in a simulation, random otherwise.
+    pub salt_seed: u64,
+}
+
+impl Default for WalOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 * 1024 * 1024,
+            cache_bytes: 64 * 1024 * 1024,
+            staged_bytes: 16 * 1024 * 1024,
+            reserve_bytes: 128 * 1024 * 1024,
+            idle_seal: Duration::from_millis(50),
+            must_exist: false,
+            salt_seed: RandomState::new().hash_one("salt"),
+        }
+    }
+}
+
+impl WalOptions {
+    pub(super) fn check(&self) -> Result<(), WalError> {
+        let sector = SECTOR_BYTES as u64;
+        if self.segment_bytes < 4 * sector
+            || self.segment_bytes > SEGMENT_BYTES_MAX
+            || !self.segment_bytes.is_multiple_of(sector)
+        {
+            return Err(WalError::Options("segment_bytes"));
+        }
+        if self.staged_bytes == 0 || self.staged_bytes > STAGED_BYTES_MAX {
+            return Err(WalError::Options("staged_bytes"));
+        }
+        Ok(())
+    }
+}
+
+/// What a group's log holds besides its entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupState {
+    /// The vote that was saved last.
+    pub vote: Option<Bytes>,
+    /// The committed position that was saved last; after a crash it may be an older one.
+    pub committed: Option<Bytes>,
+    /// The last index that was purged, and the id that the caller gave it.
+    pub purged: Option<(u64, Bytes)>,
+    /// The index of the oldest entry, if there are entries.
+    pub first_index: Option<u64>,
+    /// The index of the newest entry, if there are entries.
+    pub last_index: Option<u64>,
+    /// The index that the next entry must have; `None` if it may have any, because nothing was ever
+    /// appended or purged.
+    pub next_index: Option<u64>,
+}
+
+/// What a log says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WalStats {
+    /// Bytes of all segment files, the spare one included.
+    pub bytes_on_disk: u64,
+    /// Number of segment files, the spare one included.
+    pub segments: usize,
+    /// The groups with entries in the oldest segment, each with the last index that it has there: a
+    /// group has to purge up to that index before the segment can go.
+    pub oldest: Vec<(GroupId, u64)>,
+    /// Bytes of entries held in memory, those that wait to be written included.
+    pub cached_bytes: usize,
+    /// Bytes that wait to be written.
+    pub staged_bytes: usize,
+    /// No room was found for the *next* segment. What is in use still takes writes: a node should
+    /// refuse its clients now, and keep what is left for votes and for purging.
+    pub short_of_room: bool,
+    /// No room was found and the segment in use is full: nothing becomes durable until there is
+    /// room.
+    pub waiting_for_room: bool,
+    /// Frames written since the log was opened; each took one sync.
+    pub fsyncs: u64,
+    /// Entries written since the log was opened.
+    pub entries_written: u64,
+    /// Median time of the latest 256 writes with their sync, in microseconds.
+    pub fsync_us_median: u64,
+    /// Longest of the latest 256 writes with their sync, in microseconds.
+    pub fsync_us_max: u64,
+    /// How long the write that is under way has been so, in microseconds; zero if there is none. A
+    /// disk that stalls shows here.
+    pub write_pending_us: u64,
+    /// Why the log stopped for good, if it did.
+    pub dead: Option<String>,
+}
