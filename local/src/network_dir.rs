@@ -42,42 +42,12 @@ impl NetworkDir {
     /// # Errors
     /// What is wrong and what to do, in one line.
     pub fn open(options: &Options) -> Result<Self, String> {
-        let (path, temporary) = match &options.dir {
-            Some(path) => {
-                let tell =
-                    |error| format!("cannot create the directory {}: {error}", path.display());
-                durable::create_dir(path).map_err(tell)?;
-                (path.canonicalize().map_err(tell)?, None)
-            }
-            None => {
-                let directory = tempfile::Builder::new().prefix("dkv-local-").tempdir();
-                let directory = directory
-                    .map_err(|error| format!("cannot create a temporary directory: {error}"))?;
-                (directory.path().to_owned(), Some(directory))
-            }
-        };
-        let lock = durable::lock_dir(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => format!(
-                "another dkv local is running in {}; stop it first, or name another directory",
-                path.display()
-            ),
-            _ => format!("cannot lock {}: {error}", path.display()),
-        })?;
+        let (path, temporary) = create(options.dir.as_deref())?;
+        let lock = lock(&path)?;
         let config = path.join(CONFIG);
-        let found = durable::read(&config)
-            .map_err(|error| format!("cannot read {}: {error}", config.display()))?;
+        let found = read_config(&path, &config)?;
         let is_new = found.is_none();
-        if is_new && fs::read_dir(&path).is_ok_and(|entries| entries.count() > 1) {
-            return Err(format!(
-                "{} contains something other than a local network; name an empty directory",
-                path.display()
-            ));
-        }
-        let mut fields = match found {
-            Some(content) => serde_json::from_slice::<Map<String, Value>>(&content)
-                .map_err(|error| format!("{}: {error}", config.display()))?,
-            None => Map::new(),
-        };
+        let mut fields = found.unwrap_or_default();
         let wanted = options.port.or_else(|| port_in(&fields)).unwrap_or(dkv_api::DEFAULT_PORT);
         let server = SocketAddr::new(options.listen, free_port(options.listen, wanted)?);
         let defaults = Settings::default();
@@ -151,6 +121,51 @@ impl NetworkDir {
     /// Number of nodes that this directory already has.
     pub(crate) fn nodes_before(&self) -> u16 {
         (1..).take_while(|number| self.data(&node_name(*number)).is_dir()).last().unwrap_or(0)
+    }
+}
+
+/// Creates the directory, or a temporary one. Returns its path.
+fn create(dir: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), String> {
+    match dir {
+        Some(path) => {
+            let tell = |error| format!("cannot create the directory {}: {error}", path.display());
+            durable::create_dir(path).map_err(tell)?;
+            Ok((path.canonicalize().map_err(tell)?, None))
+        }
+        None => {
+            let directory = tempfile::Builder::new().prefix("dkv-local-").tempdir();
+            let directory = directory
+                .map_err(|error| format!("cannot create a temporary directory: {error}"))?;
+            Ok((directory.path().to_owned(), Some(directory)))
+        }
+    }
+}
+
+/// Locks the directory against a second use.
+fn lock(path: &Path) -> Result<File, String> {
+    durable::lock_dir(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => format!(
+            "another dkv local is running in {}; stop it first, or name another directory",
+            path.display()
+        ),
+        _ => format!("cannot lock {}: {error}", path.display()),
+    })
+}
+
+/// Reads the configuration of the server; `None` if the directory has no network yet.
+fn read_config(path: &Path, config: &Path) -> Result<Option<Map<String, Value>>, String> {
+    let found = durable::read(config)
+        .map_err(|error| format!("cannot read {}: {error}", config.display()))?;
+    match found {
+        Some(content) => serde_json::from_slice(&content)
+            .map(Some)
+            .map_err(|error| format!("{}: {error}", config.display())),
+        // A new directory contains only its lock.
+        None if fs::read_dir(path).is_ok_and(|entries| entries.count() > 1) => Err(format!(
+            "{} contains something other than a local network; name an empty directory",
+            path.display()
+        )),
+        None => Ok(None),
     }
 }
 
