@@ -12,7 +12,7 @@ use crate::grammar::Key;
 /// Adds the key to the JSON document of a problem.
 pub(crate) fn of_key(problem: Problem, key: &Key) -> Problem {
     let mut members = Map::new();
-    let shown = dkv_gateway::bytes_json::Shown::Text;
+    let shown = dkv_gateway::bytes_json::Encoding::Text;
     dkv_gateway::bytes_json::put(&mut members, "key", key.as_bytes(), shown);
     problem.with_members(members)
 }

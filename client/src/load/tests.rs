@@ -134,7 +134,7 @@ fn a_json_line_has_text_or_base64() {
         ("a,b", "not a JSON object"),
         (r#"{"key":"a"}"#, "value or value_base64 is missing"),
         (r#"{"value":"a"}"#, "key or key_base64 is missing"),
-        (r#"{"key":"a","value_base64":"?"}"#, "no base64"),
+        (r#"{"key":"a","value_base64":"?"}"#, "is not base64"),
         (r#"{"key":"a","value":1}"#, "value must be a string, but it is a number"),
         (r#"{"key":["a"],"value":"1"}"#, "key must be a string, but it is an array"),
         (r#"[{"key":"a","value":"1"}]"#, "one object per line, as jq -c '.[]' does"),

@@ -140,8 +140,8 @@ fn two_of_three_have_failed_and_the_server_too() {
         server      127.0.0.1:4400  not responding
         coordinator n1  term 4  not responding
         failures    too many have failed: no majority in control group, shard 1, shard 2
-        !           the server does not answer (connection refused); reads and writes go
-                    on without it, joining waits
+        !           the server does not answer (connection refused); reads and writes
+                    continue, but nothing can join
         !           control group: 1 of 3 voters answer, 1 more is needed
         !           shard 1: 1 of 3 voters answer, 1 more is needed
         !           shard 2: 1 of 3 voters answer, 1 more is needed

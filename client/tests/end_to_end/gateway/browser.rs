@@ -1,4 +1,4 @@
-//! A headless browser, controlled over a pipe (the DevTools protocol of Chromium).
+//! A headless browser, driven over a pipe (the DevTools protocol of Chromium).
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use tokio::net::unix::pipe;
 
 use crate::harness::PATIENCE;
 
-/// Names under which Chromium is installed.
+/// Names of the Chromium binary.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "chrome-headless-shell", "google-chrome"];
 
 /// A browser with one page.
@@ -47,7 +47,7 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // Both ends open at once, so that neither waits for the other.
+        // Both ends are opened at once, so that neither waits for the other.
         let mut options = pipe::OpenOptions::new();
         options.read_write(true);
         let from = BufReader::new(options.open_receiver(&from).unwrap());
@@ -59,7 +59,7 @@ impl Browser {
         let attach = json!({ "targetId": page["targetId"], "flatten": true });
         let attached = browser.call("Target.attachToTarget", attach).await;
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
-        // Before the page loads, so that nothing is missed.
+        // Enabled before the page loads, so that no event is missed.
         for domain in ["Runtime.enable", "Log.enable"] {
             browser.call(domain, json!({})).await;
         }
@@ -67,7 +67,7 @@ impl Browser {
         Some(browser)
     }
 
-    /// Runs a command, and waits for its result.
+    /// Sends a command, and waits for its result.
     pub(crate) async fn call(&mut self, method: &str, params: Value) -> Value {
         self.number += 1;
         let mut message = json!({ "id": self.number, "method": method, "params": params });
@@ -91,8 +91,8 @@ impl Browser {
         tokio::time::timeout(PATIENCE, answered).await.expect("the browser does not answer")
     }
 
-    /// Returns the errors and warnings since the page was loaded: those of its scripts, and those
-    /// of the browser, such as missing files.
+    /// Returns the complaints since the page was loaded: errors and warnings of its scripts, and of the
+    /// browser, such as missing files.
     pub(crate) fn complaints(&self) -> &[String] {
         &self.complaints
     }
@@ -137,7 +137,7 @@ impl Browser {
     }
 }
 
-/// Returns the error or warning of an event, if it is one.
+/// Returns the complaint in an event, if it is one.
 fn complaint(event: &Value) -> Option<String> {
     let params = &event["params"];
     let level = match event["method"].as_str()? {

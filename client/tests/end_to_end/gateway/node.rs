@@ -1,4 +1,4 @@
-//! HTTP in the process of a node, and the metrics of both.
+//! The gateway in the process of a node, and the metrics of both.
 
 use super::http::Http;
 use crate::harness::{Network, eventually};

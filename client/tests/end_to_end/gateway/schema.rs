@@ -1,5 +1,5 @@
-//! The OpenAPI description, tested by schemathesis, which sends valid requests and many invalid
-//! ones.
+//! The OpenAPI description, tested by schemathesis with requests that it allows and many that it does
+//! not.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn schemathesis() -> Option<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_interface_matches_its_description() {
     let Some(schemathesis) = schemathesis() else {
-        println!("SKIPPED: there is no schemathesis; pip install schemathesis");
+        println!("SKIPPED: schemathesis is not installed; pip install schemathesis");
         return;
     };
     let network = Network::start(1).await;
@@ -31,9 +31,9 @@ async fn the_interface_matches_its_description() {
     let url = gateway.url("/openapi.json");
     let described = Http::new(false).send("GET", &url, &[], "").await.json();
     assert_eq!(described["openapi"], "3.1.0");
-    // A failed condition is not an error of the request, and a key may exceed the limit. A request
-    // would wait until its timeout for a revision that no shard has reached. A schema cannot
-    // express that an eventual write takes no condition.
+    // A valid request may fail by its precondition, or by a key that is too long. A revision that no
+    // shard has reached would make it wait until its deadline. A schema cannot express that eventual
+    // writes take no condition.
     let config = network.path("schemathesis.toml");
     let accepted = "[parameters]\n\"query.at_least\" = 0\n[checks]\n\
                     positive_data_acceptance.expected-statuses = \
@@ -42,7 +42,7 @@ async fn the_interface_matches_its_description() {
                     positive_data_acceptance.expected-statuses = \
                     [\"2xx\", 304, 400, 404, 409, 412, 414]\n";
     std::fs::write(&config, accepted).unwrap();
-    // One phase generates invalid entity tags and calls them valid.
+    // One phase generates malformed entity tags as valid data.
     for more in [
         ["--phases", "examples,coverage", "--exclude-checks", "positive_data_acceptance"],
         ["--phases", "fuzzing", "--checks", "all"],
