@@ -1,13 +1,13 @@
 //! Drills: break a network on purpose, and see whether it keeps its promises.
 //!
 //! A drill has five parts:
-//! 1. A network comes up, prepared for the fault ([`testbed`], [`environment`]).
+//! 1. A network comes up, prepared for the fault (`testbed`, `environment`).
 //! 2. Clients read and write, and record everything that they see ([`workload`]).
-//! 3. Meanwhile a fault is injected into the network, and undone ([`inject`], with [`relay`],
-//!    [`disk_stall`], [`directory_copies`] and [`intruder`]).
-//! 4. Every key is read back, and two checkers judge the recorded history ([`result`]; the checkers
+//! 3. Meanwhile a fault is injected into the network, and undone (`inject`, with `relay`,
+//!    `disk_stall`, `directory_copies` and `intruder`).
+//! 4. Every key is read back, and two checkers judge the recorded history (`result`; the checkers
 //!    are the crate `dkv-check`).
-//! 5. The result is reported as text, as a chart and as a page ([`chart`], [`html`]).
+//! 5. The result is reported as text, as a chart and as a page (`chart`, `html`).
 //!
 //! The promises: no acknowledged write is lost, no read is stale, the network recovers by itself,
 //! and all replicas end up equal.

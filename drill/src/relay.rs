@@ -21,27 +21,27 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) struct Relays {
     /// Addresses of each node and of its relay.
     addresses: HashMap<String, (SocketAddr, SocketAddr)>,
-    apart: Apart,
+    partitions: Partitions,
     /// The tasks end when this is dropped.
     _tasks: JoinSet<()>,
 }
 
 /// Pairs of node addresses between which datagrams are dropped.
-type Apart = Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>;
+type Partitions = Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>;
 
 impl Relays {
     /// Starts a relay for each of these nodes.
     pub(crate) async fn start(names: &[String]) -> io::Result<Self> {
-        let apart = Apart::default();
+        let partitions = Partitions::default();
         let (mut addresses, mut tasks) = (HashMap::new(), JoinSet::new());
         for name in names {
             // The port stays free until the node binds it.
             let node = UdpSocket::bind((LOCALHOST, 0)).await?.local_addr()?;
             let socket = Arc::new(UdpSocket::bind((LOCALHOST, 0)).await?);
             addresses.insert(name.clone(), (node, socket.local_addr()?));
-            tasks.spawn(forward(socket, node, Arc::clone(&apart)));
+            tasks.spawn(forward(socket, node, Arc::clone(&partitions)));
         }
-        Ok(Self { addresses, apart, _tasks: tasks })
+        Ok(Self { addresses, partitions, _tasks: tasks })
     }
 
     /// Returns the addresses of every node and of its relay.
@@ -53,17 +53,17 @@ impl Relays {
     pub(crate) fn isolate(&self, name: &str) {
         let Some((one, _)) = self.addresses.get(name) else { return };
         for (other, _) in self.addresses.values().filter(|(other, _)| other != one) {
-            lock(&self.apart).extend([(*one, *other), (*other, *one)]);
+            lock(&self.partitions).extend([(*one, *other), (*other, *one)]);
         }
     }
 
     /// Ends all partitions.
     pub(crate) fn heal(&self) {
-        lock(&self.apart).clear();
+        lock(&self.partitions).clear();
     }
 }
 
-async fn forward(socket: Arc<UdpSocket>, node: SocketAddr, apart: Apart) {
+async fn forward(socket: Arc<UdpSocket>, node: SocketAddr, partitions: Partitions) {
     let mut senders: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     // The tasks end when this one does.
     let mut tasks = JoinSet::new();
@@ -71,7 +71,7 @@ async fn forward(socket: Arc<UdpSocket>, node: SocketAddr, apart: Apart) {
     loop {
         // An error means that a port is closed at the moment; the relay goes on.
         let Ok((length, sender)) = socket.recv_from(&mut buffer).await else { continue };
-        if lock(&apart).contains(&(sender, node)) {
+        if lock(&partitions).contains(&(sender, node)) {
             continue;
         }
         let onward = match senders.entry(sender) {
@@ -79,8 +79,8 @@ async fn forward(socket: Arc<UdpSocket>, node: SocketAddr, apart: Apart) {
             Entry::Vacant(new) => {
                 let Ok(onward) = UdpSocket::bind((LOCALHOST, 0)).await else { continue };
                 let onward = Arc::clone(new.insert(Arc::new(onward)));
-                let (socket, apart) = (Arc::clone(&socket), Arc::clone(&apart));
-                tasks.spawn(back(socket, Arc::clone(&onward), sender, node, apart));
+                let (socket, partitions) = (Arc::clone(&socket), Arc::clone(&partitions));
+                tasks.spawn(back(socket, Arc::clone(&onward), sender, node, partitions));
                 onward
             }
         };
@@ -94,12 +94,12 @@ async fn back(
     onward: Arc<UdpSocket>,
     sender: SocketAddr,
     node: SocketAddr,
-    apart: Apart,
+    partitions: Partitions,
 ) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let Ok(length) = onward.recv(&mut buffer).await else { continue };
-        if !lock(&apart).contains(&(node, sender)) {
+        if !lock(&partitions).contains(&(node, sender)) {
             let _ = socket.send_to(&buffer[..length], sender).await;
         }
     }

@@ -15,7 +15,7 @@ use crate::fault::Fault;
 use crate::workload::{Plan, Workload};
 
 /// Time limit for a process to start or become live, and for the network to recover.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that the clients share.
 const CONNECTIONS: usize = 2;
 /// Keys that clients share.
@@ -179,15 +179,15 @@ impl Testbed {
 
     /// Starts a process again.
     pub(crate) async fn start(&self, name: &str, console: &mut Console) -> Result<(), String> {
-        self.network()?.launch(name, PATIENCE, console).await.map(drop)
+        self.network()?.launch(name, RECOVERY_TIMEOUT, console).await.map(drop)
     }
 
     /// Waits until a node is live.
     pub(crate) async fn wait_live(&self, name: &str) -> Result<(), String> {
-        if name == SERVER || self.network()?.live(name, PATIENCE).await {
+        if name == SERVER || self.network()?.live(name, RECOVERY_TIMEOUT).await {
             return Ok(());
         }
-        Err(format!("{name} is not live after {} s", PATIENCE.as_secs()))
+        Err(format!("{name} is not live after {} s", RECOVERY_TIMEOUT.as_secs()))
     }
 
     /// Returns the nodes that do not answer.
@@ -203,8 +203,8 @@ impl Testbed {
         loop {
             let status = self.status().await;
             let Some(missing) = missing(&status, unreachable_before) else { return Ok(()) };
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("after {} s: {missing}", PATIENCE.as_secs()));
+            if begun.elapsed() > RECOVERY_TIMEOUT {
+                return Err(format!("after {} s: {missing}", RECOVERY_TIMEOUT.as_secs()));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -274,8 +274,8 @@ async fn wait_equal(client: &Client) -> Result<(), String> {
         match differing(&client.status().await) {
             Ok(()) => return Ok(()),
             Err(Some(broken)) => return Err(broken),
-            Err(None) if begun.elapsed() > PATIENCE => {
-                let waited = PATIENCE.as_secs();
+            Err(None) if begun.elapsed() > RECOVERY_TIMEOUT => {
+                let waited = RECOVERY_TIMEOUT.as_secs();
                 return Err(format!(
                     "the replicas have not applied the same entries after {waited} s"
                 ));

@@ -12,9 +12,9 @@
 //! home/            tokens and credentials, in place of the user's own
 //! ```
 //!
-//! [`LocalNetwork`] starts the processes and waits until the network is complete ([`readiness`]);
+//! [`LocalNetwork`] starts the processes and waits until the network is complete (`readiness`);
 //! [`NetworkDir`] is its directory; [`child`] is one process. To make `dkv ADDRESS` work in another
-//! terminal, [`shared_tokens`] copies the tokens to the user's own directory for as long as the
+//! terminal, `shared_tokens` copies the tokens to the user's own directory for as long as the
 //! network runs, unless that directory already has tokens for the server's port.
 //!
 //! Nothing is left running: an orderly end stops the children, a killed parent takes its children
