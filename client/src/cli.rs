@@ -28,8 +28,8 @@ pub(crate) use address::{Addresses, default_addresses};
 pub(crate) use connect::{Connect, Output};
 pub(crate) use subcommand::is_network_word;
 
-pub(crate) use data::{Format, Load, Token, TokenAction, Transfer};
-pub(crate) use local::{Drill, Local, Rehearse};
+pub(crate) use data::{Format, LoadArgs, TokenAction, TokenArgs, TransferArgs};
+pub(crate) use local::{DrillArgs, LocalArgs, RehearseArgs};
 
 const EXAMPLES: &str = "\
 Commands in upper case; several run in order:
@@ -113,7 +113,7 @@ impl Line {
     /// Parses the arguments of the process, of which the first is its name.
     ///
     /// # Errors
-    /// What is wrong with them, or the help that they ask for.
+    /// A mistake in them, or the help that they ask for.
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         let parsed = variables::parse_from(arguments.clone());
@@ -156,13 +156,13 @@ pub(crate) enum Subcommand {
     /// Store a value
     #[command(override_usage = "dkv [ADDRESS] put <KEY> <VALUE> [LEVEL] \
         [if-absent|if-present|if-revision N]")]
-    Put(Put),
+    Put(PutArgs),
     /// Store a value if the key does not exist
     #[command(override_usage = "dkv [ADDRESS] insert <KEY> <VALUE> [LEVEL]")]
-    Insert(Put),
+    Insert(PutArgs),
     /// Store a value if the key exists
     #[command(override_usage = "dkv [ADDRESS] update <KEY> <VALUE> [LEVEL]")]
-    Update(Put),
+    Update(PutArgs),
     /// Remove a key
     #[command(override_usage = "dkv [ADDRESS] delete <KEY> [LEVEL] [if-present|if-revision N]")]
     Delete {
@@ -243,13 +243,13 @@ pub(crate) enum Subcommand {
     },
     /// Store the records of a file
     #[command(override_usage = "dkv [ADDRESS] load <FILE> [OPTIONS]")]
-    Load(Load),
+    Load(LoadArgs),
     /// Compare the records of a file with the network
     #[command(override_usage = "dkv [ADDRESS] verify <FILE> [OPTIONS]")]
-    Verify(Transfer),
+    Verify(TransferArgs),
     /// Create, list and revoke join tokens
     #[command(override_usage = "dkv [ADDRESS] token create|list|revoke [OPTIONS]")]
-    Token(Token),
+    Token(TokenArgs),
     /// Move everything off a node, and report when it may be switched off
     #[command(override_usage = "dkv [ADDRESS] drain <NODE> [OPTIONS]")]
     Drain {
@@ -314,17 +314,17 @@ pub(crate) enum Subcommand {
         connect: Connect,
     },
     /// Run a network on this machine, with a prompt
-    Local(Local),
+    Local(LocalArgs),
     /// Inject a fault into a network and check that it keeps its promises
-    Drill(Drill),
+    Drill(DrillArgs),
     /// Measure the latency of each level across regions
-    Rehearse(Rehearse),
+    Rehearse(RehearseArgs),
     /// Run a registration server (the same as dkv-server)
     Server(dkv_server::Args),
     /// Run a node (the same as dkv-node)
     Node(dkv_daemon::Args),
     /// Serve HTTP in front of a network
-    Gateway(Gateway),
+    Gateway(GatewayArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -340,7 +340,7 @@ pub(crate) enum Subcommand {
 
 /// Arguments of `put`, `insert` and `update`.
 #[derive(Args, Debug)]
-pub(crate) struct Put {
+pub(crate) struct PutArgs {
     /// The key
     #[arg(value_hint = ValueHint::Other)]
     pub(crate) key: OsString,
@@ -365,7 +365,7 @@ pub(crate) struct Put {
 /// own network of one node in a temporary directory; with MAINIP=IP:PORT, it forwards /kvs to the
 /// instance at that address.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Gateway {
+pub(crate) struct GatewayArgs {
     /// Address of the registration server
     #[arg(value_name = "SERVER", value_parser = addresses)]
     pub(crate) server: Option<Addresses>,

@@ -163,7 +163,7 @@ async fn dispatch(line: Line) -> ExitCode {
     }
 }
 
-/// Runs a registration server until it is told to stop.
+/// Runs a registration server until a signal stops it.
 async fn server(args: dkv_server::Args) -> ExitCode {
     match dkv_server::run(args).await {
         Ok(()) => ExitCode::SUCCESS,

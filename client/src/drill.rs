@@ -12,7 +12,7 @@ use dkv_console::units;
 use dkv_drill::{DrillResult, Fault, Target};
 
 use crate::api_problems::connect_problem;
-use crate::cli::{Addresses, Connect, Drill, default_addresses};
+use crate::cli::{Addresses, Connect, DrillArgs, default_addresses};
 use crate::exit::{ended, finished};
 use crate::store::{Connection, Session};
 
@@ -23,7 +23,7 @@ const CONNECTIONS: usize = 2;
 
 /// Holds one drill or all of them, and writes the report.
 pub(crate) async fn run(
-    mut args: Drill,
+    mut args: DrillArgs,
     address: Option<Addresses>,
     outer: Connect,
     console: &mut Console,
@@ -120,7 +120,7 @@ fn check_target(fault: Fault, address: Option<&Addresses>) -> Result<(), &'stati
 
 async fn hold(
     fault: Fault,
-    args: &Drill,
+    args: &DrillArgs,
     address: Option<&Addresses>,
     console: &mut Console,
 ) -> Result<DrillResult, String> {

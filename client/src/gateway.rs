@@ -14,7 +14,7 @@ use dkv_gateway::{Access, App, ListenError, Listener, Options};
 
 use self::instance::Instance;
 use crate::api_problems::connect_problem;
-use crate::cli::{Addresses, Connect, Gateway, default_addresses};
+use crate::cli::{Addresses, Connect, GatewayArgs, default_addresses};
 use crate::exit::ended;
 use crate::store::{Connection, Session, Store};
 use dkv_console::Console;
@@ -27,7 +27,7 @@ const HTTP_DEFAULT: SocketAddr =
 
 /// Serves HTTP until a signal stops it.
 pub(crate) async fn run(
-    mut args: Gateway,
+    mut args: GatewayArgs,
     before: Option<Addresses>,
     outer: Connect,
     console: &mut Console,
@@ -43,7 +43,7 @@ pub(crate) async fn run(
 }
 
 async fn serve(
-    args: Gateway,
+    args: GatewayArgs,
     before: Option<Addresses>,
     console: &mut Console,
 ) -> Result<ExitCode, String> {

@@ -250,7 +250,7 @@ impl GrammarError {
 /// Parses one line: a command in either form, or `None` for an empty line or a `#` comment.
 ///
 /// # Errors
-/// What is wrong with the command.
+/// A mistake in the command.
 pub(crate) fn parse_line(line: &[u8]) -> Result<Option<Command>, GrammarError> {
     let text = line.trim_ascii_start();
     if text.is_empty() || text[0] == b'#' {

@@ -27,7 +27,7 @@ use futures::StreamExt;
 use self::progress::Progress;
 use self::records::{Record, Source};
 use crate::api_problems::{of_key, read_problem, write_problem};
-use crate::cli::{Format, Transfer};
+use crate::cli::{Format, TransferArgs};
 use crate::grammar::Key;
 use crate::store::Store;
 use dkv_console::Console;
@@ -79,7 +79,7 @@ impl Tally {
 /// Opens and checks an input, and reports its format.
 pub(crate) async fn source(
     task: Task,
-    transfer: &Transfer,
+    transfer: &TransferArgs,
     console: &mut Console,
 ) -> Result<Source, Abort> {
     let transfer = transfer.clone();
@@ -102,7 +102,7 @@ pub(crate) async fn source(
 pub(crate) async fn run(
     task: Task,
     source: &Source,
-    transfer: &Transfer,
+    transfer: &TransferArgs,
     store: &impl Store,
     console: &mut Console,
 ) -> Result<(), Abort> {

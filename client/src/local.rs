@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use self::store::LocalStore;
-use crate::cli::{Connect, Local};
+use crate::cli::{Connect, LocalArgs};
 use crate::exit::{ended, finished};
 use crate::input::{Stdin, not_closed};
 use crate::steps::{self, Step};
@@ -23,7 +23,7 @@ use dkv_console::signals::{Signals, StopSignal};
 use dkv_local::{LocalNetwork, NetworkDir, regions};
 
 /// Starts a network, runs commands on it, and stops it.
-pub(crate) async fn run(mut args: Local, outer: Connect, console: &mut Console) -> ExitCode {
+pub(crate) async fn run(mut args: LocalArgs, outer: Connect, console: &mut Console) -> ExitCode {
     let steps = match steps::parse_commands(std::mem::take(&mut args.commands)) {
         Ok(mut steps) => steps::read_values(&mut steps, &mut Stdin::Free).await.map(|()| steps),
         Err(why) => Err(Problem::usage(why)),

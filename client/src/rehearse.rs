@@ -19,7 +19,7 @@ use dkv_console::units::{number, plural};
 use dkv_local::{LocalNetwork, NetworkDir, Options, regions};
 use dkv_wire::network::Delays;
 
-use crate::cli::{Connect, Rehearse};
+use crate::cli::{Connect, RehearseArgs};
 use crate::exit::{ended, finished};
 
 /// Number of keys to try until every region with a primary has one.
@@ -76,7 +76,7 @@ struct Row {
 }
 
 /// Starts the network, measures, and prints the table.
-pub(crate) async fn run(mut args: Rehearse, outer: Connect, console: &mut Console) -> ExitCode {
+pub(crate) async fn run(mut args: RehearseArgs, outer: Connect, console: &mut Console) -> ExitCode {
     args.connect = args.connect.clone().or(outer);
     if let Some(option) = args.connect.typed(&["--level", "--region", "--token-file"]) {
         let why =

@@ -44,7 +44,7 @@ impl Step {
     /// Returns the step of a subcommand.
     ///
     /// # Errors
-    /// What is wrong with its operands.
+    /// A mistake in its operands.
     pub(crate) fn from_subcommand(word: Subcommand) -> Result<Self, GrammarError> {
         let json = word.connect().is_some_and(|connect| connect.is_json());
         let act = match word.command()? {
@@ -121,7 +121,7 @@ impl From<Command> for Step {
 /// Parses one line. Returns `None` if it is empty or a comment.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A mistake in it.
 pub(crate) fn parse_line(line: &[u8]) -> Result<Option<Step>, GrammarError> {
     let text = line.trim_ascii_start();
     if text.is_empty() || text[0] == b'#' {
@@ -155,7 +155,7 @@ pub(crate) fn parse_arguments(arguments: &[Vec<u8>]) -> Result<Vec<Step>, Gramma
 /// Parses the commands among the arguments of the process.
 ///
 /// # Errors
-/// What is wrong with them, in one line.
+/// A mistake in them, in one line.
 pub(crate) fn parse_commands(commands: Vec<OsString>) -> Result<Vec<Step>, String> {
     let commands: Vec<Vec<u8>> = commands.into_iter().map(OsString::into_vec).collect();
     parse_arguments(&commands).map_err(|error| error.to_string())

@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use crate::dispatch;
 use crate::grammar;
 
-/// Parses a line of the prompt or of a pipe, and returns its command in the words form. `None` if
+/// Parses a line of the prompt or of a pipe, and returns its command in the word form. `None` if
 /// the line is empty or a comment.
 ///
 /// # Errors
-/// What is wrong with it, in one line.
+/// A mistake in it, in one line.
 pub fn line(line: &[u8]) -> Result<Option<String>, String> {
     match grammar::parse_line(line) {
         Ok(command) => Ok(command.map(|command| command.to_string())),
@@ -20,7 +20,7 @@ pub fn line(line: &[u8]) -> Result<Option<String>, String> {
 /// Parses the arguments of the process, without its own name.
 ///
 /// # Errors
-/// What is wrong with them. A request for help is an error, too.
+/// A mistake in them. A request for help is an error, too.
 pub fn arguments(arguments: Vec<OsString>) -> Result<(), String> {
     dispatch::check(arguments)
 }

@@ -40,7 +40,7 @@ impl NetworkDir {
     /// Opens or creates the directory, and writes the server's configuration.
     ///
     /// # Errors
-    /// What is wrong and what to do, in one line.
+    /// The problem and its remedy, in one line.
     pub fn open(options: &Options) -> Result<Self, String> {
         let (path, temporary) = create(options.dir.as_deref())?;
         let lock = lock(&path)?;

@@ -10,7 +10,7 @@ const FAR_MS: u32 = 600;
 /// Returns the delays that `--regions`, `--delays` and `--delays-vary` ask for.
 ///
 /// # Errors
-/// What is wrong with the matrix, in one line.
+/// A mistake in the matrix, in one line.
 pub fn delays(regions: &[Region], matrix: Option<&str>, vary: bool) -> Result<Delays, String> {
     if regions.is_empty() {
         return match matrix {

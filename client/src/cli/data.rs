@@ -12,9 +12,9 @@ use super::choices::ROLES;
 
 /// Arguments of `load`.
 #[derive(Args, Debug)]
-pub(crate) struct Load {
+pub(crate) struct LoadArgs {
     #[command(flatten)]
-    pub(crate) transfer: Transfer,
+    pub(crate) transfer: TransferArgs,
 
     /// Read every record back afterwards and compare it
     #[arg(long)]
@@ -23,7 +23,7 @@ pub(crate) struct Load {
 
 /// Arguments of `load` and `verify`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Transfer {
+pub(crate) struct TransferArgs {
     /// File of records; - means standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
@@ -65,7 +65,7 @@ pub(crate) enum Format {
 
 /// Arguments of `token`.
 #[derive(Args, Debug)]
-pub(crate) struct Token {
+pub(crate) struct TokenArgs {
     #[command(flatten)]
     pub(crate) connect: Connect,
 

@@ -17,7 +17,7 @@ use super::Connect;
 /// Configuration, data, logs and credentials are in one directory. Without --dir it is temporary
 /// and removed at the end; with --dir it is kept, and the same command resumes the network.
 #[derive(Args, Debug)]
-pub(crate) struct Local {
+pub(crate) struct LocalArgs {
     /// Nodes to start [default: 3, or as many as the directory has]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) nodes: Option<u16>,
@@ -73,7 +73,7 @@ fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "the port must be a number from 0 to 65535".to_owned())
 }
 
-impl Local {
+impl LocalArgs {
     /// Returns the options of the network.
     pub(crate) fn options(&self) -> Options {
         Options {
@@ -100,7 +100,7 @@ impl Local {
 /// distance, and prints the latency of reads and writes from each region. Removes the network
 /// afterwards.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Rehearse {
+pub(crate) struct RehearseArgs {
     /// Regions, separated by commas; the nodes take turns in them
     #[arg(
         long,
@@ -143,7 +143,7 @@ pub(crate) struct Rehearse {
 /// `dkv ADDRESS drill by-hand` and cause the fault yourself; the drill writes keys that begin with
 /// dkv-drill/ and removes them at the end.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Drill {
+pub(crate) struct DrillArgs {
     /// Fault to inject
     #[arg(value_enum)]
     pub(crate) fault: Fault,

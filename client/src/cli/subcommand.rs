@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use clap::CommandFactory;
 use dkv_api::Role;
 
-use super::{Cli, Connect, Put, Subcommand, Token, TokenAction};
+use super::{Cli, Connect, PutArgs, Subcommand, TokenAction, TokenArgs};
 use crate::grammar::{self, Command, GrammarError, Scan};
 use crate::input::is_stdin;
 
@@ -23,7 +23,7 @@ impl Subcommand {
     /// Returns the command of the grammar that this is, if it is one.
     ///
     /// # Errors
-    /// What is wrong with its operands.
+    /// A mistake in its operands.
     pub(crate) fn command(&self) -> Result<Option<Command>, GrammarError> {
         let words = |word: &str, operands: &[&OsString], how: &[OsString]| {
             let operands = operands.iter().copied().chain(how);
@@ -32,7 +32,8 @@ impl Subcommand {
                 [word.as_bytes().to_vec()].into_iter().chain(operands).collect();
             grammar::command(&words).map(Some).map_err(|error| error.within(&words.join(&b' ')))
         };
-        let put = |word: &str, Put { key, value, how, .. }: &Put| words(word, &[key, value], how);
+        let put =
+            |word: &str, PutArgs { key, value, how, .. }: &PutArgs| words(word, &[key, value], how);
         match self {
             Self::Get { key, how, .. } => words("get", &[key], how),
             Self::Put(args) => put("put", args),
@@ -81,7 +82,7 @@ impl Subcommand {
             Self::Put(args) | Self::Insert(args) | Self::Update(args) => Some(args.connect.clone()),
             Self::Load(args) => Some(args.transfer.connect.clone()),
             Self::Verify(args) => Some(args.connect.clone()),
-            Self::Token(Token { connect, action }) => {
+            Self::Token(TokenArgs { connect, action }) => {
                 let inner = match action {
                     TokenAction::Create { connect, .. }
                     | TokenAction::List { connect }
@@ -129,7 +130,7 @@ impl Subcommand {
 
     /// Returns whether it prints a text that cannot be shown again.
     pub(crate) fn creates_token(&self) -> bool {
-        matches!(self, Self::Token(Token { action: TokenAction::Create { .. }, .. }))
+        matches!(self, Self::Token(TokenArgs { action: TokenAction::Create { .. }, .. }))
     }
 
     /// Returns whether it reads standard input.

@@ -30,7 +30,7 @@ impl Instance {
     /// Reads the environment. Returns `None` if no variable is set.
     ///
     /// # Errors
-    /// What is wrong with a variable, in one line.
+    /// A mistake in a variable, in one line.
     pub(super) fn from(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
         let set = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
         let (ip, port, main) = (set("IP"), set("PORT"), set("MAINIP"));

@@ -21,8 +21,8 @@ pub(super) fn is_comma_form(text: &[u8]) -> bool {
     }
 }
 
-/// Whether a text is meant as one of these commands, right or wrong: a letter of theirs and a
-/// comma.
+/// Returns whether a text looks like one of these commands, even a malformed one: one of their
+/// letters and a comma.
 pub(crate) fn is_command(text: &[u8]) -> bool {
     matches!(text, [letter, b',', ..] if form(&[letter.to_ascii_uppercase()]).is_some())
 }

@@ -98,7 +98,7 @@ pub(crate) fn is_word(word: &[u8]) -> bool {
 /// Parses a command from its words.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A mistake in it.
 pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
     let Some((first, operands)) = words.split_first() else {
         return Err(GrammarError::new("empty command", "help lists the commands"));

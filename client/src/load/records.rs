@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Task;
 use super::source::{InputFile, Reader};
-use crate::cli::{Format, Transfer};
+use crate::cli::{Format, TransferArgs};
 use crate::csv::{self, ParserState};
 use crate::grammar::Key;
 
@@ -48,7 +48,7 @@ impl Source {
     ///
     /// # Errors
     /// The first problems, one line each.
-    pub(super) fn check(task: Task, transfer: &Transfer) -> Result<Self, Vec<String>> {
+    pub(super) fn check(task: Task, transfer: &TransferArgs) -> Result<Self, Vec<String>> {
         let input = InputFile::open(task, transfer).map_err(|problem| vec![problem])?;
         let mut problems = Vec::new();
         let mut last_line = HashMap::new();
@@ -184,7 +184,7 @@ impl Iterator for Lines {
 /// Parses a line. Returns `None` if it is empty.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A mistake in it.
 pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Record>, String> {
     if text.is_empty() {
         return Ok(None);

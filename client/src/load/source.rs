@@ -16,7 +16,7 @@ use dkv_console::quote::quoted;
 use dkv_console::units::bytes;
 
 use super::Task;
-use crate::cli::{Format, Transfer};
+use crate::cli::{Format, TransferArgs};
 use crate::input::is_stdin;
 
 /// Most bytes of an input that are copied to a temporary file.
@@ -44,8 +44,8 @@ impl InputFile {
     ///
     /// # Errors
     /// Why it cannot be read, or what it is instead of text.
-    pub(super) fn open(task: Task, transfer: &Transfer) -> Result<Self, String> {
-        let Transfer { file: path, format, binary, .. } = transfer;
+    pub(super) fn open(task: Task, transfer: &TransferArgs) -> Result<Self, String> {
+        let TransferArgs { file: path, format, binary, .. } = transfer;
         let format = *format;
         let stdin = is_stdin(path);
         let name = if stdin { "standard input".into() } else { path.display().to_string() };

@@ -55,7 +55,7 @@ async fn over_as(
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join(name);
     std::fs::File::create(&file).unwrap().write_all(content).unwrap();
-    let transfer = Transfer {
+    let transfer = TransferArgs {
         file,
         format,
         binary,
@@ -217,7 +217,7 @@ async fn a_pipe_is_read_once_and_can_still_be_verified() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let writer = fifo.clone();
     let writer = std::thread::spawn(move || std::fs::write(writer, "a\t1\nb\t2\na\t3\n"));
-    let transfer = Transfer {
+    let transfer = TransferArgs {
         file: fifo,
         format: Some(Format::Tsv),
         binary: false,

@@ -53,7 +53,7 @@ async fn a_directory_is_used_by_one_process_of_one_network() {
     refused(&network, &dir, "is in use by another process").await;
     network.assert_alive();
 
-    // With the server of another network, the node is told so, and has no effect there.
+    // The server of another network refuses the node, which has no effect there.
     let mut other = Network::beside(&network).await;
     other.add_node().await;
     network.stop_node(0).await;

@@ -208,7 +208,7 @@ async fn no_one_writes_into_the_outbox_of_another_or_from_the_future() {
             ask(&connection, RequestBody::Deposit { shard, stamp, again: false, key, value }).await;
         assert!(matches!(refused.unwrap(), Err(Refusal::Clock { .. })));
     }
-    // A client with a slow clock is told so, instead of losing against the existing value.
+    // A client with a slow clock gets an error, instead of losing against the existing value.
     let deposit = async |stamp, again, value: &'static str| {
         let (key, value) = ("other".into(), Some(value.into()));
         let shard = client.refresh().await.unwrap().shard_of(b"other").unwrap().group;

@@ -118,7 +118,7 @@ async fn each_role_is_limited_to_its_rights() {
     let answer = ask(&of_node, RequestBody::RemoveNode(id)).await.unwrap();
     assert!(matches!(answer, Err(Refusal::Denied(_))), "{answer:?}");
 
-    // Of another network, or of none at all.
+    // A report of another network, or of none at all.
     let other = Network::beside(&network).await;
     let stranger = Direct::join(&other, Role::Client).await;
     assert!(stranger.to_node(node_address).await.is_err());

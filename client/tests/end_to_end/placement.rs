@@ -177,7 +177,9 @@ async fn a_node_without_the_shard_says_where_to_go_or_passes_it_on() {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), told).await.expect("it is told who leads");
+        tokio::time::timeout(Duration::from_secs(20), told)
+            .await
+            .expect("the node learns who leads");
         match ask(true).await {
             Ok(Answer::Value(receipt, Some(stored))) => {
                 assert_eq!((&stored.value[..], receipt.node), (&b"v"[..], shard.voters[0]));

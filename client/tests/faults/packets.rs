@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::lab::network::on_network;
-use crate::lab::relay::{Mischief, Relay};
+use crate::lab::relay::{FaultyRelay, PacketFaults};
 use crate::lab::{Under, for_a_while, host, tools};
 
 #[test]
@@ -39,7 +39,7 @@ fn packets_are_delayed_duplicated_and_reordered() {
         for number in 0..3_u16 {
             let node = (host::address(usize::from(number) + 2), 4401).into();
             let relay =
-                Relay::start((host::address(host::CLIENT), 5001 + number).into(), node).await;
+                FaultyRelay::start((host::address(host::CLIENT), 5001 + number).into(), node).await;
             let advertise = vec!["--advertise".to_owned(), relay.address.to_string()];
             relays.push(relay);
             lab.add_node(Under { arguments: advertise, ..Under::default() }).await;
@@ -47,7 +47,7 @@ fn packets_are_delayed_duplicated_and_reordered() {
         lab.settled().await;
         let work = lab.work().await;
         for relay in &relays {
-            relay.set(Mischief {
+            relay.set(PacketFaults {
                 late: Duration::from_millis(2)..Duration::from_millis(12),
                 twice: 0.1,
                 lost: 0.02,
@@ -60,7 +60,7 @@ fn packets_are_delayed_duplicated_and_reordered() {
         work.more(200).await;
         lab.resume_node(leader);
         work.more(200).await;
-        relays.iter().for_each(|relay| relay.set(Mischief::default()));
+        relays.iter().for_each(|relay| relay.set(PacketFaults::default()));
         lab.judge(work).await;
     });
 }

@@ -62,7 +62,7 @@ impl Under {
 }
 
 /// A node, running or not.
-pub(crate) struct Member {
+pub(crate) struct LabNode {
     /// Its data directory.
     pub(crate) dir: PathBuf,
     /// Its process while there is one.
@@ -72,7 +72,7 @@ pub(crate) struct Member {
     log: PathBuf,
 }
 
-impl Member {
+impl LabNode {
     /// Returns its identity, from its directory.
     pub(crate) fn id(&self) -> NodeId {
         let file = std::fs::read(self.dir.join("node.json")).unwrap();
@@ -89,7 +89,7 @@ impl Member {
 /// The network.
 pub(crate) struct Lab {
     /// The nodes in the order in which they were added.
-    pub(crate) nodes: Vec<Member>,
+    pub(crate) nodes: Vec<LabNode>,
     server: Option<Process>,
     replication: usize,
     // Dropped in this order: processes, then hosts, then files.
@@ -190,7 +190,7 @@ impl Lab {
         let host = self.hosts.add();
         let dir = self.path(&format!("node-{number}"));
         let log = self.path(&format!("node-{number}.log"));
-        self.nodes.push(Member { dir, process: None, host, log });
+        self.nodes.push(LabNode { dir, process: None, host, log });
         self.start_node_under(number - 1, under).await;
         number - 1
     }
@@ -223,7 +223,7 @@ impl Lab {
     pub(crate) fn spawn_copy(&mut self, dir: &Path) -> usize {
         let host = self.hosts.add();
         let log = dir.with_extension("log");
-        self.nodes.push(Member { dir: dir.to_owned(), process: None, host, log });
+        self.nodes.push(LabNode { dir: dir.to_owned(), process: None, host, log });
         self.spawn_node(self.nodes.len() - 1, &Under::default());
         self.nodes.len() - 1
     }

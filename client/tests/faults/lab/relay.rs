@@ -15,7 +15,7 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 
 /// Faults of the relay, in both directions.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Mischief {
+pub(crate) struct PacketFaults {
     /// Range of random delays. A datagram with a shorter delay overtakes others.
     pub(crate) late: Range<Duration>,
     /// Share of datagrams that are sent twice, each time with its own delay.
@@ -25,35 +25,35 @@ pub(crate) struct Mischief {
 }
 
 /// A relay in front of one address.
-pub(crate) struct Relay {
+pub(crate) struct FaultyRelay {
     /// Its address.
     pub(crate) address: SocketAddr,
-    mischief: Arc<Mutex<Mischief>>,
+    faults: Arc<Mutex<PacketFaults>>,
     task: JoinHandle<()>,
 }
 
-impl Relay {
+impl FaultyRelay {
     /// Starts a relay between an address and its senders.
     pub(crate) async fn start(address: SocketAddr, target: SocketAddr) -> Self {
         let socket = Arc::new(UdpSocket::bind(address).await.unwrap());
-        let mischief = Arc::<Mutex<Mischief>>::default();
-        let task = tokio::spawn(forward(socket, target, Arc::clone(&mischief)));
-        Self { address, mischief, task }
+        let faults = Arc::<Mutex<PacketFaults>>::default();
+        let task = tokio::spawn(forward(socket, target, Arc::clone(&faults)));
+        Self { address, faults, task }
     }
 
     /// Sets the faults from now on.
-    pub(crate) fn set(&self, mischief: Mischief) {
-        *self.mischief.lock().unwrap() = mischief;
+    pub(crate) fn set(&self, faults: PacketFaults) {
+        *self.faults.lock().unwrap() = faults;
     }
 }
 
-impl Drop for Relay {
+impl Drop for FaultyRelay {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn forward(socket: Arc<UdpSocket>, target: SocketAddr, mischief: Arc<Mutex<Mischief>>) {
+async fn forward(socket: Arc<UdpSocket>, target: SocketAddr, faults: Arc<Mutex<PacketFaults>>) {
     let mut senders: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
@@ -64,12 +64,12 @@ async fn forward(socket: Arc<UdpSocket>, target: SocketAddr, mischief: Arc<Mutex
             Entry::Vacant(new) => {
                 let onward = UdpSocket::bind((socket.local_addr().unwrap().ip(), 0)).await.unwrap();
                 let onward = Arc::new(onward);
-                let (socket, mischief) = (Arc::clone(&socket), Arc::clone(&mischief));
-                tokio::spawn(back(socket, Arc::clone(&onward), sender, mischief));
+                let (socket, faults) = (Arc::clone(&socket), Arc::clone(&faults));
+                tokio::spawn(back(socket, Arc::clone(&onward), sender, faults));
                 Arc::clone(new.insert(onward))
             }
         };
-        send(&onward, buffer[..length].to_vec(), target, &mischief);
+        send(&onward, buffer[..length].to_vec(), target, &faults);
     }
 }
 
@@ -77,18 +77,18 @@ async fn back(
     socket: Arc<UdpSocket>,
     onward: Arc<UdpSocket>,
     sender: SocketAddr,
-    mischief: Arc<Mutex<Mischief>>,
+    faults: Arc<Mutex<PacketFaults>>,
 ) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let Ok(length) = onward.recv(&mut buffer).await else { continue };
-        send(&socket, buffer[..length].to_vec(), sender, &mischief);
+        send(&socket, buffer[..length].to_vec(), sender, &faults);
     }
 }
 
 /// Sends a datagram with random faults.
-fn send(socket: &Arc<UdpSocket>, datagram: Vec<u8>, to: SocketAddr, mischief: &Mutex<Mischief>) {
-    let Mischief { late, twice, lost } = mischief.lock().unwrap().clone();
+fn send(socket: &Arc<UdpSocket>, datagram: Vec<u8>, to: SocketAddr, faults: &Mutex<PacketFaults>) {
+    let PacketFaults { late, twice, lost } = faults.lock().unwrap().clone();
     let mut chance = rand::rng();
     if chance.random_bool(lost) {
         return;
