@@ -1,6 +1,6 @@
 //! Inspects single replicas: `search KEY` and `show-all NODE`.
 
-use dkv_api::{Bytes, Error, Held, Receipt};
+use dkv_api::{Bytes, Error, Receipt, ReplicaValue};
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Failure, Problem};
 use dkv_console::quote;
@@ -36,7 +36,7 @@ pub(crate) async fn search(
     Ok(())
 }
 
-fn row(name: &str, replica: &Held) -> String {
+fn row(name: &str, replica: &ReplicaValue) -> String {
     let (revision, time, value) = match &replica.found {
         Ok((receipt, Some(value))) => {
             let mut shown = quote::escaped(value);
@@ -67,21 +67,22 @@ fn written(receipt: &Receipt) -> String {
 }
 
 /// Returns the latest value of any replica; `None` if no replica answers.
-fn latest(replicas: &[Held]) -> Option<&Option<Bytes>> {
+fn latest(replicas: &[ReplicaValue]) -> Option<&Option<Bytes>> {
     let found = replicas.iter().filter_map(|replica| replica.found.as_ref().ok());
     found.max_by_key(|(receipt, _)| receipt.stamp).map(|(_, value)| value)
 }
 
 /// Returns the replicas that answer without the latest value.
-fn behind<'a>(names: &'a [String], replicas: &[Held]) -> Vec<&'a str> {
+fn behind<'a>(names: &'a [String], replicas: &[ReplicaValue]) -> Vec<&'a str> {
     let latest = latest(replicas);
-    let is_behind = |held: &Held| held.found.as_ref().is_ok_and(|(_, it)| Some(it) != latest);
+    let is_behind =
+        |held: &ReplicaValue| held.found.as_ref().is_ok_and(|(_, it)| Some(it) != latest);
     let all = names.iter().zip(replicas);
     all.filter(|(_, held)| is_behind(held)).map(|(name, _)| name.as_str()).collect()
 }
 
 /// Sums up which replicas lack the latest value and which do not answer.
-fn verdict(names: &[String], replicas: &[Held]) -> String {
+fn verdict(names: &[String], replicas: &[ReplicaValue]) -> String {
     let all = names.iter().zip(replicas);
     let silent: Vec<&str> =
         all.filter(|(_, replica)| replica.found.is_err()).map(|(name, _)| name.as_str()).collect();
@@ -118,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    fn held(node: u128, stamp: u64, value: Option<&'static str>) -> Held {
+    fn held(node: u128, stamp: u64, value: Option<&'static str>) -> ReplicaValue {
         let node = NodeId(Uuid::from_u128(node));
         let receipt = Receipt {
             shard: GroupId(1),
@@ -130,7 +131,7 @@ mod tests {
             stamp: Stamp(stamp),
             pending: None,
         };
-        Held { node, found: Ok((receipt, value.map(Bytes::from))) }
+        ReplicaValue { node, found: Ok((receipt, value.map(Bytes::from))) }
     }
 
     #[test]
@@ -138,7 +139,7 @@ mod tests {
         let names: Vec<String> = ["n1", "n2", "n3"].map(String::from).into();
         let silent = || {
             let node = NodeId(Uuid::from_u128(3));
-            Held { node, found: Err(Error::Unavailable("it sleeps".into())) }
+            ReplicaValue { node, found: Err(Error::Unavailable("it sleeps".into())) }
         };
         for (replicas, says) in [
             (

@@ -202,8 +202,10 @@ fn read_options(how: &ReadParameters, default: Level) -> ReadOptions {
         (None, Level::Strong | Level::All) if bounded => Level::Eventual,
         (level, default) => level.unwrap_or(default),
     };
-    let max_staleness = max_staleness_ms.map(Duration::from_millis);
-    ReadOptions { max_staleness, at_least, ..level.into() }
+    let mut options = ReadOptions::from(level);
+    options.max_staleness = max_staleness_ms.map(Duration::from_millis);
+    options.at_least = at_least;
+    options
 }
 
 fn write_options(level: Option<Level>, condition: Condition, default: Level) -> WriteOptions {
@@ -212,7 +214,7 @@ fn write_options(level: Option<Level>, condition: Condition, default: Level) -> 
         Level::Eventual if condition != Condition::Always => Level::Strong,
         default => default,
     };
-    WriteOptions { level: level.unwrap_or(default), condition, ..WriteOptions::default() }
+    WriteOptions::default().level(level.unwrap_or(default)).condition(condition)
 }
 
 fn print_written(

@@ -244,11 +244,7 @@ impl Worker {
     ) -> Option<Revision> {
         let start_ns = self.state.now_ns();
         let recorded = recorded(value.as_bytes());
-        let options = WriteOptions {
-            condition,
-            timeout: Some(self.state.plan.timeout),
-            ..WriteOptions::default()
-        };
+        let options = WriteOptions::default().condition(condition).timeout(self.state.plan.timeout);
         let written = self.client.write_with(key.as_bytes(), value, options).await;
         let action = Action::Put { value: recorded, condition: condition_of(condition) };
         self.record_write(key, start_ns, action, written)
@@ -256,11 +252,7 @@ impl Worker {
 
     async fn delete(&mut self, key: &Arc<str>, condition: Condition) -> Option<Revision> {
         let start_ns = self.state.now_ns();
-        let options = WriteOptions {
-            condition,
-            timeout: Some(self.state.plan.timeout),
-            ..WriteOptions::default()
-        };
+        let options = WriteOptions::default().condition(condition).timeout(self.state.plan.timeout);
         let written = self.client.delete_with(key.as_bytes(), options).await;
         self.record_write(key, start_ns, Action::Delete(condition_of(condition)), written)
     }

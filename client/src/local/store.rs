@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Error, Held, Level, NetworkStatus, NodeId, Pair, ReadOptions, Role, Value,
+    Client, Error, Level, NetworkStatus, NodeId, Pair, ReadOptions, ReplicaValue, Role, Value,
     WriteOptions, Written,
 };
 use dkv_console::Console;
@@ -82,7 +82,7 @@ impl Store for LocalStore<'_> {
         self.session.scan(scan, each).await
     }
 
-    async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error> {
+    async fn search(&self, key: &[u8]) -> Result<Vec<ReplicaValue>, Error> {
         self.session.search(key).await
     }
 

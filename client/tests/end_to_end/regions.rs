@@ -74,7 +74,7 @@ async fn latencies_match_the_distances() {
         assert!((ms(least)..ms(least + 80)).contains(&get), "{get:?}, not {least} ms");
     }
     // A replica asks only the primary: together they are a majority of three.
-    let nearest = ReadOptions { nearest: true, ..ReadOptions::default() };
+    let nearest = ReadOptions::default().nearest(true);
     let get = shortest(async || asia.read_with("k", nearest).await.unwrap()).await;
     assert!((ms(240)..ms(240 + 80)).contains(&get), "{get:?}, not 240 ms");
     // Every region has a replica.

@@ -127,8 +127,7 @@ fn put_the_founder_back(server_comes_later: bool) {
         for _ in 0..2 {
             lab.spawn_node(founder, &Under::default());
             let client = lab.client().await;
-            let options =
-                WriteOptions { timeout: Some(Duration::from_secs(2)), ..WriteOptions::default() };
+            let options = WriteOptions::default().timeout(Duration::from_secs(2));
             let written = client.write_with("k1", "other", options).await;
             assert!(
                 matches!(written, Err(Error::Unavailable(_) | Error::Unknown(_))),
@@ -296,7 +295,7 @@ fn assert_never_served(lab: &mut Lab, clone: usize) {
 }
 
 async fn is_refused(client: &Client, key: &str) -> bool {
-    let options = WriteOptions { timeout: Some(Duration::from_secs(1)), ..WriteOptions::default() };
+    let options = WriteOptions::default().timeout(Duration::from_secs(1));
     client.write_with(key, "v", options).await.is_err()
 }
 
@@ -374,8 +373,7 @@ fn a_clone_of_the_only_node_is_noticed_and_either_may_be_kept() {
         .await;
         for _ in 0..3 {
             assert!(is_refused(&client, "k").await);
-            let options =
-                ReadOptions { timeout: Some(Duration::from_secs(1)), ..ReadOptions::default() };
+            let options = ReadOptions::default().timeout(Duration::from_secs(1));
             client.read_with("k", options).await.unwrap_err();
         }
         let kept = address(lab, clone);

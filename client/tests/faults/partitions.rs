@@ -109,7 +109,7 @@ fn an_isolated_site_continues_with_eventual_operations() {
         let patience = Duration::from_secs(3);
         let read = client.read_with("k0", ReadOptions::default().timeout(patience)).await;
         assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
-        let strong = WriteOptions { timeout: Some(patience), ..WriteOptions::default() };
+        let strong = WriteOptions::default().timeout(patience);
         let written = client.write_with("nobody", "v", strong).await;
         // The outcome is unknown only if the node led that shard when it was cut off.
         let refused = matches!(written, Err(Error::Unavailable(_) | Error::Unknown(_)));
