@@ -233,6 +233,16 @@ impl Group {
         self.metrics().borrow().current_leader
     }
 
+    /// How long this replica has been without a leader: it neither leads nor has heard one.
+    pub(crate) fn leaderless_for(&self) -> Duration {
+        if self.leads() { Duration::ZERO } else { self.machine().unled_since().elapsed() }
+    }
+
+    /// The longest time for which a voter waits for its leader.
+    pub(crate) fn election_timeout(&self) -> Duration {
+        Duration::from_millis(self.live_within_ms())
+    }
+
     /// Whether this replica leads.
     pub(crate) fn leads(&self) -> bool {
         self.metrics().borrow().state == ServerState::Leader

@@ -11,6 +11,12 @@
 //! does know whether the stranger is a member by their logs. A member that lies about that gains
 //! nothing: it may speak itself.
 //!
+//! Those members may all be gone, or have begun anew and know nothing, while the replica is one of
+//! the voters that the shard has left. Then nobody can vouch, and without this replica nobody can
+//! lead. So a replica of a shard that has had no leader for [`LOST_AFTER`] election timeouts takes
+//! the word of any node in the directory, as one that begins does. Raft itself asks for no more:
+//! whoever is elected has a log that is long enough.
+//!
 //! Everybody else is refused, and told of with its id (see [`refusals`](crate::refusals)).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +42,9 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const ASKED_MAX: usize = 4;
 /// Strangers that are asked about at a time.
 const STRANGERS_MAX: usize = 64;
+/// Election timeouts without a leader after which a replica takes the word of any node in the
+/// directory. Before that, every member that could vouch has had time to answer.
+const LOST_AFTER: u32 = 20;
 /// Time that a member has to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -47,7 +56,7 @@ pub(crate) struct Vouchers(Mutex<State>);
 struct State {
     /// By the server, for the control group.
     by_server: BTreeSet<NodeId>,
-    /// By members, and when.
+    /// By members, and when; or by the directory, to a replica that has lost its leader.
     by_members: BTreeMap<(GroupId, NodeId), Instant>,
     /// When it was asked last.
     asked: BTreeMap<(GroupId, NodeId), Instant>,
@@ -58,6 +67,13 @@ impl State {
         let by_server = group == GroupId::CONTROL && self.by_server.contains(&node);
         let counts = |at: &Instant| now.saturating_duration_since(*at) < VOUCHED_FOR;
         by_server || self.by_members.get(&(group, node)).is_some_and(counts)
+    }
+
+    /// Counts what was said of a node from now on, if it was said of it.
+    fn renew(&mut self, group: GroupId, node: NodeId, now: Instant) {
+        if let Some(at) = self.by_members.get_mut(&(group, node)) {
+            *at = now;
+        }
     }
 
     /// Whether the members are to be asked about a stranger now; notes that they are.
@@ -132,13 +148,23 @@ impl Node {
         if self.is_member(&group, from) {
             return true;
         }
-        let is_new = group.members().is_empty();
-        if is_new && id.is_shard() && self.is_listed(from) {
+        let is_listed = || id.is_shard() && self.is_listed(from);
+        if group.members().is_empty() && is_listed() {
             return true;
         }
         let now = Instant::now();
+        let follows = group.leader() == Some(from);
         let mut vouchers = self.vouchers().lock();
         if vouchers.vouches(id, from, now) {
+            if follows {
+                // The log that names it is on its way.
+                vouchers.renew(id, from, now);
+            }
+            return true;
+        }
+        if group.leaderless_for() >= group.election_timeout() * LOST_AFTER && is_listed() {
+            info!(group = %id, node = %from, "no leader was heard for long: the directory vouches");
+            vouchers.by_members.insert((id, from), now);
             return true;
         }
         if vouchers.asks(id, from, now) {
@@ -205,6 +231,10 @@ mod tests {
         assert!(!state.vouches(GroupId(2), node, start));
         assert!(!state.vouches(shard, NodeId::random(), start));
         assert!(!state.vouches(shard, node, start + VOUCHED_FOR));
+        state.renew(shard, NodeId::random(), start);
+        assert_eq!(state.by_members.len(), 1, "nobody is vouched for by that");
+        state.renew(shard, node, start + VOUCHED_FOR / 2);
+        assert!(state.vouches(shard, node, start + VOUCHED_FOR));
     }
 
     #[test]
