@@ -5,8 +5,12 @@
 //! the shard does not count on it any more is for the shard's own log to say: its primary confirms
 //! that it leads, and that by an entry which is committed this node is no member. And since one
 //! node's word deletes nothing, most of those who shall hold the shard say that they do, without
-//! this node. The replica is then stopped, and deleted unless its own log has come further than
-//! that entry, which would mean that it is a member again.
+//! this node. The replica is then stopped, and deleted unless its own log has a later change of
+//! members, which would mean that it is a member again.
+//!
+//! A replica that leads, as far as it knows, may have been deposed and taken out while it was cut
+//! off. The others refuse what it sends, since it is no member, so it does not learn of the later
+//! term from them. It asks as any other, and goes if a primary of a later term says so.
 //!
 //! A node that is to be emptied also closes its outboxes here, durably, and opens them again if
 //! that is taken back.
@@ -65,7 +69,7 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// If the directory does not want this replica any more, those who shall have one.
 fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
-    if !group.id().is_shard() || group.leads() {
+    if !group.id().is_shard() {
         return None;
     }
     let holders = node.control().machine().with_directory(|directory| {
@@ -83,7 +87,8 @@ async fn departed(
     holders: Vec<NodeId>,
 ) -> Result<(u64, Vote), Refusal> {
     let mut next: Vec<NodeId> = holders.iter().rev().copied().collect();
-    next.extend(group.leader().filter(|leader| *leader != node.id()));
+    next.extend(group.leader());
+    next.retain(|peer| *peer != node.id());
     let is_known = |peer: NodeId| holders.contains(&peer) || node.is_member(group, peer);
     let mut last = Refusal::Unavailable("nobody is known who holds it".into());
     for _ in 0..ASKED_MAX {
@@ -98,6 +103,7 @@ async fn departed(
             Ok(_) => last = Refusal::Unavailable("an answer to another question".into()),
             Err(refusal) => {
                 if let Refusal::NotPrimary { primary: Some(primary) } = &refusal
+                    && *primary != node.id()
                     && is_known(*primary)
                 {
                     next.push(*primary);
@@ -112,7 +118,10 @@ async fn departed(
 /// Whether that entry, and that term, can be.
 fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
     let last = group.machine().applied_index().max(group.configured().index);
-    let can_be = term.may_follow(Some(group.term()))
+    // Whoever leads yields to a later leader only.
+    let yields = !group.leads() || term > group.term();
+    let can_be = yields
+        && term.may_follow(Some(group.term()))
         && index >= group.machine().voters().0
         && index <= last.saturating_add(limits::ENTRIES_AHEAD_MAX);
     match can_be {
