@@ -253,6 +253,17 @@ impl Group {
         self.proposer.confirm_leadership().await
     }
 
+    /// Makes sure that this replica has applied what was committed before the call.
+    pub(crate) async fn catch_up(&self) -> Result<(), Refusal> {
+        match self.confirm_leadership().await {
+            Ok(_) => Ok(()),
+            Err(ProposeError::NotLeader(Some(leader))) if leader != self.me => {
+                reads::catch_up(self.id, &self.proposer, leader).await.map(drop)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Who votes, by the newest configuration that is known here.
     pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
         self.metrics().borrow().membership_config.membership().voter_ids().collect()

@@ -138,31 +138,41 @@ pub(crate) fn serve(
 
 /// Answers reads once this replica has what the primary says is committed.
 async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: Vec<PendingRead>) {
+    match catch_up(who.shard, &proposer, primary).await {
+        Ok(term) => {
+            let receipt = who.receipt(term, Level::Strong, Some(0));
+            serve(proposer.machine(), reads.into_iter(), receipt);
+        }
+        Err(refusal) => refuse(reads.into_iter(), &refusal),
+    }
+}
+
+/// Waits until this replica has applied what the leader of its group says is committed, and returns
+/// the leader's term.
+///
+/// # Errors
+/// If the leader does not answer in time, or this replica does not get it.
+pub(crate) async fn catch_up(
+    group: GroupId,
+    proposer: &Proposer,
+    leader: NodeId,
+) -> Result<Term, Refusal> {
+    let unavailable = |why: &str| Refusal::Unavailable(why.into());
+    let patience = patience(proposer);
     let catch_up = async {
-        let followed = proposer.followed(primary);
-        let body = RequestBody::Committed { shard: who.shard, followed };
-        let answer =
-            ask(proposer.peers(), primary, Lane::Urgent, body, patience(&proposer)).await?;
+        let body = RequestBody::Committed { shard: group, followed: proposer.followed(leader) };
+        let answer = ask(proposer.peers(), leader, Lane::Urgent, body, patience).await?;
         let Answer::Committed { index, term } = answer else {
-            return Err(Refusal::Unavailable("the primary answered another question".into()));
+            return Err(unavailable("the leader answered another question"));
         };
         let mut applied = proposer.machine().applied();
         match applied.wait_for(|applied| *applied >= index).await {
             Ok(_) => Ok(term),
-            Err(_) => Err(Refusal::Unavailable("the shard is leaving this node".into())),
+            Err(_) => Err(unavailable("the group is leaving this node")),
         }
     };
-    match tokio::time::timeout(patience(&proposer), catch_up).await {
-        Ok(Ok(term)) => {
-            let receipt = who.receipt(term, Level::Strong, Some(0));
-            serve(proposer.machine(), reads.into_iter(), receipt);
-        }
-        Ok(Err(refusal)) => refuse(reads.into_iter(), &refusal),
-        Err(_) => {
-            let why = "this replica does not get what the primary has";
-            refuse(reads.into_iter(), &Refusal::Unavailable(why.into()));
-        }
-    }
+    let caught_up = tokio::time::timeout(patience, catch_up).await;
+    caught_up.unwrap_or_else(|_| Err(unavailable("this replica does not get what the leader has")))
 }
 
 /// Time that a primary has to answer: as much as its own round may take.

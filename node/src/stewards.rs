@@ -3,6 +3,10 @@
 //! Each group has one on every node; it acts only while this node leads the group. What to do next
 //! is for `state::steward` to say, from facts alone: a leader that comes after one that died half
 //! way finds the same facts and goes on.
+//!
+//! The directory here may be older than the one by which the leader before acted. So before a step
+//! it is brought up to date, or that leader's work would be undone and a shard would have fewer
+//! voters than it had.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +18,7 @@ use tracing::{debug, info};
 use crate::group::{Group, is_caught_up};
 use crate::node::Node;
 use crate::raft::Configured;
-use crate::state::steward::{Desired, Membership, Progress, next_step};
+use crate::state::steward::{Desired, Membership, Progress, Step, next_step};
 
 /// How often a leader looks.
 const TICK: Duration = Duration::from_millis(100);
@@ -35,14 +39,17 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
         if !group.leads() {
             continue;
         }
-        let desired = node.control().machine().with_directory(|directory| {
-            let plan = directory.groups().get(&group.id())?;
-            plan.started
-                .then(|| Desired { voters: plan.voters.clone(), learners: plan.learners.clone() })
-        });
-        let Some(Some(desired)) = desired else { continue };
-        let (actual, progress) = facts(&group);
-        let Some(step) = next_step(&desired, &actual, &progress, node.id()) else { continue };
+        let Some(step) = next(&node, &group) else { continue };
+        if step != Step::FinishJoint {
+            if let Err(why) = node.control().catch_up().await {
+                debug!(group = %group.id(), %why, "it is not known which members are wanted");
+                continue;
+            }
+            if next(&node, &group).as_ref() != Some(&step) {
+                tick = TICK_AFTER_STEP;
+                continue;
+            }
+        }
         info!(group = %group.id(), ?step, "changing members");
         match tokio::time::timeout(STEP_TIMEOUT, group.take_step(&step)).await {
             Ok(Ok(())) => tick = TICK_AFTER_STEP,
@@ -50,6 +57,17 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
             Err(_) => debug!(group = %group.id(), "a change of members takes long"),
         }
     }
+}
+
+/// What is to be done next for a group that this node leads, as far as is known here.
+fn next(node: &Node, group: &Group) -> Option<Step> {
+    let desired = node.control().machine().with_directory(|directory| {
+        let plan = directory.groups().get(&group.id())?;
+        plan.started
+            .then(|| Desired { voters: plan.voters.clone(), learners: plan.learners.clone() })
+    });
+    let (actual, progress) = facts(group);
+    next_step(&desired.flatten()?, &actual, &progress, node.id())
 }
 
 fn facts(group: &Group) -> (Membership, BTreeMap<NodeId, Progress>) {
