@@ -23,8 +23,11 @@ pub(crate) struct Copies {
     pub(crate) replication: usize,
     /// Nodes of which the removal was ordered.
     pub(crate) removed: BTreeSet<NodeId>,
-    /// For each shard that has been whole, how many of those did not vote in it when it last was.
-    whole: BTreeMap<GroupId, usize>,
+    /// Those of them that the directory does not name any more. Any other may still be given a
+    /// replica, by what was decided before the order, and lose it again.
+    gone: BTreeSet<NodeId>,
+    /// For each shard that has been whole, the nodes that were gone when it last was.
+    whole: BTreeMap<GroupId, BTreeSet<NodeId>>,
     /// Voters without a replica, and in how many looks in a row.
     without: BTreeMap<(GroupId, NodeId), u32>,
 }
@@ -34,6 +37,8 @@ impl Copies {
     pub(crate) fn look(&mut self, nodes: &[(NodeInfo, Result<NodeStatus, String>)]) -> Vec<String> {
         let answers: Vec<&NodeStatus> =
             nodes.iter().filter_map(|(_, status)| status.as_ref().ok()).collect();
+        let is_named = |id: &NodeId| nodes.iter().any(|(node, _)| node.id == *id);
+        self.gone = self.removed.iter().filter(|id| !is_named(id)).copied().collect();
         let mut wrong = Vec::new();
         let mut without = BTreeMap::new();
         for (group, voters) in committed_voters(&answers) {
@@ -62,13 +67,13 @@ impl Copies {
     }
 
     fn too_few(&mut self, group: GroupId, voters: &BTreeSet<NodeId>) -> Option<String> {
-        let excused = self.removed.difference(voters).count();
         if voters.len() >= self.replication {
-            self.whole.insert(group, excused);
+            self.whole.insert(group, self.gone.difference(voters).copied().collect());
             return None;
         }
-        let before = *self.whole.get(&group)?;
-        let wanted = self.replication.saturating_sub(excused.saturating_sub(before));
+        let before = self.whole.get(&group)?;
+        let excused = self.removed.difference(voters).filter(|node| !before.contains(node)).count();
+        let wanted = self.replication.saturating_sub(excused);
         (voters.len() < wanted).then(|| {
             format!("shard {group} was whole and has only {} of {wanted} voters", voters.len())
         })
@@ -102,11 +107,24 @@ mod tests {
         assert_eq!(copies.too_few(GroupId(1), &voters(&[0])), None, "it has not been whole");
         assert_eq!(copies.too_few(GroupId(1), &voters(&[0, 1, 2])), None);
         assert!(copies.too_few(GroupId(1), &voters(&[0, 1])).is_some());
-        // That of a node which did not vote is no excuse.
+        // That of a node which had gone before is no excuse.
         copies.removed.insert(nodes[3]);
+        copies.gone.insert(nodes[3]);
         assert_eq!(copies.too_few(GroupId(1), &voters(&[0, 1, 2])), None);
         assert!(copies.too_few(GroupId(1), &voters(&[0, 1])).is_some());
         copies.removed.insert(nodes[2]);
+        assert_eq!(copies.too_few(GroupId(1), &voters(&[0, 1])), None);
+        assert!(copies.too_few(GroupId(1), &voters(&[0])).is_some());
+    }
+
+    #[test]
+    fn a_node_that_goes_may_have_had_a_replica_unseen() {
+        let nodes: Vec<NodeId> = (0..4).map(|_| NodeId::random()).collect();
+        let voters = |places: &[usize]| places.iter().map(|place| nodes[*place]).collect();
+        let mut copies = Copies { replication: 3, ..Copies::default() };
+        copies.removed.insert(nodes[3]);
+        assert_eq!(copies.too_few(GroupId(1), &voters(&[0, 1, 2])), None);
+        // The third was exchanged for the fourth, which has gone, between two looks.
         assert_eq!(copies.too_few(GroupId(1), &voters(&[0, 1])), None);
         assert!(copies.too_few(GroupId(1), &voters(&[0])).is_some());
     }

@@ -95,8 +95,8 @@ struct State {
     lost: Mutex<BTreeSet<String>>,
     /// What clients keep to, by their place.
     focus: Mutex<BTreeMap<usize, Focus>>,
-    /// Who took the eventual write of that stamp.
-    takers: Mutex<BTreeMap<u64, String>>,
+    /// Who took an eventual write of that stamp: two clients may give theirs the same.
+    takers: Mutex<BTreeMap<u64, BTreeSet<String>>>,
     eventual: Mutex<BTreeMap<String, Eventual>>,
     ages: Mutex<Ages>,
     trace: Trace,
@@ -106,8 +106,9 @@ struct State {
 /// What is known of a key that has eventual writes.
 #[derive(Default)]
 struct Eventual {
-    /// Values of those that were accepted, by their stamps; no value of a delete.
-    accepted: BTreeMap<u64, Option<String>>,
+    /// Values of those that were accepted, by their stamps; no value of a delete. Of those of one
+    /// stamp any may stay.
+    accepted: BTreeMap<u64, BTreeSet<Option<String>>>,
     /// Values of those whose stamp is not known: strong ones, and eventual ones that may have been
     /// accepted.
     others: BTreeSet<Option<String>>,
@@ -200,7 +201,7 @@ impl Shared {
         let takers = self.state.takers.lock().unwrap_or_else(PoisonError::into_inner);
         // One without a name was removed before it could be looked up.
         let is_lost = |name: &String| lost.contains(name) || !name.starts_with('n');
-        !lost.is_empty() && takers.get(&stamp).is_none_or(is_lost)
+        !lost.is_empty() && takers.get(&stamp).is_none_or(|takers| takers.iter().any(is_lost))
     }
 
     /// Everything that was asked, as it is to be judged.
@@ -239,7 +240,7 @@ impl Shared {
         let known = keys.entry(key.to_owned()).or_default();
         match outcome {
             Outcome::Accepted { stamp } => {
-                known.accepted.insert(*stamp, value);
+                known.accepted.entry(*stamp).or_default().insert(value);
             }
             // A delete of what is not there is the latest write as well.
             Outcome::Unknown | Outcome::Written { .. } | Outcome::Absent { .. } => {
@@ -261,9 +262,9 @@ impl Shared {
         let mut latest = known.accepted.iter().rev();
         // Those after the last that is not lost may have been done all the same.
         let kept = latest.by_ref().find(|(stamp, _)| !self.may_be_lost(**stamp));
-        let Some((kept, value)) = kept else { return true };
-        let mut later = known.accepted.range(kept + 1..).map(|(_, value)| value);
-        *value == shown || known.others.contains(&shown) || later.any(|value| *value == shown)
+        let Some((kept, _)) = kept else { return true };
+        let mut later = known.accepted.range(kept..).map(|(_, values)| values);
+        known.others.contains(&shown) || later.any(|values| values.contains(&shown))
     }
 
     /// Everything that was asked.
@@ -490,7 +491,9 @@ impl Caller {
                 let taker = self.client.names(&[node]).concat();
                 self.shared.state.trace.line(format!("{} {key} is kept by {taker}", self.id));
                 let takers = &self.shared.state.takers;
-                takers.lock().unwrap_or_else(PoisonError::into_inner).insert(stamp, taker);
+                let mut takers = takers.lock().unwrap_or_else(PoisonError::into_inner);
+                takers.entry(stamp).or_default().insert(taker);
+                drop(takers);
                 Outcome::Accepted { stamp }
             }
             Err(error) => failed(error),
