@@ -66,6 +66,8 @@ enum End {
     Lose(usize),
     /// A node neither hears nor reaches the others.
     CutOff(usize),
+    /// All nodes lose their power, and their disks are fast again.
+    Outage,
     /// What is sent to a primary is late from now on, and one client is left alone with it.
     HearsLate {
         leader: usize,
@@ -127,7 +129,8 @@ impl Faults {
         // Who is to be lost is not lost any more.
         self.lost &= !self.ends.iter().any(|(_, end)| matches!(end, End::Lose(_)));
         self.ends.retain(|(_, end)| {
-            !matches!(end, End::Cut(..) | End::CutOff(_) | End::Lose(_) | End::HearsLate { .. })
+            let begins = matches!(end, End::Cut(..) | End::CutOff(_) | End::HearsLate { .. });
+            !begins && !matches!(end, End::Lose(_) | End::Outage)
         });
         for (_, end) in std::mem::take(&mut self.ends) {
             Self::end(&end, cluster, observations, shared);
@@ -208,13 +211,8 @@ impl Faults {
                 cluster.nodes[victim].machine.fail_power_after(Some(self.random.below(3)));
             }
             Fault::TornBooks => cluster.server.fail_power_after(Some(self.random.below(4))),
-            Fault::Blackout => {
-                for index in 0..cluster.nodes.len() {
-                    if cluster.nodes[index].machine.is_up() {
-                        cluster.kill_node(index, Death::Power);
-                    }
-                }
-            }
+            Fault::Blackout => Self::black_out(cluster),
+            Fault::Outage => self.outage(cluster, shared),
             Fault::Stop => cluster.stop_node(victim),
             Fault::ServerKill => {
                 cluster.kill_server();
@@ -327,6 +325,14 @@ impl Faults {
             }
             End::CutOff(index) => {
                 links::cut_from_nodes(cluster.nodes[*index].machine.address(), cluster);
+            }
+            End::Outage => {
+                cluster.trace.line("all power fails");
+                Self::black_out(cluster);
+                shared.focus_on_nothing();
+                for node in &cluster.nodes {
+                    node.disk.set_speed(Speed::Between(0, 1));
+                }
             }
             End::HearsLate { leader, alone, late } => {
                 Self::hears_late(*leader, *alone, *late, cluster);

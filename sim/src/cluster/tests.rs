@@ -1,11 +1,14 @@
-//! What a network does that nobody asks anything, and one whose members are far apart.
+//! What a network does that nobody asks anything, one whose members are far apart, and one whose
+//! members change while some of them are away.
 
 use dkv_api::Client;
+use dkv_wire::id::NodeId;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use super::*;
 use crate::network::Weather;
+use crate::observer::{self, Observations, Order};
 
 /// Milliseconds, of which each is a tick, after which a network that nobody asks anything is at
 /// rest.
@@ -24,7 +27,7 @@ impl Quiet {
     fn at_rest() -> Self {
         let settings = Settings { shards: 1, ..Settings::default() };
         let trace = Trace::new(false, false);
-        let mut cluster = Cluster::new(Random::new(7), settings, 1, trace).unwrap();
+        let mut cluster = Cluster::new(Random::new(7), settings, 2, trace).unwrap();
         cluster.start_server();
         (0..1000).for_each(|_| cluster.tick());
         for _ in 0..3 {
@@ -128,4 +131,81 @@ fn over_a_long_way_no_write_waits_for_those_before_it() {
     // To the primary, from there to a majority, and as much back. With two under way it would be up
     // to 200 ms more.
     assert!(took.iter().all(|ticks| (800..860).contains(ticks)), "{took:?}");
+}
+
+/// A network at rest of four nodes, of which the first three hold the shard, and its administrator.
+struct Administered {
+    quiet: Quiet,
+    observations: Observations,
+}
+
+impl Administered {
+    fn at_rest() -> Self {
+        log::look();
+        let mut quiet = Quiet::at_rest();
+        let (cluster, observations) = (&mut quiet.cluster, Observations::default());
+        cluster.add_node();
+        let administrator = observer::run(
+            cluster.server_address(),
+            cluster.token_file("admin"),
+            cluster.path("administrator"),
+            observations.clone(),
+            cluster.trace.clone(),
+        );
+        cluster.clients[1].start(administrator);
+        quiet.pass(SETTLE);
+        Self { quiet, observations }
+    }
+
+    /// Passes until a node of that name holds the shard, or not, and returns its id.
+    fn holds(&mut self, name: &str, wanted: bool) -> NodeId {
+        let begun = self.quiet.cluster.now;
+        loop {
+            if let Some((id, holds)) = self.observations.holds(name)
+                && holds == wanted
+            {
+                return id;
+            }
+            self.quiet.pass(10);
+            assert!(self.quiet.cluster.now < begun + SETTLE, "{name} should hold it: {wanted}");
+        }
+    }
+}
+
+#[test]
+fn a_voter_that_knows_no_member_of_today_lets_one_lead() {
+    let mut network = Administered::at_rest();
+    // The third sleeps through a change of voters, and the second begins anew and knows nothing.
+    network.quiet.cluster.kill_node(2, Death::Process);
+    network.observations.order(Order::Drain("n2".into(), true));
+    let second = network.holds("n2", false);
+    network.observations.order(Order::Drain("n2".into(), false));
+    network.observations.order(Order::Drain("n4".into(), true));
+    log::steps();
+    while !log::steps().iter().any(|step| step.adds(second)) {
+        network.quiet.pass(1);
+    }
+    network.quiet.cluster.kill_node(0, Death::Power);
+    network.quiet.cluster.start_node(2);
+    // It was neither wished for nor a member when the third last looked, and has its vote now.
+    network.quiet.pass(10_000);
+    let ticks = network.quiet.takes_to_write();
+    assert!(ticks < 2000, "a write took {ticks} ms");
+}
+
+#[test]
+fn a_leader_that_was_taken_out_while_it_was_cut_off_gives_its_replica_up() {
+    let mut network = Administered::at_rest();
+    let cluster = &network.quiet.cluster;
+    let address = |index: usize| cluster.nodes[index].machine.address();
+    for other in 1..cluster.nodes.len() {
+        cluster.network.cut(address(0), address(other));
+        cluster.network.cut(address(other), address(0));
+    }
+    network.observations.order(Order::Drain("n1".into(), true));
+    network.holds("n4", true);
+    network.quiet.pass(3000);
+    network.holds("n1", true);
+    network.quiet.cluster.network.mend();
+    network.holds("n1", false);
 }

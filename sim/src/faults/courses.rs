@@ -12,6 +12,7 @@ use dkv_wire::id::GroupId;
 
 use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links, refill};
 use crate::cluster::{Cluster, Death};
+use crate::disk::Speed;
 use crate::log::{self, Step};
 use crate::observer::{Observations, Order};
 use crate::random::Random;
@@ -32,6 +33,11 @@ const LATER: u64 = 100;
 /// Ticks after which nothing that it sends gets through: by then it takes no more writes itself, as
 /// nobody answers.
 const LATE_CUT_AFTER: (u64, u64) = (20, 350);
+
+/// Most ticks that a write of any disk takes before all nodes lose their power.
+const OUTAGE_SYNC: (u64, u64) = (20, 80);
+/// Ticks after which they do.
+const OUTAGE_AFTER: (u64, u64) = (300, 1500);
 
 /// Of a thousand nodes that are to be emptied for good, those that are cut off from the other nodes
 /// as the order is given.
@@ -64,16 +70,19 @@ pub enum Course {
     Refilled,
     /// The coordinator's node loses a task; see [`Fault::Panic`].
     DeadTask,
+    /// All power fails while much waits to be synced; see [`Fault::Outage`].
+    Outage,
 }
 
 impl Course {
     /// All of them, with how often each comes. Of as many runs as there are in all, some have none.
-    const ALL: [(Self, u64); 5] = [
+    const ALL: [(Self, u64); 6] = [
         (Self::LateAnswers, 3),
         (Self::HalfChange, 3),
-        (Self::Emptied, 3),
+        (Self::Emptied, 4),
         (Self::Refilled, 3),
         (Self::DeadTask, 2),
+        (Self::Outage, 3),
     ];
     const NONE: u64 = 2;
 
@@ -97,6 +106,7 @@ impl Course {
             Self::Emptied => Fault::Empty,
             Self::Refilled => Fault::Refill,
             Self::DeadTask => Fault::Panic,
+            Self::Outage => Fault::Outage,
         }
     }
 
@@ -104,7 +114,7 @@ impl Course {
     fn lasts(self) -> u64 {
         match self {
             Self::LateAnswers => LATE.1 + 2000,
-            Self::HalfChange | Self::DeadTask => 5000,
+            Self::HalfChange | Self::DeadTask | Self::Outage => 5000,
             Self::Emptied => CUT_OFF.1,
             Self::Refilled => refill::WITHIN,
         }
@@ -184,6 +194,28 @@ impl Faults {
             cluster.network.set_late(other, struck, late + later);
         }
         links::leave_alone(cluster.clients[alone].address(), leader, cluster);
+    }
+
+    /// All disks are slow and all clients write, until all nodes lose their power.
+    pub(super) fn outage(&mut self, cluster: &Cluster, shared: &Shared) {
+        let slowest = self.within(OUTAGE_SYNC);
+        for node in &cluster.nodes {
+            node.disk.set_speed(Speed::Between(1, slowest));
+        }
+        for client in 0..cluster.clients.len() {
+            shared.focus(client, Focus::Write(self.random.below(shared.keys())));
+        }
+        let after = self.within(OUTAGE_AFTER);
+        self.ends.push((cluster.now + after, End::Outage));
+    }
+
+    /// All nodes lose their power, and what was not synced.
+    pub(super) fn black_out(cluster: &mut Cluster) {
+        for index in 0..cluster.nodes.len() {
+            if cluster.nodes[index].machine.is_up() {
+                cluster.kill_node(index, Death::Power);
+            }
+        }
     }
 
     /// A node is emptied for good. Mostly the other nodes do not reach it, and it hears nothing of

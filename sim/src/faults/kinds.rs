@@ -19,6 +19,9 @@ pub enum Fault {
     TornBooks,
     /// All nodes lose their power at once.
     Blackout,
+    /// All nodes lose their power at once after their disks were slow for a while and all clients
+    /// wrote, so that much waits to be synced.
+    Outage,
     /// A node is stopped in good order.
     Stop,
     /// The server is killed.
@@ -83,6 +86,7 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::TornFile, 4),
     (Fault::TornBooks, 4),
     (Fault::Blackout, 2),
+    (Fault::Outage, 1),
     (Fault::Stop, 5),
     (Fault::ServerKill, 3),
     (Fault::Isolate, 8),
