@@ -31,8 +31,8 @@ pub mod cluster;
 pub mod faults;
 pub mod workload;
 pub mod observer;
-mod copies;
-mod old_copies;
+mod replication_check;
+mod backups;
 
 pub mod machine;
 pub mod network;

@@ -14,7 +14,7 @@ use dkv_api::{Client, Error, NetworkStatus, NodeStatus, Role};
 use dkv_wire::id::{GroupId, HolderId, NodeId};
 use dkv_wire::message::GroupRole;
 
-use crate::copies::Copies;
+use crate::replication_check::ReplicationCheck;
 use crate::trace::Trace;
 
 /// Time between two looks.
@@ -46,7 +46,7 @@ struct Seen {
     hashes: BTreeMap<(GroupId, u64), (u64, String)>,
     coordinator: Option<(u64, NodeId)>,
     latest: BTreeMap<String, NodeStatus>,
-    copies: Copies,
+    replicas: ReplicationCheck,
     /// Nodes that are emptied for good, and those of them that may be switched off.
     emptying: BTreeSet<String>,
     empty: BTreeSet<String>,
@@ -96,7 +96,7 @@ impl Observations {
     pub fn bears_a_loss(&self) -> bool {
         let state = self.lock();
         let groups = || state.latest.values().flat_map(|status| &status.groups);
-        state.copies.are_whole()
+        state.replicas.are_whole()
             && groups().any(|seen| seen.group == GroupId::CONTROL)
             && groups().all(|seen| seen.voters.len() >= 3)
     }
@@ -111,8 +111,8 @@ impl Observations {
     /// Says how many shards there are, and how many replicas each is to have.
     pub fn expect(&self, shards: u32, replication: u32) {
         let mut state = self.lock();
-        state.copies.shards = shards as usize;
-        state.copies.replication = replication as usize;
+        state.replicas.shards = shards as usize;
+        state.replicas.replication = replication as usize;
     }
 
     /// Whether a node may be switched off for good, as was asked for. Said once.
@@ -220,7 +220,7 @@ impl Observations {
                 state.wrong.push(wrong);
             }
         }
-        let wrong = state.copies.look(&status.nodes);
+        let wrong = state.replicas.look(&status.nodes);
         state.wrong.extend(wrong);
         for places in status.placement.iter().flat_map(|placement| &placement.nodes) {
             let node = status.nodes.iter().find(|(node, _)| node.id == places.node);
@@ -292,7 +292,7 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
         let done = match (&order, node) {
             (Order::Remove(_), Some(node)) => {
                 // It may be heard even if no answer comes.
-                observations.lock().copies.removed.insert(node);
+                observations.lock().replicas.removed.insert(node);
                 client.remove_node(node).await
             }
             (Order::Drain(_, on), Some(node)) => client.drain_node(node, *on).await,

@@ -10,12 +10,12 @@ use dkv_wire::id::GroupId;
 use dkv_wire::mutants::Mutant;
 use dkv_wire::network::Settings;
 
+use crate::backups;
 use crate::cluster::{Cluster, Death};
 use crate::faults::{Course, Fault, Faults};
 use crate::log;
 use crate::network::Counts;
 use crate::observer::{self, Observations};
-use crate::old_copies;
 use crate::random::Random;
 use crate::trace::Trace;
 use crate::workload::{self, ClientMachine, Load, Phase, Shared};
@@ -130,7 +130,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         cluster.add_node();
         if options.old_copy && early.is_none() {
             pass(&mut cluster, &shared, ALONE_FOR);
-            early = Some(old_copies::keep(&cluster, 0, "early")?);
+            early = Some(backups::take(&cluster, 0, "early")?);
         }
     }
     start_clients(&mut cluster, &shared, &observations, &mut random);
@@ -262,12 +262,12 @@ fn go_back(
     cluster: &mut Cluster,
     shared: &Shared,
     random: &mut Random,
-    early: old_copies::Kept,
+    early: backups::Backup,
 ) -> std::io::Result<()> {
     pass(cluster, shared, random.between(3000, 8000));
-    old_copies::kill_all(cluster);
-    let right = old_copies::keep(cluster, 0, "right")?;
-    old_copies::put_back(cluster, 0, early)?;
+    backups::kill_all(cluster);
+    let right = backups::take(cluster, 0, "right")?;
+    backups::restore(cluster, 0, early)?;
     let server_is_late = random.per_mille(300);
     if server_is_late {
         cluster.kill_server();
@@ -279,7 +279,7 @@ fn go_back(
     }
     pass(cluster, shared, 15_000);
     cluster.kill_node(0, Death::Process);
-    old_copies::put_back(cluster, 0, right)?;
+    backups::restore(cluster, 0, right)?;
     for index in 0..cluster.nodes.len() {
         cluster.start_node(index);
     }

@@ -4,7 +4,7 @@
 //! call is an operation of the history: when it began, what it came to. A call whose outcome nobody
 //! knows is remembered as unknown.
 
-mod ages;
+mod staleness;
 mod scans;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use dkv_check::{Action, History, Operation, Outcome, Recorder};
 use dkv_wire::id::GroupId;
 use dkv_wire::network::key_hash;
 
-use ages::Ages;
+use staleness::Staleness;
 
 use crate::random::Random;
 use crate::trace::Trace;
@@ -98,7 +98,7 @@ struct State {
     /// Who took an eventual write of that stamp: two clients may give theirs the same.
     takers: Mutex<BTreeMap<u64, BTreeSet<String>>>,
     eventual: Mutex<BTreeMap<String, Eventual>>,
-    ages: Mutex<Ages>,
+    staleness: Mutex<Staleness>,
     trace: Trace,
     load: Load,
 }
@@ -127,7 +127,7 @@ impl Shared {
             focus: Mutex::default(),
             takers: Mutex::default(),
             eventual: Mutex::default(),
-            ages: Mutex::default(),
+            staleness: Mutex::default(),
             trace,
             load,
         };
@@ -220,16 +220,16 @@ impl Shared {
     /// A clock does not show the time any more. How old an answer is, is measured by the nodes'
     /// own.
     pub fn clocks_were_wrong(&self) {
-        self.ages().clocks_were_wrong();
+        self.staleness().clocks_were_wrong();
     }
 
     /// Answers that were older than they said.
     pub fn too_old(&self) -> Vec<String> {
-        self.ages().too_old().to_vec()
+        self.staleness().too_old().to_vec()
     }
 
-    fn ages(&self) -> MutexGuard<'_, Ages> {
-        self.state.ages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn staleness(&self) -> MutexGuard<'_, Staleness> {
+        self.state.staleness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_write(&self, key: &str, value: Option<String>, outcome: &Outcome) {
@@ -516,7 +516,7 @@ impl Caller {
                 let pending = value.receipt.pending.is_some();
                 let revision = Some(value.receipt.revision.0).filter(|_| !pending);
                 if let (Some(revision), Some(age_ms)) = (revision, value.receipt.staleness_ms) {
-                    self.shared.ages().read(key, begun.start_ns / TICK_NS, age_ms, revision);
+                    self.shared.staleness().read(key, begun.start_ns / TICK_NS, age_ms, revision);
                 }
                 let length = value.value.iter().position(|b| *b == b' ').unwrap_or(0);
                 let name = String::from_utf8_lossy(&value.value[..length]);
@@ -581,7 +581,7 @@ impl Caller {
 
     fn note_age(&self, key: &str, outcome: &Outcome) {
         if let Outcome::Written { revision: Some(revision), .. } = outcome {
-            self.shared.ages().wrote(key, self.shared.now(), *revision);
+            self.shared.staleness().wrote(key, self.shared.now(), *revision);
         }
     }
 

@@ -10,21 +10,21 @@ use crate::cluster::{Cluster, Death};
 use crate::disk::Disk;
 
 /// A node's directory at some moment: its small files, and its disk.
-pub(crate) struct Kept {
+pub(crate) struct Backup {
     name: String,
     disk: Disk,
 }
 
 /// Keeps what a node has now.
-pub(crate) fn keep(cluster: &Cluster, index: usize, name: &str) -> std::io::Result<Kept> {
+pub(crate) fn take(cluster: &Cluster, index: usize, name: &str) -> std::io::Result<Backup> {
     let from = cluster.path(&cluster.nodes[index].name);
     copy_all(&from, &cluster.path(name))?;
-    Ok(Kept { name: name.to_owned(), disk: cluster.nodes[index].disk.copy() })
+    Ok(Backup { name: name.to_owned(), disk: cluster.nodes[index].disk.copy() })
 }
 
 /// Puts back what a node had.
-pub(crate) fn put_back(cluster: &mut Cluster, index: usize, kept: Kept) -> std::io::Result<()> {
-    let Kept { name, disk } = kept;
+pub(crate) fn restore(cluster: &mut Cluster, index: usize, backup: Backup) -> std::io::Result<()> {
+    let Backup { name, disk } = backup;
     let path = cluster.path(&cluster.nodes[index].name);
     cluster.trace.line(format!("{} has its {name} directory", cluster.nodes[index].name));
     std::fs::remove_dir_all(&path)?;

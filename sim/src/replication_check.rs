@@ -16,7 +16,7 @@ const LOOKS: u32 = 3;
 
 /// What was seen of replicas, look after look.
 #[derive(Default)]
-pub(crate) struct Copies {
+pub(crate) struct ReplicationCheck {
     /// Shards that there are.
     pub(crate) shards: usize,
     /// Voters that a shard is to have.
@@ -32,7 +32,7 @@ pub(crate) struct Copies {
     without: BTreeMap<(GroupId, NodeId), u32>,
 }
 
-impl Copies {
+impl ReplicationCheck {
     /// What one look shows that must not be.
     pub(crate) fn look(&mut self, nodes: &[(NodeInfo, Result<NodeStatus, String>)]) -> Vec<String> {
         let answers: Vec<&NodeStatus> =
@@ -103,29 +103,29 @@ mod tests {
     fn only_a_removal_excuses_a_voter_less() {
         let nodes: Vec<NodeId> = (0..4).map(|_| NodeId::random()).collect();
         let voters = |places: &[usize]| places.iter().map(|place| nodes[*place]).collect();
-        let mut copies = Copies { replication: 3, ..Copies::default() };
-        assert_eq!(copies.too_few(GroupId(1), &voters(&[0])), None, "it has not been whole");
-        assert_eq!(copies.too_few(GroupId(1), &voters(&[0, 1, 2])), None);
-        assert!(copies.too_few(GroupId(1), &voters(&[0, 1])).is_some());
+        let mut check = ReplicationCheck { replication: 3, ..ReplicationCheck::default() };
+        assert_eq!(check.too_few(GroupId(1), &voters(&[0])), None, "it has not been whole");
+        assert_eq!(check.too_few(GroupId(1), &voters(&[0, 1, 2])), None);
+        assert!(check.too_few(GroupId(1), &voters(&[0, 1])).is_some());
         // That of a node which had gone before is no excuse.
-        copies.removed.insert(nodes[3]);
-        copies.gone.insert(nodes[3]);
-        assert_eq!(copies.too_few(GroupId(1), &voters(&[0, 1, 2])), None);
-        assert!(copies.too_few(GroupId(1), &voters(&[0, 1])).is_some());
-        copies.removed.insert(nodes[2]);
-        assert_eq!(copies.too_few(GroupId(1), &voters(&[0, 1])), None);
-        assert!(copies.too_few(GroupId(1), &voters(&[0])).is_some());
+        check.removed.insert(nodes[3]);
+        check.gone.insert(nodes[3]);
+        assert_eq!(check.too_few(GroupId(1), &voters(&[0, 1, 2])), None);
+        assert!(check.too_few(GroupId(1), &voters(&[0, 1])).is_some());
+        check.removed.insert(nodes[2]);
+        assert_eq!(check.too_few(GroupId(1), &voters(&[0, 1])), None);
+        assert!(check.too_few(GroupId(1), &voters(&[0])).is_some());
     }
 
     #[test]
     fn a_node_that_goes_may_have_had_a_replica_unseen() {
         let nodes: Vec<NodeId> = (0..4).map(|_| NodeId::random()).collect();
         let voters = |places: &[usize]| places.iter().map(|place| nodes[*place]).collect();
-        let mut copies = Copies { replication: 3, ..Copies::default() };
-        copies.removed.insert(nodes[3]);
-        assert_eq!(copies.too_few(GroupId(1), &voters(&[0, 1, 2])), None);
+        let mut check = ReplicationCheck { replication: 3, ..ReplicationCheck::default() };
+        check.removed.insert(nodes[3]);
+        assert_eq!(check.too_few(GroupId(1), &voters(&[0, 1, 2])), None);
         // The third was exchanged for the fourth, which has gone, between two looks.
-        assert_eq!(copies.too_few(GroupId(1), &voters(&[0, 1])), None);
-        assert!(copies.too_few(GroupId(1), &voters(&[0])).is_some());
+        assert_eq!(check.too_few(GroupId(1), &voters(&[0, 1])), None);
+        assert!(check.too_few(GroupId(1), &voters(&[0])).is_some());
     }
 }

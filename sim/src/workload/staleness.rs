@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 
 /// What was acknowledged when, and the answers that do not show it.
 #[derive(Debug, Default)]
-pub(super) struct Ages {
+pub(super) struct Staleness {
     /// Tick and revision of each acknowledged write of a key.
     written: BTreeMap<String, Vec<(u64, u64)>>,
     clocks_were_wrong: bool,
     too_old: Vec<String>,
 }
 
-impl Ages {
+impl Staleness {
     /// A clock does not show the time any more.
     pub(super) fn clocks_were_wrong(&mut self) {
         self.clocks_were_wrong = true;
@@ -53,17 +53,17 @@ mod tests {
 
     #[test]
     fn an_answer_must_show_what_is_older_than_it_says() {
-        let mut ages = Ages::default();
-        ages.wrote("key", 100, 7);
+        let mut staleness = Staleness::default();
+        staleness.wrote("key", 100, 7);
         for (begun, age_ms, revision) in [(101, 0, 6), (600, 500, 6), (600, 0, 7), (600, 5000, 0)] {
-            ages.read("key", begun, age_ms, revision);
-            assert!(ages.too_old().is_empty(), "{:?}", ages.too_old());
+            staleness.read("key", begun, age_ms, revision);
+            assert!(staleness.too_old().is_empty(), "{:?}", staleness.too_old());
         }
-        ages.read("another", 600, 0, 0);
-        ages.read("key", 600, 400, 6);
-        assert_eq!(ages.too_old().len(), 1);
-        ages.clocks_were_wrong();
-        ages.read("key", 600, 400, 6);
-        assert_eq!(ages.too_old().len(), 1);
+        staleness.read("another", 600, 0, 0);
+        staleness.read("key", 600, 400, 6);
+        assert_eq!(staleness.too_old().len(), 1);
+        staleness.clocks_were_wrong();
+        staleness.read("key", 600, 400, 6);
+        assert_eq!(staleness.too_old().len(), 1);
     }
 }
