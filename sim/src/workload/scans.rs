@@ -13,7 +13,9 @@ use dkv_api::{Error, Level, ScanOptions};
 use dkv_check as check;
 use dkv_check::{Action, Outcome};
 
-use super::{Begun, Caller, TICK_NS};
+use super::TICK_NS;
+use super::caller::Caller;
+use super::operations::Begun;
 
 /// What the keys of the load begin with.
 const PREFIX: &[u8] = b"k";
@@ -33,7 +35,7 @@ impl Caller {
             Level::Session => check::Level::Session,
             _ => check::Level::Strong,
         };
-        for number in 0..self.shared.state.load.keys {
+        for number in 0..self.shared.load().keys {
             let key = format!("k{number}");
             let outcome = match found.get(key.as_bytes()) {
                 Some((value, revision)) => {
