@@ -41,7 +41,7 @@ const OUTAGE_AFTER: (u64, u64) = (300, 1500);
 
 /// Of a thousand nodes that are to be emptied for good, those that are cut off from the other nodes
 /// as the order is given.
-const CUT_OFF_PER_MILLE: u64 = 700;
+const CUT_OFF_PER_MILLE: u64 = 850;
 /// Ticks for which they are: longer than what a coordinator has heard counts.
 const CUT_OFF: (u64, u64) = (7000, 8000);
 /// Ticks after which the order is given: by then it has taken some writes.
@@ -78,13 +78,13 @@ impl Course {
     /// All of them, with how often each comes. Of as many runs as there are in all, some have none.
     const ALL: [(Self, u64); 6] = [
         (Self::LateAnswers, 3),
-        (Self::HalfChange, 3),
-        (Self::Emptied, 4),
-        (Self::Refilled, 3),
+        (Self::HalfChange, 5),
+        (Self::Emptied, 5),
+        (Self::Refilled, 5),
         (Self::DeadTask, 2),
         (Self::Outage, 3),
     ];
-    const NONE: u64 = 2;
+    const NONE: u64 = 1;
 
     /// That of a run, if it has one.
     pub fn draw(random: &mut Random) -> Option<Self> {
