@@ -23,7 +23,7 @@ use crate::network::Weather;
 use crate::observer::{Observations, Order};
 use crate::random::Random;
 use crate::workload::Shared;
-use courses::Plan;
+use courses::{Going, Plan};
 use refill::Refill;
 
 /// Most nodes of a network.
@@ -43,8 +43,8 @@ pub struct Faults {
     counts: BTreeMap<Fault, u64>,
     /// The course of events that this run has, until it begins.
     plan: Option<Plan>,
-    /// A node that is to go from a group, and until when that may begin.
-    going: Option<(usize, u64)>,
+    /// A node that is to be taken out of its groups while a leader of one is lost.
+    going: Option<Going>,
     /// A node that is to lose its replicas and be given them again.
     refill: Option<Refill>,
     /// Whether a node was lost for good: one is what a network must bear.

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Once;
 
-use dkv_wire::id::NodeId;
+use dkv_wire::id::{GroupId, NodeId};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, Targets};
@@ -52,6 +52,8 @@ pub fn at(now: u64, machine: &str) {
 pub struct Step {
     /// The leader's machine.
     pub leader: String,
+    /// The group, if the leader logs it.
+    pub group: Option<GroupId>,
     /// What it changes, as it logs it.
     pub what: String,
 }
@@ -64,7 +66,16 @@ impl Step {
 
     /// Whether it adds learners, and that node among them.
     pub fn adds(&self, node: NodeId) -> bool {
-        self.what.starts_with("AddLearners") && self.what.contains(&format!("{node:?}"))
+        self.what.starts_with("AddLearners") && self.names(node)
+    }
+
+    /// Whether it changes the voters to others than that node.
+    pub fn leaves_out(&self, node: NodeId) -> bool {
+        self.changes_voters() && !self.names(node)
+    }
+
+    fn names(&self, node: NodeId) -> bool {
+        self.what.contains(&format!("{node:?}"))
     }
 }
 
@@ -145,17 +156,27 @@ struct Steps;
 
 impl<S: Subscriber> Layer<S> for Steps {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        event.record(&mut StepVisit);
+        let mut visit = StepVisit::default();
+        event.record(&mut visit);
+        if let Some(what) = visit.what {
+            let leader = PLACE.with_borrow(|(_, machine)| machine.clone());
+            STEPS.with_borrow_mut(|steps| steps.push(Step { leader, group: visit.group, what }));
+        }
     }
 }
 
-struct StepVisit;
+#[derive(Default)]
+struct StepVisit {
+    group: Option<GroupId>,
+    what: Option<String>,
+}
 
 impl Visit for StepVisit {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "step" {
-            let leader = PLACE.with_borrow(|(_, machine)| machine.clone());
-            STEPS.with_borrow_mut(|steps| steps.push(Step { leader, what: format!("{value:?}") }));
+        match field.name() {
+            "group" => self.group = format!("{value:?}").parse().ok().map(GroupId),
+            "step" => self.what = Some(format!("{value:?}")),
+            _ => {}
         }
     }
 }

@@ -60,6 +60,9 @@ struct State {
     cut: BTreeSet<(IpAddr, IpAddr)>,
     /// How much later everything arrives on a link, in ticks.
     late: BTreeMap<(IpAddr, IpAddr), u64>,
+    /// Links with little room: bytes that they take in a tick, and the tick until which they are
+    /// busy.
+    narrow: BTreeMap<(IpAddr, IpAddr), (usize, u64)>,
     /// Machines without power: not even their kernels answer.
     dark: BTreeSet<IpAddr>,
     under_way: BinaryHeap<Reverse<Datagram>>,
@@ -110,6 +113,7 @@ impl Network {
             weather: Weather::CALM,
             cut: BTreeSet::new(),
             late: BTreeMap::new(),
+            narrow: BTreeMap::new(),
             dark: BTreeSet::new(),
             under_way: BinaryHeap::new(),
             sent: 0,
@@ -137,11 +141,17 @@ impl Network {
         self.lock().late.insert((from, to), ticks);
     }
 
+    /// Has a link take no more than so many bytes in a tick from now on.
+    pub fn set_narrow(&self, from: IpAddr, to: IpAddr, bytes: usize) {
+        self.lock().narrow.insert((from, to), (bytes, 0));
+    }
+
     /// Mends all links. What is under way arrives when it would have.
     pub fn mend(&self) {
         let mut state = self.lock();
         state.cut.clear();
         state.late.clear();
+        state.narrow.clear();
     }
 
     /// Whether a machine has power.
@@ -243,8 +253,12 @@ impl State {
         self.counts.held_up += u64::from(held_up);
         self.counts.doubled += u64::from(doubled);
         let late = self.late.get(&(from.ip(), to.ip())).copied().unwrap_or_default();
+        let waits = self.narrow.get_mut(&(from.ip(), to.ip())).map_or(0, |(room, busy_until)| {
+            *busy_until = self.now.max(*busy_until) + (bytes.len() / *room) as u64;
+            *busy_until - self.now
+        });
         for copy in 0..=u64::from(doubled) {
-            let at = self.now + (delay + hold + late + copy * 3).max(1);
+            let at = self.now + (delay + hold + late + waits + copy * 3).max(1);
             let number = self.sent;
             self.sent += 1;
             let datagram = Datagram { at, number, from, to, bytes: bytes.to_vec() };

@@ -108,6 +108,15 @@ impl Observations {
         Some((status.id, status.groups.iter().any(|seen| seen.group.is_shard())))
     }
 
+    /// The id of a node, if it voted in a group as it was looked at last.
+    pub fn voter(&self, name: &str, group: GroupId) -> Option<NodeId> {
+        let state = self.lock();
+        let status = state.latest.get(name)?;
+        let mut groups = status.groups.iter();
+        let votes = groups.any(|seen| seen.group == group && seen.voters.contains(&status.id));
+        votes.then_some(status.id)
+    }
+
     /// Says how many shards there are, and how many replicas each is to have.
     pub fn expect(&self, shards: u32, replication: u32) {
         let mut state = self.lock();

@@ -30,7 +30,8 @@ const REPLACED_SOON_MS: u64 = 4000;
 const FAR_APART_EVERY: u64 = 5;
 /// Machines of clients.
 const CLIENTS: u8 = 3;
-/// Ticks for which the founder is alone, where an early copy of its directory is to be kept.
+/// Ticks for which the founder is alone, where an early copy of its directory is to be kept, or its
+/// log is to be long.
 const ALONE_FOR: u64 = 3000;
 
 /// How to run.
@@ -123,8 +124,15 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let (shared, observations) = (Shared::new(load, trace.clone()), Observations::default());
     observations.expect(groups, replication);
     cluster.start_server();
+    let drawn = Course::draw(&mut random);
+    let course = options.course.or(drawn);
     let mut early = None;
-    for _ in 0..nodes {
+    for node in 0..nodes {
+        if node == 1 && course == Some(Course::Refilled) {
+            // The founder's log is to be long before it has any other member.
+            start_clients(&mut cluster, &shared, &observations, &mut random);
+            pass(&mut cluster, &shared, ALONE_FOR);
+        }
         // One after the other, some of them at almost the same moment.
         pass(&mut cluster, &shared, random.below(300) + 1);
         cluster.add_node();
@@ -133,7 +141,9 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
             early = Some(backups::take(&cluster, 0, "early")?);
         }
     }
-    start_clients(&mut cluster, &shared, &observations, &mut random);
+    if course != Some(Course::Refilled) {
+        start_clients(&mut cluster, &shared, &observations, &mut random);
+    }
     let mut wrong = Vec::new();
     if let Some(why) = until(&mut cluster, &shared, BEGIN_MAX, || {
         if shared.recorder().is_empty() { Some("no client was served".to_owned()) } else { None }
@@ -141,8 +151,6 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         wrong.push(format!("the network did not begin: {why}"));
     }
 
-    let drawn = Course::draw(&mut random);
-    let course = options.course.or(drawn);
     let from = cluster.now + random.below(1000);
     let end = cluster.now + options.faults_for;
     let mut faults = Faults::new(random.fork(), from, end.saturating_sub(from), course);

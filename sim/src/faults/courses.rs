@@ -121,6 +121,14 @@ impl Course {
     }
 }
 
+/// A voter that is to be taken out of its groups.
+pub(super) struct Going {
+    node: usize,
+    /// Until when that may begin.
+    until: u64,
+    is_ordered: bool,
+}
+
 /// When a run has its course.
 pub(super) struct Plan {
     course: Course,
@@ -263,11 +271,21 @@ impl Faults {
         if !self.may_lose_one(cluster) || some_leave(cluster) || self.going.is_some() {
             return;
         }
-        let victim = place(cluster, observations.follower(GroupId(1))).unwrap_or(victim);
+        let node = place(cluster, observations.follower(GroupId(1))).unwrap_or(victim);
         let until = cluster.now + CHANGE_WITHIN;
-        self.going = Some((victim, until));
-        observations.order(Order::Drain(cluster.nodes[victim].name.clone(), true));
-        self.ends.push((until + self.random.between(100, 4000), End::Drain(victim)));
+        self.going = Some(Going { node, until, is_ordered: false });
+    }
+
+    /// Orders that the voter is to go, as soon as the network could bear the loss of a leader.
+    fn order_to_go(&mut self, cluster: &Cluster, observations: &Observations) {
+        let Some(Going { node, until, is_ordered }) = &mut self.going else { return };
+        if *is_ordered || some_leave(cluster) || !observations.bears_a_loss() {
+            return;
+        }
+        *is_ordered = true;
+        let (node, until) = (*node, *until);
+        observations.order(Order::Drain(cluster.nodes[node].name.clone(), true));
+        self.ends.push((until + self.random.between(100, 4000), End::Drain(node)));
     }
 
     /// Has a leader be lost in the middle of the change of voters that it begins.
@@ -277,14 +295,21 @@ impl Faults {
         observations: &Observations,
         steps: &[Step],
     ) {
-        let Some((going, until)) = self.going else { return };
+        self.order_to_go(cluster, observations);
+        let Some(Going { node: going, until, .. }) = self.going else { return };
         if cluster.now > until || !cluster.nodes[going].machine.is_up() {
             self.going = None;
             return;
         }
-        let changes = steps.iter().filter(|step| step.changes_voters());
-        let leaders = changes.filter_map(|step| place(cluster, Some(step.leader.clone())));
-        let Some(leader) = leaders.into_iter().find(|it| *it != going) else { return };
+        // Of a group in which it votes; another group does without it anyhow.
+        let name = &cluster.nodes[going].name;
+        let takes_out = |step: &&Step| {
+            let voter = step.group.and_then(|group| observations.voter(name, group));
+            voter.is_some_and(|voter| step.leaves_out(voter))
+        };
+        let steps = steps.iter().filter(takes_out);
+        let mut leaders = steps.filter_map(|step| place(cluster, Some(step.leader.clone())));
+        let Some(leader) = leaders.find(|it| *it != going) else { return };
         if some_leave(cluster) || !self.may_lose_one(cluster) || !observations.bears_a_loss() {
             return;
         }

@@ -16,8 +16,10 @@ pub(super) const WITHIN: u64 = 8000;
 /// Ticks that everything takes longer to the node and back while its log is filled, so that it
 /// takes a while.
 const FAR: (u64, u64) = (10, 40);
+/// Bytes that the links to the node take in a tick meanwhile.
+const ROOM: (u64, u64) = (50, 300);
 /// Ticks after which it is cut off.
-const CUT_OFF_AFTER: (u64, u64) = (20, 250);
+const CUT_OFF_AFTER: (u64, u64) = (50, 600);
 /// Ticks for which it is: longer than it waits for a leader.
 const CUT_OFF_FOR: (u64, u64) = (400, 1500);
 
@@ -73,10 +75,11 @@ impl Faults {
         cluster.trace.line(format!("{} gives {name} a replica again", step.leader));
         self.refill = None;
         let address = |index: usize| cluster.nodes[index].machine.address();
-        let far = self.within(FAR);
+        let (far, room) = (self.within(FAR), self.within(ROOM) as usize);
         for other in (0..cluster.nodes.len()).filter(|other| *other != node) {
             cluster.network.set_late(address(other), address(node), far);
             cluster.network.set_late(address(node), address(other), far);
+            cluster.network.set_narrow(address(other), address(node), room);
         }
         let cut = now + self.within(CUT_OFF_AFTER);
         let mended = cut + self.within(CUT_OFF_FOR);
