@@ -1,28 +1,29 @@
-//! Data directories that are put back as they were: nothing else goes wrong in such a run.
+//! Backups of data directories, which a run restores later. Nothing else goes wrong in such a run.
 //!
-//! The founder's directory is kept as it was while it was alone. Later all nodes are stopped, and
-//! the founder is started first, on the copy: if it were believed, it would serve alone, and find
-//! nothing that was written since. Then its own directory comes back, and all the others.
+//! The backup is of the founder's directory while the founder was alone. Later all nodes are
+//! stopped, and the founder is started first, on the backup. If the network accepted the old
+//! directory, the founder would serve alone and lack everything that was written since. Then the
+//! founder's own directory is restored, and all nodes start.
 
 use std::path::Path;
 
 use crate::cluster::{Cluster, Death};
 use crate::disk::Disk;
 
-/// A node's directory at some moment: its small files, and its disk.
+/// A node's data directory at some moment: its small files, and its disk.
 pub(crate) struct Backup {
     name: String,
     disk: Disk,
 }
 
-/// Keeps what a node has now.
+/// Backs a node's data directory up under a name.
 pub(crate) fn take(cluster: &Cluster, index: usize, name: &str) -> std::io::Result<Backup> {
     let from = cluster.path(&cluster.nodes[index].name);
     copy_all(&from, &cluster.path(name))?;
     Ok(Backup { name: name.to_owned(), disk: cluster.nodes[index].disk.copy() })
 }
 
-/// Puts back what a node had.
+/// Restores a backup.
 pub(crate) fn restore(cluster: &mut Cluster, index: usize, backup: Backup) -> std::io::Result<()> {
     let Backup { name, disk } = backup;
     let path = cluster.path(&cluster.nodes[index].name);
@@ -35,7 +36,7 @@ pub(crate) fn restore(cluster: &mut Cluster, index: usize, backup: Backup) -> st
     Ok(())
 }
 
-/// Kills the processes of all nodes, which leaves their disks as they are.
+/// Kills the processes of all nodes. Their disks keep all data.
 pub(crate) fn kill_all(cluster: &mut Cluster) {
     for index in 0..cluster.nodes.len() {
         cluster.kill_node(index, Death::Process);

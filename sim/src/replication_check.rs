@@ -1,8 +1,8 @@
-//! No order costs a shard replicas.
+//! Checks that no order costs a shard replicas.
 //!
-//! A shard that has been whole keeps as many voters whatever is drained, moved and evened out; only
-//! the removal of a node may cost it one, that of this node. And whoever votes has a replica, as
-//! long as the group counts on it.
+//! Once a shard has all its voters, it keeps as many, whatever is drained, moved and rebalanced.
+//! Only the removal of a node may cost it a voter: the one on that node. And every voter has a
+//! replica as long as the group counts on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,30 +10,30 @@ use dkv_api::{NodeInfo, NodeStatus};
 use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::message::GroupRole;
 
-/// Looks in a row in which a voter must be without a replica: the answers of one look are of
-/// different moments.
+/// Looks in a row in which a voter must lack its replica. One look is not enough: its answers are
+/// of different moments.
 const LOOKS: u32 = 3;
 
-/// What was seen of replicas, look after look.
+/// What the administrator has seen of replicas, look after look.
 #[derive(Default)]
 pub(crate) struct ReplicationCheck {
-    /// Shards that there are.
+    /// Number of shards.
     pub(crate) shards: usize,
-    /// Voters that a shard is to have.
+    /// Number of voters that a shard should have.
     pub(crate) replication: usize,
-    /// Nodes of which the removal was ordered.
+    /// Nodes whose removal was ordered.
     pub(crate) removed: BTreeSet<NodeId>,
-    /// Those of them that the directory does not name any more. Any other may still be given a
-    /// replica, by what was decided before the order, and lose it again.
+    /// Removed nodes that the directory does not list any more. Any other may still get a replica
+    /// that was decided on before the order, and lose it again.
     gone: BTreeSet<NodeId>,
-    /// For each shard that has been whole, the nodes that were gone when it last was.
+    /// For each shard that has had all its voters, the nodes that were gone when it last had.
     whole: BTreeMap<GroupId, BTreeSet<NodeId>>,
     /// Voters without a replica, and in how many looks in a row.
     without: BTreeMap<(GroupId, NodeId), u32>,
 }
 
 impl ReplicationCheck {
-    /// What one look shows that must not be.
+    /// Takes one look, and returns what must not be.
     pub(crate) fn look(&mut self, nodes: &[(NodeInfo, Result<NodeStatus, String>)]) -> Vec<String> {
         let answers: Vec<&NodeStatus> =
             nodes.iter().filter_map(|(_, status)| status.as_ref().ok()).collect();
@@ -61,7 +61,7 @@ impl ReplicationCheck {
         wrong
     }
 
-    /// Whether every shard has been whole.
+    /// Returns whether every shard has had all its voters.
     pub(crate) fn are_whole(&self) -> bool {
         self.whole.len() >= self.shards
     }
@@ -80,7 +80,7 @@ impl ReplicationCheck {
     }
 }
 
-/// The voters of each shard, by the word of its latest leader, if they are committed.
+/// Returns the committed voters of each shard, as its latest leader reports them.
 fn committed_voters(answers: &[&NodeStatus]) -> BTreeMap<GroupId, BTreeSet<NodeId>> {
     let mut latest = BTreeMap::new();
     for seen in answers.iter().flat_map(|status| &status.groups) {

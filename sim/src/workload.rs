@@ -8,7 +8,7 @@ mod caller;
 mod eventual;
 mod operations;
 mod scans;
-mod shared;
+mod state;
 mod staleness;
 
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use dkv_api::Client;
 
-pub use shared::Shared;
+pub use state::Workload;
 
 use crate::random::Random;
 use caller::Caller;
@@ -24,7 +24,7 @@ use caller::Caller;
 /// Nanoseconds of a tick.
 const TICK_NS: u64 = 1_000_000;
 
-/// What the callers do.
+/// What the callers do at a stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
@@ -36,7 +36,7 @@ pub enum Phase {
     Rest,
 }
 
-/// What all callers of a client keep to for a while, in place of everything else.
+/// The only thing that all callers of a client do for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Focus {
     /// They read one of the keys.
@@ -56,7 +56,7 @@ pub struct Load {
     pub pause_ms: u64,
     /// Keys that are read and written.
     pub keys: u64,
-    /// Of a thousand values, how many are large, and how many bytes those have at most.
+    /// How many of a thousand values are large, and how many bytes a large one has at most.
     pub large: (u64, u64),
     /// Shards of the network.
     pub shards: u32,
@@ -72,23 +72,23 @@ pub struct ClientMachine {
     pub token_file: PathBuf,
     /// Where the client keeps its files.
     pub home: PathBuf,
-    /// What it draws from.
+    /// The source of its random numbers.
     pub random: Random,
 }
 
 /// Runs the callers of one client machine.
-pub async fn run(machine: ClientMachine, shared: Shared) {
+pub async fn run(machine: ClientMachine, workload: Workload) {
     let ClientMachine { number, server, token_file, home, mut random } = machine;
-    let callers = shared.load().callers;
-    shared.callers_begin(callers);
+    let callers = workload.load().callers;
+    workload.callers_begin(callers);
     let client = connect(&server, &token_file, &home).await;
-    shared.trace().line(format!("client {number} is connected"));
+    workload.trace().line(format!("client {number} is connected"));
     for caller in 0..callers {
         let caller = Caller {
             id: number * 100 + caller,
             client: client.clone(),
             random: random.fork(),
-            shared: shared.clone(),
+            workload: workload.clone(),
             calls: 0,
             own: 0,
             seen: None,

@@ -1,5 +1,4 @@
-//! What a network does that nobody asks anything, one whose members are far apart, and one whose
-//! members change while some of them are away.
+//! Idle networks, networks whose members are far apart, and changes of members while some are away.
 
 use dkv_api::Client;
 use dkv_wire::id::NodeId;
@@ -11,20 +10,19 @@ use crate::disk::Speed;
 use crate::network::Weather;
 use crate::observer::{self, Observations, Order};
 
-/// Milliseconds, of which each is a tick, after which a network that nobody asks anything is at
-/// rest.
+/// Ticks of a millisecond after which an idle network is at rest.
 const SETTLE: u64 = 15_000;
 
-/// Three nodes, and a client that writes whenever it is told to.
+/// Three nodes, and a client that writes on request.
 struct Quiet {
     cluster: Cluster,
     write: UnboundedSender<()>,
-    /// How long each took.
+    /// How long each write took.
     written: Arc<Mutex<Vec<Duration>>>,
 }
 
 impl Quiet {
-    /// A network at rest: the first node leads all of it, and the client is connected.
+    /// Creates a network at rest: the first node leads all groups, and the client is connected.
     fn at_rest() -> Self {
         let settings = Settings { shards: 1, ..Settings::default() };
         let trace = Trace::new(false, false);
@@ -60,13 +58,13 @@ impl Quiet {
         (0..ticks).for_each(|_| self.cluster.tick());
     }
 
-    /// Ticks that a write takes that begins now.
+    /// Starts a write and returns the ticks that it takes.
     fn takes_to_write(&mut self) -> u64 {
         self.write.send(()).unwrap();
         self.all_written(1)[0]
     }
 
-    /// Passes until so many writes are done, and returns what they took.
+    /// Waits for so many writes, and returns the ticks that each took.
     fn all_written(&mut self, count: usize) -> Vec<u64> {
         let begun = self.cluster.now;
         while self.written.lock().unwrap().len() < count {
@@ -77,7 +75,7 @@ impl Quiet {
         self.written.lock().unwrap().drain(..).map(ticks).collect()
     }
 
-    /// Datagrams that are sent in a second.
+    /// Returns how many datagrams are sent in a second.
     fn datagrams(&mut self) -> u64 {
         let before = self.cluster.network.counts().sent;
         self.pass(10_000);
@@ -86,7 +84,7 @@ impl Quiet {
 }
 
 #[test]
-fn a_network_that_is_asked_nothing_says_little_and_wakes_at_once() {
+fn an_idle_network_sends_little_and_wakes_at_once() {
     let mut quiet = Quiet::at_rest();
     let datagrams = quiet.datagrams();
     assert!(datagrams < 100, "{datagrams} datagrams a second");
@@ -95,8 +93,8 @@ fn a_network_that_is_asked_nothing_says_little_and_wakes_at_once() {
 }
 
 #[test]
-fn a_primary_that_is_gone_at_rest_is_missed_before_anybody_asks() {
-    // Its connections are closed for a process that dies; a machine has to be missed.
+fn the_death_of_an_idle_primary_is_noticed_before_the_next_request() {
+    // The kernel reports a process that has died; a machine is noticed only by its silence.
     for (death, within) in [(Death::Process, 400), (Death::Power, 1500)] {
         let mut quiet = Quiet::at_rest();
         quiet.cluster.kill_node(0, death);
@@ -107,7 +105,7 @@ fn a_primary_that_is_gone_at_rest_is_missed_before_anybody_asks() {
 }
 
 #[test]
-fn a_machine_that_is_gone_is_missed_as_soon_as_ever_after_something_was_asked() {
+fn the_loss_of_a_machine_is_noticed_fast_after_a_request() {
     let mut quiet = Quiet::at_rest();
     quiet.takes_to_write();
     quiet.pass(300);
@@ -117,10 +115,10 @@ fn a_machine_that_is_gone_is_missed_as_soon_as_ever_after_something_was_asked() 
 }
 
 #[test]
-fn over_a_long_way_no_write_waits_for_those_before_it() {
+fn writes_over_long_distances_do_not_wait_for_each_other() {
     let mut quiet = Quiet::at_rest();
     quiet.cluster.network.set_weather(Weather { delay_min: 200, delay_max: 200, ..Weather::CALM });
-    // Until it is known how far all are.
+    // Time to measure the distances.
     quiet.pass(15_000);
     quiet.takes_to_write();
     let count = 40;
@@ -129,8 +127,8 @@ fn over_a_long_way_no_write_waits_for_those_before_it() {
         quiet.pass(15);
     }
     let took = quiet.all_written(count);
-    // To the primary, from there to a majority, and as much back. With two under way it would be up
-    // to 200 ms more.
+    // To the primary, from there to a majority, and back. With only two batches in flight it would
+    // be up to 200 ms more.
     assert!(took.iter().all(|ticks| (800..860).contains(ticks)), "{took:?}");
 }
 
@@ -158,7 +156,7 @@ impl Administered {
         Self { quiet, observations }
     }
 
-    /// Passes until a node of that name holds the shard, or not, and returns its id.
+    /// Waits until a node holds the shard, or does not, and returns its id.
     fn holds(&mut self, name: &str, wanted: bool) -> NodeId {
         let begun = self.quiet.cluster.now;
         loop {
@@ -174,10 +172,10 @@ impl Administered {
 }
 
 #[test]
-fn a_voter_that_knows_no_member_of_today_lets_one_lead() {
+fn a_voter_that_knows_no_current_member_votes_for_one() {
     let mut network = Administered::at_rest();
-    // The third loses all that it learns of a change of voters, and the second begins anew and knows
-    // nothing.
+    // The third loses all that it learns of a change of voters, and the second begins anew and
+    // knows nothing.
     network.quiet.cluster.nodes[2].disk.set_speed(Speed::Stalled(60_000));
     network.observations.order(Order::Drain("n2".into(), true));
     let second = network.holds("n2", false);
@@ -201,7 +199,7 @@ fn a_voter_that_knows_no_member_of_today_lets_one_lead() {
 }
 
 #[test]
-fn a_leader_that_was_taken_out_while_it_was_cut_off_gives_its_replica_up() {
+fn a_leader_that_was_removed_while_cut_off_gives_up_its_replica() {
     let mut network = Administered::at_rest();
     let cluster = &network.quiet.cluster;
     let address = |index: usize| cluster.nodes[index].machine.address();

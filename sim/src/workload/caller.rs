@@ -1,26 +1,26 @@
-//! One caller: which calls it makes, and when.
+//! A caller: which calls it makes, and when.
 
 use std::time::Duration;
 
 use dkv_api::{Client, Condition, Level, ReadOptions};
 use dkv_check::Outcome;
 
-use super::{Focus, Phase, Shared};
+use super::{Focus, Phase, Workload};
 use crate::random::Random;
 
 /// Least and most time that a call may take, in milliseconds.
 const PATIENCE_MS: (u64, u64) = (300, 4000);
-/// The same of callers that keep to one key, and longest pause between two calls of callers that
-/// keep to anything.
+/// Least and most time that a call to one key may take while a client keeps to that key, and
+/// longest pause between two calls while it keeps to anything, in milliseconds.
 const FOCUS_PATIENCE_MS: (u64, u64) = (200, 800);
 const FOCUS_PAUSE_MS: u64 = 20;
-/// Keys that have eventual writes, among strong ones.
+/// Keys with both eventual and strong writes.
 const EVENTUAL_KEYS: u64 = 3;
-/// Keys of each caller that it writes once each.
+/// Keys that each caller writes eventually, once each.
 const OWN_KEYS_MAX: u64 = 30;
-/// Calls of a thousand that walk over all keys.
+/// How many of a thousand calls scan all keys.
 const SCANS_PER_MILLE: u64 = 20;
-/// Time that each attempt of the last reads and writes may take.
+/// Time that each attempt of a last read or write may take.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A caller of a client machine.
@@ -28,20 +28,20 @@ pub(super) struct Caller {
     pub(super) id: u64,
     pub(super) client: Client,
     pub(super) random: Random,
-    pub(super) shared: Shared,
+    pub(super) workload: Workload,
     pub(super) calls: u64,
-    /// Keys that were written once.
+    /// Keys that this caller has written once.
     pub(super) own: u64,
     /// The key and revision that were read last.
     pub(super) seen: Option<(u64, u64)>,
 }
 
 impl Caller {
-    /// Runs for as long as its client does.
+    /// Makes calls until the run probes, then reads and writes everything once more.
     pub(super) async fn run(mut self) {
-        let load = self.shared.load();
-        while self.shared.is(Phase::Load) {
-            let focus = self.shared.focus_of(self.client_place());
+        let load = self.workload.load();
+        while self.workload.is(Phase::Load) {
+            let focus = self.workload.focus_of(self.client_place());
             let pause_ms = if focus.is_some() { FOCUS_PAUSE_MS } else { load.pause_ms };
             let pause_ms = self.random.below(pause_ms + 1);
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
@@ -50,10 +50,10 @@ impl Caller {
                 None => self.call().await,
             }
         }
-        while !self.shared.is(Phase::Probe) {
+        while !self.workload.is(Phase::Probe) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        for key in 0..self.shared.load().keys {
+        for key in 0..self.workload.load().keys {
             self.until_it_succeeds(key, false).await;
             if self.id.is_multiple_of(2) {
                 self.until_it_succeeds(key, true).await;
@@ -65,24 +65,24 @@ impl Caller {
         for key in keys {
             loop {
                 let read = self.get_key(&key, Level::Strong.into(), LAST_PATIENCE).await;
-                if self.shared.is_settled(&key, &read) {
+                if self.workload.is_settled(&key, &read) {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-        self.shared.caller_has_probed();
+        self.workload.caller_has_probed();
     }
 
-    /// The place of its client among all.
+    /// Returns the place of its client among all.
     fn client_place(&self) -> u64 {
         self.id / 100 - 1
     }
 
-    /// One call of the kind that all callers of this client keep to.
+    /// Makes one call of the kind that all callers of this client keep to.
     async fn keep_to(&mut self, focus: Focus) {
         let (low, high) = match focus {
-            // Who reaches nobody else may have to find out whom it reaches.
+            // A client that is cut off may have to find the node that it still reaches.
             Focus::Deposit => PATIENCE_MS,
             Focus::Read(_) | Focus::Write(_) => FOCUS_PATIENCE_MS,
         };
@@ -102,9 +102,9 @@ impl Caller {
         }
     }
 
-    /// One call, of any kind.
+    /// Makes one call, of any kind.
     async fn call(&mut self) {
-        let load = self.shared.load();
+        let load = self.workload.load();
         let key = self.random.below(load.keys);
         let (low, high) = PATIENCE_MS;
         let patience = Duration::from_millis(self.random.between(low, high));
@@ -118,7 +118,7 @@ impl Caller {
         }
         let eventual = format!("e{}", self.random.below(EVENTUAL_KEYS));
         match self.random.below(120) {
-            // Written once, so that nothing later hides that it was lost.
+            // The key is written once, so that no later write hides a lost one.
             100..103 if self.own < OWN_KEYS_MAX => {
                 let key = self.own_key(self.own);
                 self.own += 1;
@@ -154,7 +154,7 @@ impl Caller {
         }
     }
 
-    /// A key that this caller alone writes, eventually and once.
+    /// Returns the name of a key that only this caller writes, eventually and once.
     fn own_key(&self, number: u64) -> String {
         format!("e{}-{number}", self.id)
     }

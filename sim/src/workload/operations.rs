@@ -1,4 +1,4 @@
-//! The calls themselves, each recorded as an operation of the history.
+//! The calls of a caller, each recorded as an operation of the history.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use dkv_check as check;
 use dkv_check::{Action, Operation, Outcome};
 
 use super::caller::Caller;
-use super::{Shared, TICK_NS};
+use super::{TICK_NS, Workload};
 
 impl Caller {
     pub(super) async fn get(
@@ -16,14 +16,14 @@ impl Caller {
         options: ReadOptions,
         patience: Duration,
     ) -> Outcome {
-        let outcome = self.get_key(&Shared::key(key), options, patience).await;
+        let outcome = self.get_key(&Workload::key(key), options, patience).await;
         if let Outcome::Value { revision: Some(revision), .. } = outcome {
             self.seen = Some((key, revision));
         }
         outcome
     }
 
-    /// An eventual put or delete.
+    /// Puts or deletes a key eventually.
     pub(super) async fn deposit(&mut self, key: &str, put: bool, patience: Duration) -> Outcome {
         let begun = self.begin_key(key);
         let value = format!("{}-{}", self.id, self.calls);
@@ -36,15 +36,15 @@ impl Caller {
             Ok(written) => {
                 let (node, stamp) = (written.receipt.node, written.receipt.stamp.0);
                 let taker = self.client.names(&[node]).concat();
-                self.shared.trace().line(format!("{} {key} is kept by {taker}", self.id));
-                self.shared.taken(stamp, taker);
+                self.workload.trace().line(format!("{} {key} is kept by {taker}", self.id));
+                self.workload.taken(stamp, taker);
                 Outcome::Accepted { stamp }
             }
             Err(error) => failed(error),
         };
         let condition = check::Condition::Always;
         let noted = put.then(|| value.clone());
-        self.shared.note_write(key, noted, &outcome);
+        self.workload.note_write(key, noted, &outcome);
         let action = match put {
             true => Action::Put { value: value.into(), condition },
             false => Action::Delete(condition),
@@ -65,7 +65,7 @@ impl Caller {
                 let pending = value.receipt.pending.is_some();
                 let revision = Some(value.receipt.revision.0).filter(|_| !pending);
                 if let (Some(revision), Some(age_ms)) = (revision, value.receipt.staleness_ms) {
-                    self.shared.staleness().read(key, begun.start_ns / TICK_NS, age_ms, revision);
+                    self.workload.staleness().read(key, begun.start_ns / TICK_NS, age_ms, revision);
                 }
                 let length = value.value.iter().position(|b| *b == b' ').unwrap_or(0);
                 let name = String::from_utf8_lossy(&value.value[..length]);
@@ -87,7 +87,7 @@ impl Caller {
         condition: Condition,
         patience: Duration,
     ) -> Outcome {
-        self.put_key(&Shared::key(key), condition, patience).await
+        self.put_key(&Workload::key(key), condition, patience).await
     }
 
     pub(super) async fn put_key(
@@ -98,10 +98,10 @@ impl Caller {
     ) -> Outcome {
         let begun = self.begin_key(key);
         let value = format!("{}-{}", self.id, self.calls);
-        let (often, bytes) = self.shared.load().large;
+        let (often, bytes) = self.workload.load().large;
         let large = self.random.per_mille(often);
         let length = self.random.below(if large { bytes } else { 100 }) as usize;
-        // The name of the value, and what only makes it longer.
+        // The value begins with its name; the rest only makes it longer.
         let mut bytes = format!("{value} ").into_bytes();
         bytes.resize(bytes.len() + length, b'.');
         let options =
@@ -117,13 +117,13 @@ impl Caller {
             Condition::Present => check::Condition::Present,
             Condition::Revision(revision) => check::Condition::Revision(revision.0),
         };
-        self.shared.note_write(key, Some(value.clone()), &outcome);
+        self.workload.note_write(key, Some(value.clone()), &outcome);
         self.note_age(key, &outcome);
         self.end(begun, Action::Put { value: value.into(), condition }, outcome)
     }
 
     pub(super) async fn delete(&mut self, key: u64, patience: Duration) -> Outcome {
-        self.delete_key(&Shared::key(key), patience).await
+        self.delete_key(&Workload::key(key), patience).await
     }
 
     pub(super) async fn delete_key(&mut self, key: &str, patience: Duration) -> Outcome {
@@ -133,29 +133,29 @@ impl Caller {
             Ok(written) => done(written.receipt, written.existed),
             Err(error) => failed(error),
         };
-        self.shared.note_write(key, None, &outcome);
+        self.workload.note_write(key, None, &outcome);
         self.note_age(key, &outcome);
         self.end(begun, Action::Delete(check::Condition::Always), outcome)
     }
 
     fn note_age(&self, key: &str, outcome: &Outcome) {
         if let Outcome::Written { revision: Some(revision), .. } = outcome {
-            self.shared.staleness().wrote(key, self.shared.now(), *revision);
+            self.workload.staleness().wrote(key, self.workload.now(), *revision);
         }
     }
 
     fn begin_key(&mut self, key: &str) -> Begun {
         self.calls += 1;
-        Begun { key: key.to_owned(), start_ns: self.shared.now() * TICK_NS }
+        Begun { key: key.to_owned(), start_ns: self.workload.now() * TICK_NS }
     }
 
     pub(super) fn end(&self, begun: Begun, action: Action, outcome: Outcome) -> Outcome {
         let Begun { key, start_ns } = begun;
-        let shard = self.shared.shard_of(&key).0;
-        // Within a tick nobody knows what came first: what ended in it, ended with it.
-        let end_ns = self.shared.now() * TICK_NS + TICK_NS - 1;
+        let shard = self.workload.shard_of(&key).0;
+        // The order of events within a tick is not known, so an operation ends when its tick does.
+        let end_ns = self.workload.now() * TICK_NS + TICK_NS - 1;
         let line = format!("{} {key} {action:?} -> {outcome:?}", self.id);
-        self.shared.trace().line(line);
+        self.workload.trace().line(line);
         let operation = Operation {
             client: self.id,
             shard,
@@ -165,7 +165,7 @@ impl Caller {
             action,
             outcome: outcome.clone(),
         };
-        self.shared.recorder().add(operation);
+        self.workload.recorder().add(operation);
         outcome
     }
 }

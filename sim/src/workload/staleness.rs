@@ -1,12 +1,12 @@
-//! Whether answers are as old as they say, at most.
+//! Checks that no answer is older than it says.
 //!
-//! An answer that says it is at most so old shows everything that was acknowledged that long before
-//! the question. A node measures that by its own clock, so nothing can be said of it once a clock
-//! stood still or ran at another pace.
+//! An answer with an age shows every write that was acknowledged at least that long before the
+//! question. A node measures the age by its own clock, so answers are not judged once a clock has
+//! stood still or drifted.
 
 use std::collections::BTreeMap;
 
-/// What was acknowledged when, and the answers that do not show it.
+/// The acknowledged writes, and the answers that do not show them.
 #[derive(Debug, Default)]
 pub(super) struct Staleness {
     /// Tick and revision of each acknowledged write of a key.
@@ -16,20 +16,20 @@ pub(super) struct Staleness {
 }
 
 impl Staleness {
-    /// A clock does not show the time any more.
+    /// Notes that a clock has been wrong.
     pub(super) fn clocks_were_wrong(&mut self) {
         self.clocks_were_wrong = true;
     }
 
-    /// A write was acknowledged in that tick.
+    /// Notes that a write was acknowledged in that tick.
     pub(super) fn wrote(&mut self, key: &str, now: u64, revision: u64) {
         self.written.entry(key.to_owned()).or_default().push((now, revision));
     }
 
-    /// What was asked in that tick was answered by a state that is at most so old, with a value or
-    /// a shard of that revision.
+    /// Notes the answer to a question of that tick: its age, and the revision of the value or the
+    /// shard.
     pub(super) fn read(&mut self, key: &str, begun: u64, age_ms: u64, revision: u64) {
-        // Part of a millisecond is nothing to the node.
+        // A node rounds the age down to whole milliseconds.
         let Some(complete) = begun.checked_sub(age_ms.saturating_add(1)) else { return };
         let shown = |written: &&(u64, u64)| written.0 < complete && written.1 > revision;
         let missing = self.written.get(key).and_then(|writes| writes.iter().find(shown));
@@ -41,7 +41,7 @@ impl Staleness {
         }
     }
 
-    /// Answers that were older than they said.
+    /// Returns the answers that were older than they said.
     pub(super) fn too_old(&self) -> &[String] {
         &self.too_old
     }

@@ -1,4 +1,4 @@
-//! What the clients share with whoever runs the simulation.
+//! The state that the clients share with the run.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -13,9 +13,9 @@ use super::staleness::Staleness;
 use super::{Focus, Load, Phase};
 use crate::trace::Trace;
 
-/// What all clients share with whoever runs the simulation. Clones are the same.
+/// The state that all clients share with the run. Clones share it.
 #[derive(Clone)]
-pub struct Shared {
+pub struct Workload {
     state: Arc<State>,
 }
 
@@ -25,7 +25,7 @@ struct State {
     callers: AtomicU64,
     probed: AtomicU64,
     recorder: Recorder,
-    /// What clients keep to, by their place.
+    /// What each client keeps to, by its place.
     focus: Mutex<BTreeMap<usize, Focus>>,
     eventual: Mutex<EventualWrites>,
     staleness: Mutex<Staleness>,
@@ -33,8 +33,8 @@ struct State {
     load: Load,
 }
 
-impl Shared {
-    /// For a run with that load.
+impl Workload {
+    /// Creates the state of a run with that load.
     pub fn new(load: Load, trace: Trace) -> Self {
         let state = State {
             phase: AtomicU8::new(Phase::Load as u8),
@@ -51,37 +51,37 @@ impl Shared {
         Self { state: Arc::new(state) }
     }
 
-    /// Says which tick passes.
+    /// Sets the current tick.
     pub fn set_now(&self, now: u64) {
         self.state.now.store(now, Ordering::Relaxed);
     }
 
-    /// The tick that passes.
+    /// Returns the current tick.
     pub fn now(&self) -> u64 {
         self.state.now.load(Ordering::Relaxed)
     }
 
-    /// Says what to do from now on.
+    /// Begins a phase.
     pub fn set_phase(&self, phase: Phase) {
         self.state.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// Whether that is what is to be done.
+    /// Returns whether the run is in that phase.
     pub fn is(&self, phase: Phase) -> bool {
         self.state.phase.load(Ordering::Relaxed) == phase as u8
     }
 
-    /// Callers that have finished their last reads and writes, and callers in all.
+    /// Returns how many callers have finished their last reads and writes, and how many there are.
     pub fn probed(&self) -> (u64, u64) {
         (self.state.probed.load(Ordering::Relaxed), self.state.callers.load(Ordering::Relaxed))
     }
 
-    /// Has the callers of a client keep to one thing.
+    /// Makes the callers of a client keep to one thing.
     pub fn focus(&self, client: usize, focus: Focus) {
         self.state.focus.lock().unwrap_or_else(PoisonError::into_inner).insert(client, focus);
     }
 
-    /// Has all callers do anything again.
+    /// Lets all callers do anything again.
     pub fn focus_on_nothing(&self) {
         self.state.focus.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -91,28 +91,28 @@ impl Shared {
         usize::try_from(client).ok().and_then(|client| focus.get(&client).copied())
     }
 
-    /// How many keys are read and written.
+    /// Returns how many keys are read and written.
     pub fn keys(&self) -> u64 {
         self.state.load.keys
     }
 
-    /// The name of one of them.
+    /// Returns the name of a key.
     pub fn key(number: u64) -> String {
         format!("k{number}")
     }
 
-    /// The shard of a key.
+    /// Returns the shard of a key.
     pub fn shard_of(&self, key: &str) -> GroupId {
         let shards = u128::from(self.state.load.shards);
         GroupId(((u128::from(key_hash(key.as_bytes())) * shards) >> 64) as u32 + 1)
     }
 
-    /// These nodes were removed: what they had taken and not delivered may be lost.
+    /// Notes that nodes were removed: eventual writes that they had not delivered may be lost.
     pub fn nodes_were_removed(&self, names: impl IntoIterator<Item = String>) {
         self.eventual().nodes_were_removed(names);
     }
 
-    /// Everything that was asked, as it is to be judged.
+    /// Returns the history of the run as the checkers are to judge it.
     pub fn history(&self) -> History {
         let mut history = self.state.recorder.history();
         let eventual = self.eventual();
@@ -126,13 +126,13 @@ impl Shared {
         history
     }
 
-    /// A clock does not show the time any more. How old an answer is, is measured by the nodes'
-    /// own.
+    /// Notes that a clock has been wrong. Nodes measure the age of their answers by their own
+    /// clocks.
     pub fn clocks_were_wrong(&self) {
         self.staleness().clocks_were_wrong();
     }
 
-    /// Answers that were older than they said.
+    /// Returns the answers that were older than they said.
     pub fn too_old(&self) -> Vec<String> {
         self.staleness().too_old().to_vec()
     }
@@ -171,17 +171,17 @@ impl Shared {
         self.state.callers.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// How heavy the load is.
+    /// Returns the load.
     pub(super) fn load(&self) -> Load {
         self.state.load
     }
 
-    /// What happened.
+    /// Returns the trace of the run.
     pub(super) fn trace(&self) -> &Trace {
         &self.state.trace
     }
 
-    /// Everything that was asked.
+    /// Returns the recorder of the history.
     pub fn recorder(&self) -> &Recorder {
         &self.state.recorder
     }
