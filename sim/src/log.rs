@@ -20,11 +20,9 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, registry};
 
-/// The target of the lines about changes of members.
-const STEWARDS: &str = "dkv_node::stewards";
 /// The targets of tasks that a node cannot do without.
 const TASKS: [&str; 5] = [
-    STEWARDS,
+    "dkv_node::stewards",
     "dkv_node::compaction",
     "dkv_node::coordinator",
     "dkv_node::departures",
@@ -124,14 +122,14 @@ fn init(lines: Option<impl Layer<tracing_subscriber::Registry> + Send + Sync + '
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // A subscriber that was installed before stays.
-        let layers = registry().with(lines).with(Steps.with_filter(stewards()));
+        let layers = registry().with(lines).with(Steps.with_filter(nodes()));
         // It comes last, so that the others get the line before the panic.
         let _ = layers.with(Panics.with_filter(tasks())).try_init();
     });
 }
 
-fn stewards() -> Targets {
-    Targets::new().with_target(STEWARDS, Level::INFO)
+fn nodes() -> Targets {
+    Targets::new().with_target("dkv_node", Level::INFO)
 }
 
 fn tasks() -> Targets {
@@ -186,5 +184,22 @@ struct Place;
 impl FormatTime for Place {
     fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
         PLACE.with_borrow(|(now, machine)| write!(writer, "{now:>7} ms  {machine:<9}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_tasks_that_panic_are_modules_of_the_node() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/src");
+        for task in TASKS {
+            let module = task.strip_prefix("dkv_node::").unwrap().replace("::", "/");
+            let found = sources.join(&module).with_extension("rs");
+            assert!(found.exists() || sources.join(module).join("mod.rs").exists(), "{task} moved");
+        }
     }
 }
