@@ -1,7 +1,7 @@
 //! Idle networks, networks whose members are far apart, and changes of members while some are away.
 
 use dkv_api::Client;
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 

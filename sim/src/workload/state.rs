@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dkv_base::id::GroupId;
 use dkv_check::{History, Outcome, Recorder};
-use dkv_wire::id::GroupId;
 use dkv_wire::network::key_hash;
 
 use super::eventual::EventualWrites;
