@@ -92,13 +92,14 @@ impl Observations {
     }
 
     /// Returns whether the network survives the loss of any node: every group has had all its
-    /// voters, and at the last look no node knew of a group with fewer than three.
+    /// voters, and at the last look no node knew of a group with fewer than three. A new replica knows
+    /// of no voters yet, which does not count.
     pub fn bears_a_loss(&self) -> bool {
         let state = self.lock();
         let groups = || state.latest.values().flat_map(|status| &status.groups);
         state.replicas.are_whole()
             && groups().any(|seen| seen.group == GroupId::CONTROL)
-            && groups().all(|seen| seen.voters.len() >= 3)
+            && groups().all(|seen| seen.voters.is_empty() || seen.voters.len() >= 3)
     }
 
     /// Returns the id of a node, and whether it had a replica of a shard at the last look.

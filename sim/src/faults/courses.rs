@@ -47,13 +47,14 @@ const CUT_OFF: (u64, u64) = (7000, 8000);
 /// Ticks after which the order is given: by then the node has taken some writes.
 const ORDERED_AFTER: (u64, u64) = (500, 2500);
 
-/// Ticks by which answers to a leader that is to be lost are late.
-const LATE_ANSWERS: u64 = 400;
-/// Ticks after which nothing that the leader sends gets through. Its last entry has, except to the
+/// Ticks by which answers to a leader that is to be lost are late. They must come within its lease,
+/// or it does not propose the last entry of the change.
+const LATE_ANSWERS: u64 = 180;
+/// Ticks after which nothing that the leader sends gets through. Its first entry has, except to the
 /// farthest regions.
-const CUT_AFTER: u64 = 150;
-/// Ticks after which the leader is lost: the answers have come, and another entry has gone out.
-const LOST_AFTER: u64 = 650;
+const CUT_AFTER: u64 = 130;
+/// Ticks after which the leader is lost: the answers have come, and the last entry has gone out.
+const LOST_AFTER: u64 = 450;
 /// Ticks in which a leader has to begin to change voters after the order.
 const CHANGE_WITHIN: u64 = 6000;
 
