@@ -22,11 +22,11 @@ use tracing_subscriber::{Layer, registry};
 
 /// The targets of tasks that a node cannot do without.
 const TASKS: [&str; 5] = [
-    "dkv_node::stewards",
-    "dkv_node::compaction",
-    "dkv_node::coordinator",
-    "dkv_node::departures",
-    "dkv_node::lookout",
+    "dkv_node::cluster::membership_reconciler",
+    "dkv_node::tasks::log_retention",
+    "dkv_node::cluster::coordinator",
+    "dkv_node::cluster::replica_removal",
+    "dkv_node::tasks::failure_detector",
 ];
 
 thread_local! {
