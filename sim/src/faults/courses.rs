@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use dkv_base::id::GroupId;
 
-use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links, refill};
+use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links, place, refill};
 use crate::cluster::{Cluster, Death};
 use crate::disk::Speed;
 use crate::log::{self, Step};
@@ -365,12 +365,6 @@ impl Faults {
     pub(super) fn within(&mut self, (low, high): (u64, u64)) -> u64 {
         self.random.between(low, high)
     }
-}
-
-/// Returns the place of a node among all, by its name.
-pub(super) fn place(cluster: &Cluster, name: Option<String>) -> Option<usize> {
-    let name = name?;
-    cluster.nodes.iter().position(|node| node.name == name)
 }
 
 /// Returns whether some node is leaving and has not left yet.
