@@ -100,10 +100,11 @@ impl Group {
             let writing = Arc::clone(&proposer);
             let write = write_batches::run(id, me, writing, write_queue, brakes, backlog.clone());
             tasks.spawn(failure.if_panicked("a shard's task of writes", write));
-            let who = Who { shard: id, node: me };
-            let read = strong_reads::run(who, Arc::clone(&proposer), read_queue);
-            tasks.spawn(failure.if_panicked("a shard's task of reads", read));
         }
+        let who = Who { shard: id, node: me };
+        // Of the control group, nodes ask how far it is committed.
+        let read = strong_reads::run(who, Arc::clone(&proposer), read_queue);
+        tasks.spawn(failure.if_panicked("a group's task of reads", read));
         Ok(Self {
             id,
             me,
@@ -241,16 +242,6 @@ impl Group {
         self.metrics().borrow().current_leader
     }
 
-    /// How long this replica has been without a leader: it neither leads nor has heard one.
-    pub(crate) fn leaderless_for(&self) -> Duration {
-        if self.leads() { Duration::ZERO } else { self.machine().unled_since().elapsed() }
-    }
-
-    /// The longest time for which a voter waits for its leader.
-    pub(crate) fn election_timeout(&self) -> Duration {
-        Duration::from_millis(self.live_within_ms())
-    }
-
     /// Whether this replica leads.
     pub(crate) fn leads(&self) -> bool {
         self.metrics().borrow().state == ServerState::Leader
@@ -259,17 +250,6 @@ impl Group {
     /// Makes sure that this replica leads and has applied what was committed before the call.
     pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
         self.proposer.confirm_leadership().await
-    }
-
-    /// Makes sure that this replica has applied what was committed before the call.
-    pub(crate) async fn catch_up(&self) -> Result<(), Refusal> {
-        match self.confirm_leadership().await {
-            Ok(_) => Ok(()),
-            Err(ProposeError::NotLeader(Some(leader))) if leader != self.me => {
-                strong_reads::catch_up(self.id, &self.proposer, leader).await.map(drop)
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Who votes, by the newest configuration that is known here.

@@ -3,10 +3,6 @@
 //! Each group has one on every node; it acts only while this node leads the group. What to do next
 //! is for `dkv_state::steward` to say, from facts alone: a leader that comes after one that died half
 //! way finds the same facts and goes on.
-//!
-//! The directory here may be older than the one by which the leader before acted. So before a step
-//! it is brought up to date, or that leader's work would be undone and a shard would have fewer
-//! voters than it had.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,13 +35,14 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
         if !group.leads() {
             continue;
         }
-        let Some(step) = next(&node, &group) else { continue };
-        if step != Step::FinishJoint {
-            if let Err(why) = node.control().catch_up().await {
-                debug!(group = %group.id(), %why, "it is not known which members are wanted");
+        let Some(step) = step(&node, &group) else { continue };
+        if step.follows_the_plan() {
+            // By an old plan it would undo what was done by a newer one.
+            if let Err(why) = node.catch_up_with_directory().await {
+                debug!(group = %group.id(), %why, "members are not changed: the plan may be old");
                 continue;
             }
-            if next(&node, &group).as_ref() != Some(&step) {
+            if self::step(&node, &group).as_ref() != Some(&step) {
                 tick = TICK_AFTER_STEP;
                 continue;
             }
@@ -59,15 +56,15 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
     }
 }
 
-/// What is to be done next for a group that this node leads, as far as is known here.
-fn next(node: &Node, group: &Group) -> Option<Step> {
+/// What is to be done next, by the plan that is known here.
+fn step(node: &Node, group: &Group) -> Option<Step> {
     let desired = node.control().machine().with_directory(|directory| {
         let plan = directory.groups().get(&group.id())?;
         plan.started
             .then(|| Desired { voters: plan.voters.clone(), learners: plan.learners.clone() })
     });
     let (actual, progress) = facts(group);
-    next_step(&desired.flatten()?, &actual, &progress, node.id())
+    next_step(&desired??, &actual, &progress, node.id())
 }
 
 fn facts(group: &Group) -> (Membership, BTreeMap<NodeId, Progress>) {

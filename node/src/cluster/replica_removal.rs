@@ -5,12 +5,8 @@
 //! the shard does not count on it any more is for the shard's own log to say: its primary confirms
 //! that it leads, and that by an entry which is committed this node is no member. And since one
 //! node's word deletes nothing, most of those who shall hold the shard say that they do, without
-//! this node. The replica is then stopped, and deleted unless its own log has a later change of
-//! members, which would mean that it is a member again.
-//!
-//! A replica that leads, as far as it knows, may have been deposed and taken out while it was cut
-//! off. The others refuse what it sends, since it is no member, so it does not learn of the later
-//! term from them. It asks as any other, and goes if a primary of a later term says so.
+//! this node. The replica is then stopped, and deleted unless its own log has come further than
+//! that entry, which would mean that it is a member again.
 //!
 //! A node that is to be emptied also closes its outboxes here, durably, and opens them again if
 //! that is taken back.
@@ -55,6 +51,11 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         for group in node.groups() {
             let Some(holders) = unwanted(&node, &group) else { continue };
+            // A leader leads until it is taken out; one that was voted out while it was cut off is
+            // not told so by anybody, and cannot confirm that it leads.
+            if group.leads() && group.confirm_leadership().await.is_ok() {
+                continue;
+            }
             match departed(&node, &group, holders).await {
                 Ok((index, leader)) => {
                     if let Err(why) = node.close_group(group.id(), index, leader).await {
@@ -87,8 +88,7 @@ async fn departed(
     holders: Vec<NodeId>,
 ) -> Result<(u64, Vote), Refusal> {
     let mut next: Vec<NodeId> = holders.iter().rev().copied().collect();
-    next.extend(group.leader());
-    next.retain(|peer| *peer != node.id());
+    next.extend(group.leader().filter(|leader| *leader != node.id()));
     let is_known = |peer: NodeId| holders.contains(&peer) || node.is_member(group, peer);
     let mut last = Refusal::Unavailable("nobody is known who holds it".into());
     for _ in 0..ASKED_MAX {
@@ -103,7 +103,6 @@ async fn departed(
             Ok(_) => last = Refusal::Unavailable("an answer to another question".into()),
             Err(refusal) => {
                 if let Refusal::NotPrimary { primary: Some(primary) } = &refusal
-                    && *primary != node.id()
                     && is_known(*primary)
                 {
                     next.push(*primary);
@@ -118,10 +117,7 @@ async fn departed(
 /// Whether that entry, and that term, can be.
 fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
     let last = group.machine().applied_index().max(group.configured().index);
-    // Whoever leads yields to a later leader only.
-    let yields = !group.leads() || term > group.term();
-    let can_be = yields
-        && term.may_follow(Some(group.term()))
+    let can_be = term.may_follow(Some(group.term()))
         && index >= group.machine().voters().0
         && index <= last.saturating_add(limits::ENTRIES_AHEAD_MAX);
     match can_be {

@@ -90,10 +90,7 @@ impl Node {
         // From here on nobody finds it. What is under way in it ends with it.
         self.forget_group(id);
         group.stop().await;
-        // A later change of members makes it a member again, unless it is of an earlier term than the
-        // leader, which has not got it: then nobody but this replica ever had it.
-        let newest = group.configured();
-        let mut stays = newest.index > departed && newest.term >= leader.leader_id.term;
+        let mut stays = group.configured().index > departed;
         drop(group);
         // What a later replica must know comes first: without it nothing is deleted, and that is
         // tried again.

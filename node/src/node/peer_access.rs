@@ -11,12 +11,6 @@
 //! does know whether the stranger is a member by their logs. A member that lies about that gains
 //! nothing: it may speak itself.
 //!
-//! Those members may all be gone, or have begun anew and know nothing, while the replica is one of
-//! the voters that the shard has left. Then nobody can vouch, and without this replica nobody can
-//! lead. So a replica of a shard that has had no leader for [`LOST_AFTER`] election timeouts takes
-//! the word of any node in the directory, as one that begins does. Raft itself asks for no more:
-//! whoever is elected has a log that is long enough.
-//!
 //! Everybody else is refused, and told of with its id (see [`refusals`](crate::net::denials)).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,9 +36,6 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const ASKED_MAX: usize = 4;
 /// Strangers that are asked about at a time.
 const STRANGERS_MAX: usize = 64;
-/// Election timeouts without a leader after which a replica takes the word of any node in the
-/// directory. Before that, every member that could vouch has had time to answer.
-const LOST_AFTER: u32 = 20;
 /// Time that a member has to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -56,7 +47,7 @@ pub(crate) struct Vouchers(Mutex<State>);
 struct State {
     /// By the server, for the control group.
     by_server: BTreeSet<NodeId>,
-    /// By members, and when; or by the directory, to a replica that has lost its leader.
+    /// By members, and when.
     by_members: BTreeMap<(GroupId, NodeId), Instant>,
     /// When it was asked last.
     asked: BTreeMap<(GroupId, NodeId), Instant>,
@@ -67,13 +58,6 @@ impl State {
         let by_server = group == GroupId::CONTROL && self.by_server.contains(&node);
         let counts = |at: &Instant| now.saturating_duration_since(*at) < VOUCHED_FOR;
         by_server || self.by_members.get(&(group, node)).is_some_and(counts)
-    }
-
-    /// Counts what was said of a node from now on, if it was said of it.
-    fn renew(&mut self, group: GroupId, node: NodeId, now: Instant) {
-        if let Some(at) = self.by_members.get_mut(&(group, node)) {
-            *at = now;
-        }
     }
 
     /// Whether the members are to be asked about a stranger now; notes that they are.
@@ -130,13 +114,15 @@ impl Node {
         self.control().machine().with_directory(listed).unwrap_or(false)
     }
 
-    /// Whether a node is a member of a group, by the log that is here or the directory's wish.
+    /// Whether a node is a member of a group: by the log that is here, by the directory's wish, or by
+    /// an earlier wish that the group may not have left behind. The replica here may be the only one
+    /// that is left beside a member whom the directory does not want any more.
     pub(crate) fn is_member(&self, group: &Group, node: NodeId) -> bool {
         if group.has_member(node) {
             return true;
         }
         let is_wanted = self.control().machine().with_directory(|directory| {
-            directory.groups().get(&group.id()).is_some_and(|plan| plan.has(node))
+            directory.groups().get(&group.id()).is_some_and(|plan| plan.may_count_on(node))
         });
         is_wanted.unwrap_or(false)
     }
@@ -148,23 +134,13 @@ impl Node {
         if self.is_member(&group, from) {
             return true;
         }
-        let is_listed = || id.is_shard() && self.is_listed(from);
-        if group.members().is_empty() && is_listed() {
+        let is_new = group.members().is_empty();
+        if is_new && id.is_shard() && self.is_listed(from) {
             return true;
         }
         let now = Instant::now();
-        let follows = group.leader() == Some(from);
         let mut vouchers = self.vouchers().lock();
         if vouchers.vouches(id, from, now) {
-            if follows {
-                // The log that names it is on its way.
-                vouchers.renew(id, from, now);
-            }
-            return true;
-        }
-        if group.leaderless_for() >= group.election_timeout() * LOST_AFTER && is_listed() {
-            info!(group = %id, node = %from, "no leader was heard for long: the directory vouches");
-            vouchers.by_members.insert((id, from), now);
             return true;
         }
         if vouchers.asks(id, from, now) {
@@ -231,10 +207,6 @@ mod tests {
         assert!(!state.vouches(GroupId(2), node, start));
         assert!(!state.vouches(shard, NodeId::random(), start));
         assert!(!state.vouches(shard, node, start + VOUCHED_FOR));
-        state.renew(shard, NodeId::random(), start);
-        assert_eq!(state.by_members.len(), 1, "nobody is vouched for by that");
-        state.renew(shard, node, start + VOUCHED_FOR / 2);
-        assert!(state.vouches(shard, node, start + VOUCHED_FOR));
     }
 
     #[test]

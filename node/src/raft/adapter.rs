@@ -242,8 +242,7 @@ pub(crate) async fn electorate(raft: &Raft) -> BTreeSet<NodeId> {
 
 /// The members of a group by the newest configuration that is known here.
 pub(crate) struct Configured {
-    /// Term and index of the entry that it is in.
-    pub(crate) term: u64,
+    /// Index of the entry that it is in.
     pub(crate) index: u64,
     /// Whether that entry is applied here, and so committed.
     pub(crate) is_applied: bool,
@@ -258,15 +257,14 @@ pub(crate) struct Configured {
 /// The members of a group, as its metrics have them.
 pub(crate) fn configured(metrics: &Metrics) -> Configured {
     let stored = &metrics.membership_config;
-    let entry = stored.log_id().as_ref();
-    let (term, index) = entry.map_or((0, 0), |entry| (entry.leader_id.term, entry.index));
+    let index = stored.log_id().as_ref().map_or(0, |log_id| log_id.index);
     let applied = metrics.last_applied.as_ref().map_or(0, |log_id| log_id.index);
     let membership = stored.membership();
     let voters = membership.get_joint_config().last().cloned().unwrap_or_default();
     let all = membership.nodes().map(|(node, _)| *node);
     let others = all.filter(|node| !voters.contains(node)).collect();
     let is_joint = membership.get_joint_config().len() > 1;
-    Configured { term, index, is_applied: index <= applied, voters, others, is_joint }
+    Configured { index, is_applied: index <= applied, voters, others, is_joint }
 }
 
 #[cfg(test)]

@@ -378,11 +378,6 @@ impl MachineHandle {
         (us > 0).then(|| self.shared.began + Duration::from_micros(us))
     }
 
-    /// Since when this replica has heard no leader: its start, if it has heard none since.
-    pub(crate) fn unled_since(&self) -> Instant {
-        self.followed_at().unwrap_or(self.shared.began)
-    }
-
     /// How old the state may be, in milliseconds; `None` if no leader was heard since the start.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
         let age = lock(&self.shared.freshness).age(Instant::now())?;

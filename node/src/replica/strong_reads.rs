@@ -105,18 +105,20 @@ pub(crate) fn serve(
     reads: impl Iterator<Item = PendingRead>,
     receipt: Receipt,
 ) {
-    let (mut scans, mut asked_how_far) = (Vec::new(), Vec::new());
-    machine.read_keys(reads.filter_map(|PendingRead { asked, reply, .. }| match asked {
-        Asked::Key(key) => Some((key, move |looked| answer(reply, receipt, looked))),
-        Asked::Page(span, waiting) => {
-            scans.push((span, waiting, reply));
-            None
+    let (mut keys, mut scans, mut asked_how_far) = (Vec::new(), Vec::new(), Vec::new());
+    for PendingRead { asked, reply, .. } in reads {
+        match asked {
+            Asked::Key(key) => {
+                keys.push((key, move |looked| answer(reply, receipt, looked)));
+            }
+            Asked::Page(span, waiting) => scans.push((span, waiting, reply)),
+            Asked::Committed => asked_how_far.push(reply),
         }
-        Asked::Committed => {
-            asked_how_far.push(reply);
-            None
-        }
-    }));
+    }
+    // The control group has none, and is asked only how far it is.
+    if !keys.is_empty() {
+        machine.read_keys(keys.into_iter());
+    }
     let (index, term) = (machine.applied_index(), receipt.term);
     for reply in asked_how_far {
         reply.send(Ok(Answer::Committed { index, term }));
@@ -138,41 +140,31 @@ pub(crate) fn serve(
 
 /// Answers reads once this replica has what the primary says is committed.
 async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: Vec<PendingRead>) {
-    match catch_up(who.shard, &proposer, primary).await {
-        Ok(term) => {
-            let receipt = who.receipt(term, Level::Strong, Some(0));
-            serve(proposer.machine(), reads.into_iter(), receipt);
-        }
-        Err(refusal) => refuse(reads.into_iter(), &refusal),
-    }
-}
-
-/// Waits until this replica has applied what the leader of its group says is committed, and returns
-/// the leader's term.
-///
-/// # Errors
-/// If the leader does not answer in time, or this replica does not get it.
-pub(crate) async fn catch_up(
-    group: GroupId,
-    proposer: &Proposer,
-    leader: NodeId,
-) -> Result<Term, Refusal> {
-    let unavailable = |why: &str| Refusal::Unavailable(why.into());
-    let patience = patience(proposer);
     let catch_up = async {
-        let body = RequestBody::Committed { shard: group, followed: proposer.followed(leader) };
-        let answer = ask(proposer.peers(), leader, Lane::Urgent, body, patience).await?;
+        let followed = proposer.followed(primary);
+        let body = RequestBody::Committed { shard: who.shard, followed };
+        let answer =
+            ask(proposer.peers(), primary, Lane::Urgent, body, patience(&proposer)).await?;
         let Answer::Committed { index, term } = answer else {
-            return Err(unavailable("the leader answered another question"));
+            return Err(Refusal::Unavailable("the primary answered another question".into()));
         };
         let mut applied = proposer.machine().applied();
         match applied.wait_for(|applied| *applied >= index).await {
             Ok(_) => Ok(term),
-            Err(_) => Err(unavailable("the group is leaving this node")),
+            Err(_) => Err(Refusal::Unavailable("the shard is leaving this node".into())),
         }
     };
-    let caught_up = tokio::time::timeout(patience, catch_up).await;
-    caught_up.unwrap_or_else(|_| Err(unavailable("this replica does not get what the leader has")))
+    match tokio::time::timeout(patience(&proposer), catch_up).await {
+        Ok(Ok(term)) => {
+            let receipt = who.receipt(term, Level::Strong, Some(0));
+            serve(proposer.machine(), reads.into_iter(), receipt);
+        }
+        Ok(Err(refusal)) => refuse(reads.into_iter(), &refusal),
+        Err(_) => {
+            let why = "this replica does not get what the primary has";
+            refuse(reads.into_iter(), &Refusal::Unavailable(why.into()));
+        }
+    }
 }
 
 /// Time that a primary has to answer: as much as its own round may take.

@@ -133,7 +133,7 @@ impl Caller {
             118..120 => drop(self.get_key(&eventual, Level::Strong.into(), patience).await),
             0..25 => drop(self.get(key, Level::Strong.into(), patience).await),
             25..35 => {
-                let nearest = ReadOptions { nearest: true, ..Level::Strong.into() };
+                let nearest = ReadOptions::from(Level::Strong).nearest(true);
                 drop(self.get(key, nearest, patience).await);
             }
             35..38 => drop(self.get(key, ReadOptions::eventual(), patience).await),

@@ -27,7 +27,7 @@ impl Caller {
     pub(super) async fn deposit(&mut self, key: &str, put: bool, patience: Duration) -> Outcome {
         let begun = self.begin_key(key);
         let value = format!("{}-{}", self.id, self.calls);
-        let options = WriteOptions { timeout: Some(patience), ..Level::Eventual.into() };
+        let options = WriteOptions::from(Level::Eventual).timeout(patience);
         let written = match put {
             true => self.client.write_with(key, format!("{value} ").into_bytes(), options).await,
             false => self.client.delete_with(key, options).await,
@@ -104,8 +104,7 @@ impl Caller {
         // The value begins with its name; the rest only makes it longer.
         let mut bytes = format!("{value} ").into_bytes();
         bytes.resize(bytes.len() + length, b'.');
-        let options =
-            WriteOptions { condition, timeout: Some(patience), ..WriteOptions::default() };
+        let options = WriteOptions::default().condition(condition).timeout(patience);
         let written = self.client.write_with(&begun.key, bytes, options).await;
         let outcome = match written {
             Ok(written) => done(written.receipt, written.existed),
@@ -128,7 +127,7 @@ impl Caller {
 
     pub(super) async fn delete_key(&mut self, key: &str, patience: Duration) -> Outcome {
         let begun = self.begin_key(key);
-        let options = WriteOptions { timeout: Some(patience), ..WriteOptions::default() };
+        let options = WriteOptions::default().timeout(patience);
         let outcome = match self.client.delete_with(&begun.key, options).await {
             Ok(written) => done(written.receipt, written.existed),
             Err(error) => failed(error),
@@ -196,5 +195,6 @@ fn failed(error: Error) -> Outcome {
         Error::Unavailable(_) | Error::Invalid(_) | Error::TooLarge { .. } | Error::Denied(_) => {
             Outcome::Failed
         }
+        other => unreachable!("an error of a new kind: {other}"),
     }
 }
