@@ -9,6 +9,7 @@ pub(crate) mod observer;
 
 mod directory;
 mod groups;
+pub(crate) mod reports;
 mod routing;
 mod status;
 mod shutdown;
@@ -24,25 +25,25 @@ use dkv_wire::network::Settings;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::region::Region;
 use dkv_wire::supervise::Failure;
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::groups::Opener;
-use crate::cluster::node_reports::Heard;
 use crate::common::clock::{self, NodeClock};
 use crate::common::counters::Counters;
 use crate::common::task_set::Tasks;
 use crate::common::ticks::Rhythm;
 use crate::net::peers::Peers;
 use crate::net::quota::Shares;
+use crate::net::runs::{self, Runs};
 use crate::net::server_link::ServerLink;
 use crate::node::peer_access::Vouchers;
-use crate::outbox::{Intake, Outboxes};
+use crate::node::reports::Heard;
+use crate::outbox::{Intake, Outbox, Outboxes};
 use crate::raft::{self, Pulses};
 use crate::replica::Group;
-use crate::runs::{self, Runs};
 use crate::storage::data_dir::DataDir;
-use crate::tasks::outbox_relay;
 use dkv_state::Engine;
 use dkv_wal::Wal;
 
@@ -70,8 +71,18 @@ pub(crate) struct Parts {
     pub(crate) engine: Engine,
     pub(crate) server: Arc<ServerLink>,
     pub(crate) runs: Runs,
+    pub(crate) attendants: Attendants,
     /// Why the process must stop, once something says so.
     pub(crate) failure: Failure,
+}
+
+/// Tasks that a node starts with what it opens. They use the node, so the layers above name them.
+#[derive(Clone, Copy)]
+pub(crate) struct Attendants {
+    /// Brings the members of a group to what the directory wants.
+    pub(crate) reconcile: fn(Arc<Node>, Arc<Group>) -> BoxFuture<'static, ()>,
+    /// Empties an outbox.
+    pub(crate) relay: fn(Arc<Node>, Arc<Outbox>) -> BoxFuture<'static, ()>,
 }
 
 /// A running node.
@@ -113,6 +124,7 @@ pub(crate) struct Node {
     /// Whether the server has called this node back at its address.
     called_back: AtomicBool,
     shares: Shares,
+    attendants: Attendants,
     failure: Failure,
     tasks: Tasks,
 }
@@ -131,6 +143,7 @@ impl Node {
             engine,
             server,
             runs,
+            attendants,
             failure,
         } = parts;
         let peers = Peers::greeting(endpoint.clone(), Arc::clone(&gate), runs.clone());
@@ -203,6 +216,7 @@ impl Node {
             counters: Arc::default(),
             shares: Shares::default(),
             called_back: AtomicBool::new(false),
+            attendants,
             failure,
             tasks: Tasks::default(),
         });
@@ -213,7 +227,7 @@ impl Node {
             node.adopt_group(shard);
         }
         for outbox in node.outboxes.all() {
-            node.guard("an outbox's task", outbox_relay::run(Arc::clone(&node), outbox));
+            node.guard("an outbox's task", (node.attendants.relay)(Arc::clone(&node), outbox));
         }
         node.find_leftovers().await?;
         node.follow_directory().await?;

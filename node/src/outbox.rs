@@ -320,10 +320,5 @@ impl Outbox {
     }
 }
 
-/// What a shard says to a number whose predecessors it does not have.
-pub(crate) fn too_early() -> Refusal {
-    Refusal::Unavailable("the writes before it in its outbox have not come yet".into())
-}
-
 #[cfg(test)]
 mod tests;

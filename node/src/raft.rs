@@ -1,6 +1,6 @@
 //! Raft, as openraft does it, bound to our log, our state and our connections.
 //!
-//! This is the only module that names openraft. A [`Group`](crate::replica::Group) drives one
+//! This is the only module that names openraft. A `Group` of the replica room drives one
 //! [`Raft`] through the functions here; nobody else needs to know how entries are encoded
 //! ([`codec`]), how they reach the disk ([`log_store`]) and the state ([`state_machine`], [`snapshot`]), or how
 //! they reach the other members ([`transport`] sends, [`handlers`] receives).
@@ -24,6 +24,7 @@ mod test_replica;
 mod fifo_watch;
 mod validation;
 mod durability_check;
+mod propose_error;
 mod runtime;
 mod handlers;
 mod snapshot;
@@ -47,6 +48,7 @@ pub(crate) use handlers::{
 };
 pub(crate) use heartbeat::coalescing::Pulses;
 pub(crate) use metrics_watch::MetricsWatch;
+pub(crate) use propose_error::ProposeError;
 pub(crate) use snapshot::SnapshotData;
 
 use std::fmt;

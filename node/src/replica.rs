@@ -11,7 +11,8 @@ mod leader_transfer;
 mod proposer;
 mod status;
 
-pub(crate) use proposer::{ProposeError, Proposer};
+pub(crate) use proposer::Proposer;
+pub use status::GroupFigures;
 pub(crate) use status::is_caught_up;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +34,7 @@ use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
     self, Configured, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Pace,
-    Promises, Pulses, Raft, SLOWER, ServerState, Sessions,
+    Promises, ProposeError, Pulses, Raft, SLOWER, ServerState, Sessions,
 };
 use dkv_state::steward::Step;
 use dkv_state::{DirectoryEntry, DirectoryResult};

@@ -6,11 +6,10 @@
 //! change takes effect only once a quorum has it. A coordinator that was deposed and does not know
 //! it yet can therefore propose nothing, and what it reports, the server refuses by its term.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Term};
+use dkv_wire::id::Term;
 use dkv_wire::message::{Confirmation, CoordinatorReport, Refusal, ServerAnswer, ServerRequest};
 use dkv_wire::network::NodeState;
 use tokio::time::Instant;
@@ -20,7 +19,6 @@ use crate::cluster::rebalancer::Placing;
 use crate::net::server_link::ServerError;
 use crate::node::Node;
 use crate::raft::ServerState;
-use dkv_state::placement::down_after_ms;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryResult};
 
 /// How often the coordinator looks at everything.
@@ -108,25 +106,6 @@ async fn propose(node: &Arc<Node>, command: DirectoryCommand) -> bool {
     }
 }
 
-/// For each node of the directory, how long it has not been heard of. A node that was never heard
-/// of has been silent since the reign began.
-pub(crate) fn silence(node: &Node, since: Instant) -> BTreeMap<NodeId, u64> {
-    let reign_ms = since.elapsed().as_millis() as u64;
-    let heard = node.control().silence();
-    let ids = node
-        .control()
-        .machine()
-        .with_directory(|directory| directory.nodes().keys().copied().collect::<Vec<_>>());
-    ids.unwrap_or_default()
-        .into_iter()
-        .map(|id| match heard.get(&id) {
-            _ if id == node.id() => (id, 0),
-            Some(silent_ms) => (id, *silent_ms),
-            None => (id, reign_ms),
-        })
-        .collect()
-}
-
 /// How a node that announces itself is taken in: as itself, or in the place of one that is gone and
 /// had its name.
 pub(crate) fn welcome(
@@ -146,7 +125,7 @@ pub(crate) fn welcome(
         return Ok(DirectoryCommand::Announce(announcement));
     };
     // Only who has led for a moment knows who lives; everybody else assumes it.
-    let state = node.reign().and_then(|since| states(node, since).get(&old).copied());
+    let state = node.reign().and_then(|since| node.states(since).get(&old).copied());
     match state {
         Some(NodeState::Down | NodeState::Left) => {
             Ok(DirectoryCommand::Supersede { old, new: announcement })
@@ -159,34 +138,6 @@ pub(crate) fn welcome(
             "the name {name} belongs to a node that was heard of a moment ago"
         ))),
     }
-}
-
-/// How the nodes seem to this coordinator, for people.
-pub(crate) fn states(node: &Node, since: Instant) -> BTreeMap<NodeId, NodeState> {
-    let suspect_ms = node.control().live_within_ms();
-    let down_ms = down_after_ms(suspect_ms);
-    let metrics = node.control().metrics();
-    let metrics = metrics.borrow();
-    let membership = metrics.membership_config.membership();
-    let heard = node.control().silence();
-    let members: Vec<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
-    let voters: Vec<NodeId> = membership.voter_ids().collect();
-    drop(metrics);
-    silence(node, since)
-        .into_iter()
-        .map(|(id, silent_ms)| {
-            let joined = id == node.id() || (members.contains(&id) && heard.contains_key(&id));
-            // Who votes has joined long ago, whether or not this coordinator has ever heard it.
-            let known = joined || voters.contains(&id);
-            let state = match silent_ms {
-                silent_ms if silent_ms > down_ms => NodeState::Down,
-                silent_ms if silent_ms > suspect_ms && known => NodeState::Suspect,
-                _ if joined => NodeState::Live,
-                _ => NodeState::Joining,
-            };
-            (id, state)
-        })
-        .collect()
 }
 
 /// Tells the server, at once when something has changed and now and then when nothing has.

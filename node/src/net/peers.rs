@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::net::denials::Refusals;
 use crate::net::liveness::Hearing;
-use crate::runs::{self, Runs};
+use crate::net::runs::{self, Runs};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

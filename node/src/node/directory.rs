@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::{Me, Node, lock};
 use crate::common::unix_time::unix_ms;
-use crate::replica::ProposeError;
+use crate::raft::ProposeError;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed};
 
 impl Node {

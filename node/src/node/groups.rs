@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
 use super::Node;
-use crate::cluster::membership_reconciler;
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
 use crate::outbox::Outbox;
@@ -20,7 +19,6 @@ use crate::raft::{self, Machine, Pulses, Vote};
 use crate::replica::tombstone::{Former, FormerError};
 use crate::replica::{Group, GroupParts};
 use crate::storage::data_dir::{self, DataDir};
-use crate::tasks::outbox_relay;
 use dkv_state::{Engine, EngineError};
 use dkv_wal::{GroupLog, GroupState, Wal};
 
@@ -70,7 +68,7 @@ impl Node {
         if is_new {
             self.guard(
                 "an outbox's task",
-                outbox_relay::run(Arc::clone(self), Arc::clone(&outbox)),
+                (self.attendants.relay)(Arc::clone(self), Arc::clone(&outbox)),
             );
         }
         Ok(outbox)
@@ -183,7 +181,7 @@ impl Node {
         };
         guard(
             "a group's steward",
-            Box::pin(membership_reconciler::run(Arc::clone(self), Arc::clone(group))),
+            (self.attendants.reconcile)(Arc::clone(self), Arc::clone(group)),
         );
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
         let promises = async move {

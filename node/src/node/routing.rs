@@ -10,8 +10,7 @@ use dkv_wire::platform::run_blocking;
 use tokio::time::Instant;
 
 use super::{Node, lock};
-use crate::cluster::coordinator;
-use crate::cluster::node_reports::{self, Heard};
+use crate::node::reports::Heard;
 use crate::outbox::IntakeState;
 use dkv_state::Member;
 use dkv_state::placement::Measured;
@@ -34,7 +33,7 @@ impl Node {
 
     /// What the nodes have told, this one included.
     pub(crate) fn heard<T>(&self, look: impl FnOnce(&Heard, Instant) -> T) -> T {
-        let (own, now) = (node_reports::measure(self), Instant::now());
+        let (own, now) = (self.measure(), Instant::now());
         let mut heard = lock(&self.heard);
         // What it says itself is so.
         let _ = heard.hear(self.id(), own, now);
@@ -43,7 +42,7 @@ impl Node {
 
     /// What placement decides by; only a coordinator knows.
     pub(crate) fn measured(&self, since: Instant) -> Measured {
-        let silence = coordinator::silence(self, since);
+        let silence = self.silence(since);
         let live_within_ms = self.control().live_within_ms();
         self.heard(|heard, now| heard.measured(&silence, live_within_ms, now))
     }

@@ -20,7 +20,7 @@ use super::{
     LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Pace, Proposal, Raft, ServerState,
     Types,
 };
-use crate::replica::ProposeError;
+use crate::raft::ProposeError;
 use dkv_state::steward::Step;
 use dkv_wal::GroupLog;
 

@@ -23,8 +23,8 @@ use super::codec::{
 };
 use super::snapshot::Position;
 use super::{Entry, Proposal, SnapshotMeta, StoredMembership, Vote};
+use crate::net::runs;
 use crate::raft::heartbeat::coalescing::{Echo, Pulse, PulseAnswer};
-use crate::runs;
 
 /// How many kinds of frames there are.
 pub const RAFT_FRAMES: usize = 11;

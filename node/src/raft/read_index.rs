@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::adapter::{Leader, next_leader};
 use super::{MachineHandle, MetricsWatch, Network, Pace, Raft, ServerState, Types, Vote};
-use crate::replica::ProposeError;
+use crate::raft::ProposeError;
 
 /// Time that a leader has to make sure that it leads, between near members.
 const PATIENCE: Duration = Duration::from_secs(2);

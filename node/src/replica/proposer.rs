@@ -4,38 +4,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dkv_wire::id::{NodeId, Term};
-use dkv_wire::message::Refusal;
 
 use crate::common::suspend;
 use crate::net::peers::Peers;
 use crate::raft::{
-    self, MachineHandle, MetricsWatch, Network, Outcome, Pace, Promises, Raft, ServerState,
+    self, MachineHandle, MetricsWatch, Network, Outcome, Pace, Promises, ProposeError, Raft,
+    ServerState,
 };
 use dkv_state::CommandResult;
-
-/// Why something that was proposed to a group did not come to an answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum ProposeError {
-    /// This replica does not lead. No effect.
-    #[error("not the leader")]
-    NotLeader(Option<NodeId>),
-    /// No quorum answers. No effect.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It is in a log, and whether it stays there is for another leader to say.
-    #[error("{0}")]
-    Unknown(String),
-}
-
-impl From<ProposeError> for Refusal {
-    fn from(error: ProposeError) -> Self {
-        match error {
-            ProposeError::NotLeader(primary) => Self::NotPrimary { primary },
-            ProposeError::Unavailable(why) => Self::Unavailable(why),
-            ProposeError::Unknown(why) => Self::Unknown(why),
-        }
-    }
-}
 
 /// What the tasks of a group propose and confirm through.
 pub(crate) struct Proposer {

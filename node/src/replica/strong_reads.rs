@@ -16,7 +16,7 @@
 //! A scan is a read of many keys: it shares the round, and then takes its page from the state at
 //! one moment, on a thread of its own, since values may have to be read from the disk.
 //!
-//! What is not strong is in [`eventual`](crate::serve::eventual_reads).
+//! What is not strong is in `serve/eventual_reads.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,9 +32,10 @@ use crate::net::peers::Lane;
 use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
 use crate::net::rpc::ask;
+use crate::raft::ProposeError;
 use crate::raft::{self, Look, Looked, MachineHandle};
+use crate::replica::Proposer;
 use crate::replica::quorum_rounds::Rounds;
-use crate::replica::{ProposeError, Proposer};
 use dkv_state::Waiting;
 
 /// Reads that wait for a round; more are refused as overload. One holder fills half of it at the

@@ -28,10 +28,10 @@ use tokio::time::Instant;
 
 use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
-use crate::outbox;
+use crate::raft::ProposeError;
+use crate::replica::Proposer;
 use crate::replica::backlog::{Backlog, Place};
 use crate::replica::in_flight::{Turn, Turns, UNDER_WAY_MAX, until};
-use crate::replica::{ProposeError, Proposer};
 use dkv_state::{BatchBuilder, CommandResult};
 use dkv_wal::GroupLog;
 
@@ -279,9 +279,14 @@ fn to_answer(
         CommandResult::SessionOpened => Ok(Answer::Done),
         CommandResult::SessionExpired => Err(Refusal::SessionExpired),
         CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),
-        CommandResult::TooEarly => Err(outbox::too_early()),
+        CommandResult::TooEarly => Err(too_early()),
         CommandResult::Invalid => Err(Refusal::Invalid("the command is malformed".into())),
     }
+}
+
+/// What a shard says to a number whose predecessors it does not have.
+pub(crate) fn too_early() -> Refusal {
+    Refusal::Unavailable("the writes before it in its outbox have not come yet".into())
 }
 
 #[cfg(test)]

@@ -17,9 +17,9 @@ use dkv_wire::quic::Close;
 use tracing::{debug, warn};
 
 use crate::net::quota::Share;
+use crate::net::runs::{self, Caller};
 use crate::node::Node;
 use crate::raft::{self, Speaker};
-use crate::runs::{self, Caller};
 use crate::serve::request;
 
 /// Serves one connection until it closes.

@@ -20,9 +20,9 @@ use tracing::{debug, info};
 use crate::net::peers::Lane;
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
-use crate::outbox::{self, Outbox};
+use crate::outbox::Outbox;
 use crate::replica::backlog::Place;
-use crate::replica::write_batches::PendingWrite;
+use crate::replica::write_batches::{PendingWrite, too_early};
 
 /// Writes that are under way at once.
 const WINDOW_WRITES: usize = 1024;
@@ -105,7 +105,7 @@ impl Relay {
                 Refusal::NotPrimary { primary: Some(named) } if *named != primary => Some(*named),
                 _ => None,
             };
-            if refused == outbox::too_early() {
+            if refused == too_early() {
                 self.outbox.book().start_over();
             }
             self.pause(Some(refused)).await;
