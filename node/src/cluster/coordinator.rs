@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::Term;
+use dkv_base::id::Term;
 use dkv_wire::message::{Confirmation, CoordinatorReport, Refusal, ServerAnswer, ServerRequest};
 use dkv_wire::network::NodeState;
 use tokio::time::Instant;

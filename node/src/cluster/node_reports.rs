@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::message::{LedGroup, Measures, RequestBody};
 use tokio::time::Instant;
 use tracing::debug;

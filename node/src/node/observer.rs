@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use dkv_wire::histogram::Times;
+use dkv_base::histogram::Times;
 use dkv_wire::message::NodeStatus;
 
 use crate::common::counters::Counted;

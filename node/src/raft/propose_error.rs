@@ -1,6 +1,6 @@
 //! Why a group did not answer what was proposed to it.
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::message::Refusal;
 
 /// Why something that was proposed to a group did not come to an answer.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dkv_wire::id::{NodeId, Term};
+use dkv_base::id::{NodeId, Term};
 
 use crate::common::suspend;
 use crate::net::peers::Peers;
