@@ -41,7 +41,7 @@ use crate::net::server_link::ServerLink;
 use crate::node::peer_access::Vouchers;
 use crate::node::reports::Heard;
 use crate::outbox::{Intake, Outbox, Outboxes};
-use crate::raft::{self, Pulses};
+use crate::raft::{self, HeartbeatCoalescer};
 use crate::replica::Group;
 use crate::storage::data_dir::DataDir;
 use dkv_state::Engine;
@@ -94,7 +94,7 @@ pub(crate) struct Node {
     endpoint: Endpoint,
     gate: Arc<Gate>,
     peers: Peers,
-    pulses: Pulses,
+    heartbeats: HeartbeatCoalescer,
     wal: Wal,
     engine: Engine,
     server: Arc<ServerLink>,
@@ -147,7 +147,7 @@ impl Node {
             failure,
         } = parts;
         let peers = Peers::greeting(endpoint.clone(), Arc::clone(&gate), runs.clone());
-        let pulses = Pulses::new(me.id, peers.clone());
+        let heartbeats = HeartbeatCoalescer::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
         let clock = NodeClock::default();
         let intake = Intake::load(directory.path())?;
@@ -162,7 +162,7 @@ impl Node {
             wal: &wal,
             engine: &engine,
             peers: &peers,
-            pulses: &pulses,
+            heartbeats: &heartbeats,
             clock: &clock,
             log_bytes_max: settings.log_bytes_max,
             failure: &failure,
@@ -195,7 +195,7 @@ impl Node {
             endpoint,
             gate,
             peers,
-            pulses,
+            heartbeats,
             wal,
             engine,
             server,
@@ -375,12 +375,12 @@ impl Node {
 
     /// Says that heartbeats of so many groups are sent now.
     pub(crate) fn expect_heartbeats(&self, groups: usize) {
-        self.pulses.expect(groups);
+        self.heartbeats.expect(groups);
     }
 
     /// When it looks after things.
     pub(crate) fn rhythm(&self) -> Rhythm {
-        self.pulses.rhythm()
+        self.heartbeats.rhythm()
     }
 
     /// Something has happened after which the process must not go on.
@@ -422,7 +422,7 @@ impl Node {
 
     /// Ends every task of the node, whatever it does.
     pub(crate) async fn end_tasks(&self) {
-        self.pulses.end().await;
+        self.heartbeats.end().await;
         self.tasks.end().await;
     }
 }

@@ -44,9 +44,9 @@ pub(crate) use transport::{Network, Sessions};
 
 pub(crate) use durability_check::Promises;
 pub(crate) use handlers::{
-    Member, Speaker, serve_append, serve_calls, serve_pulse, serve_snapshot,
+    Member, Speaker, serve_append, serve_calls, serve_heartbeats, serve_snapshot,
 };
-pub(crate) use heartbeat::coalescing::Pulses;
+pub(crate) use heartbeat::coalescing::HeartbeatCoalescer;
 pub(crate) use metrics_watch::MetricsWatch;
 pub(crate) use propose_error::ProposeError;
 pub(crate) use snapshot::SnapshotData;

@@ -33,8 +33,8 @@ use crate::common::task_set::Tasks;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
-    self, Configured, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Pace,
-    Promises, ProposeError, Pulses, Raft, SLOWER, ServerState, Sessions,
+    self, Configured, HeartbeatCoalescer, Machine, MachineHandle, Member, MetricsWatch, Network,
+    Outcome, Pace, Promises, ProposeError, Raft, SLOWER, ServerState, Sessions,
 };
 use dkv_state::steward::Step;
 use dkv_state::{DirectoryEntry, DirectoryResult};
@@ -69,7 +69,7 @@ pub(crate) struct GroupParts {
     pub(crate) owed: u64,
     pub(crate) machine: Machine,
     pub(crate) peers: Peers,
-    pub(crate) pulses: Pulses,
+    pub(crate) heartbeats: HeartbeatCoalescer,
     /// Bytes that the log of the node may have, for all groups together.
     pub(crate) log_bytes_max: u64,
     /// Why the process must stop, once something says so.
@@ -79,15 +79,16 @@ pub(crate) struct GroupParts {
 impl Group {
     /// Starts a group from what its log and its state on disk say.
     pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
-        let GroupParts { id, me, config, log, owed, machine, peers, pulses, .. } = parts;
+        let GroupParts { id, me, config, log, owed, machine, peers, heartbeats, .. } = parts;
         let GroupParts { log_bytes_max, failure, .. } = parts;
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
         let promises = Promises::new(log.clone(), handle.clone(), owed, &peers.secret());
         let sessions = Sessions::default();
-        let pace = Pace::new(Duration::from_millis(config.heartbeat_interval), pulses.rhythm());
-        let network = Network::new(id, me, peers.clone(), pulses, sessions.clone(), pace.clone());
+        let pace = Pace::new(Duration::from_millis(config.heartbeat_interval), heartbeats.rhythm());
+        let network =
+            Network::new(id, me, peers.clone(), heartbeats, sessions.clone(), pace.clone());
         let elects = promises.are_known();
         let raft = raft::start(me, config, log, machine, network.clone(), &pace, elects).await?;
         let member = Member::new(raft.clone(), handle.clone(), promises.clone(), pace.clone());

@@ -15,7 +15,7 @@ use super::Node;
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
 use crate::outbox::Outbox;
-use crate::raft::{self, Machine, Pulses, Vote};
+use crate::raft::{self, HeartbeatCoalescer, Machine, Vote};
 use crate::replica::tombstone::{Former, FormerError};
 use crate::replica::{Group, GroupParts};
 use crate::storage::data_dir::{self, DataDir};
@@ -44,7 +44,7 @@ impl Node {
             wal: &self.wal,
             engine: &self.engine,
             peers: &self.peers,
-            pulses: &self.pulses,
+            heartbeats: &self.heartbeats,
             clock: &self.clock,
             log_bytes_max: self.settings().log_bytes_max,
             failure: &self.failure,
@@ -220,7 +220,7 @@ pub(super) struct Opener<'a> {
     pub(super) wal: &'a Wal,
     pub(super) engine: &'a Engine,
     pub(super) peers: &'a Peers,
-    pub(super) pulses: &'a Pulses,
+    pub(super) heartbeats: &'a HeartbeatCoalescer,
     pub(super) clock: &'a NodeClock,
     pub(super) log_bytes_max: u64,
     pub(super) failure: &'a Failure,
@@ -266,7 +266,7 @@ impl Opener<'_> {
             owed,
             machine,
             peers: self.peers.clone(),
-            pulses: self.pulses.clone(),
+            heartbeats: self.heartbeats.clone(),
             log_bytes_max: self.log_bytes_max,
             failure: self.failure.clone(),
         })

@@ -39,7 +39,7 @@ use super::{
 };
 use crate::net::denials::Refusals;
 use crate::net::liveness::Hearing;
-use crate::raft::heartbeat::coalescing::{Pulse, PulseAnswer};
+use crate::raft::heartbeat::coalescing::{HeartbeatBatch, HeartbeatBatchAnswer};
 use dkv_wal::GroupLog;
 
 type Reader = FrameReader<quinn::RecvStream>;
@@ -53,7 +53,7 @@ const SYNC_PATIENCE: Duration = Duration::from_millis(5);
 /// Heartbeats of a group that were answered before the disk was ready for openraft's own answer.
 const LATE_MAX: usize = 16;
 
-/// Pulses that wait for their answers at once; more are left in the stream.
+/// HeartbeatCoalescer that wait for their answers at once; more are left in the stream.
 const PULSES_MAX: usize = 16;
 
 /// How often it is looked up whether the sender of a stream of entries is still a member.
@@ -328,7 +328,7 @@ async fn hear(
 
 /// Answers pulses until the peer ends the stream; `group` finds a group of this node, and `marks`
 /// is told how far the peer's log is on disk and says how far this node's is.
-pub(crate) async fn serve_pulse(
+pub(crate) async fn serve_heartbeats(
     group: impl Fn(GroupId) -> Option<Member>,
     speaker: Speaker,
     marks: impl Fn(u64) -> u64,
@@ -344,7 +344,7 @@ pub(crate) async fn serve_pulse(
                 let Ok(Some(frame)) = frame else { return };
                 let now = Instant::now();
                 speaker.hearing.heard(now);
-                let Ok(Pulse { number, echo, calls, mark }) = decode::<Pulse>(&frame) else { return };
+                let Ok(HeartbeatBatch { number, echo, calls, mark }) = decode::<HeartbeatBatch>(&frame) else { return };
                 let sent = echo.map(|echo| echo.sent_at(began, now));
                 let mark = marks(mark);
                 let answers = calls.into_iter().map(|(id, call)| {
@@ -364,7 +364,7 @@ pub(crate) async fn serve_pulse(
             Some((number, answers, mark)) = answering.next() => {
                 let (answers, go_on): (_, Vec<bool>) = answers.into_iter().unzip();
                 let at_us = began.elapsed().as_micros() as u64;
-                let answer = PulseAnswer { number, at_us, answers, mark };
+                let answer = HeartbeatBatchAnswer { number, at_us, answers, mark };
                 if writer.send(&answer).await.is_err() || go_on.contains(&false) {
                     return;
                 }

@@ -197,7 +197,7 @@ async fn ask_until_it_follows(raft: &Raft, network: &Network, voter: NodeId, vot
             Ok(true) => return voter,
             Ok(false) => {
                 // It may not have heard of the election.
-                let _hurry = network.hurry();
+                let _hurry = network.mark_urgent();
                 let _ = raft.trigger().heartbeat().await;
                 tokio::time::sleep(pause).await;
                 pause = patience.min(pause * 2);
@@ -235,7 +235,7 @@ pub(crate) async fn confirmed_by(
 
 /// openraft's own round, which is no evidence: see [`Mutant::TrustLateAcknowledgements`].
 async fn openrafts_round(raft: &Raft, network: &Network) -> Result<Term, ProposeError> {
-    let _hurry = network.hurry();
+    let _hurry = network.mark_urgent();
     let read = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
     read.map(|read| Term(**read.committed_leader_id())).map_err(|_| no_quorum())
 }

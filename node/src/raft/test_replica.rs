@@ -20,8 +20,8 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    Machine, MachineHandle, Member, MetricsWatch, Network, Pace, Promises, Pulses, Raft, Sessions,
-    SnapshotMeta, StoredMembership, config,
+    HeartbeatCoalescer, Machine, MachineHandle, Member, MetricsWatch, Network, Pace, Promises,
+    Raft, Sessions, SnapshotMeta, StoredMembership, config,
 };
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
@@ -68,12 +68,12 @@ impl Replica {
         let peers = Peers::new(endpoint, Arc::new(Gate::default()));
         let id = credentials.identity.as_node().unwrap();
         let config = config(&Settings::default()).unwrap();
-        let pulses = Pulses::new(id, peers.clone());
+        let heartbeats = HeartbeatCoalescer::new(id, peers.clone());
         let sessions = Sessions::default();
         let patience = std::time::Duration::from_millis(config.heartbeat_interval);
-        let pace = Pace::new(patience, pulses.rhythm());
+        let pace = Pace::new(patience, heartbeats.rhythm());
         let network =
-            Network::new(SHARD, id, peers.clone(), pulses, sessions.clone(), pace.clone());
+            Network::new(SHARD, id, peers.clone(), heartbeats, sessions.clone(), pace.clone());
         let log = wal.group(SHARD);
         let raft = super::start(id, config, log, machine, network, &pace, elects).await.unwrap();
         let promises = Promises::new(wal.group(SHARD), handle.clone(), 0, b"secret");

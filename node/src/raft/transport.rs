@@ -35,11 +35,11 @@ use super::codec::{
 use super::last_contact::Confirmations;
 use super::validation::Known;
 use super::{
-    MachineHandle, MetricsWatch, Pace, Pulses, Raft, ServerState, Snapshot, SnapshotData, Types,
-    Vote,
+    HeartbeatCoalescer, MachineHandle, MetricsWatch, Pace, Raft, ServerState, Snapshot,
+    SnapshotData, Types, Vote,
 };
 use crate::net::peers::{Lane, Peers};
-use crate::raft::heartbeat::coalescing::Hurry;
+use crate::raft::heartbeat::coalescing::UrgentGuard;
 
 mod append_stream;
 
@@ -60,7 +60,7 @@ pub(crate) struct Network {
     group: GroupId,
     me: NodeId,
     peers: Peers,
-    pulses: Pulses,
+    heartbeats: HeartbeatCoalescer,
     sessions: Sessions,
     pace: Pace,
     /// What openraft says of the group, once it has begun.
@@ -75,12 +75,12 @@ impl Network {
         group: GroupId,
         me: NodeId,
         peers: Peers,
-        pulses: Pulses,
+        heartbeats: HeartbeatCoalescer,
         sessions: Sessions,
         pace: Pace,
     ) -> Self {
         let (metrics, machine, confirmations) = Default::default();
-        Self { group, me, peers, pulses, sessions, pace, metrics, machine, confirmations }
+        Self { group, me, peers, heartbeats, sessions, pace, metrics, machine, confirmations }
     }
 
     /// The same, for whoever starts openraft with it and then tells it what that says.
@@ -105,8 +105,8 @@ impl Network {
     }
 
     /// Has heartbeats sent at once while it lives.
-    pub(super) fn hurry(&self) -> Hurry<'_> {
-        self.pulses.hurry()
+    pub(super) fn mark_urgent(&self) -> UrgentGuard<'_> {
+        self.heartbeats.mark_urgent()
     }
 
     /// Asks a voter whether it still follows the leader that has this vote. That it does not answer
@@ -114,7 +114,7 @@ impl Network {
     pub(super) async fn follows(&self, voter: NodeId, vote: Vote) -> bool {
         let call = Call::Follow { vote, acknowledged: self.acknowledged(voter) };
         let asked = Instant::now();
-        let answer = self.pulses.ask(voter, self.group, call).await;
+        let answer = self.heartbeats.ask(voter, self.group, call).await;
         let follows = matches!(answer, Ok(CallAnswer::Follow(true)));
         if follows {
             self.confirmations().confirm(voter, Term(vote.leader_id.term), asked);
@@ -345,7 +345,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         let rests = self.network.pace.says_rest();
         let request = Call::Heartbeat { append, confirmed, acknowledged, rests };
         let peers = &self.network.peers;
-        let beat = self.network.pulses.beat(self.target, self.network.group, request);
+        let beat = self.network.heartbeats.beat(self.target, self.network.group, request);
         // Openraft's worker gives up at its own limit; this one is a little earlier.
         match tokio::time::timeout(self.patience(&option), beat).await {
             Ok(Ok(CallAnswer::Heartbeat(answer))) => {

@@ -111,7 +111,7 @@ async fn serve_stream(
             node.peers().advance(from, &connection, mark);
             node.peers().mark()
         };
-        return raft::serve_pulse(find, speaker, marks, reader, writer).await;
+        return raft::serve_heartbeats(find, speaker, marks, reader, writer).await;
     };
     // Not there yet, or not any more: the peer finds its stream ended and tries again.
     let Some(group) = node.group(group) else { return };

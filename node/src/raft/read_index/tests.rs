@@ -12,12 +12,12 @@ use openraft::raft::AppendEntriesResponse;
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use super::super::Pulses;
+use super::super::HeartbeatCoalescer;
 use super::super::adapter::{initialize, propose, take_step};
 use super::super::codec::{AppendAnswer, Call, CallAnswer, decode_append};
 use super::super::test_replica::{Replica, SHARD, credentials, new_authority, puts};
 use super::*;
-use crate::raft::heartbeat::coalescing::{Pulse, PulseAnswer};
+use crate::raft::heartbeat::coalescing::{HeartbeatBatch, HeartbeatBatchAnswer};
 use dkv_state::steward::Step;
 
 /// Time in which everything here is done, by far.
@@ -165,8 +165,8 @@ impl Seen {
         AppendAnswer::Taken { last, seal: None }
     }
 
-    fn pulse(&self, frame: &bytes::Bytes) -> Option<PulseAnswer> {
-        let Pulse { number, calls, .. } = decode(frame).unwrap();
+    fn pulse(&self, frame: &bytes::Bytes) -> Option<HeartbeatBatchAnswer> {
+        let HeartbeatBatch { number, calls, .. } = decode(frame).unwrap();
         let answers = calls.into_iter().map(|(_, call)| match call {
             Call::Follow { .. } => {
                 self.asked.fetch_add(1, Ordering::SeqCst);
@@ -175,7 +175,7 @@ impl Seen {
             _ => Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success)),
         });
         let answers = answers.collect();
-        let answer = PulseAnswer { number, at_us: 0, answers, mark: 0 };
+        let answer = HeartbeatBatchAnswer { number, at_us: 0, answers, mark: 0 };
         self.answers.load(Ordering::SeqCst).then_some(answer)
     }
 }
@@ -216,9 +216,9 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     until("they get no entry", || voters.iter().all(|voter| voter.has(entry))).await;
 
     // Only now a read begins.
-    let pulses = Pulses::new(leader.id, leader.peers.clone());
+    let heartbeats = HeartbeatCoalescer::new(leader.id, leader.peers.clone());
     let (sessions, pace) = (leader.sessions.clone(), leader.pace.clone());
-    let network = Network::new(SHARD, leader.id, leader.peers.clone(), pulses, sessions, pace);
+    let network = Network::new(SHARD, leader.id, leader.peers.clone(), heartbeats, sessions, pace);
     network.told_by(&leader.raft);
     let (raft, machine, asking) = (leader.raft.clone(), leader.machine.clone(), network.clone());
     let reading = tokio::spawn(async move { confirm_leadership(&raft, &machine, &asking).await });
