@@ -34,8 +34,8 @@ mod metrics_watch;
 pub(crate) use adapter::{
     Configured, configured, electorate, initialize, may_vote, propose, start, take_step, voters,
 };
-pub(crate) use heartbeat::quiescence::SLOWER;
-pub(crate) use heartbeat::time_scaling::Pace;
+pub(crate) use heartbeat::quiescence::QUIESCENT_SLOWDOWN;
+pub(crate) use heartbeat::time_scaling::TimeScale;
 use log_store::LogStore;
 pub(crate) use openraft::{Config, ServerState};
 pub(crate) use read_index::{confirm_leadership, confirmed_by, patience};

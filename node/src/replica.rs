@@ -34,7 +34,7 @@ use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
     self, Configured, HeartbeatCoalescer, Machine, MachineHandle, Member, MetricsWatch, Network,
-    Outcome, Pace, Promises, ProposeError, Raft, SLOWER, ServerState, Sessions,
+    Outcome, Promises, ProposeError, QUIESCENT_SLOWDOWN, Raft, ServerState, Sessions, TimeScale,
 };
 use dkv_state::steward::Step;
 use dkv_state::{DirectoryEntry, DirectoryResult};
@@ -86,13 +86,17 @@ impl Group {
         let brake_log = log.clone();
         let promises = Promises::new(log.clone(), handle.clone(), owed, &peers.secret());
         let sessions = Sessions::default();
-        let pace = Pace::new(Duration::from_millis(config.heartbeat_interval), heartbeats.rhythm());
+        let time_scale =
+            TimeScale::new(Duration::from_millis(config.heartbeat_interval), heartbeats.rhythm());
         let network =
-            Network::new(id, me, peers.clone(), heartbeats, sessions.clone(), pace.clone());
+            Network::new(id, me, peers.clone(), heartbeats, sessions.clone(), time_scale.clone());
         let elects = promises.are_known();
-        let raft = raft::start(me, config, log, machine, network.clone(), &pace, elects).await?;
-        let member = Member::new(raft.clone(), handle.clone(), promises.clone(), pace.clone());
-        let proposer = Arc::new(Proposer { raft, machine: handle, promises, network, peers, pace });
+        let raft =
+            raft::start(me, config, log, machine, network.clone(), &time_scale, elects).await?;
+        let member =
+            Member::new(raft.clone(), handle.clone(), promises.clone(), time_scale.clone());
+        let proposer =
+            Arc::new(Proposer { raft, machine: handle, promises, network, peers, time_scale });
         let (writes, write_queue) = mpsc::channel(write_batches::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(strong_reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
@@ -134,13 +138,13 @@ impl Group {
     }
 
     /// How far the members are, and how much longer the group's times are for it.
-    pub(crate) fn pace(&self) -> &Pace {
-        self.proposer.pace()
+    pub(crate) fn time_scale(&self) -> &TimeScale {
+        self.proposer.time_scale()
     }
 
     /// Silence after which a member is not taken to be alive, in milliseconds.
     pub(crate) fn live_within_ms(&self) -> u64 {
-        self.pace().stretch_ms(self.live_within_ms)
+        self.time_scale().stretch_ms(self.live_within_ms)
     }
 
     /// The state.
@@ -221,8 +225,8 @@ impl Group {
         &self,
         entry: &DirectoryEntry,
     ) -> Result<DirectoryResult, ProposeError> {
-        self.pace().stir();
-        match raft::propose(self.raft(), self.pace(), entry.encode()).await? {
+        self.time_scale().wake();
+        match raft::propose(self.raft(), self.time_scale(), entry.encode()).await? {
             (_, Outcome::Directory(result)) => Ok(result),
             (_, other) => Err(ProposeError::Unknown(format!("the directory answered {other}"))),
         }
@@ -303,9 +307,9 @@ impl Group {
         self.raft().runtime_config().elect(self.promises().are_known());
         let leads = self.leads();
         if !leads {
-            self.pace().miss(self.machine().followed_at(), every);
+            self.time_scale().miss(self.machine().followed_at(), every);
         }
-        let every = if self.pace().is_slow() { every * SLOWER } else { every };
+        let every = if self.time_scale().is_slow() { every * QUIESCENT_SLOWDOWN } else { every };
         let heard = || self.machine().followed_at().is_some_and(|at| at.elapsed() <= every * 3 / 2);
         let at_rest = leads || self.only_follows() || heard();
         self.raft().runtime_config().tick(!at_rest);
@@ -318,7 +322,7 @@ impl Group {
 
     /// Takes one step toward the wanted members; only the leader can.
     pub(crate) async fn take_step(&self, step: &Step) -> Result<(), String> {
-        self.pace().stir();
+        self.time_scale().wake();
         raft::take_step(self.raft(), step).await
     }
 

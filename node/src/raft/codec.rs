@@ -172,7 +172,7 @@ pub(super) enum Call {
         /// How far the leader knows the receiver to be, if it votes.
         acknowledged: Option<Acknowledged>,
         /// Whether the group rests: the next heartbeat comes later.
-        rests: bool,
+        is_quiescent: bool,
     },
     /// A request for a vote.
     Vote(VoteRequest<Types>),

@@ -76,7 +76,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         append: Bytes::from(encode_append(&append(Vec::new())).concat()),
         confirmed: age.map(|applied| Confirmed { age_us: 3, applied }),
         acknowledged: age.map(|index| Acknowledged { term: Term(3), index, seal: Seal([9; 16]) }),
-        rests: age.is_some(),
+        is_quiescent: age.is_some(),
     };
     let request = || VoteRequest::new(vote, Some(log_id(2, 6)));
     let calls = [heartbeat(None), heartbeat(Some(4)), Call::Vote(request())];
@@ -152,7 +152,7 @@ pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<For
         append: append(None, leader_commit, Vec::new()),
         confirmed: Some(Confirmed { age_us: 0, applied: u64::MAX }),
         acknowledged,
-        rests: true,
+        is_quiescent: true,
     };
     let calls = || {
         vec![

@@ -34,8 +34,8 @@ use super::codec::{
 use super::forget_leader::Forgotten;
 use super::snapshot::NotTaken;
 use super::{
-    LogId, MachineHandle, MetricsWatch, Pace, Promises, Raft, Snapshot, SnapshotData, SnapshotMeta,
-    Types, Vote,
+    LogId, MachineHandle, MetricsWatch, Promises, Raft, Snapshot, SnapshotData, SnapshotMeta,
+    TimeScale, Types, Vote,
 };
 use crate::net::denials::Refusals;
 use crate::net::liveness::Hearing;
@@ -136,15 +136,20 @@ pub(crate) struct Member {
     pub(crate) raft: Raft,
     pub(crate) machine: MachineHandle,
     pub(crate) promises: Promises,
-    pub(crate) pace: Pace,
+    pub(crate) time_scale: TimeScale,
     late: Arc<Semaphore>,
     forgotten: Forgotten,
 }
 
 impl Member {
-    pub(crate) fn new(raft: Raft, machine: MachineHandle, promises: Promises, pace: Pace) -> Self {
+    pub(crate) fn new(
+        raft: Raft,
+        machine: MachineHandle,
+        promises: Promises,
+        time_scale: TimeScale,
+    ) -> Self {
         let (late, forgotten) = (Arc::new(Semaphore::new(LATE_MAX)), Forgotten::default());
-        Self { raft, machine, promises, pace, late, forgotten }
+        Self { raft, machine, promises, time_scale, late, forgotten }
     }
 
     /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard. It
@@ -163,7 +168,7 @@ impl Member {
     fn keeps_to_leader(&self) -> bool {
         let lease = Duration::from_millis(self.raft.config().election_timeout_max);
         let heard = self.machine.followed_at();
-        self.forgotten.keeps(heard, self.pace.stretch(lease), Instant::now())
+        self.forgotten.keeps(heard, self.time_scale.stretch(lease), Instant::now())
     }
 
     /// The answer to one who asks for a vote and does not get it.
@@ -224,7 +229,7 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
     let text = |error: &dyn std::error::Error| Refused::Now(error.to_string());
     let refuse = |why: String| speaker.refuse(member, why);
     match call {
-        Call::Heartbeat { append, confirmed, acknowledged, rests } => {
+        Call::Heartbeat { append, confirmed, acknowledged, is_quiescent } => {
             let request = decode_append(&append).map_err(|error| refuse(error.to_string()))?;
             own(&request.vote, from).map_err(refuse)?;
             if !request.entries.is_empty() {
@@ -234,7 +239,7 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
             contradicts(member, &request).await.map_err(refuse)?;
             promises.check(from, acknowledged).map_err(refuse)?;
             let vote = request.vote;
-            let hearing = hear(member.clone(), request, sent.zip(confirmed), rests);
+            let hearing = hear(member.clone(), request, sent.zip(confirmed), is_quiescent);
             let mut hearing = Box::pin(hearing);
             if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut hearing).await {
                 return heard.map_err(Refused::Now);
@@ -254,7 +259,7 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
         Call::Vote(request) => {
             own(&request.vote, from).map_err(refuse)?;
             known.vote_request(&request).map_err(refuse)?;
-            member.pace.told(false);
+            member.time_scale.told(false);
             if !request.leadership_transfer && member.keeps_to_leader() {
                 return Ok(CallAnswer::Vote(member.refuse_vote()));
             }
@@ -264,7 +269,7 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
             own(&request.vote, from).map_err(refuse)?;
             known.vote_request(&request).map_err(refuse)?;
             // Whoever is elected by this must not be missed for longer than at any other time.
-            member.pace.told(false);
+            member.time_scale.told(false);
             if member.keeps_to_leader() {
                 return Ok(CallAnswer::Vote(member.refuse_vote()));
             }
@@ -273,7 +278,7 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
         Call::Transfer(request) => {
             own(request.from_leader(), from).map_err(refuse)?;
             known.transfer(&request).map_err(refuse)?;
-            member.pace.told(false);
+            member.time_scale.told(false);
             let answer = raft.handle_transfer_leader(request).await;
             answer.map(CallAnswer::Transfer).map_err(|error| text(&error))
         }
@@ -312,13 +317,13 @@ async fn hear(
     member: Member,
     request: AppendEntriesRequest<Types>,
     confirmed: Option<(Instant, Confirmed)>,
-    rests: bool,
+    is_quiescent: bool,
 ) -> CallResult {
-    let Member { raft, machine, pace, .. } = member;
+    let Member { raft, machine, time_scale, .. } = member;
     let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
     if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
         machine.follow_leader();
-        pace.told(rests);
+        time_scale.told(is_quiescent);
     }
     if let (true, Some((sent, Confirmed { age_us, applied }))) = (answer.is_success(), confirmed) {
         machine.heard_leader(sent, Duration::from_micros(age_us), applied);
@@ -399,7 +404,7 @@ pub(crate) async fn serve_append<R, W>(
         let now = Instant::now();
         speaker.hearing.heard(now);
         let (request, checked) = take_request(&member, &speaker, &frame, checked, now).await?;
-        member.pace.told(false);
+        member.time_scale.told(false);
         lock(&terms).push_back(Term(request.vote.leader_id.term));
         Some((request, (reader, member, speaker, checked, terms)))
     });

@@ -34,7 +34,7 @@ use openraft::raft::ReadPolicy;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::adapter::{Leader, next_leader};
-use super::{MachineHandle, MetricsWatch, Network, Pace, Raft, ServerState, Types, Vote};
+use super::{MachineHandle, MetricsWatch, Network, Raft, ServerState, TimeScale, Types, Vote};
 use crate::raft::ProposeError;
 
 /// Time that a leader has to make sure that it leads, between near members.
@@ -44,8 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// Time that a leader has to make sure that it leads: longer, the farther the members are.
-pub(crate) fn patience(pace: &Pace) -> Duration {
-    PATIENCE.max(pace.round_trip() * 3)
+pub(crate) fn patience(time_scale: &TimeScale) -> Duration {
+    PATIENCE.max(time_scale.round_trip() * 3)
 }
 
 /// What a leader claims, at one moment.
@@ -115,12 +115,12 @@ pub(crate) async fn confirm_leadership(
     }
     let asking = ask_voters(raft, machine, network);
     if planted(Mutant::TrustLateAcknowledgements) {
-        return match timeout(network.pace().patience(), asking).await {
+        return match timeout(network.time_scale().patience(), asking).await {
             Ok(answer) => answer,
             Err(_) => openrafts_round(raft, network).await,
         };
     }
-    timeout(patience(network.pace()), asking).await.unwrap_or_else(|_| Err(no_quorum()))
+    timeout(patience(network.time_scale()), asking).await.unwrap_or_else(|_| Err(no_quorum()))
 }
 
 fn no_quorum() -> ProposeError {
@@ -141,7 +141,7 @@ async fn ask_voters(
     loop {
         let standing = raft.with_raft_state(move |state| Standing::of(me, state)).await;
         let standing = standing.map_err(|error| ProposeError::Unavailable(error.to_string()))?;
-        let look_again = Instant::now() + network.pace().patience();
+        let look_again = Instant::now() + network.time_scale().patience();
         let claim = match standing {
             Standing::Leads(claim) => claim,
             Standing::Begins => {
@@ -150,7 +150,7 @@ async fn ask_voters(
             }
             Standing::Follows => {
                 let known = MetricsWatch::of(raft).borrow().current_leader.filter(|it| *it != me);
-                match next_leader(raft, network.pace(), known, false).await {
+                match next_leader(raft, network.time_scale(), known, false).await {
                     Leader::Me if !has_waited => has_waited = true,
                     leader => return Err(leader.into()),
                 }
@@ -192,7 +192,7 @@ async fn ask_voters(
 async fn ask_until_it_follows(raft: &Raft, network: &Network, voter: NodeId, vote: Vote) -> NodeId {
     let mut pause = ASK_AGAIN_AFTER;
     loop {
-        let patience = network.pace().patience();
+        let patience = network.time_scale().patience();
         match timeout(patience, network.follows(voter, vote)).await {
             Ok(true) => return voter,
             Ok(false) => {

@@ -1,5 +1,5 @@
 //! The runtime that openraft runs on: tokio, with nothing in it that is left to chance but by the
-//! platform, and with each group's time at its pace (see `pace.rs`).
+//! platform, and with each group's time at its pace (see `time_scale.rs`).
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl AsyncRuntime for Runtime {
         T::Output: Send + 'static,
     {
         match time_scaling::current() {
-            Some(pace) => TokioRuntime::spawn(async move { pace.run(future).await }),
+            Some(time_scale) => TokioRuntime::spawn(async move { time_scale.run(future).await }),
             None => TokioRuntime::spawn(future),
         }
     }

@@ -20,8 +20,8 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    HeartbeatCoalescer, Machine, MachineHandle, Member, MetricsWatch, Network, Pace, Promises,
-    Raft, Sessions, SnapshotMeta, StoredMembership, config,
+    HeartbeatCoalescer, Machine, MachineHandle, Member, MetricsWatch, Network, Promises, Raft,
+    Sessions, SnapshotMeta, StoredMembership, TimeScale, config,
 };
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
@@ -40,7 +40,7 @@ pub(super) struct Replica {
     pub(super) engine: Engine,
     pub(super) peers: Peers,
     pub(super) sessions: Sessions,
-    pub(super) pace: Pace,
+    pub(super) time_scale: TimeScale,
     pub(super) id: NodeId,
     _directory: TempDir,
 }
@@ -71,21 +71,28 @@ impl Replica {
         let heartbeats = HeartbeatCoalescer::new(id, peers.clone());
         let sessions = Sessions::default();
         let patience = std::time::Duration::from_millis(config.heartbeat_interval);
-        let pace = Pace::new(patience, heartbeats.rhythm());
-        let network =
-            Network::new(SHARD, id, peers.clone(), heartbeats, sessions.clone(), pace.clone());
+        let time_scale = TimeScale::new(patience, heartbeats.rhythm());
+        let network = Network::new(
+            SHARD,
+            id,
+            peers.clone(),
+            heartbeats,
+            sessions.clone(),
+            time_scale.clone(),
+        );
         let log = wal.group(SHARD);
-        let raft = super::start(id, config, log, machine, network, &pace, elects).await.unwrap();
+        let raft =
+            super::start(id, config, log, machine, network, &time_scale, elects).await.unwrap();
         let promises = Promises::new(wal.group(SHARD), handle.clone(), 0, b"secret");
         let machine = handle;
         let _directory = directory;
-        Self { raft, machine, promises, engine, peers, sessions, pace, id, _directory }
+        Self { raft, machine, promises, engine, peers, sessions, time_scale, id, _directory }
     }
 
     /// The same, as the other members see it.
     pub(super) fn member(&self) -> Member {
         let (raft, machine) = (self.raft.clone(), self.machine.clone());
-        Member::new(raft, machine, self.promises.clone(), self.pace.clone())
+        Member::new(raft, machine, self.promises.clone(), self.time_scale.clone())
     }
 
     /// Its store.

@@ -35,15 +35,15 @@ use super::codec::{
 use super::last_contact::Confirmations;
 use super::validation::Known;
 use super::{
-    HeartbeatCoalescer, MachineHandle, MetricsWatch, Pace, Raft, ServerState, Snapshot,
-    SnapshotData, Types, Vote,
+    HeartbeatCoalescer, MachineHandle, MetricsWatch, Raft, ServerState, Snapshot, SnapshotData,
+    TimeScale, Types, Vote,
 };
 use crate::net::peers::{Lane, Peers};
 use crate::raft::heartbeat::coalescing::UrgentGuard;
 
 mod append_stream;
 
-use super::heartbeat::learners::{SPARED_FOR, Sparing};
+use super::heartbeat::learners::{LEARNER_SILENCE_MAX, LearnerHeartbeats};
 use append_stream::Session;
 pub(crate) use append_stream::Sessions;
 
@@ -62,7 +62,7 @@ pub(crate) struct Network {
     peers: Peers,
     heartbeats: HeartbeatCoalescer,
     sessions: Sessions,
-    pace: Pace,
+    time_scale: TimeScale,
     /// What openraft says of the group, once it has begun.
     metrics: Arc<OnceLock<MetricsWatch>>,
     /// The replica's state, once it has begun.
@@ -77,10 +77,10 @@ impl Network {
         peers: Peers,
         heartbeats: HeartbeatCoalescer,
         sessions: Sessions,
-        pace: Pace,
+        time_scale: TimeScale,
     ) -> Self {
         let (metrics, machine, confirmations) = Default::default();
-        Self { group, me, peers, heartbeats, sessions, pace, metrics, machine, confirmations }
+        Self { group, me, peers, heartbeats, sessions, time_scale, metrics, machine, confirmations }
     }
 
     /// The same, for whoever starts openraft with it and then tells it what that says.
@@ -100,8 +100,8 @@ impl Network {
     }
 
     /// How far the members are.
-    pub(super) fn pace(&self) -> &Pace {
-        &self.pace
+    pub(super) fn time_scale(&self) -> &TimeScale {
+        &self.time_scale
     }
 
     /// Has heartbeats sent at once while it lives.
@@ -161,7 +161,11 @@ impl Network {
         }
         let silence = |(member, asked): (NodeId, Instant)| {
             let age = asked.elapsed();
-            let age = if may_vote(&metrics, member) { age } else { age.saturating_sub(SPARED_FOR) };
+            let age = if may_vote(&metrics, member) {
+                age
+            } else {
+                age.saturating_sub(LEARNER_SILENCE_MAX)
+            };
             (member, age.as_millis() as u64)
         };
         self.confirmations().last_asked(Term(metrics.current_term)).map(silence).collect()
@@ -219,7 +223,12 @@ impl Network {
     }
 
     fn client(&self, target: NodeId, purpose: Purpose) -> NetworkClient {
-        NetworkClient { network: self.clone(), target, purpose, sparing: Sparing::default() }
+        NetworkClient {
+            network: self.clone(),
+            target,
+            purpose,
+            learner_heartbeats: LearnerHeartbeats::default(),
+        }
     }
 }
 
@@ -252,14 +261,14 @@ pub(crate) struct NetworkClient {
     network: Network,
     target: NodeId,
     purpose: Purpose,
-    sparing: Sparing,
+    learner_heartbeats: LearnerHeartbeats,
 }
 
 impl NetworkClient {
     async fn call(&self, request: Call, option: &RPCOption) -> Result<CallAnswer, RPCError<Types>> {
         let opening = Opening::RaftCalls { group: self.network.group, from: self.network.me };
         let peers = &self.network.peers;
-        let limit = self.network.pace.stretch(option.hard_ttl());
+        let limit = self.network.time_scale.stretch(option.hard_ttl());
         let conversation = async {
             let connection =
                 peers.connection(self.target, Lane::Urgent).await.map_err(|e| e.to_string())?;
@@ -289,7 +298,7 @@ impl NetworkClient {
     /// Time that an answer has. Openraft's own limit, which is stretched as much, is a little
     /// later.
     fn patience(&self, option: &RPCOption) -> Duration {
-        self.network.pace.stretch(option.hard_ttl()) * 15 / 16
+        self.network.time_scale.stretch(option.hard_ttl()) * 15 / 16
     }
 
     async fn open_append(&self) -> Result<(quinn::SendStream, quinn::RecvStream), RPCError<Types>> {
@@ -333,7 +342,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let now = Instant::now();
-        if self.sparing.spares(self.network.may_vote(self.target), now) {
+        if self.learner_heartbeats.may_skip(self.network.may_vote(self.target), now) {
             // openraft takes it for one that was lost, and makes no more of it.
             return Err(unreachable("a learner was spared it"));
         }
@@ -342,15 +351,15 @@ impl RaftNetworkV2<Types> for NetworkClient {
         let term = Term(request.vote.leader_id.term);
         let confirmed = self.network.confirmed();
         let acknowledged = self.network.acknowledged(self.target);
-        let rests = self.network.pace.says_rest();
-        let request = Call::Heartbeat { append, confirmed, acknowledged, rests };
+        let is_quiescent = self.network.time_scale.says_rest();
+        let request = Call::Heartbeat { append, confirmed, acknowledged, is_quiescent };
         let peers = &self.network.peers;
         let beat = self.network.heartbeats.beat(self.target, self.network.group, request);
         // Openraft's worker gives up at its own limit; this one is a little earlier.
         match tokio::time::timeout(self.patience(&option), beat).await {
             Ok(Ok(CallAnswer::Heartbeat(answer))) => {
                 peers.answered(self.target, Lane::Urgent);
-                self.sparing.answered(now);
+                self.learner_heartbeats.answered(now);
                 let answer = self.network.judged(self.target, answer, |known, answer| {
                     known.heartbeat_response(answer, sent.as_ref())
                 })?;

@@ -8,8 +8,8 @@ use dkv_base::id::{NodeId, Term};
 use crate::common::suspend;
 use crate::net::peers::Peers;
 use crate::raft::{
-    self, MachineHandle, MetricsWatch, Network, Outcome, Pace, Promises, ProposeError, Raft,
-    ServerState,
+    self, MachineHandle, MetricsWatch, Network, Outcome, Promises, ProposeError, Raft, ServerState,
+    TimeScale,
 };
 use dkv_state::CommandResult;
 
@@ -20,7 +20,7 @@ pub(crate) struct Proposer {
     pub(super) promises: Promises,
     pub(super) network: Network,
     pub(super) peers: Peers,
-    pub(super) pace: Pace,
+    pub(super) time_scale: TimeScale,
 }
 
 impl Proposer {
@@ -29,8 +29,8 @@ impl Proposer {
         &self,
         batch: Bytes,
     ) -> Result<(Term, Vec<CommandResult>), ProposeError> {
-        self.pace.stir();
-        match raft::propose(&self.raft, &self.pace, batch).await? {
+        self.time_scale.wake();
+        match raft::propose(&self.raft, &self.time_scale, batch).await? {
             (term, Outcome::Shard(results)) => Ok((term, results)),
             (_, other) => Err(ProposeError::Unknown(format!("a shard answered {other}"))),
         }
@@ -38,14 +38,14 @@ impl Proposer {
 
     /// Makes sure that this replica leads and has applied what was committed before the call.
     pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
-        self.pace.stir();
+        self.time_scale.wake();
         raft::confirm_leadership(&self.raft, &self.machine, &self.network).await
     }
 
     /// What is committed, if this replica leads in that term and a voter that says it follows it
     /// makes a quorum with it.
     pub(crate) async fn confirmed_by(&self, voter: NodeId, term: Term) -> Option<u64> {
-        self.pace.stir();
+        self.time_scale.wake();
         raft::confirmed_by(&self.raft, &self.network, voter, term).await
     }
 
@@ -61,8 +61,8 @@ impl Proposer {
     }
 
     /// How far the group's members are, and how much longer its times are for it.
-    pub(crate) fn pace(&self) -> &Pace {
-        &self.pace
+    pub(crate) fn time_scale(&self) -> &TimeScale {
+        &self.time_scale
     }
 
     /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last

@@ -168,7 +168,7 @@ async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: 
 
 /// Time that a primary has to answer: as much as its own round may take.
 fn patience(proposer: &Proposer) -> Duration {
-    raft::patience(proposer.pace())
+    raft::patience(proposer.time_scale())
 }
 
 fn refuse(reads: impl Iterator<Item = PendingRead>, refusal: &Refusal) {

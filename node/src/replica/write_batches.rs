@@ -119,7 +119,7 @@ pub(crate) async fn run(
         let mut log_full = false;
         let mut turn = Turn::Later;
         while held.is_none() && !waiting.is_empty() {
-            turn = next_turn(&turns, proposer.pace().round_trip());
+            turn = next_turn(&turns, proposer.time_scale().round_trip());
             if turn != Turn::Now {
                 break;
             }

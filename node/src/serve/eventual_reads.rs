@@ -163,7 +163,7 @@ impl Part {
         // outbox here it does not show, so it is of no use to whom that was promised.
         let (strong, answered) = ReplyTo::here();
         group.read(PendingRead { asked, anywhere: true, reply: strong });
-        let patience = AS_FAR_AS_THE_PRIMARY.max(group.pace().round_trip() * 3);
+        let patience = AS_FAR_AS_THE_PRIMARY.max(group.time_scale().round_trip() * 3);
         match tokio::time::timeout(patience, answered).await {
             Ok(Ok(Ok(answer))) if self.has_applied(&bounds) => reply.send(Ok(answer)),
             // All is here that was ever ordered.

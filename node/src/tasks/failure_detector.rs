@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::node::Node;
-use crate::raft::SLOWER;
+use crate::raft::QUIESCENT_SLOWDOWN;
 use crate::replica::Group;
 
 /// Shortest time between two tries of one who is silent.
@@ -63,14 +63,16 @@ pub(crate) async fn run(node: Arc<Node>) {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
         let led = led_by_others(&node);
         mourned.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
-        let rests = |groups: &[Arc<Group>]| groups.iter().all(|group| group.pace().rests());
-        let all_rest = rests(&node.groups());
+        let is_quiescent =
+            |groups: &[Arc<Group>]| groups.iter().all(|group| group.time_scale().is_quiescent());
+        let all_rest = is_quiescent(&node.groups());
         let look_every =
             if all_rest || node.only_follows() { LOOK_EVERY_AT_REST } else { LOOK_EVERY };
         let mut next = Instant::now() + look_every;
         for (leader, groups) in &led {
             let leader = *leader;
-            let heartbeat = if rests(groups) { heartbeat * SLOWER } else { heartbeat };
+            let heartbeat =
+                if is_quiescent(groups) { heartbeat * QUIESCENT_SLOWDOWN } else { heartbeat };
             if asking.contains(&leader) {
                 continue;
             }
@@ -221,7 +223,7 @@ async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term)
 fn farthest(node: &Node, group: &Group, voters: &BTreeSet<NodeId>, gone: NodeId) -> Duration {
     let others = voters.iter().filter(|voter| **voter != node.id() && **voter != gone);
     let measured = others.filter_map(|voter| node.peers().round_trip(*voter)).max();
-    measured.unwrap_or_default().max(group.pace().round_trip())
+    measured.unwrap_or_default().max(group.time_scale().round_trip())
 }
 
 /// How many of the voters that are left come before this one.

@@ -47,7 +47,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             });
             // Where nobody can be reached just now, the last that is known is the best guess.
             if let Some(farthest) = distances.max() {
-                group.pace().set_round_trip(farthest);
+                group.time_scale().set_round_trip(farthest);
             }
         }
         known.retain(|member, _| measured.contains_key(member));

@@ -164,7 +164,7 @@ fn append(vote: Vote, leader_commit: Option<LogId>) -> AppendEntriesRequest<Type
 fn calls(vote: Vote, last: Option<LogId>) -> Vec<Call> {
     let append = Bytes::from(encode_append(&append(vote, last)).concat());
     vec![
-        Call::Heartbeat { append, confirmed: None, acknowledged: None, rests: false },
+        Call::Heartbeat { append, confirmed: None, acknowledged: None, is_quiescent: false },
         Call::Vote(VoteRequest::new(vote, last)),
         Call::PreVote(VoteRequest::new(vote, last)),
         Call::Transfer(TransferLeaderRequest::new(vote, NodeId::random(), last)),
@@ -341,7 +341,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
         append: Bytes::from(encode_append(&append(vote, last)).concat()),
         confirmed: Some(Confirmed { age_us: u64::MAX, applied: u64::MAX }),
         acknowledged,
-        rests: false,
+        is_quiescent: false,
     };
     for lie in [
         heartbeat(leader.vote, None, acknowledged),
@@ -464,7 +464,8 @@ async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
     let (member, leader, other) = (replica.member(), Leader::new(7), NodeId::random());
     let beat = async || {
         let append = Bytes::from(encode_append(&append(leader.vote, None)).concat());
-        let call = Call::Heartbeat { append, confirmed: None, acknowledged: None, rests: false };
+        let call =
+            Call::Heartbeat { append, confirmed: None, acknowledged: None, is_quiescent: false };
         let answer = answer_call(&member, &Speaker::member(leader.id), &encode(&call)).await;
         assert!(matches!(answer, Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success))));
     };

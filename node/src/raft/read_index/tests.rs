@@ -211,14 +211,15 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     // An entry reaches both, and their acknowledgements are late. They might elect one of them now.
     let entry = before + 1;
     voters.iter().for_each(|voter| voter.seen.is_late.store(true, Ordering::SeqCst));
-    let (raft, pace) = (leader.raft.clone(), leader.pace.clone());
-    let _writing = tokio::spawn(async move { propose(&raft, &pace, puts(1)).await });
+    let (raft, time_scale) = (leader.raft.clone(), leader.time_scale.clone());
+    let _writing = tokio::spawn(async move { propose(&raft, &time_scale, puts(1)).await });
     until("they get no entry", || voters.iter().all(|voter| voter.has(entry))).await;
 
     // Only now a read begins.
     let heartbeats = HeartbeatCoalescer::new(leader.id, leader.peers.clone());
-    let (sessions, pace) = (leader.sessions.clone(), leader.pace.clone());
-    let network = Network::new(SHARD, leader.id, leader.peers.clone(), heartbeats, sessions, pace);
+    let (sessions, time_scale) = (leader.sessions.clone(), leader.time_scale.clone());
+    let network =
+        Network::new(SHARD, leader.id, leader.peers.clone(), heartbeats, sessions, time_scale);
     network.told_by(&leader.raft);
     let (raft, machine, asking) = (leader.raft.clone(), leader.machine.clone(), network.clone());
     let reading = tokio::spawn(async move { confirm_leadership(&raft, &machine, &asking).await });
@@ -260,6 +261,6 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     }
     // As of when they were asked.
     let confirmed = network.quorum_at().unwrap();
-    assert!(confirmed >= answering - network.pace().patience(), "{confirmed:?}");
+    assert!(confirmed >= answering - network.time_scale().patience(), "{confirmed:?}");
     assert!(confirmed <= Instant::now());
 }

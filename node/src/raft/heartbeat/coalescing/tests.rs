@@ -78,7 +78,7 @@ async fn a_heartbeat_says_when_it_was_sent_by_the_clock_of_its_receiver() {
     let came = began + 3 * MS + 20 * MS;
     let confirmed = Some(Confirmed { age_us: 50_000, applied: 7 });
     let append = Bytes::new();
-    let call = Call::Heartbeat { append, confirmed, acknowledged: None, rests: false };
+    let call = Call::Heartbeat { append, confirmed, acknowledged: None, is_quiescent: false };
     let (waiter, _answer) = oneshot::channel();
     let made = came + 10 * MS;
     let beat = QueuedCall { group: GroupId(1), call, made, urgent: false, waiter };
