@@ -42,7 +42,7 @@ pub(crate) use read_index::{confirm_leadership, confirmed_by, patience};
 pub(crate) use state_machine::{Look, Looked, Machine, MachineHandle};
 pub(crate) use transport::{Network, Sessions};
 
-pub(crate) use durability_check::Promises;
+pub(crate) use durability_check::DurabilityCheck;
 pub(crate) use handlers::{
     Member, Speaker, serve_append, serve_calls, serve_heartbeats, serve_snapshot,
 };
@@ -161,7 +161,7 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         replication_lag_threshold: 64,
         install_snapshot_timeout: 60_000,
         // A member that has less than it acknowledged begins anew, rather than be a panic of its
-        // leader. Of a voter that is not all: see `promises`.
+        // leader. Of a voter that is not all: see `durability`.
         allow_log_reversion: Some(true),
         backoff: "20ms, 50ms, 100ms, ..500ms".to_owned(),
         ..Config::default()

@@ -33,8 +33,9 @@ use crate::common::task_set::Tasks;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
-    self, Configured, HeartbeatCoalescer, Machine, MachineHandle, Member, MetricsWatch, Network,
-    Outcome, Promises, ProposeError, QUIESCENT_SLOWDOWN, Raft, ServerState, Sessions, TimeScale,
+    self, Configured, DurabilityCheck, HeartbeatCoalescer, Machine, MachineHandle, Member,
+    MetricsWatch, Network, Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ServerState, Sessions,
+    TimeScale,
 };
 use dkv_state::steward::Step;
 use dkv_state::{DirectoryEntry, DirectoryResult};
@@ -84,19 +85,19 @@ impl Group {
         let handle = machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
-        let promises = Promises::new(log.clone(), handle.clone(), owed, &peers.secret());
+        let durability = DurabilityCheck::new(log.clone(), handle.clone(), owed, &peers.secret());
         let sessions = Sessions::default();
         let time_scale =
             TimeScale::new(Duration::from_millis(config.heartbeat_interval), heartbeats.rhythm());
         let network =
             Network::new(id, me, peers.clone(), heartbeats, sessions.clone(), time_scale.clone());
-        let elects = promises.are_known();
+        let elects = durability.are_known();
         let raft =
             raft::start(me, config, log, machine, network.clone(), &time_scale, elects).await?;
         let member =
-            Member::new(raft.clone(), handle.clone(), promises.clone(), time_scale.clone());
+            Member::new(raft.clone(), handle.clone(), durability.clone(), time_scale.clone());
         let proposer =
-            Arc::new(Proposer { raft, machine: handle, promises, network, peers, time_scale });
+            Arc::new(Proposer { raft, machine: handle, durability, network, peers, time_scale });
         let (writes, write_queue) = mpsc::channel(write_batches::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(strong_reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
@@ -153,8 +154,8 @@ impl Group {
     }
 
     /// What this replica has promised to keep.
-    pub(crate) fn promises(&self) -> &Promises {
-        &self.member.promises
+    pub(crate) fn durability(&self) -> &DurabilityCheck {
+        &self.member.durability
     }
 
     /// The replica as the other members see it.
@@ -268,13 +269,13 @@ impl Group {
     }
 
     /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard.
-    pub(crate) async fn forsake(&self, leader: NodeId) {
-        self.member.forsake(leader).await;
+    pub(crate) async fn forget_leader(&self, leader: NodeId) {
+        self.member.forget_leader(leader).await;
     }
 
     /// Asks the other voters whether they would vote for this node, and stands if they would.
     pub(crate) async fn stand(&self) {
-        if !self.promises().are_known() {
+        if !self.durability().are_known() {
             return;
         }
         // It fails only if the group has stopped.
@@ -304,7 +305,7 @@ impl Group {
     /// leads or has no vote, and not while it has heard its leader, which beats so often unless the
     /// group rests.
     pub(crate) fn mind_elections(&self, every: Duration) {
-        self.raft().runtime_config().elect(self.promises().are_known());
+        self.raft().runtime_config().elect(self.durability().are_known());
         let leads = self.leads();
         if !leads {
             self.time_scale().miss(self.machine().followed_at(), every);

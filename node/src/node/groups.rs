@@ -184,8 +184,8 @@ impl Node {
             (self.attendants.reconcile)(Arc::clone(self), Arc::clone(group)),
         );
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
-        let promises = async move {
-            let problem = replica.promises().broken().await;
+        let durability = async move {
+            let problem = replica.durability().broken().await;
             let directory = node.directory.path().to_owned();
             let marked = run_blocking(move || data_dir::condemn(&directory, &problem));
             match marked.await {
@@ -193,7 +193,7 @@ impl Node {
                 Err(error) => node.fail(error.to_string()),
             }
         };
-        guard("the task that watches a group's promises", Box::pin(promises));
+        guard("the task that watches a group's promises", Box::pin(durability));
         let (node, watched) = (Arc::clone(self), Arc::clone(group));
         let state = async move {
             let group = watched;

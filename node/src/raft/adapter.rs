@@ -207,7 +207,7 @@ pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
 }
 
 /// Takes back the promise to the leader of this term not to vote for anybody else for a while.
-pub(crate) async fn forsake(raft: &Raft, leader: NodeId) {
+pub(crate) async fn forget_leader(raft: &Raft, leader: NodeId) {
     let vote = {
         let metrics = MetricsWatch::of(raft);
         let metrics = metrics.borrow();

@@ -152,7 +152,7 @@ pub(super) enum AppendAnswer {
     Taken {
         /// Its last entry.
         last: Option<LogId>,
-        /// The member's seal on that, by which it knows its word again; see `promises`.
+        /// The member's seal on that, by which it knows its word again; see `durability`.
         seal: Option<Seal>,
     },
     /// It was not taken.

@@ -16,7 +16,7 @@
 //! The same is asked for another reason: whether a leader is still followed here. openraft answers
 //! a heartbeat once all that it gave to the log before is on disk, which is right for entries and
 //! far more than a heartbeat asks. While a disk is slow, leaders would seem to have lost their
-//! quorum, and no read could be confirmed. See [`Promises::follows`].
+//! quorum, and no read could be confirmed. See [`DurabilityCheck::follows`].
 //!
 //! Deliberately missing: what no leader is left to tell. If the leader dies together with the disk
 //! of the voter, two failures have met, which is more than three voters are for.
@@ -38,7 +38,7 @@ const STALLED: Duration = Duration::from_millis(500);
 
 /// What a replica has promised, and whether it has broken it.
 #[derive(Clone)]
-pub(crate) struct Promises {
+pub(crate) struct DurabilityCheck {
     log: GroupLog,
     machine: MachineHandle,
     /// The last entry that concerned an earlier replica of the same group in the same directory.
@@ -50,7 +50,7 @@ pub(crate) struct Promises {
 /// What seals of acknowledgements are for.
 const PURPOSE: &str = "dkv acknowledgement 1";
 
-impl Promises {
+impl DurabilityCheck {
     /// `secret` is this node's own, and the same for the life of its identity.
     pub(crate) fn new(log: GroupLog, machine: MachineHandle, owed: u64, secret: &[u8]) -> Self {
         let (sealer, broken) = (Sealer::new(secret, PURPOSE), watch::Sender::new(None));

@@ -26,16 +26,16 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::adapter::forsake;
+use super::adapter::forget_leader;
 use super::codec::{
     AppendAnswer, Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame,
     SnapshotHead, decode_append, decode_entry,
 };
-use super::forget_leader::Forgotten;
+use super::forget_leader::ForgottenLeader;
 use super::snapshot::NotTaken;
 use super::{
-    LogId, MachineHandle, MetricsWatch, Promises, Raft, Snapshot, SnapshotData, SnapshotMeta,
-    TimeScale, Types, Vote,
+    DurabilityCheck, LogId, MachineHandle, MetricsWatch, Raft, Snapshot, SnapshotData,
+    SnapshotMeta, TimeScale, Types, Vote,
 };
 use crate::net::denials::Refusals;
 use crate::net::liveness::Hearing;
@@ -84,7 +84,7 @@ impl Speaker {
 
     /// Notes that a message cannot be.
     fn refuse(&self, member: &Member, why: String) -> Refused {
-        let why = format!("group {}: {why}", member.promises.group());
+        let why = format!("group {}: {why}", member.durability.group());
         self.refusals.note(self.id, &why);
         Refused::ForGood(why)
     }
@@ -135,29 +135,29 @@ fn told(answered: Answered) -> (CallResult, bool) {
 pub(crate) struct Member {
     pub(crate) raft: Raft,
     pub(crate) machine: MachineHandle,
-    pub(crate) promises: Promises,
+    pub(crate) durability: DurabilityCheck,
     pub(crate) time_scale: TimeScale,
     late: Arc<Semaphore>,
-    forgotten: Forgotten,
+    forgotten: ForgottenLeader,
 }
 
 impl Member {
     pub(crate) fn new(
         raft: Raft,
         machine: MachineHandle,
-        promises: Promises,
+        durability: DurabilityCheck,
         time_scale: TimeScale,
     ) -> Self {
-        let (late, forgotten) = (Arc::new(Semaphore::new(LATE_MAX)), Forgotten::default());
-        Self { raft, machine, promises, time_scale, late, forgotten }
+        let (late, forgotten) = (Arc::new(Semaphore::new(LATE_MAX)), ForgottenLeader::default());
+        Self { raft, machine, durability, time_scale, late, forgotten }
     }
 
     /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard. It
     /// is given again as soon as that leader is heard again.
-    pub(crate) async fn forsake(&self, leader: NodeId) {
+    pub(crate) async fn forget_leader(&self, leader: NodeId) {
         // First, as what is heard meanwhile may be of later.
         self.forgotten.forget(Instant::now());
-        forsake(&self.raft, leader).await;
+        forget_leader(&self.raft, leader).await;
     }
 
     /// Whether a vote would break the promise to a leader that was forsaken and has been heard
@@ -218,14 +218,14 @@ async fn answer_call(member: &Member, speaker: &Speaker, frame: &Bytes) -> Answe
 
 /// Answers a call that was sent at `sent` at the earliest, if that is known.
 async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Instant>) -> Answered {
-    let Member { raft, promises, .. } = member;
+    let Member { raft, durability, .. } = member;
     let from = speaker.id;
-    speaker.check_member(promises.group())?;
+    speaker.check_member(durability.group())?;
     let elects = matches!(call, Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_));
-    if elects && !promises.are_known() {
+    if elects && !durability.are_known() {
         return Err("this replica is new and is being filled".to_owned().into());
     }
-    let known = promises.known();
+    let known = durability.known();
     let text = |error: &dyn std::error::Error| Refused::Now(error.to_string());
     let refuse = |why: String| speaker.refuse(member, why);
     match call {
@@ -235,9 +235,9 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
             if !request.entries.is_empty() {
                 return Err(refuse("entries in a heartbeat".into()));
             }
-            known.append(promises.group(), &request).map_err(refuse)?;
+            known.append(durability.group(), &request).map_err(refuse)?;
             contradicts(member, &request).await.map_err(refuse)?;
-            promises.check(from, acknowledged).map_err(refuse)?;
+            durability.check(from, acknowledged).map_err(refuse)?;
             let vote = request.vote;
             let hearing = hear(member.clone(), request, sent.zip(confirmed), is_quiescent);
             let mut hearing = Box::pin(hearing);
@@ -245,7 +245,7 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
                 return heard.map_err(Refused::Now);
             }
             // It waits for the disk.
-            if !promises.follows(&vote) {
+            if !durability.follows(&vote) {
                 return hearing.await.map_err(Refused::Now);
             }
             if let Ok(permit) = Arc::clone(&member.late).try_acquire_owned() {
@@ -284,8 +284,8 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
         }
         Call::Follow { vote, acknowledged } => {
             own(&vote, from).map_err(refuse)?;
-            promises.check(from, acknowledged).map_err(refuse)?;
-            Ok(CallAnswer::Follow(promises.follows(&vote)))
+            durability.check(from, acknowledged).map_err(refuse)?;
+            Ok(CallAnswer::Follow(durability.follows(&vote)))
         }
     }
 }
@@ -305,7 +305,7 @@ async fn contradicts(member: &Member, request: &AppendEntriesRequest<Types>) -> 
     // Nearly always there is none, or the last one that is committed.
     let stated: Vec<LogId> = stated.into_iter().filter(|at| *at != committed).collect();
     let (Some(first), Some(last)) = (stated.first(), stated.last()) else { return Ok(()) };
-    let own = positions(member.promises.log(), first.index, last.index).await?;
+    let own = positions(member.durability.log(), first.index, last.index).await?;
     match stated.iter().find(|at| own.iter().any(|own| own.index == at.index && own != *at)) {
         Some(at) => Err(other(at)),
         None => Ok(()),
@@ -388,7 +388,7 @@ pub(crate) async fn serve_append<R, W>(
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin,
 {
-    let (raft, promises) = (member.raft.clone(), member.promises.clone());
+    let (raft, durability) = (member.raft.clone(), member.durability.clone());
     // Terms of the requests that are under way, in their order.
     let terms = Arc::new(Mutex::new(VecDeque::new()));
     let state = (reader, member, speaker, None, Arc::clone(&terms));
@@ -412,7 +412,7 @@ pub(crate) async fn serve_append<R, W>(
     while let Some(answer) = answers.next().await {
         let term = lock(&terms).pop_front().unwrap_or_default();
         let answer = match answer {
-            Ok(Ok(last)) => AppendAnswer::Taken { last, seal: promises.seal(term, last) },
+            Ok(Ok(last)) => AppendAnswer::Taken { last, seal: durability.seal(term, last) },
             Ok(Err(refused)) => AppendAnswer::Refused(refused),
             Err(error) => return debug!(%error, "this node stops"),
         };
@@ -435,7 +435,7 @@ async fn take_request(
 ) -> Option<(AppendEntriesRequest<Types>, Option<Instant>)> {
     let is_due = |at: Instant| now.saturating_duration_since(at) >= MEMBER_CHECK_EVERY;
     let checked = if checked.is_none_or(is_due) {
-        speaker.check_member(member.promises.group()).ok()?;
+        speaker.check_member(member.durability.group()).ok()?;
         Some(now)
     } else {
         checked
@@ -443,8 +443,8 @@ async fn take_request(
     let refuse = |why: String| drop(speaker.refuse(member, why));
     let request = decode_append(frame).map_err(|error| refuse(error.to_string())).ok()?;
     own(&request.vote, speaker.id).map_err(refuse).ok()?;
-    let known = member.promises.known();
-    known.append(member.promises.group(), &request).map_err(refuse).ok()?;
+    let known = member.durability.known();
+    known.append(member.durability.group(), &request).map_err(refuse).ok()?;
     contradicts(member, &request).await.map_err(refuse).ok()?;
     Some((request, checked))
 }
@@ -482,17 +482,17 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     speaker: &Speaker,
     reader: &mut FrameReader<R>,
 ) -> Result<Vote, NotTaken> {
-    let Member { raft, machine, promises, .. } = member;
+    let Member { raft, machine, durability, .. } = member;
     let refuse = |refused: Refused| match refused {
         Refused::Now(why) | Refused::ForGood(why) => NotTaken::Refused(why),
     };
-    speaker.check_member(promises.group()).map_err(refuse)?;
+    speaker.check_member(durability.group()).map_err(refuse)?;
     let cut = || "the stream ended inside the snapshot".to_owned();
     let head = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
     let head: SnapshotHead = decode(&head).map_err(|error| error.to_string())?;
     let check = |head: &SnapshotHead| {
         own(&head.vote, speaker.id)?;
-        promises.known().snapshot(&head.vote, &head.meta)?;
+        durability.known().snapshot(&head.vote, &head.meta)?;
         fits(member, &head.meta)
     };
     check(&head).map_err(|why| refuse(speaker.refuse(member, why)))?;
@@ -506,7 +506,7 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     }
     let arrived = incoming.complete(&head.meta).await?;
     // Time has passed.
-    speaker.check_member(promises.group()).map_err(refuse)?;
+    speaker.check_member(durability.group()).map_err(refuse)?;
     check(&head).map_err(|why| refuse(speaker.refuse(member, why)))?;
     let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Arrived(arrived) };
     let answer = raft.install_full_snapshot(head.vote, snapshot).await;

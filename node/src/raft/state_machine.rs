@@ -27,7 +27,7 @@ use tracing::{debug, error, info, warn};
 
 use super::fifo_watch;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
-use super::staleness::Freshness;
+use super::staleness::Staleness;
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::common::clock::NodeClock;
 use dkv_state::{
@@ -84,7 +84,7 @@ struct Shared {
     group: GroupId,
     store: GroupStore,
     current: RwLock<Current>,
-    freshness: Mutex<Freshness>,
+    staleness: Mutex<Staleness>,
     /// The shard's clock, and the moment from which its readings count.
     clock: Mutex<LogClock>,
     began: Instant,
@@ -128,7 +128,7 @@ impl Machine {
             group: store.id(),
             store,
             current: RwLock::new(Current { state, position }),
-            freshness: Mutex::default(),
+            staleness: Mutex::default(),
             clock: Mutex::new(clock),
             began: Instant::now(),
             stamps,
@@ -362,7 +362,7 @@ impl MachineHandle {
     /// A leader says, in what it sent no earlier than `sent`, that a quorum had confirmed it that
     /// long before, and that it has applied that index.
     pub(crate) fn heard_leader(&self, sent: Instant, quorum_age: Duration, applied: u64) {
-        lock(&self.shared.freshness).heard(sent, quorum_age, applied);
+        lock(&self.shared.staleness).heard(sent, quorum_age, applied);
         self.note_freshness();
     }
 
@@ -380,7 +380,7 @@ impl MachineHandle {
 
     /// How old the state may be, in milliseconds; `None` if no leader was heard since the start.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
-        let age = lock(&self.shared.freshness).age(Instant::now())?;
+        let age = lock(&self.shared.staleness).age(Instant::now())?;
         Some(age.as_millis() as u64)
     }
 
@@ -411,7 +411,7 @@ impl MachineHandle {
 
     fn note_freshness(&self) {
         let applied = self.shared.applied.get();
-        lock(&self.shared.freshness).applied(applied);
+        lock(&self.shared.staleness).applied(applied);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Current> {

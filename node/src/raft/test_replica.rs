@@ -20,8 +20,8 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    HeartbeatCoalescer, Machine, MachineHandle, Member, MetricsWatch, Network, Promises, Raft,
-    Sessions, SnapshotMeta, StoredMembership, TimeScale, config,
+    DurabilityCheck, HeartbeatCoalescer, Machine, MachineHandle, Member, MetricsWatch, Network,
+    Raft, Sessions, SnapshotMeta, StoredMembership, TimeScale, config,
 };
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
@@ -36,7 +36,7 @@ pub(super) const SHARD: GroupId = GroupId(1);
 pub(super) struct Replica {
     pub(super) raft: Raft,
     pub(super) machine: MachineHandle,
-    pub(super) promises: Promises,
+    pub(super) durability: DurabilityCheck,
     pub(super) engine: Engine,
     pub(super) peers: Peers,
     pub(super) sessions: Sessions,
@@ -83,16 +83,16 @@ impl Replica {
         let log = wal.group(SHARD);
         let raft =
             super::start(id, config, log, machine, network, &time_scale, elects).await.unwrap();
-        let promises = Promises::new(wal.group(SHARD), handle.clone(), 0, b"secret");
+        let durability = DurabilityCheck::new(wal.group(SHARD), handle.clone(), 0, b"secret");
         let machine = handle;
         let _directory = directory;
-        Self { raft, machine, promises, engine, peers, sessions, time_scale, id, _directory }
+        Self { raft, machine, durability, engine, peers, sessions, time_scale, id, _directory }
     }
 
     /// The same, as the other members see it.
     pub(super) fn member(&self) -> Member {
         let (raft, machine) = (self.raft.clone(), self.machine.clone());
-        Member::new(raft, machine, self.promises.clone(), self.time_scale.clone())
+        Member::new(raft, machine, self.durability.clone(), self.time_scale.clone())
     }
 
     /// Its store.

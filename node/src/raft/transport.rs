@@ -32,7 +32,7 @@ use super::codec::{
     Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame, SnapshotHead,
     encode_append,
 };
-use super::last_contact::Confirmations;
+use super::last_contact::LastContact;
 use super::validation::Known;
 use super::{
     HeartbeatCoalescer, MachineHandle, MetricsWatch, Raft, ServerState, Snapshot, SnapshotData,
@@ -67,7 +67,7 @@ pub(crate) struct Network {
     metrics: Arc<OnceLock<MetricsWatch>>,
     /// The replica's state, once it has begun.
     machine: Arc<OnceLock<MachineHandle>>,
-    confirmations: Arc<Mutex<Confirmations>>,
+    confirmations: Arc<Mutex<LastContact>>,
 }
 
 impl Network {
@@ -122,7 +122,7 @@ impl Network {
         follows
     }
 
-    fn confirmations(&self) -> MutexGuard<'_, Confirmations> {
+    fn confirmations(&self) -> MutexGuard<'_, LastContact> {
         self.confirmations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

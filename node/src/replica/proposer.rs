@@ -8,8 +8,8 @@ use dkv_base::id::{NodeId, Term};
 use crate::common::suspend;
 use crate::net::peers::Peers;
 use crate::raft::{
-    self, MachineHandle, MetricsWatch, Network, Outcome, Promises, ProposeError, Raft, ServerState,
-    TimeScale,
+    self, DurabilityCheck, MachineHandle, MetricsWatch, Network, Outcome, ProposeError, Raft,
+    ServerState, TimeScale,
 };
 use dkv_state::CommandResult;
 
@@ -17,7 +17,7 @@ use dkv_state::CommandResult;
 pub(crate) struct Proposer {
     pub(super) raft: Raft,
     pub(super) machine: MachineHandle,
-    pub(super) promises: Promises,
+    pub(super) durability: DurabilityCheck,
     pub(super) network: Network,
     pub(super) peers: Peers,
     pub(super) time_scale: TimeScale,
@@ -51,7 +51,7 @@ impl Proposer {
 
     /// The term in which this replica follows `leader`, if it does.
     pub(crate) fn followed(&self, leader: NodeId) -> Option<Term> {
-        self.promises.followed(leader)
+        self.durability.followed(leader)
     }
 
     /// Time since each other member last answered this leader, in milliseconds. Empty on a

@@ -126,7 +126,7 @@ async fn serve_stream(
             raft::serve_calls(group.as_member(), speaker, reader, writer).await;
         }
         Opening::RaftAppend { acknowledged, .. } => {
-            if let Err(why) = group.promises().check(from, acknowledged) {
+            if let Err(why) = group.durability().check(from, acknowledged) {
                 return node.peers().refusals().note(from, &why);
             }
             raft::serve_append(group.as_member(), speaker, reader, writer).await;

@@ -190,7 +190,7 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
 /// Stands for election, after those voters whose turn comes first, until somebody else leads: a
 /// vote may be split all the same, and Raft's own next try may be far away.
 async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term) {
-    group.forsake(leader).await;
+    group.forget_leader(leader).await;
     // Those who go as well as those who come: of a configuration that is not committed yet, one who
     // goes may be the only one who can be elected.
     let voters = group.electorate().await;
@@ -206,7 +206,7 @@ async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term)
             return;
         }
         // What the leader sent before it was gone may be taken only now, and renews the promise.
-        group.forsake(leader).await;
+        group.forget_leader(leader).await;
         group.stand().await;
         let asked = Instant::now();
         let pause = ASK_AGAIN_AFTER * ask + TURN * turn;

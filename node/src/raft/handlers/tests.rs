@@ -406,7 +406,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
 
     // Nothing has come of it, and the group goes on.
     assert_eq!((term(&replica), replica.machine.summary().hash), (7, before));
-    let broken = tokio::time::timeout(Duration::ZERO, replica.promises.broken());
+    let broken = tokio::time::timeout(Duration::ZERO, replica.durability.broken());
     assert!(broken.await.is_err(), "it was taken for damaged");
     let entries = AppendEntriesRequest {
         prev_log_id: next,
@@ -481,11 +481,11 @@ async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
     // As long as it is heard it is not voted against, but once it was forsaken.
     beat().await;
     assert!(!votes(false).await);
-    member.forsake(leader.id).await;
+    member.forget_leader(leader.id).await;
     assert!(votes(false).await);
     beat().await;
     assert!(!votes(false).await, "the promise is taken back for good");
-    member.forsake(leader.id).await;
+    member.forget_leader(leader.id).await;
     assert!(votes(false).await);
     // Whom the leader itself has named is voted for all the same.
     beat().await;
