@@ -324,7 +324,7 @@ impl Node {
 
     /// Whether the network has that shard, held here or not.
     pub(crate) fn knows_shard(&self, id: GroupId) -> bool {
-        let known = self.control.machine().with_directory(|directory| {
+        let known = self.control.state_machine().with_directory(|directory| {
             // Before the directory has arrived nothing can be ruled out.
             !directory.exists() || directory.groups().contains_key(&id)
         });

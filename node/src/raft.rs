@@ -39,8 +39,8 @@ pub(crate) use heartbeat::time_scaling::TimeScale;
 use log_store::LogStore;
 pub(crate) use openraft::{Config, ServerState};
 pub(crate) use read_index::{confirm_leadership, confirmed_by, patience};
-pub(crate) use state_machine::{Look, Looked, Machine, MachineHandle};
-pub(crate) use transport::{Network, Sessions};
+pub(crate) use state_machine::{Lookup, LookupResult, StateMachine, StateMachineHandle};
+pub(crate) use transport::{AppendStreams, Network};
 
 pub(crate) use durability_check::DurabilityCheck;
 pub(crate) use handlers::{
@@ -125,7 +125,7 @@ impl<'de> Deserialize<'de> for Outcome {
     }
 }
 
-pub(crate) type Raft = openraft::Raft<Types, Machine>;
+pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;

@@ -33,9 +33,9 @@ use crate::common::task_set::Tasks;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
-    self, Configured, DurabilityCheck, HeartbeatCoalescer, Machine, MachineHandle, Member,
-    MetricsWatch, Network, Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ServerState, Sessions,
-    TimeScale,
+    self, AppendStreams, Configured, DurabilityCheck, HeartbeatCoalescer, Member, MetricsWatch,
+    Network, Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ServerState, StateMachine,
+    StateMachineHandle, TimeScale,
 };
 use dkv_state::steward::Step;
 use dkv_state::{DirectoryEntry, DirectoryResult};
@@ -48,7 +48,7 @@ pub(crate) struct Group {
     /// Silence after which a near member is not taken to be alive, in milliseconds.
     live_within_ms: u64,
     proposer: Arc<Proposer>,
-    sessions: Sessions,
+    append_streams: AppendStreams,
     member: Member,
     writes: mpsc::Sender<PendingWrite>,
     backlog: Backlog,
@@ -68,7 +68,7 @@ pub(crate) struct GroupParts {
     pub(crate) log: GroupLog,
     /// The entry that the replica must have before it takes part in elections.
     pub(crate) owed: u64,
-    pub(crate) machine: Machine,
+    pub(crate) state_machine: StateMachine,
     pub(crate) peers: Peers,
     pub(crate) heartbeats: HeartbeatCoalescer,
     /// Bytes that the log of the node may have, for all groups together.
@@ -80,24 +80,37 @@ pub(crate) struct GroupParts {
 impl Group {
     /// Starts a group from what its log and its state on disk say.
     pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
-        let GroupParts { id, me, config, log, owed, machine, peers, heartbeats, .. } = parts;
+        let GroupParts { id, me, config, log, owed, state_machine, peers, heartbeats, .. } = parts;
         let GroupParts { log_bytes_max, failure, .. } = parts;
-        let handle = machine.handle();
+        let handle = state_machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
         let durability = DurabilityCheck::new(log.clone(), handle.clone(), owed, &peers.secret());
-        let sessions = Sessions::default();
+        let append_streams = AppendStreams::default();
         let time_scale =
             TimeScale::new(Duration::from_millis(config.heartbeat_interval), heartbeats.rhythm());
-        let network =
-            Network::new(id, me, peers.clone(), heartbeats, sessions.clone(), time_scale.clone());
+        let network = Network::new(
+            id,
+            me,
+            peers.clone(),
+            heartbeats,
+            append_streams.clone(),
+            time_scale.clone(),
+        );
         let elects = durability.are_known();
         let raft =
-            raft::start(me, config, log, machine, network.clone(), &time_scale, elects).await?;
+            raft::start(me, config, log, state_machine, network.clone(), &time_scale, elects)
+                .await?;
         let member =
             Member::new(raft.clone(), handle.clone(), durability.clone(), time_scale.clone());
-        let proposer =
-            Arc::new(Proposer { raft, machine: handle, durability, network, peers, time_scale });
+        let proposer = Arc::new(Proposer {
+            raft,
+            state_machine: handle,
+            durability,
+            network,
+            peers,
+            time_scale,
+        });
         let (writes, write_queue) = mpsc::channel(write_batches::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(strong_reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
@@ -116,7 +129,7 @@ impl Group {
             me,
             live_within_ms,
             proposer,
-            sessions,
+            append_streams,
             member,
             writes,
             backlog,
@@ -149,8 +162,8 @@ impl Group {
     }
 
     /// The state.
-    pub(crate) fn machine(&self) -> &MachineHandle {
-        &self.proposer.machine
+    pub(crate) fn state_machine(&self) -> &StateMachineHandle {
+        &self.proposer.state_machine
     }
 
     /// What this replica has promised to keep.
@@ -203,7 +216,7 @@ impl Group {
 
     /// The latest revision here.
     pub(crate) fn revision(&self) -> Revision {
-        self.machine().revision()
+        self.state_machine().revision()
     }
 
     /// This replica, as a receipt names it.
@@ -308,10 +321,11 @@ impl Group {
         self.raft().runtime_config().elect(self.durability().are_known());
         let leads = self.leads();
         if !leads {
-            self.time_scale().miss(self.machine().followed_at(), every);
+            self.time_scale().miss(self.state_machine().followed_at(), every);
         }
         let every = if self.time_scale().is_slow() { every * QUIESCENT_SLOWDOWN } else { every };
-        let heard = || self.machine().followed_at().is_some_and(|at| at.elapsed() <= every * 3 / 2);
+        let heard =
+            || self.state_machine().followed_at().is_some_and(|at| at.elapsed() <= every * 3 / 2);
         let at_rest = leads || self.only_follows() || heard();
         self.raft().runtime_config().tick(!at_rest);
     }
@@ -337,7 +351,7 @@ impl Group {
     /// Whether a node is a member by that configuration, or by the last one that is applied.
     pub(crate) fn has_member(&self, node: NodeId) -> bool {
         let newest = self.metrics().borrow().membership_config.get_node(&node).is_some();
-        newest || self.machine().has_member(node)
+        newest || self.state_machine().has_member(node)
     }
 
     /// Its members by the newest configuration that is known here.
@@ -359,7 +373,7 @@ impl Group {
     /// Waits no more for members that lack what was asked to be purged up to that entry: they get a
     /// snapshot.
     pub(crate) fn leave_behind(&self, upto: u64) {
-        self.sessions.leave_behind(upto);
+        self.append_streams.leave_behind(upto);
     }
 
     /// Last entry that was purged.

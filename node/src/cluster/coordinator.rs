@@ -116,7 +116,7 @@ pub(crate) fn welcome(
         return Err(Refusal::NotPrimary { primary: node.control().leader() });
     }
     let Announcement { id, name, .. } = &announcement;
-    let namesake = node.control().machine().with_directory(|directory| {
+    let namesake = node.control().state_machine().with_directory(|directory| {
         let mut nodes = directory.nodes().iter();
         let namesake = nodes.find(|(other, member)| *other != id && member.name == *name);
         namesake.map(|(other, _)| *other)

@@ -35,7 +35,7 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
         if !group.leads() {
             continue;
         }
-        let desired = node.control().machine().with_directory(|directory| {
+        let desired = node.control().state_machine().with_directory(|directory| {
             let plan = directory.groups().get(&group.id())?;
             plan.started
                 .then(|| Desired { voters: plan.voters.clone(), learners: plan.learners.clone() })

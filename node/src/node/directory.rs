@@ -28,7 +28,7 @@ impl Node {
         }
         let begins = matches!(command, DirectoryCommand::Create { .. });
         if !begins
-            && !self.control.machine().with_directory(|found| found.exists()).unwrap_or(false)
+            && !self.control.state_machine().with_directory(|found| found.exists()).unwrap_or(false)
         {
             // A leader applies what there is before it is of use; a founder has to begin first.
             return Err(ProposeError::Unavailable("the network has not begun yet".into()));
@@ -39,8 +39,11 @@ impl Node {
 
     /// The first entry of a network that this node founds and that has none yet.
     pub(crate) fn creation(&self) -> Option<DirectoryCommand> {
-        let exists =
-            self.control.machine().with_directory(|directory| directory.exists()).unwrap_or(true);
+        let exists = self
+            .control
+            .state_machine()
+            .with_directory(|directory| directory.exists())
+            .unwrap_or(true);
         if exists || !self.founder {
             return None;
         }
@@ -60,7 +63,7 @@ impl Node {
     /// Initialises the shards of a network that this node founds. Returns whether there are any
     /// left to do: until then nobody else becomes a member of anything.
     pub(crate) async fn start_founded_shards(&self) -> bool {
-        let unstarted = self.control.machine().with_directory(|directory| {
+        let unstarted = self.control.state_machine().with_directory(|directory| {
             let groups = directory.groups().iter();
             let unstarted = groups.filter(|(id, plan)| id.is_shard() && !plan.started);
             unstarted.map(|(id, _)| *id).collect::<Vec<_>>()
@@ -100,7 +103,7 @@ impl Node {
     /// Does what the directory says concerns this node: learns addresses and the deny list, starts
     /// the groups that it shall hold.
     pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), String> {
-        let news = self.control.machine().with_directory(|directory| {
+        let news = self.control.state_machine().with_directory(|directory| {
             let addresses: Vec<_> =
                 directory.nodes().iter().map(|(id, member)| (*id, member.address)).collect();
             let wanted: BTreeSet<GroupId> = directory

@@ -15,7 +15,7 @@ use super::Node;
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
 use crate::outbox::Outbox;
-use crate::raft::{self, HeartbeatCoalescer, Machine, Vote};
+use crate::raft::{self, HeartbeatCoalescer, StateMachine, Vote};
 use crate::replica::tombstone::{Former, FormerError};
 use crate::replica::{Group, GroupParts};
 use crate::storage::data_dir::{self, DataDir};
@@ -235,15 +235,15 @@ impl Opener<'_> {
     /// Reads what is on disk of a group, and begins nothing.
     pub(super) async fn prepare(&self, id: GroupId) -> Result<Replica, String> {
         let (engine, clock) = (self.engine.clone(), self.clock.clone());
-        let loaded = run_blocking(move || Machine::load(engine.group(id)?, clock));
+        let loaded = run_blocking(move || StateMachine::load(engine.group(id)?, clock));
         let damaged = |problem: String| self.directory.damaged(problem).to_string();
-        let machine =
+        let state_machine =
             loaded.await.map_err(|error| error.to_string())?.map_err(|error| match error {
                 EngineError::Damaged { .. } => damaged(error.to_string()),
                 error => error.to_string(),
             })?;
         let log = self.wal.group(id);
-        check_fit(id, &machine, &log).map_err(damaged)?;
+        check_fit(id, &state_machine, &log).map_err(damaged)?;
         let former = Former::load(self.directory.path(), id).map_err(|error| match error {
             FormerError::Malformed(_) => damaged(error.to_string()),
             FormerError::Io(_) => self.directory.unusable(&error),
@@ -252,19 +252,19 @@ impl Opener<'_> {
             save_vote(&log, &former.vote).await?;
         }
         let owed = former.map_or(0, |former| former.index);
-        Ok(Replica { id, log, owed, machine })
+        Ok(Replica { id, log, owed, state_machine })
     }
 
     /// Begins to take part in a group.
     pub(super) async fn begin(&self, replica: Replica) -> Result<Group, String> {
-        let Replica { id, log, owed, machine } = replica;
+        let Replica { id, log, owed, state_machine } = replica;
         Group::start(GroupParts {
             id,
             me: self.me,
             config: Arc::clone(self.config),
             log,
             owed,
-            machine,
+            state_machine,
             peers: self.peers.clone(),
             heartbeats: self.heartbeats.clone(),
             log_bytes_max: self.log_bytes_max,
@@ -279,14 +279,14 @@ pub(super) struct Replica {
     id: GroupId,
     log: GroupLog,
     owed: u64,
-    machine: Machine,
+    state_machine: StateMachine,
 }
 
 impl Replica {
     /// Whether this node could lead the group without any other: as its only voter, or as a founder
     /// that has not begun it.
     pub(super) async fn is_led_alone(&mut self, me: NodeId, founder: bool) -> bool {
-        let voters = raft::voters(&self.log, &mut self.machine).await;
+        let voters = raft::voters(&self.log, &mut self.state_machine).await;
         let begins = founder && self.id == GroupId::CONTROL && voters.is_empty();
         begins || voters.into_iter().eq([me])
     }
@@ -303,8 +303,8 @@ async fn save_vote(log: &GroupLog, vote: &Vote) -> Result<(), String> {
 }
 
 /// A log that begins after the state ends has lost entries in between.
-fn check_fit(id: GroupId, machine: &Machine, log: &GroupLog) -> Result<(), String> {
-    let applied = machine.handle().summary().applied_index;
+fn check_fit(id: GroupId, state_machine: &StateMachine, log: &GroupLog) -> Result<(), String> {
+    let applied = state_machine.handle().summary().applied_index;
     match log.state().purged {
         Some((purged, _)) if purged > applied => Err(format!(
             "the checkpoint of group {id} in state ends at entry {applied}, and its log begins after \

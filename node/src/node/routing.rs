@@ -21,7 +21,7 @@ impl Node {
     /// # Errors
     /// If it cannot be so. Nothing of it is noted then.
     pub(crate) fn hear(&self, node: NodeId, measures: Measures) -> Result<(), String> {
-        let groups = self.control().machine().with_directory(|directory| {
+        let groups = self.control().state_machine().with_directory(|directory| {
             directory.groups().keys().copied().collect::<BTreeSet<_>>()
         });
         let groups = groups.unwrap_or_default();
@@ -68,7 +68,7 @@ impl Node {
 
     /// Another node that should have a replica of a shard, and is none of those.
     pub(crate) fn holder_of(&self, shard: GroupId, without: &BTreeSet<NodeId>) -> Option<NodeId> {
-        let holder = self.control().machine().with_directory(|directory| {
+        let holder = self.control().state_machine().with_directory(|directory| {
             let mut voters = directory.groups().get(&shard)?.voters.iter();
             voters.find(|node| **node != self.id() && !without.contains(node)).copied()
         });
@@ -84,7 +84,7 @@ impl Node {
     pub(crate) fn was_removed(&self, node: NodeId) -> bool {
         let removed = self
             .control()
-            .machine()
+            .state_machine()
             .with_directory(|directory| directory.denied().contains(&node.into()));
         removed.unwrap_or_default()
     }
@@ -92,7 +92,7 @@ impl Node {
     fn entry_says(&self, so: impl FnOnce(&Member) -> bool) -> bool {
         let found = self
             .control()
-            .machine()
+            .state_machine()
             .with_directory(|directory| directory.nodes().get(&self.id()).is_some_and(so));
         found.unwrap_or_default()
     }
@@ -122,9 +122,9 @@ impl Node {
         let intake = self.outboxes().intake().clone();
         let is_going = self.is_going();
         // Read afterwards: the directory of this entry, or of an earlier one, has said so.
-        let applied = self.control().machine().summary().applied_index;
+        let applied = self.control().state_machine().summary().applied_index;
         let directory = self.directory().path().to_owned();
-        let control = self.control().machine().clone();
+        let control = self.control().state_machine().clone();
         let me = self.id();
         let goes = move || {
             let going = control.with_directory(|directory| {

@@ -50,7 +50,7 @@ impl Node {
         };
         let mut observed = Observed { term, coordinator, states, primaries, members };
         observed.states.insert(self.me.id, NodeState::Live);
-        self.control.machine().with_directory(|directory| directory.to_view(&observed))?
+        self.control.state_machine().with_directory(|directory| directory.to_view(&observed))?
     }
 
     /// For each node of the directory, how long it has not been heard of. A node that was never heard
@@ -60,7 +60,7 @@ impl Node {
         let heard = self.control().silence();
         let ids = self
             .control()
-            .machine()
+            .state_machine()
             .with_directory(|directory| directory.nodes().keys().copied().collect::<Vec<_>>());
         ids.unwrap_or_default()
             .into_iter()

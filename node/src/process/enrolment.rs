@@ -229,7 +229,7 @@ fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
 /// which it has registered is tried.
 pub(crate) fn learn(node: &Node, admission: &Admission) {
     node.vouched_by_server(&admission.vouched);
-    let begun = node.control().machine().with_directory(|directory| directory.exists());
+    let begun = node.control().state_machine().with_directory(|directory| directory.exists());
     if let (Some(view), false) = (&admission.view, begun.unwrap_or(false)) {
         node.keep_apart(&view.settings.delays, &view.nodes);
     }

@@ -386,7 +386,7 @@ async fn keep_asking(node: Arc<Node>) {
 
 /// Follows the directory for the life of the node.
 async fn follow_directory(node: Arc<Node>) {
-    let mut applied = node.control().machine().applied();
+    let mut applied = node.control().state_machine().applied();
     loop {
         if let Err(error) = node.follow_directory().await {
             return node.fail(error);

@@ -17,7 +17,7 @@ use openraft::raft::TransferLeaderRequest;
 use openraft::{ChangeMembers, EmptyNode, StorageHelper};
 
 use super::{
-    LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Proposal, Raft, ServerState,
+    LogStore, Metrics, MetricsWatch, Network, Outcome, Proposal, Raft, ServerState, StateMachine,
     TimeScale, Types,
 };
 use crate::raft::ProposeError;
@@ -39,15 +39,15 @@ pub(crate) async fn start(
     me: NodeId,
     config: Arc<openraft::Config>,
     log: GroupLog,
-    machine: Machine,
+    state_machine: StateMachine,
     network: Network,
     time_scale: &TimeScale,
     elects: bool,
 ) -> Result<Raft, String> {
     // From the first moment on: the only member that a log names elects itself at once.
     let config = Arc::new(openraft::Config { enable_elect: elects, ..(*config).clone() });
-    network.shows(machine.handle());
-    let raft = Raft::new(me, config, network.clone(), LogStore::new(log), machine);
+    network.shows(state_machine.handle());
+    let raft = Raft::new(me, config, network.clone(), LogStore::new(log), state_machine);
     let raft = time_scale.run(raft).await;
     let raft = raft.map_err(|error| error.to_string())?;
     network.told_by(&raft);
@@ -55,9 +55,9 @@ pub(crate) async fn start(
 }
 
 /// Voters of the newest configuration that is on disk; of one that cannot be read, none.
-pub(crate) async fn voters(log: &GroupLog, machine: &mut Machine) -> BTreeSet<NodeId> {
+pub(crate) async fn voters(log: &GroupLog, state_machine: &mut StateMachine) -> BTreeSet<NodeId> {
     let mut log = LogStore::new(log.clone());
-    let found = StorageHelper::<Types, _, _>::new(&mut log, machine).get_membership().await;
+    let found = StorageHelper::<Types, _, _>::new(&mut log, state_machine).get_membership().await;
     found.map(|found| found.effective().membership().voter_ids().collect()).unwrap_or_default()
 }
 

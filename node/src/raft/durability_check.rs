@@ -30,7 +30,7 @@ use dkv_wire::seal::{Seal, Sealer};
 use tokio::sync::watch;
 
 use super::validation::Known;
-use super::{LogId, MachineHandle, Vote};
+use super::{LogId, StateMachineHandle, Vote};
 use dkv_wal::GroupLog;
 
 /// A disk that has written for so long may never end it.
@@ -40,7 +40,7 @@ const STALLED: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct DurabilityCheck {
     log: GroupLog,
-    machine: MachineHandle,
+    state_machine: StateMachineHandle,
     /// The last entry that concerned an earlier replica of the same group in the same directory.
     owed: u64,
     sealer: Sealer,
@@ -52,9 +52,14 @@ const PURPOSE: &str = "dkv acknowledgement 1";
 
 impl DurabilityCheck {
     /// `secret` is this node's own, and the same for the life of its identity.
-    pub(crate) fn new(log: GroupLog, machine: MachineHandle, owed: u64, secret: &[u8]) -> Self {
+    pub(crate) fn new(
+        log: GroupLog,
+        state_machine: StateMachineHandle,
+        owed: u64,
+        secret: &[u8],
+    ) -> Self {
         let (sealer, broken) = (Sealer::new(secret, PURPOSE), watch::Sender::new(None));
-        Self { log, machine, owed, sealer, broken }
+        Self { log, state_machine, owed, sealer, broken }
     }
 
     /// The group that the replica is of.
@@ -99,7 +104,7 @@ impl DurabilityCheck {
     fn last_index(&self) -> u64 {
         let log = self.log.state();
         let in_log = log.last_index.max(log.purged.map(|(purged, _)| purged)).unwrap_or(0);
-        in_log.max(self.machine.applied_index())
+        in_log.max(self.state_machine.applied_index())
     }
 
     /// Compares what `leader` knows to be here with what is here.

@@ -34,8 +34,8 @@ use super::codec::{
 use super::forget_leader::ForgottenLeader;
 use super::snapshot::NotTaken;
 use super::{
-    DurabilityCheck, LogId, MachineHandle, MetricsWatch, Raft, Snapshot, SnapshotData,
-    SnapshotMeta, TimeScale, Types, Vote,
+    DurabilityCheck, LogId, MetricsWatch, Raft, Snapshot, SnapshotData, SnapshotMeta,
+    StateMachineHandle, TimeScale, Types, Vote,
 };
 use crate::net::denials::Refusals;
 use crate::net::liveness::Hearing;
@@ -134,7 +134,7 @@ fn told(answered: Answered) -> (CallResult, bool) {
 #[derive(Clone)]
 pub(crate) struct Member {
     pub(crate) raft: Raft,
-    pub(crate) machine: MachineHandle,
+    pub(crate) state_machine: StateMachineHandle,
     pub(crate) durability: DurabilityCheck,
     pub(crate) time_scale: TimeScale,
     late: Arc<Semaphore>,
@@ -144,12 +144,12 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(
         raft: Raft,
-        machine: MachineHandle,
+        state_machine: StateMachineHandle,
         durability: DurabilityCheck,
         time_scale: TimeScale,
     ) -> Self {
         let (late, forgotten) = (Arc::new(Semaphore::new(LATE_MAX)), ForgottenLeader::default());
-        Self { raft, machine, durability, time_scale, late, forgotten }
+        Self { raft, state_machine, durability, time_scale, late, forgotten }
     }
 
     /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard. It
@@ -167,7 +167,7 @@ impl Member {
     /// as openraft's.
     fn keeps_to_leader(&self) -> bool {
         let lease = Duration::from_millis(self.raft.config().election_timeout_max);
-        let heard = self.machine.followed_at();
+        let heard = self.state_machine.followed_at();
         self.forgotten.keeps(heard, self.time_scale.stretch(lease), Instant::now())
     }
 
@@ -181,7 +181,7 @@ impl Member {
     /// The last entry that is known to be committed.
     fn committed(&self) -> Option<LogId> {
         let told = MetricsWatch::of(&self.raft).borrow().local_committed;
-        told.max(self.machine.applied_log_id())
+        told.max(self.state_machine.applied_log_id())
     }
 }
 
@@ -319,14 +319,14 @@ async fn hear(
     confirmed: Option<(Instant, Confirmed)>,
     is_quiescent: bool,
 ) -> CallResult {
-    let Member { raft, machine, time_scale, .. } = member;
+    let Member { raft, state_machine, time_scale, .. } = member;
     let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
     if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-        machine.follow_leader();
+        state_machine.follow_leader();
         time_scale.told(is_quiescent);
     }
     if let (true, Some((sent, Confirmed { age_us, applied }))) = (answer.is_success(), confirmed) {
-        machine.heard_leader(sent, Duration::from_micros(age_us), applied);
+        state_machine.heard_leader(sent, Duration::from_micros(age_us), applied);
     }
     Ok(CallAnswer::Heartbeat(answer))
 }
@@ -482,7 +482,7 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     speaker: &Speaker,
     reader: &mut FrameReader<R>,
 ) -> Result<Vote, NotTaken> {
-    let Member { raft, machine, durability, .. } = member;
+    let Member { raft, state_machine, durability, .. } = member;
     let refuse = |refused: Refused| match refused {
         Refused::Now(why) | Refused::ForGood(why) => NotTaken::Refused(why),
     };
@@ -496,7 +496,7 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
         fits(member, &head.meta)
     };
     check(&head).map_err(|why| refuse(speaker.refuse(member, why)))?;
-    let mut incoming = machine.receive(head.store.clone()).await?;
+    let mut incoming = state_machine.receive(head.store.clone()).await?;
     loop {
         let frame = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
         match decode(&frame).map_err(|error| error.to_string())? {

@@ -34,7 +34,7 @@ use openraft::raft::ReadPolicy;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::adapter::{Leader, next_leader};
-use super::{MachineHandle, MetricsWatch, Network, Raft, ServerState, TimeScale, Types, Vote};
+use super::{MetricsWatch, Network, Raft, ServerState, StateMachineHandle, TimeScale, Types, Vote};
 use crate::raft::ProposeError;
 
 /// Time that a leader has to make sure that it leads, between near members.
@@ -103,7 +103,7 @@ impl Standing {
 /// before the call.
 pub(crate) async fn confirm_leadership(
     raft: &Raft,
-    machine: &MachineHandle,
+    state_machine: &StateMachineHandle,
     network: &Network,
 ) -> Result<Term, ProposeError> {
     if planted(Mutant::ReadWithoutQuorum) {
@@ -113,7 +113,7 @@ pub(crate) async fn confirm_leadership(
             return Ok(Term(metrics.current_term));
         }
     }
-    let asking = ask_voters(raft, machine, network);
+    let asking = ask_voters(raft, state_machine, network);
     if planted(Mutant::TrustLateAcknowledgements) {
         return match timeout(network.time_scale().patience(), asking).await {
             Ok(answer) => answer,
@@ -131,7 +131,7 @@ fn no_quorum() -> ProposeError {
 /// leads.
 async fn ask_voters(
     raft: &Raft,
-    machine: &MachineHandle,
+    state_machine: &StateMachineHandle,
     network: &Network,
 ) -> Result<Term, ProposeError> {
     let me = network.me();
@@ -178,7 +178,11 @@ async fn ask_voters(
             }
         }
         if claim.is_confirmed_by(&confirmed) {
-            return match machine.applied().wait_for(|applied| *applied >= claim.committed).await {
+            return match state_machine
+                .applied()
+                .wait_for(|applied| *applied >= claim.committed)
+                .await
+            {
                 Ok(_) => Ok(Term(claim.vote.leader_id.term)),
                 Err(_) => Err(ProposeError::Unavailable("the group is stopping".into())),
             };

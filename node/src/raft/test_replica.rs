@@ -20,8 +20,8 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    DurabilityCheck, HeartbeatCoalescer, Machine, MachineHandle, Member, MetricsWatch, Network,
-    Raft, Sessions, SnapshotMeta, StoredMembership, TimeScale, config,
+    AppendStreams, DurabilityCheck, HeartbeatCoalescer, Member, MetricsWatch, Network, Raft,
+    SnapshotMeta, StateMachine, StateMachineHandle, StoredMembership, TimeScale, config,
 };
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
@@ -35,11 +35,11 @@ pub(super) const SHARD: GroupId = GroupId(1);
 /// One replica of a shard.
 pub(super) struct Replica {
     pub(super) raft: Raft,
-    pub(super) machine: MachineHandle,
+    pub(super) state_machine: StateMachineHandle,
     pub(super) durability: DurabilityCheck,
     pub(super) engine: Engine,
     pub(super) peers: Peers,
-    pub(super) sessions: Sessions,
+    pub(super) append_streams: AppendStreams,
     pub(super) time_scale: TimeScale,
     pub(super) id: NodeId,
     _directory: TempDir,
@@ -62,14 +62,15 @@ impl Replica {
         let engine = open_engine(&directory);
         let options = WalOptions { segment_bytes: 1024 * 1024, ..WalOptions::default() };
         let wal = Wal::open(Arc::new(MemoryDisk::new()), options, Box::new(|_| ())).unwrap();
-        let machine = Machine::load(engine.group(SHARD).unwrap(), NodeClock::default()).unwrap();
-        let handle = machine.handle();
+        let state_machine =
+            StateMachine::load(engine.group(SHARD).unwrap(), NodeClock::default()).unwrap();
+        let handle = state_machine.handle();
         let endpoint = Endpoint::dial_only(Some(credentials.clone())).unwrap();
         let peers = Peers::new(endpoint, Arc::new(Gate::default()));
         let id = credentials.identity.as_node().unwrap();
         let config = config(&Settings::default()).unwrap();
         let heartbeats = HeartbeatCoalescer::new(id, peers.clone());
-        let sessions = Sessions::default();
+        let append_streams = AppendStreams::default();
         let patience = std::time::Duration::from_millis(config.heartbeat_interval);
         let time_scale = TimeScale::new(patience, heartbeats.rhythm());
         let network = Network::new(
@@ -77,22 +78,33 @@ impl Replica {
             id,
             peers.clone(),
             heartbeats,
-            sessions.clone(),
+            append_streams.clone(),
             time_scale.clone(),
         );
         let log = wal.group(SHARD);
-        let raft =
-            super::start(id, config, log, machine, network, &time_scale, elects).await.unwrap();
+        let raft = super::start(id, config, log, state_machine, network, &time_scale, elects)
+            .await
+            .unwrap();
         let durability = DurabilityCheck::new(wal.group(SHARD), handle.clone(), 0, b"secret");
-        let machine = handle;
+        let state_machine = handle;
         let _directory = directory;
-        Self { raft, machine, durability, engine, peers, sessions, time_scale, id, _directory }
+        Self {
+            raft,
+            state_machine,
+            durability,
+            engine,
+            peers,
+            append_streams,
+            time_scale,
+            id,
+            _directory,
+        }
     }
 
     /// The same, as the other members see it.
     pub(super) fn member(&self) -> Member {
-        let (raft, machine) = (self.raft.clone(), self.machine.clone());
-        Member::new(raft, machine, self.durability.clone(), self.time_scale.clone())
+        let (raft, state_machine) = (self.raft.clone(), self.state_machine.clone());
+        Member::new(raft, state_machine, self.durability.clone(), self.time_scale.clone())
     }
 
     /// Its store.

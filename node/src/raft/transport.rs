@@ -35,8 +35,8 @@ use super::codec::{
 use super::last_contact::LastContact;
 use super::validation::Known;
 use super::{
-    HeartbeatCoalescer, MachineHandle, MetricsWatch, Raft, ServerState, Snapshot, SnapshotData,
-    TimeScale, Types, Vote,
+    HeartbeatCoalescer, MetricsWatch, Raft, ServerState, Snapshot, SnapshotData,
+    StateMachineHandle, TimeScale, Types, Vote,
 };
 use crate::net::peers::{Lane, Peers};
 use crate::raft::heartbeat::coalescing::UrgentGuard;
@@ -44,8 +44,8 @@ use crate::raft::heartbeat::coalescing::UrgentGuard;
 mod append_stream;
 
 use super::heartbeat::learners::{LEARNER_SILENCE_MAX, LearnerHeartbeats};
-use append_stream::Session;
-pub(crate) use append_stream::Sessions;
+use append_stream::AppendStream;
+pub(crate) use append_stream::AppendStreams;
 
 /// Priority of a snapshot's stream; entries have the default, zero.
 const SNAPSHOT_PRIORITY: i32 = -10;
@@ -61,12 +61,12 @@ pub(crate) struct Network {
     me: NodeId,
     peers: Peers,
     heartbeats: HeartbeatCoalescer,
-    sessions: Sessions,
+    append_streams: AppendStreams,
     time_scale: TimeScale,
     /// What openraft says of the group, once it has begun.
     metrics: Arc<OnceLock<MetricsWatch>>,
     /// The replica's state, once it has begun.
-    machine: Arc<OnceLock<MachineHandle>>,
+    state_machine: Arc<OnceLock<StateMachineHandle>>,
     confirmations: Arc<Mutex<LastContact>>,
 }
 
@@ -76,11 +76,21 @@ impl Network {
         me: NodeId,
         peers: Peers,
         heartbeats: HeartbeatCoalescer,
-        sessions: Sessions,
+        append_streams: AppendStreams,
         time_scale: TimeScale,
     ) -> Self {
-        let (metrics, machine, confirmations) = Default::default();
-        Self { group, me, peers, heartbeats, sessions, time_scale, metrics, machine, confirmations }
+        let (metrics, state_machine, confirmations) = Default::default();
+        Self {
+            group,
+            me,
+            peers,
+            heartbeats,
+            append_streams,
+            time_scale,
+            metrics,
+            state_machine,
+            confirmations,
+        }
     }
 
     /// The same, for whoever starts openraft with it and then tells it what that says.
@@ -90,8 +100,8 @@ impl Network {
     }
 
     /// The same, for whoever begins the replica with this state.
-    pub(super) fn shows(&self, machine: MachineHandle) {
-        let _ = self.machine.set(machine);
+    pub(super) fn shows(&self, state_machine: StateMachineHandle) {
+        let _ = self.state_machine.set(state_machine);
     }
 
     /// Whose network it is.
@@ -146,7 +156,7 @@ impl Network {
             metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term)
         };
         // Only now: what was acknowledged by that moment was applied by then.
-        let applied = self.machine.get().filter(|_| applied_own)?.applied_index();
+        let applied = self.state_machine.get().filter(|_| applied_own)?.applied_index();
         Some(Confirmed { age_us: at.elapsed().as_micros() as u64 + 1, applied })
     }
 
@@ -176,7 +186,7 @@ impl Network {
         let metrics = self.metrics.get()?.borrow();
         let votes = metrics.membership_config.membership().voter_ids().any(|id| id == target);
         metrics.replication.as_ref().filter(|_| votes)?;
-        self.sessions.word(target, Term(metrics.current_term))
+        self.append_streams.word(target, Term(metrics.current_term))
     }
 
     /// Forgets the words of those that are no members any more.
@@ -184,7 +194,7 @@ impl Network {
         let Some(metrics) = self.metrics.get() else { return };
         let metrics = metrics.borrow();
         let members = metrics.membership_config.membership().nodes().map(|(node, _)| *node);
-        self.sessions.forget_others(&members.collect());
+        self.append_streams.forget_others(&members.collect());
     }
 
     /// What is known here, to judge answers by.
@@ -393,7 +403,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         }
         Box::pin(async move {
             // Nor may a session hold on to the log that cannot even begin.
-            let mut left_behind = self.network.sessions.left_behind();
+            let mut left_behind = self.network.append_streams.left_behind();
             let opened = tokio::select! {
                 biased;
                 opened = self.open_append() => opened,
@@ -413,9 +423,9 @@ impl RaftNetworkV2<Types> for NetworkClient {
                 from: self.network.me,
                 acknowledged: self.network.acknowledged(self.target),
             };
-            let session = Session {
+            let session = AppendStream {
                 opening,
-                sessions: &self.network.sessions,
+                append_streams: &self.network.append_streams,
                 network: &self.network,
                 target: self.target,
             };

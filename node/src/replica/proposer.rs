@@ -8,15 +8,15 @@ use dkv_base::id::{NodeId, Term};
 use crate::common::suspend;
 use crate::net::peers::Peers;
 use crate::raft::{
-    self, DurabilityCheck, MachineHandle, MetricsWatch, Network, Outcome, ProposeError, Raft,
-    ServerState, TimeScale,
+    self, DurabilityCheck, MetricsWatch, Network, Outcome, ProposeError, Raft, ServerState,
+    StateMachineHandle, TimeScale,
 };
 use dkv_state::CommandResult;
 
 /// What the tasks of a group propose and confirm through.
 pub(crate) struct Proposer {
     pub(super) raft: Raft,
-    pub(super) machine: MachineHandle,
+    pub(super) state_machine: StateMachineHandle,
     pub(super) durability: DurabilityCheck,
     pub(super) network: Network,
     pub(super) peers: Peers,
@@ -39,7 +39,7 @@ impl Proposer {
     /// Makes sure that this replica leads and has applied what was committed before the call.
     pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
         self.time_scale.wake();
-        raft::confirm_leadership(&self.raft, &self.machine, &self.network).await
+        raft::confirm_leadership(&self.raft, &self.state_machine, &self.network).await
     }
 
     /// What is committed, if this replica leads in that term and a voter that says it follows it
@@ -84,13 +84,13 @@ impl Proposer {
                 let confirmed = self.network.quorum_at()?;
                 Some(confirmed.elapsed().as_millis() as u64)
             }
-            _ => self.machine.staleness_ms(),
+            _ => self.state_machine.staleness_ms(),
         }
     }
 
     /// The state.
-    pub(crate) fn machine(&self) -> &MachineHandle {
-        &self.machine
+    pub(crate) fn state_machine(&self) -> &StateMachineHandle {
+        &self.state_machine
     }
 
     /// The other nodes.

@@ -74,7 +74,7 @@ impl Group {
             voters: configured.voters.into_iter().collect(),
             learners: configured.others.into_iter().collect(),
             is_joint: configured.is_joint,
-            bytes: self.machine().summary().bytes,
+            bytes: self.state_machine().summary().bytes,
             last_index,
             members: members.collect(),
         })
@@ -85,7 +85,7 @@ impl Group {
         let metrics = self.metrics();
         let metrics = metrics.borrow();
         let membership = metrics.membership_config.membership();
-        let summary = self.machine().summary();
+        let summary = self.state_machine().summary();
         GroupStatus {
             group: self.id,
             role: role(metrics.state),

@@ -33,7 +33,7 @@ use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
 use crate::net::rpc::ask;
 use crate::raft::ProposeError;
-use crate::raft::{self, Look, Looked, MachineHandle};
+use crate::raft::{self, Lookup, LookupResult, StateMachineHandle};
 use crate::replica::Proposer;
 use crate::replica::quorum_rounds::Rounds;
 use dkv_state::Waiting;
@@ -83,7 +83,7 @@ pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, queue: mpsc::Receiver
         match confirmed {
             Ok(term) => {
                 let receipt = who.receipt(term, Level::Strong, Some(0));
-                serve(proposer.machine(), reads.into_iter(), receipt);
+                serve(proposer.state_machine(), reads.into_iter(), receipt);
             }
             Err(ProposeError::NotLeader(Some(primary))) if primary != who.node => {
                 let here: Vec<_> = reads.extract_if(.., |read| read.anywhere).collect();
@@ -102,12 +102,12 @@ pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, queue: mpsc::Receiver
 
 /// Answers reads from what this replica has applied, with that receipt.
 pub(crate) fn serve(
-    machine: &MachineHandle,
+    state_machine: &StateMachineHandle,
     reads: impl Iterator<Item = PendingRead>,
     receipt: Receipt,
 ) {
     let (mut scans, mut asked_how_far) = (Vec::new(), Vec::new());
-    machine.read_keys(reads.filter_map(|PendingRead { asked, reply, .. }| match asked {
+    state_machine.read_keys(reads.filter_map(|PendingRead { asked, reply, .. }| match asked {
         Asked::Key(key) => Some((key, move |looked| answer(reply, receipt, looked))),
         Asked::Page(span, waiting) => {
             scans.push((span, waiting, reply));
@@ -118,18 +118,18 @@ pub(crate) fn serve(
             None
         }
     }));
-    let (index, term) = (machine.applied_index(), receipt.term);
+    let (index, term) = (state_machine.applied_index(), receipt.term);
     for reply in asked_how_far {
         reply.send(Ok(Answer::Committed { index, term }));
     }
     if scans.is_empty() {
         return;
     }
-    let machine = machine.clone();
+    let state_machine = state_machine.clone();
     // One thread for the scans of a round, however many they are.
     platform::spawn_blocking(move || {
         for (span, waiting, reply) in scans {
-            match machine.scan(&span, &waiting, receipt) {
+            match state_machine.scan(&span, &waiting, receipt) {
                 Ok((receipt, page)) => reply.send(Ok(Answer::Page(receipt, page))),
                 Err(why) => reply.refuse(Refusal::Unavailable(why)),
             }
@@ -147,7 +147,7 @@ async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: 
         let Answer::Committed { index, term } = answer else {
             return Err(Refusal::Unavailable("the primary answered another question".into()));
         };
-        let mut applied = proposer.machine().applied();
+        let mut applied = proposer.state_machine().applied();
         match applied.wait_for(|applied| *applied >= index).await {
             Ok(_) => Ok(term),
             Err(_) => Err(Refusal::Unavailable("the shard is leaving this node".into())),
@@ -156,7 +156,7 @@ async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: 
     match tokio::time::timeout(patience(&proposer), catch_up).await {
         Ok(Ok(term)) => {
             let receipt = who.receipt(term, Level::Strong, Some(0));
-            serve(proposer.machine(), reads.into_iter(), receipt);
+            serve(proposer.state_machine(), reads.into_iter(), receipt);
         }
         Ok(Err(refusal)) => refuse(reads.into_iter(), &refusal),
         Err(_) => {
@@ -177,9 +177,9 @@ fn refuse(reads: impl Iterator<Item = PendingRead>, refusal: &Refusal) {
     }
 }
 
-fn answer(reply: ReplyTo, receipt: Receipt, looked: Looked) {
+fn answer(reply: ReplyTo, receipt: Receipt, looked: LookupResult) {
     match looked {
-        Ok(Look { revision, stamp, stored }) => {
+        Ok(Lookup { revision, stamp, stored }) => {
             reply.send(Ok(Answer::Value(Receipt { revision, stamp, ..receipt }, stored)));
         }
         Err(why) => reply.refuse(Refusal::Unavailable(why)),

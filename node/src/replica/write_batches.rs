@@ -127,8 +127,8 @@ pub(crate) async fn run(
             if log_full {
                 break;
             }
-            let machine = proposer.machine();
-            let (time_ms, stamp) = (machine.clock_ms(), machine.stamp());
+            let state_machine = proposer.state_machine();
+            let (time_ms, stamp) = (state_machine.clock_ms(), state_machine.stamp());
             let Some((batch, replies)) = next_batch(&mut waiting, time_ms, stamp) else { break };
             let proposer = Arc::clone(&proposer);
             let begun = Instant::now();
@@ -148,7 +148,7 @@ pub(crate) async fn run(
                 let ended = Instant::now();
                 backlog.end(begun, ended);
                 turns.ends(ended - begun);
-                answer(group, me, proposer.machine().last_stamp(), outcome, replies);
+                answer(group, me, proposer.state_machine().last_stamp(), outcome, replies);
             }
             Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(Held::from(hold)),
             () = released(&mut held), if held.is_some() => held = None,

@@ -132,7 +132,7 @@ impl Part {
         }
         let receipt = group.who().receipt(group.term(), Level::Eventual, group.staleness_ms());
         let read = PendingRead { asked, anywhere: true, reply };
-        strong_reads::serve(group.machine(), std::iter::once(read), receipt);
+        strong_reads::serve(group.state_machine(), std::iter::once(read), receipt);
     }
 
     /// Has a write that waits answer, if it is later than what the state has.
@@ -153,7 +153,7 @@ impl Part {
 
     async fn later(self, asked: Asked, bounds: ReadBounds, reply: ReplyTo) {
         let group = &self.group;
-        let mut applied = group.machine().applied();
+        let mut applied = group.state_machine().applied();
         let arrived = applied.wait_for(|_| self.has(&bounds));
         let arrived = tokio::time::timeout(ON_ITS_WAY, arrived).await.is_ok();
         if arrived && self.keeps_within(&bounds) {
@@ -184,9 +184,9 @@ impl Part {
 
     /// Whether all writes that must be there are, here or in the outbox.
     fn has(&self, bounds: &ReadBounds) -> bool {
-        let (machine, me) = (self.group.machine(), self.group.who().node);
+        let (state_machine, me) = (self.group.state_machine(), self.group.who().node);
         let is_there = |node: NodeId, number: Number| {
-            let taken = machine.taken(node);
+            let taken = state_machine.taken(node);
             let outbox = self.outbox.as_ref().filter(|_| node == me);
             taken >= number || outbox.is_some_and(|outbox| outbox.shows(number, taken))
         };
@@ -196,17 +196,17 @@ impl Part {
 
     /// A write that must be there, and is not, of a node that was removed.
     fn lost(&self, bounds: &ReadBounds) -> Option<(NodeId, Number)> {
-        let machine = self.group.machine();
+        let state_machine = self.group.state_machine();
         let missing = |(node, number): &&(NodeId, Number)| {
-            self.removed.contains(node) && machine.taken(*node) < *number
+            self.removed.contains(node) && state_machine.taken(*node) < *number
         };
         bounds.deposits.iter().find(missing).copied()
     }
 
     /// Whether all writes that must be there are ordered, and here.
     fn has_applied(&self, bounds: &ReadBounds) -> bool {
-        let machine = self.group.machine();
+        let state_machine = self.group.state_machine();
         self.group.revision() >= bounds.at_least
-            && bounds.deposits.iter().all(|(node, number)| machine.taken(*node) >= *number)
+            && bounds.deposits.iter().all(|(node, number)| state_machine.taken(*node) >= *number)
     }
 }

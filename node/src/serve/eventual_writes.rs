@@ -46,7 +46,7 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
     };
     let group = node.group(shard);
     let (ordered, existed) =
-        group.as_ref().map(|group| group.machine().last_written(&key)).unwrap_or_default();
+        group.as_ref().map(|group| group.state_machine().last_written(&key)).unwrap_or_default();
     let (latest, existed) = match outbox.find(&key) {
         Some(pending) if pending.stamp > ordered => (pending.stamp, pending.value.is_some()),
         _ => (ordered, existed),

@@ -66,7 +66,7 @@ struct Relay {
 impl Relay {
     async fn step(&mut self) {
         let group = self.node.group(self.outbox.shard());
-        let taken = group.as_ref().map(|group| group.machine().taken(self.node.id()));
+        let taken = group.as_ref().map(|group| group.state_machine().taken(self.node.id()));
         let (empty, window) = {
             let mut book = self.outbox.book();
             if let Some(taken) = taken {
@@ -82,9 +82,9 @@ impl Relay {
         if window.is_empty() {
             // The primary has all of it; the replica here does not yet.
             if let Some(group) = group {
-                let mut applied = group.machine().applied();
+                let mut applied = group.state_machine().applied();
                 let me = self.node.id();
-                let news = applied.wait_for(|_| group.machine().taken(me) > settled);
+                let news = applied.wait_for(|_| group.state_machine().taken(me) > settled);
                 let _ = tokio::time::timeout(LOOK_EVERY, news).await;
             }
             return;

@@ -51,7 +51,7 @@ fn is_made(node: &Node) -> bool {
 
 /// The other nodes of the directory.
 fn others(node: &Node) -> BTreeSet<NodeId> {
-    let listed = node.control().machine().with_directory(|directory| {
+    let listed = node.control().state_machine().with_directory(|directory| {
         let nodes = directory.nodes().iter().filter(|(_, member)| !member.left);
         nodes.map(|(id, _)| *id).filter(|id| *id != node.id()).collect()
     });

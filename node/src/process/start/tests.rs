@@ -325,7 +325,7 @@ async fn a_voter_that_alone_knows_that_it_is_taken_out_still_stands() {
     };
     let answer = group.raft().append_entries(request).await.unwrap();
     assert!(answer.is_success(), "{answer:?}");
-    let applied = |index| group.machine().applied_index() == before.index + index;
+    let applied = |index| group.state_machine().applied_index() == before.index + index;
     until("the joint one is not applied", || applied(1)).await;
     // This is what its election timer runs by, and who looks whether the leader is there.
     assert!(!group.only_follows(), "it votes in the configuration that is committed");

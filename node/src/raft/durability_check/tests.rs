@@ -19,7 +19,7 @@ async fn log(leader: NodeId) -> (Replica, DurabilityCheck, GroupLog) {
     log.save_vote(vote, Box::new(|_| ())).unwrap();
     let entries = (0..=10).map(|index| (index, Bytes::from_static(b"entry"))).collect();
     log.append(entries, Box::new(|_| ())).unwrap();
-    let durability = DurabilityCheck::new(log.clone(), replica.machine.clone(), 0, SECRET);
+    let durability = DurabilityCheck::new(log.clone(), replica.state_machine.clone(), 0, SECRET);
     (replica, durability, log)
 }
 
@@ -36,7 +36,8 @@ fn acknowledged(durability: &DurabilityCheck, term: u64, index: u64) -> Acknowle
 async fn a_promise_that_was_never_made_is_not_broken() {
     let leader = NodeId::random();
     let (replica, durability, log) = log(leader).await;
-    let other = DurabilityCheck::new(log, replica.machine.clone(), 0, b"another node's secret");
+    let other =
+        DurabilityCheck::new(log, replica.state_machine.clone(), 0, b"another node's secret");
     let of_other = acknowledged(&other, 5, 11).seal;
     let lies = [
         Acknowledged { term: Term(u64::MAX), index: u64::MAX, seal: Seal([0; 16]) },
@@ -51,7 +52,8 @@ async fn a_promise_that_was_never_made_is_not_broken() {
     }
     assert!(tokio::time::timeout(Duration::ZERO, durability.broken()).await.is_err());
     // After a restart it knows its word again.
-    let again = DurabilityCheck::new(durability.log().clone(), replica.machine.clone(), 0, SECRET);
+    let again =
+        DurabilityCheck::new(durability.log().clone(), replica.state_machine.clone(), 0, SECRET);
     assert!(again.check(leader, Some(acknowledged(&durability, 5, 11))).is_err());
     assert!(again.broken().await.contains("under its own seal"));
 }
@@ -87,7 +89,7 @@ async fn a_replica_in_the_place_of_another_has_a_say_once_it_knows_as_much() {
     let leader = NodeId::random();
     let (replica, _, log) = log(leader).await;
     let durability =
-        |owed| DurabilityCheck::new(log.clone(), replica.machine.clone(), owed, SECRET);
+        |owed| DurabilityCheck::new(log.clone(), replica.state_machine.clone(), owed, SECRET);
     assert!(durability(0).are_known() && durability(10).are_known());
     let durability = durability(12);
     // Nor is it held to what the other one acknowledged.
@@ -106,7 +108,7 @@ async fn a_replica_that_begins_has_promised_nothing() {
     let (replica, _, _) = log(NodeId::random()).await;
     let wal = Wal::open(Arc::new(MemoryDisk::new()), WalOptions::default(), Box::new(|_| ()));
     let durability =
-        DurabilityCheck::new(wal.unwrap().group(SHARD), replica.machine.clone(), 0, SECRET);
+        DurabilityCheck::new(wal.unwrap().group(SHARD), replica.state_machine.clone(), 0, SECRET);
     let word = Some(acknowledged(&durability, 5, 11));
     assert!(durability.check(NodeId::random(), word).is_ok());
 }

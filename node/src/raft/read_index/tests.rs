@@ -217,19 +217,27 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
 
     // Only now a read begins.
     let heartbeats = HeartbeatCoalescer::new(leader.id, leader.peers.clone());
-    let (sessions, time_scale) = (leader.sessions.clone(), leader.time_scale.clone());
-    let network =
-        Network::new(SHARD, leader.id, leader.peers.clone(), heartbeats, sessions, time_scale);
+    let (append_streams, time_scale) = (leader.append_streams.clone(), leader.time_scale.clone());
+    let network = Network::new(
+        SHARD,
+        leader.id,
+        leader.peers.clone(),
+        heartbeats,
+        append_streams,
+        time_scale,
+    );
     network.told_by(&leader.raft);
-    let (raft, machine, asking) = (leader.raft.clone(), leader.machine.clone(), network.clone());
-    let reading = tokio::spawn(async move { confirm_leadership(&raft, &machine, &asking).await });
+    let (raft, state_machine, asking) =
+        (leader.raft.clone(), leader.state_machine.clone(), network.clone());
+    let reading =
+        tokio::spawn(async move { confirm_leadership(&raft, &state_machine, &asking).await });
     until("nobody is asked", || voters.iter().all(|voter| voter.asked() > 0)).await;
     assert!(!reading.is_finished());
 
     // The acknowledgements of that entry come, one after the other, and nothing else. By the first
     // it is committed, which the other is told in a request that ends with the same entry.
     one.seen.late.add_permits(1);
-    until("it is not committed", || leader.machine.applied_index() >= entry).await;
+    until("it is not committed", || leader.state_machine.applied_index() >= entry).await;
     until("nobody is told", || other.was_told(entry)).await;
     other.seen.late.add_permits(1);
     let has_acknowledged = || {
@@ -254,7 +262,7 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
         Ok(term) => assert_eq!(term, Term(metrics.borrow().current_term)),
         // On a busy machine its patience may have ended meanwhile.
         Err(ProposeError::Unavailable(_)) => {
-            let confirmed = confirm_leadership(&leader.raft, &leader.machine, &network).await;
+            let confirmed = confirm_leadership(&leader.raft, &leader.state_machine, &network).await;
             confirmed.unwrap();
         }
         Err(error) => panic!("{error}"),

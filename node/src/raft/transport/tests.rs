@@ -111,7 +111,7 @@ async fn a_slow_learner_that_is_left_behind_gets_a_snapshot_and_the_log_is_purge
     until("the learner does not live", || matched() > begun).await;
     assert!(purged() < last, "nothing keeps the log, so this test shows nothing");
 
-    leader.sessions.leave_behind(last);
+    leader.append_streams.leave_behind(last);
     until("the log is kept for the learner", || purged() == last).await;
     let snapshot = async {
         while let Some(opening) = opened.recv().await {
