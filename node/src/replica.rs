@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::backlog::Backlog;
-use self::strong_reads::{Asked, PendingRead, Who};
+use self::strong_reads::{Asked, PendingRead, ReplicaName};
 use self::write_batches::{Brakes, Hold, PendingWrite};
 use crate::common::task_set::Tasks;
 use crate::net::peers::Peers;
@@ -120,7 +120,7 @@ impl Group {
             let writing = Arc::clone(&proposer);
             let write = write_batches::run(id, me, writing, write_queue, brakes, backlog.clone());
             tasks.spawn(failure.if_panicked("a shard's task of writes", write));
-            let who = Who { shard: id, node: me };
+            let who = ReplicaName { shard: id, node: me };
             let read = strong_reads::run(who, Arc::clone(&proposer), read_queue);
             tasks.spawn(failure.if_panicked("a shard's task of reads", read));
         }
@@ -220,8 +220,8 @@ impl Group {
     }
 
     /// This replica, as a receipt names it.
-    pub(crate) fn who(&self) -> Who {
-        Who { shard: self.id, node: self.me }
+    pub(crate) fn who(&self) -> ReplicaName {
+        ReplicaName { shard: self.id, node: self.me }
     }
 
     /// The other nodes.
@@ -256,7 +256,7 @@ impl Group {
         Term(self.metrics().borrow().current_term)
     }
 
-    /// Who leads, as far as is known here.
+    /// ReplicaName leads, as far as is known here.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.metrics().borrow().current_leader
     }
@@ -271,7 +271,7 @@ impl Group {
         self.proposer.confirm_leadership().await
     }
 
-    /// Who votes, by the newest configuration that is known here.
+    /// ReplicaName votes, by the newest configuration that is known here.
     pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
         self.metrics().borrow().membership_config.membership().voter_ids().collect()
     }

@@ -16,7 +16,7 @@ use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
 use crate::outbox::Outbox;
 use crate::raft::{self, HeartbeatCoalescer, StateMachine, Vote};
-use crate::replica::tombstone::{Former, FormerError};
+use crate::replica::tombstone::{ReplicaTombstone, TombstoneError};
 use crate::replica::{Group, GroupParts};
 use crate::storage::data_dir::{self, DataDir};
 use dkv_state::{Engine, EngineError};
@@ -92,7 +92,7 @@ impl Node {
         drop(group);
         // What a later replica must know comes first: without it nothing is deleted, and that is
         // tried again.
-        if !stays && let Err(error) = self.keep_former(id, departed, leader).await {
+        if !stays && let Err(error) = self.save_tombstone(id, departed, leader).await {
             warn!(group = %id, %error, "the replica is not deleted yet");
             stays = true;
         }
@@ -109,12 +109,12 @@ impl Node {
         self.follow_directory().await
     }
 
-    async fn keep_former(&self, id: GroupId, departed: u64, leader: Vote) -> Result<(), String> {
+    async fn save_tombstone(&self, id: GroupId, departed: u64, leader: Vote) -> Result<(), String> {
         let own = self.wal.group(id).state().vote;
         let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(|e| e.to_string())?;
-        let former = Former::new(departed, leader, own);
+        let tombstone = ReplicaTombstone::new(departed, leader, own);
         let directory = self.directory.path().to_owned();
-        let saved = run_blocking(move || former.save(&directory, id)).await;
+        let saved = run_blocking(move || tombstone.save(&directory, id)).await;
         saved.flatten().map_err(|error| error.to_string())
     }
 
@@ -244,14 +244,16 @@ impl Opener<'_> {
             })?;
         let log = self.wal.group(id);
         check_fit(id, &state_machine, &log).map_err(damaged)?;
-        let former = Former::load(self.directory.path(), id).map_err(|error| match error {
-            FormerError::Malformed(_) => damaged(error.to_string()),
-            FormerError::Io(_) => self.directory.unusable(&error),
-        })?;
-        if let Some(former) = former.as_ref().filter(|_| log.state() == GroupState::default()) {
-            save_vote(&log, &former.vote).await?;
+        let tombstone =
+            ReplicaTombstone::load(self.directory.path(), id).map_err(|error| match error {
+                TombstoneError::Malformed(_) => damaged(error.to_string()),
+                TombstoneError::Io(_) => self.directory.unusable(&error),
+            })?;
+        if let Some(tombstone) = tombstone.as_ref().filter(|_| log.state() == GroupState::default())
+        {
+            save_vote(&log, &tombstone.vote).await?;
         }
-        let owed = former.map_or(0, |former| former.index);
+        let owed = tombstone.map_or(0, |tombstone| tombstone.index);
         Ok(Replica { id, log, owed, state_machine })
     }
 

@@ -35,7 +35,7 @@ use crate::net::rpc::ask;
 use crate::raft::ProposeError;
 use crate::raft::{self, Lookup, LookupResult, StateMachineHandle};
 use crate::replica::Proposer;
-use crate::replica::quorum_rounds::Rounds;
+use crate::replica::quorum_rounds::QuorumRounds;
 use dkv_state::Waiting;
 
 /// Reads that wait for a round; more are refused as overload. One holder fills half of it at the
@@ -65,14 +65,18 @@ pub(crate) enum Asked {
 
 /// A replica and its shard, as a receipt names them.
 #[derive(Clone, Copy)]
-pub(crate) struct Who {
+pub(crate) struct ReplicaName {
     pub(crate) shard: GroupId,
     pub(crate) node: NodeId,
 }
 
 /// Runs until the queue closes.
-pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, queue: mpsc::Receiver<PendingRead>) {
-    let mut rounds = Rounds::new(queue);
+pub(crate) async fn run(
+    who: ReplicaName,
+    proposer: Arc<Proposer>,
+    queue: mpsc::Receiver<PendingRead>,
+) {
+    let mut rounds = QuorumRounds::new(queue);
     let mut away = JoinSet::new();
     let confirm = || {
         let proposer = Arc::clone(&proposer);
@@ -138,7 +142,12 @@ pub(crate) fn serve(
 }
 
 /// Answers reads once this replica has what the primary says is committed.
-async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: Vec<PendingRead>) {
+async fn serve_after(
+    who: ReplicaName,
+    proposer: Arc<Proposer>,
+    primary: NodeId,
+    reads: Vec<PendingRead>,
+) {
     let catch_up = async {
         let followed = proposer.followed(primary);
         let body = RequestBody::Committed { shard: who.shard, followed };
@@ -186,7 +195,7 @@ fn answer(reply: ReplyTo, receipt: Receipt, looked: LookupResult) {
     }
 }
 
-impl Who {
+impl ReplicaName {
     /// The receipt of an answer, but for its revision.
     pub(crate) fn receipt(self, term: Term, level: Level, staleness_ms: Option<u64>) -> Receipt {
         let Self { shard, node } = self;

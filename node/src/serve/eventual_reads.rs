@@ -22,7 +22,7 @@ use crate::net::reply::ReplyTo;
 use crate::node::Node;
 use crate::outbox::{Kept, Outbox};
 use crate::replica::Group;
-use crate::replica::strong_reads::{self, Asked, PendingRead, Who};
+use crate::replica::strong_reads::{self, Asked, PendingRead, ReplicaName};
 use dkv_state::{Listed, ListedKey, ShardState};
 
 /// Time that a read waits for what is on its way. A replica that follows is behind by a round trip
@@ -106,7 +106,7 @@ fn waiting_page(node: &Node, shard: GroupId, span: &Span) -> Answer {
 
 /// The receipt of a node that holds no replica.
 fn outside(node: &Node, shard: GroupId) -> Receipt {
-    Who { shard, node: node.id() }.receipt(Term(0), Level::Eventual, None)
+    ReplicaName { shard, node: node.id() }.receipt(Term(0), Level::Eventual, None)
 }
 
 /// The answer that is a write that waits.
