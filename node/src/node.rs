@@ -32,8 +32,8 @@ use tracing::{info, warn};
 use self::groups::Opener;
 use crate::common::clock::{self, NodeClock};
 use crate::common::counters::Counters;
-use crate::common::task_set::Tasks;
-use crate::common::ticks::Rhythm;
+use crate::common::task_set::TaskSet;
+use crate::common::ticks::Ticks;
 use crate::net::peers::Peers;
 use crate::net::quota::Shares;
 use crate::net::runs::{self, Runs};
@@ -76,7 +76,7 @@ pub(crate) struct Parts {
     pub(crate) failure: Failure,
 }
 
-/// Tasks that a node starts with what it opens. They use the node, so the layers above name them.
+/// TaskSet that a node starts with what it opens. They use the node, so the layers above name them.
 #[derive(Clone, Copy)]
 pub(crate) struct Attendants {
     /// Brings the members of a group to what the directory wants.
@@ -126,7 +126,7 @@ pub(crate) struct Node {
     shares: Shares,
     attendants: Attendants,
     failure: Failure,
-    tasks: Tasks,
+    tasks: TaskSet,
 }
 
 impl Node {
@@ -218,7 +218,7 @@ impl Node {
             called_back: AtomicBool::new(false),
             attendants,
             failure,
-            tasks: Tasks::default(),
+            tasks: TaskSet::default(),
         });
         node.attend(&node.control);
         // Whatever the directory wishes by now: as long as a group has this node among its voters,
@@ -379,8 +379,8 @@ impl Node {
     }
 
     /// When it looks after things.
-    pub(crate) fn rhythm(&self) -> Rhythm {
-        self.heartbeats.rhythm()
+    pub(crate) fn ticks(&self) -> Ticks {
+        self.heartbeats.ticks()
     }
 
     /// Something has happened after which the process must not go on.

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use self::backlog::Backlog;
 use self::strong_reads::{Asked, PendingRead, ReplicaName};
 use self::write_batches::{Brakes, Hold, PendingWrite};
-use crate::common::task_set::Tasks;
+use crate::common::task_set::TaskSet;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
@@ -57,7 +57,7 @@ pub(crate) struct Group {
     led_term: AtomicU64,
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
-    tasks: Tasks,
+    tasks: TaskSet,
 }
 
 /// What a group is made of.
@@ -88,7 +88,7 @@ impl Group {
         let durability = DurabilityCheck::new(log.clone(), handle.clone(), owed, &peers.secret());
         let append_streams = AppendStreams::default();
         let time_scale =
-            TimeScale::new(Duration::from_millis(config.heartbeat_interval), heartbeats.rhythm());
+            TimeScale::new(Duration::from_millis(config.heartbeat_interval), heartbeats.ticks());
         let network = Network::new(
             id,
             me,
@@ -114,7 +114,7 @@ impl Group {
         let (writes, write_queue) = mpsc::channel(write_batches::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(strong_reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
-        let (tasks, backlog) = (Tasks::default(), Backlog::default());
+        let (tasks, backlog) = (TaskSet::default(), Backlog::default());
         if id.is_shard() {
             let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
             let writing = Arc::clone(&proposer);

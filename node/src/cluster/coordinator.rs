@@ -36,7 +36,7 @@ struct Reign {
 pub(crate) async fn run(node: Arc<Node>) {
     let mut reign: Option<Reign> = None;
     node.guard("the task that reports to the server", report(Arc::clone(&node)));
-    let (mut metrics, rhythm) = (node.control().metrics(), node.rhythm());
+    let (mut metrics, ticks) = (node.control().metrics(), node.ticks());
     loop {
         let term = node.control().leads().then(|| node.control().term());
         if term != reign.as_ref().map(|reign| reign.term) {
@@ -63,7 +63,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         let has_ended = match &reign {
             Some(_) => tokio::select! {
                 ended = another_reign => ended.is_err(),
-                () = rhythm.pause(TICK) => false,
+                () = ticks.pause(TICK) => false,
             },
             None => another_reign.await.is_err(),
         };
@@ -145,7 +145,7 @@ async fn report(node: Arc<Node>) {
     let mut told: Option<(CoordinatorReport, Instant)> = None;
     let mut metrics = node.control().metrics();
     loop {
-        node.rhythm().pause(TICK / 2).await;
+        node.ticks().pause(TICK / 2).await;
         if !node.control().leads() {
             told = None;
             let leads = metrics.wait_for(|metrics| metrics.state == ServerState::Leader);

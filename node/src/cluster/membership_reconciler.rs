@@ -29,7 +29,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
     let mut tick = TICK;
     loop {
-        node.rhythm().pause(tick).await;
+        node.ticks().pause(tick).await;
         group.note_leader();
         tick = if group.leads() { TICK } else { TICK_FOLLOWING };
         if !group.leads() {

@@ -29,7 +29,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut told: Option<(Told, Instant)> = None;
     loop {
         let every = if node.only_follows() { TICK_FOLLOWING } else { TICK };
-        node.rhythm().pause(every).await;
+        node.ticks().pause(every).await;
         let Some(coordinator) = node.control().leader() else { continue };
         // The coordinator looks at itself when it decides.
         if coordinator == node.id() {

@@ -36,7 +36,7 @@ const ASKED_MAX: usize = 4;
 pub(crate) async fn run(node: Arc<Node>) {
     let mut told = false;
     loop {
-        node.rhythm().pause(EVERY).await;
+        node.ticks().pause(EVERY).await;
         match node.follow_intake().await {
             Ok(()) => told = false,
             // Once, and not three times a second for as long as the disk is full.

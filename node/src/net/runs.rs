@@ -44,7 +44,7 @@ pub(crate) use handshake::refuse_all;
 pub(crate) use handshake::{Caller, frame, frame_samples, greet, serve};
 use stance::Stance;
 
-use crate::net::denials::Refusals;
+use crate::net::denials::DenialLog;
 use dkv_wal::Wal;
 
 /// Nodes whose runs are remembered. There are as many that were never removed, and as many
@@ -89,7 +89,7 @@ struct Shared {
     /// Whom this node refuses, as one sentence each.
     refused: Mutex<BTreeMap<NodeId, (Boot, Verdict, String)>>,
     /// Says so in the log, and not so often as to fill a disk.
-    refusals: Refusals,
+    denials: DenialLog,
 }
 
 impl Runs {
@@ -110,7 +110,7 @@ impl Runs {
             doubts: Mutex::default(),
             refusal: Notify::new(),
             refused: Mutex::default(),
-            refusals: Refusals::default(),
+            denials: DenialLog::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -327,7 +327,7 @@ impl Runs {
             ),
         };
         if before.is_none_or(|(boot, said)| boot != run.boot || !is_alike(said, verdict)) {
-            self.shared.refusals.note(node, &note);
+            self.shared.denials.note(node, &note);
         }
         refused.insert(node, (run.boot, verdict, note));
     }

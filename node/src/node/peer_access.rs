@@ -11,7 +11,7 @@
 //! does know whether the stranger is a member by their logs. A member that lies about that gains
 //! nothing: it may speak itself.
 //!
-//! Everybody else is refused, and told of with its id (see [`refusals`](crate::net::denials)).
+//! Everybody else is refused, and told of with its id (see [`denials`](crate::net::denials)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -310,7 +310,7 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
 pub(crate) async fn keep_certified(node: Arc<Node>) {
     let mut failed: Option<Instant> = None;
     loop {
-        node.rhythm().pause(limits::CERTIFICATE_CHECK).await;
+        node.ticks().pause(limits::CERTIFICATE_CHECK).await;
         let rests = |credentials: &Credentials| {
             let valid = !credentials.expired(platform::wall_clock()).unwrap_or(true);
             failed.is_some_and(|at| valid && at.elapsed() < RENEW_AGAIN)

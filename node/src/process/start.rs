@@ -380,7 +380,7 @@ fn segment_bytes(log_bytes_max: u64) -> u64 {
 /// Asks the server for the life of the node whether this run of it may go on.
 async fn keep_asking(node: Arc<Node>) {
     let (runs, server) = (node.runs().clone(), Arc::clone(node.server()));
-    let farewell = runs::keep_asking(runs, server, node.me().address, node.rhythm()).await;
+    let farewell = runs::keep_asking(runs, server, node.me().address, node.ticks()).await;
     node.fail(farewell);
 }
 

@@ -37,8 +37,8 @@ use super::{
     DurabilityCheck, LogId, MetricsWatch, Raft, Snapshot, SnapshotData, SnapshotMeta,
     StateMachineHandle, TimeScale, Types, Vote,
 };
-use crate::net::denials::Refusals;
-use crate::net::liveness::Hearing;
+use crate::net::denials::DenialLog;
+use crate::net::liveness::Liveness;
 use crate::raft::heartbeat::coalescing::{HeartbeatBatch, HeartbeatBatchAnswer};
 use dkv_wal::GroupLog;
 
@@ -66,9 +66,9 @@ pub(crate) type IsMember = Arc<dyn Fn(GroupId) -> bool + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Speaker {
     pub(crate) id: NodeId,
-    pub(crate) hearing: Hearing,
+    pub(crate) liveness: Liveness,
     pub(crate) is_member: IsMember,
-    pub(crate) refusals: Refusals,
+    pub(crate) denials: DenialLog,
 }
 
 impl Speaker {
@@ -78,14 +78,14 @@ impl Speaker {
             return Ok(());
         }
         let why = format!("denied: node {:?} is no member of group {group}", self.id);
-        self.refusals.note(self.id, &why);
+        self.denials.note(self.id, &why);
         Err(Refused::Now(why))
     }
 
     /// Notes that a message cannot be.
     fn refuse(&self, member: &Member, why: String) -> Refused {
         let why = format!("group {}: {why}", member.durability.group());
-        self.refusals.note(self.id, &why);
+        self.denials.note(self.id, &why);
         Refused::ForGood(why)
     }
 }
@@ -94,8 +94,8 @@ impl Speaker {
 impl Speaker {
     /// A member.
     fn member(id: NodeId) -> Self {
-        let (hearing, refusals) = Default::default();
-        Self { id, hearing, is_member: Arc::new(|_| true), refusals }
+        let (liveness, denials) = Default::default();
+        Self { id, liveness, is_member: Arc::new(|_| true), denials }
     }
 
     /// Somebody with a node's certificate and no more.
@@ -193,7 +193,7 @@ pub(crate) async fn serve_calls(
     mut writer: Writer,
 ) {
     while let Ok(Some(frame)) = reader.next().await {
-        speaker.hearing.heard(Instant::now());
+        speaker.liveness.heard(Instant::now());
         let answered = answer_call(&member, &speaker, &frame);
         let (answer, goes_on) = match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
             Ok(answered) => told(answered),
@@ -239,18 +239,18 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
             contradicts(member, &request).await.map_err(refuse)?;
             durability.check(from, acknowledged).map_err(refuse)?;
             let vote = request.vote;
-            let hearing = hear(member.clone(), request, sent.zip(confirmed), is_quiescent);
-            let mut hearing = Box::pin(hearing);
-            if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut hearing).await {
+            let liveness = hear(member.clone(), request, sent.zip(confirmed), is_quiescent);
+            let mut liveness = Box::pin(liveness);
+            if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut liveness).await {
                 return heard.map_err(Refused::Now);
             }
             // It waits for the disk.
             if !durability.follows(&vote) {
-                return hearing.await.map_err(Refused::Now);
+                return liveness.await.map_err(Refused::Now);
             }
             if let Ok(permit) = Arc::clone(&member.late).try_acquire_owned() {
                 tokio::spawn(async move {
-                    let _ = hearing.await;
+                    let _ = liveness.await;
                     drop(permit);
                 });
             }
@@ -348,7 +348,7 @@ pub(crate) async fn serve_heartbeats(
             frame = reader.next(), if answering.len() < PULSES_MAX => {
                 let Ok(Some(frame)) = frame else { return };
                 let now = Instant::now();
-                speaker.hearing.heard(now);
+                speaker.liveness.heard(now);
                 let Ok(HeartbeatBatch { number, echo, calls, mark }) = decode::<HeartbeatBatch>(&frame) else { return };
                 let sent = echo.map(|echo| echo.sent_at(began, now));
                 let mark = marks(mark);
@@ -402,7 +402,7 @@ pub(crate) async fn serve_append<R, W>(
             }
         };
         let now = Instant::now();
-        speaker.hearing.heard(now);
+        speaker.liveness.heard(now);
         let (request, checked) = take_request(&member, &speaker, &frame, checked, now).await?;
         member.time_scale.told(false);
         lock(&terms).push_back(Term(request.vote.leader_id.term));

@@ -72,7 +72,7 @@ impl Replica {
         let heartbeats = HeartbeatCoalescer::new(id, peers.clone());
         let append_streams = AppendStreams::default();
         let patience = std::time::Duration::from_millis(config.heartbeat_interval);
-        let time_scale = TimeScale::new(patience, heartbeats.rhythm());
+        let time_scale = TimeScale::new(patience, heartbeats.ticks());
         let network = Network::new(
             SHARD,
             id,

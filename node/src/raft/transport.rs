@@ -208,7 +208,7 @@ impl Network {
     /// An answer that cannot be is not handed on, and told to the operator.
     fn refuse(&self, target: NodeId, why: &str) {
         let why = format!("group {}, an answer: {why}", self.group);
-        self.peers.refusals().note(target, &why);
+        self.peers.denials().note(target, &why);
     }
 
     /// The answer, if it can be one.

@@ -117,7 +117,7 @@ async fn serve_stream(
     let Some(group) = node.group(group) else { return };
     if !node.may_speak(group.id(), from) {
         let why = format!("denied: no member of group {}", group.id());
-        return node.peers().refusals().note(from, &why);
+        return node.peers().denials().note(from, &why);
     }
     let speaker = speaker(&node, from);
     match opening {
@@ -127,7 +127,7 @@ async fn serve_stream(
         }
         Opening::RaftAppend { acknowledged, .. } => {
             if let Err(why) = group.durability().check(from, acknowledged) {
-                return node.peers().refusals().note(from, &why);
+                return node.peers().denials().note(from, &why);
             }
             raft::serve_append(group.as_member(), speaker, reader, writer).await;
         }
@@ -146,10 +146,10 @@ async fn serve_stream(
 
 /// A node that sends, and what it may.
 fn speaker(node: &Arc<Node>, from: NodeId) -> Speaker {
-    let (hearing, looking) = (node.peers().hearing(from), Arc::clone(node));
-    let refusals = node.peers().refusals().clone();
+    let (liveness, looking) = (node.peers().liveness(from), Arc::clone(node));
+    let denials = node.peers().denials().clone();
     let is_member = Arc::new(move |group| looking.may_speak(group, from));
-    Speaker { id: from, hearing, is_member, refusals }
+    Speaker { id: from, liveness, is_member, denials }
 }
 
 /// Whether the holder of a certificate is the node that a message names as its sender.

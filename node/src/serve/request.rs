@@ -129,7 +129,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         // A node that has just come may not be in the directory here yet: it, or who sent it, asks
         // again.
         let why = "a node that the directory does not name is not served";
-        node.peers().refusals().note(stranger, why);
+        node.peers().denials().note(stranger, why);
         return reply.refuse(Refusal::Unavailable(why.into()));
     }
     if let Some(why) = held_back(node, &request.body) {
@@ -245,7 +245,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Measures(measures) => {
             let Some(id) = peer.as_node() else { return };
             if let Err(why) = node.hear(id, *measures) {
-                node.peers().refusals().note(id, &why);
+                node.peers().denials().note(id, &why);
                 return reply.refuse(Refusal::Invalid(why));
             }
             reply.send(Ok(Answer::Done));
@@ -265,7 +265,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::HandOver { .. } if peer.as_node() != node.control().leader() => {
             let why = "only the coordinator has shards handed over".to_owned();
             if let Some(id) = peer.as_node() {
-                node.peers().refusals().note(id, &why);
+                node.peers().denials().note(id, &why);
             }
             reply.refuse(Refusal::Denied(why));
         }

@@ -58,7 +58,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut resting: BTreeMap<NodeId, Instant> = BTreeMap::new();
     let mut told: JoinSet<Told> = JoinSet::new();
     let mut mourned: BTreeMap<(GroupId, Term), Mourning> = BTreeMap::new();
-    let rhythm = node.rhythm();
+    let ticks = node.ticks();
     loop {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
         let led = led_by_others(&node);
@@ -78,7 +78,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
             // The answer to a heartbeat is waited for before the next one is sent.
             let round_trip = node.peers().round_trip(leader).unwrap_or_default();
-            let silent_at = node.peers().hearing(leader).silent_at(heartbeat.max(round_trip));
+            let silent_at = node.peers().liveness(leader).silent_at(heartbeat.max(round_trip));
             let (Some(silent_at), Some(address)) = (silent_at, node.peers().address(leader)) else {
                 continue;
             };
@@ -107,7 +107,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         let answered = tokio::select! {
             biased;
             answered = next_answer(&mut told) => answered,
-            () = rhythm.until(next) => continue,
+            () = ticks.until(next) => continue,
         };
         let (leader, refused) = match answered {
             Some(Ok(Told::Looked { leader, refused })) => (leader, refused),
@@ -120,7 +120,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             _ => continue,
         };
         asking.remove(&leader);
-        let heard = node.peers().hearing(leader).last_heard();
+        let heard = node.peers().liveness(leader).last_heard();
         // Those that it led when it was asked, and leads yet.
         let groups = led_by_others(&node).remove(&leader).filter(|_| refused);
         for group in groups.into_iter().flatten() {

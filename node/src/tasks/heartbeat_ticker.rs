@@ -22,14 +22,14 @@ use crate::raft::QUIESCENT_SLOWDOWN;
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let every = Duration::from_millis(node.settings().heartbeat_ms);
-    let rhythm = node.rhythm();
+    let ticks = node.ticks();
     let mut next_whole = Instant::now();
     loop {
         let now = Instant::now();
         // All groups that rest beat at one moment too.
         let whole = now >= next_whole;
         if whole {
-            next_whole = rhythm.next(every * QUIESCENT_SLOWDOWN, now);
+            next_whole = ticks.next(every * QUIESCENT_SLOWDOWN, now);
         }
         let groups = node.groups();
         for group in &groups {
@@ -43,9 +43,9 @@ pub(crate) async fn run(node: Arc<Node>) {
         // A group that is behind with its work holds up no other.
         let _ = timeout(every, join_all(beating.iter().map(|group| group.send_heartbeats()))).await;
         let all_rest = groups.iter().all(|group| group.time_scale().is_quiescent());
-        rhythm.set_rests(all_rest);
+        ticks.set_rests(all_rest);
         let seldom = all_rest || node.only_follows();
-        let until = if seldom { next_whole } else { rhythm.next(every, now) };
-        rhythm.until_beat(until).await;
+        let until = if seldom { next_whole } else { ticks.next(every, now) };
+        ticks.until_beat(until).await;
     }
 }

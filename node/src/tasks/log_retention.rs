@@ -49,7 +49,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     loop {
         match tick {
             TICK_WHILE_LONG => tokio::time::sleep(tick).await,
-            _ => node.rhythm().pause(tick).await,
+            _ => node.ticks().pause(tick).await,
         }
         let stats = node.wal().stats();
         node.set_disk_full(stats.short_of_room || stats.waiting_for_room);

@@ -63,7 +63,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut known = BTreeSet::new();
     let mut unreached = Unreached::default();
     loop {
-        node.rhythm().pause(WATCH_EVERY).await;
+        node.ticks().pause(WATCH_EVERY).await;
         let (refusing, others) = (node.peers().refusing(), others(&node));
         for peer in refusing.difference(&known) {
             warn!(?peer, "another node refuses this one: it says that this node was removed");

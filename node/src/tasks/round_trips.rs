@@ -28,7 +28,7 @@ const SUSTAINED: Duration = Duration::from_secs(5);
 pub(crate) async fn run(node: Arc<Node>) {
     let mut known: BTreeMap<NodeId, (Option<SocketAddr>, Distance)> = BTreeMap::new();
     loop {
-        node.rhythm().pause(LOOK_EVERY).await;
+        node.ticks().pause(LOOK_EVERY).await;
         let now = Instant::now();
         let mut measured: BTreeMap<NodeId, Option<Duration>> = BTreeMap::new();
         for group in node.groups() {

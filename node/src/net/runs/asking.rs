@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{Runs, lock};
-use crate::common::ticks::Rhythm;
+use crate::common::ticks::Ticks;
 use crate::net::server_link::{ServerError, ServerLink};
 
 /// Time that a node waits for the server that could serve without any other.
@@ -151,7 +151,7 @@ pub(crate) async fn keep_asking(
     runs: Runs,
     server: Arc<ServerLink>,
     address: SocketAddr,
-    rhythm: Rhythm,
+    ticks: Ticks,
 ) -> String {
     let mut older_since = None;
     loop {
@@ -182,7 +182,7 @@ pub(crate) async fn keep_asking(
                 // Another node refuses this one: the server may have heard why.
                 () = runs.refused_by_peer() => break,
                 () = tokio::time::sleep_until(until) => break,
-                () = rhythm.pause(ASK_WHILE_WRITING) => {}
+                () = ticks.pause(ASK_WHILE_WRITING) => {}
             }
             if runs.own().mark != told {
                 break;

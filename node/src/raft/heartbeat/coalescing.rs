@@ -27,8 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use crate::common::task_set::Tasks;
-use crate::common::ticks::Rhythm;
+use crate::common::task_set::TaskSet;
+use crate::common::ticks::Ticks;
 use crate::net::peers::{Lane, Peers};
 use crate::raft::codec::{Call, CallAnswer, CallResult};
 
@@ -91,8 +91,8 @@ struct Shared {
     rounds: AtomicUsize,
     /// Groups whose heartbeats come together.
     expected: Arc<AtomicUsize>,
-    rhythm: Rhythm,
-    tasks: Tasks,
+    ticks: Ticks,
+    tasks: TaskSet,
 }
 
 /// While it lives, heartbeats are sent at once.
@@ -125,8 +125,8 @@ type LastAnswer = Arc<Mutex<Option<(u64, Instant)>>>;
 
 impl HeartbeatCoalescer {
     pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
-        let (queues, rounds, expected, rhythm, tasks) = Default::default();
-        Self { shared: Arc::new(Shared { me, peers, queues, rounds, expected, rhythm, tasks }) }
+        let (queues, rounds, expected, ticks, tasks) = Default::default();
+        Self { shared: Arc::new(Shared { me, peers, queues, rounds, expected, ticks, tasks }) }
     }
 
     /// Has heartbeats sent at once while a round to a quorum is waited for.
@@ -137,8 +137,8 @@ impl HeartbeatCoalescer {
     }
 
     /// The node's rhythm.
-    pub(crate) fn rhythm(&self) -> Rhythm {
-        self.shared.rhythm.clone()
+    pub(crate) fn ticks(&self) -> Ticks {
+        self.shared.ticks.clone()
     }
 
     /// Says of how many groups there will be heartbeats in a moment.

@@ -23,7 +23,7 @@ use tokio::task_local;
 use tokio::time::Instant;
 
 use super::quiescence::{QUIESCENT_SLOWDOWN, Quiescence};
-use crate::common::ticks::Rhythm;
+use crate::common::ticks::Ticks;
 
 /// Round trips that the time for the answer to a heartbeat must have room for.
 const ROOM: f64 = 1.25;
@@ -48,15 +48,15 @@ struct Shared {
     /// Whether times are those of rest, for those who cannot wait for the lock.
     slow: AtomicBool,
     /// The node's, which is woken with the group.
-    rhythm: Rhythm,
+    ticks: Ticks,
 }
 
 impl TimeScale {
     /// The pace of a group whose heartbeats have so much time to be answered.
-    pub(crate) fn new(patience: Duration, rhythm: Rhythm) -> Self {
+    pub(crate) fn new(patience: Duration, ticks: Ticks) -> Self {
         let (round_trip_us, slow) = Default::default();
         let rest = Mutex::new(Quiescence::new(Instant::now()));
-        Self(Arc::new(Shared { patience, round_trip_us, rest, slow, rhythm }))
+        Self(Arc::new(Shared { patience, round_trip_us, rest, slow, ticks }))
     }
 
     /// Notes how far the farthest member is.
@@ -73,7 +73,7 @@ impl TimeScale {
     /// Something is asked of the group: it does not rest any more.
     pub(crate) fn wake(&self) {
         if self.rest(|rest| rest.wake(Instant::now())) {
-            self.0.rhythm.wake();
+            self.0.ticks.wake();
         }
     }
 
@@ -93,7 +93,7 @@ impl TimeScale {
     /// The leader, or another who would lead, says whether the group rests.
     pub(in crate::raft) fn told(&self, is_quiescent: bool) {
         if self.is_slow() != is_quiescent && self.rest(|rest| rest.told(is_quiescent)) {
-            self.0.rhythm.wake();
+            self.0.ticks.wake();
         }
     }
 
@@ -139,7 +139,7 @@ impl TimeScale {
 
     /// When a sleep ends that was to end then: those of groups that rest end together.
     fn end_of_sleep(&self, deadline: Instant) -> Instant {
-        if self.is_slow() { self.0.rhythm.at_rest(deadline) } else { deadline }
+        if self.is_slow() { self.0.ticks.at_rest(deadline) } else { deadline }
     }
 
     /// Runs what belongs to the group.
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn near_members_change_nothing_and_far_ones_stretch_everything() {
-        let time_scale = TimeScale::new(ms(100), Rhythm::default());
+        let time_scale = TimeScale::new(ms(100), Ticks::default());
         for (round_trip, stretched) in
             [(0, 150), (1, 150), (80, 150), (160, 300), (1200, 2250), (600_000, 9375)]
         {
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn rest_stretches_everything_but_not_what_is_longer_already() {
-        let time_scale = TimeScale::new(ms(100), Rhythm::default());
+        let time_scale = TimeScale::new(ms(100), Ticks::default());
         time_scale.told(true);
         assert_eq!(time_scale.stretch_ms(150), 750);
         time_scale.set_round_trip(ms(1200));
@@ -264,7 +264,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_of_a_group_is_that_of_its_tasks() {
-        let time_scale = TimeScale::new(ms(100), Rhythm::default());
+        let time_scale = TimeScale::new(ms(100), Ticks::default());
         time_scale.set_round_trip(ms(160));
         let far = time_scale.clone();
         let (begun, later) = time_scale
