@@ -35,7 +35,7 @@ use crate::common::counters::Counters;
 use crate::common::task_set::TaskSet;
 use crate::common::ticks::Ticks;
 use crate::net::peers::Peers;
-use crate::net::quota::Shares;
+use crate::net::quota::Quotas;
 use crate::net::runs::{self, Runs};
 use crate::net::server_link::ServerLink;
 use crate::node::peer_access::Vouchers;
@@ -123,7 +123,7 @@ pub(crate) struct Node {
     counters: Arc<Counters>,
     /// Whether the server has called this node back at its address.
     called_back: AtomicBool,
-    shares: Shares,
+    quotas: Quotas,
     attendants: Attendants,
     failure: Failure,
     tasks: TaskSet,
@@ -214,7 +214,7 @@ impl Node {
             started: Instant::now(),
             disk_full: AtomicBool::new(false),
             counters: Arc::default(),
-            shares: Shares::default(),
+            quotas: Quotas::default(),
             called_back: AtomicBool::new(false),
             attendants,
             failure,
@@ -298,8 +298,8 @@ impl Node {
     }
 
     /// What each peer may have under way.
-    pub(crate) fn shares(&self) -> &Shares {
-        &self.shares
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// The control group.

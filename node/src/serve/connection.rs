@@ -16,7 +16,7 @@ use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
 use tracing::{debug, warn};
 
-use crate::net::quota::Share;
+use crate::net::quota::Quota;
 use crate::net::runs::{self, Caller};
 use crate::node::Node;
 use crate::raft::{self, Speaker};
@@ -33,7 +33,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     if identity.role == Role::Server {
         node.set_called_back();
     }
-    let share = node.shares().of(identity.holder);
+    let quota = node.quotas().of(identity.holder);
     let caller = Arc::new(Caller::default());
     loop {
         if identity.role == Role::Node {
@@ -50,7 +50,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
             Arc::clone(&node),
             identity,
             connection.clone(),
-            share.clone(),
+            quota.clone(),
             Arc::clone(&caller),
             reader,
             writer,
@@ -63,7 +63,7 @@ async fn serve_stream(
     node: Arc<Node>,
     identity: Identity,
     connection: quinn::Connection,
-    share: Share,
+    quota: Quota,
     caller: Arc<Caller>,
     mut reader: FrameReader<quinn::RecvStream>,
     writer: FrameWriter<quinn::SendStream>,
@@ -85,7 +85,7 @@ async fn serve_stream(
     let (group, from) = match opening {
         Opening::Requests => {
             let address = connection.remote_address();
-            return request::serve(node, identity, share, address, reader, writer).await;
+            return request::serve(node, identity, quota, address, reader, writer).await;
         }
         Opening::RaftCalls { group, from }
         | Opening::RaftAppend { group, from, .. }

@@ -26,7 +26,7 @@ use crate::cluster::coordinator;
 use crate::cluster::rebalancer;
 use crate::cluster::replica_removal;
 use crate::common::counters;
-use crate::net::quota::{Part, Share};
+use crate::net::quota::{Quota, QuotaPermit};
 use crate::net::reply::{Begun, Replies, ReplyTo};
 use crate::node::Node;
 use crate::replica::Group;
@@ -46,7 +46,7 @@ const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
 pub(crate) async fn serve(
     node: Arc<Node>,
     peer: Identity,
-    share: Share,
+    quota: Quota,
     address: SocketAddr,
     mut reader: FrameReader<quinn::RecvStream>,
     writer: FrameWriter<quinn::SendStream>,
@@ -55,7 +55,7 @@ pub(crate) async fn serve(
     // A task of its own, which ends with this one at the latest.
     let mut writer = JoinSet::new();
     writer.spawn(writing);
-    while let Some((frame, mut part)) = next_frame(&mut reader, &share).await {
+    while let Some((frame, mut part)) = next_frame(&mut reader, &quota).await {
         let at = Instant::now();
         node.counters().received(frame.len());
         let mut request: Request = match decode(&frame) {
@@ -67,7 +67,7 @@ pub(crate) async fn serve(
             }
         };
         if matches!(request.body, RequestBody::Scan { .. }) {
-            let Some(more) = share.take_scan().await else { break };
+            let Some(more) = quota.take_scan().await else { break };
             part.merge(more);
         }
         name_session(peer, &mut request.body);
@@ -86,9 +86,9 @@ pub(crate) async fn serve(
 
 async fn next_frame(
     reader: &mut FrameReader<quinn::RecvStream>,
-    share: &Share,
-) -> Option<(Bytes, Part)> {
-    let read = reader.next_with_room(async |bytes| share.take(bytes).await).await;
+    quota: &Quota,
+) -> Option<(Bytes, QuotaPermit)> {
+    let read = reader.next_with_room(async |bytes| quota.take(bytes).await).await;
     match read {
         Ok(Some((frame, part))) => Some((frame, part?)),
         Ok(None) => None,
