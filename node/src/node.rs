@@ -39,7 +39,7 @@ use crate::net::quota::Quotas;
 use crate::net::runs::{self, Runs};
 use crate::net::server_link::ServerLink;
 use crate::node::peer_access::Vouchers;
-use crate::node::reports::Heard;
+use crate::node::reports::NodeReports;
 use crate::outbox::{Intake, Outbox, Outboxes};
 use crate::raft::{self, HeartbeatCoalescer};
 use crate::replica::Group;
@@ -104,11 +104,11 @@ pub(crate) struct Node {
     outboxes: Outboxes,
     control: Arc<Group>,
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
-    reign: Mutex<Option<Instant>>,
+    leader_since: Mutex<Option<Instant>>,
     /// Where the nodes are by the directory, as it was followed last.
     listed: Mutex<BTreeMap<NodeId, SocketAddr>>,
     /// What other nodes have told of themselves, if this one is the coordinator.
-    heard: Mutex<Heard>,
+    heard: Mutex<NodeReports>,
     /// Who led the shards that are not here, when it was heard last.
     primaries: Mutex<BTreeMap<GroupId, NodeId>>,
     /// Who is vouched for.
@@ -204,7 +204,7 @@ impl Node {
             clock,
             outboxes,
             control,
-            reign: Mutex::default(),
+            leader_since: Mutex::default(),
             listed: Mutex::default(),
             heard: Mutex::default(),
             primaries: Mutex::default(),
@@ -354,13 +354,13 @@ impl Node {
     }
 
     /// Notes since when this node has been the coordinator, if it is.
-    pub(crate) fn set_reign(&self, since: Option<Instant>) {
-        *lock(&self.reign) = since;
+    pub(crate) fn set_leader_since(&self, since: Option<Instant>) {
+        *lock(&self.leader_since) = since;
     }
 
     /// Since when this node has been the coordinator, if it is.
-    pub(crate) fn reign(&self) -> Option<Instant> {
-        *lock(&self.reign)
+    pub(crate) fn leader_since(&self) -> Option<Instant> {
+        *lock(&self.leader_since)
     }
 
     /// Says whether replicas and primaries are to be evened out at once.

@@ -2,7 +2,7 @@
 //! registration server how everything is.
 //!
 //! Every node runs this task; it acts only while the node leads the control group. It decides
-//! nothing itself: `dkv_state::placement` says what to change (see [`placing`](crate::cluster::rebalancer)), and a
+//! nothing itself: `dkv_state::placement` says what to change (see [`rebalancer`](crate::cluster::rebalancer)), and a
 //! change takes effect only once a quorum has it. A coordinator that was deposed and does not know
 //! it yet can therefore propose nothing, and what it reports, the server refuses by its term.
 
@@ -15,7 +15,7 @@ use dkv_wire::network::NodeState;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::cluster::rebalancer::Placing;
+use crate::cluster::rebalancer::Rebalancer;
 use crate::net::server_link::ServerError;
 use crate::node::Node;
 use crate::raft::ServerState;
@@ -27,45 +27,46 @@ const TICK: Duration = Duration::from_millis(100);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// One term of leading the control group.
-struct Reign {
+struct CoordinatorTerm {
     term: Term,
-    placing: Placing,
+    rebalancer: Rebalancer,
 }
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
-    let mut reign: Option<Reign> = None;
+    let mut coordinator_term: Option<CoordinatorTerm> = None;
     node.guard("the task that reports to the server", report(Arc::clone(&node)));
     let (mut metrics, ticks) = (node.control().metrics(), node.ticks());
     loop {
         let term = node.control().leads().then(|| node.control().term());
-        if term != reign.as_ref().map(|reign| reign.term) {
-            reign = term.map(|term| Reign { term, placing: Placing::new(Instant::now()) });
+        if term != coordinator_term.as_ref().map(|coordinator_term| coordinator_term.term) {
+            coordinator_term = term
+                .map(|term| CoordinatorTerm { term, rebalancer: Rebalancer::new(Instant::now()) });
             node.set_rebalancing(false);
-            if let Some(Reign { term, .. }) = &reign {
+            if let Some(CoordinatorTerm { term, .. }) = &coordinator_term {
                 info!(%term, "this node is the coordinator");
-                node.set_reign(Some(Instant::now()));
+                node.set_leader_since(Some(Instant::now()));
             } else {
-                node.set_reign(None);
+                node.set_leader_since(None);
             }
         }
-        if let Some(reign) = &mut reign
-            && act(&node, reign).await
+        if let Some(coordinator_term) = &mut coordinator_term
+            && act(&node, coordinator_term).await
         {
             // Something has changed, and more may be due at once.
             continue;
         }
         // openraft speaks up at every turn of its loop; only who leads matters here.
-        let another_reign = metrics.wait_for(|metrics| {
+        let another_term = metrics.wait_for(|metrics| {
             let leads = metrics.state == ServerState::Leader;
             leads.then_some(Term(metrics.current_term)) != term
         });
-        let has_ended = match &reign {
+        let has_ended = match &coordinator_term {
             Some(_) => tokio::select! {
-                ended = another_reign => ended.is_err(),
+                ended = another_term => ended.is_err(),
                 () = ticks.pause(TICK) => false,
             },
-            None => another_reign.await.is_err(),
+            None => another_term.await.is_err(),
         };
         if has_ended {
             break;
@@ -74,7 +75,7 @@ pub(crate) async fn run(node: Arc<Node>) {
 }
 
 /// Takes the next step, if there is one; tells whether it succeeded.
-async fn act(node: &Arc<Node>, reign: &mut Reign) -> bool {
+async fn act(node: &Arc<Node>, coordinator_term: &mut CoordinatorTerm) -> bool {
     if node.runs().held().is_some() {
         return false;
     }
@@ -84,7 +85,7 @@ async fn act(node: &Arc<Node>, reign: &mut Reign) -> bool {
     if node.start_founded_shards().await {
         return false;
     }
-    let planned = reign.placing.next(node);
+    let planned = coordinator_term.rebalancer.next(node);
     match planned {
         Some(command) => propose(node, command).await,
         None => false,
@@ -125,7 +126,7 @@ pub(crate) fn welcome(
         return Ok(DirectoryCommand::Announce(announcement));
     };
     // Only who has led for a moment knows who lives; everybody else assumes it.
-    let state = node.reign().and_then(|since| node.states(since).get(&old).copied());
+    let state = node.leader_since().and_then(|since| node.states(since).get(&old).copied());
     match state {
         Some(NodeState::Down | NodeState::Left) => {
             Ok(DirectoryCommand::Supersede { old, new: announcement })

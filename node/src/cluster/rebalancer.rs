@@ -35,14 +35,14 @@ const TRANSFER_EVERY_ASKED: Duration = Duration::from_millis(100);
 const TRANSFER_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What the coordinator remembers from one look to the next, for one reign.
-pub(crate) struct Placing {
+pub(crate) struct Rebalancer {
     since: Instant,
     /// The nodes, and whether each is to stay; and since when they are these.
     nodes: (BTreeMap<NodeId, bool>, Instant),
     last_transfer: Option<Instant>,
 }
 
-impl Placing {
+impl Rebalancer {
     /// At the beginning of a reign.
     pub(crate) fn new(since: Instant) -> Self {
         Self { since, nodes: (BTreeMap::new(), since), last_transfer: None }
@@ -140,7 +140,7 @@ pub(crate) async fn report(
     patience: Duration,
 ) -> Result<Placement, Refusal> {
     let not_coordinator = || Refusal::NotPrimary { primary: node.control().leader() };
-    let since = node.reign().ok_or_else(not_coordinator)?;
+    let since = node.leader_since().ok_or_else(not_coordinator)?;
     // A copy, as asking and looking ahead take their time.
     let directory = node.control().state_machine().with_directory(Directory::clone);
     let directory = directory.ok_or_else(not_coordinator)?;

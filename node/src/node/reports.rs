@@ -15,11 +15,11 @@ const OLD_AFTER: Duration = Duration::from_secs(5);
 
 /// The last words of all nodes.
 #[derive(Default)]
-pub(crate) struct Heard {
+pub(crate) struct NodeReports {
     by_node: BTreeMap<NodeId, (Instant, Measures)>,
 }
 
-impl Heard {
+impl NodeReports {
     /// A node has spoken.
     ///
     /// # Errors
@@ -140,11 +140,12 @@ mod tests {
 
     #[test]
     fn the_later_term_leads_and_old_words_do_not_count() {
-        let (mut heard, start) = (Heard::default(), Instant::now());
+        let (mut heard, start) = (NodeReports::default(), Instant::now());
         let (one, other) = (NodeId::random(), NodeId::random());
         heard.hear(one, says(3), start).unwrap();
         heard.hear(other, says(2), start + OLD_AFTER / 2).unwrap();
-        let leader = |heard: &Heard, now| heard.led(now).get(&GroupId(1)).map(|(node, _)| *node);
+        let leader =
+            |heard: &NodeReports, now| heard.led(now).get(&GroupId(1)).map(|(node, _)| *node);
         assert_eq!(leader(&heard, start + OLD_AFTER / 2), Some(one));
         assert_eq!(leader(&heard, start + OLD_AFTER), Some(other));
         assert_eq!(leader(&heard, start + 2 * OLD_AFTER), None);

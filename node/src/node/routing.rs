@@ -10,7 +10,7 @@ use dkv_wire::message::{Measures, Remainder};
 use tokio::time::Instant;
 
 use super::{Node, lock};
-use crate::node::reports::Heard;
+use crate::node::reports::NodeReports;
 use crate::outbox::IntakeState;
 use dkv_state::Member;
 use dkv_state::placement::Measured;
@@ -32,7 +32,7 @@ impl Node {
     }
 
     /// What the nodes have told, this one included.
-    pub(crate) fn heard<T>(&self, look: impl FnOnce(&Heard, Instant) -> T) -> T {
+    pub(crate) fn heard<T>(&self, look: impl FnOnce(&NodeReports, Instant) -> T) -> T {
         let (own, now) = (self.measure(), Instant::now());
         let mut heard = lock(&self.heard);
         // What it says itself is so.
@@ -53,7 +53,7 @@ impl Node {
         if let Some(leader) = own.and_then(|group| group.leader()) {
             return Some(leader);
         }
-        if self.reign().is_some()
+        if self.leader_since().is_some()
             && let Some((leader, _)) = self.heard(|heard, now| heard.led(now).remove(&shard))
         {
             return Some(leader);

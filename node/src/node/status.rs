@@ -25,7 +25,7 @@ impl Node {
         };
         let mut primaries: BTreeMap<GroupId, NodeId> = lock(&self.primaries).clone();
         let mut members = BTreeMap::new();
-        if self.reign().is_some() && coordinator == Some(self.me.id) {
+        if self.leader_since().is_some() && coordinator == Some(self.me.id) {
             for (group, (leader, led)) in self.heard(|heard, now| heard.led(now)) {
                 primaries.insert(group, leader);
                 let of = |nodes: Vec<NodeId>| nodes.into_iter().collect();
@@ -43,7 +43,7 @@ impl Node {
                 members.insert(group.id(), (configured.voters, configured.others));
             }
         }
-        let states = match self.reign() {
+        let states = match self.leader_since() {
             Some(since) if coordinator == Some(self.me.id) => self.states(since),
             // A replicant knows of the coordinator's and its own life only; the rest it assumes.
             _ => self.peers.known().into_iter().map(|(id, _)| (id, NodeState::Live)).collect(),
@@ -56,7 +56,7 @@ impl Node {
     /// For each node of the directory, how long it has not been heard of. A node that was never heard
     /// of has been silent since the reign began.
     pub(crate) fn silence(&self, since: Instant) -> BTreeMap<NodeId, u64> {
-        let reign_ms = since.elapsed().as_millis() as u64;
+        let leader_ms = since.elapsed().as_millis() as u64;
         let heard = self.control().silence();
         let ids = self
             .control()
@@ -67,7 +67,7 @@ impl Node {
             .map(|id| match heard.get(&id) {
                 _ if id == self.id() => (id, 0),
                 Some(silent_ms) => (id, *silent_ms),
-                None => (id, reign_ms),
+                None => (id, leader_ms),
             })
             .collect()
     }

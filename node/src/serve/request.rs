@@ -215,7 +215,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Drain { node: id, on } => {
             direct(node, DirectoryCommand::Drain { node: id, on }, request.deadline_ms, reply);
         }
-        RequestBody::Rebalance => match node.reign() {
+        RequestBody::Rebalance => match node.leader_since() {
             Some(_) => {
                 node.set_rebalancing(true);
                 reply.send(Ok(Answer::Done));

@@ -57,12 +57,12 @@ pub(crate) async fn run(node: Arc<Node>) {
     // Nobody is asked again before that.
     let mut resting: BTreeMap<NodeId, Instant> = BTreeMap::new();
     let mut told: JoinSet<Told> = JoinSet::new();
-    let mut mourned: BTreeMap<(GroupId, Term), Mourning> = BTreeMap::new();
+    let mut handled: BTreeMap<(GroupId, Term), Takeover> = BTreeMap::new();
     let ticks = node.ticks();
     loop {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
         let led = led_by_others(&node);
-        mourned.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
+        handled.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
         let is_quiescent =
             |groups: &[Arc<Group>]| groups.iter().all(|group| group.time_scale().is_quiescent());
         let all_rest = is_quiescent(&node.groups());
@@ -112,8 +112,8 @@ pub(crate) async fn run(node: Arc<Node>) {
         let (leader, refused) = match answered {
             Some(Ok(Told::Looked { leader, refused })) => (leader, refused),
             Some(Ok(Told::Succeeded(group, term))) => {
-                if let Some(mourning) = mourned.get_mut(&(group, term)) {
-                    *mourning = Mourning::Over(Instant::now());
+                if let Some(takeover) = handled.get_mut(&(group, term)) {
+                    *takeover = Takeover::Over(Instant::now());
                 }
                 continue;
             }
@@ -125,10 +125,10 @@ pub(crate) async fn run(node: Arc<Node>) {
         let groups = led_by_others(&node).remove(&leader).filter(|_| refused);
         for group in groups.into_iter().flatten() {
             let term = group.term();
-            let mourning = mourned.get(&(group.id(), term));
-            if mourning.is_none_or(|mourning| mourning.begins_again(heard)) {
+            let takeover = handled.get(&(group.id(), term));
+            if takeover.is_none_or(|takeover| takeover.begins_again(heard)) {
                 info!(group = %group.id(), %leader, %term, "the leader's process is gone");
-                mourned.insert((group.id(), term), Mourning::UnderWay);
+                handled.insert((group.id(), term), Takeover::UnderWay);
                 let node = Arc::clone(&node);
                 told.spawn(async move {
                     let id = group.id();
@@ -150,14 +150,14 @@ enum Told {
 
 /// What is done about a leader whose process was found to be gone.
 #[derive(Clone, Copy)]
-enum Mourning {
+enum Takeover {
     /// Somebody else is to lead.
     UnderWay,
     /// It has been left to Raft's own timers since then.
     Over(Instant),
 }
 
-impl Mourning {
+impl Takeover {
     /// Whether it begins again if the leader is found to be gone once more: it lived meanwhile.
     fn begins_again(self, heard: Option<Instant>) -> bool {
         match self {
@@ -298,13 +298,13 @@ mod tests {
     fn a_leader_is_looked_for_again_once_it_was_heard_again() {
         let over = Instant::now();
         let later = over + Duration::from_millis(1);
-        for (mourning, heard, again) in [
-            (Mourning::UnderWay, Some(later), false),
-            (Mourning::Over(over), None, false),
-            (Mourning::Over(over), Some(over), false),
-            (Mourning::Over(over), Some(later), true),
+        for (takeover, heard, again) in [
+            (Takeover::UnderWay, Some(later), false),
+            (Takeover::Over(over), None, false),
+            (Takeover::Over(over), Some(over), false),
+            (Takeover::Over(over), Some(later), true),
         ] {
-            assert_eq!(mourning.begins_again(heard), again, "{heard:?}");
+            assert_eq!(takeover.begins_again(heard), again, "{heard:?}");
         }
     }
 
