@@ -20,7 +20,7 @@ use dkv_wire::message::{
 
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
-use crate::outbox::{Kept, Outbox};
+use crate::outbox::{DurableWrite, Outbox};
 use crate::replica::Group;
 use crate::replica::strong_reads::{self, Asked, PendingRead, ReplicaName};
 use dkv_state::{Listed, ListedKey, ShardState};
@@ -110,8 +110,8 @@ fn outside(node: &Node, shard: GroupId) -> Receipt {
 }
 
 /// The answer that is a write that waits.
-fn answer_of(pending: Kept, receipt: Receipt) -> Answer {
-    let Kept { number, stamp, value, .. } = pending;
+fn answer_of(pending: DurableWrite, receipt: Receipt) -> Answer {
+    let DurableWrite { number, stamp, value, .. } = pending;
     let revision = Revision(0);
     let receipt = Receipt { stamp, revision, pending: Some(number), ..receipt };
     Answer::Value(receipt, value.map(|value| Stored { value, revision }))
@@ -136,7 +136,7 @@ impl Part {
     }
 
     /// Has a write that waits answer, if it is later than what the state has.
-    fn or_pending(&self, pending: Kept, reply: ReplyTo) -> ReplyTo {
+    fn or_pending(&self, pending: DurableWrite, reply: ReplyTo) -> ReplyTo {
         let (here, answered) = ReplyTo::here();
         self.group.spawn(async move {
             let answered = answered.await;

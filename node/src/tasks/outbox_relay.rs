@@ -68,13 +68,13 @@ impl Relay {
         let group = self.node.group(self.outbox.shard());
         let taken = group.as_ref().map(|group| group.state_machine().taken(self.node.id()));
         let (empty, window) = {
-            let mut book = self.outbox.book();
+            let mut ledger = self.outbox.ledger();
             if let Some(taken) = taken {
-                book.sent(taken);
+                ledger.sent(taken);
             }
-            (book.is_empty(), book.window(WINDOW_WRITES, WINDOW_BYTES))
+            (ledger.is_empty(), ledger.window(WINDOW_WRITES, WINDOW_BYTES))
         };
-        let settled = taken.unwrap_or_else(|| self.outbox.book().last_sent());
+        let settled = taken.unwrap_or_else(|| self.outbox.ledger().last_sent());
         self.outbox.settle(settled);
         if empty {
             return self.outbox.wait_for_news().await;
@@ -96,7 +96,7 @@ impl Relay {
             self.there(primary, window).await
         };
         if let Some(number) = attempt.acknowledged {
-            self.outbox.book().sent(number);
+            self.outbox.ledger().sent(number);
             self.in_vain = 0;
             self.primary = Some(primary);
         }
@@ -106,7 +106,7 @@ impl Relay {
                 _ => None,
             };
             if refused == too_early() {
-                self.outbox.book().start_over();
+                self.outbox.ledger().start_over();
             }
             self.pause(Some(refused)).await;
         }
