@@ -64,7 +64,7 @@ pub(crate) struct Parts {
     pub(crate) me: Me,
     pub(crate) settings: Settings,
     pub(crate) founder: bool,
-    pub(crate) directory: DataDir,
+    pub(crate) data_dir: DataDir,
     pub(crate) endpoint: Endpoint,
     pub(crate) gate: Arc<Gate>,
     pub(crate) wal: Wal,
@@ -90,7 +90,7 @@ pub(crate) struct Node {
     me: Me,
     settings: RwLock<Settings>,
     founder: bool,
-    directory: DataDir,
+    data_dir: DataDir,
     endpoint: Endpoint,
     gate: Arc<Gate>,
     peers: Peers,
@@ -136,7 +136,7 @@ impl Node {
             me,
             settings,
             founder,
-            directory,
+            data_dir,
             endpoint,
             gate,
             wal,
@@ -150,14 +150,14 @@ impl Node {
         let heartbeats = HeartbeatCoalescer::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
         let clock = NodeClock::default();
-        let intake = Intake::load(directory.path())?;
+        let intake = Intake::load(data_dir.path())?;
         let (log, log_bytes_max) = (wal.clone(), settings.log_bytes_max);
         let outboxes = Outboxes::open(me.id, log, log_bytes_max, intake, clock::wall());
-        let outboxes = outboxes.map_err(|problem| directory.damaged(problem).to_string())?;
+        let outboxes = outboxes.map_err(|problem| data_dir.damaged(problem).to_string())?;
         clock.observe(outboxes.last_stamp());
         let opener = Opener {
             me: me.id,
-            directory: &directory,
+            data_dir: &data_dir,
             config: &config,
             wal: &wal,
             engine: &engine,
@@ -191,7 +191,7 @@ impl Node {
             me,
             settings: RwLock::new(settings),
             founder,
-            directory,
+            data_dir,
             endpoint,
             gate,
             peers,
@@ -293,8 +293,8 @@ impl Node {
     }
 
     /// Where it keeps everything.
-    pub(crate) fn directory(&self) -> &DataDir {
-        &self.directory
+    pub(crate) fn data_dir(&self) -> &DataDir {
+        &self.data_dir
     }
 
     /// What each peer may have under way.

@@ -121,7 +121,7 @@ impl Node {
             self.fail(format!(
                 "this node was removed from the network; to join again, start it with an empty \
                  data directory (this one is {})",
-                self.directory.path().display()
+                self.data_dir.path().display()
             ));
             return Ok(());
         }

@@ -39,7 +39,7 @@ impl Node {
         }
         let opener = Opener {
             me: self.me.id,
-            directory: &self.directory,
+            data_dir: &self.data_dir,
             config: &self.config,
             wal: &self.wal,
             engine: &self.engine,
@@ -113,8 +113,8 @@ impl Node {
         let own = self.wal.group(id).state().vote;
         let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(|e| e.to_string())?;
         let tombstone = ReplicaTombstone::new(departed, leader, own);
-        let directory = self.directory.path().to_owned();
-        let saved = run_blocking(move || tombstone.save(&directory, id)).await;
+        let data_dir = self.data_dir.path().to_owned();
+        let saved = run_blocking(move || tombstone.save(&data_dir, id)).await;
         saved.flatten().map_err(|error| error.to_string())
     }
 
@@ -186,8 +186,8 @@ impl Node {
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
         let durability = async move {
             let problem = replica.durability().broken().await;
-            let directory = node.directory.path().to_owned();
-            let marked = run_blocking(move || data_dir::condemn(&directory, &problem));
+            let data_dir = node.data_dir.path().to_owned();
+            let marked = run_blocking(move || data_dir::condemn(&data_dir, &problem));
             match marked.await {
                 Ok(why) => node.fail(why),
                 Err(error) => node.fail(error.to_string()),
@@ -215,7 +215,7 @@ impl Node {
 /// Opens groups.
 pub(super) struct Opener<'a> {
     pub(super) me: NodeId,
-    pub(super) directory: &'a DataDir,
+    pub(super) data_dir: &'a DataDir,
     pub(super) config: &'a Arc<raft::Config>,
     pub(super) wal: &'a Wal,
     pub(super) engine: &'a Engine,
@@ -236,7 +236,7 @@ impl Opener<'_> {
     pub(super) async fn prepare(&self, id: GroupId) -> Result<Replica, String> {
         let (engine, clock) = (self.engine.clone(), self.clock.clone());
         let loaded = run_blocking(move || StateMachine::load(engine.group(id)?, clock));
-        let damaged = |problem: String| self.directory.damaged(problem).to_string();
+        let damaged = |problem: String| self.data_dir.damaged(problem).to_string();
         let state_machine =
             loaded.await.map_err(|error| error.to_string())?.map_err(|error| match error {
                 EngineError::Damaged { .. } => damaged(error.to_string()),
@@ -245,9 +245,9 @@ impl Opener<'_> {
         let log = self.wal.group(id);
         check_fit(id, &state_machine, &log).map_err(damaged)?;
         let tombstone =
-            ReplicaTombstone::load(self.directory.path(), id).map_err(|error| match error {
+            ReplicaTombstone::load(self.data_dir.path(), id).map_err(|error| match error {
                 TombstoneError::Malformed(_) => damaged(error.to_string()),
-                TombstoneError::Io(_) => self.directory.unusable(&error),
+                TombstoneError::Io(_) => self.data_dir.unusable(&error),
             })?;
         if let Some(tombstone) = tombstone.as_ref().filter(|_| log.state() == GroupState::default())
         {

@@ -123,7 +123,7 @@ impl Node {
         let is_going = self.is_going();
         // Read afterwards: the directory of this entry, or of an earlier one, has said so.
         let applied = self.control().state_machine().summary().applied_index;
-        let directory = self.directory().path().to_owned();
+        let directory = self.data_dir().path().to_owned();
         let control = self.control().state_machine().clone();
         let me = self.id();
         let goes = move || {

@@ -277,7 +277,7 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
                 warn!(%error, "not registered");
                 REGISTER_EVERY
             }
-            Err(error) => match judge(&error, node.directory()) {
+            Err(error) => match judge(&error, node.data_dir()) {
                 Some(fatal) => return node.fail(fatal.to_string()),
                 None => {
                     let text = match &error {
@@ -352,7 +352,7 @@ async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
         };
         credentials.renewed(&certificate).map_err(NodeError::new)?
     };
-    node.directory().save_credentials(&renewed).map_err(NodeError::new)?;
+    node.data_dir().save_credentials(&renewed).map_err(NodeError::new)?;
     node.endpoint().set_credentials(renewed, Some(Admit::Certified)).map_err(NodeError::new)?;
     info!("certificate renewed");
     Ok(())

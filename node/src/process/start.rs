@@ -229,7 +229,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         me,
         settings: file.settings.clone(),
         founder: file.bootstrap,
-        directory,
+        data_dir: directory,
         endpoint: endpoint.clone(),
         gate: Arc::clone(&gate),
         wal,

@@ -74,7 +74,7 @@ pub(crate) async fn run(node: Arc<Node>) {
                  start it with an empty data directory (this one is {})",
                 refusing.intersection(&others).count(),
                 others.len(),
-                node.directory().path().display()
+                node.data_dir().path().display()
             ));
         }
         known = refusing;
