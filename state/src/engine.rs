@@ -77,11 +77,11 @@ impl Default for EngineOptions {
 /// The database of one node. Cloning gives another handle to it.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineInner>,
 }
 
 /// What all stores of an engine share.
-pub(crate) struct Shared {
+pub(crate) struct EngineInner {
     // Declared before the database, so that a drop lets go of all tables first.
     groups: Mutex<HashMap<GroupId, Arc<Group>>>,
     records: Table,
@@ -139,7 +139,7 @@ impl Engine {
         let reserve_bytes = AtomicU64::new(options.reserve_bytes);
         let path = path.to_owned();
         let (groups, value_memory) = (Mutex::default(), ValueMemory::new(options.value_bytes));
-        let shared = Shared { groups, records, tables, path, reserve_bytes, value_memory };
+        let shared = EngineInner { groups, records, tables, path, reserve_bytes, value_memory };
         let engine = Self { shared: Arc::new(shared) };
         engine.recover()?;
         Ok(engine)
@@ -217,7 +217,7 @@ impl Engine {
     }
 }
 
-impl Shared {
+impl EngineInner {
     fn guard(&self) -> Guard<'_> {
         Guard { path: &self.path }
     }

@@ -22,11 +22,11 @@ const OVERHEAD_BYTES: u64 = 32;
 /// node.
 #[derive(Clone, Debug)]
 pub(super) struct ValueMemory {
-    shared: Arc<Shared>,
+    shared: Arc<ValueMemoryInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ValueMemoryInner {
     limit: u64,
     used: AtomicU64,
 }
@@ -34,7 +34,7 @@ struct Shared {
 impl ValueMemory {
     /// That many bytes.
     pub(super) fn new(limit: u64) -> Self {
-        Self { shared: Arc::new(Shared { limit, used: AtomicU64::new(0) }) }
+        Self { shared: Arc::new(ValueMemoryInner { limit, used: AtomicU64::new(0) }) }
     }
 
     /// Whether more is taken than may be.

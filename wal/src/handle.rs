@@ -14,7 +14,7 @@ use super::keeper::{Keeper, SegmentMaker};
 use super::options::{WalOptions, WalStats};
 use super::replay::replay;
 use super::segments::Wanted;
-use super::shared::Shared;
+use super::shared::WalInner;
 use super::writer::Writer;
 use super::{FatalHook, Pace};
 use crate::disk::Disk;
@@ -29,7 +29,7 @@ pub struct Wal {
 }
 
 pub(super) struct Handle {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<WalInner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -128,7 +128,7 @@ impl Wal {
             replayed.sealed,
             on_fatal,
         );
-        let shared = Arc::new(Shared::new(options, core));
+        let shared = Arc::new(WalInner::new(options, core));
         let writer = Writer::new(shared.clone());
         let keeper = Keeper::new(shared.clone(), disk, maker);
         let handle = Handle { shared, threads: Mutex::default() };

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name, unfinished_name};
 use super::options::WalOptions;
 use super::segments::{Job, Segment, Wanted};
-use super::shared::Shared;
+use super::shared::WalInner;
 use crate::disk::{Disk, DiskFile, is_no_room};
 
 /// Zeros written and synced at once, in bytes.
@@ -29,7 +29,7 @@ const KEPT_MAX: usize = 2;
 
 /// Prepares and deletes segment files. There is one for each log.
 pub struct Keeper {
-    shared: Arc<Shared>,
+    shared: Arc<WalInner>,
     /// Nobody else keeps the disk, so that its directory is free again once the log is closed.
     disk: Arc<dyn Disk>,
     maker: SegmentMaker,
@@ -51,7 +51,7 @@ pub enum KeeperStep {
 }
 
 impl Keeper {
-    pub(super) fn new(shared: Arc<Shared>, disk: Arc<dyn Disk>, maker: SegmentMaker) -> Self {
+    pub(super) fn new(shared: Arc<WalInner>, disk: Arc<dyn Disk>, maker: SegmentMaker) -> Self {
         Self { shared, disk, maker }
     }
 

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::options::{ROOM_RETRY, WalOptions};
 use super::segments::Job;
 
-pub(super) struct Shared {
+pub(super) struct WalInner {
     pub(super) options: WalOptions,
     core: Mutex<Core>,
     for_writer: Condvar,
@@ -20,7 +20,7 @@ pub(super) struct Shared {
     keeper_task: Notify,
 }
 
-impl Shared {
+impl WalInner {
     pub(super) fn new(options: WalOptions, core: Core) -> Self {
         Self {
             options,
@@ -147,7 +147,7 @@ impl Shared {
 
 /// The same for writer and keeper when they are tasks. What has changed shows under the lock, so to
 /// be woken once too often does no harm.
-impl Shared {
+impl WalInner {
     /// Waits until something is staged. Returns false if a seal has become due instead.
     pub(super) async fn work(&self) -> bool {
         loop {

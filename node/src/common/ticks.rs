@@ -17,10 +17,10 @@ const AT_REST: Duration = Duration::from_millis(250);
 
 /// The rhythm of one node; clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Ticks(Arc<Shared>);
+pub(crate) struct Ticks(Arc<TicksInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct TicksInner {
     began: Instant,
     /// Whether all groups of the node rest.
     rests: AtomicBool,
@@ -31,7 +31,7 @@ struct Shared {
 impl Default for Ticks {
     fn default() -> Self {
         let (rests, beat, looks) = Default::default();
-        Self(Arc::new(Shared { began: Instant::now(), rests, beat, looks }))
+        Self(Arc::new(TicksInner { began: Instant::now(), rests, beat, looks }))
     }
 }
 

@@ -71,10 +71,10 @@ pub(crate) enum PeerError {
 /// All the other nodes.
 #[derive(Clone)]
 pub(crate) struct Peers {
-    shared: Arc<Shared>,
+    shared: Arc<PeersInner>,
 }
 
-struct Shared {
+struct PeersInner {
     endpoint: Endpoint,
     gate: Arc<Gate>,
     /// Which runs speak at both ends; without it, nobody is asked.
@@ -121,7 +121,7 @@ impl Peers {
     }
 
     fn with(endpoint: Endpoint, gate: Arc<Gate>, runs: Option<Runs>) -> Self {
-        let shared = Shared {
+        let shared = PeersInner {
             endpoint,
             gate,
             runs,

@@ -58,10 +58,10 @@ const ANSWER_LOOK: Duration = Duration::from_millis(20);
 /// The runs that a node knows of, its own first. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Runs {
-    shared: Arc<Shared>,
+    shared: Arc<RunsInner>,
 }
 
-struct Shared {
+struct RunsInner {
     me: NodeId,
     /// Where the book is kept.
     directory: PathBuf,
@@ -94,7 +94,7 @@ struct Shared {
 
 impl Runs {
     fn new(me: NodeId, directory: &Path, own: Run, book: RunBook<NodeId>) -> Self {
-        let shared = Shared {
+        let shared = RunsInner {
             me,
             directory: directory.to_owned(),
             own,

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 /// The kind of channel.
 pub(crate) struct FifoWatch;
 
-struct Shared<T> {
+struct FifoWatchInner<T> {
     value: RwLock<T>,
     /// Changes so far, doubled; odd once all senders are gone.
     version: AtomicUsize,
@@ -25,10 +25,10 @@ struct Shared<T> {
 
 const CLOSED: usize = 1;
 
-pub(crate) struct Sender<T>(Arc<Shared<T>>);
+pub(crate) struct Sender<T>(Arc<FifoWatchInner<T>>);
 
 pub(crate) struct Receiver<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<FifoWatchInner<T>>,
     seen: usize,
 }
 
@@ -43,7 +43,7 @@ impl<T> Deref for Ref<'_, T> {
     }
 }
 
-impl<T> Shared<T> {
+impl<T> FifoWatchInner<T> {
     fn read(&self) -> Ref<'_, T> {
         Ref(self.value.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -140,7 +140,7 @@ impl Watch for FifoWatch {
     type Ref<'a, T: Send + 'a> = Ref<'a, T>;
 
     fn channel<T: Send + Sync>(value: T) -> (Sender<T>, Receiver<T>) {
-        let sender = Sender(Arc::new(Shared {
+        let sender = Sender(Arc::new(FifoWatchInner {
             value: RwLock::new(value),
             version: AtomicUsize::new(0),
             senders: AtomicUsize::new(1),

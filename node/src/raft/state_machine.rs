@@ -77,10 +77,10 @@ pub(crate) struct StateMachine {
 /// The state of one group, for everybody else.
 #[derive(Clone)]
 pub(crate) struct StateMachineHandle {
-    shared: Arc<Shared>,
+    shared: Arc<StateMachineInner>,
 }
 
-struct Shared {
+struct StateMachineInner {
     group: GroupId,
     store: GroupStore,
     current: RwLock<Current>,
@@ -124,7 +124,7 @@ impl StateMachine {
         };
         let applied = fifo_watch::Sender::new(index(position.applied));
         let clock = LogClock::new(state.clock_ms(), Duration::ZERO);
-        let shared = Shared {
+        let shared = StateMachineInner {
             group: store.id(),
             store,
             current: RwLock::new(Current { state, position }),

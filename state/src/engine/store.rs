@@ -7,7 +7,7 @@ use dkv_base::id::GroupId;
 use super::install::Installer;
 use super::snapshot::SnapshotReader;
 use super::tables;
-use super::{EngineError, Record, Shared, lock};
+use super::{EngineError, EngineInner, Record, lock};
 use crate::residence::ValueMemory;
 use crate::rows::{Changes, Generation, Meta, Row, RowSink, Table};
 
@@ -25,7 +25,7 @@ pub(super) const META_KEY: [u8; 1] = *b"m";
 /// The store of one group. Cloning gives another handle to it.
 #[derive(Clone)]
 pub struct GroupStore {
-    shared: Arc<Shared>,
+    shared: Arc<EngineInner>,
     group: Arc<Group>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Current {
 }
 
 impl Group {
-    pub(super) fn open(shared: &Shared, id: GroupId) -> Result<Self, EngineError> {
+    pub(super) fn open(shared: &EngineInner, id: GroupId) -> Result<Self, EngineError> {
         let record = shared.record(id)?;
         let generation = record.map_or(Generation(0), |record| record.generation);
         let table = match record {
@@ -69,7 +69,7 @@ impl Group {
 }
 
 impl GroupStore {
-    pub(super) fn new(shared: Arc<Shared>, group: Arc<Group>) -> Self {
+    pub(super) fn new(shared: Arc<EngineInner>, group: Arc<Group>) -> Self {
         Self { shared, group }
     }
 
@@ -197,7 +197,7 @@ pub(crate) trait Rows {
     fn group(&self) -> GroupId;
 
     /// The engine that they are in.
-    fn shared(&self) -> &Shared;
+    fn shared(&self) -> &EngineInner;
 
     /// Their generation, and where they are; nowhere if nothing is stored yet.
     fn stored(&self) -> (Generation, Option<tables::Table>);
@@ -247,7 +247,7 @@ impl Rows for GroupStore {
         self.group.id
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &EngineInner {
         &self.shared
     }
 

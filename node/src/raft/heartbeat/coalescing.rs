@@ -80,10 +80,10 @@ impl Echo {
 /// The pulses to all peers.
 #[derive(Clone)]
 pub(crate) struct HeartbeatCoalescer {
-    shared: Arc<Shared>,
+    shared: Arc<CoalescerInner>,
 }
 
-struct Shared {
+struct CoalescerInner {
     me: NodeId,
     peers: Peers,
     queues: Mutex<BTreeMap<NodeId, mpsc::Sender<QueuedCall>>>,
@@ -126,7 +126,9 @@ type LastAnswer = Arc<Mutex<Option<(u64, Instant)>>>;
 impl HeartbeatCoalescer {
     pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
         let (queues, rounds, expected, ticks, tasks) = Default::default();
-        Self { shared: Arc::new(Shared { me, peers, queues, rounds, expected, ticks, tasks }) }
+        Self {
+            shared: Arc::new(CoalescerInner { me, peers, queues, rounds, expected, ticks, tasks }),
+        }
     }
 
     /// Has heartbeats sent at once while a round to a quorum is waited for.

@@ -37,10 +37,10 @@ task_local! {
 
 /// The pace of one group; clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct TimeScale(Arc<Shared>);
+pub(crate) struct TimeScale(Arc<TimeScaleInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct TimeScaleInner {
     /// Time that the answer to a heartbeat has as things are set.
     patience: Duration,
     round_trip_us: AtomicU64,
@@ -56,7 +56,7 @@ impl TimeScale {
     pub(crate) fn new(patience: Duration, ticks: Ticks) -> Self {
         let (round_trip_us, slow) = Default::default();
         let rest = Mutex::new(Quiescence::new(Instant::now()));
-        Self(Arc::new(Shared { patience, round_trip_us, rest, slow, ticks }))
+        Self(Arc::new(TimeScaleInner { patience, round_trip_us, rest, slow, ticks }))
     }
 
     /// Notes how far the farthest member is.
