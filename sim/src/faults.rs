@@ -18,7 +18,7 @@ pub use kinds::Fault;
 use crate::cluster::{Cluster, Death};
 use crate::disk::Speed;
 use crate::log;
-use crate::machine::Pace;
+use crate::machine::WriteDelay;
 use crate::network::Weather;
 use crate::observer::{Observations, Order};
 use crate::random::Random;
@@ -234,7 +234,7 @@ impl Faults {
             Fault::Drift => {
                 let every = self.random.between(5, 200);
                 let fast = self.random.per_mille(500);
-                let pace = if fast { Pace::Fast(every) } else { Pace::Slow(every) };
+                let pace = if fast { WriteDelay::Fast(every) } else { WriteDelay::Slow(every) };
                 cluster.nodes[victim].machine.set_pace(pace);
                 self.ends.push((until + 3 * length, End::Clock(victim)));
             }
@@ -300,7 +300,7 @@ impl Faults {
                 shared.focus_on_nothing();
             }
             End::Weather => cluster.network.set_weather(Weather::CALM),
-            End::Clock(index) => cluster.nodes[*index].machine.set_pace(Pace::Exact),
+            End::Clock(index) => cluster.nodes[*index].machine.set_pace(WriteDelay::Exact),
             End::Disk(index) => {
                 let disk = &cluster.nodes[*index].disk;
                 disk.set_speed(Speed::Between(0, 1));

@@ -27,7 +27,7 @@ const SETTLE: usize = 16;
 
 /// How a machine's monotonic clock runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub enum WriteDelay {
     /// As it should.
     Exact,
     /// It gains a millisecond in every so many.
@@ -40,7 +40,7 @@ pub enum Pace {
 pub struct Machine {
     platform: Rc<Simulated>,
     process: Option<Runtime>,
-    pace: Pace,
+    pace: WriteDelay,
     ticks: u64,
     /// While it stands still: until when, and whether its clock goes on meanwhile.
     still: Option<(u64, bool)>,
@@ -79,7 +79,7 @@ impl Machine {
             wall_offset_ms: Cell::new(0),
             power: Cell::new(Power::On),
         });
-        Self { platform, process: None, pace: Pace::Exact, ticks: 0, still: None, owed: 0 }
+        Self { platform, process: None, pace: WriteDelay::Exact, ticks: 0, still: None, owed: 0 }
     }
 
     /// Its address.
@@ -139,7 +139,7 @@ impl Machine {
     }
 
     /// Has its monotonic clock run at another pace.
-    pub fn set_pace(&mut self, pace: Pace) {
+    pub fn set_pace(&mut self, pace: WriteDelay) {
         self.pace = pace;
     }
 
@@ -161,8 +161,8 @@ impl Machine {
             self.still = None;
         }
         let passes = match self.pace {
-            Pace::Fast(every) if self.ticks.is_multiple_of(every) => 2,
-            Pace::Slow(every) if self.ticks.is_multiple_of(every) => 0,
+            WriteDelay::Fast(every) if self.ticks.is_multiple_of(every) => 2,
+            WriteDelay::Slow(every) if self.ticks.is_multiple_of(every) => 0,
             _ => 1,
         };
         let _simulated = net_platform::simulate(Rc::clone(&self.platform) as Rc<dyn NetPlatform>);

@@ -17,7 +17,7 @@ pub(super) struct WalInner {
     for_appenders: Notify,
     /// Of writer and keeper when they are tasks and not threads.
     writer_task: Notify,
-    keeper_task: Notify,
+    segment_manager_task: Notify,
 }
 
 impl WalInner {
@@ -29,7 +29,7 @@ impl WalInner {
             for_keeper: Condvar::new(),
             for_appenders: Notify::new(),
             writer_task: Notify::new(),
-            keeper_task: Notify::new(),
+            segment_manager_task: Notify::new(),
         }
     }
 
@@ -62,7 +62,7 @@ impl WalInner {
 
     fn notify_keeper(&self) {
         self.for_keeper.notify_one();
-        self.keeper_task.notify_one();
+        self.segment_manager_task.notify_one();
     }
 
     pub(super) fn wake_appenders(&self) {
@@ -184,12 +184,12 @@ impl WalInner {
 
     /// Waits until the keeper may have something to do.
     pub(super) async fn job(&self) {
-        self.keeper_task.notified().await;
+        self.segment_manager_task.notified().await;
     }
 
     /// Waits for as long as the keeper should before it looks for room again.
     pub(super) async fn room(&self) {
-        let _ = tokio::time::timeout(ROOM_RETRY, self.keeper_task.notified()).await;
+        let _ = tokio::time::timeout(ROOM_RETRY, self.segment_manager_task.notified()).await;
     }
 }
 

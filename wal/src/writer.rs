@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::core::{Frame, Plan};
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, checksum, frame_bytes};
 use super::shared::WalInner;
-use super::{Done, Pace};
+use super::{Done, WriteDelay};
 
 /// A buffer that grew beyond this for one large frame is given back, in bytes.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
@@ -171,7 +171,7 @@ impl Writer {
     }
 
     /// As [`Self::run`], as a task: a write lands when as much time has passed as `pace` says.
-    pub(super) async fn run_as_task(mut self, mut pace: Pace) {
+    pub(super) async fn run_as_task(mut self, mut pace: WriteDelay) {
         let mut idle = false;
         loop {
             let plan = self.plan(idle);

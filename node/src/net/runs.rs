@@ -123,7 +123,7 @@ impl Runs {
     /// This run, and how much its log has on disk.
     pub(crate) fn own(&self) -> Run {
         match self.shared.wal.get() {
-            Some((wal, opened)) => Run { mark: wal.kept_promises(), ..opened.clone() },
+            Some((wal, opened)) => Run { mark: wal.durable_records(), ..opened.clone() },
             None => self.shared.own.clone(),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::GroupId;
 use dkv_wal::disk::{Disk, MemoryDisk, SECTOR_BYTES};
-use dkv_wal::{GroupState, KeeperStep, Wal, WalOptions, WriterStep};
+use dkv_wal::{GroupState, SegmentManagerStep, Wal, WalOptions, WriterStep};
 
 use crate::parts::{Parts, join};
 
@@ -30,7 +30,7 @@ fn options() -> WalOptions {
 /// Opens the log of a disk, lets `use_it` work with it, and closes it; nothing if it refuses.
 fn with<T>(disk: &MemoryDisk, use_it: impl FnOnce(&Wal) -> T) -> Option<T> {
     let opened = Wal::open_by_hand(Arc::new(disk.clone()), options(), Box::new(|_| {}));
-    let (wal, mut writer, mut keeper) = match opened {
+    let (wal, mut writer, mut segment_manager) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             super::assert_presentable(&error.to_string());
@@ -39,7 +39,9 @@ fn with<T>(disk: &MemoryDisk, use_it: impl FnOnce(&Wal) -> T) -> Option<T> {
     };
     let outcome = use_it(&wal);
     wal.close();
-    while writer.step() == WriterStep::Worked || keeper.step() == KeeperStep::Worked {}
+    while writer.step() == WriterStep::Worked
+        || segment_manager.step() == SegmentManagerStep::Worked
+    {}
     Some(outcome)
 }
 
