@@ -30,7 +30,7 @@ pub mod rows;
 
 mod clock;
 mod digest;
-mod graves;
+mod tombstones;
 mod residence;
 mod scan;
 mod sessions;

@@ -30,11 +30,11 @@ use uuid::Uuid;
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, key_hash, small_number};
-use super::graves::{self, Grave, Graves, Outboxes, Turn};
 use super::limits;
 use super::residence::{Found, Place, Residents, Slot, ValueMemory};
 use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table};
 use super::sessions::{Admission, Outcome, Session, SessionTable};
+use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstone, Tombstones};
 
 /// The state of one replica of a shard.
 #[derive(Debug, Default)]
@@ -46,8 +46,8 @@ pub struct ShardState {
     /// The key that the hand of the eviction has come to.
     hand: Option<Arc<[u8]>>,
     sessions: SessionTable,
-    graves: Graves,
-    outboxes: Outboxes,
+    tombstones: Tombstones,
+    outboxes: OutboxPositions,
     /// The latest stamp of a write.
     stamp: Stamp,
     digest: Digest,
@@ -74,7 +74,7 @@ impl ShardState {
         let batch = Batch::decode(batch)?;
         self.clock_ms = self.clock_ms.max(batch.time_ms());
         self.sessions.expire(self.clock_ms, &mut self.digest);
-        self.graves.expire(self.clock_ms, &mut self.digest);
+        self.tombstones.expire(self.clock_ms, &mut self.digest);
         Ok(batch.commands().map(|command| self.execute(command, batch.stamp())).collect())
     }
 
@@ -85,7 +85,7 @@ impl ShardState {
 
     /// When a key was deleted that is not there; zero if that is not known.
     pub fn deleted_at(&self, key: &[u8]) -> Stamp {
-        self.graves.get(key).unwrap_or_default()
+        self.tombstones.get(key).unwrap_or_default()
     }
 
     /// When a key was last written or deleted, as far as that is known, and whether it is there.
@@ -138,7 +138,7 @@ impl ShardState {
 
     /// Rows that the next checkpoint will write.
     pub fn changed_rows(&self) -> usize {
-        let small = graves::changed_len(&self.graves, &self.outboxes);
+        let small = tombstones::changed_len(&self.tombstones, &self.outboxes);
         self.changed.len() + small + self.sessions.changed_len()
     }
 
@@ -155,7 +155,7 @@ impl ShardState {
         Changes {
             generation: self.generation,
             keys: std::mem::take(&mut self.changed),
-            small: graves::take_changed(&mut self.graves, &mut self.outboxes),
+            small: tombstones::take_changed(&mut self.tombstones, &mut self.outboxes),
             sessions: self.sessions.take_changed(),
             directory: None,
             meta: Meta {
@@ -176,7 +176,7 @@ impl ShardState {
         for (key, row) in changes.keys {
             self.changed.entry(key).or_insert(row);
         }
-        graves::restore_changed(&mut self.graves, &mut self.outboxes, changes.small);
+        tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, changes.small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
     }
 
@@ -303,10 +303,10 @@ impl ShardState {
     fn deposit(&mut self, deposited: &Deposited<'_>) -> CommandResult {
         let Deposited { node, number, after, stamp, key, operation } = *deposited;
         match self.outboxes.take(node, number, after, &mut self.digest) {
-            Turn::Now => {}
-            Turn::Before => return self.nothing_new(),
-            Turn::Later => return CommandResult::TooEarly,
-            Turn::Never => {
+            ExpiryTurn::Now => {}
+            ExpiryTurn::Before => return self.nothing_new(),
+            ExpiryTurn::Later => return CommandResult::TooEarly,
+            ExpiryTurn::Never => {
                 return CommandResult::Overloaded { retry_after_ms: limits::SESSION_RETRY_MS };
             }
         }
@@ -345,10 +345,10 @@ impl ShardState {
     fn store(&mut self, key: &[u8], operation: Operation<'_>, stamp: Stamp) -> Outcome {
         let found = find(&mut self.keys, key);
         let existed = found.is_some();
-        let grave = Grave { stamp, dug_ms: self.clock_ms };
+        let tombstone = Tombstone { stamp, dug_ms: self.clock_ms };
         match (operation, found) {
             (Operation::Delete, None) => {
-                self.graves.dig(Arc::from(key), grave, &mut self.digest);
+                self.tombstones.dig(Arc::from(key), tombstone, &mut self.digest);
                 return Outcome::Written { revision: self.revision, existed };
             }
             (Operation::Delete, Some((key, row))) => {
@@ -358,7 +358,7 @@ impl ShardState {
                 self.keys.remove(&key);
                 self.note_changed(&key, None);
                 self.revision.0 += 1;
-                self.graves.dig(key, grave, &mut self.digest);
+                self.tombstones.dig(key, tombstone, &mut self.digest);
             }
             (Operation::Put(value), found) => {
                 self.revision.0 += 1;
@@ -375,7 +375,7 @@ impl ShardState {
                         Arc::clone(key)
                     }
                     None => {
-                        self.graves.fill(key, &mut self.digest);
+                        self.tombstones.fill(key, &mut self.digest);
                         let key: Arc<[u8]> = Arc::from(key);
                         self.keys.insert(Arc::clone(&key), slot);
                         key
@@ -433,11 +433,11 @@ impl RowSink for ShardState {
                 };
                 self.keys.insert(Arc::from(key), slot);
             }
-            Table::Graves => {
-                self.graves.load(Arc::from(key), Grave::decode(value)?, &mut self.digest);
+            Table::Tombstones => {
+                self.tombstones.load(Arc::from(key), Tombstone::decode(value)?, &mut self.digest);
             }
-            Table::Outboxes => {
-                let (node, number) = (graves::node_of(key)?, Number(small_number(value)?));
+            Table::OutboxPositions => {
+                let (node, number) = (tombstones::node_of(key)?, Number(small_number(value)?));
                 self.outboxes.load(node, number, &mut self.digest);
             }
             Table::Sessions => {

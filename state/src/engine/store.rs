@@ -290,13 +290,18 @@ fn rows(changes: &Changes) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
         sessions.map(|(id, row)| (join_key(Table::Sessions, id.0.as_bytes()), row.clone()));
     let mut small: Vec<_> = changes.small.iter().collect();
     small.sort_unstable_by_key(|(table, key, _)| (*table, key));
-    let outboxes = small.partition_point(|(table, ..)| *table < Table::Outboxes);
+    let outboxes = small.partition_point(|(table, ..)| *table < Table::OutboxPositions);
     let outboxes = small.split_off(outboxes).into_iter();
     let small_row = |(table, key, row): &(Table, Vec<u8>, Option<Vec<u8>>)| {
         (join_key(*table, key), row.clone())
     };
-    let graves = small.into_iter().map(small_row);
-    directory.chain(graves).chain(keys).chain(meta).chain(outboxes.map(small_row)).chain(sessions)
+    let tombstones = small.into_iter().map(small_row);
+    directory
+        .chain(tombstones)
+        .chain(keys)
+        .chain(meta)
+        .chain(outboxes.map(small_row))
+        .chain(sessions)
 }
 
 /// The key of a row in its table.
