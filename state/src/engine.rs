@@ -50,8 +50,8 @@ use dkv_base::durable;
 use dkv_base::id::GroupId;
 use dkv_base::supervise;
 
-use super::residence::ValueMemory;
 use super::rows::Generation;
+use super::value_cache::ValueCache;
 use store::Group;
 use tables::{Batch, Table, Tables};
 
@@ -88,7 +88,7 @@ pub(crate) struct EngineInner {
     tables: Tables,
     path: PathBuf,
     reserve_bytes: AtomicU64,
-    value_memory: ValueMemory,
+    value_memory: ValueCache,
 }
 
 /// What "groups" says of a group.
@@ -138,7 +138,7 @@ impl Engine {
         let records = Guard { path }.call(|| tables.table(RECORDS))?;
         let reserve_bytes = AtomicU64::new(options.reserve_bytes);
         let path = path.to_owned();
-        let (groups, value_memory) = (Mutex::default(), ValueMemory::new(options.value_bytes));
+        let (groups, value_memory) = (Mutex::default(), ValueCache::new(options.value_bytes));
         let shared = EngineInner { groups, records, tables, path, reserve_bytes, value_memory };
         let engine = Self { shared: Arc::new(shared) };
         engine.recover()?;

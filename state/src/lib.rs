@@ -31,7 +31,7 @@ pub mod rows;
 mod clock;
 mod digest;
 mod tombstones;
-mod residence;
+mod value_cache;
 mod scan;
 mod sessions;
 mod shard;
@@ -57,7 +57,7 @@ pub use engine::{
     SnapshotReader,
 };
 pub use group::{Applied, CorruptEntry, GroupState};
-pub use residence::Found;
 pub use rows::{Changes, Counts, Generation, Meta, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
+pub use value_cache::Found;

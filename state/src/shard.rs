@@ -12,7 +12,7 @@
 //! with [`ShardState::take_changes`] and has the engine write them, without keeping anyone from
 //! applying or reading meanwhile.
 //!
-//! Values that are in a checkpoint may leave memory, and are read from there; see `residence`.
+//! Values that are in a checkpoint may leave memory, and are read from there; see `value_cache`.
 //!
 //! Deliberately missing: any disk, any lock, and the position in the log, which the owner knows and
 //! passes in where it is to be stored.
@@ -31,16 +31,16 @@ use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, key_hash, small_number};
 use super::limits;
-use super::residence::{Found, Place, Residents, Slot, ValueMemory};
 use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table};
 use super::sessions::{Admission, Outcome, Session, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstone, Tombstones};
+use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 
 /// The state of one replica of a shard.
 #[derive(Debug, Default)]
 pub struct ShardState {
     keys: BTreeMap<Arc<[u8]>, Slot>,
-    residents: Residents,
+    residents: CachedValues,
     /// What is of this revision or an earlier one is in a checkpoint.
     stored: Revision,
     /// The key that the hand of the eviction has come to.
@@ -205,8 +205,8 @@ impl ShardState {
 
     /// Has its values count in that memory, and be bounded by it. To be called before there are
     /// any.
-    pub(super) fn set_memory(&mut self, memory: ValueMemory) {
-        self.residents = Residents::of(memory);
+    pub(super) fn set_memory(&mut self, memory: ValueCache) {
+        self.residents = CachedValues::of(memory);
     }
 
     /// A checkpoint of changes of that generation, up to that revision, is durable: what is in it
@@ -408,7 +408,7 @@ fn find<'a>(
 }
 
 /// The value of a slot goes.
-fn forget(residents: &mut Residents, slot: &Slot) {
+fn forget(residents: &mut CachedValues, slot: &Slot) {
     if let Place::Here { value, .. } = &slot.value {
         residents.went(value);
     }

@@ -8,8 +8,8 @@ use super::install::Installer;
 use super::snapshot::SnapshotReader;
 use super::tables;
 use super::{EngineError, EngineInner, Record, lock};
-use crate::residence::ValueMemory;
 use crate::rows::{Changes, Generation, Meta, Row, RowSink, Table};
+use crate::value_cache::ValueCache;
 
 /// A checkpoint of this many bytes is written as a table of its own, in one pass; a smaller one
 /// goes through the journal, which then becomes a table together with others.
@@ -203,7 +203,7 @@ pub(crate) trait Rows {
     fn stored(&self) -> (Generation, Option<tables::Table>);
 
     /// The memory that their values count in.
-    fn value_memory(&self) -> ValueMemory {
+    fn value_memory(&self) -> ValueCache {
         self.shared().value_memory.clone()
     }
 
