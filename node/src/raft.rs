@@ -157,7 +157,7 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         snapshot_policy: openraft::SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
-        // A learner with this many entries to go has caught up; see `steward`.
+        // A learner with this many entries to go has caught up; see `reconciler`.
         replication_lag_threshold: 64,
         install_snapshot_timeout: 60_000,
         // A member that has less than it acknowledged begins anew, rather than be a panic of its

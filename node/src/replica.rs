@@ -37,7 +37,7 @@ use crate::raft::{
     Network, Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ServerState, StateMachine,
     StateMachineHandle, TimeScale,
 };
-use dkv_state::steward::Step;
+use dkv_state::reconciler::Step;
 use dkv_state::{DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
 

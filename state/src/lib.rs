@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The [`engine`] writes what changed, in the background, and only ever a whole moment of the
-//! state. [`placement`] wishes where replicas shall be, [`steward`] says what a group's leader does
+//! state. [`placement`] wishes where replicas shall be, [`reconciler`] says what a group's leader does
 //! next about it; both are plain functions of what is known.
 //!
 //! Deliberately missing: Raft. This module does not know how entries come to be in the log, and its
@@ -38,7 +38,7 @@ mod shard;
 
 pub mod directory;
 pub mod placement;
-pub mod steward;
+pub mod reconciler;
 
 pub mod engine;
 mod group;

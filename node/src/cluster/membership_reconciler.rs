@@ -1,7 +1,7 @@
 //! The tasks that bring the members of each group to what the directory wants.
 //!
 //! Each group has one on every node; it acts only while this node leads the group. What to do next
-//! is for `dkv_state::steward` to say, from facts alone: a leader that comes after one that died half
+//! is for `dkv_state::reconciler` to say, from facts alone: a leader that comes after one that died half
 //! way finds the same facts and goes on.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use crate::node::Node;
 use crate::raft::Configured;
 use crate::replica::{Group, is_caught_up};
-use dkv_state::steward::{Desired, Membership, Progress, next_step};
+use dkv_state::reconciler::{Desired, Membership, Progress, next_step};
 
 /// How often a leader looks.
 const TICK: Duration = Duration::from_millis(100);

@@ -21,7 +21,7 @@ use super::{
     TimeScale, Types,
 };
 use crate::raft::ProposeError;
-use dkv_state::steward::Step;
+use dkv_state::reconciler::Step;
 use dkv_wal::GroupLog;
 
 /// Longest time that a request waits while leadership changes hands, between near members.

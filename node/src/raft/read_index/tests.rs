@@ -18,7 +18,7 @@ use super::super::codec::{AppendAnswer, Call, CallAnswer, decode_append};
 use super::super::test_replica::{Replica, SHARD, credentials, new_authority, puts};
 use super::*;
 use crate::raft::heartbeat::coalescing::{HeartbeatBatch, HeartbeatBatchAnswer};
-use dkv_state::steward::Step;
+use dkv_state::reconciler::Step;
 
 /// Time in which everything here is done, by far.
 const DONE_WITHIN: Duration = Duration::from_secs(20);

@@ -10,7 +10,7 @@ use super::super::codec::{AppendAnswer, decode_append};
 use super::super::test_replica::{Replica, credentials, new_authority};
 use super::*;
 use dkv_state::BatchBuilder;
-use dkv_state::steward::Step;
+use dkv_state::reconciler::Step;
 
 /// Time in which everything here is done, by far.
 const PATIENCE: Duration = Duration::from_secs(20);
