@@ -8,9 +8,8 @@
 use dkv_base::id::{Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::rows::{Counts, MalformedRow, Meta, Row, RowSink, Table};
-use super::sessions::{Outcome, Session};
-use super::tombstones::Tombstone;
+use super::rows::{Counts, MalformedRow, Meta, Row, RowSink, Table, Tombstone};
+use super::session::{Outcome, Session};
 use super::value_cache::{Place, Slot};
 
 /// Sums of the hashes of all parts of a shard's state, and their counts.

@@ -33,6 +33,7 @@ mod digest;
 mod tombstones;
 mod value_cache;
 mod scan;
+mod session;
 mod sessions;
 mod shard;
 

@@ -31,9 +31,12 @@ use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, key_hash, small_number};
 use super::limits;
-use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table};
-use super::sessions::{Admission, Outcome, Session, SessionTable};
-use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstone, Tombstones};
+use super::rows::{
+    Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table, Tombstone,
+};
+use super::session::{Outcome, Session};
+use super::sessions::{Admission, SessionTable};
+use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 
 /// The state of one replica of a shard.
