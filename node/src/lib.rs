@@ -19,15 +19,15 @@ mod outbox;
 mod replica;
 mod raft;
 mod storage;
-mod runs;
 mod net;
 mod common;
 
 pub mod untrusted;
 
 pub use common::counters::{Counted, CountedKind};
-pub use node::observer::{Figures, GroupFigures, Observer, Serving};
+pub use node::observer::{Figures, Observer, Serving};
 pub use process::args::Args;
 pub use process::runtime::{process, say, stop_signal};
 pub use process::start::{NodeError, run, run_on};
+pub use replica::GroupFigures;
 pub use storage::stores::{Storage, StorageError};

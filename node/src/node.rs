@@ -9,6 +9,7 @@ pub(crate) mod observer;
 
 mod directory;
 mod groups;
+pub(crate) mod reports;
 mod routing;
 mod status;
 mod shutdown;
@@ -24,25 +25,25 @@ use dkv_wire::acceptor::Acceptor;
 use dkv_wire::network::Settings;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::region::Region;
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::groups::Opener;
-use crate::cluster::node_reports::Heard;
 use crate::common::clock::{self, NodeClock};
 use crate::common::counters::Counters;
-use crate::common::task_set::Tasks;
-use crate::common::ticks::Rhythm;
+use crate::common::task_set::TaskSet;
+use crate::common::ticks::Ticks;
 use crate::net::peers::Peers;
-use crate::net::quota::Shares;
+use crate::net::quota::Quotas;
+use crate::net::runs::{self, Runs};
 use crate::net::server_link::ServerLink;
 use crate::node::peer_access::Vouchers;
-use crate::outbox::{Intake, Outboxes};
-use crate::raft::{self, Pulses};
+use crate::node::reports::NodeReports;
+use crate::outbox::{Intake, Outbox, Outboxes};
+use crate::raft::{self, HeartbeatCoalescer};
 use crate::replica::Group;
-use crate::runs::{self, Runs};
 use crate::storage::data_dir::DataDir;
-use crate::tasks::outbox_relay;
 use dkv_state::Engine;
 use dkv_wal::Wal;
 
@@ -63,15 +64,25 @@ pub(crate) struct Parts {
     pub(crate) me: Me,
     pub(crate) settings: Settings,
     pub(crate) founder: bool,
-    pub(crate) directory: DataDir,
+    pub(crate) data_dir: DataDir,
     pub(crate) endpoint: Endpoint,
     pub(crate) acceptor: Arc<Acceptor>,
     pub(crate) wal: Wal,
     pub(crate) engine: Engine,
     pub(crate) server: Arc<ServerLink>,
     pub(crate) runs: Runs,
+    pub(crate) attendants: Attendants,
     /// Why the process must stop, once something says so.
     pub(crate) failure: Failure,
+}
+
+/// TaskSet that a node starts with what it opens. They use the node, so the layers above name them.
+#[derive(Clone, Copy)]
+pub(crate) struct Attendants {
+    /// Brings the members of a group to what the directory wants.
+    pub(crate) reconcile: fn(Arc<Node>, Arc<Group>) -> BoxFuture<'static, ()>,
+    /// Empties an outbox.
+    pub(crate) relay: fn(Arc<Node>, Arc<Outbox>) -> BoxFuture<'static, ()>,
 }
 
 /// A running node.
@@ -79,11 +90,11 @@ pub(crate) struct Node {
     me: Me,
     settings: RwLock<Settings>,
     founder: bool,
-    directory: DataDir,
+    data_dir: DataDir,
     endpoint: Endpoint,
     acceptor: Arc<Acceptor>,
     peers: Peers,
-    pulses: Pulses,
+    heartbeats: HeartbeatCoalescer,
     wal: Wal,
     engine: Engine,
     server: Arc<ServerLink>,
@@ -93,11 +104,11 @@ pub(crate) struct Node {
     outboxes: Outboxes,
     control: Arc<Group>,
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
-    reign: Mutex<Option<Instant>>,
+    leader_since: Mutex<Option<Instant>>,
     /// Where the nodes are by the directory, as it was followed last.
     listed: Mutex<BTreeMap<NodeId, SocketAddr>>,
     /// What other nodes have told of themselves, if this one is the coordinator.
-    heard: Mutex<Heard>,
+    heard: Mutex<NodeReports>,
     /// Who led the shards that are not here, when it was heard last.
     primaries: Mutex<BTreeMap<GroupId, NodeId>>,
     /// Who is vouched for.
@@ -112,9 +123,10 @@ pub(crate) struct Node {
     counters: Arc<Counters>,
     /// Whether the server has called this node back at its address.
     called_back: AtomicBool,
-    shares: Shares,
+    quotas: Quotas,
+    attendants: Attendants,
     failure: Failure,
-    tasks: Tasks,
+    tasks: TaskSet,
 }
 
 impl Node {
@@ -124,32 +136,33 @@ impl Node {
             me,
             settings,
             founder,
-            directory,
+            data_dir,
             endpoint,
             acceptor,
             wal,
             engine,
             server,
             runs,
+            attendants,
             failure,
         } = parts;
         let peers = Peers::greeting(endpoint.clone(), Arc::clone(&acceptor), runs.clone());
-        let pulses = Pulses::new(me.id, peers.clone());
+        let heartbeats = HeartbeatCoalescer::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
         let clock = NodeClock::default();
-        let intake = Intake::load(directory.path())?;
+        let intake = Intake::load(data_dir.path())?;
         let (log, log_bytes_max) = (wal.clone(), settings.log_bytes_max);
         let outboxes = Outboxes::open(me.id, log, log_bytes_max, intake, clock::wall());
-        let outboxes = outboxes.map_err(|problem| directory.damaged(problem).to_string())?;
+        let outboxes = outboxes.map_err(|problem| data_dir.damaged(problem).to_string())?;
         clock.observe(outboxes.last_stamp());
         let opener = Opener {
             me: me.id,
-            directory: &directory,
+            data_dir: &data_dir,
             config: &config,
             wal: &wal,
             engine: &engine,
             peers: &peers,
-            pulses: &pulses,
+            heartbeats: &heartbeats,
             clock: &clock,
             log_bytes_max: settings.log_bytes_max,
             failure: &failure,
@@ -178,11 +191,11 @@ impl Node {
             me,
             settings: RwLock::new(settings),
             founder,
-            directory,
+            data_dir,
             endpoint,
             acceptor,
             peers,
-            pulses,
+            heartbeats,
             wal,
             engine,
             server,
@@ -191,7 +204,7 @@ impl Node {
             clock,
             outboxes,
             control,
-            reign: Mutex::default(),
+            leader_since: Mutex::default(),
             listed: Mutex::default(),
             heard: Mutex::default(),
             primaries: Mutex::default(),
@@ -201,10 +214,11 @@ impl Node {
             started: Instant::now(),
             disk_full: AtomicBool::new(false),
             counters: Arc::default(),
-            shares: Shares::default(),
+            quotas: Quotas::default(),
             called_back: AtomicBool::new(false),
+            attendants,
             failure,
-            tasks: Tasks::default(),
+            tasks: TaskSet::default(),
         });
         node.attend(&node.control);
         // Whatever the directory wishes by now: as long as a group has this node among its voters,
@@ -213,7 +227,7 @@ impl Node {
             node.adopt_group(shard);
         }
         for outbox in node.outboxes.all() {
-            node.guard("an outbox's task", outbox_relay::run(Arc::clone(&node), outbox));
+            node.guard("an outbox's task", (node.attendants.relay)(Arc::clone(&node), outbox));
         }
         node.find_leftovers().await?;
         node.follow_directory().await?;
@@ -279,13 +293,13 @@ impl Node {
     }
 
     /// Where it keeps everything.
-    pub(crate) fn directory(&self) -> &DataDir {
-        &self.directory
+    pub(crate) fn data_dir(&self) -> &DataDir {
+        &self.data_dir
     }
 
     /// What each peer may have under way.
-    pub(crate) fn shares(&self) -> &Shares {
-        &self.shares
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// The control group.
@@ -310,7 +324,7 @@ impl Node {
 
     /// Whether the network has that shard, held here or not.
     pub(crate) fn knows_shard(&self, id: GroupId) -> bool {
-        let known = self.control.machine().with_directory(|directory| {
+        let known = self.control.state_machine().with_directory(|directory| {
             // Before the directory has arrived nothing can be ruled out.
             !directory.exists() || directory.groups().contains_key(&id)
         });
@@ -340,13 +354,13 @@ impl Node {
     }
 
     /// Notes since when this node has been the coordinator, if it is.
-    pub(crate) fn set_reign(&self, since: Option<Instant>) {
-        *lock(&self.reign) = since;
+    pub(crate) fn set_leader_since(&self, since: Option<Instant>) {
+        *lock(&self.leader_since) = since;
     }
 
     /// Since when this node has been the coordinator, if it is.
-    pub(crate) fn reign(&self) -> Option<Instant> {
-        *lock(&self.reign)
+    pub(crate) fn leader_since(&self) -> Option<Instant> {
+        *lock(&self.leader_since)
     }
 
     /// Says whether replicas and primaries are to be evened out at once.
@@ -361,12 +375,12 @@ impl Node {
 
     /// Says that heartbeats of so many groups are sent now.
     pub(crate) fn expect_heartbeats(&self, groups: usize) {
-        self.pulses.expect(groups);
+        self.heartbeats.expect(groups);
     }
 
     /// When it looks after things.
-    pub(crate) fn rhythm(&self) -> Rhythm {
-        self.pulses.rhythm()
+    pub(crate) fn ticks(&self) -> Ticks {
+        self.heartbeats.ticks()
     }
 
     /// Something has happened after which the process must not go on.
@@ -408,7 +422,7 @@ impl Node {
 
     /// Ends every task of the node, whatever it does.
     pub(crate) async fn end_tasks(&self) {
-        self.pulses.end().await;
+        self.heartbeats.end().await;
         self.tasks.end().await;
     }
 }

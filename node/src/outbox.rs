@@ -5,7 +5,7 @@
 //! groups and with the same sync, and answers. From then on eventual reads here show it, if it is
 //! the latest that is known of its key. A task for each shard ([`relay`]) brings what there is to
 //! the primary, in the order in which it was taken, as soon and as often as needed; the shard takes
-//! each number of an outbox once (see `dkv_state::graves`). A write leaves the outbox when this node's
+//! each number of an outbox once (see `dkv_state::tombstones`). A write leaves the outbox when this node's
 //! replica has applied it.
 //!
 //! What decides is in [`ledger`], plain data.
@@ -33,10 +33,10 @@ use tokio::sync::{Notify, oneshot};
 use tracing::debug;
 
 pub(crate) use intake::{Intake, State as IntakeState, refused as emptying};
-pub(crate) use ledger::Kept;
+pub(crate) use ledger::DurableWrite;
 
-use self::ledger::{Append, Book};
-use self::quota::Owners;
+use self::ledger::{Append, Ledger};
+use self::quota::OwnerQuotas;
 use dkv_state::Waiting;
 use dkv_wal::{GroupLog, Wal};
 
@@ -59,18 +59,18 @@ pub(crate) struct Outboxes {
     intake: Intake,
     /// When the process started, since 1970, by the clock on the wall.
     started: Duration,
-    owners: Arc<Owners>,
+    owners: Arc<OwnerQuotas>,
 }
 
 /// The outbox of one shard.
 pub(crate) struct Outbox {
     shard: GroupId,
     log: GroupLog,
-    book: Mutex<Book>,
+    ledger: Mutex<Ledger>,
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
     intake: Intake,
-    owners: Arc<Owners>,
+    owners: Arc<OwnerQuotas>,
     /// Something is there to be sent.
     news: Notify,
     /// Some of it is being moved to the end of the log.
@@ -108,7 +108,7 @@ impl Outboxes {
     }
 
     /// Whose writes wait in them, and how many bytes may.
-    pub(crate) fn owners(&self) -> (&Arc<Owners>, usize) {
+    pub(crate) fn owners(&self) -> (&Arc<OwnerQuotas>, usize) {
         (&self.owners, self.bytes_max)
     }
 
@@ -129,7 +129,7 @@ impl Outboxes {
 
     /// The latest stamp of what waits in them.
     pub(crate) fn last_stamp(&self) -> Stamp {
-        let stamps = self.all().into_iter().filter_map(|outbox| outbox.book().last_stamp());
+        let stamps = self.all().into_iter().filter_map(|outbox| outbox.ledger().last_stamp());
         stamps.max().unwrap_or_default()
     }
 
@@ -160,14 +160,14 @@ impl Outboxes {
         let records = log.read(..).map_err(|error| problem(error.to_string()))?;
         let next_index = state.next_index.unwrap_or(1);
         let mark = state.purged.as_ref().map(|(_, mark)| mark.as_ref());
-        let book = Book::load(self.me, next_index, records, mark, self.started);
-        let book = book.map_err(|error| problem(error.to_string()))?;
-        self.bytes.fetch_add(book.bytes(), Ordering::AcqRel);
+        let ledger = Ledger::load(self.me, next_index, records, mark, self.started);
+        let ledger = ledger.map_err(|error| problem(error.to_string()))?;
+        self.bytes.fetch_add(ledger.bytes(), Ordering::AcqRel);
         let bytes = Arc::clone(&self.bytes);
         let outbox = Arc::new(Outbox {
             shard,
             log,
-            book: Mutex::new(book),
+            ledger: Mutex::new(ledger),
             bytes,
             bytes_max: self.bytes_max,
             intake: self.intake.clone(),
@@ -198,8 +198,8 @@ impl Outbox {
     ) -> Result<Number, Refusal> {
         let (told, durable) = oneshot::channel();
         let number = {
-            let mut book = self.book();
-            if let Some(number) = book.again(&key, stamp, value.as_ref()) {
+            let mut ledger = self.ledger();
+            if let Some(number) = ledger.again(&key, stamp, value.as_ref()) {
                 return Ok(number);
             }
             // Held until the write counts: whoever closes afterwards finds it.
@@ -212,25 +212,25 @@ impl Outbox {
                     self.bytes_max / 1024
                 )));
             }
-            let before = book.bytes();
-            let Append { index, number, command } = book.stage(stamp, &key, value.as_ref());
+            let before = ledger.bytes();
+            let Append { index, number, command } = ledger.stage(stamp, &key, value.as_ref());
             let outbox = Arc::clone(&self);
             let done = Box::new(move |result: std::io::Result<()>| {
                 if result.is_ok() {
-                    outbox.book().durable();
+                    outbox.ledger().durable();
                     outbox.news.notify_one();
                 }
                 // Whoever asked may be gone; the write stays.
                 let _ = told.send(result);
             });
             if let Err(error) = self.log.append(vec![(index, command)], done) {
-                book.unstage();
+                ledger.unstage();
                 return Err(match error.kind() {
                     std::io::ErrorKind::WouldBlock => Refusal::Overloaded { retry_after_ms: 20 },
                     _ => Refusal::Unavailable(error.to_string()),
                 });
             }
-            self.account(before, &book);
+            self.account(before, &ledger);
             number
         };
         match durable.await {
@@ -241,23 +241,23 @@ impl Outbox {
     }
 
     /// The latest write of a key that waits here.
-    pub(crate) fn find(&self, key: &[u8]) -> Option<Kept> {
-        self.book().find(key).cloned()
+    pub(crate) fn find(&self, key: &[u8]) -> Option<DurableWrite> {
+        self.ledger().find(key).cloned()
     }
 
     /// The latest write of each key of a span that waits here.
     pub(crate) fn list(&self, span: &Span) -> Vec<Waiting> {
-        self.book().list(span)
+        self.ledger().list(span)
     }
 
     /// Whether every write up to that number waits here, or is in a state that has taken so many.
     pub(crate) fn shows(&self, number: Number, taken: Number) -> bool {
-        self.book().shows(number, taken)
+        self.ledger().shows(number, taken)
     }
 
     /// Writes that wait here.
     pub(crate) fn len(&self) -> usize {
-        self.book().len()
+        self.ledger().len()
     }
 
     /// Writes the oldest of what waits here at the end of the log, so that what comes before can
@@ -269,18 +269,18 @@ impl Outbox {
         let outbox = Arc::clone(self);
         let done = Box::new(move |durable: std::io::Result<()>| {
             if durable.is_ok() {
-                let (upto, mark) = outbox.book().purgeable();
+                let (upto, mark) = outbox.ledger().purgeable();
                 outbox.purge(upto, mark);
             }
             outbox.moving.store(false, Ordering::Release);
         });
-        let mut book = self.book();
-        let moved = book.rewrite(MOVED_BYTES);
+        let mut ledger = self.ledger();
+        let moved = ledger.rewrite(MOVED_BYTES);
         let records: Vec<_> = moved.iter().map(|it| (it.to, it.command.clone())).collect();
         debug!(shard = %self.shard, writes = records.len(), "moving an outbox to the end of the log");
         if records.is_empty() || self.log.append(records, done).is_err() {
             // It is tried again as long as the log is long.
-            book.stay(moved);
+            ledger.stay(moved);
             self.moving.store(false, Ordering::Release);
         }
     }
@@ -293,10 +293,10 @@ impl Outbox {
     /// All up to that number is where it is to be.
     pub(crate) fn settle(&self, upto: Number) {
         self.owners.settled(self.shard, upto);
-        let mut book = self.book();
-        let before = book.bytes();
-        let Some((upto, mark)) = book.settle(upto) else { return };
-        self.account(before, &book);
+        let mut ledger = self.ledger();
+        let before = ledger.bytes();
+        let Some((upto, mark)) = ledger.settle(upto) else { return };
+        self.account(before, &ledger);
         self.purge(upto, mark);
     }
 
@@ -306,8 +306,8 @@ impl Outbox {
         }
     }
 
-    fn account(&self, before: usize, book: &Book) {
-        let now = book.bytes();
+    fn account(&self, before: usize, ledger: &Ledger) {
+        let now = ledger.bytes();
         if now >= before {
             self.bytes.fetch_add(now - before, Ordering::AcqRel);
         } else {
@@ -315,14 +315,9 @@ impl Outbox {
         }
     }
 
-    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a shard says to a number whose predecessors it does not have.
-pub(crate) fn too_early() -> Refusal {
-    Refusal::Unavailable("the writes before it in its outbox have not come yet".into())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Raft, as openraft does it, bound to our log, our state and our connections.
 //!
-//! This is the only module that names openraft. A [`Group`](crate::replica::Group) drives one
+//! This is the only module that names openraft. A `Group` of the replica room drives one
 //! [`Raft`] through the functions here; nobody else needs to know how entries are encoded
 //! ([`codec`]), how they reach the disk ([`log_store`]) and the state ([`state_machine`], [`snapshot`]), or how
 //! they reach the other members ([`transport`] sends, [`handlers`] receives).
@@ -24,6 +24,7 @@ mod test_replica;
 mod fifo_watch;
 mod validation;
 mod durability_check;
+mod propose_error;
 mod runtime;
 mod handlers;
 mod snapshot;
@@ -33,20 +34,21 @@ mod metrics_watch;
 pub(crate) use adapter::{
     Configured, configured, electorate, initialize, may_vote, propose, start, take_step, voters,
 };
-pub(crate) use heartbeat::quiescence::SLOWER;
-pub(crate) use heartbeat::time_scaling::Pace;
+pub(crate) use heartbeat::quiescence::QUIESCENT_SLOWDOWN;
+pub(crate) use heartbeat::time_scaling::TimeScale;
 use log_store::LogStore;
 pub(crate) use openraft::{Config, ServerState};
 pub(crate) use read_index::{confirm_leadership, confirmed_by, patience};
-pub(crate) use state_machine::{Look, Looked, Machine, MachineHandle};
-pub(crate) use transport::{Network, Sessions};
+pub(crate) use state_machine::{Lookup, LookupResult, StateMachine, StateMachineHandle};
+pub(crate) use transport::{AppendStreams, Network};
 
-pub(crate) use durability_check::Promises;
+pub(crate) use durability_check::DurabilityCheck;
 pub(crate) use handlers::{
-    Member, Speaker, serve_append, serve_calls, serve_pulse, serve_snapshot,
+    Member, Speaker, serve_append, serve_calls, serve_heartbeats, serve_snapshot,
 };
-pub(crate) use heartbeat::coalescing::Pulses;
+pub(crate) use heartbeat::coalescing::HeartbeatCoalescer;
 pub(crate) use metrics_watch::MetricsWatch;
+pub(crate) use propose_error::ProposeError;
 pub(crate) use snapshot::SnapshotData;
 
 use std::fmt;
@@ -123,7 +125,7 @@ impl<'de> Deserialize<'de> for Outcome {
     }
 }
 
-pub(crate) type Raft = openraft::Raft<Types, Machine>;
+pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;
@@ -155,11 +157,11 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         snapshot_policy: openraft::SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
-        // A learner with this many entries to go has caught up; see `steward`.
+        // A learner with this many entries to go has caught up; see `reconciler`.
         replication_lag_threshold: 64,
         install_snapshot_timeout: 60_000,
         // A member that has less than it acknowledged begins anew, rather than be a panic of its
-        // leader. Of a voter that is not all: see `promises`.
+        // leader. Of a voter that is not all: see `durability`.
         allow_log_reversion: Some(true),
         backoff: "20ms, 50ms, 100ms, ..500ms".to_owned(),
         ..Config::default()

@@ -11,7 +11,8 @@ mod leader_transfer;
 mod proposer;
 mod status;
 
-pub(crate) use proposer::{ProposeError, Proposer};
+pub(crate) use proposer::Proposer;
+pub use status::GroupFigures;
 pub(crate) use status::is_caught_up;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,16 +27,17 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::backlog::Backlog;
-use self::strong_reads::{Asked, PendingRead, Who};
+use self::strong_reads::{Asked, PendingRead, ReplicaName};
 use self::write_batches::{Brakes, Hold, PendingWrite};
-use crate::common::task_set::Tasks;
+use crate::common::task_set::TaskSet;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
-    self, Configured, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Pace,
-    Promises, Pulses, Raft, SLOWER, ServerState, Sessions,
+    self, AppendStreams, Configured, DurabilityCheck, HeartbeatCoalescer, Member, MetricsWatch,
+    Network, Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ServerState, StateMachine,
+    StateMachineHandle, TimeScale,
 };
-use dkv_state::steward::Step;
+use dkv_state::reconciler::Step;
 use dkv_state::{DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
 
@@ -46,7 +48,7 @@ pub(crate) struct Group {
     /// Silence after which a near member is not taken to be alive, in milliseconds.
     live_within_ms: u64,
     proposer: Arc<Proposer>,
-    sessions: Sessions,
+    append_streams: AppendStreams,
     member: Member,
     writes: mpsc::Sender<PendingWrite>,
     backlog: Backlog,
@@ -55,7 +57,7 @@ pub(crate) struct Group {
     led_term: AtomicU64,
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
-    tasks: Tasks,
+    tasks: TaskSet,
 }
 
 /// What a group is made of.
@@ -66,9 +68,9 @@ pub(crate) struct GroupParts {
     pub(crate) log: GroupLog,
     /// The entry that the replica must have before it takes part in elections.
     pub(crate) owed: u64,
-    pub(crate) machine: Machine,
+    pub(crate) state_machine: StateMachine,
     pub(crate) peers: Peers,
-    pub(crate) pulses: Pulses,
+    pub(crate) heartbeats: HeartbeatCoalescer,
     /// Bytes that the log of the node may have, for all groups together.
     pub(crate) log_bytes_max: u64,
     /// Why the process must stop, once something says so.
@@ -78,30 +80,48 @@ pub(crate) struct GroupParts {
 impl Group {
     /// Starts a group from what its log and its state on disk say.
     pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
-        let GroupParts { id, me, config, log, owed, machine, peers, pulses, .. } = parts;
+        let GroupParts { id, me, config, log, owed, state_machine, peers, heartbeats, .. } = parts;
         let GroupParts { log_bytes_max, failure, .. } = parts;
-        let handle = machine.handle();
+        let handle = state_machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
-        let promises = Promises::new(log.clone(), handle.clone(), owed, &peers.secret());
-        let sessions = Sessions::default();
-        let pace = Pace::new(Duration::from_millis(config.heartbeat_interval), pulses.rhythm());
-        let network = Network::new(id, me, peers.clone(), pulses, sessions.clone(), pace.clone());
-        let elects = promises.are_known();
-        let raft = raft::start(me, config, log, machine, network.clone(), &pace, elects).await?;
-        let member = Member::new(raft.clone(), handle.clone(), promises.clone(), pace.clone());
-        let proposer = Arc::new(Proposer { raft, machine: handle, promises, network, peers, pace });
+        let durability = DurabilityCheck::new(log.clone(), handle.clone(), owed, &peers.secret());
+        let append_streams = AppendStreams::default();
+        let time_scale =
+            TimeScale::new(Duration::from_millis(config.heartbeat_interval), heartbeats.ticks());
+        let network = Network::new(
+            id,
+            me,
+            peers.clone(),
+            heartbeats,
+            append_streams.clone(),
+            time_scale.clone(),
+        );
+        let elects = durability.are_known();
+        let raft =
+            raft::start(me, config, log, state_machine, network.clone(), &time_scale, elects)
+                .await?;
+        let member =
+            Member::new(raft.clone(), handle.clone(), durability.clone(), time_scale.clone());
+        let proposer = Arc::new(Proposer {
+            raft,
+            state_machine: handle,
+            durability,
+            network,
+            peers,
+            time_scale,
+        });
         let (writes, write_queue) = mpsc::channel(write_batches::QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(strong_reads::QUEUE_MAX);
         let (holds, hold_queue) = mpsc::channel(1);
-        let (tasks, backlog) = (Tasks::default(), Backlog::default());
+        let (tasks, backlog) = (TaskSet::default(), Backlog::default());
         if id.is_shard() {
             let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
             let writing = Arc::clone(&proposer);
             let write = write_batches::run(id, me, writing, write_queue, brakes, backlog.clone());
             tasks.spawn(failure.if_panicked("a shard's task of writes", write));
         }
-        let who = Who { shard: id, node: me };
+        let who = ReplicaName { shard: id, node: me };
         // Of the control group, nodes ask how far it is committed.
         let read = strong_reads::run(who, Arc::clone(&proposer), read_queue);
         tasks.spawn(failure.if_panicked("a group's task of reads", read));
@@ -110,7 +130,7 @@ impl Group {
             me,
             live_within_ms,
             proposer,
-            sessions,
+            append_streams,
             member,
             writes,
             backlog,
@@ -133,23 +153,23 @@ impl Group {
     }
 
     /// How far the members are, and how much longer the group's times are for it.
-    pub(crate) fn pace(&self) -> &Pace {
-        self.proposer.pace()
+    pub(crate) fn time_scale(&self) -> &TimeScale {
+        self.proposer.time_scale()
     }
 
     /// Silence after which a member is not taken to be alive, in milliseconds.
     pub(crate) fn live_within_ms(&self) -> u64 {
-        self.pace().stretch_ms(self.live_within_ms)
+        self.time_scale().stretch_ms(self.live_within_ms)
     }
 
     /// The state.
-    pub(crate) fn machine(&self) -> &MachineHandle {
-        &self.proposer.machine
+    pub(crate) fn state_machine(&self) -> &StateMachineHandle {
+        &self.proposer.state_machine
     }
 
     /// What this replica has promised to keep.
-    pub(crate) fn promises(&self) -> &Promises {
-        &self.member.promises
+    pub(crate) fn durability(&self) -> &DurabilityCheck {
+        &self.member.durability
     }
 
     /// The replica as the other members see it.
@@ -197,12 +217,12 @@ impl Group {
 
     /// The latest revision here.
     pub(crate) fn revision(&self) -> Revision {
-        self.machine().revision()
+        self.state_machine().revision()
     }
 
     /// This replica, as a receipt names it.
-    pub(crate) fn who(&self) -> Who {
-        Who { shard: self.id, node: self.me }
+    pub(crate) fn who(&self) -> ReplicaName {
+        ReplicaName { shard: self.id, node: self.me }
     }
 
     /// The other nodes.
@@ -220,8 +240,8 @@ impl Group {
         &self,
         entry: &DirectoryEntry,
     ) -> Result<DirectoryResult, ProposeError> {
-        self.pace().stir();
-        match raft::propose(self.raft(), self.pace(), entry.encode()).await? {
+        self.time_scale().wake();
+        match raft::propose(self.raft(), self.time_scale(), entry.encode()).await? {
             (_, Outcome::Directory(result)) => Ok(result),
             (_, other) => Err(ProposeError::Unknown(format!("the directory answered {other}"))),
         }
@@ -237,7 +257,7 @@ impl Group {
         Term(self.metrics().borrow().current_term)
     }
 
-    /// Who leads, as far as is known here.
+    /// ReplicaName leads, as far as is known here.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.metrics().borrow().current_leader
     }
@@ -252,7 +272,7 @@ impl Group {
         self.proposer.confirm_leadership().await
     }
 
-    /// Who votes, by the newest configuration that is known here.
+    /// ReplicaName votes, by the newest configuration that is known here.
     pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
         self.metrics().borrow().membership_config.membership().voter_ids().collect()
     }
@@ -263,13 +283,13 @@ impl Group {
     }
 
     /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard.
-    pub(crate) async fn forsake(&self, leader: NodeId) {
-        self.member.forsake(leader).await;
+    pub(crate) async fn forget_leader(&self, leader: NodeId) {
+        self.member.forget_leader(leader).await;
     }
 
     /// Asks the other voters whether they would vote for this node, and stands if they would.
     pub(crate) async fn stand(&self) {
-        if !self.promises().are_known() {
+        if !self.durability().are_known() {
             return;
         }
         // It fails only if the group has stopped.
@@ -299,13 +319,14 @@ impl Group {
     /// leads or has no vote, and not while it has heard its leader, which beats so often unless the
     /// group rests.
     pub(crate) fn mind_elections(&self, every: Duration) {
-        self.raft().runtime_config().elect(self.promises().are_known());
+        self.raft().runtime_config().elect(self.durability().are_known());
         let leads = self.leads();
         if !leads {
-            self.pace().miss(self.machine().followed_at(), every);
+            self.time_scale().miss(self.state_machine().followed_at(), every);
         }
-        let every = if self.pace().is_slow() { every * SLOWER } else { every };
-        let heard = || self.machine().followed_at().is_some_and(|at| at.elapsed() <= every * 3 / 2);
+        let every = if self.time_scale().is_slow() { every * QUIESCENT_SLOWDOWN } else { every };
+        let heard =
+            || self.state_machine().followed_at().is_some_and(|at| at.elapsed() <= every * 3 / 2);
         let at_rest = leads || self.only_follows() || heard();
         self.raft().runtime_config().tick(!at_rest);
     }
@@ -317,7 +338,7 @@ impl Group {
 
     /// Takes one step toward the wanted members; only the leader can.
     pub(crate) async fn take_step(&self, step: &Step) -> Result<(), String> {
-        self.pace().stir();
+        self.time_scale().wake();
         raft::take_step(self.raft(), step).await
     }
 
@@ -331,7 +352,7 @@ impl Group {
     /// Whether a node is a member by that configuration, or by the last one that is applied.
     pub(crate) fn has_member(&self, node: NodeId) -> bool {
         let newest = self.metrics().borrow().membership_config.get_node(&node).is_some();
-        newest || self.machine().has_member(node)
+        newest || self.state_machine().has_member(node)
     }
 
     /// Its members by the newest configuration that is known here.
@@ -353,7 +374,7 @@ impl Group {
     /// Waits no more for members that lack what was asked to be purged up to that entry: they get a
     /// snapshot.
     pub(crate) fn leave_behind(&self, upto: u64) {
-        self.sessions.leave_behind(upto);
+        self.append_streams.leave_behind(upto);
     }
 
     /// Last entry that was purged.

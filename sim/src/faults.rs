@@ -248,8 +248,8 @@ impl Faults {
             Fault::Drift => {
                 let every = self.random.between(5, 200);
                 let fast = self.random.per_mille(500);
-                let rate = if fast { ClockRate::Fast(every) } else { ClockRate::Slow(every) };
-                cluster.nodes[victim].machine.set_rate(rate);
+                let pace = if fast { ClockRate::Fast(every) } else { ClockRate::Slow(every) };
+                cluster.nodes[victim].machine.set_rate(pace);
                 self.ends.push((until + 3 * length, End::Clock(victim)));
             }
             Fault::WallJump => {

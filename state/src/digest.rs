@@ -8,9 +8,9 @@
 use dkv_base::id::{Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::residence::{Place, Slot};
-use super::rows::{Counts, Grave, MalformedRow, Meta, Row, RowSink, Table};
+use super::rows::{Counts, MalformedRow, Meta, Row, RowSink, Table, Tombstone};
 use super::session::{Outcome, Session};
+use super::value_cache::{Place, Slot};
 
 /// Sums of the hashes of all parts of a shard's state, and their counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,8 +130,8 @@ impl RowSink for Digest {
                 let (revision, stamp, value) = Row::decode(value)?;
                 self.add_key(key, revision, stamp, value);
             }
-            Table::Graves => self.add_small(table, key, Grave::decode(value)?.number()),
-            Table::Outboxes => self.add_small(table, key, small_number(value)?),
+            Table::Tombstones => self.add_small(table, key, Tombstone::decode(value)?.number()),
+            Table::OutboxPositions => self.add_small(table, key, small_number(value)?),
             Table::Sessions => {
                 let (id, session) = Session::decode(key, value)?;
                 self.add_whole_session(id, &session);

@@ -3,7 +3,7 @@
 //!
 //! What the directory says of a group's members is a wish. The law is the membership in the group's
 //! own Raft log; its leader brings that toward the wish, one change at a time (see
-//! [`steward`](super::steward)). Who wishes is the coordinator (see
+//! [`reconciler`](super::reconciler)). Who wishes is the coordinator (see
 //! [`placement`](super::placement)).
 //!
 //! A node leaves for good in three steps, each an entry of the log: an administrator retires it,

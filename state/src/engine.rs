@@ -51,8 +51,8 @@ use dkv_base::durable;
 use dkv_base::id::GroupId;
 use dkv_base::supervise;
 
-use super::residence::ValueMemory;
 use super::rows::Generation;
+use super::value_cache::ValueCache;
 use group::Group;
 use tables::{Batch, Table, Tables};
 
@@ -78,18 +78,18 @@ impl Default for EngineOptions {
 /// The database of one node. Cloning gives another handle to it.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineInner>,
 }
 
 /// What all stores of an engine share.
-pub(crate) struct Shared {
+pub(crate) struct EngineInner {
     // Declared before the database, so that a drop lets go of all tables first.
     groups: Mutex<HashMap<GroupId, Arc<Group>>>,
     records: Table,
     tables: Tables,
     path: PathBuf,
     reserve_bytes: AtomicU64,
-    value_memory: ValueMemory,
+    value_memory: ValueCache,
 }
 
 /// What "groups" says of a group.
@@ -139,8 +139,8 @@ impl Engine {
         let records = Guard { path }.call(|| tables.table(RECORDS))?;
         let reserve_bytes = AtomicU64::new(options.reserve_bytes);
         let path = path.to_owned();
-        let (groups, value_memory) = (Mutex::default(), ValueMemory::new(options.value_bytes));
-        let shared = Shared { groups, records, tables, path, reserve_bytes, value_memory };
+        let (groups, value_memory) = (Mutex::default(), ValueCache::new(options.value_bytes));
+        let shared = EngineInner { groups, records, tables, path, reserve_bytes, value_memory };
         let engine = Self { shared: Arc::new(shared) };
         engine.recover()?;
         Ok(engine)
@@ -218,7 +218,7 @@ impl Engine {
     }
 }
 
-impl Shared {
+impl EngineInner {
     fn guard(&self) -> Guard<'_> {
         Guard { path: &self.path }
     }

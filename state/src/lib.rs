@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The [`engine`] writes what changed, in the background, and only ever a whole moment of the
-//! state. [`placement`] wishes where replicas shall be, [`steward`] says what a group's leader does
+//! state. [`placement`] wishes where replicas shall be, [`reconciler`] says what a group's leader does
 //! next about it; both are plain functions of what is known.
 //!
 //! Deliberately missing: Raft. This module does not know how entries come to be in the log, and its
@@ -30,8 +30,8 @@ pub mod rows;
 
 mod clock;
 mod digest;
-mod graves;
-mod residence;
+mod tombstones;
+mod value_cache;
 mod scan;
 mod session;
 mod sessions;
@@ -39,7 +39,7 @@ mod shard;
 
 pub mod directory;
 pub mod placement;
-pub mod steward;
+pub mod reconciler;
 
 pub mod engine;
 mod group;
@@ -58,7 +58,7 @@ pub use engine::{
     SnapshotReader,
 };
 pub use group::{Applied, CorruptEntry, GroupState};
-pub use residence::Found;
 pub use rows::{Changes, Counts, Generation, Meta, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
+pub use value_cache::Found;

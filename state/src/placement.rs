@@ -4,7 +4,7 @@
 //! the directory, or nothing. The coordinator proposes it, waits until it is applied, and asks
 //! again. A wish may run ahead of the membership in a group's Raft log; the group's leader follows
 //! it, by learner, catching up, promotion, and removal of the old replica, in this order (see
-//! [`steward`](super::steward)). Nothing else is kept of a move: what is wished is in the
+//! [`reconciler`](super::reconciler)). Nothing else is kept of a move: what is wished is in the
 //! directory, what is so is measured, and a coordinator that comes after another finds both.
 //!
 //! Each shard has `replication` voters on as many nodes. What is done, the most urgent first:

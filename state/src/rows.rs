@@ -37,11 +37,11 @@ pub enum Table {
     /// The one row of the control group.
     Directory = b'd',
     /// When keys of a shard were deleted.
-    Graves = b'g',
+    Tombstones = b'g',
     /// The keys of a shard.
     Keys = b'k',
     /// How far each node's outbox was taken.
-    Outboxes = b'o',
+    OutboxPositions = b'o',
     /// The sessions of a shard.
     Sessions = b's',
 }
@@ -54,7 +54,7 @@ impl Table {
 
     /// The table that a byte stands for.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Directory, Self::Graves, Self::Keys, Self::Outboxes, Self::Sessions]
+        [Self::Directory, Self::Tombstones, Self::Keys, Self::OutboxPositions, Self::Sessions]
             .into_iter()
             .find(|table| table.byte() == byte)
     }
@@ -270,14 +270,14 @@ impl Changes {
 
 /// When a key was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grave {
+pub(super) struct Tombstone {
     /// By the network's clock: what orders writes.
     pub(super) stamp: Stamp,
     /// By the log's clock, in milliseconds: what ends the grave.
     pub(super) dug_ms: u64,
 }
 
-impl Grave {
+impl Tombstone {
     /// The value of its row.
     pub(super) fn encode(self) -> Vec<u8> {
         [self.stamp.0.to_le_bytes(), self.dug_ms.to_le_bytes()].concat()

@@ -14,9 +14,9 @@ use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::Span;
 
 use super::digest::key_hash;
-use super::residence::{Place, Slot};
 use super::rows::Row;
 use super::shard::ShardState;
+use super::value_cache::{Place, Slot};
 
 /// A write that waits in an outbox. It is listed if it is later than what the shard has of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@
 //! with [`ShardState::take_changes`] and has the engine write them, without keeping anyone from
 //! applying or reading meanwhile.
 //!
-//! Values that are in a checkpoint may leave memory, and are read from there; see `residence`.
+//! Values that are in a checkpoint may leave memory, and are read from there; see `value_cache`.
 //!
 //! Deliberately missing: any disk, any lock, and the position in the log, which the owner knows and
 //! passes in where it is to be stored.
@@ -30,25 +30,27 @@ use uuid::Uuid;
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, key_hash, small_number};
-use super::graves::{self, Graves, Outboxes, Turn};
 use super::limits;
-use super::residence::{Found, Place, Residents, Slot, ValueMemory};
-use super::rows::{Changes, Counts, Generation, Grave, MalformedRow, Meta, Row, RowSink, Table};
+use super::rows::{
+    Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table, Tombstone,
+};
 use super::session::{Outcome, Session};
 use super::sessions::{Admission, SessionTable};
+use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
+use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 
 /// The state of one replica of a shard.
 #[derive(Debug, Default)]
 pub struct ShardState {
     keys: BTreeMap<Arc<[u8]>, Slot>,
-    residents: Residents,
+    residents: CachedValues,
     /// What is of this revision or an earlier one is in a checkpoint.
     stored: Revision,
     /// The key that the hand of the eviction has come to.
     hand: Option<Arc<[u8]>>,
     sessions: SessionTable,
-    graves: Graves,
-    outboxes: Outboxes,
+    tombstones: Tombstones,
+    outboxes: OutboxPositions,
     /// The latest stamp of a write.
     stamp: Stamp,
     digest: Digest,
@@ -75,7 +77,7 @@ impl ShardState {
         let batch = Batch::decode(batch)?;
         self.clock_ms = self.clock_ms.max(batch.time_ms());
         self.sessions.expire(self.clock_ms, &mut self.digest);
-        self.graves.expire(self.clock_ms, &mut self.digest);
+        self.tombstones.expire(self.clock_ms, &mut self.digest);
         Ok(batch.commands().map(|command| self.execute(command, batch.stamp())).collect())
     }
 
@@ -86,7 +88,7 @@ impl ShardState {
 
     /// When a key was deleted that is not there; zero if that is not known.
     pub fn deleted_at(&self, key: &[u8]) -> Stamp {
-        self.graves.get(key).unwrap_or_default()
+        self.tombstones.get(key).unwrap_or_default()
     }
 
     /// When a key was last written or deleted, as far as that is known, and whether it is there.
@@ -139,7 +141,7 @@ impl ShardState {
 
     /// Rows that the next checkpoint will write.
     pub fn changed_rows(&self) -> usize {
-        let small = graves::changed_len(&self.graves, &self.outboxes);
+        let small = tombstones::changed_len(&self.tombstones, &self.outboxes);
         self.changed.len() + small + self.sessions.changed_len()
     }
 
@@ -156,7 +158,7 @@ impl ShardState {
         Changes {
             generation: self.generation,
             keys: std::mem::take(&mut self.changed),
-            small: graves::take_changed(&mut self.graves, &mut self.outboxes),
+            small: tombstones::take_changed(&mut self.tombstones, &mut self.outboxes),
             sessions: self.sessions.take_changed(),
             directory: None,
             meta: Meta {
@@ -177,7 +179,7 @@ impl ShardState {
         for (key, row) in changes.keys {
             self.changed.entry(key).or_insert(row);
         }
-        graves::restore_changed(&mut self.graves, &mut self.outboxes, changes.small);
+        tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, changes.small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
     }
 
@@ -206,8 +208,8 @@ impl ShardState {
 
     /// Has its values count in that memory, and be bounded by it. To be called before there are
     /// any.
-    pub(super) fn set_memory(&mut self, memory: ValueMemory) {
-        self.residents = Residents::of(memory);
+    pub(super) fn set_memory(&mut self, memory: ValueCache) {
+        self.residents = CachedValues::of(memory);
     }
 
     /// A checkpoint of changes of that generation, up to that revision, is durable: what is in it
@@ -304,10 +306,10 @@ impl ShardState {
     fn deposit(&mut self, deposited: &Deposited<'_>) -> CommandResult {
         let Deposited { node, number, after, stamp, key, operation } = *deposited;
         match self.outboxes.take(node, number, after, &mut self.digest) {
-            Turn::Now => {}
-            Turn::Before => return self.nothing_new(),
-            Turn::Later => return CommandResult::TooEarly,
-            Turn::Never => {
+            ExpiryTurn::Now => {}
+            ExpiryTurn::Before => return self.nothing_new(),
+            ExpiryTurn::Later => return CommandResult::TooEarly,
+            ExpiryTurn::Never => {
                 return CommandResult::Overloaded { retry_after_ms: limits::SESSION_RETRY_MS };
             }
         }
@@ -346,10 +348,10 @@ impl ShardState {
     fn store(&mut self, key: &[u8], operation: Operation<'_>, stamp: Stamp) -> Outcome {
         let found = find(&mut self.keys, key);
         let existed = found.is_some();
-        let grave = Grave { stamp, dug_ms: self.clock_ms };
+        let tombstone = Tombstone { stamp, dug_ms: self.clock_ms };
         match (operation, found) {
             (Operation::Delete, None) => {
-                self.graves.dig(Arc::from(key), grave, &mut self.digest);
+                self.tombstones.dig(Arc::from(key), tombstone, &mut self.digest);
                 return Outcome::Written { revision: self.revision, existed };
             }
             (Operation::Delete, Some((key, row))) => {
@@ -359,7 +361,7 @@ impl ShardState {
                 self.keys.remove(&key);
                 self.note_changed(&key, None);
                 self.revision.0 += 1;
-                self.graves.dig(key, grave, &mut self.digest);
+                self.tombstones.dig(key, tombstone, &mut self.digest);
             }
             (Operation::Put(value), found) => {
                 self.revision.0 += 1;
@@ -376,7 +378,7 @@ impl ShardState {
                         Arc::clone(key)
                     }
                     None => {
-                        self.graves.fill(key, &mut self.digest);
+                        self.tombstones.fill(key, &mut self.digest);
                         let key: Arc<[u8]> = Arc::from(key);
                         self.keys.insert(Arc::clone(&key), slot);
                         key
@@ -409,7 +411,7 @@ fn find<'a>(
 }
 
 /// The value of a slot goes.
-fn forget(residents: &mut Residents, slot: &Slot) {
+fn forget(residents: &mut CachedValues, slot: &Slot) {
     if let Place::Here { value, .. } = &slot.value {
         residents.went(value);
     }
@@ -434,11 +436,11 @@ impl RowSink for ShardState {
                 };
                 self.keys.insert(Arc::from(key), slot);
             }
-            Table::Graves => {
-                self.graves.load(Arc::from(key), Grave::decode(value)?, &mut self.digest);
+            Table::Tombstones => {
+                self.tombstones.load(Arc::from(key), Tombstone::decode(value)?, &mut self.digest);
             }
-            Table::Outboxes => {
-                let (node, number) = (graves::node_of(key)?, Number(small_number(value)?));
+            Table::OutboxPositions => {
+                let (node, number) = (tombstones::node_of(key)?, Number(small_number(value)?));
                 self.outboxes.load(node, number, &mut self.digest);
             }
             Table::Sessions => {

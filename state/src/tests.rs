@@ -9,7 +9,7 @@ mod placement;
 mod replicas;
 mod scan;
 mod scripts;
-mod steward;
+mod reconciler;
 mod twins;
 
 use bytes::Bytes;

@@ -79,7 +79,7 @@ pub(super) struct Core {
     committed: BTreeSet<GroupId>,
     next_frame: u64,
     /// Entries and votes that are on disk, those that were dropped since included.
-    pub(super) kept_promises: u64,
+    pub(super) durable_records: u64,
     written_serial: u64,
     entries_written: u64,
     /// Whether the last frame is a seal, or there is none.
@@ -106,7 +106,7 @@ impl Core {
             segments.release_below(groups.oldest_segment().unwrap_or(current));
         }
         segments.want_spare(options.segment_bytes);
-        let kept_promises = groups.promises;
+        let durable_records = groups.promises;
         Self {
             groups,
             segments,
@@ -116,7 +116,7 @@ impl Core {
             staged_bytes: 0,
             committed: BTreeSet::new(),
             next_frame,
-            kept_promises,
+            durable_records,
             written_serial: 0,
             entries_written: 0,
             sealed,
@@ -324,7 +324,7 @@ impl Core {
     /// A frame was written and synced.
     pub(super) fn written(&mut self, frame: &Frame) {
         self.sealed = frame.is_seal;
-        self.kept_promises = frame.promises;
+        self.durable_records = frame.promises;
         self.written_serial = frame.last_serial;
         self.entries_written += frame.entries;
         self.groups.shrink_cache(self.options.cache_bytes, self.written_serial);

@@ -16,7 +16,7 @@ use super::groups::{Found, Refused};
 use super::options::{APPEND_BYTES_MAX, GroupState, STATE_BYTES_MAX};
 use super::read::Reading;
 use super::shared::Handle;
-use super::shared::Shared;
+use super::shared::WalInner;
 
 /// The log of one group. Clones are the same log.
 ///
@@ -226,7 +226,7 @@ impl GroupLog {
         self.shared().lock().groups.state(self.id)
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &WalInner {
         &self.handle.shared
     }
 

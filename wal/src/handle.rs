@@ -10,13 +10,13 @@ use dkv_base::supervise::Panicked;
 use super::core::Core;
 use super::error::WalError;
 use super::group_log::GroupLog;
-use super::keeper::{Keeper, SegmentMaker};
 use super::options::{WalOptions, WalStats};
 use super::replay::replay;
+use super::segment_manager::{SegmentMaker, SegmentManager};
 use super::segments::Wanted;
-use super::shared::{Handle, Shared};
+use super::shared::{Handle, WalInner};
 use super::writer::Writer;
-use super::{FatalHook, Pace};
+use super::{FatalHook, WriteDelay};
 use crate::disk::Disk;
 
 /// The write-ahead log of a node. Clones are the same log.
@@ -43,7 +43,7 @@ impl Wal {
         options: WalOptions,
         on_fatal: FatalHook,
     ) -> Result<Self, WalError> {
-        let (wal, writer, keeper) = Self::open_by_hand(disk, options, on_fatal)?;
+        let (wal, writer, segment_manager) = Self::open_by_hand(disk, options, on_fatal)?;
         let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let builder = thread::Builder::new().name(name.to_owned());
             let (shared, name) = (Arc::clone(&wal.handle.shared), name.to_owned());
@@ -58,7 +58,7 @@ impl Wal {
         };
         let threads = [
             start("wal-writer", Box::new(move || writer.run()))?,
-            start("wal-keeper", Box::new(move || keeper.run()))?,
+            start("wal-keeper", Box::new(move || segment_manager.run()))?,
         ];
         wal.handle.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(threads);
         Ok(wal)
@@ -77,11 +77,11 @@ impl Wal {
         disk: Arc<dyn Disk>,
         options: WalOptions,
         on_fatal: FatalHook,
-        pace: Pace,
+        pace: WriteDelay,
     ) -> Result<Self, WalError> {
-        let (wal, writer, keeper) = Self::open_by_hand(disk, options, on_fatal)?;
+        let (wal, writer, segment_manager) = Self::open_by_hand(disk, options, on_fatal)?;
         tokio::spawn(writer.run_as_task(pace));
-        tokio::spawn(keeper.run_as_task());
+        tokio::spawn(segment_manager.run_as_task());
         Ok(wal)
     }
 
@@ -94,7 +94,7 @@ impl Wal {
         disk: Arc<dyn Disk>,
         options: WalOptions,
         on_fatal: FatalHook,
-    ) -> Result<(Self, Writer, Keeper), WalError> {
+    ) -> Result<(Self, Writer, SegmentManager), WalError> {
         options.check()?;
         let mut replayed = replay(&*disk)?;
         let mut maker = SegmentMaker::new(&options);
@@ -116,11 +116,11 @@ impl Wal {
             replayed.sealed,
             on_fatal,
         );
-        let shared = Arc::new(Shared::new(options, core));
+        let shared = Arc::new(WalInner::new(options, core));
         let writer = Writer::new(shared.clone());
-        let keeper = Keeper::new(shared.clone(), disk, maker);
+        let segment_manager = SegmentManager::new(shared.clone(), disk, maker);
         let handle = Handle { shared, threads: Mutex::default() };
-        Ok((Self { handle: Arc::new(handle) }, writer, keeper))
+        Ok((Self { handle: Arc::new(handle) }, writer, segment_manager))
     }
 
     /// The log of one group. A group exists once something was saved or appended to it.
@@ -158,8 +158,8 @@ impl Wal {
     /// Entries and votes that are on disk, of all groups and of all times: those that were dropped
     /// since count. It only grows, through restarts too, for as long as the directory is what it
     /// was.
-    pub fn kept_promises(&self) -> u64 {
-        self.handle.shared.lock().kept_promises
+    pub fn durable_records(&self) -> u64 {
+        self.handle.shared.lock().durable_records
     }
 
     /// Times of writes with their sync since the log was opened.

@@ -21,7 +21,7 @@
 //! ```
 //!
 //! Read in this order: [`options`], `format` (the bytes), `groups` (what is known), `segments` (the
-//! table of files), `core` (what is staged and what comes next), `writer`, `keeper`, `replay` (how
+//! table of files), `core` (what is staged and what comes next), `writer`, `segment_manager`, `replay` (how
 //! a log is read back, and how a torn tail is told from damage), `read`, and [`handle`].
 //!
 //! Rules that hold whatever happens:
@@ -47,7 +47,7 @@ mod error;
 mod format;
 mod group_log;
 mod groups;
-mod keeper;
+mod segment_manager;
 mod read;
 mod replay;
 mod segments;
@@ -64,9 +64,9 @@ pub use error::WalError;
 pub use group_log::GroupLog;
 pub use group_log::bounds;
 pub use handle::Wal;
-pub use keeper::{Keeper, KeeperStep};
 pub use options::{GroupState, WalOptions, WalStats};
 pub use read::Reading;
+pub use segment_manager::{SegmentManager, SegmentManagerStep};
 pub use writer::{Writer, WriterStep};
 
 /// Called once what it was given with is durable, or with the reason why that will never be known.
@@ -76,7 +76,7 @@ pub use writer::{Writer, WriterStep};
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 /// Says how long the next write takes, where time is simulated.
-pub type Pace = Box<dyn FnMut() -> Duration + Send>;
+pub type WriteDelay = Box<dyn FnMut() -> Duration + Send>;
 
 /// Called at most once, with the reason, when the log stops for good: the process is unfit to go
 /// on.

@@ -10,7 +10,7 @@ use super::core::Core;
 use super::options::{ROOM_RETRY, WalOptions};
 use super::segments::Job;
 
-pub(super) struct Shared {
+pub(super) struct WalInner {
     pub(super) options: WalOptions,
     core: Mutex<Core>,
     for_writer: Condvar,
@@ -18,10 +18,10 @@ pub(super) struct Shared {
     for_appenders: Notify,
     /// Of writer and keeper when they are tasks and not threads.
     writer_task: Notify,
-    keeper_task: Notify,
+    segment_manager_task: Notify,
 }
 
-impl Shared {
+impl WalInner {
     pub(super) fn new(options: WalOptions, core: Core) -> Self {
         Self {
             options,
@@ -30,7 +30,7 @@ impl Shared {
             for_keeper: Condvar::new(),
             for_appenders: Notify::new(),
             writer_task: Notify::new(),
-            keeper_task: Notify::new(),
+            segment_manager_task: Notify::new(),
         }
     }
 
@@ -63,7 +63,7 @@ impl Shared {
 
     fn notify_keeper(&self) {
         self.for_keeper.notify_one();
-        self.keeper_task.notify_one();
+        self.segment_manager_task.notify_one();
     }
 
     pub(super) fn wake_appenders(&self) {
@@ -148,7 +148,7 @@ impl Shared {
 
 /// The same for writer and keeper when they are tasks. What has changed shows under the lock, so to
 /// be woken once too often does no harm.
-impl Shared {
+impl WalInner {
     /// Waits until something is staged. Returns false if a seal has become due instead.
     pub(super) async fn work(&self) -> bool {
         loop {
@@ -185,12 +185,12 @@ impl Shared {
 
     /// Waits until the keeper may have something to do.
     pub(super) async fn job(&self) {
-        self.keeper_task.notified().await;
+        self.segment_manager_task.notified().await;
     }
 
     /// Waits for as long as the keeper should before it looks for room again.
     pub(super) async fn room(&self) {
-        let _ = tokio::time::timeout(ROOM_RETRY, self.keeper_task.notified()).await;
+        let _ = tokio::time::timeout(ROOM_RETRY, self.segment_manager_task.notified()).await;
     }
 }
 
@@ -204,7 +204,7 @@ fn after_panic<'a>(poisoned: PoisonError<MutexGuard<'a, Core>>) -> MutexGuard<'a
 
 /// The log for those who hold it, and its threads. The last one who lets go closes the log.
 pub(super) struct Handle {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<WalInner>,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 

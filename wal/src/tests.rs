@@ -18,7 +18,8 @@ use bytes::Bytes;
 use dkv_base::id::GroupId;
 
 use super::{
-    Done, FatalHook, GroupLog, Keeper, KeeperStep, Wal, WalError, WalOptions, Writer, WriterStep,
+    Done, FatalHook, GroupLog, SegmentManager, SegmentManagerStep, Wal, WalError, WalOptions,
+    Writer, WriterStep,
 };
 use crate::disk::MemoryDisk;
 
@@ -46,7 +47,7 @@ fn ignore() -> Done {
 struct Manual {
     wal: Wal,
     writer: Writer,
-    keeper: Keeper,
+    segment_manager: SegmentManager,
 }
 
 impl Manual {
@@ -59,8 +60,9 @@ impl Manual {
         options: WalOptions,
         on_fatal: FatalHook,
     ) -> Result<Self, WalError> {
-        let (wal, writer, keeper) = Wal::open_by_hand(Arc::new(disk.clone()), options, on_fatal)?;
-        Ok(Self { wal, writer, keeper })
+        let (wal, writer, segment_manager) =
+            Wal::open_by_hand(Arc::new(disk.clone()), options, on_fatal)?;
+        Ok(Self { wal, writer, segment_manager })
     }
 
     fn group(&self, id: u32) -> GroupLog {
@@ -71,8 +73,8 @@ impl Manual {
     fn settle(&mut self) {
         loop {
             let wrote = self.writer.step();
-            let kept = self.keeper.step();
-            if wrote != WriterStep::Worked && kept != KeeperStep::Worked {
+            let kept = self.segment_manager.step();
+            if wrote != WriterStep::Worked && kept != SegmentManagerStep::Worked {
                 return;
             }
         }

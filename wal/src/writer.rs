@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use super::core::{Frame, Plan};
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, checksum, frame_bytes};
-use super::shared::Shared;
-use super::{Done, Pace};
+use super::shared::WalInner;
+use super::{Done, WriteDelay};
 
 /// A buffer that grew beyond this for one large frame is given back, in bytes.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
 
 /// Writes what callers have staged. There is one for each log.
 pub struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<WalInner>,
     buffer: Vec<u8>,
 }
 
@@ -35,7 +35,7 @@ pub enum WriterStep {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<WalInner>) -> Self {
         Self { shared, buffer: Vec::new() }
     }
 
@@ -171,7 +171,7 @@ impl Writer {
     }
 
     /// As [`Self::run`], as a task: a write lands when as much time has passed as `pace` says.
-    pub(super) async fn run_as_task(mut self, mut pace: Pace) {
+    pub(super) async fn run_as_task(mut self, mut pace: WriteDelay) {
         let mut idle = false;
         loop {
             let plan = self.plan(idle);

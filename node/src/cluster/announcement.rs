@@ -51,7 +51,7 @@ pub(crate) async fn run(node: Arc<Node>) {
 /// Whether the directory shows the node as it is.
 fn is_known(node: &Node) -> bool {
     let me = node.me();
-    let known = node.control().machine().with_directory(|directory| {
+    let known = node.control().state_machine().with_directory(|directory| {
         directory.nodes().get(&me.id).is_some_and(|member| {
             member.name == me.name
                 && member.address == me.address

@@ -1,7 +1,7 @@
 //! The tasks that bring the members of each group to what the directory wants.
 //!
 //! Each group has one on every node; it acts only while this node leads the group. What to do next
-//! is for `dkv_state::steward` to say, from facts alone: a leader that comes after one that died half
+//! is for `dkv_state::reconciler` to say, from facts alone: a leader that comes after one that died half
 //! way finds the same facts and goes on.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use crate::node::Node;
 use crate::raft::Configured;
 use crate::replica::{Group, is_caught_up};
-use dkv_state::steward::{Desired, Membership, Progress, Step, next_step};
+use dkv_state::reconciler::{Desired, Membership, Progress, Step, next_step};
 
 /// How often a leader looks.
 const TICK: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
     let mut tick = TICK;
     loop {
-        node.rhythm().pause(tick).await;
+        node.ticks().pause(tick).await;
         group.note_leader();
         tick = if group.leads() { TICK } else { TICK_FOLLOWING };
         if !group.leads() {
@@ -58,7 +58,7 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
 
 /// What is to be done next, by the plan that is known here.
 fn step(node: &Node, group: &Group) -> Option<Step> {
-    let desired = node.control().machine().with_directory(|directory| {
+    let desired = node.control().state_machine().with_directory(|directory| {
         let plan = directory.groups().get(&group.id())?;
         plan.started
             .then(|| Desired { voters: plan.voters.clone(), learners: plan.learners.clone() })

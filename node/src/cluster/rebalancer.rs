@@ -35,14 +35,14 @@ const TRANSFER_EVERY_ASKED: Duration = Duration::from_millis(100);
 const TRANSFER_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What the coordinator remembers from one look to the next, for one reign.
-pub(crate) struct Placing {
+pub(crate) struct Rebalancer {
     since: Instant,
     /// The nodes, and whether each is to stay; and since when they are these.
     nodes: (BTreeMap<NodeId, bool>, Instant),
     last_transfer: Option<Instant>,
 }
 
-impl Placing {
+impl Rebalancer {
     /// At the beginning of a reign.
     pub(crate) fn new(since: Instant) -> Self {
         Self { since, nodes: (BTreeMap::new(), since), last_transfer: None }
@@ -53,7 +53,7 @@ impl Placing {
     pub(crate) fn next(&mut self, node: &Arc<Node>) -> Option<DirectoryCommand> {
         let measured = node.measured(self.since);
         let led = node.heard(|heard, now| heard.led(now));
-        let found = node.control().machine().with_directory(|directory| {
+        let found = node.control().state_machine().with_directory(|directory| {
             let balance = self.balance(node, directory);
             let change = placement::plan(directory, &measured, balance);
             let transfer = match balance {
@@ -140,9 +140,9 @@ pub(crate) async fn report(
     patience: Duration,
 ) -> Result<Placement, Refusal> {
     let not_coordinator = || Refusal::NotPrimary { primary: node.control().leader() };
-    let since = node.reign().ok_or_else(not_coordinator)?;
+    let since = node.leader_since().ok_or_else(not_coordinator)?;
     // A copy, as asking and looking ahead take their time.
-    let directory = node.control().machine().with_directory(Directory::clone);
+    let directory = node.control().state_machine().with_directory(Directory::clone);
     let directory = directory.ok_or_else(not_coordinator)?;
     let words = ask_the_emptied(node, &directory, &node.measured(since), patience).await;
     let measured = node.measured(since);
@@ -181,7 +181,7 @@ async fn ask_the_emptied(
     measured: &Measured,
     patience: Duration,
 ) -> BTreeMap<NodeId, Word> {
-    let applied = node.control().machine().summary().applied_index;
+    let applied = node.control().state_machine().summary().applied_index;
     let nothing = Ok(Remainder::default());
     let seem_empty = directory.nodes().keys().copied();
     let seem_empty =
@@ -214,7 +214,7 @@ pub(crate) async fn remainder(
     applied: u64,
     patience: Duration,
 ) -> Result<Remainder, Refusal> {
-    let mut news = node.control().machine().applied();
+    let mut news = node.control().state_machine().applied();
     match tokio::time::timeout(patience, news.wait_for(|index| *index >= applied)).await {
         Ok(Ok(_)) => Ok(node.remainder()),
         _ => Err(Refusal::Unavailable("its directory is an older one".into())),

@@ -36,7 +36,7 @@ const ASKED_MAX: usize = 4;
 pub(crate) async fn run(node: Arc<Node>) {
     let mut told = false;
     loop {
-        node.rhythm().pause(EVERY).await;
+        node.ticks().pause(EVERY).await;
         match node.follow_intake().await {
             Ok(()) => told = false,
             // Once, and not three times a second for as long as the disk is full.
@@ -73,7 +73,7 @@ fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
     if !group.id().is_shard() {
         return None;
     }
-    let holders = node.control().machine().with_directory(|directory| {
+    let holders = node.control().state_machine().with_directory(|directory| {
         let plan = directory.groups().get(&group.id())?;
         (!plan.has(node.id())).then(|| plan.voters.iter().copied().collect())
     });
@@ -116,9 +116,9 @@ async fn departed(
 
 /// Whether that entry, and that term, can be.
 fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
-    let last = group.machine().applied_index().max(group.configured().index);
+    let last = group.state_machine().applied_index().max(group.configured().index);
     let can_be = term.may_follow(Some(group.term()))
-        && index >= group.machine().voters().0
+        && index >= group.state_machine().voters().0
         && index <= last.saturating_add(limits::ENTRIES_AHEAD_MAX);
     match can_be {
         true => Ok(()),

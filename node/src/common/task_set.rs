@@ -4,19 +4,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
 
-/// Tasks that are ended together.
-pub(crate) struct Tasks {
+/// TaskSet that are ended together.
+pub(crate) struct TaskSet {
     /// Nothing once they were ended.
     running: Mutex<Option<JoinSet<()>>>,
 }
 
-impl Default for Tasks {
+impl Default for TaskSet {
     fn default() -> Self {
         Self { running: Mutex::new(Some(JoinSet::new())) }
     }
 }
 
-impl Tasks {
+impl TaskSet {
     /// Runs a task until it completes or all are ended. After that, it does not begin.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.lock();

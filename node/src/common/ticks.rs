@@ -17,10 +17,10 @@ const AT_REST: Duration = Duration::from_millis(250);
 
 /// The rhythm of one node; clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Rhythm(Arc<Shared>);
+pub(crate) struct Ticks(Arc<TicksInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct TicksInner {
     began: Instant,
     /// Whether all groups of the node rest.
     rests: AtomicBool,
@@ -28,14 +28,14 @@ struct Shared {
     looks: Notify,
 }
 
-impl Default for Rhythm {
+impl Default for Ticks {
     fn default() -> Self {
         let (rests, beat, looks) = Default::default();
-        Self(Arc::new(Shared { began: Instant::now(), rests, beat, looks }))
+        Self(Arc::new(TicksInner { began: Instant::now(), rests, beat, looks }))
     }
 }
 
-impl Rhythm {
+impl Ticks {
     /// A group wakes: so does everybody who sleeps here.
     pub(crate) fn wake(&self) {
         self.0.rests.store(false, Ordering::Relaxed);
@@ -91,30 +91,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_who_look_equally_often_look_at_one_moment() {
-        let (rhythm, began) = (Rhythm::default(), Instant::now());
+        let (ticks, began) = (Ticks::default(), Instant::now());
         for (passed, next) in [(0, 100), (1, 100), (99, 100), (100, 200), (250, 300)] {
-            assert_eq!(rhythm.next(100 * MS, began + passed * MS), began + next * MS, "{passed}");
+            assert_eq!(ticks.next(100 * MS, began + passed * MS), began + next * MS, "{passed}");
         }
         tokio::time::advance(30 * MS).await;
-        rhythm.pause(100 * MS).await;
+        ticks.pause(100 * MS).await;
         assert_eq!(began.elapsed(), 100 * MS);
     }
 
     #[tokio::test(start_paused = true)]
     async fn at_rest_there_are_few_moments_until_a_group_wakes() {
-        let (rhythm, began) = (Rhythm::default(), Instant::now());
-        rhythm.set_rests(true);
-        rhythm.pause(10 * MS).await;
+        let (ticks, began) = (Ticks::default(), Instant::now());
+        ticks.set_rests(true);
+        ticks.pause(10 * MS).await;
         assert_eq!(began.elapsed(), AT_REST);
         let waking = async {
             tokio::time::sleep(20 * MS).await;
-            rhythm.wake();
+            ticks.wake();
         };
-        tokio::join!(rhythm.pause(10 * MS), waking);
+        tokio::join!(ticks.pause(10 * MS), waking);
         assert_eq!(began.elapsed(), AT_REST + 20 * MS);
         // Who gives the time for heartbeats misses nothing.
-        rhythm.until_beat(began + 1000 * MS).await;
-        rhythm.pause(10 * MS).await;
+        ticks.until_beat(began + 1000 * MS).await;
+        ticks.pause(10 * MS).await;
         assert_eq!(began.elapsed(), AT_REST + 30 * MS);
     }
 }

@@ -15,7 +15,7 @@ const SENDERS_MAX: usize = 64;
 
 /// Who was refused what, lately. All clones are one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Refusals(Arc<Mutex<Told>>);
+pub(crate) struct DenialLog(Arc<Mutex<Told>>);
 
 #[derive(Debug, Default)]
 struct Told {
@@ -52,7 +52,7 @@ impl Told {
     }
 }
 
-impl Refusals {
+impl DenialLog {
     /// Something of `sender` was refused.
     pub(crate) fn note(&self, sender: NodeId, why: &str) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,7 +15,7 @@ const PAUSES: u32 = 4;
 
 /// How one node speaks: plain data, shared by the streams that it speaks on.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hearing(Arc<Mutex<State>>);
+pub(crate) struct Liveness(Arc<Mutex<State>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
@@ -24,7 +24,7 @@ struct State {
     pause: Duration,
 }
 
-impl Hearing {
+impl Liveness {
     /// A message has come.
     pub(crate) fn heard(&self, now: Instant) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,18 +55,18 @@ mod tests {
     const HEARTBEAT: Duration = Duration::from_millis(30);
 
     fn after(pauses: &[u64]) -> Duration {
-        let (hearing, mut now) = (Hearing::default(), Instant::now());
-        hearing.heard(now);
+        let (liveness, mut now) = (Liveness::default(), Instant::now());
+        liveness.heard(now);
         for pause in pauses {
             now += Duration::from_millis(*pause);
-            hearing.heard(now);
+            liveness.heard(now);
         }
-        hearing.silent_at(HEARTBEAT).expect("it was heard") - now
+        liveness.silent_at(HEARTBEAT).expect("it was heard") - now
     }
 
     #[test]
     fn a_node_that_was_never_heard_is_not_silent() {
-        assert_eq!(Hearing::default().silent_at(HEARTBEAT), None);
+        assert_eq!(Liveness::default().silent_at(HEARTBEAT), None);
     }
 
     #[test]

@@ -20,9 +20,9 @@ use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
-use crate::net::denials::Refusals;
-use crate::net::liveness::Hearing;
-use crate::runs::{self, Runs};
+use crate::net::denials::DenialLog;
+use crate::net::liveness::Liveness;
+use crate::net::runs::{self, Runs};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,20 +71,20 @@ pub(crate) enum PeerError {
 /// All the other nodes.
 #[derive(Clone)]
 pub(crate) struct Peers {
-    shared: Arc<Shared>,
+    shared: Arc<PeersInner>,
 }
 
-struct Shared {
+struct PeersInner {
     endpoint: Endpoint,
     acceptor: Arc<Acceptor>,
     /// Which runs speak at both ends; without it, nobody is asked.
     runs: Option<Runs>,
     addresses: Mutex<BTreeMap<NodeId, SocketAddr>>,
     links: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
-    hearings: Mutex<BTreeMap<NodeId, Hearing>>,
+    hearings: Mutex<BTreeMap<NodeId, Liveness>>,
     /// The newest connection from each node.
     met: Mutex<BTreeMap<NodeId, quinn::Connection>>,
-    refusals: Refusals,
+    denials: DenialLog,
     /// Who has closed a connection of this node because it was removed, and has not connected to it
     /// since.
     refusing: Mutex<BTreeSet<NodeId>>,
@@ -121,7 +121,7 @@ impl Peers {
     }
 
     fn with(endpoint: Endpoint, acceptor: Arc<Acceptor>, runs: Option<Runs>) -> Self {
-        let shared = Shared {
+        let shared = PeersInner {
             endpoint,
             acceptor,
             runs,
@@ -129,7 +129,7 @@ impl Peers {
             links: Mutex::default(),
             hearings: Mutex::default(),
             met: Mutex::default(),
-            refusals: Refusals::default(),
+            denials: DenialLog::default(),
             refusing: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -154,8 +154,8 @@ impl Peers {
     }
 
     /// Where it is told what other nodes sent that was refused.
-    pub(crate) fn refusals(&self) -> &Refusals {
-        &self.shared.refusals
+    pub(crate) fn denials(&self) -> &DenialLog {
+        &self.shared.denials
     }
 
     /// A secret of this node's own, the same for the life of its identity.
@@ -165,11 +165,11 @@ impl Peers {
     }
 
     /// When a node was last heard to speak Raft: to be noted, and looked at.
-    pub(crate) fn hearing(&self, node: NodeId) -> Hearing {
+    pub(crate) fn liveness(&self, node: NodeId) -> Liveness {
         let mut hearings = lock(&self.shared.hearings);
         if hearings.len() >= HEARINGS_MAX && !hearings.contains_key(&node) {
             // Of so many most are strangers, of whom nothing is kept.
-            return Hearing::default();
+            return Liveness::default();
         }
         hearings.entry(node).or_default().clone()
     }

@@ -28,57 +28,57 @@ const _: () = {
 
 /// The shares of all holders that are connected.
 #[derive(Debug, Default)]
-pub(crate) struct Shares(Mutex<HashMap<HolderId, Weak<Semaphore>>>);
+pub(crate) struct Quotas(Mutex<HashMap<HolderId, Weak<Semaphore>>>);
 
 /// What one connection may have under way, and its holder.
 #[derive(Clone, Debug)]
-pub(crate) struct Share {
+pub(crate) struct Quota {
     connection: Arc<Semaphore>,
     holder: Arc<Semaphore>,
 }
 
 /// What a request has taken.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct QuotaPermit {
     connection: OwnedSemaphorePermit,
     holder: OwnedSemaphorePermit,
 }
 
-impl Shares {
+impl Quotas {
     /// The share of a new connection of a holder.
-    pub(crate) fn of(&self, holder: HolderId) -> Share {
-        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = shares.get(&holder).and_then(Weak::upgrade);
+    pub(crate) fn of(&self, holder: HolderId) -> Quota {
+        let mut quotas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = quotas.get(&holder).and_then(Weak::upgrade);
         let holder = known.unwrap_or_else(|| {
-            shares.retain(|_, share| share.strong_count() > 0);
-            let share = Arc::new(Semaphore::new(HOLDER_PARTS));
-            shares.insert(holder, Arc::downgrade(&share));
-            share
+            quotas.retain(|_, quota| quota.strong_count() > 0);
+            let quota = Arc::new(Semaphore::new(HOLDER_PARTS));
+            quotas.insert(holder, Arc::downgrade(&quota));
+            quota
         });
-        Share { connection: Arc::new(Semaphore::new(CONNECTION_PARTS)), holder }
+        Quota { connection: Arc::new(Semaphore::new(CONNECTION_PARTS)), holder }
     }
 }
 
-impl Share {
+impl Quota {
     /// Waits for room for a request whose frame is so long.
-    pub(crate) async fn take(&self, bytes: usize) -> Option<Part> {
+    pub(crate) async fn take(&self, bytes: usize) -> Option<QuotaPermit> {
         self.take_parts(u32::try_from(1 + bytes / BYTES_A_PART).ok()?).await
     }
 
     /// Waits for the room that a scan takes besides.
-    pub(crate) async fn take_scan(&self) -> Option<Part> {
+    pub(crate) async fn take_scan(&self) -> Option<QuotaPermit> {
         self.take_parts(SCAN_PARTS).await
     }
 
     /// First of the connection's: who waits there takes nothing from the holder's others.
-    async fn take_parts(&self, parts: u32) -> Option<Part> {
+    async fn take_parts(&self, parts: u32) -> Option<QuotaPermit> {
         let connection = Arc::clone(&self.connection).acquire_many_owned(parts).await.ok()?;
         let holder = Arc::clone(&self.holder).acquire_many_owned(parts).await.ok()?;
-        Some(Part { connection, holder })
+        Some(QuotaPermit { connection, holder })
     }
 }
 
-impl Part {
+impl QuotaPermit {
     /// Takes in another one.
     pub(crate) fn merge(&mut self, more: Self) {
         self.connection.merge(more.connection);
@@ -94,17 +94,17 @@ mod tests {
 
     #[test]
     fn a_holder_has_one_share_over_all_its_connections_and_others_have_their_own() {
-        let (shares, holder) = (Shares::default(), HolderId::random());
+        let (quotas, holder) = (Quotas::default(), HolderId::random());
         let whole = CONNECTION_PARTS - 1;
-        let connections: Vec<_> = (0..3).map(|_| shares.of(holder)).collect();
+        let connections: Vec<_> = (0..3).map(|_| quotas.of(holder)).collect();
         let taken: Vec<_> = connections
             .iter()
-            .map(|share| share.take(whole * BYTES_A_PART).now_or_never().flatten())
+            .map(|quota| quota.take(whole * BYTES_A_PART).now_or_never().flatten())
             .collect();
         // Two connections use up what their holder may have.
         assert_eq!(taken.iter().filter(|part| part.is_some()).count(), 2);
         assert!(connections[0].take(0).now_or_never().is_none(), "over the connection's share");
-        let other = shares.of(HolderId::random());
+        let other = quotas.of(HolderId::random());
         assert!(other.take(whole * BYTES_A_PART).now_or_never().flatten().is_some());
         drop(taken);
         assert!(connections[2].take(whole * BYTES_A_PART).now_or_never().flatten().is_some());
@@ -112,11 +112,11 @@ mod tests {
 
     #[test]
     fn who_has_left_is_forgotten() {
-        let shares = Shares::default();
+        let quotas = Quotas::default();
         for _ in 0..10 {
-            drop(shares.of(HolderId::random()));
+            drop(quotas.of(HolderId::random()));
         }
-        let kept = shares.0.lock().unwrap().len();
+        let kept = quotas.0.lock().unwrap().len();
         assert_eq!(kept, 1);
     }
 }

@@ -12,14 +12,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::common::counters::Counters;
-use crate::net::quota::Part;
+use crate::net::quota::QuotaPermit;
 
 /// Bytes of answers that are written together at the most.
 const FLUSH_BYTES: usize = 256 * 1024;
 /// Answers that are taken from the queue together at the most.
 const TAKE_MAX: usize = 1024;
 
-pub(crate) type Queued = (Reply, Part, Begun);
+pub(crate) type Queued = (Reply, QuotaPermit, Begun);
 
 /// What a request was for, and when it came.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ pub(crate) struct ReplyTo {
 }
 
 enum Destination {
-    Stream { id: u64, sender: mpsc::UnboundedSender<Queued>, permit: Part, begun: Begun },
+    Stream { id: u64, sender: mpsc::UnboundedSender<Queued>, permit: QuotaPermit, begun: Begun },
     Here(oneshot::Sender<Result<Answer, Refusal>>),
 }
 
@@ -72,7 +72,7 @@ impl Replies {
     }
 
     /// The answer of the request with this id.
-    pub(crate) fn to(&self, id: u64, permit: Part, begun: Begun) -> ReplyTo {
+    pub(crate) fn to(&self, id: u64, permit: QuotaPermit, begun: Begun) -> ReplyTo {
         let sender = self.sender.clone();
         ReplyTo { to: Some(Destination::Stream { id, sender, permit, begun }) }
     }

@@ -15,7 +15,8 @@ use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
-use crate::process::args::DEFAULT_SERVER_PORT;
+/// The port of a server whose address names none.
+pub(crate) const DEFAULT_SERVER_PORT: u16 = 4400;
 
 /// Time that the server has to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);

@@ -14,7 +14,7 @@ use super::{Me, Node, lock};
 use crate::common::unix_time::unix_ms;
 use crate::net::peers::Lane;
 use crate::net::rpc::ask;
-use crate::replica::ProposeError;
+use crate::raft::ProposeError;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed};
 
 /// Time that the coordinator has to say how far the directory is, and the node to get as far.
@@ -34,7 +34,7 @@ impl Node {
         }
         let begins = matches!(command, DirectoryCommand::Create { .. });
         if !begins
-            && !self.control.machine().with_directory(|found| found.exists()).unwrap_or(false)
+            && !self.control.state_machine().with_directory(|found| found.exists()).unwrap_or(false)
         {
             // A leader applies what there is before it is of use; a founder has to begin first.
             return Err(ProposeError::Unavailable("the network has not begun yet".into()));
@@ -61,7 +61,7 @@ impl Node {
         let Answer::Committed { index, .. } = asked else {
             return Err(Refusal::Unavailable("the answer is to another question".into()));
         };
-        let mut applied = control.machine().applied();
+        let mut applied = control.state_machine().applied();
         let caught_up = applied.wait_for(|applied| *applied >= index);
         match tokio::time::timeout(PATIENCE, caught_up).await {
             Ok(Ok(_)) => Ok(()),
@@ -73,8 +73,11 @@ impl Node {
 
     /// The first entry of a network that this node founds and that has none yet.
     pub(crate) fn creation(&self) -> Option<DirectoryCommand> {
-        let exists =
-            self.control.machine().with_directory(|directory| directory.exists()).unwrap_or(true);
+        let exists = self
+            .control
+            .state_machine()
+            .with_directory(|directory| directory.exists())
+            .unwrap_or(true);
         if exists || !self.founder {
             return None;
         }
@@ -94,7 +97,7 @@ impl Node {
     /// Initialises the shards of a network that this node founds. Returns whether there are any
     /// left to do: until then nobody else becomes a member of anything.
     pub(crate) async fn start_founded_shards(&self) -> bool {
-        let unstarted = self.control.machine().with_directory(|directory| {
+        let unstarted = self.control.state_machine().with_directory(|directory| {
             let groups = directory.groups().iter();
             let unstarted = groups.filter(|(id, plan)| id.is_shard() && !plan.started);
             unstarted.map(|(id, _)| *id).collect::<Vec<_>>()
@@ -134,7 +137,7 @@ impl Node {
     /// Does what the directory says concerns this node: learns addresses and the deny list, starts
     /// the groups that it shall hold.
     pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), String> {
-        let news = self.control.machine().with_directory(|directory| {
+        let news = self.control.state_machine().with_directory(|directory| {
             let addresses: Vec<_> =
                 directory.nodes().iter().map(|(id, member)| (*id, member.address)).collect();
             let wanted: BTreeSet<GroupId> = directory
@@ -152,7 +155,7 @@ impl Node {
             self.fail(format!(
                 "this node was removed from the network; to join again, start it with an empty \
                  data directory (this one is {})",
-                self.directory.path().display()
+                self.data_dir.path().display()
             ));
             return Ok(());
         }

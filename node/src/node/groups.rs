@@ -12,15 +12,13 @@ use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
 use super::Node;
-use crate::cluster::membership_reconciler;
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
 use crate::outbox::Outbox;
-use crate::raft::{self, Machine, Pulses, Vote};
-use crate::replica::tombstone::{Former, FormerError};
+use crate::raft::{self, HeartbeatCoalescer, StateMachine, Vote};
+use crate::replica::tombstone::{ReplicaTombstone, TombstoneError};
 use crate::replica::{Group, GroupParts};
 use crate::storage::data_dir::{self, DataDir};
-use crate::tasks::outbox_relay;
 use dkv_state::{Engine, EngineError};
 use dkv_wal::{GroupLog, GroupState, Wal};
 
@@ -41,12 +39,12 @@ impl Node {
         }
         let opener = Opener {
             me: self.me.id,
-            directory: &self.directory,
+            data_dir: &self.data_dir,
             config: &self.config,
             wal: &self.wal,
             engine: &self.engine,
             peers: &self.peers,
-            pulses: &self.pulses,
+            heartbeats: &self.heartbeats,
             clock: &self.clock,
             log_bytes_max: self.settings().log_bytes_max,
             failure: &self.failure,
@@ -70,7 +68,7 @@ impl Node {
         if is_new {
             self.guard(
                 "an outbox's task",
-                outbox_relay::run(Arc::clone(self), Arc::clone(&outbox)),
+                (self.attendants.relay)(Arc::clone(self), Arc::clone(&outbox)),
             );
         }
         Ok(outbox)
@@ -94,7 +92,7 @@ impl Node {
         drop(group);
         // What a later replica must know comes first: without it nothing is deleted, and that is
         // tried again.
-        if !stays && let Err(error) = self.keep_former(id, departed, leader).await {
+        if !stays && let Err(error) = self.save_tombstone(id, departed, leader).await {
             warn!(group = %id, %error, "the replica is not deleted yet");
             stays = true;
         }
@@ -111,12 +109,12 @@ impl Node {
         self.follow_directory().await
     }
 
-    async fn keep_former(&self, id: GroupId, departed: u64, leader: Vote) -> Result<(), String> {
+    async fn save_tombstone(&self, id: GroupId, departed: u64, leader: Vote) -> Result<(), String> {
         let own = self.wal.group(id).state().vote;
         let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(|e| e.to_string())?;
-        let former = Former::new(departed, leader, own);
-        let directory = self.directory.path().to_owned();
-        let saved = run_blocking(move || former.save(&directory, id)).await;
+        let tombstone = ReplicaTombstone::new(departed, leader, own);
+        let data_dir = self.data_dir.path().to_owned();
+        let saved = run_blocking(move || tombstone.save(&data_dir, id)).await;
         saved.flatten().map_err(|error| error.to_string())
     }
 
@@ -183,19 +181,19 @@ impl Node {
         };
         guard(
             "a group's steward",
-            Box::pin(membership_reconciler::run(Arc::clone(self), Arc::clone(group))),
+            (self.attendants.reconcile)(Arc::clone(self), Arc::clone(group)),
         );
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
-        let promises = async move {
-            let problem = replica.promises().broken().await;
-            let directory = node.directory.path().to_owned();
-            let marked = run_blocking(move || data_dir::condemn(&directory, &problem));
+        let durability = async move {
+            let problem = replica.durability().broken().await;
+            let data_dir = node.data_dir.path().to_owned();
+            let marked = run_blocking(move || data_dir::condemn(&data_dir, &problem));
             match marked.await {
                 Ok(why) => node.fail(why),
                 Err(error) => node.fail(error.to_string()),
             }
         };
-        guard("the task that watches a group's promises", Box::pin(promises));
+        guard("the task that watches a group's promises", Box::pin(durability));
         let (node, watched) = (Arc::clone(self), Arc::clone(group));
         let state = async move {
             let group = watched;
@@ -217,12 +215,12 @@ impl Node {
 /// Opens groups.
 pub(super) struct Opener<'a> {
     pub(super) me: NodeId,
-    pub(super) directory: &'a DataDir,
+    pub(super) data_dir: &'a DataDir,
     pub(super) config: &'a Arc<raft::Config>,
     pub(super) wal: &'a Wal,
     pub(super) engine: &'a Engine,
     pub(super) peers: &'a Peers,
-    pub(super) pulses: &'a Pulses,
+    pub(super) heartbeats: &'a HeartbeatCoalescer,
     pub(super) clock: &'a NodeClock,
     pub(super) log_bytes_max: u64,
     pub(super) failure: &'a Failure,
@@ -237,38 +235,40 @@ impl Opener<'_> {
     /// Reads what is on disk of a group, and begins nothing.
     pub(super) async fn prepare(&self, id: GroupId) -> Result<Replica, String> {
         let (engine, clock) = (self.engine.clone(), self.clock.clone());
-        let loaded = run_blocking(move || Machine::load(engine.group(id)?, clock));
-        let damaged = |problem: String| self.directory.damaged(problem).to_string();
-        let machine =
+        let loaded = run_blocking(move || StateMachine::load(engine.group(id)?, clock));
+        let damaged = |problem: String| self.data_dir.damaged(problem).to_string();
+        let state_machine =
             loaded.await.map_err(|error| error.to_string())?.map_err(|error| match error {
                 EngineError::Damaged { .. } => damaged(error.to_string()),
                 error => error.to_string(),
             })?;
         let log = self.wal.group(id);
-        check_fit(id, &machine, &log).map_err(damaged)?;
-        let former = Former::load(self.directory.path(), id).map_err(|error| match error {
-            FormerError::Malformed(_) => damaged(error.to_string()),
-            FormerError::Io(_) => self.directory.unusable(&error),
-        })?;
-        if let Some(former) = former.as_ref().filter(|_| log.state() == GroupState::default()) {
-            save_vote(&log, &former.vote).await?;
+        check_fit(id, &state_machine, &log).map_err(damaged)?;
+        let tombstone =
+            ReplicaTombstone::load(self.data_dir.path(), id).map_err(|error| match error {
+                TombstoneError::Malformed(_) => damaged(error.to_string()),
+                TombstoneError::Io(_) => self.data_dir.unusable(&error),
+            })?;
+        if let Some(tombstone) = tombstone.as_ref().filter(|_| log.state() == GroupState::default())
+        {
+            save_vote(&log, &tombstone.vote).await?;
         }
-        let owed = former.map_or(0, |former| former.index);
-        Ok(Replica { id, log, owed, machine })
+        let owed = tombstone.map_or(0, |tombstone| tombstone.index);
+        Ok(Replica { id, log, owed, state_machine })
     }
 
     /// Begins to take part in a group.
     pub(super) async fn begin(&self, replica: Replica) -> Result<Group, String> {
-        let Replica { id, log, owed, machine } = replica;
+        let Replica { id, log, owed, state_machine } = replica;
         Group::start(GroupParts {
             id,
             me: self.me,
             config: Arc::clone(self.config),
             log,
             owed,
-            machine,
+            state_machine,
             peers: self.peers.clone(),
-            pulses: self.pulses.clone(),
+            heartbeats: self.heartbeats.clone(),
             log_bytes_max: self.log_bytes_max,
             failure: self.failure.clone(),
         })
@@ -281,14 +281,14 @@ pub(super) struct Replica {
     id: GroupId,
     log: GroupLog,
     owed: u64,
-    machine: Machine,
+    state_machine: StateMachine,
 }
 
 impl Replica {
     /// Whether this node could lead the group without any other: as its only voter, or as a founder
     /// that has not begun it.
     pub(super) async fn is_led_alone(&mut self, me: NodeId, founder: bool) -> bool {
-        let voters = raft::voters(&self.log, &mut self.machine).await;
+        let voters = raft::voters(&self.log, &mut self.state_machine).await;
         let begins = founder && self.id == GroupId::CONTROL && voters.is_empty();
         begins || voters.into_iter().eq([me])
     }
@@ -305,8 +305,8 @@ async fn save_vote(log: &GroupLog, vote: &Vote) -> Result<(), String> {
 }
 
 /// A log that begins after the state ends has lost entries in between.
-fn check_fit(id: GroupId, machine: &Machine, log: &GroupLog) -> Result<(), String> {
-    let applied = machine.handle().summary().applied_index;
+fn check_fit(id: GroupId, state_machine: &StateMachine, log: &GroupLog) -> Result<(), String> {
+    let applied = state_machine.handle().summary().applied_index;
     match log.state().purged {
         Some((purged, _)) if purged > applied => Err(format!(
             "the checkpoint of group {id} in state ends at entry {applied}, and its log begins after \

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use dkv_base::histogram::Times;
-use dkv_base::id::GroupId;
 use dkv_wire::message::NodeStatus;
 
 use crate::common::counters::Counted;
 use crate::node::Node;
+use crate::replica::GroupFigures;
 
 /// A node that serves.
 #[derive(Clone, Debug)]
@@ -42,21 +42,6 @@ pub struct Figures {
     pub connections: usize,
     /// What only this node can know of its groups.
     pub groups: Vec<GroupFigures>,
-}
-
-/// Figures of one group on this node.
-#[derive(Clone, Debug)]
-pub struct GroupFigures {
-    /// Which.
-    pub group: GroupId,
-    /// Last entry that this node knows to be committed.
-    pub committed_index: u64,
-    /// How often another leader, or the same in another term, was seen since the start.
-    pub leader_changes: u64,
-    /// Writes that wait for a batch.
-    pub writes_waiting: usize,
-    /// Reads that wait for a round.
-    pub reads_waiting: usize,
 }
 
 impl Observer {

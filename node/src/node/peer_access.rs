@@ -11,7 +11,7 @@
 //! does know whether the stranger is a member by their logs. A member that lies about that gains
 //! nothing: it may speak itself.
 //!
-//! Everybody else is refused, and told of with its id (see [`refusals`](crate::net::denials)).
+//! Everybody else is refused, and told of with its id (see [`denials`](crate::net::denials)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,7 +92,7 @@ impl Node {
         let listed = |directory: &dkv_state::Directory| -> BTreeSet<NodeId> {
             directory.nodes().keys().copied().collect()
         };
-        let mut members = self.control().machine().with_directory(listed).unwrap_or_default();
+        let mut members = self.control().state_machine().with_directory(listed).unwrap_or_default();
         members.extend(&self.vouchers().lock().by_server);
         self.runs().know(members);
     }
@@ -111,7 +111,7 @@ impl Node {
     /// Whether a node is in the directory.
     pub(crate) fn is_listed(&self, node: NodeId) -> bool {
         let listed = |listed: &dkv_state::Directory| listed.nodes().contains_key(&node);
-        self.control().machine().with_directory(listed).unwrap_or(false)
+        self.control().state_machine().with_directory(listed).unwrap_or(false)
     }
 
     /// Whether a node is a member of a group: by the log that is here, by the directory's wish, or by
@@ -121,7 +121,7 @@ impl Node {
         if group.has_member(node) {
             return true;
         }
-        let is_wanted = self.control().machine().with_directory(|directory| {
+        let is_wanted = self.control().state_machine().with_directory(|directory| {
             directory.groups().get(&group.id()).is_some_and(|plan| plan.may_count_on(node))
         });
         is_wanted.unwrap_or(false)
@@ -173,7 +173,7 @@ impl Node {
 
     /// The control group as the log here has it; nothing before it names anybody.
     pub(crate) fn control_group(&self) -> Option<ControlGroup> {
-        let (index, voters) = self.control().machine().voters();
+        let (index, voters) = self.control().state_machine().voters();
         let term = self.control().term();
         let leader = self.control().leader();
         let known = ControlGroup { term, leader, index, voters: voters.into_iter().collect() };

@@ -10,8 +10,7 @@ use dkv_wire::message::{Measures, Remainder};
 use tokio::time::Instant;
 
 use super::{Node, lock};
-use crate::cluster::coordinator;
-use crate::cluster::node_reports::{self, Heard};
+use crate::node::reports::NodeReports;
 use crate::outbox::IntakeState;
 use dkv_state::Member;
 use dkv_state::placement::Measured;
@@ -22,7 +21,7 @@ impl Node {
     /// # Errors
     /// If it cannot be so. Nothing of it is noted then.
     pub(crate) fn hear(&self, node: NodeId, measures: Measures) -> Result<(), String> {
-        let groups = self.control().machine().with_directory(|directory| {
+        let groups = self.control().state_machine().with_directory(|directory| {
             directory.groups().keys().copied().collect::<BTreeSet<_>>()
         });
         let groups = groups.unwrap_or_default();
@@ -33,8 +32,8 @@ impl Node {
     }
 
     /// What the nodes have told, this one included.
-    pub(crate) fn heard<T>(&self, look: impl FnOnce(&Heard, Instant) -> T) -> T {
-        let (own, now) = (node_reports::measure(self), Instant::now());
+    pub(crate) fn heard<T>(&self, look: impl FnOnce(&NodeReports, Instant) -> T) -> T {
+        let (own, now) = (self.measure(), Instant::now());
         let mut heard = lock(&self.heard);
         // What it says itself is so.
         let _ = heard.hear(self.id(), own, now);
@@ -43,7 +42,7 @@ impl Node {
 
     /// What placement decides by; only a coordinator knows.
     pub(crate) fn measured(&self, since: Instant) -> Measured {
-        let silence = coordinator::silence(self, since);
+        let silence = self.silence(since);
         let live_within_ms = self.control().live_within_ms();
         self.heard(|heard, now| heard.measured(&silence, live_within_ms, now))
     }
@@ -54,7 +53,7 @@ impl Node {
         if let Some(leader) = own.and_then(|group| group.leader()) {
             return Some(leader);
         }
-        if self.reign().is_some()
+        if self.leader_since().is_some()
             && let Some((leader, _)) = self.heard(|heard, now| heard.led(now).remove(&shard))
         {
             return Some(leader);
@@ -69,7 +68,7 @@ impl Node {
 
     /// Another node that should have a replica of a shard, and is none of those.
     pub(crate) fn holder_of(&self, shard: GroupId, without: &BTreeSet<NodeId>) -> Option<NodeId> {
-        let holder = self.control().machine().with_directory(|directory| {
+        let holder = self.control().state_machine().with_directory(|directory| {
             let mut voters = directory.groups().get(&shard)?.voters.iter();
             voters.find(|node| **node != self.id() && !without.contains(node)).copied()
         });
@@ -85,7 +84,7 @@ impl Node {
     pub(crate) fn was_removed(&self, node: NodeId) -> bool {
         let removed = self
             .control()
-            .machine()
+            .state_machine()
             .with_directory(|directory| directory.denied().contains(&node.into()));
         removed.unwrap_or_default()
     }
@@ -93,7 +92,7 @@ impl Node {
     fn entry_says(&self, so: impl FnOnce(&Member) -> bool) -> bool {
         let found = self
             .control()
-            .machine()
+            .state_machine()
             .with_directory(|directory| directory.nodes().get(&self.id()).is_some_and(so));
         found.unwrap_or_default()
     }
@@ -123,9 +122,9 @@ impl Node {
         let intake = self.outboxes().intake().clone();
         let is_going = self.is_going();
         // Read afterwards: the directory of this entry, or of an earlier one, has said so.
-        let applied = self.control().machine().summary().applied_index;
-        let directory = self.directory().path().to_owned();
-        let control = self.control().machine().clone();
+        let applied = self.control().state_machine().summary().applied_index;
+        let directory = self.data_dir().path().to_owned();
+        let control = self.control().state_machine().clone();
         let me = self.id();
         let goes = move || {
             let going = control.with_directory(|directory| {

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::Node;
 use crate::net::rpc;
-use crate::runs;
+use crate::net::runs;
 
 /// Time in which a node that has handed over tells those who ask it yet where to go.
 const REDIRECT_FOR: Duration = Duration::from_millis(100);
@@ -26,7 +26,7 @@ impl Node {
         if handed.contains(&true) {
             tokio::time::sleep(REDIRECT_FOR).await;
         }
-        runs::say_goodbye(self).await;
+        runs::say_goodbye(&self.runs, &self.server, self.me.address).await;
         // A group whose log waits for its disk cannot stop by itself; closing the log ends it.
         let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
         futures::future::join_all(stops).await;

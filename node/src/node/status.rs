@@ -7,11 +7,13 @@ use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::message::NodeStatus;
 use dkv_wire::network::{NetworkView, NodeState};
 
+use tokio::time::Instant;
+
 use super::{Node, lock};
-use crate::cluster::coordinator;
 use crate::common::counters::Counters;
 use crate::node::observer::Figures;
 use dkv_state::Observed;
+use dkv_state::placement::down_after_ms;
 
 impl Node {
     /// The network as this node sees it; `None` before it has begun.
@@ -23,7 +25,7 @@ impl Node {
         };
         let mut primaries: BTreeMap<GroupId, NodeId> = lock(&self.primaries).clone();
         let mut members = BTreeMap::new();
-        if self.reign().is_some() && coordinator == Some(self.me.id) {
+        if self.leader_since().is_some() && coordinator == Some(self.me.id) {
             for (group, (leader, led)) in self.heard(|heard, now| heard.led(now)) {
                 primaries.insert(group, leader);
                 let of = |nodes: Vec<NodeId>| nodes.into_iter().collect();
@@ -41,14 +43,61 @@ impl Node {
                 members.insert(group.id(), (configured.voters, configured.others));
             }
         }
-        let states = match self.reign() {
-            Some(since) if coordinator == Some(self.me.id) => coordinator::states(self, since),
+        let states = match self.leader_since() {
+            Some(since) if coordinator == Some(self.me.id) => self.states(since),
             // A replicant knows of the coordinator's and its own life only; the rest it assumes.
             _ => self.peers.known().into_iter().map(|(id, _)| (id, NodeState::Live)).collect(),
         };
         let mut observed = Observed { term, coordinator, states, primaries, members };
         observed.states.insert(self.me.id, NodeState::Live);
-        self.control.machine().with_directory(|directory| directory.to_view(&observed))?
+        self.control.state_machine().with_directory(|directory| directory.to_view(&observed))?
+    }
+
+    /// For each node of the directory, how long it has not been heard of. A node that was never heard
+    /// of has been silent since the reign began.
+    pub(crate) fn silence(&self, since: Instant) -> BTreeMap<NodeId, u64> {
+        let leader_ms = since.elapsed().as_millis() as u64;
+        let heard = self.control().silence();
+        let ids = self
+            .control()
+            .state_machine()
+            .with_directory(|directory| directory.nodes().keys().copied().collect::<Vec<_>>());
+        ids.unwrap_or_default()
+            .into_iter()
+            .map(|id| match heard.get(&id) {
+                _ if id == self.id() => (id, 0),
+                Some(silent_ms) => (id, *silent_ms),
+                None => (id, leader_ms),
+            })
+            .collect()
+    }
+
+    /// How the nodes seem to this coordinator, for people.
+    pub(crate) fn states(&self, since: Instant) -> BTreeMap<NodeId, NodeState> {
+        let suspect_ms = self.control().live_within_ms();
+        let down_ms = down_after_ms(suspect_ms);
+        let metrics = self.control().metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let heard = self.control().silence();
+        let members: Vec<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
+        let voters: Vec<NodeId> = membership.voter_ids().collect();
+        drop(metrics);
+        self.silence(since)
+            .into_iter()
+            .map(|(id, silent_ms)| {
+                let joined = id == self.id() || (members.contains(&id) && heard.contains_key(&id));
+                // Who votes has joined long ago, whether or not this coordinator has ever heard it.
+                let known = joined || voters.contains(&id);
+                let state = match silent_ms {
+                    silent_ms if silent_ms > down_ms => NodeState::Down,
+                    silent_ms if silent_ms > suspect_ms && known => NodeState::Suspect,
+                    _ if joined => NodeState::Live,
+                    _ => NodeState::Joining,
+                };
+                (id, state)
+            })
+            .collect()
     }
 
     /// What it counts.

@@ -32,7 +32,7 @@ const NUMBERS_A_SECOND_BITS: u32 = 20;
 
 /// A write in an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct DurableWrite {
     pub(crate) number: Number,
     /// The write before it.
     after: Number,
@@ -45,7 +45,7 @@ pub(crate) struct Kept {
     index: u64,
 }
 
-impl Kept {
+impl DurableWrite {
     fn bytes(&self) -> usize {
         self.command.len() + OVERHEAD_BYTES
     }
@@ -75,7 +75,7 @@ pub(crate) struct Moved {
 
 /// The outbox of one shard.
 #[derive(Debug)]
-pub(crate) struct Book {
+pub(crate) struct Ledger {
     me: NodeId,
     /// The last number that was given.
     last: Number,
@@ -84,8 +84,8 @@ pub(crate) struct Book {
     /// All up to that number has left, or may have: only a replica's state tells of it.
     settled: Number,
     next_index: u64,
-    staged: VecDeque<Kept>,
-    kept: BTreeMap<Number, Kept>,
+    staged: VecDeque<DurableWrite>,
+    kept: BTreeMap<Number, DurableWrite>,
     by_key: BTreeMap<Bytes, BTreeSet<(Stamp, Number)>>,
     /// Where in the log what is kept lies.
     by_index: BTreeMap<u64, Number>,
@@ -93,7 +93,7 @@ pub(crate) struct Book {
     bytes: usize,
 }
 
-impl Book {
+impl Ledger {
     /// The outbox as the log has it: its records, and the index and the mark of the last purge.
     /// `started` is the time at which the process started, since 1970.
     ///
@@ -110,7 +110,7 @@ impl Book {
             None => Number(0),
             Some(mark) => codec::decode(mark).map_err(|_| Malformed)?,
         };
-        let mut book = Self {
+        let mut ledger = Self {
             me,
             last,
             next_least: started.as_secs() << NUMBERS_A_SECOND_BITS,
@@ -125,18 +125,18 @@ impl Book {
         };
         for (index, command) in records {
             let kept = decode(me, index, &command)?;
-            book.last = book.last.max(kept.number);
+            ledger.last = ledger.last.max(kept.number);
             // The later record of a number is the one that stays when the log is shortened.
-            book.remove(kept.number);
-            book.bytes += kept.bytes();
-            book.keep(kept);
+            ledger.remove(kept.number);
+            ledger.bytes += kept.bytes();
+            ledger.keep(kept);
         }
         // What was settled may be here again, its purge having been lost; but it has gaps then.
-        book.settled = book.last;
-        while let Some(kept) = book.kept.get(&book.settled) {
-            book.settled = kept.after;
+        ledger.settled = ledger.last;
+        while let Some(kept) = ledger.kept.get(&ledger.settled) {
+            ledger.settled = kept.after;
         }
-        Ok(book)
+        Ok(ledger)
     }
 
     /// Takes a write in: what to append to the log. Call [`durable`](Self::durable) in the same
@@ -173,7 +173,7 @@ impl Book {
     }
 
     /// The latest write of a key that is here.
-    pub(crate) fn find(&self, key: &[u8]) -> Option<&Kept> {
+    pub(crate) fn find(&self, key: &[u8]) -> Option<&DurableWrite> {
         let (_, number) = self.by_key.get(key)?.last()?;
         self.kept.get(number)
     }
@@ -183,7 +183,7 @@ impl Book {
         let keys = self.by_key.range::<[u8], _>(span.range());
         keys.take_while(|(key, _)| key.starts_with(&span.prefix))
             .filter_map(|(_, writes)| self.kept.get(&writes.last()?.1))
-            .map(|Kept { key, number, stamp, value, .. }| Waiting {
+            .map(|DurableWrite { key, number, stamp, value, .. }| Waiting {
                 key: key.clone(),
                 number: *number,
                 stamp: *stamp,
@@ -320,7 +320,7 @@ impl Book {
         (first.saturating_sub(1), codec::encode(&self.last_durable()))
     }
 
-    fn keep(&mut self, kept: Kept) {
+    fn keep(&mut self, kept: DurableWrite) {
         self.by_key.entry(kept.key.clone()).or_default().insert((kept.stamp, kept.number));
         self.by_index.insert(kept.index, kept.number);
         self.kept.insert(kept.number, kept);
@@ -339,7 +339,7 @@ impl Book {
     }
 }
 
-fn decode(me: NodeId, index: u64, command: &Bytes) -> Result<Kept, Malformed> {
+fn decode(me: NodeId, index: u64, command: &Bytes) -> Result<DurableWrite, Malformed> {
     let Ok(Command::Deposited(deposited)) = codec::decode::<Command<'_>>(command) else {
         return Err(Malformed);
     };
@@ -352,7 +352,7 @@ fn decode(me: NodeId, index: u64, command: &Bytes) -> Result<Kept, Malformed> {
         Operation::Delete => None,
     };
     let key = command.slice_ref(key);
-    Ok(Kept { number, after, stamp, key, value, command: command.clone(), index })
+    Ok(DurableWrite { number, after, stamp, key, value, command: command.clone(), index })
 }
 
 fn shared(
@@ -362,11 +362,11 @@ fn shared(
     value: Option<&Bytes>,
     command: Bytes,
     index: u64,
-) -> Kept {
+) -> DurableWrite {
     // Key and value lie at the end of the command, in this order, with the value's length between.
     let value_bytes = value.map_or(0, Bytes::len);
     let value = value.map(|_| command.slice(command.len() - value_bytes..));
-    Kept { number, after, stamp, key: Bytes::copy_from_slice(key), value, command, index }
+    DurableWrite { number, after, stamp, key: Bytes::copy_from_slice(key), value, command, index }
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use dkv_base::id::{GroupId, HolderId, Number};
 
 /// Whose writes wait.
 #[derive(Debug, Default)]
-pub(crate) struct Owners(Mutex<Kept>);
+pub(crate) struct OwnerQuotas(Mutex<Usage>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Usage {
     bytes: HashMap<HolderId, usize>,
     writes: HashMap<GroupId, OfShard>,
 }
@@ -25,7 +25,7 @@ struct OfShard {
     waiting: BTreeMap<Number, (HolderId, usize)>,
 }
 
-impl Owners {
+impl OwnerQuotas {
     /// Whether a holder may have so many bytes more, of so many for all.
     pub(crate) fn allow(&self, holder: HolderId, bytes: usize, bytes_max: usize) -> bool {
         let own = self.lock().bytes.get(&holder).copied().unwrap_or_default();
@@ -63,7 +63,7 @@ impl Owners {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, Usage> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn one_holder_fills_half_and_gets_it_back_when_it_is_delivered() {
-        let (owners, shard) = (Owners::default(), GroupId(1));
+        let (owners, shard) = (OwnerQuotas::default(), GroupId(1));
         let (first, second) = (HolderId::random(), HolderId::random());
         owners.took(first, shard, Number(1), 30);
         owners.took(first, shard, Number(2), 20);

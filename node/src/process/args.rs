@@ -55,6 +55,3 @@ pub struct Args {
     #[arg(long, value_name = "MIB", env = "DKV_VALUE_MEMORY")]
     pub value_memory: Option<u32>,
 }
-
-/// The port of a server whose address names none.
-pub(crate) const DEFAULT_SERVER_PORT: u16 = 4400;

@@ -229,7 +229,7 @@ fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
 /// which it has registered is tried.
 pub(crate) fn learn(node: &Node, admission: &Admission) {
     node.vouched_by_server(&admission.vouched);
-    let begun = node.control().machine().with_directory(|directory| directory.exists());
+    let begun = node.control().state_machine().with_directory(|directory| directory.exists());
     if let (Some(view), false) = (&admission.view, begun.unwrap_or(false)) {
         node.keep_apart(&view.settings.delays, &view.nodes);
     }
@@ -277,7 +277,7 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
                 warn!(%error, "not registered");
                 REGISTER_EVERY
             }
-            Err(error) => match judge(&error, node.directory()) {
+            Err(error) => match judge(&error, node.data_dir()) {
                 Some(fatal) => return node.fail(fatal.to_string()),
                 None => {
                     let text = match &error {
@@ -310,7 +310,7 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
 pub(crate) async fn keep_certified(node: Arc<Node>) {
     let mut failed: Option<Instant> = None;
     loop {
-        node.rhythm().pause(limits::CERTIFICATE_CHECK).await;
+        node.ticks().pause(limits::CERTIFICATE_CHECK).await;
         let rests = |credentials: &Credentials| {
             let valid = !credentials.expired(platform::wall_clock()).unwrap_or(true);
             failed.is_some_and(|at| valid && at.elapsed() < RENEW_AGAIN)
@@ -352,7 +352,7 @@ async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
         };
         credentials.renewed(&certificate).map_err(NodeError::new)?
     };
-    node.directory().save_credentials(&renewed).map_err(NodeError::new)?;
+    node.data_dir().save_credentials(&renewed).map_err(NodeError::new)?;
     node.endpoint().set_credentials(renewed, Some(Admit::Certified)).map_err(NodeError::new)?;
     info!("certificate renewed");
     Ok(())

@@ -7,9 +7,9 @@ use std::path::Path;
 /// the control group of this process, has. Without a bound if that cannot be found out.
 pub(crate) fn default_value_bytes() -> u64 {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-    let machine = of_machine(&read(Path::new("/proc/meminfo")));
+    let state_machine = of_machine(&read(Path::new("/proc/meminfo")));
     let group = of_group(&read(Path::new("/proc/self/cgroup")), read);
-    machine.into_iter().chain(group).min().map_or(u64::MAX, |bytes| bytes / 2)
+    state_machine.into_iter().chain(group).min().map_or(u64::MAX, |bytes| bytes / 2)
 }
 
 /// As /proc/meminfo says: `MemTotal: 16318480 kB`.

@@ -18,18 +18,19 @@ use tracing::info;
 
 use crate::cluster::announcement;
 use crate::cluster::coordinator;
+use crate::cluster::membership_reconciler;
 use crate::cluster::node_reports;
 use crate::cluster::replica_removal;
 use crate::common::suspend;
+use crate::net::runs;
 use crate::net::server_link::{ServerLink, resolve};
 use crate::node::observer::{Observer, Serving};
-use crate::node::{Me, Node, Parts};
+use crate::node::{Attendants, Me, Node, Parts};
 use crate::process::args::Args;
 use crate::process::enrolment::{
     Registration, admit, certify_again, keep_certified, keep_registered, learn,
 };
 use crate::process::memory_limit;
-use crate::runs;
 use crate::serve::connection;
 use crate::storage::data_dir::{DataDir, NodeFile};
 use crate::storage::disk_check;
@@ -37,6 +38,7 @@ use crate::storage::stores::{RealStorage, Storage, StorageError};
 use crate::tasks::failure_detector;
 use crate::tasks::heartbeat_ticker;
 use crate::tasks::log_retention;
+use crate::tasks::outbox_relay;
 use crate::tasks::reachability;
 use crate::tasks::round_trips;
 use dkv_state::{Engine, EngineOptions};
@@ -227,13 +229,17 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         me,
         settings: file.settings.clone(),
         founder: file.bootstrap,
-        directory,
+        data_dir: directory,
         endpoint: endpoint.clone(),
         acceptor: Arc::clone(&acceptor),
         wal,
         engine,
         server,
         runs,
+        attendants: Attendants {
+            reconcile: |node, group| Box::pin(membership_reconciler::run(node, group)),
+            relay: |node, outbox| Box::pin(outbox_relay::run(node, outbox)),
+        },
         failure,
     })
     .await
@@ -259,7 +265,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     node.keep("the task that registers the node", keep_registered(Arc::clone(&node), registration));
     node.keep("the task that renews the certificate", keep_certified(Arc::clone(&node)));
     node.keep("the task that watches who reaches the node", reachability::run(Arc::clone(&node)));
-    node.keep("the task that asks which run goes on", runs::keep_asking(Arc::clone(&node)));
+    node.keep("the task that asks which run goes on", keep_asking(Arc::clone(&node)));
     node.keep("the task that keeps the book of runs", runs::keep_book(node.runs().clone()));
     Ok(Started { node, failure: failed })
 }
@@ -371,9 +377,16 @@ fn segment_bytes(log_bytes_max: u64) -> u64 {
     (log_bytes_max / 16 / STEP * STEP).clamp(1024 * 1024, 16 * 1024 * 1024)
 }
 
+/// Asks the server for the life of the node whether this run of it may go on.
+async fn keep_asking(node: Arc<Node>) {
+    let (runs, server) = (node.runs().clone(), Arc::clone(node.server()));
+    let farewell = runs::keep_asking(runs, server, node.me().address, node.ticks()).await;
+    node.fail(farewell);
+}
+
 /// Follows the directory for the life of the node.
 async fn follow_directory(node: Arc<Node>) {
-    let mut applied = node.control().machine().applied();
+    let mut applied = node.control().state_machine().applied();
     loop {
         if let Err(error) = node.follow_directory().await {
             return node.fail(error);

@@ -17,11 +17,11 @@ use openraft::raft::TransferLeaderRequest;
 use openraft::{ChangeMembers, EmptyNode, StorageHelper};
 
 use super::{
-    LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Pace, Proposal, Raft, ServerState,
-    Types,
+    LogStore, Metrics, MetricsWatch, Network, Outcome, Proposal, Raft, ServerState, StateMachine,
+    TimeScale, Types,
 };
-use crate::replica::ProposeError;
-use dkv_state::steward::Step;
+use crate::raft::ProposeError;
+use dkv_state::reconciler::Step;
 use dkv_wal::GroupLog;
 
 /// Longest time that a request waits while leadership changes hands, between near members.
@@ -29,8 +29,8 @@ const TURNOVER_WAIT: Duration = Duration::from_millis(300);
 
 /// Longest time that a request waits while leadership changes hands: a vote and the first round of
 /// the new leader, at least.
-fn turnover_wait(pace: &Pace) -> Duration {
-    TURNOVER_WAIT.max(pace.round_trip() * 3)
+fn turnover_wait(time_scale: &TimeScale) -> Duration {
+    TURNOVER_WAIT.max(time_scale.round_trip() * 3)
 }
 
 /// Starts a group from what its log and its state say. It stands for election only if `elects`,
@@ -39,25 +39,25 @@ pub(crate) async fn start(
     me: NodeId,
     config: Arc<openraft::Config>,
     log: GroupLog,
-    machine: Machine,
+    state_machine: StateMachine,
     network: Network,
-    pace: &Pace,
+    time_scale: &TimeScale,
     elects: bool,
 ) -> Result<Raft, String> {
     // From the first moment on: the only member that a log names elects itself at once.
     let config = Arc::new(openraft::Config { enable_elect: elects, ..(*config).clone() });
-    network.shows(machine.handle());
-    let raft = Raft::new(me, config, network.clone(), LogStore::new(log), machine);
-    let raft = pace.run(raft).await;
+    network.shows(state_machine.handle());
+    let raft = Raft::new(me, config, network.clone(), LogStore::new(log), state_machine);
+    let raft = time_scale.run(raft).await;
     let raft = raft.map_err(|error| error.to_string())?;
     network.told_by(&raft);
     Ok(raft)
 }
 
 /// Voters of the newest configuration that is on disk; of one that cannot be read, none.
-pub(crate) async fn voters(log: &GroupLog, machine: &mut Machine) -> BTreeSet<NodeId> {
+pub(crate) async fn voters(log: &GroupLog, state_machine: &mut StateMachine) -> BTreeSet<NodeId> {
     let mut log = LogStore::new(log.clone());
-    let found = StorageHelper::<Types, _, _>::new(&mut log, machine).get_membership().await;
+    let found = StorageHelper::<Types, _, _>::new(&mut log, state_machine).get_membership().await;
     found.map(|found| found.effective().membership().voter_ids().collect()).unwrap_or_default()
 }
 
@@ -72,10 +72,10 @@ pub(crate) async fn initialize(raft: &Raft, me: NodeId) -> Result<(), String> {
 /// Proposes an entry and waits until it is applied.
 pub(crate) async fn propose(
     raft: &Raft,
-    pace: &Pace,
+    time_scale: &TimeScale,
     entry: Bytes,
 ) -> Result<(Term, Outcome), ProposeError> {
-    let patience = tokio::time::Instant::now() + turnover_wait(pace);
+    let patience = tokio::time::Instant::now() + turnover_wait(time_scale);
     let mut has_waited = false;
     loop {
         match raft.client_write(Proposal(entry.clone())).await {
@@ -85,11 +85,13 @@ pub(crate) async fn propose(
                 // which it does within a round trip.
                 let fresh = forward.reason == ForwardReason::LeaseExpired;
                 if fresh
-                    && tokio::time::timeout_at(patience, quorum_answers(raft, pace)).await.is_ok()
+                    && tokio::time::timeout_at(patience, quorum_answers(raft, time_scale))
+                        .await
+                        .is_ok()
                 {
                     continue;
                 }
-                match leader_of(raft, pace, forward).await {
+                match leader_of(raft, time_scale, forward).await {
                     Leader::Me if !has_waited => has_waited = true,
                     leader => return Err(leader.into()),
                 }
@@ -110,8 +112,8 @@ pub(crate) async fn propose(
 
 /// Waits until a quorum has answered this leader within its lease, or it does not lead any more.
 /// Nothing is promised by that: it is when openraft takes entries again.
-async fn quorum_answers(raft: &Raft, pace: &Pace) {
-    let lease = pace.stretch(Duration::from_millis(raft.config().election_timeout_max));
+async fn quorum_answers(raft: &Raft, time_scale: &TimeScale) {
+    let lease = time_scale.stretch(Duration::from_millis(raft.config().election_timeout_max));
     let _ = MetricsWatch::of(raft)
         .wait_for(|metrics| {
             let answered = metrics.last_quorum_acked.as_ref();
@@ -142,18 +144,24 @@ impl From<Leader> for ProposeError {
 }
 
 /// Who leads, once that is known or has taken too long.
-pub(super) async fn leader_of(raft: &Raft, pace: &Pace, forward: ForwardToLeader<Types>) -> Leader {
+pub(super) async fn leader_of(
+    raft: &Raft,
+    time_scale: &TimeScale,
+    forward: ForwardToLeader<Types>,
+) -> Leader {
     match forward.reason {
         ForwardReason::LeaseExpired => Leader::Alone,
-        ForwardReason::NotLeader => next_leader(raft, pace, forward.leader_id, false).await,
-        ForwardReason::LeadershipTransfer => next_leader(raft, pace, forward.leader_id, true).await,
+        ForwardReason::NotLeader => next_leader(raft, time_scale, forward.leader_id, false).await,
+        ForwardReason::LeadershipTransfer => {
+            next_leader(raft, time_scale, forward.leader_id, true).await
+        }
     }
 }
 
 /// Who leads, if a replica that does not, or that `hands_over`, knows of `known`.
 pub(super) async fn next_leader(
     raft: &Raft,
-    pace: &Pace,
+    time_scale: &TimeScale,
     known: Option<NodeId>,
     hands_over: bool,
 ) -> Leader {
@@ -169,7 +177,7 @@ pub(super) async fn next_leader(
         let leads = metrics.current_leader.is_some_and(|leader| is_me == (leader == metrics.id));
         leads && !(hands_over && is_me)
     });
-    let _ = tokio::time::timeout(turnover_wait(pace), taken_over).await;
+    let _ = tokio::time::timeout(turnover_wait(time_scale), taken_over).await;
     let metrics = metrics.borrow();
     match metrics.current_leader {
         Some(leader) if leader == metrics.id && !hands_over => Leader::Me,
@@ -199,7 +207,7 @@ pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
 }
 
 /// Takes back the promise to the leader of this term not to vote for anybody else for a while.
-pub(crate) async fn forsake(raft: &Raft, leader: NodeId) {
+pub(crate) async fn forget_leader(raft: &Raft, leader: NodeId) {
     let vote = {
         let metrics = MetricsWatch::of(raft);
         let metrics = metrics.borrow();

@@ -152,7 +152,7 @@ pub(super) enum AppendAnswer {
     Taken {
         /// Its last entry.
         last: Option<LogId>,
-        /// The member's seal on that, by which it knows its word again; see `promises`.
+        /// The member's seal on that, by which it knows its word again; see `durability`.
         seal: Option<Seal>,
     },
     /// It was not taken.
@@ -172,7 +172,7 @@ pub(super) enum Call {
         /// How far the leader knows the receiver to be, if it votes.
         acknowledged: Option<Acknowledged>,
         /// Whether the group rests: the next heartbeat comes later.
-        rests: bool,
+        is_quiescent: bool,
     },
     /// A request for a vote.
     Vote(VoteRequest<Types>),

@@ -16,7 +16,7 @@
 //! The same is asked for another reason: whether a leader is still followed here. openraft answers
 //! a heartbeat once all that it gave to the log before is on disk, which is right for entries and
 //! far more than a heartbeat asks. While a disk is slow, leaders would seem to have lost their
-//! quorum, and no read could be confirmed. See [`Promises::follows`].
+//! quorum, and no read could be confirmed. See [`DurabilityCheck::follows`].
 //!
 //! Deliberately missing: what no leader is left to tell. If the leader dies together with the disk
 //! of the voter, two failures have met, which is more than three voters are for.
@@ -30,7 +30,7 @@ use dkv_wire::seal::{Seal, Sealer};
 use tokio::sync::watch;
 
 use super::validation::Known;
-use super::{LogId, MachineHandle, Vote};
+use super::{LogId, StateMachineHandle, Vote};
 use dkv_wal::GroupLog;
 
 /// A disk that has written for so long may never end it.
@@ -38,9 +38,9 @@ const STALLED: Duration = Duration::from_millis(500);
 
 /// What a replica has promised, and whether it has broken it.
 #[derive(Clone)]
-pub(crate) struct Promises {
+pub(crate) struct DurabilityCheck {
     log: GroupLog,
-    machine: MachineHandle,
+    state_machine: StateMachineHandle,
     /// The last entry that concerned an earlier replica of the same group in the same directory.
     owed: u64,
     sealer: Sealer,
@@ -50,11 +50,16 @@ pub(crate) struct Promises {
 /// What seals of acknowledgements are for.
 const PURPOSE: &str = "dkv acknowledgement 1";
 
-impl Promises {
+impl DurabilityCheck {
     /// `secret` is this node's own, and the same for the life of its identity.
-    pub(crate) fn new(log: GroupLog, machine: MachineHandle, owed: u64, secret: &[u8]) -> Self {
+    pub(crate) fn new(
+        log: GroupLog,
+        state_machine: StateMachineHandle,
+        owed: u64,
+        secret: &[u8],
+    ) -> Self {
         let (sealer, broken) = (Sealer::new(secret, PURPOSE), watch::Sender::new(None));
-        Self { log, machine, owed, sealer, broken }
+        Self { log, state_machine, owed, sealer, broken }
     }
 
     /// The group that the replica is of.
@@ -99,7 +104,7 @@ impl Promises {
     fn last_index(&self) -> u64 {
         let log = self.log.state();
         let in_log = log.last_index.max(log.purged.map(|(purged, _)| purged)).unwrap_or(0);
-        in_log.max(self.machine.applied_index())
+        in_log.max(self.state_machine.applied_index())
     }
 
     /// Compares what `leader` knows to be here with what is here.

@@ -12,9 +12,9 @@ use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver,
 use tokio::sync::Notify;
 
 /// The kind of channel.
-pub(crate) struct OrderedWatch;
+pub(crate) struct FifoWatch;
 
-struct Shared<T> {
+struct FifoWatchInner<T> {
     value: RwLock<T>,
     /// Changes so far, doubled; odd once all senders are gone.
     version: AtomicUsize,
@@ -25,10 +25,10 @@ struct Shared<T> {
 
 const CLOSED: usize = 1;
 
-pub(crate) struct Sender<T>(Arc<Shared<T>>);
+pub(crate) struct Sender<T>(Arc<FifoWatchInner<T>>);
 
 pub(crate) struct Receiver<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<FifoWatchInner<T>>,
     seen: usize,
 }
 
@@ -43,7 +43,7 @@ impl<T> Deref for Ref<'_, T> {
     }
 }
 
-impl<T> Shared<T> {
+impl<T> FifoWatchInner<T> {
     fn read(&self) -> Ref<'_, T> {
         Ref(self.value.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -55,7 +55,7 @@ impl<T> Shared<T> {
 
 impl<T: Send + Sync> Sender<T> {
     pub(crate) fn new(value: T) -> Self {
-        OrderedWatch::channel(value).0
+        FifoWatch::channel(value).0
     }
 
     /// Sets the value, whether anybody waits for it or not.
@@ -134,13 +134,13 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
-impl Watch for OrderedWatch {
+impl Watch for FifoWatch {
     type Sender<T: Send + Sync> = Sender<T>;
     type Receiver<T: Send + Sync> = Receiver<T>;
     type Ref<'a, T: Send + 'a> = Ref<'a, T>;
 
     fn channel<T: Send + Sync>(value: T) -> (Sender<T>, Receiver<T>) {
-        let sender = Sender(Arc::new(Shared {
+        let sender = Sender(Arc::new(FifoWatchInner {
             value: RwLock::new(value),
             version: AtomicUsize::new(0),
             senders: AtomicUsize::new(1),
@@ -152,7 +152,7 @@ impl Watch for OrderedWatch {
     }
 }
 
-impl<T: Send + Sync> WatchSender<OrderedWatch, T> for Sender<T> {
+impl<T: Send + Sync> WatchSender<FifoWatch, T> for Sender<T> {
     fn send(&self, value: T) -> Result<(), SendError<T>> {
         if self.0.receivers.load(Ordering::Relaxed) == 0 {
             return Err(SendError(value));
@@ -186,7 +186,7 @@ impl<T: Send + Sync> WatchSender<OrderedWatch, T> for Sender<T> {
     }
 }
 
-impl<T: Send + Sync> WatchReceiver<OrderedWatch, T> for Receiver<T> {
+impl<T: Send + Sync> WatchReceiver<FifoWatch, T> for Receiver<T> {
     async fn changed(&mut self) -> Result<(), RecvError> {
         loop {
             // Registered before the look at the version, or a change could fall between the two.
@@ -224,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn receivers_are_woken_in_order_and_told_the_end() {
-        let (sender, receiver) = OrderedWatch::channel(0);
+        let (sender, receiver) = FifoWatch::channel(0);
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for number in 0..32 {
@@ -255,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_receiver_learns_of_changes_and_of_nothing_else() {
-        let (sender, mut receiver) = OrderedWatch::channel('a');
+        let (sender, mut receiver) = FifoWatch::channel('a');
         assert!(!sender.send_if_modified(|_| false));
         assert!(sender.send_if_modified(|value| {
             *value = 'b';
@@ -270,14 +270,14 @@ mod tests {
         drop(sender);
         assert!(receiver.changed().await.is_err() && late.changed().await.is_err());
 
-        let (sender, receiver) = OrderedWatch::channel(1);
+        let (sender, receiver) = FifoWatch::channel(1);
         drop(receiver);
         assert_eq!(sender.send(2).unwrap_err().0, 2, "nobody listens");
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn no_change_is_missed() {
-        let (sender, receiver) = OrderedWatch::channel(0_u64);
+        let (sender, receiver) = FifoWatch::channel(0_u64);
         let mut tasks = Vec::new();
         for _ in 0..8 {
             let mut receiver = receiver.clone();

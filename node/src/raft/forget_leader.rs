@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 /// When the promise to the leader was last taken back, if ever; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Forgotten(Arc<Mutex<Option<Instant>>>);
+pub(super) struct ForgottenLeader(Arc<Mutex<Option<Instant>>>);
 
-impl Forgotten {
+impl ForgottenLeader {
     /// The promise is taken back.
     pub(super) fn forget(&self, now: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn a_promise_that_was_taken_back_holds_again_once_the_leader_is_heard() {
-        let (forgotten, start) = (Forgotten::default(), Instant::now());
+        let (forgotten, start) = (ForgottenLeader::default(), Instant::now());
         let keeps = |heard: Option<u32>, now: u32| {
             forgotten.keeps(heard.map(|ms| start + ms * MS), 300 * MS, start + now * MS)
         };

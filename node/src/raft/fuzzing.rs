@@ -23,8 +23,8 @@ use super::codec::{
 };
 use super::snapshot::Position;
 use super::{Entry, Proposal, SnapshotMeta, StoredMembership, Vote};
-use crate::raft::heartbeat::coalescing::{Echo, Pulse, PulseAnswer};
-use crate::runs;
+use crate::net::runs;
+use crate::raft::heartbeat::coalescing::{Echo, HeartbeatBatch, HeartbeatBatchAnswer};
 
 /// How many kinds of frames there are.
 pub const RAFT_FRAMES: usize = 11;
@@ -38,8 +38,8 @@ pub fn raft_frame(kind: usize, bytes: &Bytes) -> Option<Bytes> {
         2 => again::<Call>(bytes),
         3 => again::<CallResult>(bytes),
         4 => again::<AppendAnswer>(bytes),
-        5 => again::<Pulse>(bytes),
-        6 => again::<PulseAnswer>(bytes),
+        5 => again::<HeartbeatBatch>(bytes),
+        6 => again::<HeartbeatBatchAnswer>(bytes),
         7 => again::<SnapshotHead>(bytes),
         8 => again::<SnapshotFrame>(bytes).or_else(|| again::<SnapshotAnswer>(bytes)),
         9 => again::<Position>(bytes),
@@ -76,7 +76,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         append: Bytes::from(encode_append(&append(Vec::new())).concat()),
         confirmed: age.map(|applied| Confirmed { age_us: 3, applied }),
         acknowledged: age.map(|index| Acknowledged { term: Term(3), index, seal: Seal([9; 16]) }),
-        rests: age.is_some(),
+        is_quiescent: age.is_some(),
     };
     let request = || VoteRequest::new(vote, Some(log_id(2, 6)));
     let calls = [heartbeat(None), heartbeat(Some(4)), Call::Vote(request())];
@@ -96,7 +96,12 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         (4, encode(&AppendAnswer::Refused(StreamAppendError::Conflict(log_id(3, 9))))),
         (
             6,
-            encode(&PulseAnswer { number: 1, at_us: 5, answers: vec![Err("why".into())], mark: 9 }),
+            encode(&HeartbeatBatchAnswer {
+                number: 1,
+                at_us: 5,
+                answers: vec![Err("why".into())],
+                mark: 9,
+            }),
         ),
         (7, encode(&SnapshotHead { vote, meta, store: Bytes::from_static(b"store") })),
         (8, encode(&SnapshotFrame::Rows(Bytes::from_static(b"rows")))),
@@ -109,7 +114,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
     samples.extend(calls.iter().map(|call| (2, encode(call))));
     let calls = calls.into_iter().map(|call| (GroupId(1), call)).collect();
     let echo = Some(Echo { answered_us: 5, since_us: 40_000 });
-    samples.push((5, encode(&Pulse { number: 1, echo, calls, mark: 300 })));
+    samples.push((5, encode(&HeartbeatBatch { number: 1, echo, calls, mark: 300 })));
     samples
 }
 
@@ -147,7 +152,7 @@ pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<For
         append: append(None, leader_commit, Vec::new()),
         confirmed: Some(Confirmed { age_us: 0, applied: u64::MAX }),
         acknowledged,
-        rests: true,
+        is_quiescent: true,
     };
     let calls = || {
         vec![
@@ -174,7 +179,7 @@ pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<For
         opening: Opening::RaftAppend { group, from, acknowledged },
         frames: vec![frame],
     };
-    let pulse = Pulse {
+    let pulse = HeartbeatBatch {
         number: 1,
         echo: None,
         calls: calls().into_iter().map(|it| (group, it)).collect(),

@@ -26,20 +26,20 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::adapter::forsake;
+use super::adapter::forget_leader;
 use super::codec::{
     AppendAnswer, Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame,
     SnapshotHead, decode_append, decode_entry,
 };
-use super::forget_leader::Forgotten;
+use super::forget_leader::ForgottenLeader;
 use super::snapshot::NotTaken;
 use super::{
-    LogId, MachineHandle, MetricsWatch, Pace, Promises, Raft, Snapshot, SnapshotData, SnapshotMeta,
-    Types, Vote,
+    DurabilityCheck, LogId, MetricsWatch, Raft, Snapshot, SnapshotData, SnapshotMeta,
+    StateMachineHandle, TimeScale, Types, Vote,
 };
-use crate::net::denials::Refusals;
-use crate::net::liveness::Hearing;
-use crate::raft::heartbeat::coalescing::{Pulse, PulseAnswer};
+use crate::net::denials::DenialLog;
+use crate::net::liveness::Liveness;
+use crate::raft::heartbeat::coalescing::{HeartbeatBatch, HeartbeatBatchAnswer};
 use dkv_wal::GroupLog;
 
 type Reader = FrameReader<quinn::RecvStream>;
@@ -53,7 +53,7 @@ const SYNC_PATIENCE: Duration = Duration::from_millis(5);
 /// Heartbeats of a group that were answered before the disk was ready for openraft's own answer.
 const LATE_MAX: usize = 16;
 
-/// Pulses that wait for their answers at once; more are left in the stream.
+/// HeartbeatCoalescer that wait for their answers at once; more are left in the stream.
 const PULSES_MAX: usize = 16;
 
 /// How often it is looked up whether the sender of a stream of entries is still a member.
@@ -66,9 +66,9 @@ pub(crate) type IsMember = Arc<dyn Fn(GroupId) -> bool + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Speaker {
     pub(crate) id: NodeId,
-    pub(crate) hearing: Hearing,
+    pub(crate) liveness: Liveness,
     pub(crate) is_member: IsMember,
-    pub(crate) refusals: Refusals,
+    pub(crate) denials: DenialLog,
 }
 
 impl Speaker {
@@ -78,14 +78,14 @@ impl Speaker {
             return Ok(());
         }
         let why = format!("denied: node {:?} is no member of group {group}", self.id);
-        self.refusals.note(self.id, &why);
+        self.denials.note(self.id, &why);
         Err(Refused::Now(why))
     }
 
     /// Notes that a message cannot be.
     fn refuse(&self, member: &Member, why: String) -> Refused {
-        let why = format!("group {}: {why}", member.promises.group());
-        self.refusals.note(self.id, &why);
+        let why = format!("group {}: {why}", member.durability.group());
+        self.denials.note(self.id, &why);
         Refused::ForGood(why)
     }
 }
@@ -94,8 +94,8 @@ impl Speaker {
 impl Speaker {
     /// A member.
     fn member(id: NodeId) -> Self {
-        let (hearing, refusals) = Default::default();
-        Self { id, hearing, is_member: Arc::new(|_| true), refusals }
+        let (liveness, denials) = Default::default();
+        Self { id, liveness, is_member: Arc::new(|_| true), denials }
     }
 
     /// Somebody with a node's certificate and no more.
@@ -134,25 +134,30 @@ fn told(answered: Answered) -> (CallResult, bool) {
 #[derive(Clone)]
 pub(crate) struct Member {
     pub(crate) raft: Raft,
-    pub(crate) machine: MachineHandle,
-    pub(crate) promises: Promises,
-    pub(crate) pace: Pace,
+    pub(crate) state_machine: StateMachineHandle,
+    pub(crate) durability: DurabilityCheck,
+    pub(crate) time_scale: TimeScale,
     late: Arc<Semaphore>,
-    forgotten: Forgotten,
+    forgotten: ForgottenLeader,
 }
 
 impl Member {
-    pub(crate) fn new(raft: Raft, machine: MachineHandle, promises: Promises, pace: Pace) -> Self {
-        let (late, forgotten) = (Arc::new(Semaphore::new(LATE_MAX)), Forgotten::default());
-        Self { raft, machine, promises, pace, late, forgotten }
+    pub(crate) fn new(
+        raft: Raft,
+        state_machine: StateMachineHandle,
+        durability: DurabilityCheck,
+        time_scale: TimeScale,
+    ) -> Self {
+        let (late, forgotten) = (Arc::new(Semaphore::new(LATE_MAX)), ForgottenLeader::default());
+        Self { raft, state_machine, durability, time_scale, late, forgotten }
     }
 
     /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard. It
     /// is given again as soon as that leader is heard again.
-    pub(crate) async fn forsake(&self, leader: NodeId) {
+    pub(crate) async fn forget_leader(&self, leader: NodeId) {
         // First, as what is heard meanwhile may be of later.
         self.forgotten.forget(Instant::now());
-        forsake(&self.raft, leader).await;
+        forget_leader(&self.raft, leader).await;
     }
 
     /// Whether a vote would break the promise to a leader that was forsaken and has been heard
@@ -162,8 +167,8 @@ impl Member {
     /// as openraft's.
     fn keeps_to_leader(&self) -> bool {
         let lease = Duration::from_millis(self.raft.config().election_timeout_max);
-        let heard = self.machine.followed_at();
-        self.forgotten.keeps(heard, self.pace.stretch(lease), Instant::now())
+        let heard = self.state_machine.followed_at();
+        self.forgotten.keeps(heard, self.time_scale.stretch(lease), Instant::now())
     }
 
     /// The answer to one who asks for a vote and does not get it.
@@ -176,7 +181,7 @@ impl Member {
     /// The last entry that is known to be committed.
     fn committed(&self) -> Option<LogId> {
         let told = MetricsWatch::of(&self.raft).borrow().local_committed;
-        told.max(self.machine.applied_log_id())
+        told.max(self.state_machine.applied_log_id())
     }
 }
 
@@ -188,7 +193,7 @@ pub(crate) async fn serve_calls(
     mut writer: Writer,
 ) {
     while let Ok(Some(frame)) = reader.next().await {
-        speaker.hearing.heard(Instant::now());
+        speaker.liveness.heard(Instant::now());
         let answered = answer_call(&member, &speaker, &frame);
         let (answer, goes_on) = match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
             Ok(answered) => told(answered),
@@ -213,39 +218,39 @@ async fn answer_call(member: &Member, speaker: &Speaker, frame: &Bytes) -> Answe
 
 /// Answers a call that was sent at `sent` at the earliest, if that is known.
 async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Instant>) -> Answered {
-    let Member { raft, promises, .. } = member;
+    let Member { raft, durability, .. } = member;
     let from = speaker.id;
-    speaker.check_member(promises.group())?;
+    speaker.check_member(durability.group())?;
     let elects = matches!(call, Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_));
-    if elects && !promises.are_known() {
+    if elects && !durability.are_known() {
         return Err("this replica is new and is being filled".to_owned().into());
     }
-    let known = promises.known();
+    let known = durability.known();
     let text = |error: &dyn std::error::Error| Refused::Now(error.to_string());
     let refuse = |why: String| speaker.refuse(member, why);
     match call {
-        Call::Heartbeat { append, confirmed, acknowledged, rests } => {
+        Call::Heartbeat { append, confirmed, acknowledged, is_quiescent } => {
             let request = decode_append(&append).map_err(|error| refuse(error.to_string()))?;
             own(&request.vote, from).map_err(refuse)?;
             if !request.entries.is_empty() {
                 return Err(refuse("entries in a heartbeat".into()));
             }
-            known.append(promises.group(), &request).map_err(refuse)?;
+            known.append(durability.group(), &request).map_err(refuse)?;
             contradicts(member, &request).await.map_err(refuse)?;
-            promises.check(from, acknowledged).map_err(refuse)?;
+            durability.check(from, acknowledged).map_err(refuse)?;
             let vote = request.vote;
-            let hearing = hear(member.clone(), request, sent.zip(confirmed), rests);
-            let mut hearing = Box::pin(hearing);
-            if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut hearing).await {
+            let liveness = hear(member.clone(), request, sent.zip(confirmed), is_quiescent);
+            let mut liveness = Box::pin(liveness);
+            if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut liveness).await {
                 return heard.map_err(Refused::Now);
             }
             // It waits for the disk.
-            if !promises.follows(&vote) {
-                return hearing.await.map_err(Refused::Now);
+            if !durability.follows(&vote) {
+                return liveness.await.map_err(Refused::Now);
             }
             if let Ok(permit) = Arc::clone(&member.late).try_acquire_owned() {
                 tokio::spawn(async move {
-                    let _ = hearing.await;
+                    let _ = liveness.await;
                     drop(permit);
                 });
             }
@@ -254,7 +259,7 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
         Call::Vote(request) => {
             own(&request.vote, from).map_err(refuse)?;
             known.vote_request(&request).map_err(refuse)?;
-            member.pace.told(false);
+            member.time_scale.told(false);
             if !request.leadership_transfer && member.keeps_to_leader() {
                 return Ok(CallAnswer::Vote(member.refuse_vote()));
             }
@@ -264,7 +269,7 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
             own(&request.vote, from).map_err(refuse)?;
             known.vote_request(&request).map_err(refuse)?;
             // Whoever is elected by this must not be missed for longer than at any other time.
-            member.pace.told(false);
+            member.time_scale.told(false);
             if member.keeps_to_leader() {
                 return Ok(CallAnswer::Vote(member.refuse_vote()));
             }
@@ -273,14 +278,14 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
         Call::Transfer(request) => {
             own(request.from_leader(), from).map_err(refuse)?;
             known.transfer(&request).map_err(refuse)?;
-            member.pace.told(false);
+            member.time_scale.told(false);
             let answer = raft.handle_transfer_leader(request).await;
             answer.map(CallAnswer::Transfer).map_err(|error| text(&error))
         }
         Call::Follow { vote, acknowledged } => {
             own(&vote, from).map_err(refuse)?;
-            promises.check(from, acknowledged).map_err(refuse)?;
-            Ok(CallAnswer::Follow(promises.follows(&vote)))
+            durability.check(from, acknowledged).map_err(refuse)?;
+            Ok(CallAnswer::Follow(durability.follows(&vote)))
         }
     }
 }
@@ -300,7 +305,7 @@ async fn contradicts(member: &Member, request: &AppendEntriesRequest<Types>) -> 
     // Nearly always there is none, or the last one that is committed.
     let stated: Vec<LogId> = stated.into_iter().filter(|at| *at != committed).collect();
     let (Some(first), Some(last)) = (stated.first(), stated.last()) else { return Ok(()) };
-    let own = positions(member.promises.log(), first.index, last.index).await?;
+    let own = positions(member.durability.log(), first.index, last.index).await?;
     match stated.iter().find(|at| own.iter().any(|own| own.index == at.index && own != *at)) {
         Some(at) => Err(other(at)),
         None => Ok(()),
@@ -312,23 +317,23 @@ async fn hear(
     member: Member,
     request: AppendEntriesRequest<Types>,
     confirmed: Option<(Instant, Confirmed)>,
-    rests: bool,
+    is_quiescent: bool,
 ) -> CallResult {
-    let Member { raft, machine, pace, .. } = member;
+    let Member { raft, state_machine, time_scale, .. } = member;
     let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
     if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-        machine.follow_leader();
-        pace.told(rests);
+        state_machine.follow_leader();
+        time_scale.told(is_quiescent);
     }
     if let (true, Some((sent, Confirmed { age_us, applied }))) = (answer.is_success(), confirmed) {
-        machine.heard_leader(sent, Duration::from_micros(age_us), applied);
+        state_machine.heard_leader(sent, Duration::from_micros(age_us), applied);
     }
     Ok(CallAnswer::Heartbeat(answer))
 }
 
 /// Answers pulses until the peer ends the stream; `group` finds a group of this node, and `marks`
 /// is told how far the peer's log is on disk and says how far this node's is.
-pub(crate) async fn serve_pulse(
+pub(crate) async fn serve_heartbeats(
     group: impl Fn(GroupId) -> Option<Member>,
     speaker: Speaker,
     marks: impl Fn(u64) -> u64,
@@ -343,8 +348,8 @@ pub(crate) async fn serve_pulse(
             frame = reader.next(), if answering.len() < PULSES_MAX => {
                 let Ok(Some(frame)) = frame else { return };
                 let now = Instant::now();
-                speaker.hearing.heard(now);
-                let Ok(Pulse { number, echo, calls, mark }) = decode::<Pulse>(&frame) else { return };
+                speaker.liveness.heard(now);
+                let Ok(HeartbeatBatch { number, echo, calls, mark }) = decode::<HeartbeatBatch>(&frame) else { return };
                 let sent = echo.map(|echo| echo.sent_at(began, now));
                 let mark = marks(mark);
                 let answers = calls.into_iter().map(|(id, call)| {
@@ -364,7 +369,7 @@ pub(crate) async fn serve_pulse(
             Some((number, answers, mark)) = answering.next() => {
                 let (answers, go_on): (_, Vec<bool>) = answers.into_iter().unzip();
                 let at_us = began.elapsed().as_micros() as u64;
-                let answer = PulseAnswer { number, at_us, answers, mark };
+                let answer = HeartbeatBatchAnswer { number, at_us, answers, mark };
                 if writer.send(&answer).await.is_err() || go_on.contains(&false) {
                     return;
                 }
@@ -383,7 +388,7 @@ pub(crate) async fn serve_append<R, W>(
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin,
 {
-    let (raft, promises) = (member.raft.clone(), member.promises.clone());
+    let (raft, durability) = (member.raft.clone(), member.durability.clone());
     // Terms of the requests that are under way, in their order.
     let terms = Arc::new(Mutex::new(VecDeque::new()));
     let state = (reader, member, speaker, None, Arc::clone(&terms));
@@ -397,9 +402,9 @@ pub(crate) async fn serve_append<R, W>(
             }
         };
         let now = Instant::now();
-        speaker.hearing.heard(now);
+        speaker.liveness.heard(now);
         let (request, checked) = take_request(&member, &speaker, &frame, checked, now).await?;
-        member.pace.told(false);
+        member.time_scale.told(false);
         lock(&terms).push_back(Term(request.vote.leader_id.term));
         Some((request, (reader, member, speaker, checked, terms)))
     });
@@ -407,7 +412,7 @@ pub(crate) async fn serve_append<R, W>(
     while let Some(answer) = answers.next().await {
         let term = lock(&terms).pop_front().unwrap_or_default();
         let answer = match answer {
-            Ok(Ok(last)) => AppendAnswer::Taken { last, seal: promises.seal(term, last) },
+            Ok(Ok(last)) => AppendAnswer::Taken { last, seal: durability.seal(term, last) },
             Ok(Err(refused)) => AppendAnswer::Refused(refused),
             Err(error) => return debug!(%error, "this node stops"),
         };
@@ -430,7 +435,7 @@ async fn take_request(
 ) -> Option<(AppendEntriesRequest<Types>, Option<Instant>)> {
     let is_due = |at: Instant| now.saturating_duration_since(at) >= MEMBER_CHECK_EVERY;
     let checked = if checked.is_none_or(is_due) {
-        speaker.check_member(member.promises.group()).ok()?;
+        speaker.check_member(member.durability.group()).ok()?;
         Some(now)
     } else {
         checked
@@ -438,8 +443,8 @@ async fn take_request(
     let refuse = |why: String| drop(speaker.refuse(member, why));
     let request = decode_append(frame).map_err(|error| refuse(error.to_string())).ok()?;
     own(&request.vote, speaker.id).map_err(refuse).ok()?;
-    let known = member.promises.known();
-    known.append(member.promises.group(), &request).map_err(refuse).ok()?;
+    let known = member.durability.known();
+    known.append(member.durability.group(), &request).map_err(refuse).ok()?;
     contradicts(member, &request).await.map_err(refuse).ok()?;
     Some((request, checked))
 }
@@ -477,21 +482,21 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     speaker: &Speaker,
     reader: &mut FrameReader<R>,
 ) -> Result<Vote, NotTaken> {
-    let Member { raft, machine, promises, .. } = member;
+    let Member { raft, state_machine, durability, .. } = member;
     let refuse = |refused: Refused| match refused {
         Refused::Now(why) | Refused::ForGood(why) => NotTaken::Refused(why),
     };
-    speaker.check_member(promises.group()).map_err(refuse)?;
+    speaker.check_member(durability.group()).map_err(refuse)?;
     let cut = || "the stream ended inside the snapshot".to_owned();
     let head = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
     let head: SnapshotHead = decode(&head).map_err(|error| error.to_string())?;
     let check = |head: &SnapshotHead| {
         own(&head.vote, speaker.id)?;
-        promises.known().snapshot(&head.vote, &head.meta)?;
+        durability.known().snapshot(&head.vote, &head.meta)?;
         fits(member, &head.meta)
     };
     check(&head).map_err(|why| refuse(speaker.refuse(member, why)))?;
-    let mut incoming = machine.receive(head.store.clone()).await?;
+    let mut incoming = state_machine.receive(head.store.clone()).await?;
     loop {
         let frame = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
         match decode(&frame).map_err(|error| error.to_string())? {
@@ -501,7 +506,7 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     }
     let arrived = incoming.complete(&head.meta).await?;
     // Time has passed.
-    speaker.check_member(promises.group()).map_err(refuse)?;
+    speaker.check_member(durability.group()).map_err(refuse)?;
     check(&head).map_err(|why| refuse(speaker.refuse(member, why)))?;
     let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Arrived(arrived) };
     let answer = raft.install_full_snapshot(head.vote, snapshot).await;

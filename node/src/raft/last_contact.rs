@@ -18,14 +18,14 @@ use tokio::time::Instant;
 
 /// What the members have answered to one leader.
 #[derive(Debug, Default)]
-pub(super) struct Confirmations {
+pub(super) struct LastContact {
     /// The term that it leads.
     term: Term,
     /// When each member was asked the question that it answered last.
     asked: BTreeMap<NodeId, Instant>,
 }
 
-impl Confirmations {
+impl LastContact {
     /// A member has said that it follows the leader of that term, who asked it then.
     pub(super) fn confirm(&mut self, member: NodeId, term: Term, asked: Instant) {
         if term > self.term {
@@ -88,7 +88,7 @@ mod tests {
     fn quorum_s(voters: &[&[u128]]) -> Option<u64> {
         let began = Instant::now();
         let at = |s| began + Duration::from_secs(s);
-        let mut confirmations = Confirmations::default();
+        let mut confirmations = LastContact::default();
         for number in 2..=5 {
             confirmations.confirm(node(number), Term(7), at(number as u64));
             // Late, and of older questions.

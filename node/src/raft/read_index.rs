@@ -34,8 +34,8 @@ use openraft::raft::ReadPolicy;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::adapter::{Leader, next_leader};
-use super::{MachineHandle, MetricsWatch, Network, Pace, Raft, ServerState, Types, Vote};
-use crate::replica::ProposeError;
+use super::{MetricsWatch, Network, Raft, ServerState, StateMachineHandle, TimeScale, Types, Vote};
+use crate::raft::ProposeError;
 
 /// Time that a leader has to make sure that it leads, between near members.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -44,8 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// Time that a leader has to make sure that it leads: longer, the farther the members are.
-pub(crate) fn patience(pace: &Pace) -> Duration {
-    PATIENCE.max(pace.round_trip() * 3)
+pub(crate) fn patience(time_scale: &TimeScale) -> Duration {
+    PATIENCE.max(time_scale.round_trip() * 3)
 }
 
 /// What a leader claims, at one moment.
@@ -103,7 +103,7 @@ impl Standing {
 /// before the call.
 pub(crate) async fn confirm_leadership(
     raft: &Raft,
-    machine: &MachineHandle,
+    state_machine: &StateMachineHandle,
     network: &Network,
 ) -> Result<Term, ProposeError> {
     if planted(Mutant::ReadWithoutQuorum) {
@@ -113,14 +113,14 @@ pub(crate) async fn confirm_leadership(
             return Ok(Term(metrics.current_term));
         }
     }
-    let asking = ask_voters(raft, machine, network);
+    let asking = ask_voters(raft, state_machine, network);
     if planted(Mutant::TrustLateAcknowledgements) {
-        return match timeout(network.pace().patience(), asking).await {
+        return match timeout(network.time_scale().patience(), asking).await {
             Ok(answer) => answer,
             Err(_) => openrafts_round(raft, network).await,
         };
     }
-    timeout(patience(network.pace()), asking).await.unwrap_or_else(|_| Err(no_quorum()))
+    timeout(patience(network.time_scale()), asking).await.unwrap_or_else(|_| Err(no_quorum()))
 }
 
 fn no_quorum() -> ProposeError {
@@ -131,7 +131,7 @@ fn no_quorum() -> ProposeError {
 /// leads.
 async fn ask_voters(
     raft: &Raft,
-    machine: &MachineHandle,
+    state_machine: &StateMachineHandle,
     network: &Network,
 ) -> Result<Term, ProposeError> {
     let me = network.me();
@@ -141,7 +141,7 @@ async fn ask_voters(
     loop {
         let standing = raft.with_raft_state(move |state| Standing::of(me, state)).await;
         let standing = standing.map_err(|error| ProposeError::Unavailable(error.to_string()))?;
-        let look_again = Instant::now() + network.pace().patience();
+        let look_again = Instant::now() + network.time_scale().patience();
         let claim = match standing {
             Standing::Leads(claim) => claim,
             Standing::Begins => {
@@ -150,7 +150,7 @@ async fn ask_voters(
             }
             Standing::Follows => {
                 let known = MetricsWatch::of(raft).borrow().current_leader.filter(|it| *it != me);
-                match next_leader(raft, network.pace(), known, false).await {
+                match next_leader(raft, network.time_scale(), known, false).await {
                     Leader::Me if !has_waited => has_waited = true,
                     leader => return Err(leader.into()),
                 }
@@ -178,7 +178,11 @@ async fn ask_voters(
             }
         }
         if claim.is_confirmed_by(&confirmed) {
-            return match machine.applied().wait_for(|applied| *applied >= claim.committed).await {
+            return match state_machine
+                .applied()
+                .wait_for(|applied| *applied >= claim.committed)
+                .await
+            {
                 Ok(_) => Ok(Term(claim.vote.leader_id.term)),
                 Err(_) => Err(ProposeError::Unavailable("the group is stopping".into())),
             };
@@ -192,12 +196,12 @@ async fn ask_voters(
 async fn ask_until_it_follows(raft: &Raft, network: &Network, voter: NodeId, vote: Vote) -> NodeId {
     let mut pause = ASK_AGAIN_AFTER;
     loop {
-        let patience = network.pace().patience();
+        let patience = network.time_scale().patience();
         match timeout(patience, network.follows(voter, vote)).await {
             Ok(true) => return voter,
             Ok(false) => {
                 // It may not have heard of the election.
-                let _hurry = network.hurry();
+                let _hurry = network.mark_urgent();
                 let _ = raft.trigger().heartbeat().await;
                 tokio::time::sleep(pause).await;
                 pause = patience.min(pause * 2);
@@ -235,7 +239,7 @@ pub(crate) async fn confirmed_by(
 
 /// openraft's own round, which is no evidence: see [`Mutant::TrustLateAcknowledgements`].
 async fn openrafts_round(raft: &Raft, network: &Network) -> Result<Term, ProposeError> {
-    let _hurry = network.hurry();
+    let _hurry = network.mark_urgent();
     let read = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
     read.map(|read| Term(**read.committed_leader_id())).map_err(|_| no_quorum())
 }

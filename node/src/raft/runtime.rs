@@ -1,5 +1,5 @@
 //! The runtime that openraft runs on: tokio, with nothing in it that is left to chance but by the
-//! platform, and with each group's time at its pace (see `pace.rs`).
+//! platform, and with each group's time at its pace (see `time_scale.rs`).
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::fifo_watch::OrderedWatch;
+use super::fifo_watch::FifoWatch;
 use crate::raft::heartbeat::time_scaling::{self, Moment};
 
 /// openraft gathers what its log reports for a microsecond, which is shorter than any time that is
@@ -36,7 +36,7 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + Send> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = SmallRng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = OrderedWatch;
+    type Watch = FifoWatch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: Send + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 
@@ -46,7 +46,7 @@ impl AsyncRuntime for Runtime {
         T::Output: Send + 'static,
     {
         match time_scaling::current() {
-            Some(pace) => TokioRuntime::spawn(async move { pace.run(future).await }),
+            Some(time_scale) => TokioRuntime::spawn(async move { time_scale.run(future).await }),
             None => TokioRuntime::spawn(future),
         }
     }

@@ -17,27 +17,27 @@ use tokio::time::Instant;
 
 /// What is needed to say how old a state may be.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Freshness {
+pub(super) struct Staleness {
     /// The oldest promise that the state does not fulfil yet, and the newest.
-    next: Option<Promise>,
-    newest: Option<Promise>,
+    next: Option<LeaderStatement>,
+    newest: Option<LeaderStatement>,
     /// When the state held all that was committed, last.
     complete: Option<Instant>,
 }
 
 /// A state that has applied `index` was complete at `at`.
 #[derive(Clone, Copy, Debug)]
-struct Promise {
+struct LeaderStatement {
     at: Instant,
     index: u64,
 }
 
-impl Freshness {
+impl Staleness {
     /// A leader said at `sent` that a quorum had confirmed it that long before, and that it has
     /// applied this index.
     pub(super) fn heard(&mut self, sent: Instant, quorum_age: Duration, index: u64) {
         let Some(at) = sent.checked_sub(quorum_age) else { return };
-        let promise = Promise { at, index };
+        let promise = LeaderStatement { at, index };
         // One is kept while others come, or a replica that is always a little behind would never
         // see one fulfilled.
         self.next.get_or_insert(promise);

@@ -27,7 +27,7 @@ use tracing::{debug, error, info, warn};
 
 use super::fifo_watch;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
-use super::staleness::Freshness;
+use super::staleness::Staleness;
 use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::common::clock::NodeClock;
 use dkv_state::{
@@ -48,10 +48,10 @@ const EVICT_KEYS: usize = 256;
 const EVICT_STEPS: usize = 64;
 
 /// What a look at a key comes to, or why there is no answer.
-pub(crate) type Looked = Result<Look, String>;
+pub(crate) type LookupResult = Result<Lookup, String>;
 
 /// What a shard has for a key.
-pub(crate) struct Look {
+pub(crate) struct Lookup {
     /// Of the write that stored the value; of a key that is not there, the shard's latest.
     pub(crate) revision: Revision,
     /// When it was stored, or deleted as far as that is known.
@@ -59,7 +59,7 @@ pub(crate) struct Look {
     pub(crate) stored: Option<Stored>,
 }
 
-impl Look {
+impl Lookup {
     fn found(row: &Row) -> Self {
         Self { revision: row.revision, stamp: row.stamp, stored: Some(row.to_stored()) }
     }
@@ -70,21 +70,21 @@ impl Look {
 }
 
 /// The state machine of one group, as openraft drives it.
-pub(crate) struct Machine {
-    handle: MachineHandle,
+pub(crate) struct StateMachine {
+    handle: StateMachineHandle,
 }
 
 /// The state of one group, for everybody else.
 #[derive(Clone)]
-pub(crate) struct MachineHandle {
-    shared: Arc<Shared>,
+pub(crate) struct StateMachineHandle {
+    shared: Arc<StateMachineInner>,
 }
 
-struct Shared {
+struct StateMachineInner {
     group: GroupId,
     store: GroupStore,
     current: RwLock<Current>,
-    freshness: Mutex<Freshness>,
+    staleness: Mutex<Staleness>,
     /// The shard's clock, and the moment from which its readings count.
     clock: Mutex<LogClock>,
     began: Instant,
@@ -112,7 +112,7 @@ pub(crate) struct Summary {
     pub(crate) hash: u64,
 }
 
-impl Machine {
+impl StateMachine {
     /// The state as the engine has it.
     pub(crate) fn load(store: GroupStore, stamps: NodeClock) -> Result<Self, EngineError> {
         let (state, meta) = GroupState::load(&store)?;
@@ -124,11 +124,11 @@ impl Machine {
         };
         let applied = fifo_watch::Sender::new(index(position.applied));
         let clock = LogClock::new(state.clock_ms(), Duration::ZERO);
-        let shared = Shared {
+        let shared = StateMachineInner {
             group: store.id(),
             store,
             current: RwLock::new(Current { state, position }),
-            freshness: Mutex::default(),
+            staleness: Mutex::default(),
             clock: Mutex::new(clock),
             began: Instant::now(),
             stamps,
@@ -136,21 +136,21 @@ impl Machine {
             applied,
             installing: Arc::default(),
         };
-        Ok(Self { handle: MachineHandle { shared: Arc::new(shared) } })
+        Ok(Self { handle: StateMachineHandle { shared: Arc::new(shared) } })
     }
 
     /// The state, for everybody else.
-    pub(crate) fn handle(&self) -> MachineHandle {
+    pub(crate) fn handle(&self) -> StateMachineHandle {
         self.handle.clone()
     }
 }
 
-impl MachineHandle {
+impl StateMachineHandle {
     /// Looks keys up; each is answered with the value, or with the latest revision and nothing.
     /// Those whose values are in memory are answered before this returns.
     pub(crate) fn read_keys<F>(&self, keys: impl Iterator<Item = (Bytes, F)>)
     where
-        F: FnOnce(Looked) + Send + 'static,
+        F: FnOnce(LookupResult) + Send + 'static,
     {
         let mut stored = Vec::new();
         {
@@ -158,8 +158,8 @@ impl MachineHandle {
             let Some(shard) = current.state.as_shard() else { return };
             for (key, answer) in keys {
                 match shard.get(&key) {
-                    Some(Found::Row(row)) => answer(Ok(Look::found(&row))),
-                    None => answer(Ok(Look::nothing(shard, &key))),
+                    Some(Found::Row(row)) => answer(Ok(Lookup::found(&row))),
+                    None => answer(Ok(Lookup::nothing(shard, &key))),
                     Some(Found::Stored(_)) => stored.push((key, answer)),
                 }
             }
@@ -178,15 +178,15 @@ impl MachineHandle {
     }
 
     /// Looks up a key whose value may be in the checkpoint only. Waits for the disk.
-    fn look_up(&self, key: &[u8]) -> Looked {
+    fn look_up(&self, key: &[u8]) -> LookupResult {
         let shared = &*self.shared;
         for _ in 0..LOOK_UPS_MAX {
             let least = {
                 let current = self.read();
                 let Some(shard) = current.state.as_shard() else { break };
                 match shard.get(key) {
-                    Some(Found::Row(row)) => return Ok(Look::found(&row)),
-                    None => return Ok(Look::nothing(shard, key)),
+                    Some(Found::Row(row)) => return Ok(Lookup::found(&row)),
+                    None => return Ok(Lookup::nothing(shard, key)),
                     Some(Found::Stored(revision)) => revision,
                 }
             };
@@ -201,7 +201,7 @@ impl MachineHandle {
             if !current.state.as_shard_mut().is_none_or(|shard| shard.promote(key, &row)) {
                 return Err(self.unreadable(&"it is not what was written"));
             }
-            return Ok(Look::found(&row));
+            return Ok(Lookup::found(&row));
         }
         Err("the shard is leaving this node".to_owned())
     }
@@ -362,7 +362,7 @@ impl MachineHandle {
     /// A leader says, in what it sent no earlier than `sent`, that a quorum had confirmed it that
     /// long before, and that it has applied that index.
     pub(crate) fn heard_leader(&self, sent: Instant, quorum_age: Duration, applied: u64) {
-        lock(&self.shared.freshness).heard(sent, quorum_age, applied);
+        lock(&self.shared.staleness).heard(sent, quorum_age, applied);
         self.note_freshness();
     }
 
@@ -380,7 +380,7 @@ impl MachineHandle {
 
     /// How old the state may be, in milliseconds; `None` if no leader was heard since the start.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
-        let age = lock(&self.shared.freshness).age(Instant::now())?;
+        let age = lock(&self.shared.staleness).age(Instant::now())?;
         Some(age.as_millis() as u64)
     }
 
@@ -411,7 +411,7 @@ impl MachineHandle {
 
     fn note_freshness(&self) {
         let applied = self.shared.applied.get();
-        lock(&self.shared.freshness).applied(applied);
+        lock(&self.shared.staleness).applied(applied);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Current> {
@@ -448,7 +448,7 @@ impl MachineHandle {
     }
 }
 
-impl RaftStateMachine<Types> for Machine {
+impl RaftStateMachine<Types> for StateMachine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = Checkpoint;
 
@@ -509,7 +509,7 @@ impl RaftStateMachine<Types> for Machine {
 
 /// One checkpoint to be written.
 pub(crate) struct Checkpoint {
-    handle: MachineHandle,
+    handle: StateMachineHandle,
     work: Option<(Position, Changes)>,
 }
 

@@ -20,8 +20,8 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    Machine, MachineHandle, Member, MetricsWatch, Network, Pace, Promises, Pulses, Raft, Sessions,
-    SnapshotMeta, StoredMembership, config,
+    AppendStreams, DurabilityCheck, HeartbeatCoalescer, Member, MetricsWatch, Network, Raft,
+    SnapshotMeta, StateMachine, StateMachineHandle, StoredMembership, TimeScale, config,
 };
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
@@ -35,12 +35,12 @@ pub(super) const SHARD: GroupId = GroupId(1);
 /// One replica of a shard.
 pub(super) struct Replica {
     pub(super) raft: Raft,
-    pub(super) machine: MachineHandle,
-    pub(super) promises: Promises,
+    pub(super) state_machine: StateMachineHandle,
+    pub(super) durability: DurabilityCheck,
     pub(super) engine: Engine,
     pub(super) peers: Peers,
-    pub(super) sessions: Sessions,
-    pub(super) pace: Pace,
+    pub(super) append_streams: AppendStreams,
+    pub(super) time_scale: TimeScale,
     pub(super) id: NodeId,
     _directory: TempDir,
 }
@@ -62,30 +62,49 @@ impl Replica {
         let engine = open_engine(&directory);
         let options = WalOptions { segment_bytes: 1024 * 1024, ..WalOptions::default() };
         let wal = Wal::open(Arc::new(MemoryDisk::new()), options, Box::new(|_| ())).unwrap();
-        let machine = Machine::load(engine.group(SHARD).unwrap(), NodeClock::default()).unwrap();
-        let handle = machine.handle();
+        let state_machine =
+            StateMachine::load(engine.group(SHARD).unwrap(), NodeClock::default()).unwrap();
+        let handle = state_machine.handle();
         let endpoint = Endpoint::dial_only(Some(credentials.clone())).unwrap();
         let peers = Peers::new(endpoint, Arc::new(Acceptor::default()));
         let id = credentials.identity.as_node().unwrap();
         let config = config(&Settings::default()).unwrap();
-        let pulses = Pulses::new(id, peers.clone());
-        let sessions = Sessions::default();
+        let heartbeats = HeartbeatCoalescer::new(id, peers.clone());
+        let append_streams = AppendStreams::default();
         let patience = std::time::Duration::from_millis(config.heartbeat_interval);
-        let pace = Pace::new(patience, pulses.rhythm());
-        let network =
-            Network::new(SHARD, id, peers.clone(), pulses, sessions.clone(), pace.clone());
+        let time_scale = TimeScale::new(patience, heartbeats.ticks());
+        let network = Network::new(
+            SHARD,
+            id,
+            peers.clone(),
+            heartbeats,
+            append_streams.clone(),
+            time_scale.clone(),
+        );
         let log = wal.group(SHARD);
-        let raft = super::start(id, config, log, machine, network, &pace, elects).await.unwrap();
-        let promises = Promises::new(wal.group(SHARD), handle.clone(), 0, b"secret");
-        let machine = handle;
+        let raft = super::start(id, config, log, state_machine, network, &time_scale, elects)
+            .await
+            .unwrap();
+        let durability = DurabilityCheck::new(wal.group(SHARD), handle.clone(), 0, b"secret");
+        let state_machine = handle;
         let _directory = directory;
-        Self { raft, machine, promises, engine, peers, sessions, pace, id, _directory }
+        Self {
+            raft,
+            state_machine,
+            durability,
+            engine,
+            peers,
+            append_streams,
+            time_scale,
+            id,
+            _directory,
+        }
     }
 
     /// The same, as the other members see it.
     pub(super) fn member(&self) -> Member {
-        let (raft, machine) = (self.raft.clone(), self.machine.clone());
-        Member::new(raft, machine, self.promises.clone(), self.pace.clone())
+        let (raft, state_machine) = (self.raft.clone(), self.state_machine.clone());
+        Member::new(raft, state_machine, self.durability.clone(), self.time_scale.clone())
     }
 
     /// Its store.

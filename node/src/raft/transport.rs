@@ -32,20 +32,20 @@ use super::codec::{
     Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame, SnapshotHead,
     encode_append,
 };
-use super::last_contact::Confirmations;
+use super::last_contact::LastContact;
 use super::validation::Known;
 use super::{
-    MachineHandle, MetricsWatch, Pace, Pulses, Raft, ServerState, Snapshot, SnapshotData, Types,
-    Vote,
+    HeartbeatCoalescer, MetricsWatch, Raft, ServerState, Snapshot, SnapshotData,
+    StateMachineHandle, TimeScale, Types, Vote,
 };
 use crate::net::peers::{Lane, Peers};
-use crate::raft::heartbeat::coalescing::Hurry;
+use crate::raft::heartbeat::coalescing::UrgentGuard;
 
 mod append_stream;
 
-use super::heartbeat::learners::{SPARED_FOR, Sparing};
-use append_stream::Session;
-pub(crate) use append_stream::Sessions;
+use super::heartbeat::learners::{LEARNER_SILENCE_MAX, LearnerHeartbeats};
+use append_stream::AppendStream;
+pub(crate) use append_stream::AppendStreams;
 
 /// Priority of a snapshot's stream; entries have the default, zero.
 const SNAPSHOT_PRIORITY: i32 = -10;
@@ -60,14 +60,14 @@ pub(crate) struct Network {
     group: GroupId,
     me: NodeId,
     peers: Peers,
-    pulses: Pulses,
-    sessions: Sessions,
-    pace: Pace,
+    heartbeats: HeartbeatCoalescer,
+    append_streams: AppendStreams,
+    time_scale: TimeScale,
     /// What openraft says of the group, once it has begun.
     metrics: Arc<OnceLock<MetricsWatch>>,
     /// The replica's state, once it has begun.
-    machine: Arc<OnceLock<MachineHandle>>,
-    confirmations: Arc<Mutex<Confirmations>>,
+    state_machine: Arc<OnceLock<StateMachineHandle>>,
+    confirmations: Arc<Mutex<LastContact>>,
 }
 
 impl Network {
@@ -75,12 +75,22 @@ impl Network {
         group: GroupId,
         me: NodeId,
         peers: Peers,
-        pulses: Pulses,
-        sessions: Sessions,
-        pace: Pace,
+        heartbeats: HeartbeatCoalescer,
+        append_streams: AppendStreams,
+        time_scale: TimeScale,
     ) -> Self {
-        let (metrics, machine, confirmations) = Default::default();
-        Self { group, me, peers, pulses, sessions, pace, metrics, machine, confirmations }
+        let (metrics, state_machine, confirmations) = Default::default();
+        Self {
+            group,
+            me,
+            peers,
+            heartbeats,
+            append_streams,
+            time_scale,
+            metrics,
+            state_machine,
+            confirmations,
+        }
     }
 
     /// The same, for whoever starts openraft with it and then tells it what that says.
@@ -90,8 +100,8 @@ impl Network {
     }
 
     /// The same, for whoever begins the replica with this state.
-    pub(super) fn shows(&self, machine: MachineHandle) {
-        let _ = self.machine.set(machine);
+    pub(super) fn shows(&self, state_machine: StateMachineHandle) {
+        let _ = self.state_machine.set(state_machine);
     }
 
     /// Whose network it is.
@@ -100,13 +110,13 @@ impl Network {
     }
 
     /// How far the members are.
-    pub(super) fn pace(&self) -> &Pace {
-        &self.pace
+    pub(super) fn time_scale(&self) -> &TimeScale {
+        &self.time_scale
     }
 
     /// Has heartbeats sent at once while it lives.
-    pub(super) fn hurry(&self) -> Hurry<'_> {
-        self.pulses.hurry()
+    pub(super) fn mark_urgent(&self) -> UrgentGuard<'_> {
+        self.heartbeats.mark_urgent()
     }
 
     /// Asks a voter whether it still follows the leader that has this vote. That it does not answer
@@ -114,7 +124,7 @@ impl Network {
     pub(super) async fn follows(&self, voter: NodeId, vote: Vote) -> bool {
         let call = Call::Follow { vote, acknowledged: self.acknowledged(voter) };
         let asked = Instant::now();
-        let answer = self.pulses.ask(voter, self.group, call).await;
+        let answer = self.heartbeats.ask(voter, self.group, call).await;
         let follows = matches!(answer, Ok(CallAnswer::Follow(true)));
         if follows {
             self.confirmations().confirm(voter, Term(vote.leader_id.term), asked);
@@ -122,7 +132,7 @@ impl Network {
         follows
     }
 
-    fn confirmations(&self) -> MutexGuard<'_, Confirmations> {
+    fn confirmations(&self) -> MutexGuard<'_, LastContact> {
         self.confirmations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -146,7 +156,7 @@ impl Network {
             metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term)
         };
         // Only now: what was acknowledged by that moment was applied by then.
-        let applied = self.machine.get().filter(|_| applied_own)?.applied_index();
+        let applied = self.state_machine.get().filter(|_| applied_own)?.applied_index();
         Some(Confirmed { age_us: at.elapsed().as_micros() as u64 + 1, applied })
     }
 
@@ -161,7 +171,11 @@ impl Network {
         }
         let silence = |(member, asked): (NodeId, Instant)| {
             let age = asked.elapsed();
-            let age = if may_vote(&metrics, member) { age } else { age.saturating_sub(SPARED_FOR) };
+            let age = if may_vote(&metrics, member) {
+                age
+            } else {
+                age.saturating_sub(LEARNER_SILENCE_MAX)
+            };
             (member, age.as_millis() as u64)
         };
         self.confirmations().last_asked(Term(metrics.current_term)).map(silence).collect()
@@ -172,7 +186,7 @@ impl Network {
         let metrics = self.metrics.get()?.borrow();
         let votes = metrics.membership_config.membership().voter_ids().any(|id| id == target);
         metrics.replication.as_ref().filter(|_| votes)?;
-        self.sessions.word(target, Term(metrics.current_term))
+        self.append_streams.word(target, Term(metrics.current_term))
     }
 
     /// Forgets the words of those that are no members any more.
@@ -180,7 +194,7 @@ impl Network {
         let Some(metrics) = self.metrics.get() else { return };
         let metrics = metrics.borrow();
         let members = metrics.membership_config.membership().nodes().map(|(node, _)| *node);
-        self.sessions.forget_others(&members.collect());
+        self.append_streams.forget_others(&members.collect());
     }
 
     /// What is known here, to judge answers by.
@@ -194,7 +208,7 @@ impl Network {
     /// An answer that cannot be is not handed on, and told to the operator.
     fn refuse(&self, target: NodeId, why: &str) {
         let why = format!("group {}, an answer: {why}", self.group);
-        self.peers.refusals().note(target, &why);
+        self.peers.denials().note(target, &why);
     }
 
     /// The answer, if it can be one.
@@ -219,7 +233,12 @@ impl Network {
     }
 
     fn client(&self, target: NodeId, purpose: Purpose) -> NetworkClient {
-        NetworkClient { network: self.clone(), target, purpose, sparing: Sparing::default() }
+        NetworkClient {
+            network: self.clone(),
+            target,
+            purpose,
+            learner_heartbeats: LearnerHeartbeats::default(),
+        }
     }
 }
 
@@ -252,14 +271,14 @@ pub(crate) struct NetworkClient {
     network: Network,
     target: NodeId,
     purpose: Purpose,
-    sparing: Sparing,
+    learner_heartbeats: LearnerHeartbeats,
 }
 
 impl NetworkClient {
     async fn call(&self, request: Call, option: &RPCOption) -> Result<CallAnswer, RPCError<Types>> {
         let opening = Opening::RaftCalls { group: self.network.group, from: self.network.me };
         let peers = &self.network.peers;
-        let limit = self.network.pace.stretch(option.hard_ttl());
+        let limit = self.network.time_scale.stretch(option.hard_ttl());
         let conversation = async {
             let connection =
                 peers.connection(self.target, Lane::Urgent).await.map_err(|e| e.to_string())?;
@@ -289,7 +308,7 @@ impl NetworkClient {
     /// Time that an answer has. Openraft's own limit, which is stretched as much, is a little
     /// later.
     fn patience(&self, option: &RPCOption) -> Duration {
-        self.network.pace.stretch(option.hard_ttl()) * 15 / 16
+        self.network.time_scale.stretch(option.hard_ttl()) * 15 / 16
     }
 
     async fn open_append(&self) -> Result<(quinn::SendStream, quinn::RecvStream), RPCError<Types>> {
@@ -333,7 +352,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let now = Instant::now();
-        if self.sparing.spares(self.network.may_vote(self.target), now) {
+        if self.learner_heartbeats.may_skip(self.network.may_vote(self.target), now) {
             // openraft takes it for one that was lost, and makes no more of it.
             return Err(unreachable("a learner was spared it"));
         }
@@ -342,15 +361,15 @@ impl RaftNetworkV2<Types> for NetworkClient {
         let term = Term(request.vote.leader_id.term);
         let confirmed = self.network.confirmed();
         let acknowledged = self.network.acknowledged(self.target);
-        let rests = self.network.pace.says_rest();
-        let request = Call::Heartbeat { append, confirmed, acknowledged, rests };
+        let is_quiescent = self.network.time_scale.says_rest();
+        let request = Call::Heartbeat { append, confirmed, acknowledged, is_quiescent };
         let peers = &self.network.peers;
-        let beat = self.network.pulses.beat(self.target, self.network.group, request);
+        let beat = self.network.heartbeats.beat(self.target, self.network.group, request);
         // Openraft's worker gives up at its own limit; this one is a little earlier.
         match tokio::time::timeout(self.patience(&option), beat).await {
             Ok(Ok(CallAnswer::Heartbeat(answer))) => {
                 peers.answered(self.target, Lane::Urgent);
-                self.sparing.answered(now);
+                self.learner_heartbeats.answered(now);
                 let answer = self.network.judged(self.target, answer, |known, answer| {
                     known.heartbeat_response(answer, sent.as_ref())
                 })?;
@@ -384,7 +403,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         }
         Box::pin(async move {
             // Nor may a session hold on to the log that cannot even begin.
-            let mut left_behind = self.network.sessions.left_behind();
+            let mut left_behind = self.network.append_streams.left_behind();
             let opened = tokio::select! {
                 biased;
                 opened = self.open_append() => opened,
@@ -404,9 +423,9 @@ impl RaftNetworkV2<Types> for NetworkClient {
                 from: self.network.me,
                 acknowledged: self.network.acknowledged(self.target),
             };
-            let session = Session {
+            let session = AppendStream {
                 opening,
-                sessions: &self.network.sessions,
+                append_streams: &self.network.append_streams,
                 network: &self.network,
                 target: self.target,
             };

@@ -20,14 +20,14 @@ const APART_MIN: Duration = Duration::from_millis(5);
 
 /// When the next one may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum NextStart {
     Now,
     At(Instant),
     /// Not before one has ended.
     Later,
 }
 
-impl Turn {
+impl NextStart {
     /// The moment to wait for, if it is one.
     pub(crate) fn at(self) -> Option<Instant> {
         if let Self::At(at) = self { Some(at) } else { None }
@@ -36,7 +36,7 @@ impl Turn {
 
 /// What is known of those under way.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(crate) struct InFlightWindow {
     /// So many begin without a pause.
     at_once: usize,
     under_way: usize,
@@ -46,20 +46,20 @@ pub(crate) struct Turns {
     took: Duration,
 }
 
-impl Turns {
+impl InFlightWindow {
     pub(crate) fn new(at_once: usize) -> Self {
         Self { at_once, under_way: 0, begun: None, took: Duration::ZERO }
     }
 
     /// When the next one may begin, if so many may be under way.
-    pub(crate) fn next(&self, most: usize, now: Instant) -> Turn {
+    pub(crate) fn next(&self, most: usize, now: Instant) -> NextStart {
         let is_busy = self.under_way >= self.at_once;
-        let Some(begun) = self.begun.filter(|_| is_busy) else { return Turn::Now };
+        let Some(begun) = self.begun.filter(|_| is_busy) else { return NextStart::Now };
         if self.under_way >= most {
-            return Turn::Later;
+            return NextStart::Later;
         }
         let at = begun + APART_MIN.max(self.took / UNDER_WAY_MAX as u32);
-        if at <= now { Turn::Now } else { Turn::At(at) }
+        if at <= now { NextStart::Now } else { NextStart::At(at) }
     }
 
     /// One begins.
@@ -90,35 +90,35 @@ mod tests {
 
     #[test]
     fn as_many_as_may_are_under_way_and_no_more() {
-        let (mut turns, mut now) = (Turns::new(1), Instant::now());
-        assert_eq!(turns.next(UNDER_WAY_MAX, now), Turn::Now);
+        let (mut window, mut now) = (InFlightWindow::new(1), Instant::now());
+        assert_eq!(window.next(UNDER_WAY_MAX, now), NextStart::Now);
         for _ in 0..UNDER_WAY_MAX {
-            assert_eq!(turns.next(UNDER_WAY_MAX, now), Turn::Now);
-            turns.begins(now);
+            assert_eq!(window.next(UNDER_WAY_MAX, now), NextStart::Now);
+            window.begins(now);
             now += APART_MIN;
         }
-        assert_eq!(turns.next(UNDER_WAY_MAX, now + FAR), Turn::Later);
-        turns.ends(FAR);
+        assert_eq!(window.next(UNDER_WAY_MAX, now + FAR), NextStart::Later);
+        window.ends(FAR);
         let last = now - APART_MIN;
-        let at = Turn::At(last + FAR / UNDER_WAY_MAX as u32);
-        assert_eq!(turns.next(UNDER_WAY_MAX, now), at);
+        let at = NextStart::At(last + FAR / UNDER_WAY_MAX as u32);
+        assert_eq!(window.next(UNDER_WAY_MAX, now), at);
         // With none under way nobody waits.
         for _ in 1..UNDER_WAY_MAX {
-            turns.ends(FAR);
+            window.ends(FAR);
         }
-        assert_eq!(turns.next(UNDER_WAY_MAX, last), Turn::Now);
+        assert_eq!(window.next(UNDER_WAY_MAX, last), NextStart::Now);
     }
 
     #[test]
     fn a_few_begin_without_a_pause_and_among_near_members_no_more() {
-        let (mut turns, now) = (Turns::new(2), Instant::now());
-        turns.begins(now);
-        assert_eq!(turns.next(2, now), Turn::Now);
-        turns.begins(now);
-        assert_eq!(turns.next(UNDER_WAY_MAX, now), Turn::At(now + APART_MIN));
-        assert_eq!(turns.next(UNDER_WAY_MAX, now + APART_MIN), Turn::Now);
-        assert_eq!(turns.next(2, now + APART_MIN), Turn::Later);
-        turns.ends(FAR);
-        assert_eq!(turns.next(2, now), Turn::Now);
+        let (mut window, now) = (InFlightWindow::new(2), Instant::now());
+        window.begins(now);
+        assert_eq!(window.next(2, now), NextStart::Now);
+        window.begins(now);
+        assert_eq!(window.next(UNDER_WAY_MAX, now), NextStart::At(now + APART_MIN));
+        assert_eq!(window.next(UNDER_WAY_MAX, now + APART_MIN), NextStart::Now);
+        assert_eq!(window.next(2, now + APART_MIN), NextStart::Later);
+        window.ends(FAR);
+        assert_eq!(window.next(2, now), NextStart::Now);
     }
 }

@@ -29,9 +29,9 @@ impl Group {
     ///
     /// Returns whether this replica leads no more.
     pub(crate) async fn hand_over_to(&self, successor: NodeId, patience: Duration) -> bool {
-        self.pace().stir();
+        self.time_scale().wake();
         // The request, the vote and the word of the new leader are on their way for as long.
-        let patience = patience.max(self.pace().round_trip() * 4);
+        let patience = patience.max(self.time_scale().round_trip() * 4);
         let mut metrics = self.metrics();
         // Held until the end of this function.
         let _hold = self.hold(patience / 2).await;

@@ -4,47 +4,23 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dkv_base::id::{NodeId, Term};
-use dkv_wire::message::Refusal;
 
 use crate::common::suspend;
 use crate::net::peers::Peers;
 use crate::raft::{
-    self, MachineHandle, MetricsWatch, Network, Outcome, Pace, Promises, Raft, ServerState,
+    self, DurabilityCheck, MetricsWatch, Network, Outcome, ProposeError, Raft, ServerState,
+    StateMachineHandle, TimeScale,
 };
 use dkv_state::CommandResult;
-
-/// Why something that was proposed to a group did not come to an answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum ProposeError {
-    /// This replica does not lead. No effect.
-    #[error("not the leader")]
-    NotLeader(Option<NodeId>),
-    /// No quorum answers. No effect.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It is in a log, and whether it stays there is for another leader to say.
-    #[error("{0}")]
-    Unknown(String),
-}
-
-impl From<ProposeError> for Refusal {
-    fn from(error: ProposeError) -> Self {
-        match error {
-            ProposeError::NotLeader(primary) => Self::NotPrimary { primary },
-            ProposeError::Unavailable(why) => Self::Unavailable(why),
-            ProposeError::Unknown(why) => Self::Unknown(why),
-        }
-    }
-}
 
 /// What the tasks of a group propose and confirm through.
 pub(crate) struct Proposer {
     pub(super) raft: Raft,
-    pub(super) machine: MachineHandle,
-    pub(super) promises: Promises,
+    pub(super) state_machine: StateMachineHandle,
+    pub(super) durability: DurabilityCheck,
     pub(super) network: Network,
     pub(super) peers: Peers,
-    pub(super) pace: Pace,
+    pub(super) time_scale: TimeScale,
 }
 
 impl Proposer {
@@ -53,8 +29,8 @@ impl Proposer {
         &self,
         batch: Bytes,
     ) -> Result<(Term, Vec<CommandResult>), ProposeError> {
-        self.pace.stir();
-        match raft::propose(&self.raft, &self.pace, batch).await? {
+        self.time_scale.wake();
+        match raft::propose(&self.raft, &self.time_scale, batch).await? {
             (term, Outcome::Shard(results)) => Ok((term, results)),
             (_, other) => Err(ProposeError::Unknown(format!("a shard answered {other}"))),
         }
@@ -62,20 +38,20 @@ impl Proposer {
 
     /// Makes sure that this replica leads and has applied what was committed before the call.
     pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
-        self.pace.stir();
-        raft::confirm_leadership(&self.raft, &self.machine, &self.network).await
+        self.time_scale.wake();
+        raft::confirm_leadership(&self.raft, &self.state_machine, &self.network).await
     }
 
     /// What is committed, if this replica leads in that term and a voter that says it follows it
     /// makes a quorum with it.
     pub(crate) async fn confirmed_by(&self, voter: NodeId, term: Term) -> Option<u64> {
-        self.pace.stir();
+        self.time_scale.wake();
         raft::confirmed_by(&self.raft, &self.network, voter, term).await
     }
 
     /// The term in which this replica follows `leader`, if it does.
     pub(crate) fn followed(&self, leader: NodeId) -> Option<Term> {
-        self.promises.followed(leader)
+        self.durability.followed(leader)
     }
 
     /// Time since each other member last answered this leader, in milliseconds. Empty on a
@@ -85,8 +61,8 @@ impl Proposer {
     }
 
     /// How far the group's members are, and how much longer its times are for it.
-    pub(crate) fn pace(&self) -> &Pace {
-        &self.pace
+    pub(crate) fn time_scale(&self) -> &TimeScale {
+        &self.time_scale
     }
 
     /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last
@@ -108,13 +84,13 @@ impl Proposer {
                 let confirmed = self.network.quorum_at()?;
                 Some(confirmed.elapsed().as_millis() as u64)
             }
-            _ => self.machine.staleness_ms(),
+            _ => self.state_machine.staleness_ms(),
         }
     }
 
     /// The state.
-    pub(crate) fn machine(&self) -> &MachineHandle {
-        &self.machine
+    pub(crate) fn state_machine(&self) -> &StateMachineHandle {
+        &self.state_machine
     }
 
     /// The other nodes.

@@ -3,15 +3,29 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use dkv_base::id::{NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::message::{GroupRole, GroupStatus, LedGroup, MemberProgress, ReplicaStatus};
 
 use super::Group;
-use crate::node::observer::GroupFigures;
 use crate::raft::{self, Metrics, ServerState};
 
 /// Entries that a member may lack and still be taken to have all: about what is under way anyhow.
 const CAUGHT_UP_ENTRIES: u64 = 16;
+
+/// Figures of one group on this node.
+#[derive(Clone, Debug)]
+pub struct GroupFigures {
+    /// Which.
+    pub group: GroupId,
+    /// Last entry that this node knows to be committed.
+    pub committed_index: u64,
+    /// How often another leader, or the same in another term, was seen since the start.
+    pub leader_changes: u64,
+    /// Writes that wait for a batch.
+    pub writes_waiting: usize,
+    /// Reads that wait for a round.
+    pub reads_waiting: usize,
+}
 
 impl Group {
     /// What only this node can know.
@@ -60,7 +74,7 @@ impl Group {
             voters: configured.voters.iter().copied().collect(),
             learners: configured.others.iter().copied().collect(),
             is_joint: configured.is_joint,
-            bytes: self.machine().summary().bytes,
+            bytes: self.state_machine().summary().bytes,
             last_index,
             members: members.collect(),
             is_changing: !configured.is_applied || configured.is_joint,
@@ -72,7 +86,7 @@ impl Group {
         let metrics = self.metrics();
         let metrics = metrics.borrow();
         let membership = metrics.membership_config.membership();
-        let summary = self.machine().summary();
+        let summary = self.state_machine().summary();
         GroupStatus {
             group: self.id,
             role: role(metrics.state),

@@ -16,7 +16,7 @@
 //! A scan is a read of many keys: it shares the round, and then takes its page from the state at
 //! one moment, on a thread of its own, since values may have to be read from the disk.
 //!
-//! What is not strong is in [`eventual`](crate::serve::eventual_reads).
+//! What is not strong is in `serve/eventual_reads.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,9 +32,10 @@ use crate::net::peers::Lane;
 use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
 use crate::net::rpc::ask;
-use crate::raft::{self, Look, Looked, MachineHandle};
-use crate::replica::quorum_rounds::Rounds;
-use crate::replica::{ProposeError, Proposer};
+use crate::raft::ProposeError;
+use crate::raft::{self, Lookup, LookupResult, StateMachineHandle};
+use crate::replica::Proposer;
+use crate::replica::quorum_rounds::QuorumRounds;
 use dkv_state::Waiting;
 
 /// Reads that wait for a round; more are refused as overload. One holder fills half of it at the
@@ -64,14 +65,18 @@ pub(crate) enum Asked {
 
 /// A replica and its shard, as a receipt names them.
 #[derive(Clone, Copy)]
-pub(crate) struct Who {
+pub(crate) struct ReplicaName {
     pub(crate) shard: GroupId,
     pub(crate) node: NodeId,
 }
 
 /// Runs until the queue closes.
-pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, queue: mpsc::Receiver<PendingRead>) {
-    let mut rounds = Rounds::new(queue);
+pub(crate) async fn run(
+    who: ReplicaName,
+    proposer: Arc<Proposer>,
+    queue: mpsc::Receiver<PendingRead>,
+) {
+    let mut rounds = QuorumRounds::new(queue);
     let mut away = JoinSet::new();
     let confirm = || {
         let proposer = Arc::clone(&proposer);
@@ -82,7 +87,7 @@ pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, queue: mpsc::Receiver
         match confirmed {
             Ok(term) => {
                 let receipt = who.receipt(term, Level::Strong, Some(0));
-                serve(proposer.machine(), reads.into_iter(), receipt);
+                serve(proposer.state_machine(), reads.into_iter(), receipt);
             }
             Err(ProposeError::NotLeader(Some(primary))) if primary != who.node => {
                 let here: Vec<_> = reads.extract_if(.., |read| read.anywhere).collect();
@@ -101,7 +106,7 @@ pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, queue: mpsc::Receiver
 
 /// Answers reads from what this replica has applied, with that receipt.
 pub(crate) fn serve(
-    machine: &MachineHandle,
+    state_machine: &StateMachineHandle,
     reads: impl Iterator<Item = PendingRead>,
     receipt: Receipt,
 ) {
@@ -117,20 +122,20 @@ pub(crate) fn serve(
     }
     // The control group has none, and is asked only how far it is.
     if !keys.is_empty() {
-        machine.read_keys(keys.into_iter());
+        state_machine.read_keys(keys.into_iter());
     }
-    let (index, term) = (machine.applied_index(), receipt.term);
+    let (index, term) = (state_machine.applied_index(), receipt.term);
     for reply in asked_how_far {
         reply.send(Ok(Answer::Committed { index, term }));
     }
     if scans.is_empty() {
         return;
     }
-    let machine = machine.clone();
+    let state_machine = state_machine.clone();
     // One thread for the scans of a round, however many they are.
     platform::spawn_blocking(move || {
         for (span, waiting, reply) in scans {
-            match machine.scan(&span, &waiting, receipt) {
+            match state_machine.scan(&span, &waiting, receipt) {
                 Ok((receipt, page)) => reply.send(Ok(Answer::Page(receipt, page))),
                 Err(why) => reply.refuse(Refusal::Unavailable(why)),
             }
@@ -139,7 +144,12 @@ pub(crate) fn serve(
 }
 
 /// Answers reads once this replica has what the primary says is committed.
-async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: Vec<PendingRead>) {
+async fn serve_after(
+    who: ReplicaName,
+    proposer: Arc<Proposer>,
+    primary: NodeId,
+    reads: Vec<PendingRead>,
+) {
     let catch_up = async {
         let followed = proposer.followed(primary);
         let body = RequestBody::Committed { shard: who.shard, followed };
@@ -148,7 +158,7 @@ async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: 
         let Answer::Committed { index, term } = answer else {
             return Err(Refusal::Unavailable("the primary answered another question".into()));
         };
-        let mut applied = proposer.machine().applied();
+        let mut applied = proposer.state_machine().applied();
         match applied.wait_for(|applied| *applied >= index).await {
             Ok(_) => Ok(term),
             Err(_) => Err(Refusal::Unavailable("the shard is leaving this node".into())),
@@ -157,7 +167,7 @@ async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: 
     match tokio::time::timeout(patience(&proposer), catch_up).await {
         Ok(Ok(term)) => {
             let receipt = who.receipt(term, Level::Strong, Some(0));
-            serve(proposer.machine(), reads.into_iter(), receipt);
+            serve(proposer.state_machine(), reads.into_iter(), receipt);
         }
         Ok(Err(refusal)) => refuse(reads.into_iter(), &refusal),
         Err(_) => {
@@ -169,7 +179,7 @@ async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: 
 
 /// Time that a primary has to answer: as much as its own round may take.
 fn patience(proposer: &Proposer) -> Duration {
-    raft::patience(proposer.pace())
+    raft::patience(proposer.time_scale())
 }
 
 fn refuse(reads: impl Iterator<Item = PendingRead>, refusal: &Refusal) {
@@ -178,16 +188,16 @@ fn refuse(reads: impl Iterator<Item = PendingRead>, refusal: &Refusal) {
     }
 }
 
-fn answer(reply: ReplyTo, receipt: Receipt, looked: Looked) {
+fn answer(reply: ReplyTo, receipt: Receipt, looked: LookupResult) {
     match looked {
-        Ok(Look { revision, stamp, stored }) => {
+        Ok(Lookup { revision, stamp, stored }) => {
             reply.send(Ok(Answer::Value(Receipt { revision, stamp, ..receipt }, stored)));
         }
         Err(why) => reply.refuse(Refusal::Unavailable(why)),
     }
 }
 
-impl Who {
+impl ReplicaName {
     /// The receipt of an answer, but for its revision.
     pub(crate) fn receipt(self, term: Term, level: Level, staleness_ms: Option<u64>) -> Receipt {
         let Self { shard, node } = self;

@@ -26,7 +26,7 @@ use crate::raft::Vote;
 
 /// What is kept of a replica that was deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Former {
+pub(crate) struct ReplicaTombstone {
     /// The entry by which the shard did not count on it any more.
     pub(crate) index: u64,
     /// The last vote that it gave, or one for the leader of that entry, whichever is the later.
@@ -35,7 +35,7 @@ pub(crate) struct Former {
 
 /// Why what was kept is not known.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FormerError {
+pub(crate) enum TombstoneError {
     /// The file cannot be read now.
     #[error("{0}")]
     Io(String),
@@ -44,7 +44,7 @@ pub(crate) enum FormerError {
     Malformed(PathBuf),
 }
 
-impl Former {
+impl ReplicaTombstone {
     /// What is to be kept of a replica that has given `own` vote, and was let go by that entry, by
     /// the word of a leader of that vote.
     pub(crate) fn new(index: u64, leader: Vote, own: Option<Vote>) -> Self {
@@ -68,18 +68,19 @@ impl Former {
     ///
     /// # Errors
     /// If it cannot be read, with what is wrong.
-    pub(crate) fn load(directory: &Path, group: GroupId) -> Result<Option<Self>, FormerError> {
+    pub(crate) fn load(directory: &Path, group: GroupId) -> Result<Option<Self>, TombstoneError> {
         if planted(Mutant::ForgetFormer) {
             return Ok(None);
         }
         let path = path(directory, group);
-        let content = durable::read(&path).map_err(|error| FormerError::Io(error.to_string()))?;
+        let content =
+            durable::read(&path).map_err(|error| TombstoneError::Io(error.to_string()))?;
         let Some(content) = content else { return Ok(None) };
         let whole = content.split_first_chunk().and_then(|(checksum, content)| {
             (u64::from_le_bytes(*checksum) == xxh3_64(content)).then_some(content)
         });
-        let former = whole.and_then(|content| decode(content).ok());
-        former.map(Some).ok_or(FormerError::Malformed(path))
+        let tombstone = whole.and_then(|content| decode(content).ok());
+        tombstone.map(Some).ok_or(TombstoneError::Malformed(path))
     }
 }
 
@@ -106,26 +107,29 @@ mod tests {
             (Some(Vote::new(5, own)), led),
             (Some(Vote::new(6, own)), Vote::new(6, own)),
         ] {
-            assert_eq!(Former::new(9, led, vote), Former { index: 9, vote: kept });
+            assert_eq!(
+                ReplicaTombstone::new(9, led, vote),
+                ReplicaTombstone { index: 9, vote: kept }
+            );
         }
     }
 
     #[test]
     fn it_is_kept_and_found_malformed() {
         let home = tempfile::tempdir().unwrap();
-        assert_eq!(Former::load(home.path(), SHARD), Ok(None));
+        assert_eq!(ReplicaTombstone::load(home.path(), SHARD), Ok(None));
         for index in [7, 8] {
-            let former = Former::new(index, Vote::new(5, NodeId::random()), None);
-            former.save(home.path(), SHARD).unwrap();
-            assert_eq!(Former::load(home.path(), SHARD), Ok(Some(former)));
+            let tombstone = ReplicaTombstone::new(index, Vote::new(5, NodeId::random()), None);
+            tombstone.save(home.path(), SHARD).unwrap();
+            assert_eq!(ReplicaTombstone::load(home.path(), SHARD), Ok(Some(tombstone)));
         }
-        assert_eq!(Former::load(home.path(), GroupId(4)), Ok(None));
+        assert_eq!(ReplicaTombstone::load(home.path(), GroupId(4)), Ok(None));
         let path = path(home.path(), SHARD);
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
-            let error = Former::load(home.path(), SHARD).unwrap_err();
-            assert_eq!(error, FormerError::Malformed(path.clone()));
+            let error = ReplicaTombstone::load(home.path(), SHARD).unwrap_err();
+            assert_eq!(error, TombstoneError::Malformed(path.clone()));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! come while that many are under way wait and leave together. So an idle primary answers in one
 //! round trip and a busy one spends its fsyncs and its messages on hundreds of commands each. Where
 //! members are far from each other, a batch is a long time under way while neither disk nor
-//! processor is busy: there more begin before the others have ended (see [`turns`](crate::replica::in_flight)).
+//! processor is busy: there more begin before the others have ended (see [`window`](crate::replica::in_flight)).
 //!
 //! The log of the node is shortened in the background, by checkpoints and purges (`compaction`).
 //! When writes are faster, no batch begins until there is room: they wait, each no longer than its
@@ -28,10 +28,10 @@ use tokio::time::Instant;
 
 use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
-use crate::outbox;
+use crate::raft::ProposeError;
+use crate::replica::Proposer;
 use crate::replica::backlog::{Backlog, Place};
-use crate::replica::in_flight::{Turn, Turns, UNDER_WAY_MAX, until};
-use crate::replica::{ProposeError, Proposer};
+use crate::replica::in_flight::{InFlightWindow, NextStart, UNDER_WAY_MAX, until};
 use dkv_state::{BatchBuilder, CommandResult};
 use dkv_wal::GroupLog;
 
@@ -56,7 +56,7 @@ const TAKE_MAX: usize = 1024;
 /// A validated command that waits for its batch.
 pub(crate) struct PendingWrite {
     pub(crate) command: Bytes,
-    /// Who sent it.
+    /// ReplicaName sent it.
     pub(crate) holder: HolderId,
     pub(crate) expires: Instant,
     pub(crate) reply: ReplyTo,
@@ -92,9 +92,9 @@ impl Brakes {
 }
 
 /// When the next batch may begin: among near members not before one ends.
-fn next_turn(turns: &Turns, farthest: Duration) -> Turn {
+fn next_turn(window: &InFlightWindow, farthest: Duration) -> NextStart {
     let most = if farthest >= FAR { UNDER_WAY_MAX } else { IN_FLIGHT_MAX };
-    turns.next(most, Instant::now())
+    window.next(most, Instant::now())
 }
 
 /// Runs until the queue closes.
@@ -109,7 +109,7 @@ pub(crate) async fn run(
     let mut waiting: VecDeque<PendingWrite> = VecDeque::new();
     let mut taken = Vec::new();
     let mut in_flight = FuturesUnordered::new();
-    let mut turns = Turns::new(IN_FLIGHT_MAX);
+    let mut window = InFlightWindow::new(IN_FLIGHT_MAX);
     let mut open = true;
     let mut held: Option<Held> = None;
     while open || !waiting.is_empty() || !in_flight.is_empty() {
@@ -117,23 +117,23 @@ pub(crate) async fn run(
             held.tell_drained();
         }
         let mut log_full = false;
-        let mut turn = Turn::Later;
+        let mut turn = NextStart::Later;
         while held.is_none() && !waiting.is_empty() {
-            turn = next_turn(&turns, proposer.pace().round_trip());
-            if turn != Turn::Now {
+            turn = next_turn(&window, proposer.time_scale().round_trip());
+            if turn != NextStart::Now {
                 break;
             }
             log_full = brakes.log_is_full();
             if log_full {
                 break;
             }
-            let machine = proposer.machine();
-            let (time_ms, stamp) = (machine.clock_ms(), machine.stamp());
+            let state_machine = proposer.state_machine();
+            let (time_ms, stamp) = (state_machine.clock_ms(), state_machine.stamp());
             let Some((batch, replies)) = next_batch(&mut waiting, time_ms, stamp) else { break };
             let proposer = Arc::clone(&proposer);
             let begun = Instant::now();
             backlog.begin(begun);
-            turns.begins(begun);
+            window.begins(begun);
             in_flight.push(async move { (proposer.propose_batch(batch).await, replies, begun) });
         }
         let room = waiting.len() < TAKE_MAX;
@@ -147,8 +147,8 @@ pub(crate) async fn run(
             Some((outcome, replies, begun)) = in_flight.next(), if !in_flight.is_empty() => {
                 let ended = Instant::now();
                 backlog.end(begun, ended);
-                turns.ends(ended - begun);
-                answer(group, me, proposer.machine().last_stamp(), outcome, replies);
+                window.ends(ended - begun);
+                answer(group, me, proposer.state_machine().last_stamp(), outcome, replies);
             }
             Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(Held::from(hold)),
             () = released(&mut held), if held.is_some() => held = None,
@@ -279,9 +279,14 @@ fn to_answer(
         CommandResult::SessionOpened => Ok(Answer::Done),
         CommandResult::SessionExpired => Err(Refusal::SessionExpired),
         CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),
-        CommandResult::TooEarly => Err(outbox::too_early()),
+        CommandResult::TooEarly => Err(too_early()),
         CommandResult::Invalid => Err(Refusal::Invalid("the command is malformed".into())),
     }
+}
+
+/// What a shard says to a number whose predecessors it does not have.
+pub(crate) fn too_early() -> Refusal {
+    Refusal::Unavailable("the writes before it in its outbox have not come yet".into())
 }
 
 #[cfg(test)]

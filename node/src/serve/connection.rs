@@ -16,10 +16,10 @@ use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
 use tracing::{debug, warn};
 
-use crate::net::quota::Share;
+use crate::net::quota::Quota;
+use crate::net::runs::{self, Caller};
 use crate::node::Node;
 use crate::raft::{self, Speaker};
-use crate::runs::{self, Caller};
 use crate::serve::request;
 
 /// Serves one connection until it closes.
@@ -33,7 +33,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     if identity.role == Role::Server {
         node.set_called_back();
     }
-    let share = node.shares().of(identity.holder);
+    let quota = node.quotas().of(identity.holder);
     let caller = Arc::new(Caller::default());
     loop {
         if identity.role == Role::Node {
@@ -50,7 +50,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
             Arc::clone(&node),
             identity,
             connection.clone(),
-            share.clone(),
+            quota.clone(),
             Arc::clone(&caller),
             reader,
             writer,
@@ -63,7 +63,7 @@ async fn serve_stream(
     node: Arc<Node>,
     identity: Identity,
     connection: quinn::Connection,
-    share: Share,
+    quota: Quota,
     caller: Arc<Caller>,
     mut reader: FrameReader<quinn::RecvStream>,
     writer: FrameWriter<quinn::SendStream>,
@@ -85,7 +85,7 @@ async fn serve_stream(
     let (group, from) = match opening {
         Opening::Requests => {
             let address = connection.remote_address();
-            return request::serve(node, identity, share, address, reader, writer).await;
+            return request::serve(node, identity, quota, address, reader, writer).await;
         }
         Opening::RaftCalls { group, from }
         | Opening::RaftAppend { group, from, .. }
@@ -99,7 +99,7 @@ async fn serve_stream(
     if matches!(opening, Opening::Run { .. }) {
         return runs::serve(node.runs(), from, &connection, &caller, reader, writer).await;
     }
-    // Who has not said which run it is, or may not take part, is not heard; nor is anybody, while
+    // ReplicaName has not said which run it is, or may not take part, is not heard; nor is anybody, while
     // this node takes no part.
     if caller.boot().is_none() || node.runs().held().is_some() {
         return debug!(%identity, "not spoken to");
@@ -111,13 +111,13 @@ async fn serve_stream(
             node.peers().advance(from, &connection, mark);
             node.peers().mark()
         };
-        return raft::serve_pulse(find, speaker, marks, reader, writer).await;
+        return raft::serve_heartbeats(find, speaker, marks, reader, writer).await;
     };
     // Not there yet, or not any more: the peer finds its stream ended and tries again.
     let Some(group) = node.group(group) else { return };
     if !node.may_speak(group.id(), from) {
         let why = format!("denied: no member of group {}", group.id());
-        return node.peers().refusals().note(from, &why);
+        return node.peers().denials().note(from, &why);
     }
     let speaker = speaker(&node, from);
     match opening {
@@ -126,8 +126,8 @@ async fn serve_stream(
             raft::serve_calls(group.as_member(), speaker, reader, writer).await;
         }
         Opening::RaftAppend { acknowledged, .. } => {
-            if let Err(why) = group.promises().check(from, acknowledged) {
-                return node.peers().refusals().note(from, &why);
+            if let Err(why) = group.durability().check(from, acknowledged) {
+                return node.peers().denials().note(from, &why);
             }
             raft::serve_append(group.as_member(), speaker, reader, writer).await;
         }
@@ -146,10 +146,10 @@ async fn serve_stream(
 
 /// A node that sends, and what it may.
 fn speaker(node: &Arc<Node>, from: NodeId) -> Speaker {
-    let (hearing, looking) = (node.peers().hearing(from), Arc::clone(node));
-    let refusals = node.peers().refusals().clone();
+    let (liveness, looking) = (node.peers().liveness(from), Arc::clone(node));
+    let denials = node.peers().denials().clone();
     let is_member = Arc::new(move |group| looking.may_speak(group, from));
-    Speaker { id: from, hearing, is_member, refusals }
+    Speaker { id: from, liveness, is_member, denials }
 }
 
 /// Whether the holder of a certificate is the node that a message names as its sender.

@@ -20,9 +20,9 @@ use dkv_wire::message::{
 
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
-use crate::outbox::{Kept, Outbox};
+use crate::outbox::{DurableWrite, Outbox};
 use crate::replica::Group;
-use crate::replica::strong_reads::{self, Asked, PendingRead, Who};
+use crate::replica::strong_reads::{self, Asked, PendingRead, ReplicaName};
 use dkv_state::{Listed, ListedKey, ShardState};
 
 /// Time that a read waits for what is on its way. A replica that follows is behind by a round trip
@@ -106,12 +106,12 @@ fn waiting_page(node: &Node, shard: GroupId, span: &Span) -> Answer {
 
 /// The receipt of a node that holds no replica.
 fn outside(node: &Node, shard: GroupId) -> Receipt {
-    Who { shard, node: node.id() }.receipt(Term(0), Level::Eventual, None)
+    ReplicaName { shard, node: node.id() }.receipt(Term(0), Level::Eventual, None)
 }
 
 /// The answer that is a write that waits.
-fn answer_of(pending: Kept, receipt: Receipt) -> Answer {
-    let Kept { number, stamp, value, .. } = pending;
+fn answer_of(pending: DurableWrite, receipt: Receipt) -> Answer {
+    let DurableWrite { number, stamp, value, .. } = pending;
     let revision = Revision(0);
     let receipt = Receipt { stamp, revision, pending: Some(number), ..receipt };
     Answer::Value(receipt, value.map(|value| Stored { value, revision }))
@@ -132,11 +132,11 @@ impl Part {
         }
         let receipt = group.who().receipt(group.term(), Level::Eventual, group.staleness_ms());
         let read = PendingRead { asked, anywhere: true, reply };
-        strong_reads::serve(group.machine(), std::iter::once(read), receipt);
+        strong_reads::serve(group.state_machine(), std::iter::once(read), receipt);
     }
 
     /// Has a write that waits answer, if it is later than what the state has.
-    fn or_pending(&self, pending: Kept, reply: ReplyTo) -> ReplyTo {
+    fn or_pending(&self, pending: DurableWrite, reply: ReplyTo) -> ReplyTo {
         let (here, answered) = ReplyTo::here();
         self.group.spawn(async move {
             let answered = answered.await;
@@ -153,7 +153,7 @@ impl Part {
 
     async fn later(self, asked: Asked, bounds: ReadBounds, reply: ReplyTo) {
         let group = &self.group;
-        let mut applied = group.machine().applied();
+        let mut applied = group.state_machine().applied();
         let arrived = applied.wait_for(|_| self.has(&bounds));
         let arrived = tokio::time::timeout(ON_ITS_WAY, arrived).await.is_ok();
         if arrived && self.keeps_within(&bounds) {
@@ -163,7 +163,7 @@ impl Part {
         // outbox here it does not show, so it is of no use to whom that was promised.
         let (strong, answered) = ReplyTo::here();
         group.read(PendingRead { asked, anywhere: true, reply: strong });
-        let patience = AS_FAR_AS_THE_PRIMARY.max(group.pace().round_trip() * 3);
+        let patience = AS_FAR_AS_THE_PRIMARY.max(group.time_scale().round_trip() * 3);
         match tokio::time::timeout(patience, answered).await {
             Ok(Ok(Ok(answer))) if self.has_applied(&bounds) => reply.send(Ok(answer)),
             // All is here that was ever ordered.
@@ -184,9 +184,9 @@ impl Part {
 
     /// Whether all writes that must be there are, here or in the outbox.
     fn has(&self, bounds: &ReadBounds) -> bool {
-        let (machine, me) = (self.group.machine(), self.group.who().node);
+        let (state_machine, me) = (self.group.state_machine(), self.group.who().node);
         let is_there = |node: NodeId, number: Number| {
-            let taken = machine.taken(node);
+            let taken = state_machine.taken(node);
             let outbox = self.outbox.as_ref().filter(|_| node == me);
             taken >= number || outbox.is_some_and(|outbox| outbox.shows(number, taken))
         };
@@ -196,17 +196,17 @@ impl Part {
 
     /// A write that must be there, and is not, of a node that was removed.
     fn lost(&self, bounds: &ReadBounds) -> Option<(NodeId, Number)> {
-        let machine = self.group.machine();
+        let state_machine = self.group.state_machine();
         let missing = |(node, number): &&(NodeId, Number)| {
-            self.removed.contains(node) && machine.taken(*node) < *number
+            self.removed.contains(node) && state_machine.taken(*node) < *number
         };
         bounds.deposits.iter().find(missing).copied()
     }
 
     /// Whether all writes that must be there are ordered, and here.
     fn has_applied(&self, bounds: &ReadBounds) -> bool {
-        let machine = self.group.machine();
+        let state_machine = self.group.state_machine();
         self.group.revision() >= bounds.at_least
-            && bounds.deposits.iter().all(|(node, number)| machine.taken(*node) >= *number)
+            && bounds.deposits.iter().all(|(node, number)| state_machine.taken(*node) >= *number)
     }
 }

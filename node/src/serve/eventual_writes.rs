@@ -24,7 +24,7 @@ const BEHIND_THE_KEY: Duration = Duration::from_secs(1);
 /// An eventual write, as a client sends it.
 pub(crate) struct Deposit {
     pub(crate) shard: GroupId,
-    /// Who sent it.
+    /// ReplicaName sent it.
     pub(crate) holder: HolderId,
     pub(crate) stamp: Stamp,
     /// Whether it may have been taken before.
@@ -46,7 +46,7 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
     };
     let group = node.group(shard);
     let (ordered, existed) =
-        group.as_ref().map(|group| group.machine().last_written(&key)).unwrap_or_default();
+        group.as_ref().map(|group| group.state_machine().last_written(&key)).unwrap_or_default();
     let (latest, existed) = match outbox.find(&key) {
         Some(pending) if pending.stamp > ordered => (pending.stamp, pending.value.is_some()),
         _ => (ordered, existed),

@@ -77,7 +77,7 @@ fn left(until: Instant, now: Instant) -> Duration {
 /// Waits until every member has applied what this replica has.
 async fn reach(group: &Group, until: Instant) -> Reach {
     let patience = left(until, Instant::now());
-    let index = group.machine().applied_index();
+    let index = group.state_machine().applied_index();
     let others = group.members().into_iter().filter(|node| *node != group.who().node);
     let asked = join_all(others.map(|node| has(group, node, index, patience))).await;
     let mut reach = Reach::default();
@@ -114,11 +114,11 @@ async fn has(
 
 /// Answers the primary once this replica has applied that entry.
 pub(crate) fn report(group: &Arc<Group>, index: u64, deadline_ms: u32, reply: ReplyTo) {
-    let was_behind = group.machine().applied_index() < index;
+    let was_behind = group.state_machine().applied_index() < index;
     if !was_behind {
         return reply.send(Ok(Answer::Reached { was_behind }));
     }
-    let mut applied = group.machine().applied();
+    let mut applied = group.state_machine().applied();
     let patience = Duration::from_millis(u64::from(deadline_ms));
     group.spawn(async move {
         let reached = applied.wait_for(|applied| *applied >= index);

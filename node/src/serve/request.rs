@@ -26,7 +26,7 @@ use crate::cluster::coordinator;
 use crate::cluster::rebalancer;
 use crate::cluster::replica_removal;
 use crate::common::counters;
-use crate::net::quota::{Part, Share};
+use crate::net::quota::{Quota, QuotaPermit};
 use crate::net::reply::{Begun, Replies, ReplyTo};
 use crate::node::Node;
 use crate::replica::Group;
@@ -46,7 +46,7 @@ const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
 pub(crate) async fn serve(
     node: Arc<Node>,
     peer: Identity,
-    share: Share,
+    quota: Quota,
     address: SocketAddr,
     mut reader: FrameReader<quinn::RecvStream>,
     writer: FrameWriter<quinn::SendStream>,
@@ -55,7 +55,7 @@ pub(crate) async fn serve(
     // A task of its own, which ends with this one at the latest.
     let mut writer = JoinSet::new();
     writer.spawn(writing);
-    while let Some((frame, mut part)) = next_frame(&mut reader, &share).await {
+    while let Some((frame, mut part)) = next_frame(&mut reader, &quota).await {
         let at = Instant::now();
         node.counters().received(frame.len());
         let mut request: Request = match decode(&frame) {
@@ -67,7 +67,7 @@ pub(crate) async fn serve(
             }
         };
         if matches!(request.body, RequestBody::Scan { .. }) {
-            let Some(more) = share.take_scan().await else { break };
+            let Some(more) = quota.take_scan().await else { break };
             part.merge(more);
         }
         name_session(peer, &mut request.body);
@@ -86,9 +86,9 @@ pub(crate) async fn serve(
 
 async fn next_frame(
     reader: &mut FrameReader<quinn::RecvStream>,
-    share: &Share,
-) -> Option<(Bytes, Part)> {
-    let read = reader.next_with_room(async |bytes| share.take(bytes).await).await;
+    quota: &Quota,
+) -> Option<(Bytes, QuotaPermit)> {
+    let read = reader.next_with_room(async |bytes| quota.take(bytes).await).await;
     match read {
         Ok(Some((frame, part))) => Some((frame, part?)),
         Ok(None) => None,
@@ -129,7 +129,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         // A node that has just come may not be in the directory here yet: it, or who sent it, asks
         // again.
         let why = "a node that the directory does not name is not served";
-        node.peers().refusals().note(stranger, why);
+        node.peers().denials().note(stranger, why);
         return reply.refuse(Refusal::Unavailable(why.into()));
     }
     if let Some(why) = held_back(node, &request.body) {
@@ -215,7 +215,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Drain { node: id, on } => {
             direct(node, DirectoryCommand::Drain { node: id, on }, request.deadline_ms, reply);
         }
-        RequestBody::Rebalance => match node.reign() {
+        RequestBody::Rebalance => match node.leader_since() {
             Some(_) => {
                 node.set_rebalancing(true);
                 reply.send(Ok(Answer::Done));
@@ -245,7 +245,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Measures(measures) => {
             let Some(id) = peer.as_node() else { return };
             if let Err(why) = node.hear(id, *measures) {
-                node.peers().refusals().note(id, &why);
+                node.peers().denials().note(id, &why);
                 return reply.refuse(Refusal::Invalid(why));
             }
             reply.send(Ok(Answer::Done));
@@ -265,7 +265,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::HandOver { .. } if peer.as_node() != node.control().leader() => {
             let why = "only the coordinator has shards handed over".to_owned();
             if let Some(id) = peer.as_node() {
-                node.peers().refusals().note(id, &why);
+                node.peers().denials().note(id, &why);
             }
             reply.refuse(Refusal::Denied(why));
         }
@@ -292,7 +292,7 @@ fn held_back(node: &Node, body: &RequestBody) -> Option<Arc<str>> {
     }
 }
 
-/// Who may ask what.
+/// ReplicaName may ask what.
 fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
     let needed = match body {

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::node::Node;
-use crate::raft::SLOWER;
+use crate::raft::QUIESCENT_SLOWDOWN;
 use crate::replica::Group;
 
 /// Shortest time between two tries of one who is silent.
@@ -57,26 +57,28 @@ pub(crate) async fn run(node: Arc<Node>) {
     // Nobody is asked again before that.
     let mut resting: BTreeMap<NodeId, Instant> = BTreeMap::new();
     let mut told: JoinSet<Told> = JoinSet::new();
-    let mut mourned: BTreeMap<(GroupId, Term), Mourning> = BTreeMap::new();
-    let rhythm = node.rhythm();
+    let mut handled: BTreeMap<(GroupId, Term), Takeover> = BTreeMap::new();
+    let ticks = node.ticks();
     loop {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
         let led = led_by_others(&node);
-        mourned.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
-        let rests = |groups: &[Arc<Group>]| groups.iter().all(|group| group.pace().rests());
-        let all_rest = rests(&node.groups());
+        handled.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
+        let is_quiescent =
+            |groups: &[Arc<Group>]| groups.iter().all(|group| group.time_scale().is_quiescent());
+        let all_rest = is_quiescent(&node.groups());
         let look_every =
             if all_rest || node.only_follows() { LOOK_EVERY_AT_REST } else { LOOK_EVERY };
         let mut next = Instant::now() + look_every;
         for (leader, groups) in &led {
             let leader = *leader;
-            let heartbeat = if rests(groups) { heartbeat * SLOWER } else { heartbeat };
+            let heartbeat =
+                if is_quiescent(groups) { heartbeat * QUIESCENT_SLOWDOWN } else { heartbeat };
             if asking.contains(&leader) {
                 continue;
             }
             // The answer to a heartbeat is waited for before the next one is sent.
             let round_trip = node.peers().round_trip(leader).unwrap_or_default();
-            let silent_at = node.peers().hearing(leader).silent_at(heartbeat.max(round_trip));
+            let silent_at = node.peers().liveness(leader).silent_at(heartbeat.max(round_trip));
             let (Some(silent_at), Some(address)) = (silent_at, node.peers().address(leader)) else {
                 continue;
             };
@@ -105,28 +107,28 @@ pub(crate) async fn run(node: Arc<Node>) {
         let answered = tokio::select! {
             biased;
             answered = next_answer(&mut told) => answered,
-            () = rhythm.until(next) => continue,
+            () = ticks.until(next) => continue,
         };
         let (leader, refused) = match answered {
             Some(Ok(Told::Looked { leader, refused })) => (leader, refused),
             Some(Ok(Told::Succeeded(group, term))) => {
-                if let Some(mourning) = mourned.get_mut(&(group, term)) {
-                    *mourning = Mourning::Over(Instant::now());
+                if let Some(takeover) = handled.get_mut(&(group, term)) {
+                    *takeover = Takeover::Over(Instant::now());
                 }
                 continue;
             }
             _ => continue,
         };
         asking.remove(&leader);
-        let heard = node.peers().hearing(leader).last_heard();
+        let heard = node.peers().liveness(leader).last_heard();
         // Those that it led when it was asked, and leads yet.
         let groups = led_by_others(&node).remove(&leader).filter(|_| refused);
         for group in groups.into_iter().flatten() {
             let term = group.term();
-            let mourning = mourned.get(&(group.id(), term));
-            if mourning.is_none_or(|mourning| mourning.begins_again(heard)) {
+            let takeover = handled.get(&(group.id(), term));
+            if takeover.is_none_or(|takeover| takeover.begins_again(heard)) {
                 info!(group = %group.id(), %leader, %term, "the leader's process is gone");
-                mourned.insert((group.id(), term), Mourning::UnderWay);
+                handled.insert((group.id(), term), Takeover::UnderWay);
                 let node = Arc::clone(&node);
                 told.spawn(async move {
                     let id = group.id();
@@ -148,14 +150,14 @@ enum Told {
 
 /// What is done about a leader whose process was found to be gone.
 #[derive(Clone, Copy)]
-enum Mourning {
+enum Takeover {
     /// Somebody else is to lead.
     UnderWay,
     /// It has been left to Raft's own timers since then.
     Over(Instant),
 }
 
-impl Mourning {
+impl Takeover {
     /// Whether it begins again if the leader is found to be gone once more: it lived meanwhile.
     fn begins_again(self, heard: Option<Instant>) -> bool {
         match self {
@@ -188,7 +190,7 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
 /// Stands for election, after those voters whose turn comes first, until somebody else leads: a
 /// vote may be split all the same, and Raft's own next try may be far away.
 async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term) {
-    group.forsake(leader).await;
+    group.forget_leader(leader).await;
     // Those who go as well as those who come: of a configuration that is not committed yet, one who
     // goes may be the only one who can be elected.
     let voters = group.electorate().await;
@@ -204,7 +206,7 @@ async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term)
             return;
         }
         // What the leader sent before it was gone may be taken only now, and renews the promise.
-        group.forsake(leader).await;
+        group.forget_leader(leader).await;
         group.stand().await;
         let asked = Instant::now();
         let pause = ASK_AGAIN_AFTER * ask + TURN * turn;
@@ -221,7 +223,7 @@ async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term)
 fn farthest(node: &Node, group: &Group, voters: &BTreeSet<NodeId>, gone: NodeId) -> Duration {
     let others = voters.iter().filter(|voter| **voter != node.id() && **voter != gone);
     let measured = others.filter_map(|voter| node.peers().round_trip(*voter)).max();
-    measured.unwrap_or_default().max(group.pace().round_trip())
+    measured.unwrap_or_default().max(group.time_scale().round_trip())
 }
 
 /// How many of the voters that are left come before this one.
@@ -296,13 +298,13 @@ mod tests {
     fn a_leader_is_looked_for_again_once_it_was_heard_again() {
         let over = Instant::now();
         let later = over + Duration::from_millis(1);
-        for (mourning, heard, again) in [
-            (Mourning::UnderWay, Some(later), false),
-            (Mourning::Over(over), None, false),
-            (Mourning::Over(over), Some(over), false),
-            (Mourning::Over(over), Some(later), true),
+        for (takeover, heard, again) in [
+            (Takeover::UnderWay, Some(later), false),
+            (Takeover::Over(over), None, false),
+            (Takeover::Over(over), Some(over), false),
+            (Takeover::Over(over), Some(later), true),
         ] {
-            assert_eq!(mourning.begins_again(heard), again, "{heard:?}");
+            assert_eq!(takeover.begins_again(heard), again, "{heard:?}");
         }
     }
 

@@ -17,33 +17,35 @@ use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use crate::node::Node;
-use crate::raft::SLOWER;
+use crate::raft::QUIESCENT_SLOWDOWN;
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let every = Duration::from_millis(node.settings().heartbeat_ms);
-    let rhythm = node.rhythm();
+    let ticks = node.ticks();
     let mut next_whole = Instant::now();
     loop {
         let now = Instant::now();
         // All groups that rest beat at one moment too.
         let whole = now >= next_whole;
         if whole {
-            next_whole = rhythm.next(every * SLOWER, now);
+            next_whole = ticks.next(every * QUIESCENT_SLOWDOWN, now);
         }
         let groups = node.groups();
         for group in &groups {
             group.mind_elections(every);
         }
-        let beating: Vec<_> =
-            groups.iter().filter(|group| group.leads() && group.pace().beats(whole)).collect();
+        let beating: Vec<_> = groups
+            .iter()
+            .filter(|group| group.leads() && group.time_scale().beats(whole))
+            .collect();
         node.expect_heartbeats(beating.len());
         // A group that is behind with its work holds up no other.
         let _ = timeout(every, join_all(beating.iter().map(|group| group.send_heartbeats()))).await;
-        let all_rest = groups.iter().all(|group| group.pace().rests());
-        rhythm.set_rests(all_rest);
+        let all_rest = groups.iter().all(|group| group.time_scale().is_quiescent());
+        ticks.set_rests(all_rest);
         let seldom = all_rest || node.only_follows();
-        let until = if seldom { next_whole } else { rhythm.next(every, now) };
-        rhythm.until_beat(until).await;
+        let until = if seldom { next_whole } else { ticks.next(every, now) };
+        ticks.until_beat(until).await;
     }
 }

@@ -49,7 +49,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     loop {
         match tick {
             TICK_WHILE_LONG => tokio::time::sleep(tick).await,
-            _ => node.rhythm().pause(tick).await,
+            _ => node.ticks().pause(tick).await,
         }
         let stats = node.wal().stats();
         node.set_disk_full(stats.short_of_room || stats.waiting_for_room);
@@ -58,7 +58,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             step_aside(&node, pending).await;
         }
         for group in node.groups() {
-            if group.machine().changed_bytes() >= CHANGED_BYTES_MAX {
+            if group.state_machine().changed_bytes() >= CHANGED_BYTES_MAX {
                 debug!(group = %group.id(), "taking a checkpoint of what has changed");
                 group.checkpoint().await;
             }
@@ -102,7 +102,7 @@ pub(crate) async fn run(node: Arc<Node>) {
                         group.checkpoint().await;
                     }
                 }
-            } else if group.machine().applied_index() > group.checkpoint_index() {
+            } else if group.state_machine().applied_index() > group.checkpoint_index() {
                 debug!(group = %id, "taking a checkpoint to purge the log");
                 group.checkpoint().await;
             }

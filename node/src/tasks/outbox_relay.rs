@@ -20,9 +20,9 @@ use tracing::{debug, info};
 use crate::net::peers::Lane;
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
-use crate::outbox::{self, Outbox};
+use crate::outbox::Outbox;
 use crate::replica::backlog::Place;
-use crate::replica::write_batches::PendingWrite;
+use crate::replica::write_batches::{PendingWrite, too_early};
 
 /// Writes that are under way at once.
 const WINDOW_WRITES: usize = 1024;
@@ -66,15 +66,15 @@ struct Relay {
 impl Relay {
     async fn step(&mut self) {
         let group = self.node.group(self.outbox.shard());
-        let taken = group.as_ref().map(|group| group.machine().taken(self.node.id()));
+        let taken = group.as_ref().map(|group| group.state_machine().taken(self.node.id()));
         let (empty, window) = {
-            let mut book = self.outbox.book();
+            let mut ledger = self.outbox.ledger();
             if let Some(taken) = taken {
-                book.sent(taken);
+                ledger.sent(taken);
             }
-            (book.is_empty(), book.window(WINDOW_WRITES, WINDOW_BYTES))
+            (ledger.is_empty(), ledger.window(WINDOW_WRITES, WINDOW_BYTES))
         };
-        let settled = taken.unwrap_or_else(|| self.outbox.book().last_sent());
+        let settled = taken.unwrap_or_else(|| self.outbox.ledger().last_sent());
         self.outbox.settle(settled);
         if empty {
             return self.outbox.wait_for_news().await;
@@ -82,9 +82,9 @@ impl Relay {
         if window.is_empty() {
             // The primary has all of it; the replica here does not yet.
             if let Some(group) = group {
-                let mut applied = group.machine().applied();
+                let mut applied = group.state_machine().applied();
                 let me = self.node.id();
-                let news = applied.wait_for(|_| group.machine().taken(me) > settled);
+                let news = applied.wait_for(|_| group.state_machine().taken(me) > settled);
                 let _ = tokio::time::timeout(LOOK_EVERY, news).await;
             }
             return;
@@ -96,7 +96,7 @@ impl Relay {
             self.there(primary, window).await
         };
         if let Some(number) = attempt.acknowledged {
-            self.outbox.book().sent(number);
+            self.outbox.ledger().sent(number);
             self.in_vain = 0;
             self.primary = Some(primary);
         }
@@ -105,8 +105,8 @@ impl Relay {
                 Refusal::NotPrimary { primary: Some(named) } if *named != primary => Some(*named),
                 _ => None,
             };
-            if refused == outbox::too_early() {
-                self.outbox.book().start_over();
+            if refused == too_early() {
+                self.outbox.ledger().start_over();
             }
             self.pause(Some(refused)).await;
         }

@@ -51,7 +51,7 @@ fn is_made(node: &Node) -> bool {
 
 /// The other nodes of the directory.
 fn others(node: &Node) -> BTreeSet<NodeId> {
-    let listed = node.control().machine().with_directory(|directory| {
+    let listed = node.control().state_machine().with_directory(|directory| {
         let nodes = directory.nodes().iter().filter(|(_, member)| !member.left);
         nodes.map(|(id, _)| *id).filter(|id| *id != node.id()).collect()
     });
@@ -63,7 +63,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut known = BTreeSet::new();
     let mut unreached = Unreached::default();
     loop {
-        node.rhythm().pause(WATCH_EVERY).await;
+        node.ticks().pause(WATCH_EVERY).await;
         let (refusing, others) = (node.peers().refusing(), others(&node));
         for peer in refusing.difference(&known) {
             warn!(?peer, "another node refuses this one: it says that this node was removed");
@@ -74,7 +74,7 @@ pub(crate) async fn run(node: Arc<Node>) {
                  start it with an empty data directory (this one is {})",
                 refusing.intersection(&others).count(),
                 others.len(),
-                node.directory().path().display()
+                node.data_dir().path().display()
             ));
         }
         known = refusing;

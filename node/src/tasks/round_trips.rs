@@ -28,7 +28,7 @@ const SUSTAINED: Duration = Duration::from_secs(5);
 pub(crate) async fn run(node: Arc<Node>) {
     let mut known: BTreeMap<NodeId, (Option<SocketAddr>, Distance)> = BTreeMap::new();
     loop {
-        node.rhythm().pause(LOOK_EVERY).await;
+        node.ticks().pause(LOOK_EVERY).await;
         let now = Instant::now();
         let mut measured: BTreeMap<NodeId, Option<Duration>> = BTreeMap::new();
         for group in node.groups() {
@@ -47,7 +47,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             });
             // Where nobody can be reached just now, the last that is known is the best guess.
             if let Some(farthest) = distances.max() {
-                group.pace().set_round_trip(farthest);
+                group.time_scale().set_round_trip(farthest);
             }
         }
         known.retain(|member, _| measured.contains_key(member));

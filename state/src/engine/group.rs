@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use dkv_base::id::GroupId;
 
 use super::tables;
-use super::{EngineError, Record, Shared};
-use crate::residence::ValueMemory;
+use super::{EngineError, EngineInner, Record};
 use crate::rows::{Generation, Meta, RowSink, Table};
+use crate::value_cache::ValueCache;
 
 /// Key of the meta row; no table has this byte.
 pub(super) const META_KEY: [u8; 1] = *b"m";
@@ -33,7 +33,7 @@ pub(super) struct Current {
 }
 
 impl Group {
-    pub(super) fn open(shared: &Shared, id: GroupId) -> Result<Self, EngineError> {
+    pub(super) fn open(shared: &EngineInner, id: GroupId) -> Result<Self, EngineError> {
         let record = shared.record(id)?;
         let generation = record.map_or(Generation(0), |record| record.generation);
         let table = match record {
@@ -58,13 +58,13 @@ pub(crate) trait Rows {
     fn group(&self) -> GroupId;
 
     /// The engine that they are in.
-    fn shared(&self) -> &Shared;
+    fn shared(&self) -> &EngineInner;
 
     /// Their generation, and where they are; nowhere if nothing is stored yet.
     fn stored(&self) -> (Generation, Option<tables::Table>);
 
     /// The memory that their values count in.
-    fn value_memory(&self) -> ValueMemory {
+    fn value_memory(&self) -> ValueCache {
         self.shared().value_memory.clone()
     }
 

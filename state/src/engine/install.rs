@@ -11,7 +11,7 @@ use dkv_base::mutants::{Mutant, planted};
 
 use super::group::{Group, META_KEY, Rows, join_key};
 use super::tables;
-use super::{EngineError, Record, Shared, chunk, lock};
+use super::{EngineError, EngineInner, Record, chunk, lock};
 use crate::digest::Digest;
 use crate::directory::Directory;
 use crate::limits;
@@ -25,7 +25,7 @@ const TABLE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 8 * 1024 * 1024 };
 /// waits for the disk meanwhile; after a crash the next [`Engine::open`](super::Engine::open)
 /// clears up.
 pub struct Installer {
-    shared: Arc<Shared>,
+    shared: Arc<EngineInner>,
     group: Arc<Group>,
     generation: Generation,
     /// Where the rows go; taken out once it stands.
@@ -46,7 +46,7 @@ enum Sink {
 
 impl Installer {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<EngineInner>,
         group: Arc<Group>,
         generation: Generation,
         table: tables::Table,
@@ -170,7 +170,7 @@ impl Rows for Completed {
         self.installer.group.id
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &EngineInner {
         &self.installer.shared
     }
 

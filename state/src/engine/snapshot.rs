@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::group::{META_KEY, split_key};
 use super::tables::{Rows, Table};
-use super::{EngineError, Shared, chunk};
+use super::{EngineError, EngineInner, chunk};
 use crate::limits;
 use crate::rows::Meta;
 
@@ -16,13 +16,13 @@ pub struct SnapshotReader {
     // Let go of in this order: the rows before what they are read from.
     rows: Rows,
     _table: Table,
-    shared: Arc<Shared>,
+    shared: Arc<EngineInner>,
     meta: Meta,
     done: bool,
 }
 
 impl SnapshotReader {
-    pub(super) fn new(shared: Arc<Shared>, table: Table, rows: Rows, meta: Meta) -> Self {
+    pub(super) fn new(shared: Arc<EngineInner>, table: Table, rows: Rows, meta: Meta) -> Self {
         Self { rows, _table: table, shared, meta, done: false }
     }
 

@@ -8,7 +8,7 @@ use super::group::{Group, META_KEY, Rows, join_key};
 use super::install::Installer;
 use super::snapshot::SnapshotReader;
 use super::tables;
-use super::{EngineError, Record, Shared, lock};
+use super::{EngineError, EngineInner, Record, lock};
 use crate::rows::{Changes, Generation, Row, Table};
 
 /// A checkpoint of this many bytes is written as a table of its own, in one pass; a smaller one
@@ -22,12 +22,12 @@ const INGESTED_VALUE_BYTES: usize = tables::SEPARATED_BYTES as usize / 2;
 /// The store of one group. Cloning gives another handle to it.
 #[derive(Clone)]
 pub struct GroupStore {
-    shared: Arc<Shared>,
+    shared: Arc<EngineInner>,
     group: Arc<Group>,
 }
 
 impl GroupStore {
-    pub(super) fn new(shared: Arc<Shared>, group: Arc<Group>) -> Self {
+    pub(super) fn new(shared: Arc<EngineInner>, group: Arc<Group>) -> Self {
         Self { shared, group }
     }
 
@@ -153,7 +153,7 @@ impl Rows for GroupStore {
         self.group.id
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &EngineInner {
         &self.shared
     }
 
@@ -196,11 +196,16 @@ fn rows(changes: &Changes) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
         sessions.map(|(id, row)| (join_key(Table::Sessions, id.0.as_bytes()), row.clone()));
     let mut small: Vec<_> = changes.small.iter().collect();
     small.sort_unstable_by_key(|(table, key, _)| (*table, key));
-    let outboxes = small.partition_point(|(table, ..)| *table < Table::Outboxes);
+    let outboxes = small.partition_point(|(table, ..)| *table < Table::OutboxPositions);
     let outboxes = small.split_off(outboxes).into_iter();
     let small_row = |(table, key, row): &(Table, Vec<u8>, Option<Vec<u8>>)| {
         (join_key(*table, key), row.clone())
     };
-    let graves = small.into_iter().map(small_row);
-    directory.chain(graves).chain(keys).chain(meta).chain(outboxes.map(small_row)).chain(sessions)
+    let tombstones = small.into_iter().map(small_row);
+    directory
+        .chain(tombstones)
+        .chain(keys)
+        .chain(meta)
+        .chain(outboxes.map(small_row))
+        .chain(sessions)
 }

@@ -14,9 +14,9 @@ use super::super::directory::{
     Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed,
 };
 use super::super::placement::{self, Balance, GroupMeasure, Measured, NodeMeasure, NodeReport};
+use super::super::reconciler::{self, Desired, Membership, Progress, Step};
 use super::super::sessions::Bounds;
 use super::super::shard::ShardState;
-use super::super::steward::{self, Desired, Membership, Progress, Step};
 use super::{batch, golden, letter, node, open, session, uuid, write};
 
 #[test]
@@ -45,8 +45,8 @@ fn placement() {
 }
 
 #[test]
-fn steward() {
-    golden::check("steward.txt", steward_script());
+fn reconciler() {
+    golden::check("reconciler.txt", steward_script());
 }
 
 /// The number after `name=`, if the words have it.
@@ -427,7 +427,8 @@ fn steward_script() -> impl FnMut(&str) -> String {
             "run" => {
                 let mut printed = String::new();
                 for _ in 0..100 {
-                    let Some(step) = steward::next_step(&desired, &actual, &progress, own) else {
+                    let Some(step) = reconciler::next_step(&desired, &actual, &progress, own)
+                    else {
                         return printed + "nothing";
                     };
                     writeln!(printed, "{}", show_step(&step)).expect("a string takes all");

@@ -51,7 +51,7 @@ fn run_until_death(wal: &mut Manual, models: &mut Models, ops: &[Op], base: u64)
                 wal.writer.step();
             }
             Op::Keep => {
-                wal.keeper.step();
+                wal.segment_manager.step();
             }
             Op::Seal | Op::Reopen { .. } => wal.seal(),
             other => {

@@ -38,7 +38,7 @@ fn a_failed_sync_ends_the_log_once_and_for_all() {
     assert!(log.forget(ignore()).is_err());
     for _ in 0..3 {
         assert_eq!(wal.writer.step_idle(), WriterStep::Stopped);
-        assert_eq!(wal.keeper.step(), KeeperStep::Stopped);
+        assert_eq!(wal.segment_manager.step(), SegmentManagerStep::Stopped);
     }
     assert_eq!((disk.syncs(), fatal.load(Ordering::SeqCst)), (syncs, 1));
     assert!(wal.wal.stats().dead.unwrap().contains("sync failed"));
@@ -52,7 +52,7 @@ fn a_keeper_that_fails_ends_the_log_too() {
     wal.group(1).append(vec![(0, bytes(10))], told.done().1).unwrap();
     wal.writer.step();
     disk.fail_sync_after(0);
-    assert_eq!(wal.keeper.step(), KeeperStep::Worked);
+    assert_eq!(wal.segment_manager.step(), SegmentManagerStep::Worked);
     assert_eq!(wal.writer.step(), WriterStep::Stopped);
     assert!(wal.group(1).append(vec![(1, bytes(10))], told.done().1).is_err());
     assert_eq!(told.list(), vec![(0, Ok(()))]);
@@ -74,7 +74,7 @@ fn a_full_disk_is_waited_for() {
     while !wal.wal.stats().short_of_room {
         append();
         wal.writer.step();
-        wal.keeper.step();
+        wal.segment_manager.step();
     }
     let stats = wal.wal.stats();
     assert!(!stats.waiting_for_room, "the segment in use still takes writes: {stats:?}");
@@ -83,7 +83,7 @@ fn a_full_disk_is_waited_for() {
         wal.settle();
     }
     append();
-    assert_eq!(wal.keeper.step(), KeeperStep::NoRoom);
+    assert_eq!(wal.segment_manager.step(), SegmentManagerStep::NoRoom);
     assert_eq!(wal.writer.step(), WriterStep::NeedsSegment);
     assert!(wal.wal.stats().waiting_for_room);
     let waiting = told.list().len() as u64;

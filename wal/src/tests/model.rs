@@ -193,7 +193,7 @@ proptest! {
         for (salt, op) in ops.iter().enumerate() {
             match op {
                 Op::Step => { wal.writer.step(); }
-                Op::Keep => { wal.keeper.step(); }
+                Op::Keep => { wal.segment_manager.step(); }
                 Op::Seal => wal.seal(),
                 Op::Reopen { close } => {
                     wal.seal();

@@ -6,11 +6,11 @@ use super::*;
 fn during_the_next_write(
     disk: &MemoryDisk,
     writer: &mut Writer,
-    keeper: &Arc<Mutex<Keeper>>,
-    meanwhile: impl FnOnce(&mut Keeper) + Send + 'static,
+    segment_manager: &Arc<Mutex<SegmentManager>>,
+    meanwhile: impl FnOnce(&mut SegmentManager) + Send + 'static,
 ) {
-    let keeper = keeper.clone();
-    disk.before_next_sync(move || meanwhile(&mut keeper.lock().unwrap()));
+    let segment_manager = segment_manager.clone();
+    disk.before_next_sync(move || meanwhile(&mut segment_manager.lock().unwrap()));
     assert_eq!(writer.step(), WriterStep::Worked);
 }
 
@@ -22,8 +22,8 @@ fn the_keeper_does_not_run_ahead_of_a_sync() {
     for purge in [false, true] {
         for seed in 0..60 {
             let disk = MemoryDisk::new();
-            let Manual { wal, mut writer, keeper } = Manual::open(&disk).unwrap();
-            let keeper = Arc::new(Mutex::new(keeper));
+            let Manual { wal, mut writer, segment_manager } = Manual::open(&disk).unwrap();
+            let segment_manager = Arc::new(Mutex::new(segment_manager));
             let log = wal.group(GroupId(1));
             let crashed: Arc<Mutex<Vec<MemoryDisk>>> = Arc::default();
             for index in 0..20 {
@@ -31,16 +31,21 @@ fn the_keeper_does_not_run_ahead_of_a_sync() {
                 if purge && index == 15 {
                     log.purge(12, Bytes::new(), ignore()).unwrap();
                 }
-                while keeper.lock().unwrap().step() == KeeperStep::Worked {}
+                while segment_manager.lock().unwrap().step() == SegmentManagerStep::Worked {}
                 if index < 15 {
                     assert_eq!(writer.step(), WriterStep::Worked);
                     continue;
                 }
                 let (copy, crashed) = (disk.clone(), crashed.clone());
-                during_the_next_write(&disk, &mut writer, &keeper, move |keeper| {
-                    while keeper.step() == KeeperStep::Worked {}
-                    crashed.lock().unwrap().push(copy.crash(seed));
-                });
+                during_the_next_write(
+                    &disk,
+                    &mut writer,
+                    &segment_manager,
+                    move |segment_manager| {
+                        while segment_manager.step() == SegmentManagerStep::Worked {}
+                        crashed.lock().unwrap().push(copy.crash(seed));
+                    },
+                );
                 break;
             }
             let disk = crashed.lock().unwrap().pop().unwrap();
@@ -57,20 +62,25 @@ fn a_crash_in_the_first_frame_of_a_segment_is_no_damage() {
     for frame in 0..24 {
         for seed in 0..8 {
             let disk = MemoryDisk::new();
-            let Manual { wal, mut writer, keeper } = Manual::open(&disk).unwrap();
-            let keeper = Arc::new(Mutex::new(keeper));
+            let Manual { wal, mut writer, segment_manager } = Manual::open(&disk).unwrap();
+            let segment_manager = Arc::new(Mutex::new(segment_manager));
             let log = wal.group(GroupId(1));
             let crashed: Arc<Mutex<Vec<MemoryDisk>>> = Arc::default();
             for index in 0..=frame {
-                while keeper.lock().unwrap().step() == KeeperStep::Worked {}
+                while segment_manager.lock().unwrap().step() == SegmentManagerStep::Worked {}
                 log.append(vec![(index, entry(1, index, 0, 700))], ignore()).unwrap();
                 let (copy, crashed) = (disk.clone(), crashed.clone());
-                during_the_next_write(&disk, &mut writer, &keeper, move |keeper| {
-                    if index == frame {
-                        while keeper.step() == KeeperStep::Worked {}
-                        crashed.lock().unwrap().push(copy.crash(seed));
-                    }
-                });
+                during_the_next_write(
+                    &disk,
+                    &mut writer,
+                    &segment_manager,
+                    move |segment_manager| {
+                        if index == frame {
+                            while segment_manager.step() == SegmentManagerStep::Worked {}
+                            crashed.lock().unwrap().push(copy.crash(seed));
+                        }
+                    },
+                );
             }
             let disk = crashed.lock().unwrap().pop().unwrap();
             let mut reopened = Manual::open(&disk).unwrap();
@@ -90,12 +100,12 @@ fn a_crash_in_the_first_frame_of_a_segment_is_no_damage() {
 #[test]
 fn what_is_not_written_yet_stays_in_memory() {
     let disk = MemoryDisk::new();
-    let Manual { wal, mut writer, keeper } = Manual::open(&disk).unwrap();
-    let keeper = Arc::new(Mutex::new(keeper));
+    let Manual { wal, mut writer, segment_manager } = Manual::open(&disk).unwrap();
+    let segment_manager = Arc::new(Mutex::new(segment_manager));
     let log = wal.group(GroupId(1));
     log.append(vec![(0, entry(1, 0, 0, 500))], ignore()).unwrap();
     let later = log.clone();
-    during_the_next_write(&disk, &mut writer, &keeper, move |_| {
+    during_the_next_write(&disk, &mut writer, &segment_manager, move |_| {
         let entries = (1..5).map(|index| (index, entry(1, index, 0, 500))).collect();
         later.append(entries, ignore()).unwrap();
     });

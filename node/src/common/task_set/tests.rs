@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn what_was_ended_is_gone_and_nothing_begins_after() {
-    let tasks = Tasks::default();
+    let tasks = TaskSet::default();
     let held = Arc::new(());
     for _ in 0..100 {
         let held = Arc::clone(&held);
@@ -24,7 +24,7 @@ async fn what_was_ended_is_gone_and_nothing_begins_after() {
 
 #[tokio::test]
 async fn those_that_have_completed_are_let_go_of() {
-    let tasks = Tasks::default();
+    let tasks = TaskSet::default();
     for _ in 0..10_000 {
         tasks.spawn(async {});
         tokio::task::yield_now().await;

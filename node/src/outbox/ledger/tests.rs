@@ -87,7 +87,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..80),
     ) {
         let mut log = Log { next: 1, ..Log::default() };
-        let mut book = Book::load(ME, 1, Vec::new(), None, Duration::ZERO).unwrap();
+        let mut ledger = Ledger::load(ME, 1, Vec::new(), None, Duration::ZERO).unwrap();
         // Everything that was ever accepted; what the primary took; what is settled.
         let mut twin: Vec<Deposit> = Vec::new();
         let (mut taken, mut settled) = (0_u64, 0_u64);
@@ -95,7 +95,7 @@ proptest! {
             match step {
                 Step::Deposit { key, stamp, value } => {
                     let bytes = value.map(|value| Bytes::from(vec![value]));
-                    let append = book.stage(Stamp(stamp), &Bytes::from(vec![key]), bytes.as_ref());
+                    let append = ledger.stage(Stamp(stamp), &Bytes::from(vec![key]), bytes.as_ref());
                     let number = append.number.0;
                     prop_assert_eq!(number, twin.last().map_or(0, |last| last.number) + 1);
                     log.append(append.index, append.command);
@@ -104,7 +104,7 @@ proptest! {
                 Step::Sync(count) => {
                     for _ in 0..count.min(log.under_way.len()) {
                         log.durable.extend(log.under_way.pop_front());
-                        book.durable();
+                        ledger.durable();
                         let next = twin.iter_mut().find(|deposit| !deposit.durable);
                         next.unwrap().durable = true;
                     }
@@ -115,44 +115,44 @@ proptest! {
                     let last = log.durable.last().map_or(0, |(index, _)| *index);
                     log.next = last.max(log.purged) + 1;
                     let records = log.durable.clone();
-                    book = Book::load(ME, log.next, records, log.mark.as_deref(), Duration::ZERO).unwrap();
+                    ledger = Ledger::load(ME, log.next, records, log.mark.as_deref(), Duration::ZERO).unwrap();
                     // What the replica here has is known after a restart too.
-                    if let Some(purge) = book.settle(Number(settled)) {
+                    if let Some(purge) = ledger.settle(Number(settled)) {
                         log.purge(purge);
                     }
                 }
                 Step::Send(count) => {
-                    for (number, _) in book.window(count, usize::MAX) {
+                    for (number, _) in ledger.window(count, usize::MAX) {
                         // The shard takes the next one, and knows what it has.
                         prop_assert!(number.0 <= taken + 1, "{} after {}", number.0, taken);
                         taken = taken.max(number.0);
-                        book.sent(number);
+                        ledger.sent(number);
                     }
                 }
                 Step::Settle => {
                     settled = taken;
-                    if let Some(purge) = book.settle(Number(settled)) {
+                    if let Some(purge) = ledger.settle(Number(settled)) {
                         log.purge(purge);
                     }
                 }
                 Step::Rewrite { bytes_max, taken: log_takes, purged } => {
-                    let moved = book.rewrite(bytes_max);
+                    let moved = ledger.rewrite(bytes_max);
                     if !log_takes {
-                        book.stay(moved);
+                        ledger.stay(moved);
                     } else if !moved.is_empty() {
                         for record in moved {
                             log.append(record.to, record.command);
                             log.durable.extend(log.under_way.pop_front());
                         }
                         if purged {
-                            log.purge(book.purgeable());
+                            log.purge(ledger.purgeable());
                         }
                     }
                 }
             }
             let here: Vec<&Deposit> =
                 twin.iter().filter(|it| it.durable && it.number > settled).collect();
-            prop_assert_eq!(book.len(), here.len());
+            prop_assert_eq!(ledger.len(), here.len());
             let span = Span {
                 prefix: Bytes::new(),
                 after: Bytes::from_static(&[0]),
@@ -160,7 +160,7 @@ proptest! {
                 bytes_max: 9,
                 values: true,
             };
-            let listed = book.list(&span);
+            let listed = ledger.list(&span);
             prop_assert!(listed.is_sorted_by(|one, other| one.key < other.key));
             for key in 0..3_u8 {
                 let latest = here
@@ -168,7 +168,7 @@ proptest! {
                     .filter(|it| it.key == key)
                     .max_by_key(|it| (it.stamp, it.number))
                     .map(|it| (it.stamp, it.value));
-                let found = book.find(&[key]);
+                let found = ledger.find(&[key]);
                 let found = found.map(|it| (it.stamp.0, it.value.as_ref().map(|value| value[0])));
                 prop_assert_eq!(found, latest);
                 let listed = listed.iter().find(|it| *it.key == [key]);
@@ -180,33 +180,33 @@ proptest! {
             {
                 let is_here = |number| here.iter().any(|it| it.number == number);
                 let expected = (state + 1..=number).all(is_here);
-                prop_assert_eq!(book.shows(Number(number), Number(state)), expected);
+                prop_assert_eq!(ledger.shows(Number(number), Number(state)), expected);
             }
             let staged: Vec<&Deposit> = twin.iter().filter(|it| !it.durable).collect();
-            prop_assert_eq!(book.staged.len(), staged.len());
+            prop_assert_eq!(ledger.staged.len(), staged.len());
         }
     }
 }
 
 #[test]
 fn a_retry_is_found_and_a_stranger_is_not_read() {
-    let mut book = Book::load(ME, 1, Vec::new(), None, Duration::ZERO).unwrap();
+    let mut ledger = Ledger::load(ME, 1, Vec::new(), None, Duration::ZERO).unwrap();
     let (key, value) = (Bytes::from_static(b"k"), Bytes::from_static(b"v"));
-    let append = book.stage(Stamp(5), &key, Some(&value));
-    let again = |book: &Book, stamp| book.again(b"k", Stamp(stamp), Some(&value));
-    assert_eq!(again(&book, 5), None, "it is not durable yet");
-    book.durable();
-    assert_eq!(again(&book, 5), Some(Number(1)));
-    assert_eq!((again(&book, 4), again(&book, 6)), (None, None));
-    assert_eq!(book.again(b"k", Stamp(5), None), None, "a delete with the same stamp is another");
-    book.stage(Stamp(5), &key, None);
-    book.durable();
-    assert_eq!(book.again(b"k", Stamp(5), None), Some(Number(2)));
-    assert_eq!(again(&book, 5), Some(Number(1)));
-    assert_eq!(book.find(b"k").unwrap().value, None);
+    let append = ledger.stage(Stamp(5), &key, Some(&value));
+    let again = |ledger: &Ledger, stamp| ledger.again(b"k", Stamp(stamp), Some(&value));
+    assert_eq!(again(&ledger, 5), None, "it is not durable yet");
+    ledger.durable();
+    assert_eq!(again(&ledger, 5), Some(Number(1)));
+    assert_eq!((again(&ledger, 4), again(&ledger, 6)), (None, None));
+    let delete = |ledger: &Ledger| ledger.again(b"k", Stamp(5), None);
+    assert_eq!(delete(&ledger), None, "a delete with the same stamp is another write");
+    ledger.stage(Stamp(5), &key, None);
+    ledger.durable();
+    assert_eq!((delete(&ledger), again(&ledger, 5)), (Some(Number(2)), Some(Number(1))));
+    assert_eq!(ledger.find(b"k").unwrap().value, None);
 
     let other = NodeId(Uuid::from_u128(8));
-    let read = |me, record| Book::load(me, 2, vec![(1, record)], None, Duration::ZERO).map(drop);
+    let read = |me, record| Ledger::load(me, 2, vec![(1, record)], None, Duration::ZERO).map(drop);
     assert_eq!(read(ME, append.command.clone()), Ok(()));
     assert_eq!(read(other, append.command), Err(Malformed));
     assert_eq!(read(ME, Bytes::from_static(b"rubbish")), Err(Malformed));
@@ -215,32 +215,34 @@ fn a_retry_is_found_and_a_stranger_is_not_read() {
 #[test]
 fn an_outbox_that_has_lost_its_end_gives_no_number_twice() {
     let (key, second) = (Bytes::from_static(b"k"), Duration::from_secs(1));
-    let mut book = Book::load(ME, 1, Vec::new(), None, 100 * second).unwrap();
-    let appended: Vec<Append> = (1..=3).map(|at| book.stage(Stamp(at), &key, None)).collect();
-    (0..3).for_each(|_| book.durable());
+    let mut ledger = Ledger::load(ME, 1, Vec::new(), None, 100 * second).unwrap();
+    let appended: Vec<Append> = (1..=3).map(|at| ledger.stage(Stamp(at), &key, None)).collect();
+    (0..3).for_each(|_| ledger.durable());
     assert!(appended.windows(2).all(|pair| pair[1].number.0 == pair[0].number.0 + 1));
     // Two of them are lost, though they were durable, and may have been delivered.
     let left = vec![(1, appended[0].command.clone())];
-    let mut book = Book::load(ME, 2, left, None, 101 * second).unwrap();
-    let next = book.stage(Stamp(9), &key, None);
+    let mut ledger = Ledger::load(ME, 2, left, None, 101 * second).unwrap();
+    let next = ledger.stage(Stamp(9), &key, None);
     assert!(next.number > appended[2].number, "{:?}", next.number);
-    book.durable();
+    ledger.durable();
     // It says itself after which one it comes, and is sent after that.
     let read = |record: &Bytes| decode(ME, 1, record).unwrap();
     assert_eq!(read(&next.command).after, appended[0].number);
     let window: Vec<Number> =
-        book.window(9, usize::MAX).into_iter().map(|(number, _)| number).collect();
+        ledger.window(9, usize::MAX).into_iter().map(|(number, _)| number).collect();
     assert_eq!(window, [appended[0].number, next.number]);
     // What is here shows, whatever lies between the numbers.
-    assert!(book.shows(next.number, Number(0)));
-    assert_eq!(book.settle(appended[0].number).map(drop), Some(()));
-    assert!(!book.shows(next.number, Number(0)) && book.shows(next.number, appended[0].number));
+    assert!(ledger.shows(next.number, Number(0)));
+    assert_eq!(ledger.settle(appended[0].number).map(drop), Some(()));
+    assert!(!ledger.shows(next.number, Number(0)) && ledger.shows(next.number, appended[0].number));
     // A clock that was set back changes nothing.
     let kept = vec![(2, next.command.clone())];
-    let mut book = Book::load(ME, 3, kept, None, Duration::ZERO).unwrap();
-    assert_eq!(book.stage(Stamp(10), &key, None).number.0, next.number.0 + 1);
+    let mut ledger = Ledger::load(ME, 3, kept, None, Duration::ZERO).unwrap();
+    assert_eq!(ledger.stage(Stamp(10), &key, None).number.0, next.number.0 + 1);
     assert!(
         1 << 53
-            > Book::load(ME, 1, Vec::new(), None, Duration::from_secs(1 << 32)).unwrap().next_least
+            > Ledger::load(ME, 1, Vec::new(), None, Duration::from_secs(1 << 32))
+                .unwrap()
+                .next_least
     );
 }

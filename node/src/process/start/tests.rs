@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::rig::Founder;
 use super::*;
-use crate::net::quota::{Share, Shares};
+use crate::net::quota::{Quota, Quotas};
 use crate::net::reply::{Begun, Queued, Replies};
 use crate::raft::{Entry, LogId, Vote};
 use crate::replica::backlog::Place;
@@ -110,7 +110,7 @@ struct Writer {
     serial: u64,
     replies: Replies,
     answers: UnboundedReceiver<Queued>,
-    share: Share,
+    quota: Quota,
 }
 
 impl Writer {
@@ -118,8 +118,8 @@ impl Writer {
         let leads = || node.group(SHARD).is_some_and(|group| group.leads());
         until("nobody leads the shard", leads).await;
         let (replies, answers) = Replies::collected();
-        let share = Shares::default().of(HolderId::random());
-        let mut writer = Self { node: Arc::clone(node), serial: 0, replies, answers, share };
+        let quota = Quotas::default().of(HolderId::random());
+        let mut writer = Self { node: Arc::clone(node), serial: 0, replies, answers, quota };
         writer.propose(&Command::OpenSession(Self::session()), PATIENCE);
         assert_eq!(writer.answer().await, Ok(Answer::Done));
         writer
@@ -130,7 +130,7 @@ impl Writer {
     }
 
     fn propose(&self, command: &Command<'_>, patience: Duration) {
-        let part = self.share.take(0).now_or_never().flatten().unwrap();
+        let part = self.quota.take(0).now_or_never().flatten().unwrap();
         let reply = self.replies.to(self.serial, part, Begun::now());
         let expires = Instant::now() + patience;
         let (command, holder) = (encode(command), HolderId(uuid::Uuid::nil()));
@@ -159,7 +159,7 @@ impl Writer {
     }
 
     async fn read(&mut self, key: &[u8]) -> Option<Vec<u8>> {
-        let part = self.share.take(0).now_or_never().flatten().unwrap();
+        let part = self.quota.take(0).now_or_never().flatten().unwrap();
         let reply = self.replies.to(0, part, Begun::now());
         let key = Bytes::copy_from_slice(key);
         self.node.group(SHARD).unwrap().read(PendingRead {
@@ -325,7 +325,7 @@ async fn a_voter_that_alone_knows_that_it_is_taken_out_still_stands() {
     };
     let answer = group.raft().append_entries(request).await.unwrap();
     assert!(answer.is_success(), "{answer:?}");
-    let applied = |index| group.machine().applied_index() == before.index + index;
+    let applied = |index| group.state_machine().applied_index() == before.index + index;
     until("the joint one is not applied", || applied(1)).await;
     // This is what its election timer runs by, and who looks whether the leader is there.
     assert!(!group.only_follows(), "it votes in the configuration that is committed");

@@ -157,11 +157,11 @@ fn false_counts_and_lengths_are_refused() {
 fn a_heartbeat_is_the_bytes_that_it_was() {
     let append = Bytes::from_static(b"append");
     let confirmed = Some(Confirmed { age_us: 300, applied: 9 });
-    for (confirmed, rests, end) in
+    for (confirmed, is_quiescent, end) in
         [(None, false, &[0, 0, 0][..]), (confirmed, true, &[1, 0xac, 0x02, 9, 0, 1])]
     {
         let heartbeat =
-            Call::Heartbeat { append: append.clone(), confirmed, acknowledged: None, rests };
+            Call::Heartbeat { append: append.clone(), confirmed, acknowledged: None, is_quiescent };
         let bytes = encode(&heartbeat);
         assert_eq!(*bytes, *[&[0, 6][..], b"append", end].concat());
         let Call::Heartbeat { append: back, confirmed: age, .. } = decode(&bytes).unwrap() else {

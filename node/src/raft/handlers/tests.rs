@@ -79,7 +79,7 @@ async fn a_bad_snapshot_is_refused_and_the_replica_lives_on() {
     let replica = Replica::start().await;
     let leader = Leader::new(1);
     let sent = snapshot(20, 40);
-    let before = replica.machine.summary().hash;
+    let before = replica.state_machine.summary().hash;
 
     let mut damaged = sent.chunks[0].to_vec();
     let last = damaged.len() - 1;
@@ -96,12 +96,12 @@ async fn a_bad_snapshot_is_refused_and_the_replica_lives_on() {
     let taken = leader.send(&replica, &other, &other.chunks, || {}).await;
     assert_eq!(refused(taken), "the snapshot is of another moment than its head says");
     replica.assert_runs();
-    assert_eq!(replica.machine.summary().hash, before);
+    assert_eq!(replica.state_machine.summary().hash, before);
 
     // The sender tries again.
     leader.send(&replica, &sent, &sent.chunks, || {}).await.unwrap();
     replica.assert_runs();
-    let summary = replica.machine.summary();
+    let summary = replica.state_machine.summary();
     assert_eq!((summary.applied_index, summary.hash), (20, sent.hash));
 }
 
@@ -118,10 +118,10 @@ async fn a_snapshot_that_ends_on_a_full_disk_is_refused_until_there_is_room() {
         replica.engine.set_reserve(0);
     }
     leader.send(&replica, &sent, &sent.chunks, || {}).await.unwrap();
-    assert_eq!(replica.machine.summary().hash, sent.hash);
+    assert_eq!(replica.state_machine.summary().hash, sent.hash);
     // It is what a restart would find.
     // And its clock has gone on from there, whatever the clock on the wall shows.
-    let clock_ms = replica.machine.clock_ms();
+    let clock_ms = replica.state_machine.clock_ms();
     assert!((sent.clock_ms..sent.clock_ms + 60_000).contains(&clock_ms), "{clock_ms}");
     let (loaded, _) = dkv_state::GroupState::load(&replica.store()).unwrap();
     assert_eq!(loaded.hash(), sent.hash);
@@ -133,7 +133,7 @@ async fn of_two_snapshots_at_once_the_later_stands_and_the_other_is_refused() {
     let (old, new) = (Leader::new(1), Leader::new(2));
     let (early, late) = (snapshot(20, 40), snapshot(30, 50));
 
-    let mut incoming = replica.machine.receive(early.store.clone()).await.unwrap();
+    let mut incoming = replica.state_machine.receive(early.store.clone()).await.unwrap();
     incoming.rows(early.chunks[0].clone()).await.unwrap();
     new.send(&replica, &late, &late.chunks, || {}).await.unwrap();
     let taken = incoming.complete(&old.head(&early).meta).await.map(|_| new.vote);
@@ -141,7 +141,7 @@ async fn of_two_snapshots_at_once_the_later_stands_and_the_other_is_refused() {
 
     // One that is complete lets no other become so before it is installed or given up.
     let begin = async |sent: &Sent| {
-        let mut incoming = replica.machine.receive(sent.store.clone()).await.unwrap();
+        let mut incoming = replica.state_machine.receive(sent.store.clone()).await.unwrap();
         incoming.rows(sent.chunks[0].clone()).await.unwrap();
         incoming
     };
@@ -153,7 +153,7 @@ async fn of_two_snapshots_at_once_the_later_stands_and_the_other_is_refused() {
     drop(first);
     tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap();
     replica.assert_runs();
-    assert_eq!(replica.machine.summary().hash, late.hash);
+    assert_eq!(replica.state_machine.summary().hash, late.hash);
 }
 
 fn append(vote: Vote, leader_commit: Option<LogId>) -> AppendEntriesRequest<Types> {
@@ -164,7 +164,7 @@ fn append(vote: Vote, leader_commit: Option<LogId>) -> AppendEntriesRequest<Type
 fn calls(vote: Vote, last: Option<LogId>) -> Vec<Call> {
     let append = Bytes::from(encode_append(&append(vote, last)).concat());
     vec![
-        Call::Heartbeat { append, confirmed: None, acknowledged: None, rests: false },
+        Call::Heartbeat { append, confirmed: None, acknowledged: None, is_quiescent: false },
         Call::Vote(VoteRequest::new(vote, last)),
         Call::PreVote(VoteRequest::new(vote, last)),
         Call::Transfer(TransferLeaderRequest::new(vote, NodeId::random(), last)),
@@ -239,7 +239,7 @@ async fn nobody_leads_or_stands_in_anothers_name() {
         async |from| answered(&replica, Speaker::member(from), append(other.vote, None)).await;
     assert_eq!(answered(sender).await, None);
     assert_eq!(term(&replica), 0);
-    assert_eq!(replica.machine.summary().applied_index, 0);
+    assert_eq!(replica.state_machine.summary().applied_index, 0);
 
     // In its own name it may.
     assert!(answered(other.id).await.is_some());
@@ -302,7 +302,7 @@ async fn a_stranger_is_refused_whatever_it_says() {
     let speaker = Speaker::stranger(leader.id);
     let why = refused(take_snapshot(&member, &speaker, &mut reader).await);
     assert!(why.contains("no member of group 1"), "{why}");
-    assert_eq!((term(&replica), replica.machine.summary().applied_index), (0, 0));
+    assert_eq!((term(&replica), replica.state_machine.summary().applied_index), (0, 0));
 
     // From a member the same is taken.
     assert!(answered(&replica, Speaker::member(leader.id), entries).await.is_some());
@@ -321,9 +321,9 @@ async fn what_cannot_be_is_refused_from_members_too() {
         ..append(leader.vote, Some(log_id(7, 4)))
     };
     assert!(answered(&replica, Speaker::member(leader.id), entries).await.is_some());
-    let mut applied = replica.machine.applied();
+    let mut applied = replica.state_machine.applied();
     tokio::time::timeout(PATIENCE, applied.wait_for(|at| *at == 4)).await.unwrap().unwrap();
-    let before = replica.machine.summary().hash;
+    let before = replica.state_machine.summary().hash;
 
     let member = replica.member();
     let far = Leader { id: leader.id, vote: Vote::new_committed(u64::MAX, leader.id) };
@@ -341,7 +341,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
         append: Bytes::from(encode_append(&append(vote, last)).concat()),
         confirmed: Some(Confirmed { age_us: u64::MAX, applied: u64::MAX }),
         acknowledged,
-        rests: false,
+        is_quiescent: false,
     };
     for lie in [
         heartbeat(leader.vote, None, acknowledged),
@@ -405,8 +405,8 @@ async fn what_cannot_be_is_refused_from_members_too() {
     }
 
     // Nothing has come of it, and the group goes on.
-    assert_eq!((term(&replica), replica.machine.summary().hash), (7, before));
-    let broken = tokio::time::timeout(Duration::ZERO, replica.promises.broken());
+    assert_eq!((term(&replica), replica.state_machine.summary().hash), (7, before));
+    let broken = tokio::time::timeout(Duration::ZERO, replica.durability.broken());
     assert!(broken.await.is_err(), "it was taken for damaged");
     let entries = AppendEntriesRequest {
         prev_log_id: next,
@@ -464,7 +464,8 @@ async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
     let (member, leader, other) = (replica.member(), Leader::new(7), NodeId::random());
     let beat = async || {
         let append = Bytes::from(encode_append(&append(leader.vote, None)).concat());
-        let call = Call::Heartbeat { append, confirmed: None, acknowledged: None, rests: false };
+        let call =
+            Call::Heartbeat { append, confirmed: None, acknowledged: None, is_quiescent: false };
         let answer = answer_call(&member, &Speaker::member(leader.id), &encode(&call)).await;
         assert!(matches!(answer, Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success))));
     };
@@ -480,11 +481,11 @@ async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
     // As long as it is heard it is not voted against, but once it was forsaken.
     beat().await;
     assert!(!votes(false).await);
-    member.forsake(leader.id).await;
+    member.forget_leader(leader.id).await;
     assert!(votes(false).await);
     beat().await;
     assert!(!votes(false).await, "the promise is taken back for good");
-    member.forsake(leader.id).await;
+    member.forget_leader(leader.id).await;
     assert!(votes(false).await);
     // Whom the leader itself has named is voted for all the same.
     beat().await;

@@ -27,8 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use crate::common::task_set::Tasks;
-use crate::common::ticks::Rhythm;
+use crate::common::task_set::TaskSet;
+use crate::common::ticks::Ticks;
 use crate::net::peers::{Lane, Peers};
 use crate::raft::codec::{Call, CallAnswer, CallResult};
 
@@ -39,7 +39,7 @@ const WAITING_MAX: usize = 4096;
 
 /// One frame of a pulse.
 #[derive(Serialize, Deserialize)]
-pub(in crate::raft) struct Pulse {
+pub(in crate::raft) struct HeartbeatBatch {
     pub(in crate::raft) number: u64,
     /// When it is sent, by what its receiver knows; nothing before the first answer on its stream.
     pub(in crate::raft) echo: Option<Echo>,
@@ -50,7 +50,7 @@ pub(in crate::raft) struct Pulse {
 
 /// Its answer: one for each call, in their order.
 #[derive(Serialize, Deserialize)]
-pub(in crate::raft) struct PulseAnswer {
+pub(in crate::raft) struct HeartbeatBatchAnswer {
     pub(in crate::raft) number: u64,
     /// When it is sent, in microseconds since the stream began for its sender.
     pub(in crate::raft) at_us: u64,
@@ -79,35 +79,35 @@ impl Echo {
 
 /// The pulses to all peers.
 #[derive(Clone)]
-pub(crate) struct Pulses {
-    shared: Arc<Shared>,
+pub(crate) struct HeartbeatCoalescer {
+    shared: Arc<CoalescerInner>,
 }
 
-struct Shared {
+struct CoalescerInner {
     me: NodeId,
     peers: Peers,
-    queues: Mutex<BTreeMap<NodeId, mpsc::Sender<Beat>>>,
+    queues: Mutex<BTreeMap<NodeId, mpsc::Sender<QueuedCall>>>,
     /// Rounds to a quorum that somebody waits for.
     rounds: AtomicUsize,
     /// Groups whose heartbeats come together.
     expected: Arc<AtomicUsize>,
-    rhythm: Rhythm,
-    tasks: Tasks,
+    ticks: Ticks,
+    tasks: TaskSet,
 }
 
 /// While it lives, heartbeats are sent at once.
-pub(crate) struct Hurry<'a> {
+pub(crate) struct UrgentGuard<'a> {
     rounds: &'a AtomicUsize,
 }
 
-impl Drop for Hurry<'_> {
+impl Drop for UrgentGuard<'_> {
     fn drop(&mut self) {
         self.rounds.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A heartbeat that waits to be sent.
-struct Beat {
+struct QueuedCall {
     group: GroupId,
     call: Call,
     /// When it was handed in.
@@ -123,22 +123,24 @@ type Waiting = Arc<Mutex<BTreeMap<u64, Vec<Waiter>>>>;
 /// What the answer that came last said of when it was sent, and when it came.
 type LastAnswer = Arc<Mutex<Option<(u64, Instant)>>>;
 
-impl Pulses {
+impl HeartbeatCoalescer {
     pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
-        let (queues, rounds, expected, rhythm, tasks) = Default::default();
-        Self { shared: Arc::new(Shared { me, peers, queues, rounds, expected, rhythm, tasks }) }
+        let (queues, rounds, expected, ticks, tasks) = Default::default();
+        Self {
+            shared: Arc::new(CoalescerInner { me, peers, queues, rounds, expected, ticks, tasks }),
+        }
     }
 
     /// Has heartbeats sent at once while a round to a quorum is waited for.
-    pub(crate) fn hurry(&self) -> Hurry<'_> {
+    pub(crate) fn mark_urgent(&self) -> UrgentGuard<'_> {
         let rounds = &self.shared.rounds;
         rounds.fetch_add(1, Ordering::Relaxed);
-        Hurry { rounds }
+        UrgentGuard { rounds }
     }
 
     /// The node's rhythm.
-    pub(crate) fn rhythm(&self) -> Rhythm {
-        self.shared.rhythm.clone()
+    pub(crate) fn ticks(&self) -> Ticks {
+        self.shared.ticks.clone()
     }
 
     /// Says of how many groups there will be heartbeats in a moment.
@@ -176,7 +178,7 @@ impl Pulses {
         urgent: bool,
     ) -> Result<CallAnswer, String> {
         let (waiter, answer) = oneshot::channel();
-        let beat = Beat { group, call, made: Instant::now(), urgent, waiter };
+        let beat = QueuedCall { group, call, made: Instant::now(), urgent, waiter };
         self.queue(target).try_send(beat).map_err(|_| "too many heartbeats wait".to_owned())?;
         answer.await.unwrap_or_else(|_| Err("no answer".to_owned()))
     }
@@ -186,7 +188,7 @@ impl Pulses {
         self.shared.tasks.end().await;
     }
 
-    fn queue(&self, target: NodeId) -> mpsc::Sender<Beat> {
+    fn queue(&self, target: NodeId) -> mpsc::Sender<QueuedCall> {
         let mut queues = lock(&self.shared.queues);
         // One whose sender has panicked is closed; the next heartbeat gets another.
         if let Some(queue) = queues.get(&target).filter(|queue| !queue.is_closed()) {
@@ -212,7 +214,7 @@ struct Sender {
 
 impl Sender {
     /// Sends what waits, over one stream after another.
-    async fn run(self, mut beats: mpsc::Receiver<Beat>) {
+    async fn run(self, mut beats: mpsc::Receiver<QueuedCall>) {
         let mut number = 0;
         while let Some(first) = beats.recv().await {
             if let Err(error) = self.converse(first, &mut beats, &mut number).await {
@@ -226,8 +228,8 @@ impl Sender {
     /// come any more are told by dropping them.
     async fn converse(
         &self,
-        first: Beat,
-        beats: &mut mpsc::Receiver<Beat>,
+        first: QueuedCall,
+        beats: &mut mpsc::Receiver<QueuedCall>,
         number: &mut u64,
     ) -> Result<(), String> {
         let connection = self.peers.connection(self.target, Lane::Urgent).await;
@@ -246,7 +248,7 @@ impl Sender {
                 let expected = self.expected.load(Ordering::Relaxed);
                 let gathered = gather(beat, beats, expected).await;
                 let pulse = frame(*number, gathered, &waiting, *lock(&last), Instant::now());
-                writer.push(&Pulse { mark: self.peers.mark(), ..pulse });
+                writer.push(&HeartbeatBatch { mark: self.peers.mark(), ..pulse });
                 writer.flush().await.map_err(|error| error.to_string())?;
                 next = beats.recv().await;
             }
@@ -261,7 +263,11 @@ impl Sender {
 }
 
 /// Gathers what else is to be sent, until it is all that is expected or somebody waits for a part.
-async fn gather(first: Beat, beats: &mut mpsc::Receiver<Beat>, expected: usize) -> Vec<Beat> {
+async fn gather(
+    first: QueuedCall,
+    beats: &mut mpsc::Receiver<QueuedCall>,
+    expected: usize,
+) -> Vec<QueuedCall> {
     let (mut urgent, mut gathered) = (first.urgent, vec![first]);
     let deadline = Instant::now() + GATHER;
     while !urgent && gathered.len() < expected {
@@ -279,14 +285,14 @@ async fn gather(first: Beat, beats: &mut mpsc::Receiver<Beat>, expected: usize) 
 /// is older than their patience: those are forgotten.
 fn frame(
     number: u64,
-    gathered: Vec<Beat>,
+    gathered: Vec<QueuedCall>,
     waiting: &Waiting,
     last: Option<(u64, Instant)>,
     now: Instant,
-) -> Pulse {
+) -> HeartbeatBatch {
     let mut calls = Vec::with_capacity(gathered.len());
     let mut waiters = Vec::with_capacity(gathered.len());
-    for Beat { group, mut call, made, waiter, .. } in
+    for QueuedCall { group, mut call, made, waiter, .. } in
         gathered.into_iter().filter(|b| !b.waiter.is_closed())
     {
         call.waited(now.saturating_duration_since(made));
@@ -300,7 +306,7 @@ fn frame(
         let since_us = now.saturating_duration_since(came).as_micros() as u64;
         Echo { answered_us, since_us }
     });
-    Pulse { number, echo, calls, mark: 0 }
+    HeartbeatBatch { number, echo, calls, mark: 0 }
 }
 
 /// Hands out answers until the stream breaks; returns why.
@@ -316,7 +322,7 @@ async fn read_answers(
             Ok(None) => return "the peer ended the stream".to_owned(),
             Err(error) => return error.to_string(),
         };
-        let PulseAnswer { number, at_us, answers, mark } = match decode(&frame) {
+        let HeartbeatBatchAnswer { number, at_us, answers, mark } = match decode(&frame) {
             Ok(answer) => answer,
             Err(error) => return error.to_string(),
         };

@@ -11,21 +11,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Time for which a learner that has answered is sent no further heartbeat.
-pub(in crate::raft) const SPARED_FOR: Duration = Duration::from_millis(500);
+pub(in crate::raft) const LEARNER_SILENCE_MAX: Duration = Duration::from_millis(500);
 
 /// What one member was sent, as plain data.
 #[derive(Debug, Default)]
-pub(in crate::raft) struct Sparing {
+pub(in crate::raft) struct LearnerHeartbeats {
     /// When the heartbeat was sent that the member answered last.
     answered: Option<Instant>,
 }
 
-impl Sparing {
+impl LearnerHeartbeats {
     /// Whether a heartbeat need not be sent now. A voter is never spared: an election, or a read,
     /// may hang on its answer.
-    pub(in crate::raft) fn spares(&self, votes: bool, now: Instant) -> bool {
-        let rests = |sent| now.saturating_duration_since(sent) < SPARED_FOR;
-        !votes && self.answered.is_some_and(rests)
+    pub(in crate::raft) fn may_skip(&self, votes: bool, now: Instant) -> bool {
+        let is_quiescent = |sent| now.saturating_duration_since(sent) < LEARNER_SILENCE_MAX;
+        !votes && self.answered.is_some_and(is_quiescent)
     }
 
     /// What was sent then has been answered.
@@ -40,12 +40,12 @@ mod tests {
 
     #[test]
     fn only_a_learner_that_answered_lately_is_spared() {
-        let (mut sparing, start) = (Sparing::default(), Instant::now());
-        assert!(!sparing.spares(false, start), "it has never answered");
-        sparing.answered(start);
-        let just_before = start + SPARED_FOR - Duration::from_millis(1);
-        assert!(sparing.spares(false, just_before));
-        assert!(!sparing.spares(true, just_before), "it votes");
-        assert!(!sparing.spares(false, start + SPARED_FOR));
+        let (mut learner_heartbeats, start) = (LearnerHeartbeats::default(), Instant::now());
+        assert!(!learner_heartbeats.may_skip(false, start), "it has never answered");
+        learner_heartbeats.answered(start);
+        let just_before = start + LEARNER_SILENCE_MAX - Duration::from_millis(1);
+        assert!(learner_heartbeats.may_skip(false, just_before));
+        assert!(!learner_heartbeats.may_skip(true, just_before), "it votes");
+        assert!(!learner_heartbeats.may_skip(false, start + LEARNER_SILENCE_MAX));
     }
 }

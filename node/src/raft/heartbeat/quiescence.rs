@@ -1,10 +1,10 @@
-//! Rest: a group of which nobody asks anything keeps its heartbeats further apart.
+//! Quiescence: a group of which nobody asks anything keeps its heartbeats further apart.
 //!
 //! Heartbeats are there so that a leader's silence is noticed. Those of groups that nobody asks
 //! anything are most of what a quiet network costs, and there a silence need not be noticed as
 //! soon. So a leader that was asked nothing for [`RESTS_AFTER`] says so with its heartbeat, and
-//! sends one in [`SLOWER`]. The times of all members are as much longer from then on (see
-//! `pace.rs`), until the leader has something to say again: entries, or a heartbeat that says it is
+//! sends one in [`QUIESCENT_SLOWDOWN`]. The times of all members are as much longer from then on (see
+//! `time_scale.rs`), until the leader has something to say again: entries, or a heartbeat that says it is
 //! awake, which it sends at once when it is asked something.
 //!
 //! That a process has died is found out in another way (see `lookout.rs`). When a whole machine is
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Of so many heartbeats, a leader sends one while its group rests.
-pub(crate) const SLOWER: u32 = 5;
+pub(crate) const QUIESCENT_SLOWDOWN: u32 = 5;
 /// Heartbeats of a group that rests which may fail to come before its leader is gone: as many as in
 /// the longest election time that there is by default.
 const BEATS_MAX: u32 = 5;
@@ -26,7 +26,7 @@ const RESTS_AFTER: Duration = Duration::from_secs(2);
 
 /// Whether one replica's group rests, as plain data.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::raft) struct Rest {
+pub(in crate::raft) struct Quiescence {
     /// When this replica was last asked something that its leader has to answer.
     asked: Instant,
     /// Whether a leader's heartbeats say that the group rests.
@@ -44,13 +44,13 @@ enum Slow {
     Yes,
 }
 
-impl Rest {
+impl Quiescence {
     pub(in crate::raft) fn new(now: Instant) -> Self {
         Self { asked: now, says: false, slow: Slow::No }
     }
 
     /// Something is asked. Returns whether that wakes the group: only its leader can.
-    pub(in crate::raft) fn stir(&mut self, now: Instant) -> bool {
+    pub(in crate::raft) fn wake(&mut self, now: Instant) -> bool {
         self.asked = now;
         std::mem::take(&mut self.says)
     }
@@ -84,9 +84,10 @@ impl Rest {
 
     /// The leader, or another who would lead, says whether the group rests. Returns whether that
     /// wakes it.
-    pub(in crate::raft) fn told(&mut self, rests: bool) -> bool {
-        let before = std::mem::replace(&mut self.slow, if rests { Slow::Yes } else { Slow::No });
-        !rests && before != Slow::No
+    pub(in crate::raft) fn told(&mut self, is_quiescent: bool) -> bool {
+        let before =
+            std::mem::replace(&mut self.slow, if is_quiescent { Slow::Yes } else { Slow::No });
+        !is_quiescent && before != Slow::No
     }
 
     /// Whether a leader's heartbeats say that the group rests.
@@ -100,7 +101,7 @@ impl Rest {
     }
 
     /// Whether the group rests, and goes on to.
-    pub(in crate::raft) fn rests(&self) -> bool {
+    pub(in crate::raft) fn is_quiescent(&self) -> bool {
         self.slow == Slow::Yes
     }
 }
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn a_leader_rests_when_it_is_asked_nothing_and_says_so_first() {
         let now = Instant::now();
-        let mut rest = Rest::new(now);
+        let mut rest = Quiescence::new(now);
         assert!(rest.beats(false, now) && !rest.says() && !rest.is_slow());
         let later = now + RESTS_AFTER;
         assert!(rest.beats(false, later) && rest.says() && rest.is_slow(), "it says so");
@@ -126,22 +127,22 @@ mod tests {
     #[test]
     fn a_leader_that_is_asked_something_wakes_and_gives_the_others_time_to_answer() {
         let now = Instant::now();
-        let mut rest = Rest::new(now);
+        let mut rest = Quiescence::new(now);
         let later = now + RESTS_AFTER;
         rest.beats(true, later);
-        assert!(rest.stir(later), "it wakes");
+        assert!(rest.wake(later), "it wakes");
         assert!(!rest.says() && rest.is_slow());
-        assert!(!rest.stir(later), "it is on its way already");
+        assert!(!rest.wake(later), "it is on its way already");
         assert!(rest.beats(false, later) && rest.is_slow(), "nobody has answered yet");
-        assert!(!rest.rests());
+        assert!(!rest.is_quiescent());
         assert!(rest.beats(false, later + EVERY) && !rest.is_slow());
-        assert!(!rest.stir(later + EVERY), "it is awake");
+        assert!(!rest.wake(later + EVERY), "it is awake");
     }
 
     #[test]
     fn a_leader_that_has_not_been_heard_for_long_does_not_rest_but_is_gone() {
         let heard = Instant::now();
-        let mut rest = Rest::new(heard - Duration::from_secs(10));
+        let mut rest = Quiescence::new(heard - Duration::from_secs(10));
         rest.told(true);
         rest.misses(Some(heard), SLOWEST, heard + BEATS_MAX * SLOWEST);
         assert!(rest.is_slow());
@@ -154,9 +155,9 @@ mod tests {
 
     #[test]
     fn who_leads_says_whether_the_group_rests() {
-        let mut rest = Rest::new(Instant::now());
-        assert!(!rest.told(true) && rest.rests());
-        assert!(rest.told(false) && !rest.rests());
+        let mut rest = Quiescence::new(Instant::now());
+        assert!(!rest.told(true) && rest.is_quiescent());
+        assert!(rest.told(false) && !rest.is_quiescent());
         assert!(!rest.told(false), "it is awake already");
     }
 }

@@ -1,7 +1,7 @@
 //! How fast a group's time passes: slower, the farther its members are.
 //!
 //! Raft's times have to be a few round trips long. openraft's are fixed when a group begins, and
-//! nobody knows then how far apart its members will be. So each group has a [`Pace`]: what openraft
+//! nobody knows then how far apart its members will be. So each group has a [`TimeScale`]: what openraft
 //! adds to a moment, or waits for, is stretched by it. Moments themselves are real ones, so that a
 //! pace may change at any time. Times as they are set fit round trips of up to [`ROOM`] of a
 //! heartbeat's patience, and are not stretched for these.
@@ -22,8 +22,8 @@ use std::time::Duration;
 use tokio::task_local;
 use tokio::time::Instant;
 
-use super::quiescence::{Rest, SLOWER};
-use crate::common::ticks::Rhythm;
+use super::quiescence::{QUIESCENT_SLOWDOWN, Quiescence};
+use crate::common::ticks::Ticks;
 
 /// Round trips that the time for the answer to a heartbeat must have room for.
 const ROOM: f64 = 1.25;
@@ -32,31 +32,31 @@ const ROOM: f64 = 1.25;
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(5);
 
 task_local! {
-    static PACE: Pace;
+    static PACE: TimeScale;
 }
 
 /// The pace of one group; clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Pace(Arc<Shared>);
+pub(crate) struct TimeScale(Arc<TimeScaleInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct TimeScaleInner {
     /// Time that the answer to a heartbeat has as things are set.
     patience: Duration,
     round_trip_us: AtomicU64,
-    rest: Mutex<Rest>,
+    rest: Mutex<Quiescence>,
     /// Whether times are those of rest, for those who cannot wait for the lock.
     slow: AtomicBool,
     /// The node's, which is woken with the group.
-    rhythm: Rhythm,
+    ticks: Ticks,
 }
 
-impl Pace {
+impl TimeScale {
     /// The pace of a group whose heartbeats have so much time to be answered.
-    pub(crate) fn new(patience: Duration, rhythm: Rhythm) -> Self {
+    pub(crate) fn new(patience: Duration, ticks: Ticks) -> Self {
         let (round_trip_us, slow) = Default::default();
-        let rest = Mutex::new(Rest::new(Instant::now()));
-        Self(Arc::new(Shared { patience, round_trip_us, rest, slow, rhythm }))
+        let rest = Mutex::new(Quiescence::new(Instant::now()));
+        Self(Arc::new(TimeScaleInner { patience, round_trip_us, rest, slow, ticks }))
     }
 
     /// Notes how far the farthest member is.
@@ -71,9 +71,9 @@ impl Pace {
     }
 
     /// Something is asked of the group: it does not rest any more.
-    pub(crate) fn stir(&self) {
-        if self.rest(|rest| rest.stir(Instant::now())) {
-            self.0.rhythm.wake();
+    pub(crate) fn wake(&self) {
+        if self.rest(|rest| rest.wake(Instant::now())) {
+            self.0.ticks.wake();
         }
     }
 
@@ -91,9 +91,9 @@ impl Pace {
     }
 
     /// The leader, or another who would lead, says whether the group rests.
-    pub(in crate::raft) fn told(&self, rests: bool) {
-        if self.is_slow() != rests && self.rest(|rest| rest.told(rests)) {
-            self.0.rhythm.wake();
+    pub(in crate::raft) fn told(&self, is_quiescent: bool) {
+        if self.is_slow() != is_quiescent && self.rest(|rest| rest.told(is_quiescent)) {
+            self.0.ticks.wake();
         }
     }
 
@@ -108,11 +108,11 @@ impl Pace {
     }
 
     /// Whether the group rests, and goes on to.
-    pub(crate) fn rests(&self) -> bool {
-        self.rest(|rest| rest.rests())
+    pub(crate) fn is_quiescent(&self) -> bool {
+        self.rest(|rest| rest.is_quiescent())
     }
 
-    fn rest<T>(&self, change: impl FnOnce(&mut Rest) -> T) -> T {
+    fn rest<T>(&self, change: impl FnOnce(&mut Quiescence) -> T) -> T {
         let mut rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut rest);
         self.0.slow.store(rest.is_slow(), Ordering::Relaxed);
@@ -139,7 +139,7 @@ impl Pace {
 
     /// When a sleep ends that was to end then: those of groups that rest end together.
     fn end_of_sleep(&self, deadline: Instant) -> Instant {
-        if self.is_slow() { self.0.rhythm.at_rest(deadline) } else { deadline }
+        if self.is_slow() { self.0.ticks.at_rest(deadline) } else { deadline }
     }
 
     /// Runs what belongs to the group.
@@ -151,29 +151,29 @@ impl Pace {
     fn factor(&self) -> Option<f64> {
         let needed = self.round_trip().mul_f64(ROOM);
         let far = needed.as_secs_f64() / self.0.patience.as_secs_f64();
-        let slow = if self.is_slow() { f64::from(SLOWER) } else { 1.0 };
+        let slow = if self.is_slow() { f64::from(QUIESCENT_SLOWDOWN) } else { 1.0 };
         Some(far.max(slow)).filter(|factor| *factor > 1.0)
     }
 }
 
 /// The pace of the group that this task belongs to.
-pub(in crate::raft) fn current() -> Option<Pace> {
+pub(in crate::raft) fn current() -> Option<TimeScale> {
     PACE.try_with(Clone::clone).ok()
 }
 
 /// A time, as it is for the group that this task belongs to.
 pub(in crate::raft) fn stretched(time: Duration) -> Duration {
-    PACE.try_with(|pace| pace.stretch(time)).unwrap_or(time)
+    PACE.try_with(|time_scale| time_scale.stretch(time)).unwrap_or(time)
 }
 
 /// When a sleep of the group that this task belongs to ends that was to end then.
 pub(in crate::raft) fn end_of_sleep(deadline: Moment) -> Instant {
-    PACE.try_with(|pace| pace.end_of_sleep(deadline.0)).unwrap_or(deadline.0)
+    PACE.try_with(|time_scale| time_scale.end_of_sleep(deadline.0)).unwrap_or(deadline.0)
 }
 
 /// A time that has passed, as it would have to be set to be so long.
 fn shrunk(time: Duration) -> Duration {
-    let factor = PACE.try_with(Pace::factor).ok().flatten();
+    let factor = PACE.try_with(TimeScale::factor).ok().flatten();
     factor.map_or(time, |factor| time.div_f64(factor))
 }
 
@@ -241,33 +241,33 @@ mod tests {
 
     #[test]
     fn near_members_change_nothing_and_far_ones_stretch_everything() {
-        let pace = Pace::new(ms(100), Rhythm::default());
+        let time_scale = TimeScale::new(ms(100), Ticks::default());
         for (round_trip, stretched) in
             [(0, 150), (1, 150), (80, 150), (160, 300), (1200, 2250), (600_000, 9375)]
         {
-            pace.set_round_trip(ms(round_trip));
-            assert_eq!(pace.stretch_ms(150), stretched, "{round_trip}");
+            time_scale.set_round_trip(ms(round_trip));
+            assert_eq!(time_scale.stretch_ms(150), stretched, "{round_trip}");
         }
     }
 
     #[test]
     fn rest_stretches_everything_but_not_what_is_longer_already() {
-        let pace = Pace::new(ms(100), Rhythm::default());
-        pace.told(true);
-        assert_eq!(pace.stretch_ms(150), 750);
-        pace.set_round_trip(ms(1200));
-        assert_eq!(pace.stretch_ms(150), 2250);
-        pace.told(false);
-        pace.set_round_trip(ms(1));
-        assert_eq!(pace.stretch_ms(150), 150);
+        let time_scale = TimeScale::new(ms(100), Ticks::default());
+        time_scale.told(true);
+        assert_eq!(time_scale.stretch_ms(150), 750);
+        time_scale.set_round_trip(ms(1200));
+        assert_eq!(time_scale.stretch_ms(150), 2250);
+        time_scale.told(false);
+        time_scale.set_round_trip(ms(1));
+        assert_eq!(time_scale.stretch_ms(150), 150);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_time_of_a_group_is_that_of_its_tasks() {
-        let pace = Pace::new(ms(100), Rhythm::default());
-        pace.set_round_trip(ms(160));
-        let far = pace.clone();
-        let (begun, later) = pace
+        let time_scale = TimeScale::new(ms(100), Ticks::default());
+        time_scale.set_round_trip(ms(160));
+        let far = time_scale.clone();
+        let (begun, later) = time_scale
             .run(async move {
                 let begun = <Moment as openraft::Instant>::now();
                 let spawned =
@@ -285,7 +285,7 @@ mod tests {
             assert_eq!(later - begun, ms(50));
             assert_eq!(later.age(), ms(0));
             // It changes at once.
-            pace.set_round_trip(ms(1));
+            time_scale.set_round_trip(ms(1));
             assert_eq!(later - begun, ms(100));
         })
         .await;

@@ -12,13 +12,13 @@ use openraft::raft::AppendEntriesResponse;
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use super::super::Pulses;
+use super::super::HeartbeatCoalescer;
 use super::super::adapter::{initialize, propose, take_step};
 use super::super::codec::{AppendAnswer, Call, CallAnswer, decode_append};
 use super::super::test_replica::{Replica, SHARD, credentials, new_authority, puts};
 use super::*;
-use crate::raft::heartbeat::coalescing::{Pulse, PulseAnswer};
-use dkv_state::steward::Step;
+use crate::raft::heartbeat::coalescing::{HeartbeatBatch, HeartbeatBatchAnswer};
+use dkv_state::reconciler::Step;
 
 /// Time in which everything here is done, by far.
 const DONE_WITHIN: Duration = Duration::from_secs(20);
@@ -165,8 +165,8 @@ impl Seen {
         AppendAnswer::Taken { last, seal: None }
     }
 
-    fn pulse(&self, frame: &bytes::Bytes) -> Option<PulseAnswer> {
-        let Pulse { number, calls, .. } = decode(frame).unwrap();
+    fn pulse(&self, frame: &bytes::Bytes) -> Option<HeartbeatBatchAnswer> {
+        let HeartbeatBatch { number, calls, .. } = decode(frame).unwrap();
         let answers = calls.into_iter().map(|(_, call)| match call {
             Call::Follow { .. } => {
                 self.asked.fetch_add(1, Ordering::SeqCst);
@@ -175,7 +175,7 @@ impl Seen {
             _ => Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success)),
         });
         let answers = answers.collect();
-        let answer = PulseAnswer { number, at_us: 0, answers, mark: 0 };
+        let answer = HeartbeatBatchAnswer { number, at_us: 0, answers, mark: 0 };
         self.answers.load(Ordering::SeqCst).then_some(answer)
     }
 }
@@ -211,24 +211,33 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     // An entry reaches both, and their acknowledgements are late. They might elect one of them now.
     let entry = before + 1;
     voters.iter().for_each(|voter| voter.seen.is_late.store(true, Ordering::SeqCst));
-    let (raft, pace) = (leader.raft.clone(), leader.pace.clone());
-    let _writing = tokio::spawn(async move { propose(&raft, &pace, puts(1)).await });
+    let (raft, time_scale) = (leader.raft.clone(), leader.time_scale.clone());
+    let _writing = tokio::spawn(async move { propose(&raft, &time_scale, puts(1)).await });
     until("they get no entry", || voters.iter().all(|voter| voter.has(entry))).await;
 
     // Only now a read begins.
-    let pulses = Pulses::new(leader.id, leader.peers.clone());
-    let (sessions, pace) = (leader.sessions.clone(), leader.pace.clone());
-    let network = Network::new(SHARD, leader.id, leader.peers.clone(), pulses, sessions, pace);
+    let heartbeats = HeartbeatCoalescer::new(leader.id, leader.peers.clone());
+    let (append_streams, time_scale) = (leader.append_streams.clone(), leader.time_scale.clone());
+    let network = Network::new(
+        SHARD,
+        leader.id,
+        leader.peers.clone(),
+        heartbeats,
+        append_streams,
+        time_scale,
+    );
     network.told_by(&leader.raft);
-    let (raft, machine, asking) = (leader.raft.clone(), leader.machine.clone(), network.clone());
-    let reading = tokio::spawn(async move { confirm_leadership(&raft, &machine, &asking).await });
+    let (raft, state_machine, asking) =
+        (leader.raft.clone(), leader.state_machine.clone(), network.clone());
+    let reading =
+        tokio::spawn(async move { confirm_leadership(&raft, &state_machine, &asking).await });
     until("nobody is asked", || voters.iter().all(|voter| voter.asked() > 0)).await;
     assert!(!reading.is_finished());
 
     // The acknowledgements of that entry come, one after the other, and nothing else. By the first
     // it is committed, which the other is told in a request that ends with the same entry.
     one.seen.late.add_permits(1);
-    until("it is not committed", || leader.machine.applied_index() >= entry).await;
+    until("it is not committed", || leader.state_machine.applied_index() >= entry).await;
     until("nobody is told", || other.was_told(entry)).await;
     other.seen.late.add_permits(1);
     let has_acknowledged = || {
@@ -253,13 +262,13 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
         Ok(term) => assert_eq!(term, Term(metrics.borrow().current_term)),
         // On a busy machine its patience may have ended meanwhile.
         Err(ProposeError::Unavailable(_)) => {
-            let confirmed = confirm_leadership(&leader.raft, &leader.machine, &network).await;
+            let confirmed = confirm_leadership(&leader.raft, &leader.state_machine, &network).await;
             confirmed.unwrap();
         }
         Err(error) => panic!("{error}"),
     }
     // As of when they were asked.
     let confirmed = network.quorum_at().unwrap();
-    assert!(confirmed >= answering - network.pace().patience(), "{confirmed:?}");
+    assert!(confirmed >= answering - network.time_scale().patience(), "{confirmed:?}");
     assert!(confirmed <= Instant::now());
 }

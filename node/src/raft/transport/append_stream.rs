@@ -30,19 +30,19 @@ const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// member that is alive and slower than the writes would hold on to it for good. So a session can
 /// be ended from outside: openraft finds then that the member is to be sent a snapshot.
 #[derive(Clone)]
-pub(crate) struct Sessions {
+pub(crate) struct AppendStreams {
     left_behind: fifo_watch::Sender<u64>,
     /// What each member has acknowledged last, under its seal.
     words: Arc<Mutex<BTreeMap<NodeId, Acknowledged>>>,
 }
 
-impl Default for Sessions {
+impl Default for AppendStreams {
     fn default() -> Self {
         Self { left_behind: fifo_watch::Sender::new(0), words: Arc::default() }
     }
 }
 
-impl Sessions {
+impl AppendStreams {
     /// Ends those whose member has not acknowledged this index. What is before it must have been
     /// asked to be purged.
     pub(crate) fn leave_behind(&self, index: u64) {
@@ -71,14 +71,14 @@ impl Sessions {
 }
 
 /// What a session is made of.
-pub(super) struct Session<'a> {
+pub(super) struct AppendStream<'a> {
     pub(super) opening: Opening,
-    pub(super) sessions: &'a Sessions,
+    pub(super) append_streams: &'a AppendStreams,
     pub(super) network: &'a Network,
     pub(super) target: NodeId,
 }
 
-impl Session<'_> {
+impl AppendStream<'_> {
     /// Writes requests as they come, and yields what becomes of them.
     pub(super) fn run<'s, S>(
         self,
@@ -98,7 +98,7 @@ impl Session<'_> {
             answered: 0,
             owed: 0,
             acknowledged: 0,
-            left_behind: self.sessions.left_behind(),
+            left_behind: self.append_streams.left_behind(),
             network: self.network.clone(),
             target: self.target,
         };
@@ -267,7 +267,7 @@ impl Answers {
                 if let Some(seal) = seal {
                     let index = self.acknowledged;
                     let word = Acknowledged { term, index, seal };
-                    self.network.sessions.keep_word(self.target, word);
+                    self.network.append_streams.keep_word(self.target, word);
                 }
                 Ok(Ok(last))
             }

@@ -10,7 +10,7 @@ use super::super::codec::{AppendAnswer, decode_append};
 use super::super::test_replica::{Replica, credentials, new_authority};
 use super::*;
 use dkv_state::BatchBuilder;
-use dkv_state::steward::Step;
+use dkv_state::reconciler::Step;
 
 /// Time in which everything here is done, by far.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -98,7 +98,7 @@ async fn a_slow_learner_that_is_left_behind_gets_a_snapshot_and_the_log_is_purge
     for _ in 0..ENTRIES {
         let mut batch = BatchBuilder::new(0, dkv_base::id::Stamp(1));
         batch.push(&vec![0; ENTRY_BYTES]);
-        propose(&leader.raft, &leader.pace, batch.finish()).await.unwrap();
+        propose(&leader.raft, &leader.time_scale, batch.finish()).await.unwrap();
     }
     let last = metrics.borrow().last_log_index.unwrap();
     leader.raft.trigger().snapshot().await.unwrap();
@@ -111,7 +111,7 @@ async fn a_slow_learner_that_is_left_behind_gets_a_snapshot_and_the_log_is_purge
     until("the learner does not live", || matched() > begun).await;
     assert!(purged() < last, "nothing keeps the log, so this test shows nothing");
 
-    leader.sessions.leave_behind(last);
+    leader.append_streams.leave_behind(last);
     until("the log is kept for the learner", || purged() == last).await;
     let snapshot = async {
         while let Some(opening) = opened.recv().await {

@@ -22,7 +22,7 @@ struct Seen {
 /// Has somebody come at each of these times.
 async fn serve(round: Duration, arrivals: &[Duration]) -> Seen {
     let (queue, waiting) = mpsc::channel(arrivals.len());
-    let (start, mut rounds) = (Instant::now(), Rounds::new(waiting));
+    let (start, mut rounds) = (Instant::now(), QuorumRounds::new(waiting));
     let arriving = async {
         for arrival in arrivals {
             sleep_until(start + *arrival).await;

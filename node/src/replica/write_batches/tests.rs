@@ -5,7 +5,7 @@ use futures::FutureExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
-use crate::net::quota::{Share, Shares};
+use crate::net::quota::{Quota, Quotas};
 use crate::net::reply::{Begun, Queued, Replies};
 use dkv_state::Batch;
 
@@ -14,19 +14,19 @@ struct Waiting {
     queue: VecDeque<PendingWrite>,
     replies: Replies,
     answers: UnboundedReceiver<Queued>,
-    share: Share,
+    quota: Quota,
     next_id: u64,
 }
 
 impl Waiting {
     fn new() -> Self {
         let (replies, answers) = Replies::collected();
-        let share = Shares::default().of(HolderId::random());
-        Self { queue: VecDeque::new(), replies, answers, share, next_id: 0 }
+        let quota = Quotas::default().of(HolderId::random());
+        Self { queue: VecDeque::new(), replies, answers, quota, next_id: 0 }
     }
 
     fn push(&mut self, command: impl Into<Bytes>, expires: Instant) {
-        let part = self.share.take(0).now_or_never().flatten().unwrap();
+        let part = self.quota.take(0).now_or_never().flatten().unwrap();
         let reply = self.replies.to(self.next_id, part, Begun::now());
         self.next_id += 1;
         self.queue.push_back(PendingWrite {

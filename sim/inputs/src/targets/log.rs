@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::GroupId;
 use dkv_wal::disk::{Disk, MemoryDisk, SECTOR_BYTES};
-use dkv_wal::{GroupState, KeeperStep, Wal, WalOptions, WriterStep};
+use dkv_wal::{GroupState, SegmentManagerStep, Wal, WalOptions, WriterStep};
 
 use crate::parts::{Parts, join};
 
@@ -31,7 +31,7 @@ fn options() -> WalOptions {
 /// open.
 fn with<T>(disk: &MemoryDisk, use_it: impl FnOnce(&Wal) -> T) -> Option<T> {
     let opened = Wal::open_by_hand(Arc::new(disk.clone()), options(), Box::new(|_| {}));
-    let (wal, mut writer, mut keeper) = match opened {
+    let (wal, mut writer, mut segment_manager) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             super::assert_presentable(&error.to_string());
@@ -40,7 +40,9 @@ fn with<T>(disk: &MemoryDisk, use_it: impl FnOnce(&Wal) -> T) -> Option<T> {
     };
     let outcome = use_it(&wal);
     wal.close();
-    while writer.step() == WriterStep::Worked || keeper.step() == KeeperStep::Worked {}
+    while writer.step() == WriterStep::Worked
+        || segment_manager.step() == SegmentManagerStep::Worked
+    {}
     Some(outcome)
 }
 

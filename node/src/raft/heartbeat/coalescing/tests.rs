@@ -4,10 +4,10 @@ use super::*;
 use crate::raft::Vote;
 use crate::raft::codec::Confirmed;
 
-fn beat(group: u32, urgent: bool) -> (Beat, oneshot::Receiver<CallResult>) {
+fn beat(group: u32, urgent: bool) -> (QueuedCall, oneshot::Receiver<CallResult>) {
     let (waiter, answer) = oneshot::channel();
     let call = Call::Vote(VoteRequest::new(Vote::new(1, NodeId::random()), None));
-    (Beat { group: GroupId(group), call, made: Instant::now(), urgent, waiter }, answer)
+    (QueuedCall { group: GroupId(group), call, made: Instant::now(), urgent, waiter }, answer)
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,15 +78,15 @@ async fn a_heartbeat_says_when_it_was_sent_by_the_clock_of_its_receiver() {
     let came = began + 3 * MS + 20 * MS;
     let confirmed = Some(Confirmed { age_us: 50_000, applied: 7 });
     let append = Bytes::new();
-    let call = Call::Heartbeat { append, confirmed, acknowledged: None, rests: false };
+    let call = Call::Heartbeat { append, confirmed, acknowledged: None, is_quiescent: false };
     let (waiter, _answer) = oneshot::channel();
     let made = came + 10 * MS;
-    let beat = Beat { group: GroupId(1), call, made, urgent: false, waiter };
+    let beat = QueuedCall { group: GroupId(1), call, made, urgent: false, waiter };
 
     // It waits for 94 ms before it is sent, and arrives seconds later.
     let sent = made + 94 * MS;
     let last = Some((answered_us, came));
-    let Pulse { echo, calls, .. } = frame(1, vec![beat], &Waiting::default(), last, sent);
+    let HeartbeatBatch { echo, calls, .. } = frame(1, vec![beat], &Waiting::default(), last, sent);
     let Call::Heartbeat { confirmed: Some(Confirmed { age_us, .. }), .. } = calls[0].1 else {
         panic!("another call")
     };

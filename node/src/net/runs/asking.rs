@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{Runs, lock};
+use crate::common::ticks::Ticks;
 use crate::net::server_link::{ServerError, ServerLink};
-use crate::node::Node;
 
 /// Time that a node waits for the server that could serve without any other.
 #[cfg(not(test))]
@@ -146,15 +146,19 @@ pub(crate) async fn before_serving(
     }
 }
 
-/// Asks for the life of the node.
-pub(crate) async fn keep_asking(node: Arc<Node>) {
-    let runs = node.runs();
+/// Asks until the run has to end, and returns the sentence to end with.
+pub(crate) async fn keep_asking(
+    runs: Runs,
+    server: Arc<ServerLink>,
+    address: SocketAddr,
+    ticks: Ticks,
+) -> String {
     let mut older_since = None;
     loop {
-        let pause = match runs.ask(node.server(), node.me().address, false).await {
+        let pause = match runs.ask(&server, address, false).await {
             Ok(Standing { verdict, ask_again, .. }) => {
                 if let Some(farewell) = runs.farewell(verdict, &mut older_since) {
-                    return node.fail(farewell);
+                    return farewell;
                 }
                 match verdict {
                     _ if ask_again => ASK_AGAIN,
@@ -171,14 +175,14 @@ pub(crate) async fn keep_asking(node: Arc<Node>) {
             tokio::time::sleep(pause).await;
             continue;
         }
-        let (told, until, rhythm) = (runs.own().mark, Instant::now() + pause, node.rhythm());
+        let (told, until) = (runs.own().mark, Instant::now() + pause);
         while Instant::now() < until {
             tokio::select! {
                 biased;
                 // Another node refuses this one: the server may have heard why.
                 () = runs.refused_by_peer() => break,
                 () = tokio::time::sleep_until(until) => break,
-                () = rhythm.pause(ASK_WHILE_WRITING) => {}
+                () = ticks.pause(ASK_WHILE_WRITING) => {}
             }
             if runs.own().mark != told {
                 break;
@@ -188,12 +192,12 @@ pub(crate) async fn keep_asking(node: Arc<Node>) {
 }
 
 /// Tells the server how far the log is, before the node stops in good order.
-pub(crate) async fn say_goodbye(node: &Node) {
-    let is_there = node.server().seen().is_some_and(|seen| seen < 2 * ASK_EVERY);
-    if !is_there || node.runs().held().is_some() {
+pub(crate) async fn say_goodbye(runs: &Runs, server: &ServerLink, address: SocketAddr) {
+    let is_there = server.seen().is_some_and(|seen| seen < 2 * ASK_EVERY);
+    if !is_there || runs.held().is_some() {
         return;
     }
-    let goodbye = node.runs().ask(node.server(), node.me().address, true);
+    let goodbye = runs.ask(server, address, true);
     if !matches!(tokio::time::timeout(GOODBYE, goodbye).await, Ok(Ok(_))) {
         debug!("the server was not told how far the log is");
     }

@@ -133,7 +133,7 @@ impl Runs {
     /// left in it is on disk; nothing may be written into the log before that. Before it, this run
     /// has no log.
     pub(crate) fn open(&self, wal: Wal) -> Result<(), RunFileError> {
-        let opened = self.shared.own.clone().open(wal.kept_promises());
+        let opened = self.shared.own.clone().open(wal.durable_records());
         save(&starts_path(&self.shared.directory), &opened)?;
         // Told once: a run has one log.
         let _ = self.shared.wal.set((wal, opened));

@@ -17,45 +17,45 @@ use dkv_base::id::{NodeId, Number, Stamp};
 
 use super::digest::Digest;
 use super::limits;
-use super::rows::{Grave, MalformedRow, Table};
+use super::rows::{MalformedRow, Table, Tombstone};
 
 /// When keys were deleted.
 #[derive(Debug, Default)]
-pub(super) struct Graves {
-    graves: BTreeMap<Arc<[u8]>, Grave>,
+pub(super) struct Tombstones {
+    tombstones: BTreeMap<Arc<[u8]>, Tombstone>,
     by_age: BTreeSet<(u64, Arc<[u8]>)>,
     bytes: usize,
     changed: BTreeSet<Arc<[u8]>>,
 }
 
-impl Graves {
+impl Tombstones {
     /// When a key was deleted, if that is known.
     pub(super) fn get(&self, key: &[u8]) -> Option<Stamp> {
-        self.graves.get(key).map(|grave| grave.stamp)
+        self.tombstones.get(key).map(|tombstone| tombstone.stamp)
     }
 
     /// A key is deleted.
-    pub(super) fn dig(&mut self, key: Arc<[u8]>, grave: Grave, digest: &mut Digest) {
+    pub(super) fn dig(&mut self, key: Arc<[u8]>, tombstone: Tombstone, digest: &mut Digest) {
         self.fill(&key, digest);
-        self.load(Arc::clone(&key), grave, digest);
+        self.load(Arc::clone(&key), tombstone, digest);
         self.changed.insert(key);
-        while self.bytes > limits::GRAVES_BYTES_MAX {
+        while self.bytes > limits::TOMBSTONES_BYTES_MAX {
             self.fill_oldest(digest);
         }
     }
 
     /// A key is there again.
     pub(super) fn fill(&mut self, key: &[u8], digest: &mut Digest) {
-        let Some((key, grave)) = self.graves.remove_entry(key) else { return };
+        let Some((key, tombstone)) = self.tombstones.remove_entry(key) else { return };
         self.bytes -= cost(&key);
-        digest.remove_small(Table::Graves, &key, grave.number());
-        self.by_age.remove(&(grave.dug_ms, Arc::clone(&key)));
+        digest.remove_small(Table::Tombstones, &key, tombstone.number());
+        self.by_age.remove(&(tombstone.dug_ms, Arc::clone(&key)));
         self.changed.insert(key);
     }
 
     /// Forgets what is too old to be of use, at that time of the log's clock.
     pub(super) fn expire(&mut self, clock_ms: u64, digest: &mut Digest) {
-        let limit = clock_ms.saturating_sub(limits::GRAVE_LIFE_MS);
+        let limit = clock_ms.saturating_sub(limits::TOMBSTONE_LIFE_MS);
         while self.by_age.first().is_some_and(|(dug_ms, _)| *dug_ms < limit) {
             self.fill_oldest(digest);
         }
@@ -68,28 +68,28 @@ impl Graves {
     }
 
     /// Takes in a row that was read back.
-    pub(super) fn load(&mut self, key: Arc<[u8]>, grave: Grave, digest: &mut Digest) {
-        digest.add_small(Table::Graves, &key, grave.number());
+    pub(super) fn load(&mut self, key: Arc<[u8]>, tombstone: Tombstone, digest: &mut Digest) {
+        digest.add_small(Table::Tombstones, &key, tombstone.number());
         self.bytes += cost(&key);
-        self.by_age.insert((grave.dug_ms, Arc::clone(&key)));
-        self.graves.insert(key, grave);
+        self.by_age.insert((tombstone.dug_ms, Arc::clone(&key)));
+        self.tombstones.insert(key, tombstone);
     }
 }
 
 fn cost(key: &[u8]) -> usize {
-    key.len() + limits::GRAVE_OVERHEAD_BYTES
+    key.len() + limits::TOMBSTONE_OVERHEAD_BYTES
 }
 
 /// How far the outbox of each node was taken.
 #[derive(Debug, Default)]
-pub(super) struct Outboxes {
+pub(super) struct OutboxPositions {
     taken: BTreeMap<NodeId, Number>,
     changed: BTreeSet<NodeId>,
 }
 
 /// What to do with an eventual write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum ExpiryTurn {
     /// Take it.
     Now,
     /// It is here.
@@ -100,7 +100,7 @@ pub(super) enum Turn {
     Never,
 }
 
-impl Outboxes {
+impl OutboxPositions {
     /// How far that node's was taken.
     pub(super) fn taken(&self, node: NodeId) -> Number {
         self.taken.get(&node).copied().unwrap_or_default()
@@ -115,28 +115,28 @@ impl Outboxes {
         number: Number,
         after: Number,
         digest: &mut Digest,
-    ) -> Turn {
+    ) -> ExpiryTurn {
         let taken = self.taken(node);
         if number <= taken {
-            return Turn::Before;
+            return ExpiryTurn::Before;
         }
         if after > taken {
-            return Turn::Later;
+            return ExpiryTurn::Later;
         }
         if taken == Number(0) && self.taken.len() >= limits::OUTBOXES_MAX {
-            return Turn::Never;
+            return ExpiryTurn::Never;
         }
         self.load(node, number, digest);
         self.changed.insert(node);
-        Turn::Now
+        ExpiryTurn::Now
     }
 
     /// Takes in a row that was read back.
     pub(super) fn load(&mut self, node: NodeId, number: Number, digest: &mut Digest) {
         if let Some(before) = self.taken.insert(node, number) {
-            digest.remove_small(Table::Outboxes, node.0.as_bytes(), before.0);
+            digest.remove_small(Table::OutboxPositions, node.0.as_bytes(), before.0);
         }
-        digest.add_small(Table::Outboxes, node.0.as_bytes(), number.0);
+        digest.add_small(Table::OutboxPositions, node.0.as_bytes(), number.0);
     }
 }
 
@@ -144,25 +144,32 @@ impl Outboxes {
 pub(super) type SmallRows = Vec<(Table, Vec<u8>, Option<Vec<u8>>)>;
 
 /// The rows that changed since this was last asked.
-pub(super) fn take_changed(graves: &mut Graves, outboxes: &mut Outboxes) -> SmallRows {
+pub(super) fn take_changed(
+    tombstones: &mut Tombstones,
+    outboxes: &mut OutboxPositions,
+) -> SmallRows {
     let number = |number: u64| number.to_le_bytes().to_vec();
-    let dug = std::mem::take(&mut graves.changed).into_iter().map(|key| {
-        let row = graves.graves.get(&key).map(|grave| grave.encode());
-        (Table::Graves, key.to_vec(), row)
+    let dug = std::mem::take(&mut tombstones.changed).into_iter().map(|key| {
+        let row = tombstones.tombstones.get(&key).map(|tombstone| tombstone.encode());
+        (Table::Tombstones, key.to_vec(), row)
     });
     let mut rows: SmallRows = dug.collect();
     for node in std::mem::take(&mut outboxes.changed) {
         let row = Some(number(outboxes.taken(node).0));
-        rows.push((Table::Outboxes, node.0.as_bytes().to_vec(), row));
+        rows.push((Table::OutboxPositions, node.0.as_bytes().to_vec(), row));
     }
     rows
 }
 
 /// Has these rows count as changed again.
-pub(super) fn restore_changed(graves: &mut Graves, outboxes: &mut Outboxes, rows: SmallRows) {
+pub(super) fn restore_changed(
+    tombstones: &mut Tombstones,
+    outboxes: &mut OutboxPositions,
+    rows: SmallRows,
+) {
     for (table, key, _) in rows {
         match (table, node_of(&key)) {
-            (Table::Graves, _) => _ = graves.changed.insert(Arc::from(key)),
+            (Table::Tombstones, _) => _ = tombstones.changed.insert(Arc::from(key)),
             (_, Ok(node)) => _ = outboxes.changed.insert(node),
             _ => {}
         }
@@ -170,11 +177,11 @@ pub(super) fn restore_changed(graves: &mut Graves, outboxes: &mut Outboxes, rows
 }
 
 /// How many rows changed.
-pub(super) fn changed_len(graves: &Graves, outboxes: &Outboxes) -> usize {
-    graves.changed.len() + outboxes.changed.len()
+pub(super) fn changed_len(tombstones: &Tombstones, outboxes: &OutboxPositions) -> usize {
+    tombstones.changed.len() + outboxes.changed.len()
 }
 
-/// The node that a row of [`Table::Outboxes`] is about.
+/// The node that a row of [`Table::OutboxPositions`] is about.
 pub(super) fn node_of(key: &[u8]) -> Result<NodeId, MalformedRow> {
     let id = key.try_into().map_err(|_| MalformedRow("a node id is not of 16 bytes"))?;
     Ok(NodeId(uuid::Uuid::from_bytes(id)))

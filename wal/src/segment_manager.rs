@@ -19,17 +19,17 @@ use std::sync::Arc;
 use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name, unfinished_name};
 use super::options::WalOptions;
 use super::segments::{Job, Segment, Wanted};
-use super::shared::Shared;
+use super::shared::WalInner;
 use crate::disk::{Disk, DiskFile, is_no_room};
 
 /// Zeros written and synced at once, in bytes.
 const PIECE_BYTES: usize = 1024 * 1024;
 /// Files that wait to be used again.
-const KEPT_MAX: usize = 2;
+const RECYCLED_MAX: usize = 2;
 
 /// Prepares and deletes segment files. There is one for each log.
-pub struct Keeper {
-    shared: Arc<Shared>,
+pub struct SegmentManager {
+    shared: Arc<WalInner>,
     /// Nobody else keeps the disk, so that its directory is free again once the log is closed.
     disk: Arc<dyn Disk>,
     maker: SegmentMaker,
@@ -37,7 +37,7 @@ pub struct Keeper {
 
 /// What a step of the keeper came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeeperStep {
+pub enum SegmentManagerStep {
     /// A segment was prepared or deleted; there may be more to do.
     Worked,
     /// Nothing is to be done.
@@ -50,36 +50,36 @@ pub enum KeeperStep {
     Stopped,
 }
 
-impl Keeper {
-    pub(super) fn new(shared: Arc<Shared>, disk: Arc<dyn Disk>, maker: SegmentMaker) -> Self {
+impl SegmentManager {
+    pub(super) fn new(shared: Arc<WalInner>, disk: Arc<dyn Disk>, maker: SegmentMaker) -> Self {
         Self { shared, disk, maker }
     }
 
     /// Prepares or deletes one segment, if that is to be done.
-    pub fn step(&mut self) -> KeeperStep {
+    pub fn step(&mut self) -> SegmentManagerStep {
         let job = {
             let core = self.shared.lock();
             if core.stopped || core.dead.is_some() {
-                return KeeperStep::Stopped;
+                return SegmentManagerStep::Stopped;
             }
             core.segments.job()
         };
         let outcome = match job {
-            None => return KeeperStep::Idle,
+            None => return SegmentManagerStep::Idle,
             Some(Job::Delete { sequence }) => self.delete(sequence),
             Some(Job::Prepare(wanted)) => self.prepare(wanted),
         };
         match outcome {
-            Ok(()) => KeeperStep::Worked,
+            Ok(()) => SegmentManagerStep::Worked,
             Err(error) if is_no_room(&error) && matches!(job, Some(Job::Prepare(_))) => {
                 self.shared.lock().segments.short_of_room = true;
                 // A log that is being closed gives up instead of waiting for room.
                 self.shared.wake_writer();
-                KeeperStep::NoRoom
+                SegmentManagerStep::NoRoom
             }
             Err(error) => {
                 self.shared.die(format!("cannot keep segments: {error}"));
-                KeeperStep::Worked
+                SegmentManagerStep::Worked
             }
         }
     }
@@ -110,10 +110,10 @@ impl Keeper {
     pub(super) fn run(mut self) {
         loop {
             match self.step() {
-                KeeperStep::Worked => {}
-                KeeperStep::Idle => self.shared.wait_for_job(),
-                KeeperStep::NoRoom => self.shared.wait_for_room(),
-                KeeperStep::Stopped => break,
+                SegmentManagerStep::Worked => {}
+                SegmentManagerStep::Idle => self.shared.wait_for_job(),
+                SegmentManagerStep::NoRoom => self.shared.wait_for_room(),
+                SegmentManagerStep::Stopped => break,
             }
         }
     }
@@ -123,10 +123,10 @@ impl Keeper {
         loop {
             match self.step() {
                 // Others may go on between two steps, as they do between two threads.
-                KeeperStep::Worked => tokio::task::yield_now().await,
-                KeeperStep::Idle => self.shared.job().await,
-                KeeperStep::NoRoom => self.shared.room().await,
-                KeeperStep::Stopped => break,
+                SegmentManagerStep::Worked => tokio::task::yield_now().await,
+                SegmentManagerStep::Idle => self.shared.job().await,
+                SegmentManagerStep::NoRoom => self.shared.room().await,
+                SegmentManagerStep::Stopped => break,
             }
         }
     }
@@ -138,10 +138,10 @@ pub(super) struct SegmentMaker {
     reserve_bytes: u64,
     salt: u64,
     /// Files of segments that nothing needs any more, all of the usual length.
-    kept: Vec<Kept>,
+    recycled: Vec<RecycledFile>,
 }
 
-struct Kept {
+struct RecycledFile {
     name: String,
     file: Arc<dyn DiskFile>,
 }
@@ -149,13 +149,13 @@ struct Kept {
 impl SegmentMaker {
     pub(super) fn new(options: &WalOptions) -> Self {
         let WalOptions { segment_bytes, reserve_bytes, salt_seed: salt, .. } = *options;
-        Self { segment_bytes, reserve_bytes, salt, kept: Vec::new() }
+        Self { segment_bytes, reserve_bytes, salt, recycled: Vec::new() }
     }
 
     /// Whether the file of a segment that nothing needs is worth being kept, and takes nobody's
     /// room.
     fn may_keep(&self, disk: &dyn Disk, segment: &Segment) -> io::Result<bool> {
-        Ok(self.kept.len() < KEPT_MAX
+        Ok(self.recycled.len() < RECYCLED_MAX
             && segment.header.bytes == self.segment_bytes
             && disk.free_bytes()? >= self.reserve_bytes)
     }
@@ -165,7 +165,7 @@ impl SegmentMaker {
         let Segment { header, file } = segment;
         let name = unfinished_name(header.sequence);
         disk.rename(&segment_name(header.sequence), &name)?;
-        self.kept.push(Kept { name, file });
+        self.recycled.push(RecycledFile { name, file });
         Ok(())
     }
 
@@ -177,12 +177,12 @@ impl SegmentMaker {
         let header = SegmentHeader { sequence, bytes, salt: self.next_salt() };
         if bytes != self.segment_bytes {
             // What was kept is of no use soon, and room may be needed.
-            for Kept { name, .. } in self.kept.drain(..) {
+            for RecycledFile { name, .. } in self.recycled.drain(..) {
                 disk.remove(&name)?;
             }
         }
-        let (name, made) = match self.kept.pop() {
-            Some(Kept { name, file }) => {
+        let (name, made) = match self.recycled.pop() {
+            Some(RecycledFile { name, file }) => {
                 let filled = Self::fill(&*file, &header, zeroed);
                 (name, filled.map(|()| file))
             }

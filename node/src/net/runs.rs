@@ -46,7 +46,7 @@ pub(crate) use handshake::refuse_all;
 pub(crate) use handshake::{Caller, frame, frame_samples, greet, serve};
 use stance::Stance;
 
-use crate::net::denials::Refusals;
+use crate::net::denials::DenialLog;
 use dkv_wal::Wal;
 
 /// Nodes whose runs are remembered. There are as many that were never removed, and as many
@@ -60,10 +60,10 @@ const ANSWER_LOOK: Duration = Duration::from_millis(20);
 /// The runs that a node knows of, its own first. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Runs {
-    shared: Arc<Shared>,
+    shared: Arc<RunsInner>,
 }
 
-struct Shared {
+struct RunsInner {
     me: NodeId,
     /// Where the book is kept.
     directory: PathBuf,
@@ -91,7 +91,7 @@ struct Shared {
     /// Whom this node refuses, as one sentence each.
     refused: Mutex<BTreeMap<NodeId, (BootId, Verdict, String)>>,
     /// Says so in the log, and not so often as to fill a disk.
-    refusals: Refusals,
+    denials: DenialLog,
 }
 
 impl Runs {
@@ -101,7 +101,7 @@ impl Runs {
         own: Incarnation,
         book: IncarnationTracker<NodeId>,
     ) -> Self {
-        let shared = Shared {
+        let shared = RunsInner {
             me,
             directory: directory.to_owned(),
             own,
@@ -117,7 +117,7 @@ impl Runs {
             doubts: Mutex::default(),
             refusal: Notify::new(),
             refused: Mutex::default(),
-            refusals: Refusals::default(),
+            denials: DenialLog::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -130,7 +130,7 @@ impl Runs {
     /// This run, and how much its log has on disk.
     pub(crate) fn own(&self) -> Incarnation {
         match self.shared.wal.get() {
-            Some((wal, opened)) => Incarnation { mark: wal.kept_promises(), ..opened.clone() },
+            Some((wal, opened)) => Incarnation { mark: wal.durable_records(), ..opened.clone() },
             None => self.shared.own.clone(),
         }
     }
@@ -334,7 +334,7 @@ impl Runs {
             ),
         };
         if before.is_none_or(|(boot, said)| boot != run.boot || !is_alike(said, verdict)) {
-            self.shared.refusals.note(node, &note);
+            self.shared.denials.note(node, &note);
         }
         refused.insert(node, (run.boot, verdict, note));
     }

@@ -21,20 +21,20 @@ const OVERHEAD_BYTES: u64 = 32;
 /// What the values of all shards of a node may take in memory, and take. Clones are of the same
 /// node.
 #[derive(Clone, Debug)]
-pub(super) struct ValueMemory {
-    shared: Arc<Shared>,
+pub(super) struct ValueCache {
+    shared: Arc<ValueCacheInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ValueCacheInner {
     limit: u64,
     used: AtomicU64,
 }
 
-impl ValueMemory {
+impl ValueCache {
     /// That many bytes.
     pub(super) fn new(limit: u64) -> Self {
-        Self { shared: Arc::new(Shared { limit, used: AtomicU64::new(0) }) }
+        Self { shared: Arc::new(ValueCacheInner { limit, used: AtomicU64::new(0) }) }
     }
 
     /// Whether more is taken than may be.
@@ -48,7 +48,7 @@ impl ValueMemory {
     }
 }
 
-impl Default for ValueMemory {
+impl Default for ValueCache {
     fn default() -> Self {
         Self::new(u64::MAX)
     }
@@ -56,17 +56,17 @@ impl Default for ValueMemory {
 
 /// What the values of one shard take. Dropped, they take nothing.
 #[derive(Debug, Default)]
-pub(super) struct Residents {
-    memory: ValueMemory,
+pub(super) struct CachedValues {
+    memory: ValueCache,
     bytes: u64,
 }
 
-impl Residents {
-    pub(super) fn of(memory: ValueMemory) -> Self {
+impl CachedValues {
+    pub(super) fn of(memory: ValueCache) -> Self {
         Self { memory, bytes: 0 }
     }
 
-    pub(super) fn memory(&self) -> &ValueMemory {
+    pub(super) fn memory(&self) -> &ValueCache {
         &self.memory
     }
 
@@ -83,7 +83,7 @@ impl Residents {
     }
 }
 
-impl Drop for Residents {
+impl Drop for CachedValues {
     fn drop(&mut self) {
         self.memory.shared.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -152,9 +152,9 @@ mod tests {
 
     #[test]
     fn what_is_dropped_takes_nothing() {
-        let memory = ValueMemory::new(200);
-        let mut one = Residents::of(memory.clone());
-        let mut two = Residents::of(memory.clone());
+        let memory = ValueCache::new(200);
+        let mut one = CachedValues::of(memory.clone());
+        let mut two = CachedValues::of(memory.clone());
         one.came(&[0; 100]);
         two.came(&[0; 60]);
         assert_eq!((memory.used(), memory.is_exceeded()), (224, true));

@@ -88,23 +88,26 @@ pub fn next_step(
     if desired.voters.is_empty() {
         return None;
     }
-    let steward = Steward { desired, actual, progress, own };
+    let reconciler = Reconciler { desired, actual, progress, own };
     if !actual.voters.contains(&own) {
         // Another leader began to take this one out, and died; while that was half done, this one
         // was elected. It leads until it says that it does not.
-        return steward.transfer().or_else(|| steward.transfer_to_any());
+        return reconciler.transfer().or_else(|| reconciler.transfer_to_any());
     }
-    steward.add_learners().or_else(|| steward.change_voters()).or_else(|| steward.remove_learner())
+    reconciler
+        .add_learners()
+        .or_else(|| reconciler.change_voters())
+        .or_else(|| reconciler.remove_learner())
 }
 
-struct Steward<'a> {
+struct Reconciler<'a> {
     desired: &'a Desired,
     actual: &'a Membership,
     progress: &'a BTreeMap<NodeId, Progress>,
     own: NodeId,
 }
 
-impl Steward<'_> {
+impl Reconciler<'_> {
     /// All at once: no majority has to be found among those that follow.
     fn add_learners(&self) -> Option<Step> {
         let wanted = self.desired.voters.union(&self.desired.learners);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dkv_base::id::NodeId;
 use proptest::prelude::*;
 
-use super::super::steward::{Desired, Membership, Progress, Step, next_step};
+use super::super::reconciler::{Desired, Membership, Progress, Step, next_step};
 use super::node;
 use super::scripts::execute;
 
