@@ -110,8 +110,8 @@ pub use uuid::Uuid;
 /// The examples of the documents, which are compiled as tests.
 #[cfg(doctest)]
 mod documents {
-    #[doc = include_str!("../../README.md")]
-    mod readme {}
+    #[doc = include_str!("../../docs/library.md")]
+    mod library {}
     #[doc = include_str!("../../docs/consistency.md")]
     mod consistency {}
 }
