@@ -98,7 +98,7 @@ async fn run(place: &Place, plan: &Plan, rounds: usize) -> Result<(), String> {
         for group in &groups {
             for turn in 0..plan.systems.len() {
                 let kind = plan.systems[(turn + round) % plan.systems.len()];
-                dkv_wire::complain!("round {} of {rounds}: {}", round + 1, kind.name());
+                dkv_base::complain!("round {} of {rounds}: {}", round + 1, kind.name());
                 let mut seen = |cell: usize, sample| {
                     let cell = first_cell + cell;
                     measured.push(Measured { kind, round, cell, sample });
@@ -106,7 +106,7 @@ async fn run(place: &Place, plan: &Plan, rounds: usize) -> Result<(), String> {
                 let seed = plan.seed + round as u64;
                 // One system that fails does not take the figures of the others with it.
                 if let Err(error) = one(place, kind, group, times, seed, &mut seen).await {
-                    dkv_wire::complain!("error: {}: {error}", kind.name());
+                    dkv_base::complain!("error: {}: {error}", kind.name());
                     errors.push(format!("{}: {error}", kind.name()));
                 }
             }
@@ -114,7 +114,7 @@ async fn run(place: &Place, plan: &Plan, rounds: usize) -> Result<(), String> {
         }
     }
     let report = Report::new(place, &plan.systems, cells, &measured, errors);
-    dkv_wire::say!("{}", report::table(&report).trim_end());
+    dkv_base::say!("{}", report::table(&report).trim_end());
     report::write(&report, plan.json.as_deref(), plan.svg.as_deref())?;
     if report.errors.is_empty() { Ok(()) } else { Err("not everything was measured".into()) }
 }
@@ -134,7 +134,7 @@ async fn one(
     loops::load(&*system, first.records, first.value_bytes).await?;
     for (index, cell) in offered() {
         let sample = loops::measure(&*system, cell, times, seed).await?;
-        dkv_wire::complain!("  {}", report::line(cell, &sample));
+        dkv_base::complain!("  {}", report::line(cell, &sample));
         seen(index, sample);
     }
     Ok(())

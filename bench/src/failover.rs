@@ -122,7 +122,7 @@ struct Failovers {
 pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
     let (some, none): (Vec<Kind>, Vec<Kind>) = plan.systems.iter().partition(|k| k.fails_over());
     for kind in none {
-        dkv_wire::say!("{}: not offered, there is one process", kind.name());
+        dkv_base::say!("{}: not offered, there is one process", kind.name());
     }
     let each = plan.how.iter().flat_map(|how| some.iter().map(|kind| Outcome::new(*kind, *how)));
     let mut outcomes: Vec<Outcome> = each.collect();
@@ -161,7 +161,7 @@ async fn turn(
         let (gap, slowest) = one(&mut *system, &leader.name, outcome.how, &watch).await?;
         outcome.gaps.push(gap);
         outcome.slowest_writers.push(slowest);
-        dkv_wire::say!(
+        dkv_base::say!(
             "{} {:>3}  {:?} {} ({}):  {gap:.1} ms, slowest writer {slowest:.1} ms",
             outcome.system.name(),
             outcome.gaps.len(),
@@ -205,15 +205,15 @@ fn print(outcome: &Outcome) {
         format!("min {min:.0} ms, median {median:.0} ms, max {max:.0} ms")
     };
     let (name, how) = (outcome.system.name(), outcome.how);
-    dkv_wire::say!("{name}, {how:?}, {} runs: gap {}", outcome.gaps.len(), figure(outcome.gap));
-    dkv_wire::say!("  slowest writer {}", figure(outcome.slowest_writer));
-    dkv_wire::say!(
+    dkv_base::say!("{name}, {how:?}, {} runs: gap {}", outcome.gaps.len(), figure(outcome.gap));
+    dkv_base::say!("  slowest writer {}", figure(outcome.slowest_writer));
+    dkv_base::say!(
         "  {} writes acknowledged, {} attempts failed",
         outcome.acknowledged,
         outcome.failed_attempts
     );
     for error in &outcome.errors {
-        dkv_wire::say!("  {error}");
+        dkv_base::say!("  {error}");
     }
 }
 

@@ -82,10 +82,10 @@ async fn main() -> ExitCode {
     };
     match ended {
         // What was measured was to be printed.
-        Ok(()) if dkv_wire::output::failed() => ExitCode::FAILURE,
+        Ok(()) if dkv_base::output::failed() => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            dkv_wire::complain!("error: {error}");
+            dkv_base::complain!("error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -75,7 +75,7 @@ struct Figures<T> {
 /// Measures CPU time while nothing is asked.
 pub(crate) async fn idle(place: &Place, plan: &IdlePlan) -> Result<(), String> {
     let mut figures = Vec::new();
-    dkv_wire::say!("system         process        % of a processor");
+    dkv_base::say!("system         process        % of a processor");
     for kind in &plan.systems {
         let system = systems::start(*kind, place).await?;
         tokio::time::sleep(REST).await;
@@ -90,10 +90,10 @@ pub(crate) async fn idle(place: &Place, plan: &IdlePlan) -> Result<(), String> {
         });
         let cpu_percent: Vec<(String, f64)> = each.collect();
         for (name, percent) in &cpu_percent {
-            dkv_wire::say!("{:<14} {name:<14} {percent:>16.2}", kind.name());
+            dkv_base::say!("{:<14} {name:<14} {percent:>16.2}", kind.name());
         }
         let sum: f64 = cpu_percent.iter().map(|(_, percent)| percent).sum();
-        dkv_wire::say!("{:<14} {:<14} {sum:>16.2}", kind.name(), "all");
+        dkv_base::say!("{:<14} {:<14} {sum:>16.2}", kind.name(), "all");
         figures.push(Idle { system: *kind, seconds, cpu_percent });
     }
     let figures = Figures { machine: Machine::this(), figures };
@@ -103,8 +103,8 @@ pub(crate) async fn idle(place: &Place, plan: &IdlePlan) -> Result<(), String> {
 /// Measures memory with keys and without.
 pub(crate) async fn memory(place: &Place, plan: &MemoryPlan) -> Result<(), String> {
     let mut figures = Vec::new();
-    dkv_wire::say!("{} keys, values of {} B; resident MiB", plan.keys, plan.value_bytes);
-    dkv_wire::say!("system         process    empty     full  anonymous     peak  bytes/key");
+    dkv_base::say!("{} keys, values of {} B; resident MiB", plan.keys, plan.value_bytes);
+    dkv_base::say!("system         process    empty     full  anonymous     peak  bytes/key");
     for kind in &plan.systems {
         let system = systems::start(*kind, place).await?;
         tokio::time::sleep(REST).await;
@@ -117,7 +117,7 @@ pub(crate) async fn memory(place: &Place, plan: &MemoryPlan) -> Result<(), Strin
         for ((name, empty), (_, full)) in empty.iter().zip(&full) {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let grown = full.resident.saturating_sub(empty.resident) as f64;
-            dkv_wire::say!(
+            dkv_base::say!(
                 "{:<14} {name:<8} {:>7.0} {:>8.0} {:>10.0} {:>8.0} {:>10.0}",
                 kind.name(),
                 mib(empty.resident),
@@ -127,7 +127,7 @@ pub(crate) async fn memory(place: &Place, plan: &MemoryPlan) -> Result<(), Strin
                 grown / plan.keys.max(1) as f64,
             );
         }
-        dkv_wire::say!("{:<14} loaded in {load_seconds:.1} s", kind.name());
+        dkv_base::say!("{:<14} loaded in {load_seconds:.1} s", kind.name());
         let (system, keys, value_bytes) = (*kind, plan.keys, plan.value_bytes);
         figures.push(Full { system, keys, value_bytes, load_seconds, empty, full });
     }

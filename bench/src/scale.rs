@@ -66,7 +66,7 @@ struct Rows {
 /// Measures all combinations.
 pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
     let mut rows = Vec::new();
-    dkv_wire::say!(
+    dkv_base::say!(
         "nodes shards      keys  work          clients       ops/s   p50 ms   p99 ms  cpu us/op  node MiB"
     );
     for nodes in &plan.node_counts {
@@ -98,7 +98,7 @@ async fn one(
     let system = systems::start(Kind::Dkv, place).await?;
     let begun = Instant::now();
     loops::load(&*system, records, plan.value_bytes).await?;
-    dkv_wire::complain!("loaded {records} keys in {:.1} s", begun.elapsed().as_secs_f64());
+    dkv_base::complain!("loaded {records} keys in {:.1} s", begun.elapsed().as_secs_f64());
     for work in &plan.work {
         for clients in &plan.clients {
             let load = Load::Closed { clients: *clients };
@@ -115,9 +115,9 @@ async fn one(
                 cpu_us: sample.system_cpu_us(),
                 node_bytes: each.map(|id| usage::memory(id).resident).max().unwrap_or_default(),
             };
-            dkv_wire::say!("{}", text(&row, *clients));
+            dkv_base::say!("{}", text(&row, *clients));
             if let Some(error) = &sample.tally.error {
-                dkv_wire::say!("  {} failed, the first: {error}", sample.tally.failed);
+                dkv_base::say!("  {} failed, the first: {error}", sample.tally.failed);
             }
             rows.push(row);
         }

@@ -33,13 +33,13 @@ pub(crate) async fn run(place: &Place, time: Duration, clients: usize) -> Result
     tokio::time::sleep(time).await;
     drop(writers);
     let elections = terms(&client).await.saturating_sub(before);
-    dkv_wire::say!("{} writes in {} s", count.load(Ordering::Relaxed), time.as_secs());
-    dkv_wire::say!("elections: {elections}");
+    dkv_base::say!("{} writes in {} s", count.load(Ordering::Relaxed), time.as_secs());
+    dkv_base::say!("elections: {elections}");
     if elections > 0 {
-        dkv_wire::say!("meanwhile the nodes logged:");
+        dkv_base::say!("meanwhile the nodes logged:");
         let logged: BTreeSet<String> = logged.into_iter().collect();
         network.logged().iter().filter(|line| !logged.contains(*line)).for_each(|line| {
-            dkv_wire::say!("{line}");
+            dkv_base::say!("{line}");
         });
     }
     Ok(())

@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use dkv_api::{Level, Region, RunChoice};
-use dkv_wire::variables;
+use dkv_base::variables;
 
 use self::address::addresses;
 use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, LEVELS, TOPICS};

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Error, Level, NetworkView, NodeId, Placement, ReadOptions, Region, Role};
-use dkv_wire::delays::Delays;
+use dkv_wire::network::Delays;
 
 use crate::cli::{Connect, Local, Rehearse};
 use crate::dispatch::{ended, finished};

@@ -25,7 +25,7 @@ fn ended(result: Result<(), impl std::fmt::Display>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            dkv_wire::complain!("error: {error}");
+            dkv_base::complain!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -39,7 +39,7 @@ pub(crate) fn die_with_parent() {
     };
     #[cfg(target_os = "linux")]
     if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL) {
-        dkv_wire::complain!("cannot tie this process to its parent: {error}");
+        dkv_base::complain!("cannot tie this process to its parent: {error}");
     }
     // The parent may have died before the kernel was asked.
     if nix::unistd::getppid().as_raw() != parent {

@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_api::{Client, ConnectError};
+use dkv_base::supervise::caught;
+use dkv_base::variables;
 use dkv_gateway::{App, Listener, Options};
 use dkv_node::{NodeError, Observer};
-use dkv_wire::supervise::caught;
-use dkv_wire::variables;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
@@ -87,7 +87,7 @@ struct Cli {
 /// and `http ADDRESS` once HTTP does.
 pub fn main(args: Args) -> ExitCode {
     if let Some(why) = args.misused() {
-        dkv_wire::complain!("error: {why}");
+        dkv_base::complain!("error: {why}");
         return ExitCode::from(USAGE);
     }
     dkv_node::process(args.node.threads, run(args))

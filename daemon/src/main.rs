@@ -14,5 +14,5 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    dkv_daemon::main(dkv_wire::variables::parse::<Cli>().args)
+    dkv_daemon::main(dkv_base::variables::parse::<Cli>().args)
 }

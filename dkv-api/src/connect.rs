@@ -16,9 +16,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dkv_base::id::{NetworkId, NodeId};
+use dkv_base::platform;
 use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
-use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::join::{JoinError, TOKEN_VARIABLE, TokenError, find_token, join, recertify};
 use dkv_wire::limits::{CERTIFICATE_RENEW, FRAME_BYTES_MAX};
 use dkv_wire::local;
@@ -26,7 +27,6 @@ use dkv_wire::message::{
     Answer, JoinRefusal, Opening, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
 };
 use dkv_wire::network::NetworkView;
-use dkv_wire::platform;
 use dkv_wire::quic::{Close, Endpoint, peer_identity};
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
@@ -246,7 +246,7 @@ fn token_for(
     keep: &Keep,
 ) -> Result<Token, TokenError> {
     let role = builder.role;
-    let named = dkv_wire::environment::value(TOKEN_VARIABLE).is_some();
+    let named = dkv_base::environment::value(TOKEN_VARIABLE).is_some();
     if builder.token_file.is_some() || named {
         return find_token(server, role, builder.token_file.as_deref());
     }

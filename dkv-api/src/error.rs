@@ -6,12 +6,12 @@
 
 use std::path::PathBuf;
 
+use dkv_base::id::Revision;
 use dkv_wire::certificate::CertificateError;
-use dkv_wire::delays::UnknownRegion;
-use dkv_wire::id::Revision;
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError};
 use dkv_wire::message::Receipt;
+use dkv_wire::network::UnknownRegion;
 
 use crate::options::Written;
 

@@ -5,7 +5,7 @@
 //! has removed it, with a certificate that lives for days yet, and may tell what it likes. It is
 //! told from the others by them: a node of the network is named by the views of the others.
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::network::NetworkView;
 
 /// Whether a view names a node as one of the network.
@@ -35,7 +35,7 @@ pub(crate) fn choose(told: Vec<(NodeId, NetworkView)>) -> Result<NetworkView, Op
 
 #[cfg(test)]
 mod tests {
-    use dkv_wire::id::{NetworkId, Term};
+    use dkv_base::id::{NetworkId, Term};
     use dkv_wire::network::{NodeInfo, NodeState, Settings};
     use uuid::Uuid;
 

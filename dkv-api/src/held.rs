@@ -4,7 +4,7 @@
 //! once, from what it has; nothing is compared or repaired on the way.
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::{
     Answer, Page, Pair, ReadBounds, ReadMode, Receipt, RequestBody, Span, Stored,

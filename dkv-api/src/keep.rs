@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use dkv_base::id::{NetworkId, NodeId};
+use dkv_base::{durable, platform};
 use dkv_wire::certificate::{CERTIFICATE_FILE, CertificateError, Credentials};
-use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::identity::Role;
-use dkv_wire::{durable, limits, local, platform};
+use dkv_wire::{limits, local};
 use tracing::{debug, warn};
 
 use crate::address::HostPort;

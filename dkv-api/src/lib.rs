@@ -94,8 +94,8 @@ pub use options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
 
 pub use bytes::Bytes;
+pub use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
 pub use dkv_wire::bearer::{Rights, Verifier};
-pub use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
 pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::message::{
     BearerLife, Condition, HolderInfo, HolderKind, Level, NodeStatus, Page, Pair, Reach, Receipt,

@@ -13,9 +13,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_base::id::NodeId;
 use dkv_wire::codec::{decode, encode_ending};
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::NodeId;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Opening, Reply, Request};
 use dkv_wire::quic::{Close, ConnectError};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::Revision;
+use dkv_base::id::Revision;
 use dkv_wire::message::{Condition, Level, NodeStatus, Placement, Reach, Receipt, ServerStatus};
 use dkv_wire::network::{NetworkView, NodeInfo};
 

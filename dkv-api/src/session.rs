@@ -16,7 +16,7 @@
 
 use std::collections::BTreeSet;
 
-use dkv_wire::id::{Serial, SessionId};
+use dkv_base::id::{Serial, SessionId};
 use dkv_wire::limits::SESSION_WINDOW_MAX;
 use uuid::Uuid;
 

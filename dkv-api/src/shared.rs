@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, SessionId};
+use dkv_base::id::{NodeId, SessionId};
+use dkv_base::platform;
+use dkv_base::supervise::caught;
 use dkv_wire::message::{ServerAnswer, ServerRequest};
-use dkv_wire::platform;
 use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::region::Region;
-use dkv_wire::supervise::caught;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -179,7 +179,7 @@ impl Shared {
                         link.close("not a node of the network any more");
                     }
                 }
-                Effect::KeepApart { ways, vary } => self.endpoint.set_ways(ways, vary),
+                Effect::KeepApart { links, vary } => self.endpoint.set_link_delays(links, vary),
                 Effect::AskServer => self.ask_server(),
                 Effect::Remember(nodes) => {
                     if let (Some(shared), Some(credentials)) =

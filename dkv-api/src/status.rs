@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::message::{Answer, NodeStatus, RequestBody, ServerAnswer, ServerRequest};
 use dkv_wire::network::{NodeInfo, NodeState};
 

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use dkv_api::Client;
-use dkv_wire::supervise::again;
+use dkv_base::supervise::again;
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::Semaphore;
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use dkv_wire::places::Marker;
+use dkv_base::places::Marker;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 

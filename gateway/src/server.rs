@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use axum::http::Request;
 use axum::middleware::from_fn_with_state;
-use dkv_wire::places::{Marker, Place, Places};
-use dkv_wire::supervise::again;
+use dkv_base::places::{Marker, Place, Places};
+use dkv_base::supervise::again;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_base::platform;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError, find_token, join, readmit, recertify};
@@ -17,7 +18,6 @@ use dkv_wire::limits;
 use dkv_wire::message::{
     Admission, ControlGroup, JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest,
 };
-use dkv_wire::platform;
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::region::Region;
 use dkv_wire::tls::Admit;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use dkv_base::id::NodeId;
 use dkv_wire::call::{CallError, call};
-use dkv_wire::id::NodeId;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
 

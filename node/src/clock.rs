@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use dkv_wire::hlc::Clock;
-use dkv_wire::id::Stamp;
-use dkv_wire::platform;
+use dkv_base::hlc::Clock;
+use dkv_base::id::Stamp;
+use dkv_base::platform;
 
 /// Time that a stamp of a client may be behind: longer than it goes on trying to get its write
 /// taken.

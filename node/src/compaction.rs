@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Term};
+use dkv_base::id::{NodeId, Term};
 use dkv_wire::message::{Confirmation, CoordinatorReport, Refusal, ServerAnswer, ServerRequest};
 use dkv_wire::network::NodeState;
 use tokio::time::Instant;

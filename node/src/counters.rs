@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dkv_wire::histogram::{Histogram, Times};
+use dkv_base::histogram::{Histogram, Times};
 use dkv_wire::message::{Answer, ReadMode, Refusal, RequestBody};
 
 /// What requests are for.

@@ -22,9 +22,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use dkv_base::durable::{self, LOCK};
+use dkv_base::id::{NetworkId, NodeId};
 use dkv_wire::certificate::{CERTIFICATE_FILE, CertificateError, Credentials};
-use dkv_wire::durable::{self, LOCK};
-use dkv_wire::id::{NetworkId, NodeId};
 use dkv_wire::identity::Role;
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;

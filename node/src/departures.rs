@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Refusal, RequestBody};
 use tracing::{debug, warn};

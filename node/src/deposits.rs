@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, HolderId, Revision, Stamp, Term};
+use dkv_base::id::{GroupId, HolderId, Revision, Stamp, Term};
 use dkv_wire::message::{Answer, Level, Operation, Receipt, Refusal};
 
 use crate::node::Node;

@@ -10,9 +10,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dkv_wire::durable::named;
+use dkv_base::durable::named;
+use dkv_base::platform::run_blocking;
 use dkv_wire::network::Settings;
-use dkv_wire::platform::run_blocking;
 use rustix::fs::FallocateFlags;
 use tracing::{info, warn};
 

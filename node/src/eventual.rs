@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, NodeId, Number, Revision, Term};
+use dkv_base::id::{GroupId, NodeId, Number, Revision, Term};
 use dkv_wire::message::{
     Answer, Level, Page, Pair, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span, Stored,
 };

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::message::{Answer, Level, Reach, Receipt, Refusal, RequestBody};
 use futures::future::join_all;
 use tokio::sync::oneshot;

@@ -15,10 +15,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use dkv_base::durable;
+use dkv_base::id::GroupId;
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::codec::{decode, encode};
-use dkv_wire::durable;
-use dkv_wire::id::GroupId;
-use dkv_wire::mutants::{Mutant, planted};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -89,7 +89,7 @@ fn path(directory: &Path, group: GroupId) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use dkv_wire::id::NodeId;
+    use dkv_base::id::NodeId;
 
     use super::*;
 

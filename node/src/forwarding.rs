@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::call::call;
-use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody};
 use tokio::time::Instant;

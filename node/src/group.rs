@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId, Revision, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Term};
+use dkv_base::supervise::Failure;
 use dkv_wire::message::{Answer, Refusal};
-use dkv_wire::supervise::Failure;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 

@@ -20,8 +20,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId, Term};
-use dkv_wire::platform;
+use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_wire::net_platform;
 use tokio::net::UdpSocket;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -91,12 +91,12 @@ pub(crate) async fn run(node: Arc<Node>) {
             let Some(probe) = probe_of(&mut probes, leader, address).await else { continue };
             let patience = REFUSAL_WAIT.max(round_trip * 3 / 2);
             // A rehearsal holds back what QUIC sends; this is to take as long.
-            let held_back = node.endpoint().held_back(address);
+            let delay = node.endpoint().added_round_trip(address);
             asking.insert(leader);
             told.spawn(async move {
                 let refused = probe.refuses(patience).await;
-                if refused && !held_back.is_zero() {
-                    tokio::time::sleep(held_back).await;
+                if refused && !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
                 }
                 Told::Looked { leader, refused }
             });
@@ -246,7 +246,7 @@ async fn probe_of(
         return Some(Arc::clone(known));
     }
     // A simulated machine has no sockets but QUIC's.
-    let socket = match platform::refuses(address) {
+    let socket = match net_platform::refuses(address) {
         Some(_) => None,
         None => match connect(address).await {
             Ok(socket) => Some(socket),
@@ -265,7 +265,7 @@ impl Probe {
     /// Whether the kernel at that address says that nobody is there.
     async fn refuses(&self, patience: Duration) -> bool {
         let Some(socket) = &self.socket else {
-            return platform::refuses(self.address).unwrap_or(false);
+            return net_platform::refuses(self.address).unwrap_or(false);
         };
         let refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
         // What came too late for the last try says nothing about this one.

@@ -5,9 +5,9 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dkv_wire::logging::{self, Targets};
-use dkv_wire::signals::Signals;
-use dkv_wire::{durable, output};
+use dkv_base::logging::{self, Targets};
+use dkv_base::signals::Signals;
+use dkv_base::{durable, output};
 use tracing::warn;
 
 use crate::run::NodeError;

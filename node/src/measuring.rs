@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::message::{LedGroup, Measures, RequestBody};
 use tokio::time::Instant;
 use tracing::debug;

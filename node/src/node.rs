@@ -15,12 +15,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use dkv_base::id::{GroupId, NetworkId, NodeId};
+use dkv_base::supervise::Failure;
 use dkv_wire::gate::Gate;
-use dkv_wire::id::{GroupId, NetworkId, NodeId};
 use dkv_wire::network::Settings;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::region::Region;
-use dkv_wire::supervise::Failure;
 use tokio::time::Instant;
 use tracing::{info, warn};
 

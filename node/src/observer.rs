@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use dkv_wire::histogram::Times;
-use dkv_wire::id::GroupId;
+use dkv_base::histogram::Times;
+use dkv_base::id::GroupId;
 use dkv_wire::message::NodeStatus;
 
 use crate::counters::Counted;

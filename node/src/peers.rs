@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dkv_base::id::NodeId;
 use dkv_wire::gate::Gate;
-use dkv_wire::id::NodeId;
 use dkv_wire::limits::NODES_MAX;
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::tls::Expect;

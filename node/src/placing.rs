@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::message::{
     Answer, LedGroup, Move, MoveStep, NodePlaces, Placement, PlannedMove, Refusal, Remainder,
     RequestBody,
 };
-use dkv_wire::mutants::{Mutant, planted};
 use futures::future::join_all;
 use tokio::time::Instant;
 use tracing::{debug, info};

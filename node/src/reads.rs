@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, NodeId, Revision, Stamp, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
+use dkv_base::platform;
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, RequestBody, Span};
-use dkv_wire::platform;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use tokio::time::Instant;
 use tracing::warn;
 

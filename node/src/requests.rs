@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::GroupId;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::GroupId;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Command, ReadBounds, ReadMode, Refusal, Request, RequestBody};

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dkv_base::platform;
+use dkv_base::signals::Starting;
+use dkv_base::supervise::Failure;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::gate::Gate;
-use dkv_wire::platform;
+use dkv_wire::net_platform;
 use dkv_wire::quic::Endpoint;
-use dkv_wire::signals::Starting;
-use dkv_wire::supervise::Failure;
 use dkv_wire::tls::Admit;
 use tokio::sync::watch;
 use tracing::info;
@@ -257,7 +258,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
 /// Whether the node may listen where it was told to.
 fn may_listen(args: &Args) -> Result<(), NodeError> {
     let Some(address) = args.listen else { return Ok(()) };
-    platform::may_bind(address).map_err(|error| cannot_listen(address, &error))
+    net_platform::may_bind(address).map_err(|error| cannot_listen(address, &error))
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> NodeError {

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use dkv_wire::id::HolderId;
+use dkv_base::id::HolderId;
 use dkv_wire::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 

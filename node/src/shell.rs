@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use dkv_wire::platform;
+use dkv_base::platform;
 
 /// Milliseconds since 1970, by this machine's clock.
 pub(crate) fn unix_ms() -> u64 {

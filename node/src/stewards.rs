@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use tracing::{debug, info};
 
 use crate::group::{Group, is_caught_up};

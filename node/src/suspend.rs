@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dkv_wire::platform;
+use dkv_base::platform;
 use tokio::time::Instant;
 
 /// Time after a suspend in which ages are not known: what was on its way has arrived by then, and

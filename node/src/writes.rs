@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, HolderId, NodeId, Revision, Stamp, Term};
+use dkv_base::id::{GroupId, HolderId, NodeId, Revision, Stamp, Term};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;

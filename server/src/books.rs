@@ -1,12 +1,12 @@
 //! The books on disk: the registry as one JSON file.
 //!
-//! The file is replaced as a whole ([`dkv_wire::durable`]), carries a format number and a checksum
+//! The file is replaced as a whole ([`dkv_base::durable`]), carries a format number and a checksum
 //! of its content, and is read only at the start. A file that does not say what this server wrote
 //! stops the start: guessing at who was told to bootstrap, or at who is refused, is not an option.
 
 use std::path::{Path, PathBuf};
 
-use dkv_wire::durable;
+use dkv_base::durable;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
@@ -95,7 +95,7 @@ pub fn load(path: &Path) -> Result<Option<Registry>, BooksError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkv_wire::id::{NetworkId, NodeId};
+    use dkv_base::id::{NetworkId, NodeId};
     use dkv_wire::network::Settings;
 
     fn books() -> Vec<u8> {

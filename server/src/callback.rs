@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
+use dkv_base::supervise::caught;
 use dkv_wire::quic::{Close, Endpoint};
-use dkv_wire::supervise::caught;
 use dkv_wire::tls::Expect;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dkv_wire::platform;
+use dkv_base::platform;
 
 pub(crate) fn now() -> SystemTime {
     platform::wall_clock()

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
+use dkv_base::logging::{self, Targets};
+use dkv_base::signals::{Signals, Starting};
+use dkv_base::{complain, durable};
 use dkv_wire::identity::Role;
-use dkv_wire::logging::{self, Targets};
-use dkv_wire::signals::{Signals, Starting};
-use dkv_wire::{complain, durable};
 use tracing::info;
 
 use crate::config::Config;

@@ -10,8 +10,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use dkv_wire::delays::Delays;
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
+use dkv_wire::network::Delays;
 use dkv_wire::network::{Settings, SettingsError};
 use serde::Deserialize;
 

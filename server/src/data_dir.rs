@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use dkv_base::durable::{self, LOCK};
+use dkv_base::id::NetworkId;
 use dkv_wire::certificate::{Authority, CertificateError, check_authority};
-use dkv_wire::durable::{self, LOCK};
-use dkv_wire::id::NetworkId;
 use dkv_wire::identity::Role;
 use dkv_wire::network::Settings;
 use dkv_wire::token::Token;

@@ -8,9 +8,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dkv_base::platform;
+use dkv_base::supervise::Failure;
 use dkv_wire::gate::Gate;
-use dkv_wire::platform;
-use dkv_wire::supervise::Failure;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -222,13 +222,13 @@ impl Task {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dkv_wire::id::{NetworkId, NodeId};
+    use dkv_base::id::{NetworkId, NodeId};
     use dkv_wire::network::Settings;
 
     #[tokio::test]
     async fn one_that_cannot_be_written_does_not_fail_those_beside_it() {
         let directory = tempfile::tempdir().unwrap();
-        let lock = Arc::new(dkv_wire::durable::lock_dir(directory.path()).unwrap());
+        let lock = Arc::new(dkv_base::durable::lock_dir(directory.path()).unwrap());
         let registry = Registry::new(NetworkId::random(), Settings::default(), 0);
         let file = directory.path().join("nowhere").join("books.json");
         let (keeper, stop) =

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use dkv_wire::durable;
+use dkv_base::durable;
 use dkv_wire::local;
 use dkv_wire::token::Token;
 use tracing::warn;

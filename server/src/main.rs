@@ -4,8 +4,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use dkv_base::complain;
 use dkv_server::Args;
-use dkv_wire::complain;
 
 /// The registration server of a dkv network.
 #[derive(Parser)]
@@ -17,7 +17,7 @@ struct Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match dkv_server::run(dkv_wire::variables::parse::<Command>().args).await {
+    match dkv_server::run(dkv_base::variables::parse::<Command>().args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain!("dkv-server: {error}");

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_base::id::{HolderId, NetworkId};
+use dkv_base::logging::LoggingError;
+use dkv_base::supervise::Failure;
 use dkv_wire::certificate::{Authority, CertificateError, Credentials, generate_key};
 use dkv_wire::gate::Gate;
-use dkv_wire::id::{HolderId, NetworkId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::CERTIFICATE_CHECK;
-use dkv_wire::logging::LoggingError;
 use dkv_wire::network::{Settings, SettingsError};
 use dkv_wire::quic::Endpoint;
-use dkv_wire::supervise::Failure;
 use dkv_wire::tls::Admit;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};

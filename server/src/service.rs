@@ -9,12 +9,14 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dkv_base::id::{HolderId, NodeId};
+use dkv_base::places::Places;
+use dkv_base::platform;
 use dkv_wire::bearer::{self, Bearer, Rights};
 use dkv_wire::certificate::{Authority, end_of};
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::gate::{Gate, Peer};
-use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, RECERTIFY_WITHIN, SERVER_FRAME_BYTES_MAX};
 use dkv_wire::message::{BearerLife, HolderKind};
@@ -22,8 +24,6 @@ use dkv_wire::message::{
     JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest,
 };
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest, Stand};
-use dkv_wire::places::Places;
-use dkv_wire::platform;
 use dkv_wire::quic::{Close, proof_material};
 use dkv_wire::run::{Boot, PAST_MAX, Verdict};
 use dkv_wire::token::Token;

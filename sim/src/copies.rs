@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dkv_api::{NodeInfo, NodeStatus};
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::message::GroupRole;
 
 /// Looks in a row in which a voter must be without a replica: the answers of one look are of

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use dkv_wire::platform::SIGNATURE_BYTES;
+use dkv_wire::net_platform::SIGNATURE_BYTES;
 use rustls::crypto::{CryptoProvider, KeyProvider};
 use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 use rustls::sign::{Signer, SigningKey};

@@ -10,7 +10,7 @@ mod refill;
 
 use std::collections::BTreeMap;
 
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 
 pub use courses::Course;
 pub use kinds::Fault;

@@ -12,7 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use dkv_wire::platform::{self, Platform, PowerCut};
+use dkv_base::platform::{Platform, PowerCut};
+use dkv_wire::net_platform::{self, NetPlatform};
 use quinn::AsyncUdpSocket;
 use rustls::crypto::CryptoProvider;
 use tokio::runtime::{Builder, Runtime};
@@ -110,7 +111,7 @@ impl Machine {
 
     /// Ends the process, wherever it is.
     pub fn kill(&mut self) {
-        let _simulated = platform::simulate(Rc::clone(&self.platform) as Rc<dyn Platform>);
+        let _simulated = net_platform::simulate(Rc::clone(&self.platform) as Rc<dyn NetPlatform>);
         self.process = None;
         self.platform.network.close_all(self.platform.address);
     }
@@ -164,7 +165,7 @@ impl Machine {
             Pace::Slow(every) if self.ticks.is_multiple_of(every) => 0,
             _ => 1,
         };
-        let _simulated = platform::simulate(Rc::clone(&self.platform) as Rc<dyn Platform>);
+        let _simulated = net_platform::simulate(Rc::clone(&self.platform) as Rc<dyn NetPlatform>);
         let jump = std::mem::take(&mut self.owed);
         runtime.block_on(async {
             if jump > 0 {
@@ -187,7 +188,7 @@ impl Drop for Machine {
     }
 }
 
-impl Platform for Simulated {
+impl NetPlatform for Simulated {
     fn bind(&self, address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         Ok(self.network.bind(self.address, address)?)
     }
@@ -196,15 +197,17 @@ impl Platform for Simulated {
         self.network.refuses(self.address, address)
     }
 
+    fn cryptography(&self) -> Arc<CryptoProvider> {
+        cryptography::provider()
+    }
+}
+
+impl Platform for Simulated {
     fn wall_clock(&self) -> SystemTime {
         let offset_ms = self.wall_offset_ms.get();
         let now = self.epoch + Duration::from_millis(self.now.get());
         let offset = Duration::from_millis(offset_ms.unsigned_abs());
         if offset_ms < 0 { now - offset } else { now + offset }
-    }
-
-    fn cryptography(&self) -> Arc<CryptoProvider> {
-        cryptography::provider()
     }
 
     fn power_cut(&self) -> Option<PowerCut> {

@@ -114,12 +114,12 @@ fn start(args: &Args) -> std::io::Result<bool> {
 fn plant_all(args: &Args, options: Options) -> std::io::Result<bool> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut all = true;
-    let named = |mutant: &dkv_wire::mutants::Mutant| {
+    let named = |mutant: &dkv_base::mutants::Mutant| {
         args.mutant.as_ref().is_none_or(|name| format!("{mutant:?}") == *name)
     };
-    for mutant in dkv_wire::mutants::Mutant::ALL.into_iter().filter(named) {
+    for mutant in dkv_base::mutants::Mutant::ALL.into_iter().filter(named) {
         // Directories are put back in runs of their own.
-        let old_copy = mutant == dkv_wire::mutants::Mutant::BelieveCopies;
+        let old_copy = mutant == dkv_base::mutants::Mutant::BelieveCopies;
         let options = Options { mutant: Some(mutant), old_copy, ..options };
         let mut first = None;
         let jobs = args.jobs.unwrap_or(cores);

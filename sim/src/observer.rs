@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dkv_api::{Client, Error, NetworkStatus, NodeStatus, Role};
-use dkv_wire::id::{GroupId, HolderId, NodeId};
+use dkv_base::id::{GroupId, HolderId, NodeId};
 use dkv_wire::message::GroupRole;
 
 use crate::copies::Copies;

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Once;
 
+use dkv_base::id::GroupId;
+use dkv_base::mutants::Mutant;
 use dkv_check::{Options as CheckOptions, check};
-use dkv_wire::delays::Delays;
-use dkv_wire::id::GroupId;
-use dkv_wire::mutants::Mutant;
+use dkv_wire::network::Delays;
 use dkv_wire::network::Settings;
 
 use crate::cluster::{Cluster, Death};
@@ -102,7 +102,7 @@ pub struct Outcome {
 /// If the run could not be made at all.
 pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     #[cfg(feature = "mutants")]
-    dkv_wire::mutants::plant(options.mutant);
+    dkv_base::mutants::plant(options.mutant);
     let mut random = Random::new(seed);
     let trace = Trace::new(options.echo, options.every_datagram);
     PANICKED.set(false);

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dkv_api::{Client, Condition, Error, Level, ReadOptions, Receipt, WriteOptions};
+use dkv_base::id::GroupId;
 use dkv_check as check;
 use dkv_check::{Action, History, Operation, Outcome, Recorder};
-use dkv_wire::id::GroupId;
 use dkv_wire::network::key_hash;
 
 use ages::Ages;

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use dkv_wire::mutants::Mutant;
+use dkv_base::mutants::Mutant;
 use sim::faults::Course;
 use sim::run::{Options, run};
 

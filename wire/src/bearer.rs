@@ -9,11 +9,11 @@
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use data_encoding::BASE64URL_NOPAD;
+use dkv_base::id::{HolderId, NetworkId};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::{Authority, CertificateError};
 use crate::codec::{decode, encode};
-use crate::id::{HolderId, NetworkId};
 use crate::limits::TOKEN_BYTES_MAX;
 
 const PREFIX: &str = "dkvb1.";

@@ -4,24 +4,25 @@
 //! identity, refuses whom the deny list names, and remembers every connection, made or taken, so
 //! that a new entry of the deny list closes what is open already.
 //!
-//! Nobody keeps others out. Handshakes are shared out by address ([`places`](crate::places)),
+//! Nobody keeps others out. Handshakes are shared out by address ([`places`](dkv_base::places)),
 //! connections by holder, and some room is for nodes and some for administrators alone, so that an
 //! order to revoke always gets through.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
+use dkv_base::id::HolderId;
+use dkv_base::places::Places;
+use dkv_base::supervise::caught;
+use dkv_base::sync;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{debug, error};
 
-use crate::id::HolderId;
 use crate::identity::{Identity, Role};
 use crate::limits;
-use crate::places::Places;
 use crate::quic::{Close, Endpoint, is_joining, peer_identity, widen};
-use crate::supervise::caught;
 
 /// Who is at the other end of a connection that was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ struct Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         let Some((holder, reserved)) = self.holder else { return };
-        let mut holders = self.gate.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = sync::lock(&self.gate.holders);
         if let Some(count) = holders.get_mut(&holder) {
             count.all -= 1;
             count.reserved -= usize::from(reserved);
@@ -116,7 +117,7 @@ impl Default for Gate {
 impl Gate {
     /// Whether the deny list names this holder.
     pub fn is_denied(&self, holder: HolderId) -> bool {
-        self.denied.read().unwrap_or_else(PoisonError::into_inner).contains(&holder)
+        sync::read(&self.denied).contains(&holder)
     }
 
     /// Connections with certified peers that are open, made or taken.
@@ -127,7 +128,7 @@ impl Gate {
     /// Replaces the deny list and closes every open connection of those it names.
     pub fn set_denied(&self, denied: impl IntoIterator<Item = HolderId>) {
         let denied: HashSet<HolderId> = denied.into_iter().collect();
-        let mut current = self.denied.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = sync::write(&self.denied);
         if *current == denied {
             return;
         }
@@ -223,7 +224,7 @@ impl Gate {
                 _permit: permit,
             });
         };
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = sync::lock(&self.holders);
         let mut count = holders.get(&identity.holder).copied().unwrap_or_default();
         if count.all >= limits::HOLDER_CONNECTIONS_MAX {
             return Err(Full::Holder);
@@ -288,7 +289,7 @@ impl Gate {
     fn connections(
         &self,
     ) -> std::sync::MutexGuard<'_, BTreeMap<u64, (HolderId, quinn::Connection)>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.open)
     }
 }
 

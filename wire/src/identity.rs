@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::id::{HolderId, NetworkId, NodeId};
+use dkv_base::id::{HolderId, NetworkId, NodeId};
 
 /// Last label of every name.
 const ZONE: &str = "dkv";
@@ -121,12 +121,6 @@ impl Identity {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.role, self.holder)
-    }
-}
-
-impl From<NodeId> for HolderId {
-    fn from(node: NodeId) -> Self {
-        Self(node.0)
     }
 }
 

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::durable;
 use tokio::time::Instant;
 
 use crate::call::{CallError, call};
 use crate::certificate::{CertificateError, Credentials, generate_key};
-use crate::durable;
 use crate::identity::Role;
 use crate::limits::{JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT};
 use crate::local;
@@ -88,7 +88,7 @@ pub fn find_token(
         };
         let content = durable::read(path).map_err(TokenError::File)?.ok_or_else(missing)?;
         (path.display().to_string(), String::from_utf8_lossy(&content).into_owned())
-    } else if let Some(text) = crate::environment::value(TOKEN_VARIABLE) {
+    } else if let Some(text) = dkv_base::environment::value(TOKEN_VARIABLE) {
         (TOKEN_VARIABLE.to_owned(), text.to_string_lossy().into_owned())
     } else {
         let home = local::home();

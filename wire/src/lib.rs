@@ -1,20 +1,17 @@
 //! What two dkv processes say to each other.
 //!
-//! Everything that crosses a process boundary is defined here and nowhere else: ids, messages,
+//! Everything that crosses a process boundary is defined here and nowhere else: messages,
 //! frames, limits, identities and certificates, and the QUIC connections that carry them. The
 //! other crates decide *when* to say *what*; this one knows *how*.
 //!
 //! Deliberately missing: any decision. No module here retries, elects, routes or stores.
 #![forbid(unsafe_code)]
 
-pub mod id;
-pub mod hlc;
 pub mod region;
 pub mod name;
 pub mod limits;
 pub mod network;
 pub mod run;
-pub mod delays;
 pub mod message;
 
 pub mod codec;
@@ -26,24 +23,11 @@ pub mod token;
 pub mod certificate;
 pub mod seal;
 pub mod bearer;
-pub mod places;
-pub mod platform;
-pub mod mutants;
+pub mod net_platform;
 pub mod tls;
-mod line;
+mod delayed_socket;
 pub mod quic;
 pub mod gate;
 
 pub mod join;
 pub mod local;
-pub mod environment;
-
-#[cfg(feature = "clap")]
-pub mod variables;
-pub mod durable;
-pub mod histogram;
-
-pub mod output;
-pub mod logging;
-pub mod signals;
-pub mod supervise;

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+pub use dkv_base::hlc::CLOCK_SKEW;
+pub use dkv_base::id::{FIRST_TERM_MAX, TERMS_AHEAD_MAX};
+
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 4096;
 /// Longest value unless the network's configuration says otherwise, in bytes.
@@ -77,13 +80,12 @@ pub const DELAY_MS_MAX: u32 = 1000;
 /// Entries of the deny list.
 pub const DENIED_MAX: usize = 65_536;
 
-/// How far a term may be past the one that is known, in terms. Somebody who was away meets a later
-/// one: an election every second for half a year is less than this.
-pub const TERMS_AHEAD_MAX: u64 = 1 << 24;
-/// Highest term that is taken by somebody who knows none: an election a millisecond for 34 years.
-pub const FIRST_TERM_MAX: u64 = 1 << 40;
 /// How far an index may be past the entries that are known: 34,000 entries a second for a year.
 pub const ENTRIES_AHEAD_MAX: u64 = 1 << 40;
+
+/// Longest UDP payload that QUIC tries, in bytes: what a network with jumbo frames carries. Path MTU
+/// discovery (RFC 8899) finds the paths that carry less.
+pub const PACKET_BYTES_MAX: u16 = 8952;
 
 /// Time that a peer has to finish its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -112,9 +114,6 @@ pub const BEARERS_SEEN_MAX: usize = 128;
 /// How long before its making a certificate is valid already. So long a clock may have been ahead
 /// when it was made, and be set right, without anybody being cut off.
 pub const CERTIFICATE_BACKDATED: Duration = Duration::from_secs(10 * 365 * DAY_S);
-/// How far in the future a certificate may have been made before its holder asks for another: its
-/// clock, or the server's, was ahead.
-pub const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 /// How often a process looks whether its certificate is due, and with it whether the clock has
 /// jumped.
 pub const CERTIFICATE_CHECK: Duration = Duration::from_secs(5);
@@ -136,8 +135,6 @@ const _: () = {
     assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
     assert!(CERTIFICATE_RENEW.as_secs() * 3 < CERTIFICATE_LIFE.as_secs());
     assert!(SHARDS_MAX < u32::MAX);
-    // Whoever begins can follow whoever has been there.
-    assert!(TERMS_AHEAD_MAX < FIRST_TERM_MAX);
     assert!(HOLDER_CONNECTIONS_MAX * 8 <= CONNECTIONS_MAX);
     assert!(HOLDER_CONNECTIONS_RESERVED * 8 <= ADMIN_CONNECTIONS_RESERVED);
     assert!(ADDRESS_HANDSHAKES_MAX * 4 <= HANDSHAKES_MAX);

@@ -11,8 +11,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use crate::durable;
-use crate::id::NetworkId;
+use dkv_base::durable;
+use dkv_base::id::NetworkId;
+
 use crate::identity::Role;
 use crate::token::Token;
 

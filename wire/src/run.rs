@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::mutants::{Mutant, planted};
+use dkv_base::mutants::{Mutant, planted};
 
 /// Earlier runs that a run names: as many as are told in a frame of
 /// [`crate::limits::JOIN_FRAME_BYTES_MAX`].

@@ -11,6 +11,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
+use dkv_base::id::{NetworkId, NodeId};
+use dkv_base::platform;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -22,10 +24,10 @@ use rustls::{CertificateError as TlsCertificateError, DigitallySignedStruct, Sig
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::certificate::{Credentials, Life, identity_of};
-use crate::id::{NetworkId, NodeId};
 use crate::identity::{Identity, Role};
-use crate::platform;
 use crate::token::Fingerprint;
+
+use crate::net_platform;
 
 /// ALPN of everything but joining. The number is the version of the protocol, and of what the
 /// entries of the log mean: whoever changes either in a way that another release does not
@@ -77,7 +79,7 @@ pub fn client(
     expect: Expect,
     out_of_time: &OutOfTime,
 ) -> Result<QuicClientConfig, rustls::Error> {
-    let provider = platform::cryptography();
+    let provider = net_platform::cryptography();
     let verifier = NetworkVerifier {
         out_of_time: Arc::clone(out_of_time),
         expect,
@@ -99,7 +101,7 @@ pub fn joiner(
     authority: Fingerprint,
     out_of_time: &OutOfTime,
 ) -> Result<QuicClientConfig, rustls::Error> {
-    let provider = platform::cryptography();
+    let provider = net_platform::cryptography();
     let out_of_time = Arc::clone(out_of_time);
     let verifier = JoinVerifier { authority, provider: provider.clone(), out_of_time };
     let mut config = ClientConfig::builder_with_details(provider, Arc::new(WallClock))
@@ -114,7 +116,7 @@ pub fn joiner(
 
 /// TLS of a process that is connected to.
 pub fn server(credentials: &Credentials, admit: Admit) -> Result<QuicServerConfig, rustls::Error> {
-    let provider = platform::cryptography();
+    let provider = net_platform::cryptography();
     let roots = roots(&credentials.authority)?;
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
     let (verifier, protocols) = match admit {

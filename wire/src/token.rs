@@ -10,12 +10,12 @@ use std::str::FromStr;
 
 use aws_lc_rs::{constant_time, digest};
 use data_encoding::BASE64URL_NOPAD;
+use dkv_base::platform;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::identity::Role;
 use crate::limits::TOKEN_BYTES_MAX;
-use crate::platform;
 
 const PREFIX: &str = "dkv1";
 

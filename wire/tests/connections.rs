@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use dkv_base::id::{HolderId, NetworkId, NodeId};
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::gate::{Gate, Peer};
-use dkv_wire::id::{HolderId, NetworkId, NodeId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::tls::{Admit, Expect};

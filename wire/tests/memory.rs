@@ -5,8 +5,8 @@ use std::alloc::System;
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
 use dkv_wire::codec::{decode, encode};
-use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
 use dkv_wire::identity::Role;
 use dkv_wire::message::{
     Answer, GroupRole, GroupStatus, JoinAnswer, JoinRefusal, JoinRequest, Joining, NodeStatus,

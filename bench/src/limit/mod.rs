@@ -65,21 +65,21 @@ struct Share {
 pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
     let time = Duration::try_from_secs_f64(plan.seconds).map_err(|error| error.to_string())?;
     let mut echoes = Vec::new();
-    dkv_wire::say!("QUIC echo, {} B, both ends in this process", plan.value_bytes);
-    dkv_wire::say!("under way       ops/s   p50 ms   p99 ms  cpu us/op");
+    dkv_base::say!("QUIC echo, {} B, both ends in this process", plan.value_bytes);
+    dkv_base::say!("under way       ops/s   p50 ms   p99 ms  cpu us/op");
     for clients in &plan.clients {
         let echo = echo::measure(*clients, plan.value_bytes, time).await?;
-        dkv_wire::say!("{echo}");
+        dkv_base::say!("{echo}");
         echoes.push(echo);
     }
-    dkv_wire::say!(
+    dkv_base::say!(
         "\nfile syncs, 512 B each\nfiles                        syncs/s of each   p50 ms   p99 ms"
     );
     let dir = place.dir.clone();
     let syncs = tokio::task::spawn_blocking(move || disk::measure(dir.as_deref(), time));
     let syncs = syncs.await.map_err(|error| error.to_string())??;
     for one in &syncs {
-        dkv_wire::say!("{one}");
+        dkv_base::say!("{one}");
     }
     let dkv = dkv(place, plan, time, &echoes, &syncs).await?;
     let limits = Limits { machine: Machine::this(), echoes, syncs, dkv };
@@ -95,7 +95,7 @@ async fn dkv(
 ) -> Result<Vec<Share>, String> {
     let system = systems::start(Kind::Dkv, place).await?;
     loops::load(&*system, RECORDS, plan.value_bytes).await?;
-    dkv_wire::say!("\ndkv                 clients       ops/s       limit   share");
+    dkv_base::say!("\ndkv                 clients       ops/s       limit   share");
     let mut shares = Vec::new();
     for work in [Work::Put, Work::Get, Work::EventualGet] {
         for echo in echoes {
@@ -105,7 +105,7 @@ async fn dkv(
             let ops = loops::measure(&*system, &cell, times, 1).await?.rate();
             let (limit, limit_is) = limit(work, echo, syncs);
             let (name, clients, share) = (work.name(), echo.under_way, ops / limit * 100.0);
-            dkv_wire::say!(
+            dkv_base::say!(
                 "{name:<19} {clients:>7} {ops:>11.0} {limit:>11.0} {share:>6.1}%  of {limit_is}"
             );
             shares.push(Share { work, clients, ops, limit, limit_is });

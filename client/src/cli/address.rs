@@ -97,7 +97,7 @@ fn meant(word: &str) -> Option<String> {
 /// # Errors
 /// There is none, or more than one; what to do about it.
 pub(crate) fn usual() -> Result<Addresses, String> {
-    let variable = dkv_wire::variables::value(VARIABLE);
+    let variable = dkv_base::variables::value(VARIABLE);
     let variable = variable.map(|text| text.to_string_lossy().into_owned());
     let servers =
         local::home().map_or_else(|| Ok(Servers::default()), |home| local::servers(&home));

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkv_api::{GroupId, NetworkView, NodeId, Role};
+use dkv_base::id::{Number, Stamp, Term};
 use dkv_node::untrusted::{forgeries, introduce};
 use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::{Number, Stamp, Term};
 use dkv_wire::join::join;
 use dkv_wire::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use dkv_wire::message::{

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use dkv_api::Role;
+use dkv_base::durable;
+use dkv_base::logging::{self, Targets};
+use dkv_base::signals::ignore_strays;
 use dkv_gateway::{Access, App, ListenError, Listener, Options};
-use dkv_wire::durable;
-use dkv_wire::logging::{self, Targets};
-use dkv_wire::signals::ignore_strays;
 
 use self::instance::Instance;
 use crate::cli::{Addresses, Connect, Gateway, usual};

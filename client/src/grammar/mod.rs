@@ -22,7 +22,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use dkv_wire::id::Revision;
+use dkv_base::id::Revision;
 use dkv_wire::limits::KEY_BYTES_MAX;
 use dkv_wire::message::{Condition, Level};
 

@@ -1,6 +1,6 @@
 //! The grammar, form by form, and that each command survives its own spelling.
 
-use dkv_wire::id::Revision;
+use dkv_base::id::Revision;
 use proptest::prelude::*;
 
 use super::*;

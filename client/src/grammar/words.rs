@@ -1,6 +1,6 @@
 //! The words form: a word and its operands, already split.
 
-use dkv_wire::id::Revision;
+use dkv_base::id::Revision;
 use dkv_wire::message::{Condition, Level};
 
 use super::{Action, Command, Content, GrammarError, HowToRead, Key, Scan, Target, comma, quote};

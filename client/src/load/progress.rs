@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use dkv_wire::output::Log;
+use dkv_base::output::Log;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Task;

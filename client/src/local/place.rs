@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use dkv_api::{NetworkId, Region, RegionError};
-use dkv_wire::delays::Delays;
+use dkv_base::durable;
+use dkv_wire::local;
+use dkv_wire::network::Delays;
 use dkv_wire::network::Settings;
-use dkv_wire::{durable, local};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 

@@ -1,7 +1,7 @@
 //! The regions of a local network: which node is in which, and how far apart they are.
 
 use dkv_api::Region;
-use dkv_wire::delays::Delays;
+use dkv_wire::network::Delays;
 
 /// One way, in milliseconds, between the first two regions, and between any other two.
 const NEAR_MS: u32 = 200;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dkv_wire::{durable, local};
+use dkv_base::durable;
+use dkv_wire::local;
 use nix::sys::termios::{self, SetArg, Termios};
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
@@ -86,7 +87,7 @@ impl Drop for Editor {
         if let Some(before) = &self.before
             && self.asked
         {
-            dkv_wire::say!("");
+            dkv_base::say!("");
             // There is nothing to do about a terminal that does not obey.
             let _ = termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, before);
         }

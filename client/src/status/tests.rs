@@ -1,7 +1,7 @@
 //! Reports and tables of networks that are written down here.
 
 use dkv_api::{GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus, Revision, Term};
-use dkv_wire::id::NetworkId;
+use dkv_base::id::NetworkId;
 use dkv_wire::message::{GroupRole, GroupStatus, ReplicaStatus, ServerStatus};
 use dkv_wire::network::{NetworkView, Settings, ShardInfo};
 use expect_test::expect;

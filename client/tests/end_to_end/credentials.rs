@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{Error, Rights, Role, Uuid};
+use dkv_base::id::{HolderId, SessionId};
 use dkv_wire::codec::encode;
 use dkv_wire::frame::FrameWriter;
-use dkv_wire::id::{HolderId, SessionId};
 use dkv_wire::limits::{
     ADDRESS_HANDSHAKES_MAX, FRAME_BYTES_MAX, HOLDER_CONNECTIONS_MAX, HOLDER_SESSIONS_MAX,
     REQUEST_TIMEOUT,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dkv_api::{Client, Error, Level, ReadOptions, Role, ScanOptions, WriteOptions};
-use dkv_wire::id::{Number, Revision, Stamp};
+use dkv_base::id::{Number, Revision, Stamp};
 use dkv_wire::message::{Answer, ReadBounds, ReadMode, Refusal, RequestBody};
 
 use crate::harness::direct::{Direct, ask};

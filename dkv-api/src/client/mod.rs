@@ -7,11 +7,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{NodeId, Stamp};
+use dkv_base::id::{NodeId, Stamp};
+use dkv_base::supervise::again;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Condition, Level, Reach, ReadBounds};
-use dkv_wire::supervise::again;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use dkv_base::id::{HolderId, NodeId};
 use dkv_wire::bearer::{Rights, Verifier};
-use dkv_wire::id::{HolderId, NodeId};
 use dkv_wire::identity::Role;
 use dkv_wire::message::{
     Answer, BearerLife, HolderInfo, Placement, RequestBody, RunChoice, ServerAnswer, ServerRequest,

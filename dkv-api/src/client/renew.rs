@@ -3,9 +3,9 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use dkv_base::platform;
 use dkv_wire::limits;
 use dkv_wire::message::{ServerAnswer, ServerRequest};
-use dkv_wire::platform;
 use tokio::time::Instant;
 
 use crate::connect;

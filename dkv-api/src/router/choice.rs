@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 
 use super::peer::{Group, Peer};
 use super::{Router, timing};

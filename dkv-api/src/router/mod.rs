@@ -47,10 +47,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::delays::Way;
-use dkv_wire::id::{GroupId, HolderId, NodeId, Revision, SessionId};
+use dkv_base::id::{GroupId, HolderId, NodeId, Revision, SessionId};
 use dkv_wire::limits;
 use dkv_wire::message::Answer;
+use dkv_wire::network::LinkDelay;
 use dkv_wire::network::NetworkView;
 use dkv_wire::region::Region;
 
@@ -91,7 +91,7 @@ pub(crate) enum Effect<W> {
     /// Ask the server for its view; then say [`Router::handle_view`] or [`Router::no_view`].
     AskServer,
     /// Hold back what goes to these addresses and comes from them.
-    KeepApart { ways: Vec<(SocketAddr, Way)>, vary: bool },
+    KeepApart { links: Vec<(SocketAddr, LinkDelay)>, vary: bool },
     /// Keep these addresses for the next start.
     Remember(Vec<(NodeId, SocketAddr)>),
 }
@@ -103,7 +103,7 @@ pub(crate) struct Router<W> {
     jitter: u64,
     /// Where this client is, if it was told.
     region: Option<Region>,
-    ways: Vec<(SocketAddr, Way)>,
+    links: Vec<(SocketAddr, LinkDelay)>,
     view: Option<Arc<NetworkView>>,
     /// Whom a view has named as removed: an id never comes back.
     denied: BTreeSet<HolderId>,
@@ -132,7 +132,7 @@ impl<W> Router<W> {
             first_session,
             jitter: first_session.0.as_u64_pair().1,
             region,
-            ways: Vec::new(),
+            links: Vec::new(),
             view: None,
             denied: BTreeSet::new(),
             no_view: None,

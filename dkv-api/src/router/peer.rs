@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Number, Revision, SessionId};
+use dkv_base::id::{NodeId, Number, Revision, SessionId};
 
 use super::timing;
 use crate::session::Session;

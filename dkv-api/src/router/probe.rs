@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::message::RequestBody;
 
 use super::{Effect, Router, Stage, Whom, Work, timing};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Number, Revision, Stamp};
+use dkv_base::id::{NodeId, Number, Revision, Stamp};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 

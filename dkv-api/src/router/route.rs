@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, NodeId, Revision, SessionId};
+use dkv_base::id::{GroupId, NodeId, Revision, SessionId};
 use dkv_wire::message::Level;
 use dkv_wire::network::key_hash;
 

@@ -14,8 +14,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::{NetworkId, Number, Revision, Stamp, Term};
 use dkv_wire::codec::decode;
-use dkv_wire::id::{NetworkId, Number, Revision, Stamp, Term};
 use dkv_wire::message::{
     Command, Condition, Level, Operation, ReadBounds, ReadMode, Receipt, Refusal, Reply,
     RequestBody, Stored,
@@ -241,7 +241,7 @@ impl Script {
                     Err(Error::Unavailable(why)) => format!("{waiter}: UNAVAILABLE {why}"),
                     Err(other) => format!("{waiter}: {other}"),
                 },
-                Effect::KeepApart { ways, .. } => format!("keep apart from {} nodes", ways.len()),
+                Effect::KeepApart { links, .. } => format!("keep apart from {} nodes", links.len()),
                 Effect::AskServer => "ask the server".to_owned(),
                 Effect::Remember(nodes) => format!("remember {} nodes", nodes.len()),
             };

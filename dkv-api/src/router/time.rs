@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use dkv_wire::hlc::Clock;
-use dkv_wire::id::Stamp;
+use dkv_base::hlc::Clock;
+use dkv_base::id::Stamp;
 
 /// See the [module](self).
 #[derive(Debug, Default)]

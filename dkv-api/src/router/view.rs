@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_wire::id::{GroupId, HolderId, NodeId};
+use dkv_base::id::{GroupId, HolderId, NodeId};
 use dkv_wire::limits;
 use dkv_wire::network::NetworkView;
 
@@ -110,10 +110,10 @@ impl<W> Router<W> {
     /// In a network that rehearses distances, a client has its own from each node.
     fn keep_apart(&mut self, view: &NetworkView) {
         let delays = &view.settings.delays;
-        let ways = delays.ways(delays.place(None, self.region.as_ref()), &view.nodes);
-        if ways != self.ways {
-            self.ways.clone_from(&ways);
-            self.effects.push_back(Effect::KeepApart { ways, vary: delays.vary });
+        let links = delays.link_delays(delays.place(None, self.region.as_ref()), &view.nodes);
+        if links != self.links {
+            self.links.clone_from(&links);
+            self.effects.push_back(Effect::KeepApart { links, vary: delays.vary });
         }
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Revision, SessionId, Stamp as Moment};
 use dkv_wire::codec;
-use dkv_wire::id::{GroupId, NodeId, Revision, SessionId, Stamp as Moment};
 use dkv_wire::message::{
     Command, Condition, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Write,
 };
@@ -290,7 +290,7 @@ impl<W> Pending<W> {
 
 #[cfg(test)]
 mod tests {
-    use dkv_wire::id::Serial;
+    use dkv_base::id::Serial;
     use dkv_wire::message::Request;
     use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::{Page, Pair, Span};
 

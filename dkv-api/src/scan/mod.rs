@@ -24,7 +24,7 @@ mod tests;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 use dkv_wire::limits::KEY_BYTES_MAX;
 use dkv_wire::message::{Answer, Level, Page, Pair, ReadBounds, Receipt, Span};
 use futures::stream::{self, StreamExt};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dkv_wire::id::Revision;
+use dkv_base::id::Revision;
 use proptest::prelude::*;
 
 use super::*;

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Serial, SessionId, Term};
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::gate::{Gate, Peer};
-use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Serial, SessionId, Term};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::{FRAME_BYTES_MAX, JOIN_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use dkv_wire::local;

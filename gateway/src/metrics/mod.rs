@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
-use dkv_wire::histogram::{BOUNDS_US, Histogram};
+use dkv_base::histogram::{BOUNDS_US, Histogram};
 
 pub use self::text::{CONTENT_TYPE, Exposition, Family, Number};
 

@@ -1,6 +1,6 @@
 //! The text that Prometheus reads (exposition format 0.0.4).
 
-use dkv_wire::histogram::{BOUNDS_US, Times};
+use dkv_base::histogram::{BOUNDS_US, Times};
 
 /// The type of the answer.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -120,7 +120,7 @@ fn seconds(time_us: u64) -> String {
 mod tests {
     use std::time::Duration;
 
-    use dkv_wire::histogram::Histogram;
+    use dkv_base::histogram::Histogram;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use dkv_wire::histogram::BOUNDS_US;
+use dkv_base::histogram::BOUNDS_US;
 use serde::Serialize;
 
 use super::events::{Event, Events};

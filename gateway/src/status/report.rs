@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::message::MoveStep;
 use dkv_wire::network::NodeState;
 use dkv_wire::region::Region;

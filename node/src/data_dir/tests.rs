@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
+use dkv_base::id::HolderId;
 use dkv_wire::certificate::{Authority, generate_key};
-use dkv_wire::id::HolderId;
 use dkv_wire::identity::Identity;
 
 use super::*;

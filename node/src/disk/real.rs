@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dkv_wire::durable::{self, named};
+use dkv_base::durable::{self, named};
 use rustix::fs::FallocateFlags;
 
 use super::{Disk, DiskFile};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dkv_wire::id::{NodeId, Term};
+use dkv_base::id::{NodeId, Term};
 use dkv_wire::message::Refusal;
 
 use crate::peers::Peers;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use dkv_wire::id::{NodeId, Term};
+use dkv_base::id::{NodeId, Term};
 use dkv_wire::message::{GroupRole, GroupStatus, LedGroup, MemberProgress, ReplicaStatus};
 
 use super::Group;

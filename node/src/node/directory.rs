@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use dkv_wire::delays::{Delays, Way};
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
+use dkv_wire::network::{Delays, LinkDelay};
 use dkv_wire::network::{NetworkView, NodeInfo};
 use tracing::warn;
 
@@ -90,10 +90,11 @@ impl Node {
         }
         let own = delays.place(Some(&self.me.name), self.me.region.as_ref());
         let others = nodes.iter().filter(|node| node.id != self.me.id);
-        // What they send, they hold back themselves.
-        let ways = delays.ways(own, others).into_iter();
-        let ways = ways.map(|(address, way)| (address, Way { from: Duration::ZERO, ..way }));
-        self.endpoint.set_ways(ways.filter(|(_, way)| !way.to.is_zero()).collect(), delays.vary);
+        // The other nodes delay what they send themselves.
+        let links = delays.link_delays(own, others).into_iter();
+        let links = links.map(|(address, to)| (address, LinkDelay { from: Duration::ZERO, ..to }));
+        let links = links.filter(|(_, delay)| !delay.to.is_zero());
+        self.endpoint.set_link_delays(links.collect(), delays.vary);
     }
 
     /// Does what the directory says concerns this node: learns addresses and the deny list, starts

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
+use dkv_base::id::{GroupId, NodeId};
+use dkv_base::platform::run_blocking;
+use dkv_base::supervise::Failure;
 use dkv_wire::codec::{decode, encode};
-use dkv_wire::id::{GroupId, NodeId};
-use dkv_wire::platform::run_blocking;
-use dkv_wire::supervise::Failure;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::PoisonError;
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
+use dkv_base::platform::run_blocking;
 use dkv_wire::message::{Measures, Remainder};
-use dkv_wire::platform::run_blocking;
 use tokio::time::Instant;
 
 use super::{Node, lock};

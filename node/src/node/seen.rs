@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::message::NodeStatus;
 use dkv_wire::network::{NetworkView, NodeState};
 
@@ -19,7 +19,7 @@ impl Node {
         let control = self.control.metrics();
         let (term, coordinator) = {
             let control = control.borrow();
-            (dkv_wire::id::Term(control.current_term), control.current_leader)
+            (dkv_base::id::Term(control.current_term), control.current_leader)
         };
         let mut primaries: BTreeMap<GroupId, NodeId> = lock(&self.primaries).clone();
         let mut members = BTreeMap::new();

@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::{NodeId, Number, Stamp};
 use dkv_wire::codec;
-use dkv_wire::id::{NodeId, Number, Stamp};
 use dkv_wire::message::{Command, Deposited, Operation, Span};
 
 use crate::state::Waiting;

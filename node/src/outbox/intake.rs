@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use dkv_base::durable;
 use dkv_wire::codec::{decode, encode};
-use dkv_wire::durable;
 use dkv_wire::message::Refusal;
 use xxhash_rust::xxh3::xxh3_64;
 

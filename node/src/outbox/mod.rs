@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, NodeId, Number, Stamp};
+use dkv_base::id::{GroupId, NodeId, Number, Stamp};
 use dkv_wire::message::{Refusal, Span};
 use tokio::sync::{Notify, oneshot};
 use tracing::debug;

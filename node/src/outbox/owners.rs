@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dkv_wire::id::{GroupId, HolderId, Number};
+use dkv_base::id::{GroupId, HolderId, Number};
 
 /// Whose writes wait.
 #[derive(Debug, Default)]

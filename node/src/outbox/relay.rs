@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Number};
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::{GroupId, NodeId, Number};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
 use futures::future::join_all;

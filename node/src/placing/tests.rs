@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use dkv_wire::id::{NetworkId, Term};
+use dkv_base::id::{NetworkId, Term};
 use dkv_wire::network::Settings;
 
 use super::*;

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_wire::id::{NodeId, Term};
+use dkv_base::id::{NodeId, Term};
 use tokio::time::Instant;
 
 /// What the members have answered to one leader.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::{NodeId, Term};
-use dkv_wire::mutants::{Mutant, planted};
+use dkv_base::id::{NodeId, Term};
+use dkv_base::mutants::{Mutant, planted};
 use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
 };

@@ -26,8 +26,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dkv_wire::id::{NodeId, Term};
-use dkv_wire::mutants::{Mutant, planted};
+use dkv_base::id::{NodeId, Term};
+use dkv_base::mutants::{Mutant, planted};
 use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::RaftState;
 use openraft::raft::ReadPolicy;

@@ -13,9 +13,9 @@ use std::io;
 use std::ops::RangeBounds;
 
 use bytes::Bytes;
+use dkv_base::mutants::{Mutant, planted};
+use dkv_base::platform::run_blocking;
 use dkv_wire::codec::{decode, encode};
-use dkv_wire::mutants::{Mutant, planted};
-use dkv_wire::platform::run_blocking;
 use futures::stream::{Stream, try_unfold};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;

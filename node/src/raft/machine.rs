@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp};
+use dkv_base::platform::{self, run_blocking};
 use dkv_wire::codec::encode;
-use dkv_wire::id::{GroupId, NodeId, Number, Revision, Stamp};
 use dkv_wire::message::{Page, Pair, Receipt, Span, Stored};
-use dkv_wire::platform::{self, run_blocking};
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};

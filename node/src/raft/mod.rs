@@ -53,7 +53,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::network::Settings;
 use serde::{Deserialize, Serialize};
 

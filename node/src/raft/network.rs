@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::call::call;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Acknowledged, Opening};
 use futures::future::BoxFuture;

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeSet;
 
-use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::limits;
 use openraft::EntryPayload;
 use openraft::raft::{

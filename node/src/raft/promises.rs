@@ -23,8 +23,8 @@
 
 use std::time::Duration;
 
+use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::codec::decode;
-use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::Acknowledged;
 use dkv_wire::seal::{Seal, Sealer};
 use tokio::sync::watch;

@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::{GroupId, NodeId};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
 use serde::{Deserialize, Serialize};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, NetworkId, NodeId, Serial, SessionId, Stamp};
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::codec::{encode, encode_vec};
 use dkv_wire::gate::Gate;
-use dkv_wire::id::{GroupId, NetworkId, NodeId, Serial, SessionId, Stamp};
 use dkv_wire::identity::Identity;
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use dkv_wire::platform;
+use dkv_base::platform;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::impls::TokioRuntime;
 use rand::SeedableRng;

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_base::platform::run_blocking;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
-use dkv_wire::id::{GroupId, NodeId, Term};
-use dkv_wire::platform::run_blocking;
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt, unfold};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse};

@@ -13,8 +13,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkv_base::platform::{self, run_blocking};
 use dkv_wire::codec::{decode, encode};
-use dkv_wire::platform::{self, run_blocking};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 

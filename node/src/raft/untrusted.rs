@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::codec::{decode, encode};
-use dkv_wire::id::{GroupId, NodeId, Term};
 use dkv_wire::message::{Acknowledged, Opening};
 use dkv_wire::seal::Seal;
 use openraft::raft::{

@@ -1,7 +1,7 @@
 //! A founder that is to be emptied, and one whose shard has a replica that never answers.
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, HolderId, NodeId, Stamp};
+use dkv_base::id::{GroupId, HolderId, NodeId, Stamp};
 use dkv_wire::message::{Answer, Command, Condition, Operation, Refusal, Write};
 use dkv_wire::network::Settings;
 use tokio::time::Instant;
@@ -101,8 +101,8 @@ async fn a_learner_that_does_not_answer_is_missing_at_level_all() {
     order(&node, DirectoryCommand::SetMembers { group: SHARD, voters, learners }).await;
     let group = node.group(SHARD).unwrap();
     until("there is no learner", || group.configured().others.contains(&other)).await;
-    let session = dkv_wire::id::SessionId(Uuid::from_u128(7));
-    let serial = dkv_wire::id::Serial(1);
+    let session = dkv_base::id::SessionId(Uuid::from_u128(7));
+    let serial = dkv_base::id::Serial(1);
     let write = Command::Write(Write {
         session,
         serial,

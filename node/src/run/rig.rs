@@ -3,8 +3,8 @@
 
 use std::time::SystemTime;
 
+use dkv_base::id::{HolderId, NetworkId};
 use dkv_wire::certificate::{Authority, generate_key};
-use dkv_wire::id::{HolderId, NetworkId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::network::Settings;
 use tempfile::TempDir;

@@ -1,9 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, HolderId, NodeId, Serial, SessionId};
 use dkv_wire::call::call;
 use dkv_wire::codec::encode;
-use dkv_wire::id::{GroupId, HolderId, NodeId, Serial, SessionId};
 use dkv_wire::identity::Role;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
@@ -149,7 +149,7 @@ impl Writer {
             session: Self::session(),
             serial: Serial(self.serial),
             settled: Serial(self.serial),
-            after: dkv_wire::id::Stamp(0),
+            after: dkv_base::id::Stamp(0),
             condition: Condition::Always,
             key,
             operation: Operation::Put(value),

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dkv_wire::durable;
-use dkv_wire::id::NodeId;
-use dkv_wire::platform::{self, run_blocking};
+use dkv_base::durable;
+use dkv_base::id::NodeId;
+use dkv_base::platform::{self, run_blocking};
 use dkv_wire::run::{Boot, Run, RunBook, RunRecord};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

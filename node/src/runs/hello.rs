@@ -13,14 +13,14 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::id::NodeId;
+use dkv_base::supervise;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::NodeId;
 use dkv_wire::limits::JOIN_FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
 use dkv_wire::run::{Boot, Former, PAST_MAX, Run, Verdict};
-use dkv_wire::supervise;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
 

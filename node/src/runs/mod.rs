@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::limits;
 use dkv_wire::message::Question;
 use dkv_wire::quic::Close;

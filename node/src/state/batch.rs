@@ -10,7 +10,7 @@
 //! batch is closed.
 
 use bytes::Bytes;
-use dkv_wire::id::Stamp;
+use dkv_base::id::Stamp;
 use dkv_wire::limits;
 
 /// First byte of a batch of this layout. Another layout gets another byte.

@@ -5,7 +5,7 @@
 //! more when it is applied, by rules that depend on nothing but its bytes, so that all replicas
 //! judge alike.
 
-use dkv_wire::id::Revision;
+use dkv_base::id::Revision;
 use dkv_wire::message::{Command, Operation, Refusal, Write};
 use dkv_wire::{codec, limits};
 

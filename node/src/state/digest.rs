@@ -5,7 +5,7 @@
 //! can be taken out again. Replicas at the same index, and a state read back from disk, must have
 //! the same digest. It tells accident, not malice: sums of XXH3 can be forged.
 
-use dkv_wire::id::{Revision, Serial, SessionId, Stamp};
+use dkv_base::id::{Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::graves::Grave;

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dkv_wire::id::{NodeId, Number, Stamp};
+use dkv_base::id::{NodeId, Number, Stamp};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::digest::Digest;

@@ -2,8 +2,8 @@
 //! kind one is.
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, Revision, Stamp};
 use dkv_wire::codec::DecodeError;
-use dkv_wire::id::{GroupId, Revision, Stamp};
 
 use super::batch::CorruptBatch;
 use super::command::CommandResult;

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use dkv_wire::id::{Revision, Stamp};
+use dkv_base::id::{Revision, Stamp};
 
 use super::rows::Row;
 

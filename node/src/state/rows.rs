@@ -18,10 +18,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkv_base::id::{Revision, SessionId, Stamp};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::codec;
-use dkv_wire::id::{Revision, SessionId, Stamp};
 use dkv_wire::message::Stored;
-use dkv_wire::mutants::{Mutant, planted};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -8,10 +8,10 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_wire::id::{Number, Revision, Stamp};
+use dkv_base::id::{Number, Revision, Stamp};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::Span;
-use dkv_wire::mutants::{Mutant, planted};
 
 use super::digest::key_hash;
 use super::residence::{Place, Slot};

@@ -20,8 +20,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use dkv_base::id::{HolderId, Revision, Serial, SessionId};
 use dkv_wire::codec;
-use dkv_wire::id::{HolderId, Revision, Serial, SessionId};
 use dkv_wire::limits as wire_limits;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

@@ -22,9 +22,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_wire::id::{HolderId, NodeId, Number, Revision, Stamp};
+use dkv_base::id::{HolderId, NodeId, Number, Revision, Stamp};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::message::{Command, Condition, Deposited, Operation, Write};
-use dkv_wire::mutants::{Mutant, planted};
 use uuid::Uuid;
 
 use super::batch::{Batch, CorruptBatch};

@@ -18,7 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 
 /// The members that the directory wants for a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 
 use super::format::{Kind, Record, SegmentHeader, frame_bytes, record_bytes};
 use super::groups::{Groups, Location};

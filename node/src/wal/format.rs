@@ -16,7 +16,7 @@
 //! stores the image of a frame as a value does not know it, so its value is never taken for a
 //! frame. The checksum of a record is what a later read of that one entry checks.
 
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::SECTOR_BYTES;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 
 use super::Done;
 use super::core::{Core, Staged};

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 
 use super::format::Restated;
 use super::options::GroupState;

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use dkv_wire::id::GroupId;
-use dkv_wire::supervise::Panicked;
+use dkv_base::id::GroupId;
+use dkv_base::supervise::Panicked;
 
 use super::core::Core;
 use super::error::WalError;
@@ -175,7 +175,7 @@ impl Wal {
     }
 
     /// Times of writes with their sync since the log was opened.
-    pub fn sync_times(&self) -> dkv_wire::histogram::Times {
+    pub fn sync_times(&self) -> dkv_base::histogram::Times {
         self.handle.shared.lock().timing.times()
     }
 

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 
 use super::error::WalError;
 use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 
 use super::format::{Kind, Record, record_bytes, segment_name};
 use super::groups::{Found, Location};

@@ -24,7 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 
 use super::error::WalError;
 use super::format::{

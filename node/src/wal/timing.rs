@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dkv_wire::histogram::{Histogram, Times};
+use dkv_base::histogram::{Histogram, Times};
 use tokio::time::Instant;
 
 const SAMPLES_MAX: usize = 256;

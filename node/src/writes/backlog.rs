@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::IN_FLIGHT_MAX;
-use dkv_wire::id::HolderId;
+use dkv_base::id::HolderId;
 use dkv_wire::limits::{BATCH_BYTES_TARGET, BATCH_COMMANDS_MAX};
 
 /// Longest time that a write should wait for its batch to begin. What a loaded disk takes for

@@ -22,7 +22,7 @@
 
 use std::collections::BTreeSet;
 
-use dkv_wire::id::{NodeId, Term};
+use dkv_base::id::{NodeId, Term};
 use dkv_wire::limits;
 use dkv_wire::message::{ControlGroup, CoordinatorReport, ServerRefusal};
 use tracing::{info, warn};

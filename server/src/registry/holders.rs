@@ -9,7 +9,7 @@
 //! list; a holder that is not in here, since the books are older than it, enters when it is heard
 //! of.
 
-use dkv_wire::id::HolderId;
+use dkv_base::id::HolderId;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::{BearerLife, HolderInfo, HolderKind, ServerRefusal};
@@ -226,8 +226,8 @@ fn millis(duration: std::time::Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use dkv_base::id::NetworkId;
     use dkv_wire::bearer::Rights;
-    use dkv_wire::id::NetworkId;
     use dkv_wire::message::JoinRefusal;
     use dkv_wire::network::Settings;
     use dkv_wire::token::SecretHash;

@@ -37,10 +37,10 @@ mod script;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
+use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::limits;
 use dkv_wire::message::{Confirmation, CoordinatorReport, NodeReport, ServerRefusal, ServerStatus};
-use dkv_wire::mutants::{Mutant, planted};
 use dkv_wire::name::check_name;
 use dkv_wire::network::{NetworkView, NodeState, Settings};
 use serde::{Deserialize, Serialize};

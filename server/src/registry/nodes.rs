@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::limits;
 use dkv_wire::message::{Admission, ServerRefusal};
 use dkv_wire::name::check_name;

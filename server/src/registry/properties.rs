@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
+use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::message::{Confirmation, ControlGroup, CoordinatorReport};
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::token::SecretHash;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use dkv_wire::limits;
 use dkv_wire::message::{Question, RunChoice, RunReport, ServerRefusal, Stand, Standing};
 use dkv_wire::run::{Heard, Run, RunBook, Verdict};

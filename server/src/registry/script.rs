@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use dkv_wire::id::{HolderId, NetworkId, NodeId, Term};
+use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::message::{
     Confirmation, ControlGroup, CoordinatorReport, Question, RunChoice, Stand,
 };

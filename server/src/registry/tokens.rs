@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use dkv_wire::id::HolderId;
+use dkv_base::id::HolderId;
 use dkv_wire::identity::Role;
 use dkv_wire::message::{JoinRefusal, ServerRefusal, TokenInfo};
 use dkv_wire::name::check_name;

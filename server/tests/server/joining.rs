@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use dkv_base::id::{HolderId, NetworkId};
 use dkv_wire::certificate::{Authority, Credentials, generate_key, identity_of};
-use dkv_wire::id::{HolderId, NetworkId};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::join::{JoinError, join, readmit, recertify};
 use dkv_wire::limits::{CERTIFICATE_LIFE, RECERTIFY_WITHIN};

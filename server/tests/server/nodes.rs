@@ -1,6 +1,6 @@
 //! Nodes that register and report, across crashes of the server.
 
-use dkv_wire::id::Term;
+use dkv_base::id::Term;
 use dkv_wire::identity::Role;
 use dkv_wire::message::{Confirmation, ControlGroup, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::network::NodeState;

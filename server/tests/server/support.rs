@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dkv_base::id::{HolderId, NodeId, Term};
 use dkv_server::{Config, Server};
 use dkv_wire::call::{CallError, call};
 use dkv_wire::certificate::Credentials;
-use dkv_wire::id::{HolderId, NodeId, Term};
 use dkv_wire::identity::Role;
 use dkv_wire::join::join;
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;

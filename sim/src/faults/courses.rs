@@ -8,7 +8,7 @@
 
 use std::str::FromStr;
 
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 
 use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links, refill};
 use crate::cluster::{Cluster, Death};

@@ -4,7 +4,7 @@
 //! who votes now, it knows who voted once; of a network's first node that is this node alone. It is
 //! cut off from the others then.
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
 
 use super::{End, Faults, courses};
 use crate::cluster::Cluster;

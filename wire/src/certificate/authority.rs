@@ -7,6 +7,8 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
 };
 use bytes::Bytes;
+use dkv_base::id::NetworkId;
+use dkv_base::platform;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber, SubjectPublicKeyInfo,
@@ -15,11 +17,11 @@ use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use super::{CertificateError, identity_of, parse, private_key, signed_by, unusable};
-use crate::id::NetworkId;
 use crate::identity::{Identity, Role};
 use crate::limits::{CERTIFICATE_BACKDATED, CERTIFICATE_LIFE};
-use crate::platform;
 use crate::token::Fingerprint;
+
+use crate::net_platform;
 
 /// Life of the authority itself.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -158,7 +160,7 @@ fn signed(
 ) -> Result<CertificateDer<'static>, CertificateError> {
     loop {
         let certificate = sign()?.der().clone();
-        if platform::accepts_signature(parse(&certificate)?.signature_value.data.len()) {
+        if net_platform::accepts_signature(parse(&certificate)?.signature_value.data.len()) {
             return Ok(certificate);
         }
     }

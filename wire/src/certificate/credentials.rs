@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use bytes::Bytes;
+use dkv_base::durable;
 use rcgen::PublicKeyData;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tracing::warn;
 
 use super::{CertificateError, identity_of, parse, private_key, signed_by, unusable};
-use crate::durable;
 use crate::identity::Identity;
 use crate::limits::{CERTIFICATE_BACKDATED, CERTIFICATE_LIFE, CERTIFICATE_RENEW, CLOCK_SKEW};
 

@@ -1,8 +1,9 @@
 use std::time::{Duration, SystemTime};
 
+use dkv_base::id::NetworkId;
+
 use super::*;
 use crate::certificate::{Authority, Credentials, generate_key};
-use crate::id::NetworkId;
 use crate::identity::Role;
 use crate::quic::ConnectError;
 use crate::tls::{Admit, Expect};
@@ -97,7 +98,7 @@ async fn a_connection_too_many_is_closed_and_its_place_is_free_again_later() {
 }
 
 /// Handshakes of others, from addresses of their own.
-fn others(gate: &Arc<Gate>, count: usize) -> Vec<crate::places::Place> {
+fn others(gate: &Arc<Gate>, count: usize) -> Vec<dkv_base::places::Place> {
     let address = |number: usize| [10, 0, (number >> 8) as u8, number as u8].into();
     (0..count).filter_map(|number| gate.handshakes.take(address(number))).collect()
 }

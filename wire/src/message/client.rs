@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::ops::Bound;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
 use super::placement::{Measures, Placement, Remainder};
 use super::status::NodeStatus;
-use crate::id::{GroupId, HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp, Term};
 use crate::network::NetworkView;
 use crate::region::Region;
 

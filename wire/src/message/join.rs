@@ -5,10 +5,10 @@
 //! else that could get into the certificate: names, usages and life are the server's to decide.
 
 use bytes::Bytes;
+use dkv_base::id::{HolderId, NetworkId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::id::{HolderId, NetworkId};
 use crate::identity::Role;
 use crate::limits::RECERTIFY_WITHIN;
 

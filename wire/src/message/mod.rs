@@ -13,6 +13,7 @@ pub use client::{
     Answer, Command, Condition, Deposited, Level, Operation, Page, Pair, Reach, ReadBounds,
     ReadMode, Receipt, Refusal, Reply, Request, RequestBody, Span, Stored, Write,
 };
+use dkv_base::id::{GroupId, NodeId, Term};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
@@ -27,7 +28,6 @@ pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GroupId, NodeId, Term};
 use crate::seal::Seal;
 
 /// The first frame of a stream to a node.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Term};
 
 /// What a node tells the coordinator of itself and of what it leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

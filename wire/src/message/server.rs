@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::bearer::Rights;
-use crate::id::{HolderId, NetworkId, NodeId, Term};
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeState, Settings};
 use crate::region::Region;

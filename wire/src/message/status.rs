@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GroupId, NodeId, Revision, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Term};
 
 /// One node, as it sees itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! What callers are told, and what a session remembers of it.
 
-use dkv_wire::id::HolderId;
+use dkv_base::id::HolderId;
 use dkv_wire::message::{Page, Span};
 
 use super::*;

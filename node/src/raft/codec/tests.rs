@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use dkv_base::id::NodeId;
 use dkv_wire::codec::encode;
-use dkv_wire::id::NodeId;
 use openraft::{EmptyNode, Membership};
 
 use super::*;

@@ -2,7 +2,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 use futures::{StreamExt, TryStreamExt};
 use openraft::EntryPayload;
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dkv_base::id::{NodeId, Term};
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::id::{NodeId, Term};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Acknowledged, Opening};
 use futures::stream::{BoxStream, Stream, StreamExt, unfold};

@@ -96,7 +96,7 @@ async fn a_slow_learner_that_is_left_behind_gets_a_snapshot_and_the_log_is_purge
     let begun = metrics.borrow().last_log_index.unwrap();
     until("the learner is not reached", || matched() >= begun).await;
     for _ in 0..ENTRIES {
-        let mut batch = BatchBuilder::new(0, dkv_wire::id::Stamp(1));
+        let mut batch = BatchBuilder::new(0, dkv_base::id::Stamp(1));
         batch.push(&vec![0; ENTRY_BYTES]);
         propose(&leader.raft, &leader.pace, batch.finish()).await.unwrap();
     }

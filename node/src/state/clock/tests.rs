@@ -1,4 +1,4 @@
-use dkv_wire::id::{Serial, SessionId, Stamp};
+use dkv_base::id::{Serial, SessionId, Stamp};
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use proptest::prelude::*;
 use uuid::Uuid;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId};
 use dkv_wire::codec::{self, DecodeError};
-use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId};
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};

@@ -23,8 +23,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision};
 use dkv_wire::codec::{self, DecodeError};
-use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision};
 use dkv_wire::limits;
 use dkv_wire::name::check_name;
 use dkv_wire::network::Settings;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::network::{self, NetworkView, NodeInfo, NodeState, ShardInfo};
 
 use super::Directory;

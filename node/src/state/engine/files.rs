@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use dkv_wire::durable;
+use dkv_base::durable;
 
 /// The file that is written last when a database is made.
 const VERSION: &str = "version";

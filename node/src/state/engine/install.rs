@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use dkv_wire::id::GroupId;
-use dkv_wire::mutants::{Mutant, planted};
+use dkv_base::id::GroupId;
+use dkv_base::mutants::{Mutant, planted};
 
 use super::store::{Group, META_KEY, Rows, join_key};
 use super::tables;

@@ -46,9 +46,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dkv_wire::durable;
-use dkv_wire::id::GroupId;
-use dkv_wire::supervise;
+use dkv_base::durable;
+use dkv_base::id::GroupId;
+use dkv_base::supervise;
 
 use super::residence::ValueMemory;
 use super::rows::Generation;

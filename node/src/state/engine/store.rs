@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 
 use super::install::Installer;
 use super::snapshot::SnapshotReader;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
 
 use super::{Balance, Planner};
 use crate::state::directory::DirectoryCommand;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 
 use super::Measured;
 use crate::state::directory::Directory;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
 
 use super::{Balance, Measured, Transfer, plan, transfer};
 use crate::state::directory::{Directory, DirectoryCommand, DirectoryEntry, DirectoryResult};

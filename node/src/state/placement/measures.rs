@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_wire::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Term};
 
 /// How the network is, as the coordinator has heard. Of a node or group that is missing here
 /// nothing is known: it is neither given anything nor changed.

@@ -42,7 +42,7 @@ pub use self::primaries::{Transfer, transfer};
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::network::Settings;
 
 use self::flow::Flow;

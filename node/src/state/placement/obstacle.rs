@@ -1,6 +1,6 @@
 //! Why a node that is to be emptied is not getting any emptier, for people.
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 
 use super::{Balance, Measured, Planner, forecast};
 use crate::state::directory::Directory;

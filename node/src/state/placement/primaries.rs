@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dkv_wire::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId};
 
 use super::{GroupMeasure, Measured};
 use crate::state::directory::Directory;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use dkv_base::id::{Number, Revision, SessionId, Stamp};
 use dkv_wire::codec;
-use dkv_wire::id::{Number, Revision, SessionId, Stamp};
 use dkv_wire::message::{Command, Condition, Deposited, Operation};
 use proptest::prelude::*;
 
@@ -133,8 +133,8 @@ fn a_strong_write_is_later_than_what_its_client_has_seen() {
     let mut state = ShardState::new();
     let write = dkv_wire::message::Write {
         session: session('a'),
-        serial: dkv_wire::id::Serial(1),
-        settled: dkv_wire::id::Serial(1),
+        serial: dkv_base::id::Serial(1),
+        settled: dkv_base::id::Serial(1),
         after: Stamp(1000),
         condition: Condition::Always,
         key: b"k",

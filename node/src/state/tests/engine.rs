@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, Revision};
+use dkv_base::id::{GroupId, Revision};
 use dkv_wire::message::{Condition, Operation};
 
 use super::super::rows::{Counts, Table};

@@ -1,7 +1,7 @@
 //! Bytes that nobody should send: they are refused, and nothing panics.
 
 use bytes::Bytes;
-use dkv_wire::id::{GroupId, Revision};
+use dkv_base::id::{GroupId, Revision};
 use dkv_wire::limits as wire_limits;
 use dkv_wire::message::{Condition, Operation, Refusal};
 use proptest::prelude::*;
@@ -106,13 +106,13 @@ fn limits_are_told() {
 
 #[test]
 fn a_batch_is_full_in_good_time() {
-    let mut builder = BatchBuilder::new(1, dkv_wire::id::Stamp(1));
+    let mut builder = BatchBuilder::new(1, dkv_base::id::Stamp(1));
     assert!(builder.is_empty() && builder.takes(usize::MAX / 2), "the first command always fits");
     while builder.takes(1000) {
         builder.push(&[0; 1000]);
     }
     assert!(builder.bytes() <= wire_limits::BATCH_BYTES_TARGET);
-    let mut builder = BatchBuilder::new(1, dkv_wire::id::Stamp(1));
+    let mut builder = BatchBuilder::new(1, dkv_base::id::Stamp(1));
     while builder.takes(0) {
         builder.push(&[]);
     }

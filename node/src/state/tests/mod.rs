@@ -13,8 +13,8 @@ mod steward;
 mod twins;
 
 use bytes::Bytes;
+use dkv_base::id::{NodeId, Serial, SessionId, Stamp};
 use dkv_wire::codec;
-use dkv_wire::id::{NodeId, Serial, SessionId, Stamp};
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use uuid::Uuid;
 

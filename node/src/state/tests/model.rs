@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use dkv_wire::id::{Revision, SessionId};
+use dkv_base::id::{Revision, SessionId};
 use dkv_wire::message::{Condition, Operation};
 use proptest::prelude::*;
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_wire::id::{GroupId, NetworkId, NodeId, Term};
+use dkv_base::id::{GroupId, NetworkId, NodeId, Term};
 use dkv_wire::network::Settings;
 use proptest::prelude::*;
 

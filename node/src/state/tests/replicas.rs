@@ -3,7 +3,7 @@
 //! instead of entries and has even less.
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 use dkv_wire::message::{Condition, Operation};
 use proptest::prelude::*;
 
@@ -241,7 +241,7 @@ fn a_directory_is_stored_and_sent() {
         region: None,
     };
     let create = DirectoryCommand::Create {
-        network: dkv_wire::id::NetworkId(uuid('N')),
+        network: dkv_base::id::NetworkId(uuid('N')),
         settings: dkv_wire::network::Settings::default(),
         founder: announce('a'),
     };

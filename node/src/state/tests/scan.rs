@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dkv_wire::id::{Number, Stamp};
+use dkv_base::id::{Number, Stamp};
 use dkv_wire::message::{Condition, Operation, Span};
 use proptest::prelude::*;
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
 use dkv_wire::codec;
-use dkv_wire::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
 use dkv_wire::message::{Command, Condition, Operation};
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_wire::id::NodeId;
+use dkv_base::id::NodeId;
 use proptest::prelude::*;
 
 use super::super::steward::{Desired, Membership, Progress, Step, next_step};

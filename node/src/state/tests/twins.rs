@@ -1,7 +1,7 @@
 //! The engine in memory against the one on disk: the same calls, the same answers.
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 use dkv_wire::message::{Condition, Operation};
 use proptest::prelude::*;
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use dkv_wire::id::GroupId;
+use dkv_base::id::GroupId;
 
 use super::{
     Done, FatalHook, GroupLog, Keeper, KeeperStep, Wal, WalError, WalOptions, Writer, WriterStep,

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use dkv_api::Uuid;
+use dkv_base::id::{HolderId, NetworkId};
 use dkv_wire::certificate::{Authority, Credentials, generate_key, identity_of};
-use dkv_wire::id::{HolderId, NetworkId};
 use dkv_wire::identity::{Identity, Role};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};

@@ -3,14 +3,14 @@
 
 use bytes::Bytes;
 use dkv_api::Uuid;
+use dkv_base::id::{
+    GroupId, HolderId, NetworkId, NodeId, Number, Revision, Serial, SessionId, Stamp,
+};
 use dkv_node::state::{
     Announcement, BatchBuilder, DirectoryCommand, DirectoryEntry, Engine, EngineOptions,
     GroupState, MemoryStore,
 };
 use dkv_wire::codec::encode_vec;
-use dkv_wire::id::{
-    GroupId, HolderId, NetworkId, NodeId, Number, Revision, Serial, SessionId, Stamp,
-};
 use dkv_wire::message::{Command, Condition, Deposited, Operation, Write};
 use dkv_wire::network::Settings;
 

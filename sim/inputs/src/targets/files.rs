@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use dkv_api::Uuid;
+use dkv_base::id::{NetworkId, NodeId};
 use dkv_check::History;
 use dkv_server::registry::Registry;
 use dkv_server::{Config, books};
-use dkv_wire::id::{NetworkId, NodeId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::parts::Parts;
@@ -56,7 +56,7 @@ fn server_books(content: &[u8]) {
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     let configuration = include_bytes!("../../../../config.json");
-    let history = include_bytes!("../../../check/tests/histories/good.jsonl");
+    let history = include_bytes!("../../../../check/tests/histories/good.jsonl");
     let mut seeds = vec![[&[0], &configuration[..]].concat(), [&[2], &history[..]].concat()];
     seeds.push(b"\0{}".to_vec());
     seeds.push(b"\0{\"listen\": \"[::1]:0\", \"shards\": 4, \"heartbeat_ms\": 20}".to_vec());

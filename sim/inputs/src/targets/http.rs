@@ -2,7 +2,7 @@
 //! what goes wrong below `/v1` is a problem document.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
@@ -11,6 +11,7 @@ use dkv_api::{
     Condition, Error, GroupId, Level, NetworkStatus, NodeId, Pair, ReadOptions, Receipt, Revision,
     ScanOptions, Term, Uuid, Value, WriteOptions, Written,
 };
+use dkv_base::sync;
 use dkv_gateway::{Access, App, Options, Store};
 use dkv_wire::limits::KEY_BYTES_MAX;
 use futures::stream::{self, Stream};
@@ -129,7 +130,7 @@ impl Memory {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Error::Invalid("a key has 1 to 4096 bytes".into()));
         }
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = sync::lock(&self.0);
         let kept = &mut *kept;
         let current = kept.values.get(key).map(|(_, revision)| *revision);
         let holds = match condition {
@@ -161,7 +162,7 @@ impl Memory {
 
 impl Store for Memory {
     async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = sync::lock(&self.0);
         match kept.values.get(key) {
             Some((value, revision)) => {
                 let receipt = receipt(revision.0, options.level);
@@ -188,7 +189,7 @@ impl Store for Memory {
         &self,
         options: ScanOptions,
     ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = sync::lock(&self.0);
         let wanted = |key: &[u8]| key.starts_with(&options.prefix) && key > &options.after[..];
         let pairs = kept.values.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| {
             let (value, revision) = value;

@@ -1,8 +1,8 @@
 //! Rows of another node's checkpoint: they are a whole state, or the old one stands.
 
 use bytes::Bytes;
+use dkv_base::id::GroupId;
 use dkv_node::state::{Engine, EngineOptions, GroupState, MemoryStore, Meta};
-use dkv_wire::id::GroupId;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::entries::{batches, changes};

@@ -6,10 +6,10 @@ mod signing;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dkv_base::id::{HolderId, NetworkId};
 use rcgen::CertificateParams;
 
 use super::*;
-use crate::id::{HolderId, NetworkId};
 use crate::identity::Role;
 use crate::limits::{CERTIFICATE_BACKDATED, CERTIFICATE_LIFE, CERTIFICATE_RENEW, CLOCK_SKEW};
 

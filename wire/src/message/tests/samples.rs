@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use dkv_base::id::{
+    GroupId, HolderId, NetworkId, NodeId, Number, Revision, Serial, SessionId, Stamp, Term,
+};
 use uuid::Uuid;
 
 use super::super::*;
 use crate::bearer::Rights;
-use crate::id::{
-    GroupId, HolderId, NetworkId, NodeId, Number, Revision, Serial, SessionId, Stamp, Term,
-};
 use crate::identity::Role;
 use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
 use crate::region::Region;

@@ -1,0 +1,118 @@
+//! One contradiction, with the operations that make it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::history::{Action, Condition, Current, Level, Operation, Outcome};
+
+/// Operations of a finding that are shown.
+const SHOWN_MAX: usize = 24;
+
+/// What contradicts the promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// No order of a key's operations explains what was seen.
+    NotLinearizable,
+    /// A revision was given to two writes.
+    Reused,
+    /// What was read at a revision is not what was written at it.
+    Mismatch,
+    /// What was read was not written by anybody.
+    NeverWritten,
+    /// A later write has an earlier revision.
+    OutOfOrder,
+    /// A read does not show what was known before it began.
+    Stale,
+    /// The same, and its own client knew.
+    WentBack,
+    /// An acknowledged write is not shown by the last read of its key.
+    Lost,
+    /// A write was done twice.
+    Twice,
+}
+
+/// One contradiction, with the operations that make it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is wrong.
+    pub kind: Kind,
+    /// The key.
+    pub key: Arc<str>,
+    /// What is wrong, in words.
+    pub text: String,
+    /// The operations, by their beginning.
+    pub operations: Vec<Operation>,
+}
+
+impl Finding {
+    pub(crate) fn new(kind: Kind, text: String, all: &[Operation], places: &[usize]) -> Self {
+        let mut operations: Vec<Operation> =
+            places.iter().map(|place| all[*place].clone()).collect();
+        operations.sort_by_key(|operation| operation.start_ns);
+        let key = operations.last().map_or_else(|| "".into(), |last| Arc::clone(&last.key));
+        Self { kind, key, text, operations }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "key {:?}: {}", self.key, self.text)?;
+        for operation in self.operations.iter().take(SHOWN_MAX) {
+            writeln!(f, "  {operation}")?;
+        }
+        match self.operations.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => writeln!(f, "  and {more} more"),
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |ns: u64| ns as f64 / 1e6;
+        let revision = |revision: &Option<u64>| {
+            revision.map_or_else(String::new, |revision| format!(" at revision {revision}"))
+        };
+        write!(f, "{:.3} ms", ms(self.start_ns))?;
+        match self.end_ns {
+            u64::MAX => write!(f, " to ?")?,
+            end_ns => write!(f, " to {:.3} ms", ms(end_ns))?,
+        }
+        write!(f, "  client {}  ", self.client)?;
+        match &self.action {
+            Action::Get(Level::Strong) => write!(f, "get")?,
+            Action::Get(Level::Eventual) => write!(f, "get eventual")?,
+            Action::Get(Level::Session) => write!(f, "get session")?,
+            Action::Put { value, condition } => write!(f, "put {value:?}{}", suffix(*condition))?,
+            Action::Delete(condition) => write!(f, "delete{}", suffix(*condition))?,
+        }
+        match &self.outcome {
+            Outcome::Written { revision: at, .. } => write!(f, " -> done{}", revision(at)),
+            Outcome::Value { value, revision: at } => write!(f, " -> {value:?}{}", revision(at)),
+            Outcome::Absent { revision: None } => write!(f, " -> absent"),
+            Outcome::Absent { revision: Some(at) } => {
+                write!(f, " -> absent, the shard at revision {at}")
+            }
+            Outcome::Conflict { current: None } => write!(f, " -> conflict"),
+            Outcome::Conflict { current: Some(Current::Absent) } => {
+                write!(f, " -> conflict, the key is absent")
+            }
+            Outcome::Conflict { current: Some(Current::Revision(at)) } => {
+                write!(f, " -> conflict, the key is at revision {at}")
+            }
+            Outcome::Accepted { stamp } => write!(f, " -> accepted at {stamp}"),
+            Outcome::Failed => write!(f, " -> failed"),
+            Outcome::Unknown => write!(f, " -> unknown"),
+        }
+    }
+}
+
+/// A condition behind the word that it belongs to.
+fn suffix(condition: Condition) -> String {
+    match condition {
+        Condition::Always => String::new(),
+        Condition::Absent => " if-absent".to_owned(),
+        Condition::Present => " if-present".to_owned(),
+        Condition::Revision(revision) => format!(" if-revision {revision}"),
+    }
+}
