@@ -19,6 +19,8 @@ const CRATES: &[&str] = &[
     "dkv_gateway",
     "dkv_node",
     "dkv_server",
+    "dkv_state",
+    "dkv_wal",
     "dkv_wire",
 ];
 

@@ -1,14 +1,17 @@
 //! A running node: everything that its tasks share.
 //!
-//! What it does with that is in the modules below: it [opens groups](opening), [does what the
-//! directory says](directory), [knows where shards are](places), [says how it is](seen), and
-//! [stops](stopping).
+//! What it does with that is in the modules below: it [opens groups](groups), [does what the
+//! directory says](directory), [knows where shards are](routing), [says how it is](status), and
+//! [stops](shutdown).
+
+pub(crate) mod peer_access;
+pub(crate) mod observer;
 
 mod directory;
-mod opening;
-mod places;
-mod seen;
-mod stopping;
+mod groups;
+mod routing;
+mod status;
+mod shutdown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,23 +27,24 @@ use dkv_wire::region::Region;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use self::opening::Opener;
-use crate::clock::{self, NodeClock};
-use crate::counters::Counters;
-use crate::data_dir::DataDir;
-use crate::group::Group;
-use crate::measuring::Heard;
-use crate::members::Vouchers;
-use crate::outbox::{self, Intake, Outboxes};
-use crate::peers::Peers;
+use self::groups::Opener;
+use crate::cluster::node_reports::Heard;
+use crate::common::clock::{self, NodeClock};
+use crate::common::counters::Counters;
+use crate::common::task_set::Tasks;
+use crate::common::ticks::Rhythm;
+use crate::net::peers::Peers;
+use crate::net::quota::Shares;
+use crate::net::server_link::ServerLink;
+use crate::node::peer_access::Vouchers;
+use crate::outbox::{Intake, Outboxes};
 use crate::raft::{self, Pulses};
-use crate::registration::ServerLink;
-use crate::rhythm::Rhythm;
+use crate::replica::Group;
 use crate::runs::{self, Runs};
-use crate::shares::Shares;
-use crate::state::Engine;
-use crate::tasks::Tasks;
-use crate::wal::Wal;
+use crate::storage::data_dir::DataDir;
+use crate::tasks::outbox_relay;
+use dkv_state::Engine;
+use dkv_wal::Wal;
 
 /// Who the node is, and where.
 #[derive(Clone, Debug)]
@@ -209,7 +213,7 @@ impl Node {
             node.adopt_group(shard);
         }
         for outbox in node.outboxes.all() {
-            node.guard("an outbox's task", outbox::run(Arc::clone(&node), outbox));
+            node.guard("an outbox's task", outbox_relay::run(Arc::clone(&node), outbox));
         }
         node.find_leftovers().await?;
         node.follow_directory().await?;

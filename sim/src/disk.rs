@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dkv_node::disk::MemoryDisk;
-use dkv_node::state::{Engine, EngineOptions, MemoryStore};
-use dkv_node::wal::{FatalHook, Wal, WalOptions};
 use dkv_node::{Storage, StorageError};
+use dkv_state::{Engine, EngineOptions, MemoryStore};
+use dkv_wal::disk::MemoryDisk;
+use dkv_wal::{FatalHook, Wal, WalOptions};
 
 use crate::random::Random;
 

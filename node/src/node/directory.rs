@@ -10,9 +10,9 @@ use dkv_wire::network::{NetworkView, NodeInfo};
 use tracing::warn;
 
 use super::{Me, Node, lock};
-use crate::group::ProposeError;
-use crate::shell::unix_ms;
-use crate::state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed};
+use crate::common::unix_time::unix_ms;
+use crate::replica::ProposeError;
+use dkv_state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed};
 
 impl Node {
     /// Changes the directory, if this node is the coordinator.

@@ -1,8 +1,8 @@
 //! Outboxes in a log: what waits moves along with it, and is there after a crash.
 
 use super::*;
-use crate::disk::MemoryDisk;
-use crate::wal::WalOptions;
+use dkv_wal::WalOptions;
+use dkv_wal::disk::MemoryDisk;
 
 const ME: NodeId = NodeId(uuid::Uuid::from_u128(7));
 const SHARD: GroupId = GroupId(3);

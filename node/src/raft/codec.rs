@@ -228,7 +228,7 @@ pub(super) enum CallAnswer {
 pub(super) struct SnapshotHead {
     pub(super) vote: Vote,
     pub(super) meta: SnapshotMeta,
-    /// What the store says of itself; see `state::engine`.
+    /// What the store says of itself; see `dkv_state::engine`.
     pub(super) store: Bytes,
 }
 

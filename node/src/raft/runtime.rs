@@ -11,8 +11,8 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::ordered_watch::OrderedWatch;
-use super::pace::{self, Moment};
+use super::fifo_watch::OrderedWatch;
+use crate::raft::heartbeat::time_scaling::{self, Moment};
 
 /// openraft gathers what its log reports for a microsecond, which is shorter than any time that is
 /// worth to sleep.
@@ -45,14 +45,14 @@ impl AsyncRuntime for Runtime {
         T: Future + Send + 'static,
         T::Output: Send + 'static,
     {
-        match pace::current() {
+        match time_scaling::current() {
             Some(pace) => TokioRuntime::spawn(async move { pace.run(future).await }),
             None => TokioRuntime::spawn(future),
         }
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        TokioRuntime::sleep(pace::stretched(duration))
+        TokioRuntime::sleep(time_scaling::stretched(duration))
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
@@ -63,14 +63,18 @@ impl AsyncRuntime for Runtime {
         let now = Instant::now();
         let gathers = deadline.0.saturating_duration_since(now) < GATHER;
         let again = gathers && NOT_SLEPT.replace(Some(deadline.0)) == Some(deadline.0);
-        tokio::time::sleep_until(if gathers && !again { now } else { pace::end_of_sleep(deadline) })
+        tokio::time::sleep_until(if gathers && !again {
+            now
+        } else {
+            time_scaling::end_of_sleep(deadline)
+        })
     }
 
     fn timeout<R, F: Future<Output = R> + Send>(
         duration: Duration,
         future: F,
     ) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout(pace::stretched(duration), future)
+        TokioRuntime::timeout(time_scaling::stretched(duration), future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + Send>(

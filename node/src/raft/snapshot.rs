@@ -20,9 +20,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::codec::invalid;
 use super::{LogId, Snapshot, SnapshotMeta, StoredMembership};
-use crate::state::{
-    Completed, EngineError, GroupState, GroupStore, Installer, Meta, SnapshotReader,
-};
+use dkv_state::{Completed, EngineError, GroupState, GroupStore, Installer, Meta, SnapshotReader};
 
 /// The moment that a state is of, as it stands in its checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{Runs, lock};
+use crate::net::server_link::{ServerError, ServerLink};
 use crate::node::Node;
-use crate::registration::{ServerError, ServerLink};
 
 /// Time that a node waits for the server that could serve without any other.
 #[cfg(not(test))]

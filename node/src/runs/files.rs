@@ -24,7 +24,7 @@ use tracing::debug;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Runs, lock};
-use crate::wal::Wal;
+use dkv_wal::Wal;
 
 /// How often it is looked whether the book is to be written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use dkv_api::Uuid;
 use dkv_base::id::{
     GroupId, HolderId, NetworkId, NodeId, Number, Revision, Serial, SessionId, Stamp,
 };
-use dkv_node::state::{
+use dkv_state::{
     Announcement, BatchBuilder, DirectoryCommand, DirectoryEntry, Engine, EngineOptions,
     GroupState, MemoryStore,
 };

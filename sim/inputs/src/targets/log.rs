@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_base::id::GroupId;
-use dkv_node::disk::{Disk, MemoryDisk, SECTOR_BYTES};
-use dkv_node::wal::{GroupState, KeeperStep, Wal, WalOptions, WriterStep};
+use dkv_wal::disk::{Disk, MemoryDisk, SECTOR_BYTES};
+use dkv_wal::{GroupState, KeeperStep, Wal, WalOptions, WriterStep};
 
 use crate::parts::{Parts, join};
 

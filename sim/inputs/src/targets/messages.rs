@@ -49,7 +49,7 @@ pub(super) fn read(input: &[u8]) {
         _ => comes_back!(Result<JoinAnswer, JoinRefusal>, bytes),
     }
     // A shard looks at a command before it takes it.
-    let _ = dkv_node::state::validate(bytes, 1024);
+    let _ = dkv_state::validate(bytes, 1024);
 }
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dkv_base::id::GroupId;
-use dkv_node::state::{Engine, EngineOptions, GroupState, MemoryStore, Meta};
+use dkv_state::{Engine, EngineOptions, GroupState, MemoryStore, Meta};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::entries::{batches, changes};

@@ -1,0 +1,67 @@
+//! The tasks that bring the members of each group to what the directory wants.
+//!
+//! Each group has one on every node; it acts only while this node leads the group. What to do next
+//! is for `dkv_state::steward` to say, from facts alone: a leader that comes after one that died half
+//! way finds the same facts and goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_base::id::NodeId;
+use tracing::{debug, info};
+
+use crate::node::Node;
+use crate::raft::Configured;
+use crate::replica::{Group, is_caught_up};
+use dkv_state::steward::{Desired, Membership, Progress, next_step};
+
+/// How often a leader looks.
+const TICK: Duration = Duration::from_millis(100);
+/// How soon again when a step has just been taken.
+const TICK_AFTER_STEP: Duration = Duration::from_millis(10);
+/// How often one that follows looks whether it leads.
+const TICK_FOLLOWING: Duration = Duration::from_millis(250);
+/// Time that one step may take before the facts are looked at again.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs for the life of a group.
+pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
+    let mut tick = TICK;
+    loop {
+        node.rhythm().pause(tick).await;
+        group.note_leader();
+        tick = if group.leads() { TICK } else { TICK_FOLLOWING };
+        if !group.leads() {
+            continue;
+        }
+        let desired = node.control().machine().with_directory(|directory| {
+            let plan = directory.groups().get(&group.id())?;
+            plan.started
+                .then(|| Desired { voters: plan.voters.clone(), learners: plan.learners.clone() })
+        });
+        let Some(Some(desired)) = desired else { continue };
+        let (actual, progress) = facts(&group);
+        let Some(step) = next_step(&desired, &actual, &progress, node.id()) else { continue };
+        info!(group = %group.id(), ?step, "changing members");
+        match tokio::time::timeout(STEP_TIMEOUT, group.take_step(&step)).await {
+            Ok(Ok(())) => tick = TICK_AFTER_STEP,
+            Ok(Err(error)) => debug!(group = %group.id(), %error, "members were not changed"),
+            Err(_) => debug!(group = %group.id(), "a change of members takes long"),
+        }
+    }
+}
+
+fn facts(group: &Group) -> (Membership, BTreeMap<NodeId, Progress>) {
+    let Configured { voters, others, is_joint, .. } = group.configured();
+    let membership = Membership { voters, learners: others, is_joint };
+    let Some(led) = group.measure() else { return (membership, BTreeMap::new()) };
+    let silence = group.silence();
+    let progress = led.members.iter().map(|member| {
+        let live =
+            silence.get(&member.node).is_some_and(|silent| *silent <= group.live_within_ms());
+        let caught_up = is_caught_up(member.matched_index, led.last_index);
+        (member.node, Progress { live, caught_up })
+    });
+    (membership, progress.collect())
+}

@@ -1,0 +1,309 @@
+//! What the coordinator does about where replicas and primaries are, and what it tells of it.
+//!
+//! It decides nothing itself: `dkv_state::placement` says what to change. Here is only when: what is
+//! missing, gone or to go is seen to at once; balance waits until the nodes have been the same for
+//! a moment, so that those that join together share at once; and primaries change hands one after
+//! the other, with pauses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_base::id::{GroupId, NodeId};
+use dkv_base::mutants::{Mutant, planted};
+use dkv_wire::message::{
+    Answer, LedGroup, Move, MoveStep, NodePlaces, Placement, PlannedMove, Refusal, Remainder,
+    RequestBody,
+};
+use futures::future::join_all;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::net::peers::Lane;
+use crate::net::rpc;
+use crate::node::Node;
+use dkv_state::placement::{self, Balance, Measured, Transfer, forecast, transfer};
+use dkv_state::{Directory, DirectoryCommand};
+
+/// Time for which the nodes must have been the same before anything moves for balance.
+const SETTLE: Duration = Duration::from_secs(3);
+/// Time between two transfers of a primary.
+const TRANSFER_EVERY: Duration = Duration::from_millis(1000);
+/// The same, when an administrator wants it done.
+const TRANSFER_EVERY_ASKED: Duration = Duration::from_millis(100);
+/// Time that a transfer may take.
+const TRANSFER_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// What the coordinator remembers from one look to the next, for one reign.
+pub(crate) struct Placing {
+    since: Instant,
+    /// The nodes, and whether each is to stay; and since when they are these.
+    nodes: (BTreeMap<NodeId, bool>, Instant),
+    last_transfer: Option<Instant>,
+}
+
+impl Placing {
+    /// At the beginning of a reign.
+    pub(crate) fn new(since: Instant) -> Self {
+        Self { since, nodes: (BTreeMap::new(), since), last_transfer: None }
+    }
+
+    /// The next change of the directory, if there is one. Has a primary change hands if that is
+    /// next.
+    pub(crate) fn next(&mut self, node: &Arc<Node>) -> Option<DirectoryCommand> {
+        let measured = node.measured(self.since);
+        let led = node.heard(|heard, now| heard.led(now));
+        let found = node.control().machine().with_directory(|directory| {
+            let balance = self.balance(node, directory);
+            let change = placement::plan(directory, &measured, balance);
+            let transfer = match balance {
+                Balance::Off => None,
+                _ if change.is_some() => None,
+                _ => transfer(directory, &measured),
+            };
+            let at_rest =
+                change.is_none() && transfer.is_none() && moves(directory, &led).is_empty();
+            (change, transfer, at_rest)
+        });
+        let (change, transfer, at_rest) = found?;
+        if at_rest && node.is_rebalancing() {
+            info!("what the nodes hold and lead is evened out");
+            node.set_rebalancing(false);
+        }
+        if let Some(transfer) = transfer {
+            self.transfer(node, transfer);
+        }
+        change
+    }
+
+    fn balance(&mut self, node: &Node, directory: &Directory) -> Balance {
+        let nodes: BTreeMap<NodeId, bool> = directory
+            .nodes()
+            .iter()
+            .map(|(id, member)| (*id, !member.retiring && !member.draining))
+            .collect();
+        if self.nodes.0 != nodes {
+            self.nodes = (nodes, Instant::now());
+        }
+        if node.is_rebalancing() {
+            Balance::Eager
+        } else if self.nodes.1.elapsed() >= SETTLE {
+            Balance::Gentle
+        } else {
+            Balance::Off
+        }
+    }
+
+    fn transfer(&mut self, node: &Arc<Node>, transfer: Transfer) {
+        let pause = if node.is_rebalancing() { TRANSFER_EVERY_ASKED } else { TRANSFER_EVERY };
+        if self.last_transfer.is_some_and(|last| last.elapsed() < pause) {
+            return;
+        }
+        self.last_transfer = Some(Instant::now());
+        let Transfer { group, from, to } = transfer;
+        info!(%group, %from, %to, "handing a primary over for balance");
+        let node = Arc::clone(node);
+        let asking = Arc::clone(&node);
+        node.spawn(async move {
+            let body = RequestBody::HandOver { shard: group, to };
+            let done = if from == asking.id() {
+                hand_over(&asking, group, to).await
+            } else {
+                rpc::tell(asking.peers(), from, body, TRANSFER_PATIENCE).await
+            };
+            if let Err(error) = done {
+                debug!(%group, %error, "the primary was not handed over");
+            }
+        });
+    }
+}
+
+/// Hands a shard that this node leads over.
+pub(crate) async fn hand_over(node: &Node, shard: GroupId, to: NodeId) -> Result<(), Refusal> {
+    let Some(group) = node.group(shard).filter(|group| group.leads()) else {
+        return Err(Refusal::NotPrimary { primary: node.primary_of(shard) });
+    };
+    match group.hand_over_to(to, TRANSFER_PATIENCE).await {
+        true => Ok(()),
+        false => Err(Refusal::Unavailable("it was not taken over in time".into())),
+    }
+}
+
+/// Where replicas are and where they are going. To be called once this node's leadership is
+/// confirmed; what it says of nodes that may be switched off, it asks them within `patience`.
+///
+/// # Errors
+/// If this node is not the coordinator.
+pub(crate) async fn report(
+    node: &Node,
+    foresee: bool,
+    patience: Duration,
+) -> Result<Placement, Refusal> {
+    let not_coordinator = || Refusal::NotPrimary { primary: node.control().leader() };
+    let since = node.reign().ok_or_else(not_coordinator)?;
+    // A copy, as asking and looking ahead take their time.
+    let directory = node.control().machine().with_directory(Directory::clone);
+    let directory = directory.ok_or_else(not_coordinator)?;
+    let words = ask_the_emptied(node, &directory, &node.measured(since), patience).await;
+    let measured = node.measured(since);
+    let led = node.heard(|heard, now| heard.led(now));
+    let places =
+        directory.nodes().keys().map(|id| places(&directory, &measured, *id, words.get(id)));
+    let mut report = Placement {
+        nodes: places.collect(),
+        moves: moves(&directory, &led),
+        planned: Vec::new(),
+        transfers: Vec::new(),
+    };
+    if foresee {
+        let foreseen = forecast(&directory, &measured, Balance::Eager);
+        let bytes = |group| measured.groups.get(&group).map_or(0, |it| it.bytes);
+        let planned = foreseen.moves.into_iter();
+        report.planned = planned
+            .map(|(group, from, to)| PlannedMove { group, from, to, bytes: bytes(group) })
+            .collect();
+        let transfers = foreseen.transfers.into_iter();
+        report.transfers = transfers
+            .map(|Transfer { group, from, to }| {
+                let (from, to) = (Some(from), Some(to));
+                PlannedMove { group, from, to, bytes: bytes(group) }
+            })
+            .collect();
+    }
+    Ok(report)
+}
+
+/// What nodes say of themselves that seem to be empty and are to be, asked now. Each answers from a
+/// directory that is no older than this one.
+async fn ask_the_emptied(
+    node: &Node,
+    directory: &Directory,
+    measured: &Measured,
+    patience: Duration,
+) -> BTreeMap<NodeId, Word> {
+    let applied = node.control().machine().summary().applied_index;
+    let nothing = Ok(Remainder::default());
+    let seem_empty = directory.nodes().keys().copied();
+    let seem_empty =
+        seem_empty.filter(|id| places(directory, measured, *id, Some(&nothing)).may_stop);
+    let asked = seem_empty.map(|id| async move {
+        if id == node.id() {
+            return (id, Ok(node.remainder()));
+        }
+        let body = RequestBody::Remainder { applied };
+        let answer = rpc::ask(node.peers(), id, Lane::Urgent, body, patience).await;
+        let word = match answer {
+            Ok(Answer::Remainder(left)) => Ok(left),
+            Ok(_) => Err("an answer to another question".to_owned()),
+            Err(refusal) => Err(refusal.to_string()),
+        };
+        (id, word)
+    });
+    join_all(asked).await.into_iter().collect()
+}
+
+/// What a node says is left on it, or why it says nothing.
+type Word = Result<Remainder, String>;
+
+/// What is left here, once the directory of entry `applied` is here.
+///
+/// # Errors
+/// If it does not come in time.
+pub(crate) async fn remainder(
+    node: &Node,
+    applied: u64,
+    patience: Duration,
+) -> Result<Remainder, Refusal> {
+    let mut news = node.control().machine().applied();
+    match tokio::time::timeout(patience, news.wait_for(|index| *index >= applied)).await {
+        Ok(Ok(_)) => Ok(node.remainder()),
+        _ => Err(Refusal::Unavailable("its directory is an older one".into())),
+    }
+}
+
+/// What is on its way: wherever what is wished and what is so differ.
+fn moves(directory: &Directory, led: &BTreeMap<GroupId, (NodeId, LedGroup)>) -> Vec<Move> {
+    let mut moves = Vec::new();
+    let shards = directory.groups().iter().filter(|(group, plan)| group.is_shard() && plan.started);
+    for (group, plan) in shards {
+        let Some((_, led)) = led.get(group) else { continue };
+        let members: BTreeSet<NodeId> = led.voters.iter().chain(&led.learners).copied().collect();
+        let voters: BTreeSet<NodeId> = led.voters.iter().copied().collect();
+        let mut coming = plan.voters.difference(&voters).copied();
+        let mut going = members.difference(&plan.voters).copied();
+        loop {
+            let (from, to) = (going.next(), coming.next());
+            if from.is_none() && to.is_none() {
+                break;
+            }
+            moves.push(one_move(*group, from, to, led));
+        }
+    }
+    moves
+}
+
+fn one_move(group: GroupId, from: Option<NodeId>, to: Option<NodeId>, led: &LedGroup) -> Move {
+    let progress = to.and_then(|to| led.members.iter().find(|member| member.node == to));
+    let step = match (to, progress) {
+        (None, _) => MoveStep::Removing,
+        (Some(_), Some(progress)) if progress.is_ready => MoveStep::Promoting,
+        (Some(_), Some(_)) => MoveStep::Learning,
+        (Some(_), None) => MoveStep::Waiting,
+    };
+    let matched_index = progress.map_or(0, |progress| progress.matched_index);
+    Move { group, from, to, step, matched_index, last_index: led.last_index, bytes: led.bytes }
+}
+
+/// What one node has. That it may be switched off is not said without its own `word`.
+fn places(
+    directory: &Directory,
+    measured: &Measured,
+    node: NodeId,
+    word: Option<&Word>,
+) -> NodePlaces {
+    let member = directory.nodes().get(&node);
+    let draining = member.is_some_and(|member| member.draining);
+    let retiring = member.is_some_and(|member| member.retiring);
+    let mut places = NodePlaces {
+        node,
+        shards: 0,
+        primaries: 0,
+        bytes: 0,
+        draining,
+        retiring,
+        // Any other may take an eventual write at any moment.
+        may_stop: draining || retiring,
+        obstacle: None,
+    };
+    for (group, plan) in directory.groups().iter().filter(|(_, plan)| plan.started) {
+        let actual = measured.groups.get(group);
+        if !group.is_shard() {
+            // Its members all follow it; what counts is whether its vote is needed.
+            let votes = actual.is_none_or(|it| it.is_joint || it.voters.contains(&node));
+            places.may_stop &= !votes && !plan.voters.contains(&node);
+            continue;
+        }
+        // A shard of which nothing is known may count on any node.
+        let has = plan.has(node) || actual.is_none_or(|it| it.has(node));
+        places.may_stop &= !has;
+        if plan.has(node) || actual.is_some_and(|it| it.has(node)) {
+            places.shards += 1;
+            places.bytes = places.bytes.saturating_add(actual.map_or(0, |it| it.bytes));
+        }
+        places.primaries += u32::from(actual.is_some_and(|it| it.leader == node));
+    }
+    if draining && !places.may_stop {
+        places.obstacle = placement::obstacle(directory, measured, node);
+    }
+    // Its own word on what it has not deleted or not delivered yet.
+    if places.may_stop && !planted(Mutant::PromiseWithoutAsking) {
+        places.may_stop = matches!(word, Some(Ok(left)) if left.is_nothing());
+        if let Some(Err(why)) = word {
+            places.obstacle = Some(format!("it does not say whether it is empty: {why}"));
+        }
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests;

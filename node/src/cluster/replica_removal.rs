@@ -1,0 +1,166 @@
+//! Replicas that are not wanted here any more: they are deleted, log and rows, once nobody counts
+//! on them.
+//!
+//! That the directory does not name this node for a shard is a wish, and may be an old one. That
+//! the shard does not count on it any more is for the shard's own log to say: its primary confirms
+//! that it leads, and that by an entry which is committed this node is no member. And since one
+//! node's word deletes nothing, most of those who shall hold the shard say that they do, without
+//! this node. The replica is then stopped, and deleted unless its own log has come further than
+//! that entry, which would mean that it is a member again.
+//!
+//! A node that is to be emptied also closes its outboxes here, durably, and opens them again if
+//! that is taken back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_wire::limits;
+use dkv_wire::message::{Answer, Refusal, RequestBody};
+use tracing::{debug, warn};
+
+use crate::net::peers::Lane;
+use crate::net::rpc;
+use crate::node::Node;
+use crate::raft::Vote;
+use crate::replica::Group;
+
+/// How often a node looks for replicas that it need not keep.
+const EVERY: Duration = Duration::from_millis(300);
+/// Time that a primary has to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many nodes are asked in a row.
+const ASKED_MAX: usize = 4;
+
+/// Runs for the life of the node.
+pub(crate) async fn run(node: Arc<Node>) {
+    let mut told = false;
+    loop {
+        node.rhythm().pause(EVERY).await;
+        match node.follow_intake().await {
+            Ok(()) => told = false,
+            // Once, and not three times a second for as long as the disk is full.
+            Err(_) if told => {}
+            Err(error) => {
+                warn!(%error, "cannot note in the data directory whether this node is to be emptied");
+                told = true;
+            }
+        }
+        if let Err(why) = node.delete_leftovers().await {
+            return node.fail(why);
+        }
+        for group in node.groups() {
+            let Some(holders) = unwanted(&node, &group) else { continue };
+            match departed(&node, &group, holders).await {
+                Ok((index, leader)) => {
+                    if let Err(why) = node.close_group(group.id(), index, leader).await {
+                        return node.fail(why);
+                    }
+                }
+                Err(why) => debug!(group = %group.id(), %why, "the replica is still counted on"),
+            }
+        }
+    }
+}
+
+/// If the directory does not want this replica any more, those who shall have one.
+fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
+    if !group.id().is_shard() || group.leads() {
+        return None;
+    }
+    let holders = node.control().machine().with_directory(|directory| {
+        let plan = directory.groups().get(&group.id())?;
+        (!plan.has(node.id())).then(|| plan.voters.iter().copied().collect())
+    });
+    holders.flatten()
+}
+
+/// Asks the primary whether the shard counts on this node; if it does not, by which entry, and with
+/// which vote it leads.
+async fn departed(
+    node: &Node,
+    group: &Group,
+    holders: Vec<NodeId>,
+) -> Result<(u64, Vote), Refusal> {
+    let mut next: Vec<NodeId> = holders.iter().rev().copied().collect();
+    next.extend(group.leader().filter(|leader| *leader != node.id()));
+    let is_known = |peer: NodeId| holders.contains(&peer) || node.is_member(group, peer);
+    let mut last = Refusal::Unavailable("nobody is known who holds it".into());
+    for _ in 0..ASKED_MAX {
+        let Some(peer) = next.pop() else { break };
+        let body = RequestBody::Departed(group.id());
+        match rpc::ask(node.peers(), peer, Lane::Urgent, body, PATIENCE).await {
+            Ok(Answer::Departed { index, term }) => {
+                check(group, index, term)?;
+                agreed(node, group, peer, &holders).await?;
+                return Ok((index, Vote::new(term.0, peer)));
+            }
+            Ok(_) => last = Refusal::Unavailable("an answer to another question".into()),
+            Err(refusal) => {
+                if let Refusal::NotPrimary { primary: Some(primary) } = &refusal
+                    && is_known(*primary)
+                {
+                    next.push(*primary);
+                }
+                last = refusal;
+            }
+        }
+    }
+    Err(last)
+}
+
+/// Whether that entry, and that term, can be.
+fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
+    let last = group.machine().applied_index().max(group.configured().index);
+    let can_be = term.may_follow(Some(group.term()))
+        && index >= group.machine().voters().0
+        && index <= last.saturating_add(limits::ENTRIES_AHEAD_MAX);
+    match can_be {
+        true => Ok(()),
+        false => Err(Refusal::Invalid(format!("entry {index} in term {term} cannot be"))),
+    }
+}
+
+/// Whether most of those who shall hold a shard do, without this node; `primary` has said so.
+async fn agreed(
+    node: &Node,
+    group: &Group,
+    primary: NodeId,
+    holders: &[NodeId],
+) -> Result<(), Refusal> {
+    let mut agree = usize::from(holders.contains(&primary));
+    for holder in holders.iter().filter(|holder| **holder != primary) {
+        if agree > holders.len() / 2 {
+            break;
+        }
+        let body = RequestBody::Member { group: group.id(), node: node.id() };
+        let asked = rpc::ask(node.peers(), *holder, Lane::Urgent, body, PATIENCE).await;
+        agree += usize::from(matches!(asked, Ok(Answer::Member(false))));
+    }
+    match agree > holders.len() / 2 {
+        true => Ok(()),
+        false => Err(Refusal::Unavailable("most of its holders have not confirmed it".into())),
+    }
+}
+
+/// Whether a group of this node does not count on `who` any more; if so, by which entry of its log,
+/// and in which term this node leads.
+///
+/// # Errors
+/// If it does, or this node cannot say.
+pub(crate) async fn confirm(
+    node: &Node,
+    shard: GroupId,
+    who: NodeId,
+) -> Result<(u64, Term), Refusal> {
+    let Some(group) = node.group(shard) else {
+        return Err(Refusal::NotPrimary { primary: None });
+    };
+    let term = group.confirm_leadership().await?;
+    let configured = group.configured();
+    let is_member = configured.voters.contains(&who) || configured.others.contains(&who);
+    if is_member || configured.is_joint || !configured.is_applied {
+        return Err(Refusal::Unavailable("the shard still counts on the node".into()));
+    }
+    Ok((configured.index, term))
+}

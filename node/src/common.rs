@@ -1,0 +1,9 @@
+//! What every room of a node may use and what itself uses none of them: the network's clock, sets
+//! of tasks, the ticks that periodic tasks share, counters.
+
+pub(crate) mod clock;
+pub(crate) mod unix_time;
+pub(crate) mod ticks;
+pub(crate) mod task_set;
+pub(crate) mod suspend;
+pub(crate) mod counters;

@@ -1,0 +1,52 @@
+//! One question to another node, and its answer.
+
+use std::time::Duration;
+
+use dkv_base::id::NodeId;
+use dkv_wire::call::{CallError, call};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
+
+use crate::net::peers::{Lane, Peers};
+
+/// Asks one node. What it refuses is passed on as it is; that nobody answers is
+/// [`Refusal::Unavailable`], and then whether it had an effect is not known.
+pub(crate) async fn ask(
+    peers: &Peers,
+    peer: NodeId,
+    lane: Lane,
+    body: RequestBody,
+    patience: Duration,
+) -> Result<Answer, Refusal> {
+    let unavailable = |why: String| Refusal::Unavailable(why);
+    let asked = async {
+        let connection = peers.connection(peer, lane).await;
+        let connection = connection.map_err(|error| unavailable(error.to_string()))?;
+        let deadline_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let request = Request { id: 1, deadline_ms, forward: false, body };
+        let answered: Result<Reply, CallError> =
+            call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, patience).await;
+        match answered {
+            Ok(reply) => reply.result,
+            // Whether the connection is to be given up is for those to say who use it all the time:
+            // a slow answer to this may be due to what was asked.
+            Err(error) => Err(unavailable(error.to_string())),
+        }
+    };
+    // To connect takes time too.
+    let asked = tokio::time::timeout(patience, asked).await;
+    asked.unwrap_or_else(|_| Err(unavailable(format!("no answer in {} ms", patience.as_millis()))))
+}
+
+/// Asks one node something that is answered with "done".
+pub(crate) async fn tell(
+    peers: &Peers,
+    peer: NodeId,
+    body: RequestBody,
+    patience: Duration,
+) -> Result<(), Refusal> {
+    match ask(peers, peer, Lane::Urgent, body, patience).await? {
+        Answer::Done => Ok(()),
+        _ => Err(Refusal::Unavailable("an answer to another question".into())),
+    }
+}

@@ -1,0 +1,140 @@
+//! The way to the registration server.
+//!
+//! The server is never needed to serve, only to join and to be known: every use of this link may
+//! fail, and whoever uses it goes on and tries again later.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dkv_wire::call::call;
+use dkv_wire::gate::Gate;
+use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
+use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::tls::Expect;
+use tokio::time::Instant;
+
+use crate::process::args::DEFAULT_SERVER_PORT;
+
+/// Time that the server has to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why the server did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    /// Its name cannot be resolved.
+    #[error("the address {0} of the registration server cannot be resolved: {1}")]
+    Resolve(String, String),
+    /// There is no connection.
+    #[error("{0}")]
+    Connect(ConnectError),
+    /// It did not answer.
+    #[error("the registration server does not answer: {0}")]
+    Silent(String),
+    /// It will not.
+    #[error("{0}")]
+    Refused(ServerRefusal),
+    /// It answered another question.
+    #[error("the registration server gave an unexpected answer")]
+    Unexpected,
+}
+
+/// The registration server, as a node reaches it.
+pub(crate) struct ServerLink {
+    address: String,
+    endpoint: Endpoint,
+    gate: Arc<Gate>,
+    connection: Mutex<Option<quinn::Connection>>,
+    seen: Mutex<Option<Instant>>,
+}
+
+impl ServerLink {
+    pub(crate) fn new(address: String, endpoint: Endpoint, gate: Arc<Gate>) -> Self {
+        Self { address, endpoint, gate, connection: Mutex::default(), seen: Mutex::default() }
+    }
+
+    /// Time since the server last answered, if it has since the start.
+    pub(crate) fn seen(&self) -> Option<Duration> {
+        lock(&self.seen).map(|seen| seen.elapsed())
+    }
+
+    /// Asks the server.
+    pub(crate) async fn ask(&self, request: &ServerRequest) -> Result<ServerAnswer, ServerError> {
+        let connection = self.connect().await?;
+        let answer =
+            call(&connection, None::<&()>, request, SERVER_FRAME_BYTES_MAX, ANSWER_TIMEOUT).await;
+        match answer {
+            Ok(ServerAnswer::Refused(refusal)) => Err(ServerError::Refused(refusal)),
+            Ok(answer) => {
+                *lock(&self.seen) = Some(Instant::now());
+                Ok(answer)
+            }
+            Err(error) => {
+                // Dead or restarted: the next question gets a fresh connection.
+                drop(lock(&self.connection).take());
+                let address = connection.remote_address();
+                let lost = connection.close_reason();
+                Close::Done.close(&connection, "no answer");
+                // Whom it denies it cuts off without an answer, after a handshake that went well.
+                match lost.map(|lost| ConnectError::from_lost(address, &lost)) {
+                    Some(
+                        refused @ (ConnectError::Refused { .. } | ConnectError::Removed { .. }),
+                    ) => Err(ServerError::Connect(refused)),
+                    _ => Err(ServerError::Silent(error.to_string())),
+                }
+            }
+        }
+    }
+
+    /// Where the server is.
+    pub(crate) async fn resolve(&self) -> Result<SocketAddr, ServerError> {
+        resolve(&self.address).await
+    }
+
+    async fn connect(&self) -> Result<quinn::Connection, ServerError> {
+        let open = lock(&self.connection).clone();
+        if let Some(open) = open.filter(|open| open.close_reason().is_none()) {
+            return Ok(open);
+        }
+        let address = resolve(&self.address).await?;
+        let connection =
+            self.endpoint.connect(address, Expect::Server).await.map_err(ServerError::Connect)?;
+        self.gate.watch(&connection);
+        *lock(&self.connection) = Some(connection.clone());
+        Ok(connection)
+    }
+}
+
+/// The socket address of a server, from `ip`, `ip:port`, `name` or `name:port`.
+pub(crate) async fn resolve(address: &str) -> Result<SocketAddr, ServerError> {
+    if let Ok(address) = address.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    let with_port = if has_port(address) {
+        address.to_owned()
+    } else {
+        format!("{address}:{DEFAULT_SERVER_PORT}")
+    };
+    let failed = |why: String| ServerError::Resolve(address.to_owned(), why);
+    let mut found =
+        tokio::net::lookup_host(&with_port).await.map_err(|error| failed(error.to_string()))?;
+    found.next().ok_or_else(|| failed("it has no address".into()))
+}
+
+fn has_port(address: &str) -> bool {
+    // A bare IPv6 address has colons and no port.
+    match address.rsplit_once(':') {
+        Some((host, port)) => {
+            (!host.contains(':') || host.ends_with(']')) && port.parse::<u16>().is_ok()
+        }
+        None => false,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

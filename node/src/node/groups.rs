@@ -1,0 +1,317 @@
+//! Groups: opening and closing them, and noticing when one breaks.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+
+use dkv_base::id::{GroupId, NodeId};
+use dkv_base::platform::run_blocking;
+use dkv_base::supervise::Failure;
+use dkv_wire::codec::{decode, encode};
+use tokio::sync::oneshot;
+use tracing::{debug, info, warn};
+
+use super::Node;
+use crate::cluster::membership_reconciler;
+use crate::common::clock::NodeClock;
+use crate::net::peers::Peers;
+use crate::outbox::Outbox;
+use crate::raft::{self, Machine, Pulses, Vote};
+use crate::replica::tombstone::{Former, FormerError};
+use crate::replica::{Group, GroupParts};
+use crate::storage::data_dir::{self, DataDir};
+use crate::tasks::outbox_relay;
+use dkv_state::{Engine, EngineError};
+use dkv_wal::{GroupLog, GroupState, Wal};
+
+impl Node {
+    /// Opens a group, unless it is open.
+    pub(super) async fn open_group(self: &Arc<Self>, id: GroupId) -> Result<(), String> {
+        let mut leftovers = self.opening.lock().await;
+        if self.group(id).is_some() {
+            return Ok(());
+        }
+        if leftovers.contains(&id) {
+            // What is left of an earlier replica would be taken for a state of this one.
+            if let Err(error) = self.delete_rows(id).await {
+                debug!(group = %id, %error, "not opened yet: what is left of a replica cannot be deleted");
+                return Ok(());
+            }
+            leftovers.remove(&id);
+        }
+        let opener = Opener {
+            me: self.me.id,
+            directory: &self.directory,
+            config: &self.config,
+            wal: &self.wal,
+            engine: &self.engine,
+            peers: &self.peers,
+            pulses: &self.pulses,
+            clock: &self.clock,
+            log_bytes_max: self.settings().log_bytes_max,
+            failure: &self.failure,
+        };
+        let group = Arc::new(opener.open(id).await?);
+        self.adopt_group(group);
+        Ok(())
+    }
+
+    /// Takes in a group that was opened.
+    pub(super) fn adopt_group(self: &Arc<Self>, group: Arc<Group>) {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        groups.insert(group.id(), Arc::clone(&group));
+        drop(groups);
+        self.attend(&group);
+    }
+
+    /// The outbox of a shard, with somebody who empties it.
+    pub(crate) fn outbox(self: &Arc<Self>, shard: GroupId) -> Result<Arc<Outbox>, String> {
+        let (outbox, is_new) = self.outboxes.open_for(shard)?;
+        if is_new {
+            self.guard(
+                "an outbox's task",
+                outbox_relay::run(Arc::clone(self), Arc::clone(&outbox)),
+            );
+        }
+        Ok(outbox)
+    }
+
+    /// Closes a group that does not count on this node any more, by that entry of its log and the
+    /// word of the leader of that vote, and deletes all that is here of it but what a later replica
+    /// must know.
+    pub(crate) async fn close_group(
+        self: &Arc<Self>,
+        id: GroupId,
+        departed: u64,
+        leader: Vote,
+    ) -> Result<(), String> {
+        let mut leftovers = self.opening.lock().await;
+        let Some(group) = self.group(id) else { return Ok(()) };
+        // From here on nobody finds it. What is under way in it ends with it.
+        self.forget_group(id);
+        group.stop().await;
+        let mut stays = group.configured().index > departed;
+        drop(group);
+        // What a later replica must know comes first: without it nothing is deleted, and that is
+        // tried again.
+        if !stays && let Err(error) = self.keep_former(id, departed, leader).await {
+            warn!(group = %id, %error, "the replica is not deleted yet");
+            stays = true;
+        }
+        if !stays {
+            self.delete_log(id).await?;
+            info!(group = %id, "the replica was deleted: the shard has others");
+            self.delete_leftover(id, &mut leftovers).await;
+        }
+        drop(leftovers);
+        if stays {
+            self.open_group(id).await?;
+        }
+        // It may have been wanted again meanwhile, when it was still open.
+        self.follow_directory().await
+    }
+
+    async fn keep_former(&self, id: GroupId, departed: u64, leader: Vote) -> Result<(), String> {
+        let own = self.wal.group(id).state().vote;
+        let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(|e| e.to_string())?;
+        let former = Former::new(departed, leader, own);
+        let directory = self.directory.path().to_owned();
+        let saved = run_blocking(move || former.save(&directory, id)).await;
+        saved.flatten().map_err(|error| error.to_string())
+    }
+
+    /// Deletes the log of a group that is not open. It goes first: rows without one are known to be
+    /// left over.
+    async fn delete_log(&self, id: GroupId) -> Result<(), String> {
+        let (done, forgotten) = oneshot::channel();
+        let told = Box::new(move |result| drop(done.send(result)));
+        self.wal.group(id).forget(told).map_err(|error| error.to_string())?;
+        match forgotten.await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("the log has stopped".into()),
+        }
+    }
+
+    /// Deletes the rows of a group that has no log any more. On a full disk that may have to be
+    /// done later.
+    async fn delete_leftover(&self, id: GroupId, leftovers: &mut BTreeSet<GroupId>) {
+        match self.delete_rows(id).await {
+            Ok(()) => _ = leftovers.remove(&id),
+            Err(error) if leftovers.insert(id) => {
+                warn!(group = %id, %error, "what is left of a replica is not deleted yet");
+            }
+            Err(error) => debug!(group = %id, %error, "nor is it now"),
+        }
+    }
+
+    async fn delete_rows(&self, id: GroupId) -> Result<(), String> {
+        let engine = self.engine.clone();
+        let removed = run_blocking(move || engine.group(id)?.remove()).await;
+        removed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Deletes the rows of groups whose log was deleted just before a crash.
+    pub(super) async fn find_leftovers(&self) -> Result<(), String> {
+        let mut leftovers = self.opening.lock().await;
+        let known = self.wal.groups();
+        let stored = self.engine.stored().map_err(|error| error.to_string())?;
+        for id in stored.into_iter().filter(|id| id.is_shard() && !known.contains(id)) {
+            info!(group = %id, "deleting what is left of a replica");
+            self.delete_leftover(id, &mut leftovers).await;
+        }
+        Ok(())
+    }
+
+    /// Deletes what could not be deleted before, and opens what had to wait for that.
+    pub(crate) async fn delete_leftovers(self: &Arc<Self>) -> Result<(), String> {
+        let mut leftovers = self.opening.lock().await;
+        if leftovers.is_empty() {
+            return Ok(());
+        }
+        for id in leftovers.clone() {
+            self.delete_leftover(id, &mut leftovers).await;
+        }
+        drop(leftovers);
+        self.follow_directory().await
+    }
+
+    /// Starts what goes with every group: its steward, and those who notice if it breaks.
+    pub(super) fn attend(self: &Arc<Self>, group: &Arc<Group>) {
+        // They end with the group: one that is closed is not broken.
+        let guard = |what, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
+            group.spawn(self.failure.if_panicked(what, task));
+        };
+        guard(
+            "a group's steward",
+            Box::pin(membership_reconciler::run(Arc::clone(self), Arc::clone(group))),
+        );
+        let (node, replica) = (Arc::clone(self), Arc::clone(group));
+        let promises = async move {
+            let problem = replica.promises().broken().await;
+            let directory = node.directory.path().to_owned();
+            let marked = run_blocking(move || data_dir::condemn(&directory, &problem));
+            match marked.await {
+                Ok(why) => node.fail(why),
+                Err(error) => node.fail(error.to_string()),
+            }
+        };
+        guard("the task that watches a group's promises", Box::pin(promises));
+        let (node, watched) = (Arc::clone(self), Arc::clone(group));
+        let state = async move {
+            let group = watched;
+            let mut metrics = group.metrics();
+            let broken = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
+            let why = match broken {
+                Ok(()) => metrics.borrow().running_state.as_ref().err().map(ToString::to_string),
+                // A stop in good order leaves a last word.
+                Err(_) => Some("it panicked".to_owned()),
+            };
+            if let Some(why) = why {
+                node.fail(format!("group {} has stopped: {why}", group.id()));
+            }
+        };
+        guard("the task that watches a group", Box::pin(state));
+    }
+}
+
+/// Opens groups.
+pub(super) struct Opener<'a> {
+    pub(super) me: NodeId,
+    pub(super) directory: &'a DataDir,
+    pub(super) config: &'a Arc<raft::Config>,
+    pub(super) wal: &'a Wal,
+    pub(super) engine: &'a Engine,
+    pub(super) peers: &'a Peers,
+    pub(super) pulses: &'a Pulses,
+    pub(super) clock: &'a NodeClock,
+    pub(super) log_bytes_max: u64,
+    pub(super) failure: &'a Failure,
+}
+
+impl Opener<'_> {
+    /// Opens a group from what is on disk.
+    pub(super) async fn open(&self, id: GroupId) -> Result<Group, String> {
+        self.begin(self.prepare(id).await?).await
+    }
+
+    /// Reads what is on disk of a group, and begins nothing.
+    pub(super) async fn prepare(&self, id: GroupId) -> Result<Replica, String> {
+        let (engine, clock) = (self.engine.clone(), self.clock.clone());
+        let loaded = run_blocking(move || Machine::load(engine.group(id)?, clock));
+        let damaged = |problem: String| self.directory.damaged(problem).to_string();
+        let machine =
+            loaded.await.map_err(|error| error.to_string())?.map_err(|error| match error {
+                EngineError::Damaged { .. } => damaged(error.to_string()),
+                error => error.to_string(),
+            })?;
+        let log = self.wal.group(id);
+        check_fit(id, &machine, &log).map_err(damaged)?;
+        let former = Former::load(self.directory.path(), id).map_err(|error| match error {
+            FormerError::Malformed(_) => damaged(error.to_string()),
+            FormerError::Io(_) => self.directory.unusable(&error),
+        })?;
+        if let Some(former) = former.as_ref().filter(|_| log.state() == GroupState::default()) {
+            save_vote(&log, &former.vote).await?;
+        }
+        let owed = former.map_or(0, |former| former.index);
+        Ok(Replica { id, log, owed, machine })
+    }
+
+    /// Begins to take part in a group.
+    pub(super) async fn begin(&self, replica: Replica) -> Result<Group, String> {
+        let Replica { id, log, owed, machine } = replica;
+        Group::start(GroupParts {
+            id,
+            me: self.me,
+            config: Arc::clone(self.config),
+            log,
+            owed,
+            machine,
+            peers: self.peers.clone(),
+            pulses: self.pulses.clone(),
+            log_bytes_max: self.log_bytes_max,
+            failure: self.failure.clone(),
+        })
+        .await
+    }
+}
+
+/// What is on disk of a group.
+pub(super) struct Replica {
+    id: GroupId,
+    log: GroupLog,
+    owed: u64,
+    machine: Machine,
+}
+
+impl Replica {
+    /// Whether this node could lead the group without any other: as its only voter, or as a founder
+    /// that has not begun it.
+    pub(super) async fn is_led_alone(&mut self, me: NodeId, founder: bool) -> bool {
+        let voters = raft::voters(&self.log, &mut self.machine).await;
+        let begins = founder && self.id == GroupId::CONTROL && voters.is_empty();
+        begins || voters.into_iter().eq([me])
+    }
+}
+
+async fn save_vote(log: &GroupLog, vote: &Vote) -> Result<(), String> {
+    let (done, saved) = oneshot::channel();
+    let told = Box::new(move |result| drop(done.send(result)));
+    log.save_vote(encode(vote), told).map_err(|error| error.to_string())?;
+    match saved.await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the log has stopped".into()),
+    }
+}
+
+/// A log that begins after the state ends has lost entries in between.
+fn check_fit(id: GroupId, machine: &Machine, log: &GroupLog) -> Result<(), String> {
+    let applied = machine.handle().summary().applied_index;
+    match log.state().purged {
+        Some((purged, _)) if purged > applied => Err(format!(
+            "the checkpoint of group {id} in state ends at entry {applied}, and its log begins after \
+             entry {purged}"
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,228 @@
+//! Who may speak to a group's replica here: its members, and whom they or the server vouch for.
+//!
+//! A node's certificate says that the network admitted its holder, and no more. To speak of a group
+//! one has to be a member of it: by the configuration that is applied here, by a later one in the
+//! log, or by the directory's wish. That is all that a replica needs in the ordinary: whoever leads
+//! it was wished for, and was a learner first.
+//!
+//! Two replicas may not know who leads them. One that begins has no log yet: of a shard it takes
+//! the word of any node in the directory; of the control group, that of whom the server vouches
+//! for. And one that was away for long may know only members of long ago. It asks those that it
+//! does know whether the stranger is a member by their logs. A member that lies about that gains
+//! nothing: it may speak itself.
+//!
+//! Everybody else is refused, and told of with its id (see [`refusals`](crate::net::denials)).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dkv_base::id::{GroupId, NodeId};
+use dkv_wire::message::{Answer, ControlGroup, RequestBody};
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::net::peers::Lane;
+use crate::net::rpc;
+use crate::node::Node;
+use crate::raft;
+use crate::replica::Group;
+
+/// How long the word of a member about another one counts.
+const VOUCHED_FOR: Duration = Duration::from_secs(10);
+/// How often the members are asked about the same stranger.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+/// Members that are asked about one stranger.
+const ASKED_MAX: usize = 4;
+/// Strangers that are asked about at a time.
+const STRANGERS_MAX: usize = 64;
+/// Time that a member has to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Who is vouched for, besides those that the logs and the directory name.
+#[derive(Debug, Default)]
+pub(crate) struct Vouchers(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the server, for the control group.
+    by_server: BTreeSet<NodeId>,
+    /// By members, and when.
+    by_members: BTreeMap<(GroupId, NodeId), Instant>,
+    /// When it was asked last.
+    asked: BTreeMap<(GroupId, NodeId), Instant>,
+}
+
+impl State {
+    fn vouches(&self, group: GroupId, node: NodeId, now: Instant) -> bool {
+        let by_server = group == GroupId::CONTROL && self.by_server.contains(&node);
+        let counts = |at: &Instant| now.saturating_duration_since(*at) < VOUCHED_FOR;
+        by_server || self.by_members.get(&(group, node)).is_some_and(counts)
+    }
+
+    /// Whether the members are to be asked about a stranger now; notes that they are.
+    fn asks(&mut self, group: GroupId, node: NodeId, now: Instant) -> bool {
+        let age = |at: &Instant| now.saturating_duration_since(*at);
+        self.asked.retain(|_, at| age(at) < ASK_EVERY);
+        self.by_members.retain(|_, at| age(at) < VOUCHED_FOR);
+        if self.asked.len() >= STRANGERS_MAX || self.asked.contains_key(&(group, node)) {
+            return false;
+        }
+        self.asked.insert((group, node), now);
+        true
+    }
+}
+
+impl Vouchers {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Node {
+    /// The server says who the members of the control group are.
+    pub(crate) fn vouched_by_server(&self, nodes: &[NodeId]) {
+        self.vouchers().lock().by_server = nodes.iter().copied().collect();
+        self.name_members();
+    }
+
+    /// Says whose word about this node's run counts: that of the nodes in the directory, and of
+    /// those that the server vouches for, which an older directory may not name.
+    pub(crate) fn name_members(&self) {
+        let listed = |directory: &dkv_state::Directory| -> BTreeSet<NodeId> {
+            directory.nodes().keys().copied().collect()
+        };
+        let mut members = self.control().machine().with_directory(listed).unwrap_or_default();
+        members.extend(&self.vouchers().lock().by_server);
+        self.runs().know(members);
+    }
+
+    /// Other nodes to ask for whoever leads: those in the directory, and those that the server
+    /// vouches for; whoever is known, where that is none.
+    pub(crate) fn askable(&self) -> Vec<NodeId> {
+        let known: Vec<NodeId> = self.peers().known().into_iter().map(|(node, _)| node).collect();
+        let may_lead = |node: &NodeId| {
+            self.is_listed(*node) || self.vouchers().lock().by_server.contains(node)
+        };
+        let named: Vec<NodeId> = known.iter().copied().filter(may_lead).collect();
+        if named.is_empty() { known } else { named }
+    }
+
+    /// Whether a node is in the directory.
+    pub(crate) fn is_listed(&self, node: NodeId) -> bool {
+        let listed = |listed: &dkv_state::Directory| listed.nodes().contains_key(&node);
+        self.control().machine().with_directory(listed).unwrap_or(false)
+    }
+
+    /// Whether a node is a member of a group, by the log that is here or the directory's wish.
+    pub(crate) fn is_member(&self, group: &Group, node: NodeId) -> bool {
+        if group.has_member(node) {
+            return true;
+        }
+        let is_wanted = self.control().machine().with_directory(|directory| {
+            directory.groups().get(&group.id()).is_some_and(|plan| plan.has(node))
+        });
+        is_wanted.unwrap_or(false)
+    }
+
+    /// Whether a node may speak to the replica of a group here. If it is not known to be a member,
+    /// those that are known are asked, and the next time it may be.
+    pub(crate) fn may_speak(self: &Arc<Self>, id: GroupId, from: NodeId) -> bool {
+        let Some(group) = self.group(id) else { return false };
+        if self.is_member(&group, from) {
+            return true;
+        }
+        let is_new = group.members().is_empty();
+        if is_new && id.is_shard() && self.is_listed(from) {
+            return true;
+        }
+        let now = Instant::now();
+        let mut vouchers = self.vouchers().lock();
+        if vouchers.vouches(id, from, now) {
+            return true;
+        }
+        if vouchers.asks(id, from, now) {
+            let node = Arc::clone(self);
+            self.spawn(async move { node.ask_about(group, from).await });
+        }
+        false
+    }
+
+    /// Asks those that are known to be members about a stranger, the voters first.
+    async fn ask_about(&self, group: Arc<Group>, stranger: NodeId) {
+        let voters = group.voters();
+        let others = group.members().into_iter().filter(|member| !voters.contains(member));
+        let mut known: Vec<NodeId> = voters.iter().copied().chain(others).collect();
+        if group.id() == GroupId::CONTROL {
+            known.extend(self.vouchers().lock().by_server.iter());
+        }
+        let known = known.into_iter().filter(|member| *member != self.id() && *member != stranger);
+        for member in known.take(ASKED_MAX) {
+            let body = RequestBody::Member { group: group.id(), node: stranger };
+            let asked = rpc::ask(self.peers(), member, Lane::Urgent, body, PATIENCE).await;
+            if let Ok(Answer::Member(true)) = asked {
+                info!(group = %group.id(), %stranger, by = %member, "a member is vouched for");
+                let mut vouchers = self.vouchers().lock();
+                vouchers.by_members.insert((group.id(), stranger), Instant::now());
+                return;
+            }
+        }
+    }
+
+    /// The control group as the log here has it; nothing before it names anybody.
+    pub(crate) fn control_group(&self) -> Option<ControlGroup> {
+        let (index, voters) = self.control().machine().voters();
+        let term = self.control().term();
+        let leader = self.control().leader();
+        let known = ControlGroup { term, leader, index, voters: voters.into_iter().collect() };
+        Some(known).filter(|known| !known.voters.is_empty())
+    }
+
+    /// The control group as its leader reports it: with the voters of a configuration that is not
+    /// applied yet too, of which one may lead next.
+    pub(crate) fn led_control_group(&self) -> Option<ControlGroup> {
+        let applied = self.control_group()?;
+        let metrics = self.control().metrics();
+        let configured = raft::configured(&metrics.borrow());
+        let mut voters: BTreeSet<NodeId> = applied.voters.into_iter().collect();
+        voters.extend(self.control().voters());
+        let index = configured.index.max(applied.index);
+        Some(ControlGroup { index, voters: voters.into_iter().collect(), ..applied })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_of_a_member_counts_for_a_while_and_for_its_group() {
+        let (mut state, start) = (State::default(), Instant::now());
+        let (node, shard) = (NodeId::random(), GroupId(1));
+        assert!(!state.vouches(shard, node, start));
+        state.by_members.insert((shard, node), start);
+        assert!(state.vouches(shard, node, start + VOUCHED_FOR / 2));
+        assert!(!state.vouches(GroupId(2), node, start));
+        assert!(!state.vouches(shard, NodeId::random(), start));
+        assert!(!state.vouches(shard, node, start + VOUCHED_FOR));
+    }
+
+    #[test]
+    fn the_server_vouches_for_the_control_group_only() {
+        let (mut state, now, node) = (State::default(), Instant::now(), NodeId::random());
+        state.by_server.insert(node);
+        assert!(state.vouches(GroupId::CONTROL, node, now));
+        assert!(!state.vouches(GroupId(1), node, now));
+    }
+
+    #[test]
+    fn a_stranger_that_insists_costs_a_question_now_and_then() {
+        let (mut state, start, node) = (State::default(), Instant::now(), NodeId::random());
+        let mut asks = |node, ms| state.asks(GroupId(1), node, start + Duration::from_millis(ms));
+        assert!(asks(node, 0));
+        assert!(!asks(node, 10) && !asks(node, 499));
+        assert!(asks(node, 500));
+        let many = (0..10 * STRANGERS_MAX).filter(|_| asks(NodeId::random(), 500)).count();
+        assert!(many < STRANGERS_MAX, "{many}");
+    }
+}

@@ -1,0 +1,160 @@
+//! Where shards are, as far as this node knows: its own, and those of others.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::PoisonError;
+
+use dkv_base::id::{GroupId, NodeId};
+use dkv_base::platform::run_blocking;
+use dkv_wire::message::{Measures, Remainder};
+use tokio::time::Instant;
+
+use super::{Node, lock};
+use crate::cluster::coordinator;
+use crate::cluster::node_reports::{self, Heard};
+use crate::outbox::IntakeState;
+use dkv_state::Member;
+use dkv_state::placement::Measured;
+
+impl Node {
+    /// A node of the directory tells how it is.
+    ///
+    /// # Errors
+    /// If it cannot be so. Nothing of it is noted then.
+    pub(crate) fn hear(&self, node: NodeId, measures: Measures) -> Result<(), String> {
+        let groups = self.control().machine().with_directory(|directory| {
+            directory.groups().keys().copied().collect::<BTreeSet<_>>()
+        });
+        let groups = groups.unwrap_or_default();
+        if let Some(led) = measures.leads.iter().find(|led| !groups.contains(&led.group)) {
+            return Err(format!("it claims to lead group {}, which there is not", led.group));
+        }
+        lock(&self.heard).hear(node, measures, Instant::now())
+    }
+
+    /// What the nodes have told, this one included.
+    pub(crate) fn heard<T>(&self, look: impl FnOnce(&Heard, Instant) -> T) -> T {
+        let (own, now) = (node_reports::measure(self), Instant::now());
+        let mut heard = lock(&self.heard);
+        // What it says itself is so.
+        let _ = heard.hear(self.id(), own, now);
+        look(&heard, now)
+    }
+
+    /// What placement decides by; only a coordinator knows.
+    pub(crate) fn measured(&self, since: Instant) -> Measured {
+        let silence = coordinator::silence(self, since);
+        let live_within_ms = self.control().live_within_ms();
+        self.heard(|heard, now| heard.measured(&silence, live_within_ms, now))
+    }
+
+    /// Who leads a shard, as far as is known here.
+    pub(crate) fn primary_of(&self, shard: GroupId) -> Option<NodeId> {
+        let own = self.group(shard).filter(|group| group.configured().voters.contains(&self.id()));
+        if let Some(leader) = own.and_then(|group| group.leader()) {
+            return Some(leader);
+        }
+        if self.reign().is_some()
+            && let Some((leader, _)) = self.heard(|heard, now| heard.led(now).remove(&shard))
+        {
+            return Some(leader);
+        }
+        lock(&self.primaries).get(&shard).copied().filter(|primary| *primary != self.id())
+    }
+
+    /// A node has answered as the primary of a shard that is not here.
+    pub(crate) fn learn_primary(&self, shard: GroupId, primary: NodeId) {
+        lock(&self.primaries).insert(shard, primary);
+    }
+
+    /// Another node that should have a replica of a shard, and is none of those.
+    pub(crate) fn holder_of(&self, shard: GroupId, without: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let holder = self.control().machine().with_directory(|directory| {
+            let mut voters = directory.groups().get(&shard)?.voters.iter();
+            voters.find(|node| **node != self.id() && !without.contains(node)).copied()
+        });
+        holder.flatten()
+    }
+
+    /// Whether an administrator wants this node to be empty.
+    pub(crate) fn is_going(&self) -> bool {
+        self.entry_says(|member| member.draining || member.retiring)
+    }
+
+    /// Whether a node was removed from the network for good, as far as this one knows.
+    pub(crate) fn was_removed(&self, node: NodeId) -> bool {
+        let removed = self
+            .control()
+            .machine()
+            .with_directory(|directory| directory.denied().contains(&node.into()));
+        removed.unwrap_or_default()
+    }
+
+    fn entry_says(&self, so: impl FnOnce(&Member) -> bool) -> bool {
+        let found = self
+            .control()
+            .machine()
+            .with_directory(|directory| directory.nodes().get(&self.id()).is_some_and(so));
+        found.unwrap_or_default()
+    }
+
+    /// Whether this node may have eventual writes at its removal that nobody else has. That it has
+    /// none is its last word: unlike the order to empty a node, the one to remove it is never taken
+    /// back.
+    pub(crate) fn keeps_writes(&self) -> bool {
+        let is_closed = matches!(self.outboxes().intake().state(), IntakeState::Closed { .. });
+        let is_final = is_closed && self.entry_says(|member| member.retiring);
+        !(is_final && self.outboxes().are_empty())
+    }
+
+    /// What is left here, if this node is to be emptied.
+    pub(crate) fn remainder(&self) -> Remainder {
+        // In this order: what is closed stays closed as long as the node is to go, and takes
+        // nothing in.
+        let is_closed = matches!(self.outboxes().intake().state(), IntakeState::Closed { .. });
+        let takes_writes = !(is_closed && self.is_going());
+        let keeps_writes = !self.outboxes().are_empty();
+        let shards = self.groups().iter().filter(|group| group.id().is_shard()).count();
+        Remainder { takes_writes, keeps_writes, shards: u32::try_from(shards).unwrap_or(u32::MAX) }
+    }
+
+    /// Closes the outboxes if this node is to be emptied, and opens them if it is not any more.
+    pub(crate) async fn follow_intake(&self) -> io::Result<()> {
+        let intake = self.outboxes().intake().clone();
+        let is_going = self.is_going();
+        // Read afterwards: the directory of this entry, or of an earlier one, has said so.
+        let applied = self.control().machine().summary().applied_index;
+        let directory = self.directory().path().to_owned();
+        let control = self.control().machine().clone();
+        let me = self.id();
+        let goes = move || {
+            let going = control.with_directory(|directory| {
+                directory.nodes().get(&me).is_some_and(|it| it.draining || it.retiring)
+            });
+            going.unwrap_or_default()
+        };
+        match (is_going, intake.state()) {
+            (true, IntakeState::Open | IntakeState::Closing) => {
+                run_blocking(move || intake.close(&directory, applied)).await?
+            }
+            // Of an earlier entry it may have been read at a start, before the log was.
+            (false, IntakeState::Closed { at }) if applied >= at => {
+                run_blocking(move || intake.open(&directory, goes)).await?
+            }
+            (false, IntakeState::Closing) => {
+                run_blocking(move || intake.open(&directory, goes)).await?
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that this node could take in.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        if self.disk_full() { 0 } else { self.engine.free_bytes() }
+    }
+
+    /// A group is here no more.
+    pub(super) fn forget_group(&self, id: GroupId) {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+}

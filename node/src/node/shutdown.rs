@@ -1,0 +1,50 @@
+//! Stopping in good order.
+
+use std::time::Duration;
+
+use dkv_wire::message::RequestBody;
+use tracing::{info, warn};
+
+use super::Node;
+use crate::net::rpc;
+use crate::runs;
+
+/// Time in which a node that has handed over tells those who ask it yet where to go.
+const REDIRECT_FOR: Duration = Duration::from_millis(100);
+
+impl Node {
+    /// Hands over whatever this node leads, and stops.
+    pub(crate) async fn stop(&self, patience: Duration) {
+        let groups = self.groups();
+        let hand_over = groups.iter().filter(|group| group.leads());
+        let handed = futures::future::join_all(hand_over.map(|group| group.hand_over(patience)));
+        let handed = handed.await;
+        if handed.contains(&false) {
+            warn!("some shards found no new primary before shutdown");
+        }
+        self.say_goodbye(patience).await;
+        if handed.contains(&true) {
+            tokio::time::sleep(REDIRECT_FOR).await;
+        }
+        runs::say_goodbye(self).await;
+        // A group whose log waits for its disk cannot stop by itself; closing the log ends it.
+        let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
+        futures::future::join_all(stops).await;
+        if let Err(error) = self.runs.save_book() {
+            info!(%error, "what was heard of other nodes was not written");
+        }
+        self.endpoint.close().await;
+        self.end_tasks().await;
+        self.wal.close();
+    }
+
+    async fn say_goodbye(&self, patience: Duration) {
+        let Some(coordinator) = self.control.leader().filter(|leader| *leader != self.me.id) else {
+            return;
+        };
+        let goodbye = rpc::tell(&self.peers, coordinator, RequestBody::Leaving, patience);
+        if let Err(error) = goodbye.await {
+            info!(%error, "the coordinator was not told that this node leaves");
+        }
+    }
+}

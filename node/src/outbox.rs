@@ -1,0 +1,329 @@
+//! Outboxes: eventual writes that this node has taken, until the primary has them.
+//!
+//! A node takes an eventual write of any shard, whether it holds a replica or not and whether the
+//! primary can be reached or not. It makes it durable in its own log, beside the entries of its
+//! groups and with the same sync, and answers. From then on eventual reads here show it, if it is
+//! the latest that is known of its key. A task for each shard ([`relay`]) brings what there is to
+//! the primary, in the order in which it was taken, as soon and as often as needed; the shard takes
+//! each number of an outbox once (see `dkv_state::graves`). A write leaves the outbox when this node's
+//! replica has applied it.
+//!
+//! What decides is in [`ledger`], plain data.
+//!
+//! Bounds: [`BYTES_MAX`], and an eighth of the log, for all outboxes of a node together; and what
+//! is not durable yet waits in the log as everything else does. A full outbox refuses; nothing that
+//! was accepted is ever dropped.
+//!
+//! Deliberately missing: outboxes for another node. What a node has taken and not yet delivered is
+//! on its disk alone.
+
+mod ledger;
+mod intake;
+mod quota;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Number, Stamp};
+use dkv_wire::message::{Refusal, Span};
+use tokio::sync::{Notify, oneshot};
+use tracing::debug;
+
+pub(crate) use intake::{Intake, State as IntakeState, refused as emptying};
+pub(crate) use ledger::Kept;
+
+use self::ledger::{Append, Book};
+use self::quota::Owners;
+use dkv_state::Waiting;
+use dkv_wal::{GroupLog, Wal};
+
+/// Bytes that the outboxes of a node may hold together, however long its log may be.
+pub(crate) const BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The part of the log that they may fill.
+const LOG_SHARE: u64 = 8;
+/// Bytes that are moved to the end of the log at once.
+const MOVED_BYTES: usize = 1024 * 1024;
+
+/// The outboxes of a node.
+pub(crate) struct Outboxes {
+    me: NodeId,
+    wal: Wal,
+    shards: RwLock<BTreeMap<GroupId, Arc<Outbox>>>,
+    /// Bytes of all of them; zero while there is nothing in any.
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+    /// Whether they take anything.
+    intake: Intake,
+    /// When the process started, since 1970, by the clock on the wall.
+    started: Duration,
+    owners: Arc<Owners>,
+}
+
+/// The outbox of one shard.
+pub(crate) struct Outbox {
+    shard: GroupId,
+    log: GroupLog,
+    book: Mutex<Book>,
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+    intake: Intake,
+    owners: Arc<Owners>,
+    /// Something is there to be sent.
+    news: Notify,
+    /// Some of it is being moved to the end of the log.
+    moving: AtomicBool,
+}
+
+impl Outboxes {
+    /// Those that the log has. `started` is when the process did, since 1970, by the clock on the
+    /// wall.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn open(
+        me: NodeId,
+        wal: Wal,
+        log_bytes_max: u64,
+        intake: Intake,
+        started: Duration,
+    ) -> Result<Self, String> {
+        let share = usize::try_from(log_bytes_max / LOG_SHARE).unwrap_or(usize::MAX);
+        let (bytes_max, shards) = (BYTES_MAX.min(share), RwLock::default());
+        let (bytes, owners) = Default::default();
+        let outboxes = Self { me, wal, shards, bytes, bytes_max, intake, started, owners };
+        for id in outboxes.wal.groups() {
+            if let Some(shard) = id.outbox_shard() {
+                outboxes.load(shard)?;
+            }
+        }
+        Ok(outboxes)
+    }
+
+    /// The outbox of a shard, if there has been one.
+    pub(crate) fn get(&self, shard: GroupId) -> Option<Arc<Outbox>> {
+        self.shards.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+    }
+
+    /// Whose writes wait in them, and how many bytes may.
+    pub(crate) fn owners(&self) -> (&Arc<Owners>, usize) {
+        (&self.owners, self.bytes_max)
+    }
+
+    /// The outbox of a shard, if anything at all waits in one of this node.
+    pub(crate) fn busy(&self, shard: GroupId) -> Option<Arc<Outbox>> {
+        if self.are_empty() { None } else { self.get(shard) }
+    }
+
+    /// Whether they take anything.
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
+    /// Whether nothing at all waits in one, or is on its way to the log.
+    pub(crate) fn are_empty(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) == 0
+    }
+
+    /// The latest stamp of what waits in them.
+    pub(crate) fn last_stamp(&self) -> Stamp {
+        let stamps = self.all().into_iter().filter_map(|outbox| outbox.book().last_stamp());
+        stamps.max().unwrap_or_default()
+    }
+
+    /// All outboxes.
+    pub(crate) fn all(&self) -> Vec<Arc<Outbox>> {
+        self.shards.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The outbox of a shard, and whether it is new.
+    ///
+    /// # Errors
+    /// What is wrong with the log.
+    pub(crate) fn open_for(&self, shard: GroupId) -> Result<(Arc<Outbox>, bool), String> {
+        if let Some(outbox) = self.get(shard) {
+            return Ok((outbox, false));
+        }
+        self.load(shard)
+    }
+
+    fn load(&self, shard: GroupId) -> Result<(Arc<Outbox>, bool), String> {
+        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outbox) = shards.get(&shard) {
+            return Ok((Arc::clone(outbox), false));
+        }
+        let log = self.wal.group(shard.outbox());
+        let state = log.state();
+        let problem = |why: String| format!("the outbox of shard {shard} cannot be read: {why}");
+        let records = log.read(..).map_err(|error| problem(error.to_string()))?;
+        let next_index = state.next_index.unwrap_or(1);
+        let mark = state.purged.as_ref().map(|(_, mark)| mark.as_ref());
+        let book = Book::load(self.me, next_index, records, mark, self.started);
+        let book = book.map_err(|error| problem(error.to_string()))?;
+        self.bytes.fetch_add(book.bytes(), Ordering::AcqRel);
+        let bytes = Arc::clone(&self.bytes);
+        let outbox = Arc::new(Outbox {
+            shard,
+            log,
+            book: Mutex::new(book),
+            bytes,
+            bytes_max: self.bytes_max,
+            intake: self.intake.clone(),
+            owners: Arc::clone(&self.owners),
+            news: Notify::new(),
+            moving: AtomicBool::new(false),
+        });
+        shards.insert(shard, Arc::clone(&outbox));
+        Ok((outbox, true))
+    }
+}
+
+impl Outbox {
+    /// Which shard's.
+    pub(crate) fn shard(&self) -> GroupId {
+        self.shard
+    }
+
+    /// Makes a write durable, and returns its number then.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub(crate) async fn deposit(
+        self: Arc<Self>,
+        stamp: Stamp,
+        key: Bytes,
+        value: Option<Bytes>,
+    ) -> Result<Number, Refusal> {
+        let (told, durable) = oneshot::channel();
+        let number = {
+            let mut book = self.book();
+            if let Some(number) = book.again(&key, stamp) {
+                return Ok(number);
+            }
+            // Held until the write counts: whoever closes afterwards finds it.
+            let _entered = self.intake.enter()?;
+            let taken = self.bytes.load(Ordering::Acquire);
+            if taken + key.len() + value.as_ref().map_or(0, Bytes::len) > self.bytes_max {
+                return Err(Refusal::Unavailable(format!(
+                    "the outbox of this node is full: {} KiB wait for primaries that cannot be \
+                     reached",
+                    self.bytes_max / 1024
+                )));
+            }
+            let before = book.bytes();
+            let Append { index, number, command } = book.stage(stamp, &key, value.as_ref());
+            let outbox = Arc::clone(&self);
+            let done = Box::new(move |result: std::io::Result<()>| {
+                if result.is_ok() {
+                    outbox.book().durable();
+                    outbox.news.notify_one();
+                }
+                // Whoever asked may be gone; the write stays.
+                let _ = told.send(result);
+            });
+            if let Err(error) = self.log.append(vec![(index, command)], done) {
+                book.unstage();
+                return Err(match error.kind() {
+                    std::io::ErrorKind::WouldBlock => Refusal::Overloaded { retry_after_ms: 20 },
+                    _ => Refusal::Unavailable(error.to_string()),
+                });
+            }
+            self.account(before, &book);
+            number
+        };
+        match durable.await {
+            Ok(Ok(())) => Ok(number),
+            Ok(Err(error)) => Err(Refusal::Unknown(error.to_string())),
+            Err(_) => Err(Refusal::Unknown("the node is stopping".into())),
+        }
+    }
+
+    /// The latest write of a key that waits here.
+    pub(crate) fn find(&self, key: &[u8]) -> Option<Kept> {
+        self.book().find(key).cloned()
+    }
+
+    /// The latest write of each key of a span that waits here.
+    pub(crate) fn list(&self, span: &Span) -> Vec<Waiting> {
+        self.book().list(span)
+    }
+
+    /// Whether every write up to that number waits here, or is in a state that has taken so many.
+    pub(crate) fn shows(&self, number: Number, taken: Number) -> bool {
+        self.book().shows(number, taken)
+    }
+
+    /// Writes that wait here.
+    pub(crate) fn len(&self) -> usize {
+        self.book().len()
+    }
+
+    /// Writes the oldest of what waits here at the end of the log, so that what comes before can
+    /// go.
+    pub(crate) fn rewrite(self: &Arc<Self>) {
+        if self.moving.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let outbox = Arc::clone(self);
+        let done = Box::new(move |durable: std::io::Result<()>| {
+            if durable.is_ok() {
+                let (upto, mark) = outbox.book().purgeable();
+                outbox.purge(upto, mark);
+            }
+            outbox.moving.store(false, Ordering::Release);
+        });
+        let mut book = self.book();
+        let moved = book.rewrite(MOVED_BYTES);
+        let records: Vec<_> = moved.iter().map(|it| (it.to, it.command.clone())).collect();
+        debug!(shard = %self.shard, writes = records.len(), "moving an outbox to the end of the log");
+        if records.is_empty() || self.log.append(records, done).is_err() {
+            // It is tried again as long as the log is long.
+            book.stay(moved);
+            self.moving.store(false, Ordering::Release);
+        }
+    }
+
+    /// Waits until a write has come, or something else that the relay has to look at.
+    pub(crate) async fn wait_for_news(&self) {
+        self.news.notified().await;
+    }
+
+    /// All up to that number is where it is to be.
+    pub(crate) fn settle(&self, upto: Number) {
+        self.owners.settled(self.shard, upto);
+        let mut book = self.book();
+        let before = book.bytes();
+        let Some((upto, mark)) = book.settle(upto) else { return };
+        self.account(before, &book);
+        self.purge(upto, mark);
+    }
+
+    fn purge(&self, upto: u64, mark: Bytes) {
+        if let Err(error) = self.log.purge(upto, mark, Box::new(|_| ())) {
+            debug!(shard = %self.shard, %error, "the log of an outbox was not purged");
+        }
+    }
+
+    fn account(&self, before: usize, book: &Book) {
+        let now = book.bytes();
+        if now >= before {
+            self.bytes.fetch_add(now - before, Ordering::AcqRel);
+        } else {
+            self.bytes.fetch_sub(before - now, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a shard says to a number whose predecessors it does not have.
+pub(crate) fn too_early() -> Refusal {
+    Refusal::Unavailable("the writes before it in its outbox have not come yet".into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! The process around a node: runtime, log output, signals, exit status.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use dkv_base::logging::{self, Targets};
+use dkv_base::signals::Signals;
+use dkv_base::{durable, output};
+use tracing::warn;
+
+use crate::process::start::NodeError;
+
+const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=error";
+
+/// Time that tasks have to end before the process does.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Runs something as the process of a node does: with log output, so many threads, and an exit
+/// status by its end.
+pub fn process(
+    threads: Option<NonZeroUsize>,
+    work: impl Future<Output = Result<(), NodeError>>,
+) -> ExitCode {
+    let log = match logging::start(LOG_DEFAULT, Targets::Hidden) {
+        Ok(log) => log,
+        Err(error) => return complain(&error.to_string()),
+    };
+    durable::keep_files_private();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.unwrap_or_else(default_threads).into())
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("cannot start threads: {error}")),
+    };
+    let ended = runtime.block_on(work);
+    // First everything falls silent: the last line says why the process ends.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    drop(log);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error.to_string()),
+    }
+}
+
+/// Half of the cores: the log, the kernel's network stack and whatever else runs there want some
+/// too, and a thread that finds little to do costs more in wake-ups than it does.
+fn default_threads() -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// A line on stdout, for whoever started the process. That it cannot be written is told on stderr
+/// and stops nothing: others count on a node that serves, whether or not anybody reads what it
+/// says.
+pub fn say(line: &str) {
+    let mut stdout = std::io::stdout();
+    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        output::complain(format_args!(
+            "warning: cannot write {line:?} to standard output: {error}; the node serves all the same"
+        ));
+    }
+}
+
+fn complain(error: &str) -> ExitCode {
+    output::complain(format_args!("error: {error}"));
+    ExitCode::FAILURE
+}
+
+/// Completes at Ctrl-C or SIGTERM, which are noticed from when this is called. Within a runtime.
+pub fn stop_signal() -> impl Future<Output = ()> + Send {
+    let signals = Signals::watch();
+    async move {
+        match signals {
+            Ok(mut signals) => signals.stop().await,
+            Err(error) => {
+                warn!(%error, "signals cannot be watched: they end this process at once");
+                std::future::pending().await
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Raft, as openraft does it, bound to our log, our state and our connections.
+//!
+//! This is the only module that names openraft. A [`Group`](crate::replica::Group) drives one
+//! [`Raft`] through the functions here; nobody else needs to know how entries are encoded
+//! ([`codec`]), how they reach the disk ([`log_store`]) and the state ([`state_machine`], [`snapshot`]), or how
+//! they reach the other members ([`transport`] sends, [`handlers`] receives).
+//!
+//! A leader is the only one of its term (openraft's standard leader id), stands only after a
+//! pre-vote, and hands over on request. Votes and entries share one write-ahead log, so that they
+//! become durable in the order in which they were given.
+
+mod heartbeat;
+mod codec;
+mod last_contact;
+mod adapter;
+mod forget_leader;
+mod staleness;
+mod read_index;
+mod log_store;
+mod state_machine;
+mod transport;
+#[cfg(test)]
+mod test_replica;
+mod fifo_watch;
+mod validation;
+mod durability_check;
+mod runtime;
+mod handlers;
+mod snapshot;
+pub(crate) mod fuzzing;
+mod metrics_watch;
+
+pub(crate) use adapter::{
+    Configured, configured, electorate, initialize, may_vote, propose, start, take_step, voters,
+};
+pub(crate) use heartbeat::quiescence::SLOWER;
+pub(crate) use heartbeat::time_scaling::Pace;
+use log_store::LogStore;
+pub(crate) use openraft::{Config, ServerState};
+pub(crate) use read_index::{confirm_leadership, confirmed_by, patience};
+pub(crate) use state_machine::{Look, Looked, Machine, MachineHandle};
+pub(crate) use transport::{Network, Sessions};
+
+pub(crate) use durability_check::Promises;
+pub(crate) use handlers::{
+    Member, Speaker, serve_append, serve_calls, serve_pulse, serve_snapshot,
+};
+pub(crate) use heartbeat::coalescing::Pulses;
+pub(crate) use metrics_watch::MetricsWatch;
+pub(crate) use snapshot::SnapshotData;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_base::id::NodeId;
+use dkv_wire::network::Settings;
+use serde::{Deserialize, Serialize};
+
+/// A node id, as openraft wants to see it.
+pub(crate) type RaftNodeId = NodeId;
+
+/// The commands of one entry, encoded: a batch of a shard, or a command of the directory.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Proposal(pub(crate) Bytes);
+
+impl fmt::Debug for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+openraft::declare_raft_types!(
+    /// The types that our groups run with.
+    #[derive(Serialize, Deserialize)]
+    pub(crate) Types:
+        D = Proposal,
+        R = Outcome,
+        NodeId = RaftNodeId,
+        Node = openraft::EmptyNode,
+        Term = u64,
+        LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = runtime::Runtime,
+);
+
+/// What applying an entry came to, for whoever proposed it.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// Nothing to tell: a blank entry, or a change of membership.
+    None,
+    /// Of a shard: one result for each command of the batch.
+    Shard(Vec<dkv_state::CommandResult>),
+    /// Of the control group.
+    Directory(dkv_state::DirectoryResult),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("nothing"),
+            Self::Shard(results) => write!(f, "{} results", results.len()),
+            Self::Directory(result) => write!(f, "{result:?}"),
+        }
+    }
+}
+
+/// An outcome never leaves its process; openraft asks for these all the same.
+impl Serialize for Outcome {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+impl<'de> Deserialize<'de> for Outcome {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <()>::deserialize(deserializer).map(|()| Self::None)
+    }
+}
+
+pub(crate) type Raft = openraft::Raft<Types, Machine>;
+pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
+pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
+pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;
+pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Types>;
+pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
+pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotData>;
+pub(crate) type Metrics = openraft::RaftMetrics<Types>;
+
+/// openraft's configuration for the settings of a network.
+pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
+    let config = Config {
+        cluster_name: "dkv".to_owned(),
+        // Heartbeats are sent when the node's `metronome` says so. What is left to this is how long
+        // an answer may take, and how often openraft looks at its timers: 13/64 of it.
+        heartbeat_interval: 2 * settings.heartbeat_ms,
+        enable_heartbeat: false,
+        election_timeout_min: settings.election_min_ms,
+        election_timeout_max: settings.election_max_ms,
+        enable_pre_vote: Some(true),
+        // A leader that was restarted stands for election like everybody else: what it remembers
+        // of its own leadership may be older than another's.
+        enable_leader_restore: Some(false),
+        // An entry is a batch: a few of them fill a frame, and the byte limit in `log` cuts first.
+        max_payload_entries: 256,
+        // Merged by count, not by bytes: eight requests stay far below what one append may have.
+        max_append_entries: Some(8),
+        // Snapshots and purges follow the bytes of the log, which openraft does not see; the
+        // node's `compaction` asks for them.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        purge_batch_size: 1,
+        // A learner with this many entries to go has caught up; see `steward`.
+        replication_lag_threshold: 64,
+        install_snapshot_timeout: 60_000,
+        // A member that has less than it acknowledged begins anew, rather than be a panic of its
+        // leader. Of a voter that is not all: see `promises`.
+        allow_log_reversion: Some(true),
+        backoff: "20ms, 50ms, 100ms, ..500ms".to_owned(),
+        ..Config::default()
+    };
+    config.validate().map(Arc::new).map_err(|error| error.to_string())
+}

@@ -1,0 +1,271 @@
+//! What the rest of the node does with a group, in the node's own words.
+//!
+//! openraft's errors are sorted here by the one thing that matters to a client: whether what was
+//! proposed can still have an effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::{NodeId, Term};
+use dkv_base::mutants::{Mutant, planted};
+use openraft::errors::{
+    ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
+};
+use openraft::raft::TransferLeaderRequest;
+use openraft::{ChangeMembers, EmptyNode, StorageHelper};
+
+use super::{
+    LogStore, Machine, Metrics, MetricsWatch, Network, Outcome, Pace, Proposal, Raft, ServerState,
+    Types,
+};
+use crate::replica::ProposeError;
+use dkv_state::steward::Step;
+use dkv_wal::GroupLog;
+
+/// Longest time that a request waits while leadership changes hands, between near members.
+const TURNOVER_WAIT: Duration = Duration::from_millis(300);
+
+/// Longest time that a request waits while leadership changes hands: a vote and the first round of
+/// the new leader, at least.
+fn turnover_wait(pace: &Pace) -> Duration {
+    TURNOVER_WAIT.max(pace.round_trip() * 3)
+}
+
+/// Starts a group from what its log and its state say. It stands for election only if `elects`,
+/// until it is told otherwise.
+pub(crate) async fn start(
+    me: NodeId,
+    config: Arc<openraft::Config>,
+    log: GroupLog,
+    machine: Machine,
+    network: Network,
+    pace: &Pace,
+    elects: bool,
+) -> Result<Raft, String> {
+    // From the first moment on: the only member that a log names elects itself at once.
+    let config = Arc::new(openraft::Config { enable_elect: elects, ..(*config).clone() });
+    network.shows(machine.handle());
+    let raft = Raft::new(me, config, network.clone(), LogStore::new(log), machine);
+    let raft = pace.run(raft).await;
+    let raft = raft.map_err(|error| error.to_string())?;
+    network.told_by(&raft);
+    Ok(raft)
+}
+
+/// Voters of the newest configuration that is on disk; of one that cannot be read, none.
+pub(crate) async fn voters(log: &GroupLog, machine: &mut Machine) -> BTreeSet<NodeId> {
+    let mut log = LogStore::new(log.clone());
+    let found = StorageHelper::<Types, _, _>::new(&mut log, machine).get_membership().await;
+    found.map(|found| found.effective().membership().voter_ids().collect()).unwrap_or_default()
+}
+
+/// Makes `me` the only member of a group that has none; a group that has some stays as it is.
+pub(crate) async fn initialize(raft: &Raft, me: NodeId) -> Result<(), String> {
+    match raft.initialize(BTreeMap::from([(me, EmptyNode {})])).await {
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Proposes an entry and waits until it is applied.
+pub(crate) async fn propose(
+    raft: &Raft,
+    pace: &Pace,
+    entry: Bytes,
+) -> Result<(Term, Outcome), ProposeError> {
+    let patience = tokio::time::Instant::now() + turnover_wait(pace);
+    let mut has_waited = false;
+    loop {
+        match raft.client_write(Proposal(entry.clone())).await {
+            Ok(response) => return Ok((Term(*response.log_id.leader_id), response.data)),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                // A leader that was just elected takes nothing before a quorum has answered it,
+                // which it does within a round trip.
+                let fresh = forward.reason == ForwardReason::LeaseExpired;
+                if fresh
+                    && tokio::time::timeout_at(patience, quorum_answers(raft, pace)).await.is_ok()
+                {
+                    continue;
+                }
+                match leader_of(raft, pace, forward).await {
+                    Leader::Me if !has_waited => has_waited = true,
+                    leader => return Err(leader.into()),
+                }
+            }
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                let why = "the primary changed while it was under way";
+                return Err(ProposeError::Unknown(why.into()));
+            }
+            // Neither is an answer to an ordinary entry, and neither says that nothing was
+            // appended.
+            Err(RaftError::APIError(error)) => {
+                return Err(ProposeError::Unknown(error.to_string()));
+            }
+            Err(RaftError::Fatal(error)) => return Err(ProposeError::Unknown(error.to_string())),
+        }
+    }
+}
+
+/// Waits until a quorum has answered this leader within its lease, or it does not lead any more.
+/// Nothing is promised by that: it is when openraft takes entries again.
+async fn quorum_answers(raft: &Raft, pace: &Pace) {
+    let lease = pace.stretch(Duration::from_millis(raft.config().election_timeout_max));
+    let _ = MetricsWatch::of(raft)
+        .wait_for(|metrics| {
+            let answered = metrics.last_quorum_acked.as_ref();
+            metrics.state != ServerState::Leader
+                || answered.is_some_and(|answered| answered.age() < lease)
+        })
+        .await;
+}
+
+/// Who leads, as far as a replica knows that did not when it was asked.
+pub(super) enum Leader {
+    /// This replica, by now.
+    Me,
+    /// Another one, or nobody that is known.
+    Other(Option<NodeId>),
+    /// This replica, but a quorum does not answer it.
+    Alone,
+}
+
+impl From<Leader> for ProposeError {
+    fn from(leader: Leader) -> Self {
+        match leader {
+            Leader::Me => Self::NotLeader(None),
+            Leader::Other(leader) => Self::NotLeader(leader),
+            Leader::Alone => Self::Unavailable("no quorum answers".into()),
+        }
+    }
+}
+
+/// Who leads, once that is known or has taken too long.
+pub(super) async fn leader_of(raft: &Raft, pace: &Pace, forward: ForwardToLeader<Types>) -> Leader {
+    match forward.reason {
+        ForwardReason::LeaseExpired => Leader::Alone,
+        ForwardReason::NotLeader => next_leader(raft, pace, forward.leader_id, false).await,
+        ForwardReason::LeadershipTransfer => next_leader(raft, pace, forward.leader_id, true).await,
+    }
+}
+
+/// Who leads, if a replica that does not, or that `hands_over`, knows of `known`.
+pub(super) async fn next_leader(
+    raft: &Raft,
+    pace: &Pace,
+    known: Option<NodeId>,
+    hands_over: bool,
+) -> Leader {
+    if !hands_over && known.is_some() {
+        return Leader::Other(known);
+    }
+    // Whoever asks is sent on once somebody leads; sent on at once it would not know where to, and
+    // find out later than the turnover takes. That somebody may be this replica, but for one that
+    // is just handing over: it names itself until another leads.
+    let mut metrics = MetricsWatch::of(raft);
+    let taken_over = metrics.wait_for(|metrics| {
+        let is_me = metrics.state == ServerState::Leader;
+        let leads = metrics.current_leader.is_some_and(|leader| is_me == (leader == metrics.id));
+        leads && !(hands_over && is_me)
+    });
+    let _ = tokio::time::timeout(turnover_wait(pace), taken_over).await;
+    let metrics = metrics.borrow();
+    match metrics.current_leader {
+        Some(leader) if leader == metrics.id && !hands_over => Leader::Me,
+        leader => Leader::Other(leader.or(known)),
+    }
+}
+
+/// Takes one step toward the wanted members and waits until it is committed.
+pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
+    let change = match step {
+        Step::FinishJoint => ChangeMembers::AddVoterIds(BTreeSet::new()),
+        Step::AddLearners(nodes) => {
+            ChangeMembers::AddNodes(nodes.iter().map(|node| (*node, EmptyNode {})).collect())
+        }
+        Step::ChangeVoters(voters) => ChangeMembers::ReplaceAllVoters(voters.clone()),
+        Step::RemoveLearner(node) => ChangeMembers::RemoveNodes(BTreeSet::from([*node])),
+        Step::Transfer(node) => {
+            let transfer = raft.trigger().transfer_leader(*node).await;
+            return transfer.map_err(|error| error.to_string());
+        }
+    };
+    // A voter that is taken out stays a learner: the steward says when it goes.
+    match raft.change_membership(change, true).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Takes back the promise to the leader of this term not to vote for anybody else for a while.
+pub(crate) async fn forsake(raft: &Raft, leader: NodeId) {
+    let vote = {
+        let metrics = MetricsWatch::of(raft);
+        let metrics = metrics.borrow();
+        metrics.vote
+    };
+    if vote.leader_id.voted_for != leader {
+        return;
+    }
+    // What a leader sends when it hands over to somebody else: those who are not that somebody only
+    // forget their promise.
+    let request = TransferLeaderRequest::new(vote, leader, None);
+    let _ = raft.handle_transfer_leader(request).await;
+}
+
+/// Whether the vote of a member may count, and it may have to stand: it votes by the newest
+/// configuration that is known here, or that one is not known to be committed.
+///
+/// Who votes by the configuration before that only, of either half, may be needed yet. It may have
+/// the longest log of all who are left, and be the only one who knows of the new configuration.
+/// Which was committed last, openraft knows exactly, and lets nobody stand who is in neither; that
+/// it looks costs nothing.
+pub(crate) fn may_vote(metrics: &Metrics, member: NodeId) -> bool {
+    let newest = &metrics.membership_config;
+    let index = |log_id: Option<super::LogId>| log_id.map(|log_id| log_id.index);
+    let is_committed = index(*newest.log_id()) <= index(metrics.local_committed);
+    newest.membership().voter_ids().any(|voter| voter == member)
+        || !is_committed && !planted(Mutant::ElectByNewest)
+}
+
+/// All whose vote may count: who votes by the configuration that was committed last, or by a later
+/// one. Empty if the group has stopped.
+pub(crate) async fn electorate(raft: &Raft) -> BTreeSet<NodeId> {
+    let voters = raft.with_raft_state(|state| {
+        let (committed, newest) =
+            (state.membership_state.committed(), state.membership_state.effective());
+        committed.membership().voter_ids().chain(newest.membership().voter_ids()).collect()
+    });
+    voters.await.unwrap_or_default()
+}
+
+/// The members of a group by the newest configuration that is known here.
+pub(crate) struct Configured {
+    /// Index of the entry that it is in.
+    pub(crate) index: u64,
+    /// Whether that entry is applied here, and so committed.
+    pub(crate) is_applied: bool,
+    /// Nodes whose vote counts; of a joint configuration, those of the newer half.
+    pub(crate) voters: BTreeSet<NodeId>,
+    /// All other members.
+    pub(crate) others: BTreeSet<NodeId>,
+    /// Whether it is joint.
+    pub(crate) is_joint: bool,
+}
+
+/// The members of a group, as its metrics have them.
+pub(crate) fn configured(metrics: &Metrics) -> Configured {
+    let stored = &metrics.membership_config;
+    let index = stored.log_id().as_ref().map_or(0, |log_id| log_id.index);
+    let applied = metrics.last_applied.as_ref().map_or(0, |log_id| log_id.index);
+    let membership = stored.membership();
+    let voters = membership.get_joint_config().last().cloned().unwrap_or_default();
+    let all = membership.nodes().map(|(node, _)| *node);
+    let others = all.filter(|node| !voters.contains(node)).collect();
+    let is_joint = membership.get_joint_config().len() > 1;
+    Configured { index, is_applied: index <= applied, voters, others, is_joint }
+}
+
+#[cfg(test)]
+mod tests;

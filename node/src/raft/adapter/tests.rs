@@ -1,0 +1,54 @@
+use openraft::raft::AppendEntriesRequest;
+use openraft::{EntryPayload, Membership};
+
+use super::super::codec::log_id;
+use super::super::{Entry, Vote};
+use super::*;
+use crate::raft::test_replica::{Replica, credentials, new_authority, puts};
+
+/// Whoever waits for a leader at the replica that becomes it is served, and does not wait on for
+/// another.
+#[tokio::test]
+async fn who_waits_for_a_leader_is_served_by_the_one_who_becomes_it() {
+    let replica = Replica::start().await;
+    let raft = &replica.raft;
+    // Members this far apart have fifteen seconds to agree on a leader.
+    replica.pace.set_round_trip(Duration::from_secs(5));
+    let propose = propose(raft, &replica.pace, puts(1));
+    let propose = tokio::time::timeout(Duration::from_secs(10), propose);
+    let elect = async {
+        // Only once the proposal has found nobody who leads.
+        tokio::task::yield_now().await;
+        initialize(raft, replica.id).await
+    };
+    let (proposed, elected) = tokio::join!(biased; propose, elect);
+    elected.unwrap();
+    let (term, _) = proposed.expect("in time").unwrap();
+    assert_eq!(term, Term(1));
+}
+
+/// A replica that was begun anew must not stand before it knows what the one before it knew, and
+/// its log may name it as the only member, as a founder's does.
+#[tokio::test]
+async fn a_replica_that_may_not_stand_does_not_do_so_at_its_start_either() {
+    let replica = Replica::start_with(&credentials(&new_authority()), false).await;
+    let members = BTreeMap::from([(replica.id, EmptyNode {})]);
+    let members = Membership::new(vec![BTreeSet::from([replica.id])], members).unwrap();
+    let entry = Entry { log_id: log_id(1, 0), payload: EntryPayload::Membership(members) };
+    // So it is filled, by one who leads the group that it may not know yet.
+    let request = AppendEntriesRequest {
+        vote: Vote::new_committed(1, NodeId::random()),
+        prev_log_id: None,
+        leader_commit: Some(entry.log_id),
+        entries: vec![entry],
+    };
+    let answer = replica.raft.append_entries(request).await.unwrap();
+    assert!(answer.is_success(), "{answer:?}");
+    // By then openraft has looked at its timer many times, and would have elected it.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let mut metrics = MetricsWatch::of(&replica.raft);
+    assert_eq!(metrics.borrow().current_term, 1);
+    replica.raft.runtime_config().elect(true);
+    let leads = metrics.wait_for(|metrics| metrics.state == ServerState::Leader);
+    tokio::time::timeout(Duration::from_secs(20), leads).await.unwrap().unwrap();
+}

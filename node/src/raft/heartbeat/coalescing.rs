@@ -1,0 +1,338 @@
+//! Heartbeats of all groups to one node, together.
+//!
+//! A node that leads many groups has a heartbeat for each of them and each of their members. Sent
+//! one by one, each would be a packet, its answer another and two acknowledgements two more; all of
+//! them for a peer at one time are one frame on a stream that stays open. Frames are numbered and
+//! may be answered in any order, so a group that answers late holds up no other. What a strong read
+//! waits for is sent at once: a leader's question whether it still leads, which goes the same way.
+//!
+//! A frame may be on its way for seconds, over a connection that outlives a cut of the network. How
+//! old what it says is, its receiver cannot tell by when it came. So each answer bears its sender's
+//! clock, and the next frame says which reading came last, and how long ago ([`Echo`]): the frame
+//! was sent no earlier than that much after the reading. No two clocks are compared.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId};
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::Opening;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+
+use crate::common::task_set::Tasks;
+use crate::common::ticks::Rhythm;
+use crate::net::peers::{Lane, Peers};
+use crate::raft::codec::{Call, CallAnswer, CallResult};
+
+/// Longest time in which heartbeats that nobody waits for are gathered once there is one.
+const GATHER: Duration = Duration::from_millis(4);
+/// Heartbeats and questions that may wait for one peer; of a group there is at most one heartbeat.
+const WAITING_MAX: usize = 4096;
+
+/// One frame of a pulse.
+#[derive(Serialize, Deserialize)]
+pub(in crate::raft) struct Pulse {
+    pub(in crate::raft) number: u64,
+    /// When it is sent, by what its receiver knows; nothing before the first answer on its stream.
+    pub(in crate::raft) echo: Option<Echo>,
+    pub(in crate::raft) calls: Vec<(GroupId, Call)>,
+    /// How far the sender's log is on disk (see `runs`).
+    pub(in crate::raft) mark: u64,
+}
+
+/// Its answer: one for each call, in their order.
+#[derive(Serialize, Deserialize)]
+pub(in crate::raft) struct PulseAnswer {
+    pub(in crate::raft) number: u64,
+    /// When it is sent, in microseconds since the stream began for its sender.
+    pub(in crate::raft) at_us: u64,
+    pub(in crate::raft) answers: Vec<CallResult>,
+    /// How far the log of who answers is on disk.
+    pub(in crate::raft) mark: u64,
+}
+
+/// The answer that came last, as a moment that both ends of a stream know.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(in crate::raft) struct Echo {
+    /// What it said of when it was sent.
+    pub(in crate::raft) answered_us: u64,
+    /// How long ago it came, in microseconds.
+    pub(in crate::raft) since_us: u64,
+}
+
+impl Echo {
+    /// The earliest moment in which a frame with this may have been sent, for one who answers on a
+    /// stream that began then. Never one that is to come, whatever the frame says.
+    pub(in crate::raft) fn sent_at(self, began: Instant, now: Instant) -> Instant {
+        let after = Duration::from_micros(self.answered_us.saturating_add(self.since_us));
+        began.checked_add(after).map_or(now, |sent| sent.min(now))
+    }
+}
+
+/// The pulses to all peers.
+#[derive(Clone)]
+pub(crate) struct Pulses {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    me: NodeId,
+    peers: Peers,
+    queues: Mutex<BTreeMap<NodeId, mpsc::Sender<Beat>>>,
+    /// Rounds to a quorum that somebody waits for.
+    rounds: AtomicUsize,
+    /// Groups whose heartbeats come together.
+    expected: Arc<AtomicUsize>,
+    rhythm: Rhythm,
+    tasks: Tasks,
+}
+
+/// While it lives, heartbeats are sent at once.
+pub(crate) struct Hurry<'a> {
+    rounds: &'a AtomicUsize,
+}
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.rounds.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A heartbeat that waits to be sent.
+struct Beat {
+    group: GroupId,
+    call: Call,
+    /// When it was handed in.
+    made: Instant,
+    /// Whether somebody waits for what it confirms.
+    urgent: bool,
+    waiter: Waiter,
+}
+
+type Waiter = oneshot::Sender<CallResult>;
+/// Those who wait for the answers to frames, by the frames' numbers.
+type Waiting = Arc<Mutex<BTreeMap<u64, Vec<Waiter>>>>;
+/// What the answer that came last said of when it was sent, and when it came.
+type LastAnswer = Arc<Mutex<Option<(u64, Instant)>>>;
+
+impl Pulses {
+    pub(crate) fn new(me: NodeId, peers: Peers) -> Self {
+        let (queues, rounds, expected, rhythm, tasks) = Default::default();
+        Self { shared: Arc::new(Shared { me, peers, queues, rounds, expected, rhythm, tasks }) }
+    }
+
+    /// Has heartbeats sent at once while a round to a quorum is waited for.
+    pub(crate) fn hurry(&self) -> Hurry<'_> {
+        let rounds = &self.shared.rounds;
+        rounds.fetch_add(1, Ordering::Relaxed);
+        Hurry { rounds }
+    }
+
+    /// The node's rhythm.
+    pub(crate) fn rhythm(&self) -> Rhythm {
+        self.shared.rhythm.clone()
+    }
+
+    /// Says of how many groups there will be heartbeats in a moment.
+    pub(crate) fn expect(&self, groups: usize) {
+        self.shared.expected.store(groups, Ordering::Relaxed);
+    }
+
+    /// Sends a heartbeat with the next pulse to `target` and waits for its answer.
+    pub(in crate::raft) async fn beat(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        call: Call,
+    ) -> Result<CallAnswer, String> {
+        let urgent = self.shared.rounds.load(Ordering::Relaxed) > 0;
+        self.send(target, group, call, urgent).await
+    }
+
+    /// Sends a question to `target` at once, with the heartbeats that wait, and waits for its
+    /// answer.
+    pub(in crate::raft) async fn ask(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        call: Call,
+    ) -> Result<CallAnswer, String> {
+        self.send(target, group, call, true).await
+    }
+
+    async fn send(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        call: Call,
+        urgent: bool,
+    ) -> Result<CallAnswer, String> {
+        let (waiter, answer) = oneshot::channel();
+        let beat = Beat { group, call, made: Instant::now(), urgent, waiter };
+        self.queue(target).try_send(beat).map_err(|_| "too many heartbeats wait".to_owned())?;
+        answer.await.unwrap_or_else(|_| Err("no answer".to_owned()))
+    }
+
+    /// Ends all pulses.
+    pub(crate) async fn end(&self) {
+        self.shared.tasks.end().await;
+    }
+
+    fn queue(&self, target: NodeId) -> mpsc::Sender<Beat> {
+        let mut queues = lock(&self.shared.queues);
+        // One whose sender has panicked is closed; the next heartbeat gets another.
+        if let Some(queue) = queues.get(&target).filter(|queue| !queue.is_closed()) {
+            return queue.clone();
+        }
+        let (queue, beats) = mpsc::channel(WAITING_MAX);
+        let (me, peers) = (self.shared.me, self.shared.peers.clone());
+        let expected = Arc::clone(&self.shared.expected);
+        self.shared.tasks.spawn(Sender { me, target, peers, expected }.run(beats));
+        queues.insert(target, queue.clone());
+        queue
+    }
+}
+
+/// Sends the heartbeats to one peer.
+struct Sender {
+    me: NodeId,
+    target: NodeId,
+    peers: Peers,
+    /// Groups whose heartbeats come together.
+    expected: Arc<AtomicUsize>,
+}
+
+impl Sender {
+    /// Sends what waits, over one stream after another.
+    async fn run(self, mut beats: mpsc::Receiver<Beat>) {
+        let mut number = 0;
+        while let Some(first) = beats.recv().await {
+            if let Err(error) = self.converse(first, &mut beats, &mut number).await {
+                debug!(target = ?self.target, error, "the stream of heartbeats broke");
+                self.peers.failed(self.target, Lane::Urgent);
+            }
+        }
+    }
+
+    /// Sends heartbeats over one stream until it breaks. Those who wait for answers that cannot
+    /// come any more are told by dropping them.
+    async fn converse(
+        &self,
+        first: Beat,
+        beats: &mut mpsc::Receiver<Beat>,
+        number: &mut u64,
+    ) -> Result<(), String> {
+        let connection = self.peers.connection(self.target, Lane::Urgent).await;
+        let connection = connection.map_err(|error| error.to_string())?;
+        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let mut writer = FrameWriter::new(send);
+        writer.push(&Opening::RaftPulse { from: self.me });
+        let (waiting, last) = (Waiting::default(), LastAnswer::default());
+        let reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+        let heard = |mark| self.peers.advance(self.target, &connection, mark);
+        let reading = read_answers(reader, Arc::clone(&waiting), Arc::clone(&last), heard);
+        let writing = async {
+            let mut next = Some(first);
+            while let Some(beat) = next {
+                *number += 1;
+                let expected = self.expected.load(Ordering::Relaxed);
+                let gathered = gather(beat, beats, expected).await;
+                let pulse = frame(*number, gathered, &waiting, *lock(&last), Instant::now());
+                writer.push(&Pulse { mark: self.peers.mark(), ..pulse });
+                writer.flush().await.map_err(|error| error.to_string())?;
+                next = beats.recv().await;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            ended = writing => ended,
+            error = reading => Err(error),
+        }
+    }
+}
+
+/// Gathers what else is to be sent, until it is all that is expected or somebody waits for a part.
+async fn gather(first: Beat, beats: &mut mpsc::Receiver<Beat>, expected: usize) -> Vec<Beat> {
+    let (mut urgent, mut gathered) = (first.urgent, vec![first]);
+    let deadline = Instant::now() + GATHER;
+    while !urgent && gathered.len() < expected {
+        let Ok(Some(beat)) = timeout_at(deadline, beats.recv()).await else { break };
+        urgent = beat.urgent;
+        gathered.push(beat);
+    }
+    while let Ok(beat) = beats.try_recv() {
+        gathered.push(beat);
+    }
+    gathered
+}
+
+/// Makes a frame of heartbeats, and notes who waits for it. Nobody waits any more for a frame that
+/// is older than their patience: those are forgotten.
+fn frame(
+    number: u64,
+    gathered: Vec<Beat>,
+    waiting: &Waiting,
+    last: Option<(u64, Instant)>,
+    now: Instant,
+) -> Pulse {
+    let mut calls = Vec::with_capacity(gathered.len());
+    let mut waiters = Vec::with_capacity(gathered.len());
+    for Beat { group, mut call, made, waiter, .. } in
+        gathered.into_iter().filter(|b| !b.waiter.is_closed())
+    {
+        call.waited(now.saturating_duration_since(made));
+        calls.push((group, call));
+        waiters.push(waiter);
+    }
+    let mut waiting = lock(waiting);
+    waiting.retain(|_, waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
+    waiting.insert(number, waiters);
+    let echo = last.map(|(answered_us, came)| {
+        let since_us = now.saturating_duration_since(came).as_micros() as u64;
+        Echo { answered_us, since_us }
+    });
+    Pulse { number, echo, calls, mark: 0 }
+}
+
+/// Hands out answers until the stream breaks; returns why.
+async fn read_answers(
+    mut reader: FrameReader<quinn::RecvStream>,
+    waiting: Waiting,
+    last: LastAnswer,
+    heard: impl Fn(u64),
+) -> String {
+    loop {
+        let frame: Bytes = match reader.next().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return "the peer ended the stream".to_owned(),
+            Err(error) => return error.to_string(),
+        };
+        let PulseAnswer { number, at_us, answers, mark } = match decode(&frame) {
+            Ok(answer) => answer,
+            Err(error) => return error.to_string(),
+        };
+        *lock(&last) = Some((at_us, Instant::now()));
+        heard(mark);
+        let waiters = lock(&waiting).remove(&number).unwrap_or_default();
+        for (waiter, answer) in waiters.into_iter().zip(answers) {
+            // Who has lost patience needs no answer.
+            let _ = waiter.send(answer);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,558 @@
+//! Raft's state machine on the node's state.
+//!
+//! Applying touches memory only. A snapshot, in openraft's word, is a checkpoint in ours: what
+//! changed since the last one goes to the engine in one atomic batch, in the background, and the
+//! log may then be purged up to it. A member that is too far behind for the log is sent the rows of
+//! the newest checkpoint.
+//!
+//! The position of the last applied entry, and the membership in force there, go with every
+//! checkpoint, so that state and position can never part.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp};
+use dkv_base::platform::{self, run_blocking};
+use dkv_wire::codec::encode;
+use dkv_wire::message::{Page, Pair, Receipt, Span, Stored};
+use futures::{Stream, StreamExt};
+use openraft::EntryPayload;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::fifo_watch;
+use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
+use super::staleness::Freshness;
+use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
+use crate::common::clock::NodeClock;
+use dkv_state::{
+    Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, Listed, ListedKey,
+    LogClock, Row, ShardState, Waiting,
+};
+
+/// Time between two attempts to write a checkpoint to a disk that is full.
+const ROOM_RETRY: Duration = Duration::from_millis(500);
+
+/// Keys that are looked up in the checkpoint one after the other by one thread.
+const LOOK_UPS_TOGETHER: usize = 16;
+/// Times that a key is looked up whose value was just removed.
+const LOOK_UPS_MAX: usize = 8;
+/// Keys that are looked at with the state locked when values are to leave memory.
+const EVICT_KEYS: usize = 256;
+/// How many times that, at most, after values were read back.
+const EVICT_STEPS: usize = 64;
+
+/// What a look at a key comes to, or why there is no answer.
+pub(crate) type Looked = Result<Look, String>;
+
+/// What a shard has for a key.
+pub(crate) struct Look {
+    /// Of the write that stored the value; of a key that is not there, the shard's latest.
+    pub(crate) revision: Revision,
+    /// When it was stored, or deleted as far as that is known.
+    pub(crate) stamp: Stamp,
+    pub(crate) stored: Option<Stored>,
+}
+
+impl Look {
+    fn found(row: &Row) -> Self {
+        Self { revision: row.revision, stamp: row.stamp, stored: Some(row.to_stored()) }
+    }
+
+    fn nothing(shard: &ShardState, key: &[u8]) -> Self {
+        Self { revision: shard.revision(), stamp: shard.deleted_at(key), stored: None }
+    }
+}
+
+/// The state machine of one group, as openraft drives it.
+pub(crate) struct Machine {
+    handle: MachineHandle,
+}
+
+/// The state of one group, for everybody else.
+#[derive(Clone)]
+pub(crate) struct MachineHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    group: GroupId,
+    store: GroupStore,
+    current: RwLock<Current>,
+    freshness: Mutex<Freshness>,
+    /// The shard's clock, and the moment from which its readings count.
+    clock: Mutex<LogClock>,
+    began: Instant,
+    /// The network's.
+    stamps: NodeClock,
+    /// When a leader was last followed, in microseconds since then; zero if none ever was.
+    followed_us: AtomicU64,
+    /// Index of the last applied entry, for those who wait for changes.
+    applied: fifo_watch::Sender<u64>,
+    /// Held by the one snapshot that is complete and not installed yet.
+    installing: Arc<tokio::sync::Mutex<()>>,
+}
+
+struct Current {
+    state: GroupState,
+    position: Position,
+}
+
+/// A few figures about a state.
+pub(crate) struct Summary {
+    pub(crate) applied_index: u64,
+    pub(crate) keys: u64,
+    pub(crate) bytes: u64,
+    pub(crate) revision: Revision,
+    pub(crate) hash: u64,
+}
+
+impl Machine {
+    /// The state as the engine has it.
+    pub(crate) fn load(store: GroupStore, stamps: NodeClock) -> Result<Self, EngineError> {
+        let (state, meta) = GroupState::load(&store)?;
+        stamps.observe(state.stamp());
+        let position = match &meta {
+            Some(meta) => Position::decode(&meta.applied)
+                .map_err(|_| store.damaged("the applied position is malformed"))?,
+            None => Position::default(),
+        };
+        let applied = fifo_watch::Sender::new(index(position.applied));
+        let clock = LogClock::new(state.clock_ms(), Duration::ZERO);
+        let shared = Shared {
+            group: store.id(),
+            store,
+            current: RwLock::new(Current { state, position }),
+            freshness: Mutex::default(),
+            clock: Mutex::new(clock),
+            began: Instant::now(),
+            stamps,
+            followed_us: AtomicU64::new(0),
+            applied,
+            installing: Arc::default(),
+        };
+        Ok(Self { handle: MachineHandle { shared: Arc::new(shared) } })
+    }
+
+    /// The state, for everybody else.
+    pub(crate) fn handle(&self) -> MachineHandle {
+        self.handle.clone()
+    }
+}
+
+impl MachineHandle {
+    /// Looks keys up; each is answered with the value, or with the latest revision and nothing.
+    /// Those whose values are in memory are answered before this returns.
+    pub(crate) fn read_keys<F>(&self, keys: impl Iterator<Item = (Bytes, F)>)
+    where
+        F: FnOnce(Looked) + Send + 'static,
+    {
+        let mut stored = Vec::new();
+        {
+            let current = self.read();
+            let Some(shard) = current.state.as_shard() else { return };
+            for (key, answer) in keys {
+                match shard.get(&key) {
+                    Some(Found::Row(row)) => answer(Ok(Look::found(&row))),
+                    None => answer(Ok(Look::nothing(shard, &key))),
+                    Some(Found::Stored(_)) => stored.push((key, answer)),
+                }
+            }
+        }
+        let mut stored = stored.into_iter();
+        while stored.len() > 0 {
+            let some: Vec<_> = stored.by_ref().take(LOOK_UPS_TOGETHER).collect();
+            let handle = self.clone();
+            platform::spawn_blocking(move || {
+                for (key, answer) in some {
+                    answer(handle.look_up(&key));
+                }
+                handle.evict(EVICT_STEPS);
+            });
+        }
+    }
+
+    /// Looks up a key whose value may be in the checkpoint only. Waits for the disk.
+    fn look_up(&self, key: &[u8]) -> Looked {
+        let shared = &*self.shared;
+        for _ in 0..LOOK_UPS_MAX {
+            let least = {
+                let current = self.read();
+                let Some(shard) = current.state.as_shard() else { break };
+                match shard.get(key) {
+                    Some(Found::Row(row)) => return Ok(Look::found(&row)),
+                    None => return Ok(Look::nothing(shard, key)),
+                    Some(Found::Stored(revision)) => revision,
+                }
+            };
+            let row = match shared.store.get(key) {
+                // A later one is of a write that this reader need not see, and may.
+                Ok(Some(row)) if row.revision >= least => row,
+                // It was removed meanwhile, by a delete or with all of the group.
+                Ok(_) => continue,
+                Err(error) => return Err(self.unreadable(&error)),
+            };
+            let mut current = self.write();
+            if !current.state.as_shard_mut().is_none_or(|shard| shard.promote(key, &row)) {
+                return Err(self.unreadable(&"it is not what was written"));
+            }
+            return Ok(Look::found(&row));
+        }
+        Err("the shard is leaving this node".to_owned())
+    }
+
+    /// A page of the keys of a shard and of what waits, all of one moment, and the receipt with
+    /// what is to be told of that moment. Waits for the disk if values are there only.
+    pub(crate) fn scan(
+        &self,
+        span: &Span,
+        waiting: &[Waiting],
+        receipt: Receipt,
+    ) -> Result<(Receipt, Page), String> {
+        for _ in 0..LOOK_UPS_MAX {
+            let (revision, listed) = {
+                let current = self.read();
+                let Some(shard) = current.state.as_shard() else { break };
+                (shard.revision(), shard.list(span, waiting))
+            };
+            let Listed { keys, more, stamp, pending } = listed;
+            if let Some(pairs) = self.fill(&keys, span.values)? {
+                let receipt = Receipt { revision, stamp, pending, ..receipt };
+                return Ok((receipt, Page { pairs, more }));
+            }
+        }
+        Err("what is scanned changes too fast".to_owned())
+    }
+
+    /// The values of keys; `None` if the checkpoint has not the same any more, because it is a
+    /// later one or was replaced.
+    fn fill(&self, keys: &[ListedKey], values: bool) -> Result<Option<Vec<Pair>>, String> {
+        let store = &self.shared.store;
+        let mut pairs = Vec::with_capacity(keys.len());
+        for listed in keys {
+            let value = match listed.value.here() {
+                _ if !values => None,
+                Some(value) => Some(value),
+                None => {
+                    let row = store.get(&listed.key).map_err(|error| self.unreadable(&error))?;
+                    match row {
+                        Some(row) if listed.is(&row) => Some(Bytes::from_owner(row.value)),
+                        Some(row) if row.revision == listed.revision => {
+                            return Err(self.unreadable(&"it is not what was written"));
+                        }
+                        _ => return Ok(None),
+                    }
+                }
+            };
+            let key = Bytes::from_owner(Arc::clone(&listed.key));
+            pairs.push(Pair { key, revision: listed.revision, value });
+        }
+        Ok(Some(pairs))
+    }
+
+    fn unreadable(&self, problem: &dyn std::fmt::Display) -> String {
+        error!(group = %self.shared.group, %problem, "a value cannot be read back");
+        "a value of this node's checkpoint cannot be read".to_owned()
+    }
+
+    /// These changes are durable.
+    async fn checkpointed(&self, changes: &Changes) -> io::Result<()> {
+        let exceeded = match self.write().state.as_shard_mut() {
+            Some(shard) => {
+                shard.checkpointed(changes.generation(), changes.meta().revision);
+                shard.memory_is_exceeded()
+            }
+            None => false,
+        };
+        if exceeded {
+            let handle = self.clone();
+            run_blocking(move || handle.evict(usize::MAX)).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets values go from memory if there are more than may be.
+    fn evict(&self, steps_max: usize) {
+        let mut ends = 0;
+        for _ in 0..steps_max {
+            let mut current = self.write();
+            let Some(shard) = current.state.as_shard_mut() else { return };
+            if !shard.memory_is_exceeded() {
+                return;
+            }
+            ends += usize::from(shard.evict(EVICT_KEYS));
+            // Twice, since the first time may have found all of them in use.
+            if ends > 2 {
+                return;
+            }
+        }
+    }
+
+    /// Looks at the directory. `None` if this is a shard.
+    pub(crate) fn with_directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> Option<T> {
+        self.read().state.as_directory().map(look)
+    }
+
+    /// Index of the last applied entry, and news of it.
+    pub(crate) fn applied(&self) -> fifo_watch::Receiver<u64> {
+        self.shared.applied.receiver()
+    }
+
+    /// The last applied entry.
+    pub(super) fn applied_log_id(&self) -> Option<LogId> {
+        self.read().position.applied
+    }
+
+    /// The voters of the last configuration that is applied, and the entry that it is in.
+    pub(crate) fn voters(&self) -> (u64, BTreeSet<NodeId>) {
+        let current = self.read();
+        let stored = &current.position.membership;
+        (index(*stored.log_id()), stored.voter_ids().collect())
+    }
+
+    /// Whether that configuration has a node as a member.
+    pub(crate) fn has_member(&self, node: NodeId) -> bool {
+        self.read().position.membership.get_node(&node).is_some()
+    }
+
+    /// Index of the last applied entry.
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.shared.applied.get()
+    }
+
+    /// The latest revision.
+    pub(crate) fn revision(&self) -> Revision {
+        self.read().state.revision()
+    }
+
+    /// How far the outbox of a node was taken.
+    pub(crate) fn taken(&self, node: NodeId) -> Number {
+        self.read().state.as_shard().map(|shard| shard.taken(node)).unwrap_or_default()
+    }
+
+    /// When a key was last written or deleted, as far as that is known, and whether it is there.
+    pub(crate) fn last_written(&self, key: &[u8]) -> (Stamp, bool) {
+        let current = self.read();
+        current.state.as_shard().map(|shard| shard.last_written(key)).unwrap_or_default()
+    }
+
+    /// A few figures.
+    pub(crate) fn summary(&self) -> Summary {
+        let current = self.read();
+        let counts = current.state.counts();
+        Summary {
+            applied_index: index(current.position.applied),
+            keys: counts.keys,
+            bytes: counts.bytes,
+            revision: current.state.revision(),
+            hash: current.state.hash(),
+        }
+    }
+
+    /// Bytes that the next checkpoint would write.
+    pub(crate) fn changed_bytes(&self) -> usize {
+        self.read().state.changed_bytes()
+    }
+
+    /// A leader says, in what it sent no earlier than `sent`, that a quorum had confirmed it that
+    /// long before, and that it has applied that index.
+    pub(crate) fn heard_leader(&self, sent: Instant, quorum_age: Duration, applied: u64) {
+        lock(&self.shared.freshness).heard(sent, quorum_age, applied);
+        self.note_freshness();
+    }
+
+    /// Notes that this replica follows a leader that was heard now.
+    pub(crate) fn follow_leader(&self) {
+        let us = self.shared.began.elapsed().as_micros() as u64;
+        self.shared.followed_us.store(us.max(1), Ordering::Relaxed);
+    }
+
+    /// When this replica last heard the leader that it follows.
+    pub(crate) fn followed_at(&self) -> Option<Instant> {
+        let us = self.shared.followed_us.load(Ordering::Relaxed);
+        (us > 0).then(|| self.shared.began + Duration::from_micros(us))
+    }
+
+    /// How old the state may be, in milliseconds; `None` if no leader was heard since the start.
+    pub(crate) fn staleness_ms(&self) -> Option<u64> {
+        let age = lock(&self.shared.freshness).age(Instant::now())?;
+        Some(age.as_millis() as u64)
+    }
+
+    /// Begins to take a snapshot from the leader.
+    pub(crate) async fn receive(&self, meta: Bytes) -> Result<Incoming, NotTaken> {
+        let installing = Arc::clone(&self.shared.installing);
+        Incoming::begin(self.shared.store.clone(), meta, installing).await
+    }
+
+    /// What the shard's clock shows, in milliseconds: the stamp of a batch that is made now.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        lock(&self.shared.clock).now_ms(self.shared.began.elapsed())
+    }
+
+    /// A fresh stamp of the network's clock.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.shared.stamps.stamp()
+    }
+
+    /// The latest stamp that this node made or saw.
+    pub(crate) fn last_stamp(&self) -> Stamp {
+        self.shared.stamps.last()
+    }
+
+    fn note_clock(&self, clock_ms: u64) {
+        lock(&self.shared.clock).observe(clock_ms, self.shared.began.elapsed());
+    }
+
+    fn note_freshness(&self) {
+        let applied = self.shared.applied.get();
+        lock(&self.shared.freshness).applied(applied);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Current> {
+        self.shared.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Current> {
+        self.shared.current.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies one entry.
+    fn apply(
+        &self,
+        log_id: LogId,
+        payload: EntryPayload<super::Proposal, super::RaftNodeId, openraft::EmptyNode>,
+    ) -> io::Result<Outcome> {
+        let mut current = self.write();
+        let outcome = match payload {
+            EntryPayload::Blank => Outcome::None,
+            EntryPayload::Normal(proposal) => match current.state.apply(&proposal.0) {
+                Ok(Applied::Shard(results)) => Outcome::Shard(results),
+                Ok(Applied::Control(result)) => Outcome::Directory(result),
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            },
+            EntryPayload::Membership(membership) => {
+                current.position.membership = StoredMembership::new(Some(log_id), membership);
+                Outcome::None
+            }
+        };
+        current.position.applied = Some(log_id);
+        self.note_clock(current.state.clock_ms());
+        self.shared.stamps.observe(current.state.stamp());
+        Ok(outcome)
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Checkpoint;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let current = self.handle.read();
+        Ok((current.position.applied, current.position.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + Send,
+    {
+        while let Some(entry) = entries.next().await {
+            let (entry, responder) = entry?;
+            let outcome = self.handle.apply(entry.log_id, entry.payload)?;
+            self.handle.shared.applied.set(entry.log_id.index);
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        self.handle.note_freshness();
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Checkpoint {
+        // Between two applies: the changes lead to exactly this position.
+        let mut current = self.handle.write();
+        let position = current.position.clone();
+        let changes = current.state.take_changes(encode(&position));
+        Checkpoint { handle: self.handle.clone(), work: Some((position, changes)) }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> io::Result<()> {
+        let SnapshotData::Arrived(arrived) = snapshot else {
+            // openraft offers our own checkpoint at a start; the state has been loaded from it.
+            return Ok(());
+        };
+        let (state, position) = arrived.switch().await?;
+        debug_assert_eq!(position.applied, meta.last_log_id);
+        self.handle.note_clock(state.clock_ms());
+        self.handle.shared.stamps.observe(state.stamp());
+        let old = std::mem::replace(&mut *self.handle.write(), Current { state, position });
+        drop(OffThread::new(old));
+        self.handle.shared.applied.set(index(meta.last_log_id));
+        let group = self.handle.shared.group;
+        info!(%group, index = index(meta.last_log_id), "snapshot installed");
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        outgoing(self.handle.shared.store.clone()).await
+    }
+}
+
+/// One checkpoint to be written.
+pub(crate) struct Checkpoint {
+    handle: MachineHandle,
+    work: Option<(Position, Changes)>,
+}
+
+impl RaftSnapshotBuilder<Types> for Checkpoint {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let store = self.handle.shared.store.clone();
+        if let Some((position, mut changes)) = self.work.take() {
+            loop {
+                let writer = store.clone();
+                let written = run_blocking(move || {
+                    let result = writer.checkpoint(&changes);
+                    (result, changes)
+                });
+                let (result, kept) = written.await?;
+                match result {
+                    Ok(()) => {
+                        self.handle.checkpointed(&kept).await?;
+                        break;
+                    }
+                    // An installed snapshot has overtaken this checkpoint.
+                    Err(EngineError::Superseded) => break,
+                    Err(error @ EngineError::NoSpace { .. }) => {
+                        warn!(group = %self.handle.shared.group, %error, "waiting for room");
+                        changes = kept;
+                        tokio::time::sleep(ROOM_RETRY).await;
+                    }
+                    Err(error) => return Err(io::Error::other(error)),
+                }
+            }
+            let index = index(position.applied);
+            debug!(group = %self.handle.shared.group, index, "checkpoint written");
+        }
+        let snapshot = outgoing(store).await?;
+        snapshot.ok_or_else(|| io::Error::other("the checkpoint that was written is gone"))
+    }
+}
+
+fn index(log_id: Option<LogId>) -> u64 {
+    log_id.map_or(0, |log_id| log_id.index)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

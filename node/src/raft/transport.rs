@@ -1,0 +1,491 @@
+//! Raft's messages to the other members.
+//!
+//! Calls that have one answer (votes, heartbeats, the hand-over) go each on a stream of its own
+//! over the urgent connection. Entries go over the bulk connection on one long stream a session:
+//! requests are written as fast as the log yields them and acknowledgements read as they come, so
+//! that a round trip is not paid for each; QUIC's flow control bounds what is under way. A snapshot
+//! has a stream of its own with a lower priority, so that it never delays entries.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_wire::call::call;
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{Acknowledged, Opening};
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, Stream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::StreamAppendResult;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
+use openraft::{AnyError, RaftNetworkFactory};
+use tokio::time::Instant;
+
+use super::adapter::may_vote;
+use super::codec::{
+    Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame, SnapshotHead,
+    encode_append,
+};
+use super::last_contact::Confirmations;
+use super::validation::Known;
+use super::{
+    MachineHandle, MetricsWatch, Pace, Pulses, Raft, ServerState, Snapshot, SnapshotData, Types,
+    Vote,
+};
+use crate::net::peers::{Lane, Peers};
+use crate::raft::heartbeat::coalescing::Hurry;
+
+mod append_stream;
+
+use super::heartbeat::learners::{SPARED_FOR, Sparing};
+use append_stream::Session;
+pub(crate) use append_stream::Sessions;
+
+/// Priority of a snapshot's stream; entries have the default, zero.
+const SNAPSHOT_PRIORITY: i32 = -10;
+/// Pause after a session that could not be begun.
+const SESSION_PAUSE: Duration = Duration::from_millis(30);
+/// Time that the receiver of a snapshot has to install it once it has all of it.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Makes the clients of one group.
+#[derive(Clone)]
+pub(crate) struct Network {
+    group: GroupId,
+    me: NodeId,
+    peers: Peers,
+    pulses: Pulses,
+    sessions: Sessions,
+    pace: Pace,
+    /// What openraft says of the group, once it has begun.
+    metrics: Arc<OnceLock<MetricsWatch>>,
+    /// The replica's state, once it has begun.
+    machine: Arc<OnceLock<MachineHandle>>,
+    confirmations: Arc<Mutex<Confirmations>>,
+}
+
+impl Network {
+    pub(crate) fn new(
+        group: GroupId,
+        me: NodeId,
+        peers: Peers,
+        pulses: Pulses,
+        sessions: Sessions,
+        pace: Pace,
+    ) -> Self {
+        let (metrics, machine, confirmations) = Default::default();
+        Self { group, me, peers, pulses, sessions, pace, metrics, machine, confirmations }
+    }
+
+    /// The same, for whoever starts openraft with it and then tells it what that says.
+    pub(super) fn told_by(&self, raft: &Raft) {
+        // Told once: it is the same openraft from then on.
+        let _ = self.metrics.set(MetricsWatch::of(raft));
+    }
+
+    /// The same, for whoever begins the replica with this state.
+    pub(super) fn shows(&self, machine: MachineHandle) {
+        let _ = self.machine.set(machine);
+    }
+
+    /// Whose network it is.
+    pub(super) fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// How far the members are.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Has heartbeats sent at once while it lives.
+    pub(super) fn hurry(&self) -> Hurry<'_> {
+        self.pulses.hurry()
+    }
+
+    /// Asks a voter whether it still follows the leader that has this vote. That it does not answer
+    /// is no confirmation either.
+    pub(super) async fn follows(&self, voter: NodeId, vote: Vote) -> bool {
+        let call = Call::Follow { vote, acknowledged: self.acknowledged(voter) };
+        let asked = Instant::now();
+        let answer = self.pulses.ask(voter, self.group, call).await;
+        let follows = matches!(answer, Ok(CallAnswer::Follow(true)));
+        if follows {
+            self.confirmations().confirm(voter, Term(vote.leader_id.term), asked);
+        }
+        follows
+    }
+
+    fn confirmations(&self) -> MutexGuard<'_, Confirmations> {
+        self.confirmations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As of when a quorum last confirmed that this replica leads, if it does.
+    pub(crate) fn quorum_at(&self) -> Option<Instant> {
+        let metrics = self.metrics.get()?.borrow();
+        if metrics.state != ServerState::Leader {
+            return None;
+        }
+        let voters = metrics.membership_config.membership().get_joint_config();
+        let term = Term(metrics.current_term);
+        self.confirmations().quorum_at(self.me, term, voters, Instant::now())
+    }
+
+    /// How complete a state is that has applied as much as this leader; nothing before it has
+    /// applied an entry of its own term, as it may lack the last of what was acknowledged before.
+    fn confirmed(&self) -> Option<Confirmed> {
+        let at = self.quorum_at()?;
+        let applied_own = {
+            let metrics = self.metrics.get()?.borrow();
+            metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term)
+        };
+        // Only now: what was acknowledged by that moment was applied by then.
+        let applied = self.machine.get().filter(|_| applied_own)?.applied_index();
+        Some(Confirmed { age_us: at.elapsed().as_micros() as u64 + 1, applied })
+    }
+
+    /// Time since each other member last answered this leader, in milliseconds, without the time in
+    /// which a learner is not asked. Empty on a follower.
+    pub(crate) fn silence(&self) -> BTreeMap<NodeId, u64> {
+        let Some(metrics) = self.metrics.get().map(MetricsWatch::borrow) else {
+            return BTreeMap::new();
+        };
+        if metrics.state != ServerState::Leader {
+            return BTreeMap::new();
+        }
+        let silence = |(member, asked): (NodeId, Instant)| {
+            let age = asked.elapsed();
+            let age = if may_vote(&metrics, member) { age } else { age.saturating_sub(SPARED_FOR) };
+            (member, age.as_millis() as u64)
+        };
+        self.confirmations().last_asked(Term(metrics.current_term)).map(silence).collect()
+    }
+
+    /// How far this leader knows a voter to be.
+    fn acknowledged(&self, target: NodeId) -> Option<Acknowledged> {
+        let metrics = self.metrics.get()?.borrow();
+        let votes = metrics.membership_config.membership().voter_ids().any(|id| id == target);
+        metrics.replication.as_ref().filter(|_| votes)?;
+        self.sessions.word(target, Term(metrics.current_term))
+    }
+
+    /// Forgets the words of those that are no members any more.
+    fn forget_others(&self) {
+        let Some(metrics) = self.metrics.get() else { return };
+        let metrics = metrics.borrow();
+        let members = metrics.membership_config.membership().nodes().map(|(node, _)| *node);
+        self.sessions.forget_others(&members.collect());
+    }
+
+    /// What is known here, to judge answers by.
+    fn known(&self) -> Known {
+        let Some(metrics) = self.metrics.get() else { return Known::default() };
+        let metrics = metrics.borrow();
+        let last = metrics.last_log_index.unwrap_or_default();
+        Known { term: Some(Term(metrics.current_term)), last }
+    }
+
+    /// An answer that cannot be is not handed on, and told to the operator.
+    fn refuse(&self, target: NodeId, why: &str) {
+        let why = format!("group {}, an answer: {why}", self.group);
+        self.peers.refusals().note(target, &why);
+    }
+
+    /// The answer, if it can be one.
+    fn judged<T>(
+        &self,
+        target: NodeId,
+        answer: T,
+        judge: impl FnOnce(&Known, &T) -> Result<(), String>,
+    ) -> Result<T, RPCError<Types>> {
+        match judge(&self.known(), &answer) {
+            Ok(()) => Ok(answer),
+            Err(why) => {
+                self.refuse(target, &why);
+                Err(unreachable(why))
+            }
+        }
+    }
+
+    /// Whether a member votes, unless it is known that it does not.
+    fn may_vote(&self, target: NodeId) -> bool {
+        self.metrics.get().is_none_or(|metrics| may_vote(&metrics.borrow(), target))
+    }
+
+    fn client(&self, target: NodeId, purpose: Purpose) -> NetworkClient {
+        NetworkClient { network: self.clone(), target, purpose, sparing: Sparing::default() }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = NetworkClient;
+
+    async fn new_client(&mut self, target: NodeId, _: &openraft::EmptyNode) -> NetworkClient {
+        self.client(target, Purpose::Entries)
+    }
+
+    async fn new_heartbeat_client(
+        &mut self,
+        target: NodeId,
+        _: &openraft::EmptyNode,
+    ) -> NetworkClient {
+        self.client(target, Purpose::Heartbeats)
+    }
+}
+
+/// Heartbeats come through openraft's stream of requests too, but each on its own: they must not
+/// wait for one another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Entries,
+    Heartbeats,
+}
+
+/// Speaks to one member of one group.
+pub(crate) struct NetworkClient {
+    network: Network,
+    target: NodeId,
+    purpose: Purpose,
+    sparing: Sparing,
+}
+
+impl NetworkClient {
+    async fn call(&self, request: Call, option: &RPCOption) -> Result<CallAnswer, RPCError<Types>> {
+        let opening = Opening::RaftCalls { group: self.network.group, from: self.network.me };
+        let peers = &self.network.peers;
+        let limit = self.network.pace.stretch(option.hard_ttl());
+        let conversation = async {
+            let connection =
+                peers.connection(self.target, Lane::Urgent).await.map_err(|e| e.to_string())?;
+            let answer: CallResult =
+                call(&connection, Some(&opening), &request, FRAME_BYTES_MAX, limit)
+                    .await
+                    .map_err(|error| error.to_string())?;
+            answer
+        };
+        // The caller gives up at its own limit; this one is a little earlier, so that it is told.
+        match tokio::time::timeout(self.patience(option), conversation).await {
+            Ok(Ok(answer)) => {
+                peers.answered(self.target, Lane::Urgent);
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                peers.failed(self.target, Lane::Urgent);
+                Err(unreachable(error))
+            }
+            Err(_) => {
+                peers.failed(self.target, Lane::Urgent);
+                Err(unreachable("no answer in time"))
+            }
+        }
+    }
+
+    /// Time that an answer has. Openraft's own limit, which is stretched as much, is a little
+    /// later.
+    fn patience(&self, option: &RPCOption) -> Duration {
+        self.network.pace.stretch(option.hard_ttl()) * 15 / 16
+    }
+
+    async fn open_append(&self) -> Result<(quinn::SendStream, quinn::RecvStream), RPCError<Types>> {
+        let peers = &self.network.peers;
+        let connection = peers.connection(self.target, Lane::Bulk).await.map_err(unreachable)?;
+        connection.open_bi().await.map_err(unreachable)
+    }
+
+    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, String> {
+        let peers = &self.network.peers;
+        let text = |error: std::io::Error| error.to_string();
+        let connection =
+            peers.connection(self.target, Lane::Bulk).await.map_err(|e| e.to_string())?;
+        let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+        let _ = send.set_priority(SNAPSHOT_PRIORITY);
+        let mut writer = FrameWriter::new(send);
+        writer.push(&Opening::RaftSnapshot { group: self.network.group, from: self.network.me });
+        let SnapshotData::Outgoing(mut source) = snapshot.snapshot else {
+            return Err("a snapshot that was received cannot be sent".into());
+        };
+        writer.push(&SnapshotHead { vote, meta: snapshot.meta, store: source.meta() });
+        while let Some(rows) = source.next_rows().await.map_err(text)? {
+            writer.send(&SnapshotFrame::Rows(rows)).await.map_err(text)?;
+        }
+        writer.send(&SnapshotFrame::End).await.map_err(text)?;
+        let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+        let answer = tokio::time::timeout(INSTALL_TIMEOUT, reader.next());
+        let answer = answer.await.map_err(|_| "the snapshot was not installed in time")?;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let answer = answer.ok_or("the receiver ended the stream without an answer")?;
+        decode::<SnapshotAnswer>(&answer).map_err(|error| error.to_string())?
+    }
+}
+
+impl RaftNetworkV2<Types> for NetworkClient {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let now = Instant::now();
+        if self.sparing.spares(self.network.may_vote(self.target), now) {
+            // openraft takes it for one that was lost, and makes no more of it.
+            return Err(unreachable("a learner was spared it"));
+        }
+        let sent = request.prev_log_id;
+        let append = Bytes::from(encode_append(&request).concat());
+        let term = Term(request.vote.leader_id.term);
+        let confirmed = self.network.confirmed();
+        let acknowledged = self.network.acknowledged(self.target);
+        let rests = self.network.pace.says_rest();
+        let request = Call::Heartbeat { append, confirmed, acknowledged, rests };
+        let peers = &self.network.peers;
+        let beat = self.network.pulses.beat(self.target, self.network.group, request);
+        // Openraft's worker gives up at its own limit; this one is a little earlier.
+        match tokio::time::timeout(self.patience(&option), beat).await {
+            Ok(Ok(CallAnswer::Heartbeat(answer))) => {
+                peers.answered(self.target, Lane::Urgent);
+                self.sparing.answered(now);
+                let answer = self.network.judged(self.target, answer, |known, answer| {
+                    known.heartbeat_response(answer, sent.as_ref())
+                })?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    self.network.confirmations().confirm(self.target, term, now);
+                }
+                Ok(answer)
+            }
+            Ok(Ok(_)) => Err(unreachable("an answer to another question")),
+            Ok(Err(error)) => Err(unreachable(error)),
+            Err(_) => {
+                peers.failed(self.target, Lane::Urgent);
+                Err(unreachable("no answer in time"))
+            }
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        if self.purpose == Purpose::Heartbeats {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            // Nor may a session hold on to the log that cannot even begin.
+            let mut left_behind = self.network.sessions.left_behind();
+            let opened = tokio::select! {
+                biased;
+                opened = self.open_append() => opened,
+                Ok(()) = left_behind.changed() => Err(unreachable("it is behind the log")),
+            };
+            let (send, receive) = match opened {
+                Ok(streams) => streams,
+                Err(error) => {
+                    // openraft pauses between the requests of a session, not between sessions.
+                    tokio::time::sleep(SESSION_PAUSE).await;
+                    return Err(error);
+                }
+            };
+            self.network.forget_others();
+            let opening = Opening::RaftAppend {
+                group: self.network.group,
+                from: self.network.me,
+                acknowledged: self.network.acknowledged(self.target),
+            };
+            let session = Session {
+                opening,
+                sessions: &self.network.sessions,
+                network: &self.network,
+                target: self.target,
+            };
+            Ok(session.run(send, receive, input))
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Call::Vote(request), &option).await? {
+            CallAnswer::Vote(answer) => {
+                self.network.judged(self.target, answer, Known::vote_response)
+            }
+            _ => Err(unreachable("an answer to another question")),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Call::PreVote(request), &option).await? {
+            CallAnswer::Vote(answer) => {
+                self.network.judged(self.target, answer, Known::vote_response)
+            }
+            _ => Err(unreachable("an answer to another question")),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, snapshot) => match sent {
+                Ok(vote) => match self.network.judged(self.target, vote, Known::vote) {
+                    Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                    Err(_) => {
+                        let why = "an answer that cannot be".to_owned();
+                        Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(why))))
+                    }
+                },
+                Err(error) => {
+                    Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(error))))
+                }
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self.call(Call::Transfer(request), &option).await? {
+            CallAnswer::Transfer(answer) => Ok(answer),
+            _ => Err(unreachable("an answer to another question")),
+        }
+    }
+}
+
+/// An error after which openraft waits before it tries again.
+fn unreachable(error: impl ToString) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+/// An error after which openraft tries again at once.
+fn lost(error: impl ToString) -> RPCError<Types> {
+    RPCError::Network(NetworkError::from_string(error))
+}
+
+#[cfg(test)]
+mod tests;

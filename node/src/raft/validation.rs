@@ -1,0 +1,230 @@
+//! What a message of Raft may say: whatever cannot be is refused before openraft sees it.
+//!
+//! Raft trusts its members, and openraft takes their numbers as they are: a term that is taken once
+//! rules all lower ones out for good, and some sums of indices overflow. A member whose key was
+//! stolen, or whose memory lies, must not be able to end elections for good or to stop the others.
+//! So terms and indices may go ahead only as far as a network in use can have come, positions must
+//! follow each other as those of one log do, and what is to be appended must be what a group of
+//! that kind appends.
+//!
+//! Plain data: what is known comes in, and a reason to refuse comes out.
+//!
+//! Deliberately missing: proof that a leader was elected. Raft has none; a member that lies within
+//! these bounds is a leader of its term to whoever believes it.
+
+use std::collections::BTreeSet;
+
+use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_wire::limits;
+use openraft::EntryPayload;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
+};
+
+use super::{Entry, LogId, SnapshotMeta, StoredMembership, Types, Vote};
+use dkv_state::{Batch, DirectoryEntry};
+
+/// Highest index that there can be: sums with it do not overflow.
+const INDEX_MAX: u64 = 1 << 62;
+/// Latest reading of a shard's clock, in milliseconds: in 8,900 years.
+const CLOCK_MS_MAX: u64 = 1 << 48;
+
+/// What a replica knows of its group.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// The term of the last vote, if there is one.
+    pub(super) term: Option<Term>,
+    /// The last entry.
+    pub(super) last: u64,
+}
+
+/// Why a message cannot be.
+pub(super) type Implausible = String;
+
+impl Known {
+    /// Whether a message may speak of a term.
+    fn term(&self, term: u64) -> Result<(), Implausible> {
+        match Term(term).may_follow(self.term) {
+            true => Ok(()),
+            false => {
+                Err(format!("the term leaps to {term} from {}", self.term.unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Whether an entry may be at that place, if the latest term is `term`.
+    fn position(&self, at: Option<&LogId>, term: u64) -> Result<(), Implausible> {
+        let Some(at) = at else { return Ok(()) };
+        let most = self.last.saturating_add(limits::ENTRIES_AHEAD_MAX).min(INDEX_MAX);
+        if at.index > most {
+            return Err(format!("the index leaps to {} from {}", at.index, self.last));
+        }
+        if *at.leader_id > term {
+            return Err(format!("an entry of term {} in term {term}", *at.leader_id));
+        }
+        Ok(())
+    }
+
+    /// Whether the vote of a message can be.
+    pub(super) fn vote(&self, vote: &Vote) -> Result<(), Implausible> {
+        self.term(vote.leader_id.term)
+    }
+
+    /// Whether a request to append can be.
+    pub(super) fn append(
+        &self,
+        group: GroupId,
+        request: &AppendEntriesRequest<Types>,
+    ) -> Result<(), Implausible> {
+        let AppendEntriesRequest { vote, prev_log_id, leader_commit, entries } = request;
+        self.vote(vote)?;
+        if !vote.committed {
+            return Err("entries of somebody who does not lead".into());
+        }
+        let term = vote.leader_id.term;
+        self.position(prev_log_id.as_ref(), term)?;
+        self.position(leader_commit.as_ref(), term)?;
+        let mut before = *prev_log_id;
+        for entry in entries {
+            let next = before.map_or(0, |before| before.index + 1);
+            if entry.log_id.index != next {
+                return Err(format!("entry {} comes where {next} is due", entry.log_id.index));
+            }
+            self.position(Some(&entry.log_id), term)?;
+            if before.is_some_and(|before| before.leader_id > entry.log_id.leader_id) {
+                return Err(format!("entry {next} is of an earlier term than the one before"));
+            }
+            payload(group, entry)?;
+            before = Some(entry.log_id);
+        }
+        in_order(before.as_ref(), leader_commit.as_ref())?;
+        in_order(prev_log_id.as_ref(), leader_commit.as_ref())
+    }
+
+    /// Whether a request for a vote can be.
+    pub(super) fn vote_request(&self, request: &VoteRequest<Types>) -> Result<(), Implausible> {
+        self.vote(&request.vote)?;
+        self.position(request.last_log_id.as_ref(), request.vote.leader_id.term)
+    }
+
+    /// Whether the word of a leader that hands over can be.
+    pub(super) fn transfer(
+        &self,
+        request: &TransferLeaderRequest<Types>,
+    ) -> Result<(), Implausible> {
+        let vote = request.from_leader();
+        self.vote(vote)?;
+        self.position(request.last_log_id(), vote.leader_id.term)
+    }
+
+    /// Whether what comes in front of a snapshot can be.
+    pub(super) fn snapshot(&self, vote: &Vote, meta: &SnapshotMeta) -> Result<(), Implausible> {
+        self.vote(vote)?;
+        if !vote.committed {
+            return Err("a snapshot of somebody who does not lead".into());
+        }
+        let last = meta.last_log_id.as_ref().ok_or("a snapshot of nothing")?;
+        self.position(Some(last), vote.leader_id.term)?;
+        let members = meta.last_membership.log_id().as_ref();
+        self.position(members, vote.leader_id.term)?;
+        if members > Some(last) {
+            return Err("the members of a snapshot are later than it is".into());
+        }
+        stored_membership(&meta.last_membership)
+    }
+
+    /// Whether an answer to a vote, or to a question for one, can be.
+    pub(super) fn vote_response(&self, answer: &VoteResponse<Types>) -> Result<(), Implausible> {
+        self.vote(&answer.vote)?;
+        // Of a candidate of an earlier term that has met a later one, an entry may be of that.
+        self.position(answer.last_log_id.as_ref(), self.latest(answer.vote.leader_id.term))
+    }
+
+    /// Whether an answer to a heartbeat after `sent` can be.
+    pub(super) fn heartbeat_response(
+        &self,
+        answer: &AppendEntriesResponse<Types>,
+        sent: Option<&LogId>,
+    ) -> Result<(), Implausible> {
+        match answer {
+            AppendEntriesResponse::HigherVote(vote) => self.vote(vote),
+            AppendEntriesResponse::PartialSuccess(_) => Err("a part of nothing was taken".into()),
+            AppendEntriesResponse::Conflict if sent.is_none() => {
+                Err("a conflict with the beginning of the log".into())
+            }
+            AppendEntriesResponse::Conflict | AppendEntriesResponse::Success => Ok(()),
+        }
+    }
+
+    /// Whether a refusal to append after `sent` can be.
+    pub(super) fn refusal(
+        &self,
+        refusal: &StreamAppendError<Types>,
+        sent: Option<&LogId>,
+    ) -> Result<(), Implausible> {
+        match refusal {
+            StreamAppendError::HigherVote(vote) => self.vote(vote),
+            StreamAppendError::Conflict(at) if Some(at) != sent => {
+                Err(format!("a conflict at entry {}, which was not asked about", at.index))
+            }
+            StreamAppendError::Conflict(_) => Ok(()),
+        }
+    }
+
+    fn latest(&self, term: u64) -> u64 {
+        self.term.map_or(0, |own| own.0).max(term)
+    }
+}
+
+/// Whether two positions can be of one log: the later place is of no earlier term, and a place is
+/// of one term.
+fn in_order(one: Option<&LogId>, other: Option<&LogId>) -> Result<(), Implausible> {
+    let (Some(one), Some(other)) = (one, other) else { return Ok(()) };
+    let by_place = one.index.cmp(&other.index);
+    let by_term = one.leader_id.cmp(&other.leader_id);
+    if by_place.is_eq() && by_term.is_ne() || by_place == by_term.reverse() && by_term.is_ne() {
+        return Err(format!("entries {one} and {other} are not of one log"));
+    }
+    Ok(())
+}
+
+/// Whether a group of that kind can apply an entry: one that it cannot ends the replica.
+fn payload(group: GroupId, entry: &Entry) -> Result<(), Implausible> {
+    let broken = |why: String| format!("entry {}: {why}", entry.log_id.index);
+    match &entry.payload {
+        EntryPayload::Blank => Ok(()),
+        EntryPayload::Membership(membership) => {
+            let members = membership.nodes().map(|(node, _)| *node).collect();
+            self::membership(membership.get_joint_config(), &members).map_err(broken)
+        }
+        EntryPayload::Normal(proposal) if group.is_shard() => {
+            let batch = Batch::decode(&proposal.0).map_err(|error| broken(error.to_string()))?;
+            match batch.time_ms() <= CLOCK_MS_MAX {
+                true => Ok(()),
+                false => Err(broken("its clock shows a time that cannot be".into())),
+            }
+        }
+        EntryPayload::Normal(proposal) => match DirectoryEntry::decode(&proposal.0) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(broken(error.to_string())),
+        },
+    }
+}
+
+fn stored_membership(stored: &StoredMembership) -> Result<(), Implausible> {
+    let members = stored.nodes().map(|(node, _)| *node).collect();
+    membership(stored.get_joint_config(), &members)
+}
+
+fn membership(configs: &[BTreeSet<NodeId>], members: &BTreeSet<NodeId>) -> Result<(), Implausible> {
+    let is_sized =
+        |voters: &BTreeSet<NodeId>| (1..=limits::REPLICATION_MAX as usize).contains(&voters.len());
+    let is_whole = (1..=2).contains(&configs.len())
+        && configs.iter().all(|voters| is_sized(voters) && voters.is_subset(members))
+        && members.len() <= limits::NODES_MAX;
+    if is_whole { Ok(()) } else { Err("no group can have such members".into()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,383 @@
+//! One Raft group on this node: its log, its state, and the tasks that serve it.
+
+pub(crate) mod write_batches;
+pub(crate) mod backlog;
+pub(crate) mod strong_reads;
+pub(crate) mod quorum_rounds;
+pub(crate) mod in_flight;
+pub(crate) mod tombstone;
+
+mod leader_transfer;
+mod proposer;
+mod status;
+
+pub(crate) use proposer::{ProposeError, Proposer};
+pub(crate) use status::is_caught_up;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use dkv_base::id::{GroupId, NodeId, Revision, Term};
+use dkv_base::supervise::Failure;
+use dkv_wire::message::{Answer, Refusal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use self::backlog::Backlog;
+use self::strong_reads::{Asked, PendingRead, Who};
+use self::write_batches::{Brakes, Hold, PendingWrite};
+use crate::common::task_set::Tasks;
+use crate::net::peers::Peers;
+use crate::net::reply::ReplyTo;
+use crate::raft::{
+    self, Configured, Machine, MachineHandle, Member, MetricsWatch, Network, Outcome, Pace,
+    Promises, Pulses, Raft, SLOWER, ServerState, Sessions,
+};
+use dkv_state::steward::Step;
+use dkv_state::{DirectoryEntry, DirectoryResult};
+use dkv_wal::GroupLog;
+
+/// One group on this node.
+pub(crate) struct Group {
+    id: GroupId,
+    me: NodeId,
+    /// Silence after which a near member is not taken to be alive, in milliseconds.
+    live_within_ms: u64,
+    proposer: Arc<Proposer>,
+    sessions: Sessions,
+    member: Member,
+    writes: mpsc::Sender<PendingWrite>,
+    backlog: Backlog,
+    reads: mpsc::Sender<PendingRead>,
+    /// The term of the leader that was seen last, and how many were seen.
+    led_term: AtomicU64,
+    leaders_seen: AtomicU64,
+    holds: mpsc::Sender<Hold>,
+    tasks: Tasks,
+}
+
+/// What a group is made of.
+pub(crate) struct GroupParts {
+    pub(crate) id: GroupId,
+    pub(crate) me: NodeId,
+    pub(crate) config: Arc<raft::Config>,
+    pub(crate) log: GroupLog,
+    /// The entry that the replica must have before it takes part in elections.
+    pub(crate) owed: u64,
+    pub(crate) machine: Machine,
+    pub(crate) peers: Peers,
+    pub(crate) pulses: Pulses,
+    /// Bytes that the log of the node may have, for all groups together.
+    pub(crate) log_bytes_max: u64,
+    /// Why the process must stop, once something says so.
+    pub(crate) failure: Failure,
+}
+
+impl Group {
+    /// Starts a group from what its log and its state on disk say.
+    pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
+        let GroupParts { id, me, config, log, owed, machine, peers, pulses, .. } = parts;
+        let GroupParts { log_bytes_max, failure, .. } = parts;
+        let handle = machine.handle();
+        let live_within_ms = config.election_timeout_max;
+        let brake_log = log.clone();
+        let promises = Promises::new(log.clone(), handle.clone(), owed, &peers.secret());
+        let sessions = Sessions::default();
+        let pace = Pace::new(Duration::from_millis(config.heartbeat_interval), pulses.rhythm());
+        let network = Network::new(id, me, peers.clone(), pulses, sessions.clone(), pace.clone());
+        let elects = promises.are_known();
+        let raft = raft::start(me, config, log, machine, network.clone(), &pace, elects).await?;
+        let member = Member::new(raft.clone(), handle.clone(), promises.clone(), pace.clone());
+        let proposer = Arc::new(Proposer { raft, machine: handle, promises, network, peers, pace });
+        let (writes, write_queue) = mpsc::channel(write_batches::QUEUE_MAX);
+        let (reads, read_queue) = mpsc::channel(strong_reads::QUEUE_MAX);
+        let (holds, hold_queue) = mpsc::channel(1);
+        let (tasks, backlog) = (Tasks::default(), Backlog::default());
+        if id.is_shard() {
+            let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
+            let writing = Arc::clone(&proposer);
+            let write = write_batches::run(id, me, writing, write_queue, brakes, backlog.clone());
+            tasks.spawn(failure.if_panicked("a shard's task of writes", write));
+            let who = Who { shard: id, node: me };
+            let read = strong_reads::run(who, Arc::clone(&proposer), read_queue);
+            tasks.spawn(failure.if_panicked("a shard's task of reads", read));
+        }
+        Ok(Self {
+            id,
+            me,
+            live_within_ms,
+            proposer,
+            sessions,
+            member,
+            writes,
+            backlog,
+            reads,
+            led_term: AtomicU64::default(),
+            leaders_seen: AtomicU64::default(),
+            holds,
+            tasks,
+        })
+    }
+
+    /// Which group.
+    pub(crate) fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// openraft's handle, for its own messages.
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.proposer.raft
+    }
+
+    /// How far the members are, and how much longer the group's times are for it.
+    pub(crate) fn pace(&self) -> &Pace {
+        self.proposer.pace()
+    }
+
+    /// Silence after which a member is not taken to be alive, in milliseconds.
+    pub(crate) fn live_within_ms(&self) -> u64 {
+        self.pace().stretch_ms(self.live_within_ms)
+    }
+
+    /// The state.
+    pub(crate) fn machine(&self) -> &MachineHandle {
+        &self.proposer.machine
+    }
+
+    /// What this replica has promised to keep.
+    pub(crate) fn promises(&self) -> &Promises {
+        &self.member.promises
+    }
+
+    /// The replica as the other members see it.
+    pub(crate) fn as_member(&self) -> Member {
+        self.member.clone()
+    }
+
+    /// Hands a validated command to the next batch, or refuses it.
+    pub(crate) fn write(&self, mut write: PendingWrite) {
+        match self.backlog.enter(write.holder, write.command.len(), write.expires, Instant::now()) {
+            Ok(place) => write.place = place,
+            Err(retry_after) => {
+                let retry_after_ms = retry_after.as_millis() as u32; // a second at the most
+                return write.reply.refuse(Refusal::Overloaded { retry_after_ms });
+            }
+        }
+        if let Err(error) = self.writes.try_send(write) {
+            error.into_inner().reply.refuse(Refusal::Overloaded { retry_after_ms: 20 });
+        }
+    }
+
+    /// Hands a strong read to the next quorum round, or refuses it.
+    pub(crate) fn read(&self, read: PendingRead) {
+        hand_in(&self.reads, read);
+    }
+
+    /// Says how far the shard is committed: at once if the asker, which says in which term it
+    /// follows this replica, makes a quorum with it, and else after the next round.
+    pub(crate) fn tell_committed(&self, asker: Option<(NodeId, Term)>, reply: ReplyTo) {
+        let (proposer, reads) = (Arc::clone(&self.proposer), self.reads.clone());
+        self.tasks.spawn(async move {
+            if let Some((voter, term)) = asker
+                && let Some(index) = proposer.confirmed_by(voter, term).await
+            {
+                return reply.send(Ok(Answer::Committed { index, term }));
+            }
+            hand_in(&reads, PendingRead { asked: Asked::Committed, anywhere: false, reply });
+        });
+    }
+
+    /// How old the state here may be, in milliseconds.
+    pub(crate) fn staleness_ms(&self) -> Option<u64> {
+        self.proposer.staleness_ms()
+    }
+
+    /// The latest revision here.
+    pub(crate) fn revision(&self) -> Revision {
+        self.machine().revision()
+    }
+
+    /// This replica, as a receipt names it.
+    pub(crate) fn who(&self) -> Who {
+        Who { shard: self.id, node: self.me }
+    }
+
+    /// The other nodes.
+    pub(crate) fn peers(&self) -> &Peers {
+        self.proposer.peers()
+    }
+
+    /// Runs a task that ends with the group at the latest.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Proposes a change of the directory and waits until it is applied. Control group only.
+    pub(crate) async fn propose_directory(
+        &self,
+        entry: &DirectoryEntry,
+    ) -> Result<DirectoryResult, ProposeError> {
+        self.pace().stir();
+        match raft::propose(self.raft(), self.pace(), entry.encode()).await? {
+            (_, Outcome::Directory(result)) => Ok(result),
+            (_, other) => Err(ProposeError::Unknown(format!("the directory answered {other}"))),
+        }
+    }
+
+    /// What openraft says of the group, and when it changes.
+    pub(crate) fn metrics(&self) -> MetricsWatch {
+        MetricsWatch::of(self.raft())
+    }
+
+    /// The group's term here.
+    pub(crate) fn term(&self) -> Term {
+        Term(self.metrics().borrow().current_term)
+    }
+
+    /// Who leads, as far as is known here.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.metrics().borrow().current_leader
+    }
+
+    /// Whether this replica leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.metrics().borrow().state == ServerState::Leader
+    }
+
+    /// Makes sure that this replica leads and has applied what was committed before the call.
+    pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
+        self.proposer.confirm_leadership().await
+    }
+
+    /// Who votes, by the newest configuration that is known here.
+    pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
+        self.metrics().borrow().membership_config.membership().voter_ids().collect()
+    }
+
+    /// All whose vote may count for who leads next.
+    pub(crate) async fn electorate(&self) -> BTreeSet<NodeId> {
+        raft::electorate(self.raft()).await
+    }
+
+    /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard.
+    pub(crate) async fn forsake(&self, leader: NodeId) {
+        self.member.forsake(leader).await;
+    }
+
+    /// Asks the other voters whether they would vote for this node, and stands if they would.
+    pub(crate) async fn stand(&self) {
+        if !self.promises().are_known() {
+            return;
+        }
+        // It fails only if the group has stopped.
+        let _ = self.raft().trigger().elect(true).await;
+    }
+
+    /// Sends a heartbeat to each other member, if this replica leads.
+    pub(crate) async fn send_heartbeats(&self) {
+        // It fails only if the group has stopped.
+        let _ = self.raft().trigger().heartbeat().await;
+    }
+
+    /// Whether this replica neither leads nor has a vote that counts.
+    pub(crate) fn only_follows(&self) -> bool {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        metrics.state != ServerState::Leader && !raft::may_vote(&metrics, self.me)
+    }
+
+    /// Time since each other member last answered this leader, in milliseconds. Empty on a
+    /// follower.
+    pub(crate) fn silence(&self) -> BTreeMap<NodeId, u64> {
+        self.proposer.silence()
+    }
+
+    /// Has openraft look at its election timer only while that matters: not while this replica
+    /// leads or has no vote, and not while it has heard its leader, which beats so often unless the
+    /// group rests.
+    pub(crate) fn mind_elections(&self, every: Duration) {
+        self.raft().runtime_config().elect(self.promises().are_known());
+        let leads = self.leads();
+        if !leads {
+            self.pace().miss(self.machine().followed_at(), every);
+        }
+        let every = if self.pace().is_slow() { every * SLOWER } else { every };
+        let heard = || self.machine().followed_at().is_some_and(|at| at.elapsed() <= every * 3 / 2);
+        let at_rest = leads || self.only_follows() || heard();
+        self.raft().runtime_config().tick(!at_rest);
+    }
+
+    /// Makes this node the only member of a group that has none.
+    pub(crate) async fn initialize(&self) -> Result<(), String> {
+        raft::initialize(self.raft(), self.me).await
+    }
+
+    /// Takes one step toward the wanted members; only the leader can.
+    pub(crate) async fn take_step(&self, step: &Step) -> Result<(), String> {
+        self.pace().stir();
+        raft::take_step(self.raft(), step).await
+    }
+
+    /// All members of the newest configuration that is known here.
+    pub(crate) fn members(&self) -> BTreeSet<NodeId> {
+        let Configured { mut voters, others, .. } = self.configured();
+        voters.extend(others);
+        voters
+    }
+
+    /// Whether a node is a member by that configuration, or by the last one that is applied.
+    pub(crate) fn has_member(&self, node: NodeId) -> bool {
+        let newest = self.metrics().borrow().membership_config.get_node(&node).is_some();
+        newest || self.machine().has_member(node)
+    }
+
+    /// Its members by the newest configuration that is known here.
+    pub(crate) fn configured(&self) -> Configured {
+        raft::configured(&self.metrics().borrow())
+    }
+
+    /// Asks for a checkpoint of the state.
+    pub(crate) async fn checkpoint(&self) {
+        // It fails only if the group has stopped; whoever watches the group learns of that.
+        let _ = self.raft().trigger().snapshot().await;
+    }
+
+    /// Asks to purge the log up to an entry that a checkpoint holds.
+    pub(crate) async fn purge(&self, upto: u64) {
+        let _ = self.raft().trigger().purge_log(upto).await;
+    }
+
+    /// Waits no more for members that lack what was asked to be purged up to that entry: they get a
+    /// snapshot.
+    pub(crate) fn leave_behind(&self, upto: u64) {
+        self.sessions.leave_behind(upto);
+    }
+
+    /// Last entry that was purged.
+    pub(crate) fn purged_index(&self) -> u64 {
+        status::index(self.metrics().borrow().purged)
+    }
+
+    /// Last entry that the newest checkpoint holds.
+    pub(crate) fn checkpoint_index(&self) -> u64 {
+        status::index(self.metrics().borrow().snapshot)
+    }
+
+    /// Stops the group. What was acknowledged is durable already.
+    pub(crate) async fn stop(&self) {
+        self.tasks.end().await;
+        // In a task of its own: who asks openraft for its end and does not wait for it leaves it in
+        // a state in which the next one who asks for anything panics.
+        let raft = self.raft().clone();
+        let _ = tokio::spawn(async move { raft.shutdown().await }).await;
+    }
+}
+
+/// Hands a strong read to the next round, or refuses it.
+fn hand_in(reads: &mpsc::Sender<PendingRead>, read: PendingRead) {
+    if let Err(error) = reads.try_send(read) {
+        error.into_inner().reply.refuse(Refusal::Overloaded { retry_after_ms: 20 });
+    }
+}

@@ -1,0 +1,246 @@
+//! How much waits for a batch, and whether more may.
+//!
+//! A queue that is long takes every request's time and gives nobody anything, so a write is refused
+//! at the door once it would have to wait longer than [`WAIT_MAX`]: what is taken keeps its
+//! latency, and whoever is refused is told when to come again. How long a write would wait follows
+//! from what waits and from how long batches take, that is, from the slowest of disks, network and
+//! processors.
+//!
+//! Memory is bounded beside that: by [`BYTES_MAX`].
+//!
+//! Once that much waits, only those are refused of whose commands an average share waits already,
+//! or more. Whoever has fewer gets in, up to twice the bounds: so who floods a shard is held up by
+//! what it sends itself.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::replica::write_batches::IN_FLIGHT_MAX;
+use dkv_base::id::HolderId;
+use dkv_wire::limits::{BATCH_BYTES_TARGET, BATCH_COMMANDS_MAX};
+
+/// Longest time that a write should wait for its batch to begin. What a loaded disk takes for
+/// a few batches; a failover, during which writes wait at their clients, takes about as long.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+/// Commands that wait at a shard, in bytes.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Shortest and longest time after which who was refused is told to come again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// What waits at a shard. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Backlog(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    commands: usize,
+    bytes: usize,
+    holders: HashMap<HolderId, Waiting>,
+    /// How long a batch takes, from its beginning until it is applied. Nothing before the first.
+    batch: Duration,
+    /// When the batches under way were begun.
+    begun: Vec<Instant>,
+}
+
+/// What waits of one holder.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    commands: usize,
+    bytes: usize,
+}
+
+/// The place of a command that waits; it is free again once this is dropped.
+#[derive(Default)]
+pub(crate) struct Place(Option<(Backlog, HolderId, usize)>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((backlog, holder, bytes)) = self.0.take() {
+            let mut kept = backlog.lock();
+            kept.commands -= 1;
+            kept.bytes -= bytes;
+            if let Some(own) = kept.holders.get_mut(&holder) {
+                own.commands -= 1;
+                own.bytes -= bytes;
+                if own.commands == 0 {
+                    kept.holders.remove(&holder);
+                }
+            }
+        }
+    }
+}
+
+impl Backlog {
+    /// Takes a place for a holder's command of so many bytes that is of use until `expires`.
+    ///
+    /// # Errors
+    /// If too much waits already, with the time after which to come again.
+    pub(crate) fn enter(
+        &self,
+        holder: HolderId,
+        bytes: usize,
+        expires: Instant,
+        now: Instant,
+    ) -> Result<Place, Duration> {
+        let mut kept = self.lock();
+        let wait = kept.wait(now);
+        // What would be begun and not be done in time has an outcome that its client cannot know.
+        // Not all batches take the same time, so there is one to spare.
+        let late = !wait.is_zero() && now + wait + 2 * kept.batch > expires;
+        let most = if kept.is_modest(holder) { 2 } else { 1 };
+        let too_much = kept.bytes > 0 && kept.bytes + bytes > most * BYTES_MAX;
+        if wait > WAIT_MAX * most as u32 || late || too_much {
+            // By then about half of what waits has gone.
+            return Err((wait / 2).clamp(RETRY.0, RETRY.1));
+        }
+        kept.commands += 1;
+        kept.bytes += bytes;
+        let own = kept.holders.entry(holder).or_default();
+        own.commands += 1;
+        own.bytes += bytes;
+        Ok(Place(Some((self.clone(), holder, bytes))))
+    }
+
+    /// A batch begins.
+    pub(super) fn begin(&self, now: Instant) {
+        self.lock().begun.push(now);
+    }
+
+    /// A batch that was begun then has come to its end, whatever that was.
+    pub(super) fn end(&self, begun: Instant, now: Instant) {
+        let mut kept = self.lock();
+        if let Some(place) = kept.begun.iter().position(|one| *one == begun) {
+            kept.begun.swap_remove(place);
+        }
+        // Half of what it was and half of what it is: two fast batches make up for a slow one.
+        kept.batch = (kept.batch + now.duration_since(begun)) / 2;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// Whether less than an average share of what waits is this holder's.
+    fn is_modest(&self, holder: HolderId) -> bool {
+        let own = self.holders.get(&holder).copied().unwrap_or_default();
+        let holders = self.holders.len() + usize::from(own.commands == 0);
+        own.commands * holders < self.commands && own.bytes * holders < self.bytes
+    }
+
+    /// How long a command that came now would wait until its batch begins.
+    fn wait(&self, now: Instant) -> Duration {
+        let ahead = (self.commands / BATCH_COMMANDS_MAX).max(self.bytes / BATCH_BYTES_TARGET);
+        if ahead == 0 {
+            // It goes with the next batch.
+            return Duration::ZERO;
+        }
+        // A batch that is stuck takes at least as long as it has taken so far.
+        let oldest = self.begun.iter().min().map(|begun| now.duration_since(*begun));
+        let batch = self.batch.max(oldest.unwrap_or_default());
+        let rounds = u32::try_from(ahead.div_ceil(IN_FLIGHT_MAX)).unwrap_or(u32::MAX);
+        batch.saturating_mul(rounds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: usize = 1024;
+
+    /// The holder that most of these commands are from.
+    fn attacker() -> HolderId {
+        HolderId(uuid::Uuid::from_u128(1))
+    }
+
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    /// A backlog whose batches take so long, and what was let in of so many writes of 64 KiB.
+    fn filled(batch: Duration, writes: usize) -> (Backlog, Vec<Place>, Option<Duration>) {
+        let (backlog, now) = (Backlog::default(), Instant::now());
+        for _ in 0..20 {
+            backlog.begin(now);
+            backlog.end(now, now + batch);
+        }
+        let mut places = Vec::new();
+        for _ in 0..writes {
+            match backlog.enter(attacker(), 64 * KIB, later(), now) {
+                Ok(place) => places.push(place),
+                Err(retry) => return (backlog, places, Some(retry)),
+            }
+        }
+        (backlog, places, None)
+    }
+
+    #[test]
+    fn as_much_may_wait_as_goes_in_time() {
+        // Sixteen writes make a batch, two batches go at a time, and ten times 100 ms is too long.
+        let (backlog, mut places, retry) = filled(ms(100), 1000);
+        assert!((150..=180).contains(&places.len()), "{}", places.len());
+        assert!(retry.is_some_and(|retry| retry > ms(200) && retry < ms(400)), "{retry:?}");
+        // It takes more as soon as some have left.
+        drop(places.drain(..40));
+        assert!(backlog.enter(attacker(), 64 * KIB, later(), Instant::now()).is_ok());
+        // What would come to its end too late is not even begun.
+        assert!(backlog.enter(attacker(), 64 * KIB, now() + ms(400), now()).is_err());
+        assert!(backlog.enter(attacker(), 64 * KIB, now() + ms(700), now()).is_ok());
+        // A fast disk is bounded by memory alone.
+        let (_, places, _) = filled(ms(2), 5000);
+        assert_eq!(places.len() * 64 * KIB, BYTES_MAX);
+    }
+
+    #[test]
+    fn a_batch_that_is_stuck_is_slow_before_it_ends() {
+        let (backlog, now) = (Backlog::default(), Instant::now());
+        backlog.begin(now);
+        let places: Vec<_> =
+            (0..64).map(|_| backlog.enter(attacker(), 64 * KIB, later(), now).ok()).collect();
+        assert!(places.iter().all(Option::is_some));
+        assert!(backlog.enter(attacker(), KIB, later(), now + ms(100)).is_ok());
+        assert_eq!(backlog.enter(attacker(), KIB, later(), now + ms(3000)).err(), Some(RETRY.1));
+        // One that goes with the next batch is always welcome: there may be no other way to learn
+        // that things go again.
+        drop(places);
+        assert!(backlog.enter(attacker(), KIB, later(), now + ms(3000)).is_ok());
+    }
+
+    #[test]
+    fn one_command_is_welcome_however_long() {
+        let backlog = Backlog::default();
+        let place = backlog.enter(attacker(), BYTES_MAX + 1, later(), Instant::now());
+        assert!(place.is_ok());
+        assert!(backlog.enter(attacker(), 1, later(), Instant::now()).is_err());
+    }
+
+    #[test]
+    fn a_holder_that_floods_a_shard_does_not_keep_others_out() {
+        let (backlog, places, retry) = filled(ms(100), 1000);
+        assert!(retry.is_some());
+        let other = HolderId(uuid::Uuid::from_u128(2));
+        let of_other = |bytes| backlog.enter(other, bytes, later(), Instant::now());
+        let mut taken = Vec::new();
+        while let Ok(place) = of_other(64 * KIB) {
+            taken.push(place);
+        }
+        // As much again, and neither of them gets in then.
+        assert!(taken.len() * 3 > places.len() * 2, "{} of {}", taken.len(), places.len());
+        assert!(backlog.enter(attacker(), KIB, later(), Instant::now()).is_err());
+        drop((places, taken));
+        assert!(backlog.lock().holders.is_empty());
+    }
+}

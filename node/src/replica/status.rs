@@ -1,0 +1,125 @@
+//! How a replica is, as it sees itself.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use dkv_base::id::{NodeId, Term};
+use dkv_wire::message::{GroupRole, GroupStatus, LedGroup, MemberProgress, ReplicaStatus};
+
+use super::Group;
+use crate::node::observer::GroupFigures;
+use crate::raft::{self, Metrics, ServerState};
+
+/// Entries that a member may lack and still be taken to have all: about what is under way anyhow.
+const CAUGHT_UP_ENTRIES: u64 = 16;
+
+impl Group {
+    /// What only this node can know.
+    pub(crate) fn figures(&self) -> GroupFigures {
+        GroupFigures {
+            group: self.id,
+            committed_index: index(self.metrics().borrow().local_committed),
+            leader_changes: self.leaders_seen.load(Ordering::Relaxed).saturating_sub(1),
+            writes_waiting: self.writes.max_capacity() - self.writes.capacity(),
+            reads_waiting: self.reads.max_capacity() - self.reads.capacity(),
+        }
+    }
+
+    /// Looks who leads, for [`figures`](Self::figures). To be called now and then.
+    pub(crate) fn note_leader(&self) {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        if metrics.current_leader.is_some() {
+            let term = metrics.current_term;
+            if self.led_term.swap(term, Ordering::Relaxed) != term {
+                self.leaders_seen.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What the coordinator is told of it, if this replica leads.
+    pub(crate) fn measure(&self) -> Option<LedGroup> {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        if metrics.state != ServerState::Leader {
+            return None;
+        }
+        let configured = raft::configured(&metrics);
+        let silence = self.silence();
+        let last_index = metrics.last_log_index.unwrap_or_default();
+        let others = metrics.replication.iter().flatten().filter(|(node, _)| **node != self.me);
+        let members = others.map(|(node, matched)| {
+            let matched_index = index(*matched);
+            let live = silence.get(node).is_some_and(|silent| *silent <= self.live_within_ms());
+            let is_ready = live && is_caught_up(matched_index, last_index);
+            MemberProgress { node: *node, matched_index, is_ready }
+        });
+        Some(LedGroup {
+            group: self.id,
+            term: Term(metrics.current_term),
+            voters: configured.voters.into_iter().collect(),
+            learners: configured.others.into_iter().collect(),
+            is_joint: configured.is_joint,
+            bytes: self.machine().summary().bytes,
+            last_index,
+            members: members.collect(),
+        })
+    }
+
+    /// How this replica is.
+    pub(crate) fn status(&self) -> GroupStatus {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let summary = self.machine().summary();
+        GroupStatus {
+            group: self.id,
+            role: role(metrics.state),
+            term: Term(metrics.current_term),
+            leader: metrics.current_leader,
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
+            last_index: metrics.last_log_index.unwrap_or_default(),
+            applied_index: summary.applied_index,
+            checkpoint_index: index(metrics.snapshot),
+            purged_index: index(metrics.purged),
+            keys: summary.keys,
+            bytes: summary.bytes,
+            revision: summary.revision,
+            state_hash: summary.hash,
+            replicas: replicas(&metrics, self.me, &self.silence()),
+        }
+    }
+}
+
+pub(super) fn index(log_id: Option<raft::LogId>) -> u64 {
+    log_id.map_or(0, |log_id| log_id.index)
+}
+
+fn role(state: ServerState) -> GroupRole {
+    match state {
+        ServerState::Leader => GroupRole::Leader,
+        ServerState::Follower => GroupRole::Follower,
+        ServerState::Candidate => GroupRole::Candidate,
+        ServerState::Learner | ServerState::Shutdown => GroupRole::Learner,
+    }
+}
+
+fn replicas(metrics: &Metrics, me: NodeId, silent: &BTreeMap<NodeId, u64>) -> Vec<ReplicaStatus> {
+    let Some(replication) = &metrics.replication else { return Vec::new() };
+    replication
+        .iter()
+        .filter(|(node, _)| **node != me)
+        .map(|(node, matched)| ReplicaStatus {
+            node: *node,
+            matched_index: index(*matched),
+            silent_ms: silent.get(node).copied(),
+        })
+        .collect()
+}
+
+/// Whether a member with the first has all but the newest entries of a log that ends with the
+/// second.
+pub(crate) fn is_caught_up(matched_index: u64, last_index: u64) -> bool {
+    matched_index > 0 && last_index.saturating_sub(matched_index) <= CAUGHT_UP_ENTRIES
+}

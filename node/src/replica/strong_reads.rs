@@ -1,0 +1,195 @@
+//! The strong reads of a replica.
+//!
+//! A strong read is answered from the primary's memory after the primary has made sure, by one
+//! round to a quorum, that it still is the primary and has applied everything that was committed
+//! when the round began. All reads that wait share a round (see [`rounds`](crate::replica::quorum_rounds)). No
+//! clock is trusted. A primary that was just elected cannot finish its first round before it has
+//! applied an entry of its own term.
+//!
+//! Any other replica can answer one as well, if it was asked to: it asks the primary how far the
+//! shard was committed, waits until it has applied as much, and answers from its own memory. The
+//! primary answers that question after a round like any read, so one that was deposed and does not
+//! know it answers nobody. If the asker votes, its own vote goes with the question: of three voters
+//! that and the primary's are a majority, and no round is needed. This is the ReadIndex of section
+//! 6.4 of Ongaro's dissertation, "Consensus: Bridging Theory and Practice", with its followers.
+//!
+//! A scan is a read of many keys: it shares the round, and then takes its page from the state at
+//! one moment, on a thread of its own, since values may have to be read from the disk.
+//!
+//! What is not strong is in [`eventual`](crate::serve::eventual_reads).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
+use dkv_base::platform;
+use dkv_wire::message::{Answer, Level, Receipt, Refusal, RequestBody, Span};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::net::peers::Lane;
+use crate::net::quota::HOLDER_PARTS;
+use crate::net::reply::ReplyTo;
+use crate::net::rpc::ask;
+use crate::raft::{self, Look, Looked, MachineHandle};
+use crate::replica::quorum_rounds::Rounds;
+use crate::replica::{ProposeError, Proposer};
+use dkv_state::Waiting;
+
+/// Reads that wait for a round; more are refused as overload. One holder fills half of it at the
+/// most.
+pub(crate) const QUEUE_MAX: usize = 2 * HOLDER_PARTS;
+/// Questions of one replica to its primary that are under way at once. A primary far away is asked
+/// again before it has answered the last time, or a read would wait for two of its answers.
+const ROUNDS_AWAY_MAX: usize = 16;
+
+/// A strong read that waits for its round.
+pub(crate) struct PendingRead {
+    pub(crate) asked: Asked,
+    /// Whether a replica that does not lead may answer.
+    pub(crate) anywhere: bool,
+    pub(crate) reply: ReplyTo,
+}
+
+/// What is to be told.
+pub(crate) enum Asked {
+    /// The value of a key.
+    Key(Bytes),
+    /// A page of keys, those that wait among them.
+    Page(Span, Vec<Waiting>),
+    /// How far the shard is committed; of the primary alone.
+    Committed,
+}
+
+/// A replica and its shard, as a receipt names them.
+#[derive(Clone, Copy)]
+pub(crate) struct Who {
+    pub(crate) shard: GroupId,
+    pub(crate) node: NodeId,
+}
+
+/// Runs until the queue closes.
+pub(crate) async fn run(who: Who, proposer: Arc<Proposer>, queue: mpsc::Receiver<PendingRead>) {
+    let mut rounds = Rounds::new(queue);
+    let mut away = JoinSet::new();
+    let confirm = || {
+        let proposer = Arc::clone(&proposer);
+        async move { proposer.confirm_leadership().await }
+    };
+    while let Some((mut reads, confirmed)) = rounds.next(confirm).await {
+        while away.try_join_next().is_some() {}
+        match confirmed {
+            Ok(term) => {
+                let receipt = who.receipt(term, Level::Strong, Some(0));
+                serve(proposer.machine(), reads.into_iter(), receipt);
+            }
+            Err(ProposeError::NotLeader(Some(primary))) if primary != who.node => {
+                let here: Vec<_> = reads.extract_if(.., |read| read.anywhere).collect();
+                refuse(reads.into_iter(), &Refusal::NotPrimary { primary: Some(primary) });
+                if !here.is_empty() {
+                    if away.len() >= ROUNDS_AWAY_MAX {
+                        let _ = away.join_next().await;
+                    }
+                    away.spawn(serve_after(who, Arc::clone(&proposer), primary, here));
+                }
+            }
+            Err(error) => refuse(reads.into_iter(), &error.into()),
+        }
+    }
+}
+
+/// Answers reads from what this replica has applied, with that receipt.
+pub(crate) fn serve(
+    machine: &MachineHandle,
+    reads: impl Iterator<Item = PendingRead>,
+    receipt: Receipt,
+) {
+    let (mut scans, mut asked_how_far) = (Vec::new(), Vec::new());
+    machine.read_keys(reads.filter_map(|PendingRead { asked, reply, .. }| match asked {
+        Asked::Key(key) => Some((key, move |looked| answer(reply, receipt, looked))),
+        Asked::Page(span, waiting) => {
+            scans.push((span, waiting, reply));
+            None
+        }
+        Asked::Committed => {
+            asked_how_far.push(reply);
+            None
+        }
+    }));
+    let (index, term) = (machine.applied_index(), receipt.term);
+    for reply in asked_how_far {
+        reply.send(Ok(Answer::Committed { index, term }));
+    }
+    if scans.is_empty() {
+        return;
+    }
+    let machine = machine.clone();
+    // One thread for the scans of a round, however many they are.
+    platform::spawn_blocking(move || {
+        for (span, waiting, reply) in scans {
+            match machine.scan(&span, &waiting, receipt) {
+                Ok((receipt, page)) => reply.send(Ok(Answer::Page(receipt, page))),
+                Err(why) => reply.refuse(Refusal::Unavailable(why)),
+            }
+        }
+    });
+}
+
+/// Answers reads once this replica has what the primary says is committed.
+async fn serve_after(who: Who, proposer: Arc<Proposer>, primary: NodeId, reads: Vec<PendingRead>) {
+    let catch_up = async {
+        let followed = proposer.followed(primary);
+        let body = RequestBody::Committed { shard: who.shard, followed };
+        let answer =
+            ask(proposer.peers(), primary, Lane::Urgent, body, patience(&proposer)).await?;
+        let Answer::Committed { index, term } = answer else {
+            return Err(Refusal::Unavailable("the primary answered another question".into()));
+        };
+        let mut applied = proposer.machine().applied();
+        match applied.wait_for(|applied| *applied >= index).await {
+            Ok(_) => Ok(term),
+            Err(_) => Err(Refusal::Unavailable("the shard is leaving this node".into())),
+        }
+    };
+    match tokio::time::timeout(patience(&proposer), catch_up).await {
+        Ok(Ok(term)) => {
+            let receipt = who.receipt(term, Level::Strong, Some(0));
+            serve(proposer.machine(), reads.into_iter(), receipt);
+        }
+        Ok(Err(refusal)) => refuse(reads.into_iter(), &refusal),
+        Err(_) => {
+            let why = "this replica does not get what the primary has";
+            refuse(reads.into_iter(), &Refusal::Unavailable(why.into()));
+        }
+    }
+}
+
+/// Time that a primary has to answer: as much as its own round may take.
+fn patience(proposer: &Proposer) -> Duration {
+    raft::patience(proposer.pace())
+}
+
+fn refuse(reads: impl Iterator<Item = PendingRead>, refusal: &Refusal) {
+    for read in reads {
+        read.reply.refuse(refusal.clone());
+    }
+}
+
+fn answer(reply: ReplyTo, receipt: Receipt, looked: Looked) {
+    match looked {
+        Ok(Look { revision, stamp, stored }) => {
+            reply.send(Ok(Answer::Value(Receipt { revision, stamp, ..receipt }, stored)));
+        }
+        Err(why) => reply.refuse(Refusal::Unavailable(why)),
+    }
+}
+
+impl Who {
+    /// The receipt of an answer, but for its revision.
+    pub(crate) fn receipt(self, term: Term, level: Level, staleness_ms: Option<u64>) -> Receipt {
+        let Self { shard, node } = self;
+        let (revision, stamp) = (Revision::default(), Stamp::default());
+        Receipt { shard, revision, level, node, term, staleness_ms, stamp, pending: None }
+    }
+}

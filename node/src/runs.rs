@@ -1,0 +1,437 @@
+//! Which run of this node's process this is, and which runs of the other nodes were heard.
+//!
+//! A data directory can be copied, put back, and started twice. So a node tells who it speaks to
+//! which run of its process it is ([`dkv_wire::run`]), and listens for the same:
+//!
+//! - [`files`]: the number of this start, on disk before anything is said; and what was heard of
+//!   the others, so that it outlives a restart.
+//! - [`asking`]: the server is asked before the node serves, and every few seconds.
+//! - [`handshake`]: two nodes tell each other on each connection, before they say anything else on it.
+//!   Whoever is refused is not spoken to: it gets no votes, and its acknowledgements do not count.
+//! - [`stance`]: what this node makes of what it is told of itself. The server's word holds it
+//!   back, and only that of an administrator, which comes by the server, ends it. What another node
+//!   says may be wrong, so by itself it holds nobody back whom the server has found sound.
+//!
+//! Deliberately missing: anything about Raft. A node that is held back is silent, and Raft copes
+//! with that.
+
+mod asking;
+mod files;
+mod handshake;
+mod stance;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use dkv_base::id::NodeId;
+use dkv_wire::limits;
+use dkv_wire::message::Question;
+use dkv_wire::quic::Close;
+use dkv_wire::run::{Boot, Heard, Ruling, Run, RunBook, Verdict};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+pub(crate) use asking::{before_serving, keep_asking, say_goodbye};
+pub(crate) use files::{begin, keep_book};
+pub use handshake::introduce;
+#[cfg(test)]
+pub(crate) use handshake::refuse_all;
+pub(crate) use handshake::{Caller, frame, frame_samples, greet, serve};
+use stance::Stance;
+
+use crate::net::denials::Refusals;
+use dkv_wal::Wal;
+
+/// Nodes whose runs are remembered. There are as many that were never removed, and as many
+/// strangers.
+const KNOWN_MAX: usize = 2 * limits::NODES_MAX;
+/// Time that a run has to show that it is alive, when another one has come; and how often it is
+/// looked whether it has.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
+const ANSWER_LOOK: Duration = Duration::from_millis(20);
+
+/// The runs that a node knows of, its own first. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Runs {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    me: NodeId,
+    /// Where the book is kept.
+    directory: PathBuf,
+    own: Run,
+    /// Its log, and this run as it was when that was opened.
+    wal: OnceLock<(Wal, Run)>,
+    /// What people call the node, and where it is: for messages.
+    named: OnceLock<(String, SocketAddr)>,
+    book: Mutex<RunBook<NodeId>>,
+    /// Whether the book has what is to be on disk at once, and what can wait.
+    has_news: AtomicBool,
+    has_marks: AtomicBool,
+    stance: Mutex<Stance>,
+    /// The server's last question.
+    asked: Mutex<Option<Question>>,
+    /// Why the node takes no part, while it does not.
+    held: watch::Sender<Option<Arc<str>>>,
+    /// Connections, by the run at their other end.
+    links: Mutex<BTreeMap<NodeId, Vec<(Boot, quinn::Connection)>>>,
+    /// Where it is told that there may be another run of a node: whoever is connected to one asks
+    /// it at once.
+    doubts: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    /// Where it is told that another node refuses this one.
+    refusal: Notify,
+    /// Whom this node refuses, as one sentence each.
+    refused: Mutex<BTreeMap<NodeId, (Boot, Verdict, String)>>,
+    /// Says so in the log, and not so often as to fill a disk.
+    refusals: Refusals,
+}
+
+impl Runs {
+    fn new(me: NodeId, directory: &Path, own: Run, book: RunBook<NodeId>) -> Self {
+        let shared = Shared {
+            me,
+            directory: directory.to_owned(),
+            own,
+            wal: OnceLock::new(),
+            named: OnceLock::new(),
+            book: Mutex::new(book),
+            has_news: AtomicBool::new(false),
+            has_marks: AtomicBool::new(false),
+            stance: Mutex::default(),
+            asked: Mutex::default(),
+            held: watch::Sender::new(None),
+            links: Mutex::default(),
+            doubts: Mutex::default(),
+            refusal: Notify::new(),
+            refused: Mutex::default(),
+            refusals: Refusals::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Learns what people call the node, and where it listens.
+    pub(crate) fn name(&self, name: &str, address: SocketAddr) {
+        let _ = self.shared.named.set((name.to_owned(), address));
+    }
+
+    /// This run, and how much its log has on disk.
+    pub(crate) fn own(&self) -> Run {
+        match self.shared.wal.get() {
+            Some((wal, opened)) => Run { mark: wal.kept_promises(), ..opened.clone() },
+            None => self.shared.own.clone(),
+        }
+    }
+
+    /// Why this node takes no part, while it does not.
+    pub(crate) fn held(&self) -> Option<Arc<str>> {
+        self.shared.held.borrow().clone()
+    }
+
+    /// Why the server holds this node back, while it does.
+    pub(crate) fn held_by_server(&self) -> Option<Arc<str>> {
+        lock(&self.shared.stance).held_by_server()
+    }
+
+    /// Why this node takes no writes, while it does not.
+    pub(crate) fn doubted(&self) -> Option<Arc<str>> {
+        self.held().or_else(|| lock(&self.shared.stance).doubt(Instant::now()))
+    }
+
+    /// Learns which nodes are members: they have a word about this one, and are never forgotten.
+    pub(crate) fn know(&self, mut members: BTreeSet<NodeId>) {
+        members.remove(&self.shared.me);
+        lock(&self.shared.stance).know(members);
+        self.stand_as_told();
+    }
+
+    /// Whether the server has found this run sound.
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        lock(&self.shared.stance).is_vouched_for()
+    }
+
+    /// What an administrator should know, one sentence each.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let own = self.doubted().map(|why| why.to_string());
+        let refused = lock(&self.shared.refused);
+        own.into_iter().chain(refused.values().map(|(_, _, note)| note.clone())).collect()
+    }
+
+    /// The server has said what it makes of this run.
+    pub(crate) fn hear_server(&self, verdict: Verdict) {
+        let own = self.own();
+        lock(&self.shared.stance).hear_server(verdict, self.explain(verdict, &own), Instant::now());
+        self.stand_as_told();
+    }
+
+    /// Another node has said what it makes of this run.
+    fn hear_peer(&self, node: NodeId, verdict: Verdict) {
+        let own = self.own();
+        let is_new = {
+            let why = format!("node {} says: {}", node.short(), self.explain(verdict, &own));
+            lock(&self.shared.stance).hear_peer(node, verdict, why, Instant::now())
+        };
+        if is_new {
+            match verdict {
+                Verdict::Sound => info!(%node, "another node does not refuse this one any more"),
+                _ => {
+                    warn!(%node, "another node refuses this one: {}", self.explain(verdict, &own));
+                    self.shared.refusal.notify_one();
+                }
+            }
+        }
+        self.stand_as_told();
+    }
+
+    fn stand_as_told(&self) {
+        let held = lock(&self.shared.stance).held(Instant::now());
+        let changed = self.shared.held.send_if_modified(|now| {
+            let changed = *now != held;
+            now.clone_from(&held);
+            changed
+        });
+        match held {
+            Some(why) if changed => {
+                warn!("this node takes no part: {why}");
+                let linked: Vec<NodeId> = lock(&self.shared.links).keys().copied().collect();
+                for node in linked {
+                    self.part_from(node, |_| true, "held back");
+                }
+            }
+            None if changed => info!("this node takes part"),
+            _ => {}
+        }
+    }
+
+    /// A run of another node was heard, in answer to a question if it was asked one. If it may not
+    /// take part, what is connected to it is cut off.
+    fn hear(&self, node: NodeId, run: &Run, answers: Option<u64>) -> Heard {
+        self.make_room(node);
+        let mut book = lock(&self.shared.book);
+        let mark = book.record(node).and_then(|known| known.run.as_ref()).map(|known| known.mark);
+        let heard = book.hear(node, run, answers);
+        drop(book);
+        if heard.is_news {
+            self.shared.has_news.store(true, Ordering::Relaxed);
+        }
+        if mark != Some(run.mark) {
+            self.shared.has_marks.store(true, Ordering::Relaxed);
+        }
+        // It may yet turn out to be one of two.
+        let is_final = !matches!(heard.verdict, Verdict::Older { .. }) || !heard.ask_again;
+        if is_final {
+            self.note(node, run, heard.verdict);
+        }
+        if heard.ask_again {
+            self.doubt_of(node).notify_waiters();
+        }
+        match heard.verdict {
+            Verdict::Sound => {}
+            Verdict::Twice { .. } => self.part_from(node, |_| true, "it runs twice"),
+            _ if !is_final => {}
+            _ => self.part_from(node, |boot| boot == run.boot, "it may not take part"),
+        }
+        heard
+    }
+
+    /// Forgets strangers that nothing is connected to, if there are too many to learn of one more.
+    fn make_room(&self, node: NodeId) {
+        let mut book = lock(&self.shared.book);
+        if book.record(node).is_some() || book.records().len() < KNOWN_MAX {
+            return;
+        }
+        let mut links = lock(&self.shared.links);
+        links.retain(|_, links| links.iter().any(|(_, open)| open.close_reason().is_none()));
+        let stance = lock(&self.shared.stance);
+        let stays = |known: &NodeId| stance.is_member(*known) || links.contains_key(known);
+        book.retain(|known| stays(&known));
+        lock(&self.shared.doubts).retain(|known, _| stays(known));
+        lock(&self.shared.refused).retain(|known, _| stays(known));
+    }
+
+    /// Lets a run of another node in, over a connection with it. Of another run of it that is
+    /// connected here from somewhere else it is asked first whether it lives; whatever does not
+    /// answer is cut off.
+    ///
+    /// # Errors
+    /// If both live.
+    async fn let_in(
+        &self,
+        node: NodeId,
+        boot: Boot,
+        connection: &quinn::Connection,
+    ) -> Result<(), String> {
+        let address = connection.remote_address();
+        let may_live = || {
+            let links = lock(&self.shared.links);
+            let mut links = links.get(&node).into_iter().flatten();
+            // Of two processes at one address one is gone.
+            links.any(|(other, open)| {
+                *other != boot && open.close_reason().is_none() && open.remote_address() != address
+            })
+        };
+        let begun = Instant::now();
+        while may_live() && begun.elapsed() < ANSWERS_WITHIN {
+            self.doubt_of(node).notify_waiters();
+            tokio::time::sleep(ANSWER_LOOK).await;
+            if lock(&self.shared.book).record(node).is_some_and(|record| record.twice) {
+                return Err("two processes of it run".to_owned());
+            }
+        }
+        self.part_from(node, |other| other != boot, "it was started anew");
+        self.link(node, boot, connection);
+        Ok(())
+    }
+
+    /// Where it is told that there may be another run of a node.
+    fn doubt_of(&self, node: NodeId) -> Arc<Notify> {
+        Arc::clone(lock(&self.shared.doubts).entry(node).or_default())
+    }
+
+    /// Returns when another node has refused this one since it was asked last.
+    async fn refused_by_peer(&self) {
+        self.shared.refusal.notified().await;
+    }
+
+    /// Says whom this node refuses, once.
+    fn note(&self, node: NodeId, run: &Run, verdict: Verdict) {
+        let mut refused = lock(&self.shared.refused);
+        let before = refused.get(&node).map(|(boot, verdict, _)| (*boot, *verdict));
+        let name = node.short();
+        let note = match verdict {
+            Verdict::Sound => {
+                if refused.remove(&node).is_some() {
+                    info!(%node, start = run.start, "the node is refused no more");
+                }
+                return;
+            }
+            Verdict::Older { start, mark } => format!(
+                "node {name} is refused: its directory (start {}, {} entries and votes) is an \
+                 older copy of one that was heard before (start {start}, {mark} entries and votes)",
+                run.start, run.mark
+            ),
+            Verdict::Twice { start } => format!(
+                "node {name} is refused: two of its processes run (starts {start} and {}), and \
+                 nobody has said which is to go on",
+                run.start
+            ),
+            Verdict::Dismissed { start } => format!(
+                "node {name} is refused: an administrator has said that its start {start} goes on, \
+                 and this is start {}",
+                run.start
+            ),
+        };
+        if before.is_none_or(|(boot, said)| boot != run.boot || !is_alike(said, verdict)) {
+            self.shared.refusals.note(node, &note);
+        }
+        refused.insert(node, (run.boot, verdict, note));
+    }
+
+    /// A connection to a run of another node is used from now on.
+    fn link(&self, node: NodeId, boot: Boot, connection: &quinn::Connection) {
+        let mut links = lock(&self.shared.links);
+        let links = links.entry(node).or_default();
+        links.retain(|(_, open)| open.close_reason().is_none());
+        links.push((boot, connection.clone()));
+    }
+
+    /// Closes the connections to some runs of a node.
+    fn part_from(&self, node: NodeId, whom: impl Fn(Boot) -> bool, why: &str) {
+        let mut links = lock(&self.shared.links);
+        let Some(links) = links.get_mut(&node) else { return };
+        links.retain(|(boot, connection)| {
+            if whom(*boot) {
+                Close::Done.close(connection, why);
+            }
+            !whom(*boot)
+        });
+    }
+
+    /// Whoever is at the other end of a connection has said how much its log has on disk.
+    pub(crate) fn advance(&self, node: NodeId, connection: &quinn::Connection, mark: u64) {
+        let links = lock(&self.shared.links);
+        let here =
+            |(_, open): &&(Boot, quinn::Connection)| open.stable_id() == connection.stable_id();
+        let Some((boot, _)) = links.get(&node).and_then(|links| links.iter().find(here)) else {
+            return;
+        };
+        lock(&self.shared.book).advance(node, *boot, mark);
+        self.shared.has_marks.store(true, Ordering::Relaxed);
+    }
+
+    /// Numbers a question to other nodes.
+    fn question(&self) -> u64 {
+        lock(&self.shared.book).question()
+    }
+
+    /// Does as administrators have said.
+    fn obey(&self, rulings: &[(NodeId, Ruling)]) {
+        for (node, ruling) in rulings {
+            if *node == self.shared.me {
+                if ruling.kept.boot == self.shared.own.boot {
+                    lock(&self.shared.stance).kept(ruling.number);
+                }
+                continue;
+            }
+            if lock(&self.shared.book).obey(*node, ruling) {
+                let start = ruling.kept.start;
+                info!(%node, start, "an administrator has said which run of the node goes on");
+                self.shared.has_news.store(true, Ordering::Relaxed);
+                lock(&self.shared.refused).remove(node);
+                self.part_from(*node, |boot| boot != ruling.kept.boot, "it was dismissed");
+            }
+        }
+    }
+
+    /// What a verdict on this run means, and what to do.
+    fn explain(&self, verdict: Verdict, own: &Run) -> String {
+        let (name, address) = match self.shared.named.get() {
+            Some((name, address)) => (name.clone(), address.to_string()),
+            None => (self.shared.me.short(), "its address".to_owned()),
+        };
+        let directory = self.shared.directory.display();
+        let (this, has) = (own.start, own.mark);
+        match verdict {
+            Verdict::Sound => "it is sound".to_owned(),
+            Verdict::Older { .. } if has == 0 => format!(
+                "the data directory {directory} has this node's identity and nothing else: its log, \
+                 with what this node has acknowledged and voted, is not there; it serves nothing. \
+                 Put the whole directory back, or start this node with an empty one if the others \
+                 have its data"
+            ),
+            Verdict::Older { start, mark } => format!(
+                "the data directory {directory} is an older copy of this node's: it knows nothing \
+                 of start {start}, or of what that wrote, and this node has acknowledged entry \
+                 after entry since (here there are {has}, and there were {mark}); it serves \
+                 nothing. Keep it, and put the newer directory back, or start this node with an \
+                 empty one if the others have its data; only if the newer one is lost, and this \
+                 copy is wanted, \"dkv SERVER keep {name} {address}\" lets it go on from where \
+                 it is"
+            ),
+            Verdict::Twice { start } => format!(
+                "two processes of this node run, with copies of one data directory: start {this} \
+                 here at {address}, and start {start}; neither takes part until an administrator \
+                 says which goes on: \"dkv SERVER keep {name} {address}\" keeps this one"
+            ),
+            Verdict::Dismissed { start } => format!(
+                "an administrator has said that another process of this node goes on (start \
+                 {start}), so this one (start {this}) ends; never start the data directory \
+                 {directory} again, and keep it until you know that nothing in it is missed"
+            ),
+        }
+    }
+}
+
+/// Whether two verdicts differ in numbers only.
+fn is_alike(one: Verdict, other: Verdict) -> bool {
+    std::mem::discriminant(&one) == std::mem::discriminant(&other)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

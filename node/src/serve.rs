@@ -1,0 +1,9 @@
+//! Requests of clients, administrators and other nodes: from the connection that they come on to
+//! the replica that decides them.
+
+pub(crate) mod connection;
+pub(crate) mod request;
+pub(crate) mod forwarding;
+pub(crate) mod eventual_reads;
+pub(crate) mod eventual_writes;
+pub(crate) mod level_all;

@@ -1,0 +1,158 @@
+//! Connections to this node, and what their streams are for.
+//!
+//! By the time a connection gets here its peer has shown a certificate of this network. Each stream
+//! says in its first frame what it is for; who may open which is decided here, once. Raft is for
+//! the members of a group, and each speaks for itself only.
+
+use std::sync::Arc;
+
+use dkv_base::id::{GroupId, NodeId};
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::gate::Peer;
+use dkv_wire::identity::{Identity, Role};
+use dkv_wire::limits;
+use dkv_wire::message::Opening;
+use dkv_wire::quic::Close;
+use tracing::{debug, warn};
+
+use crate::net::quota::Share;
+use crate::node::Node;
+use crate::raft::{self, Speaker};
+use crate::runs::{self, Caller};
+use crate::serve::request;
+
+/// Serves one connection until it closes.
+pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: Peer) {
+    let Peer::Certified(identity) = peer else {
+        return Close::Denied.close(&connection, "a certificate is needed");
+    };
+    if let Some(peer) = identity.as_node().filter(|peer| node.may_speak(GroupId::CONTROL, *peer)) {
+        node.peers().met(peer, &connection);
+    }
+    if identity.role == Role::Server {
+        node.set_called_back();
+    }
+    let share = node.shares().of(identity.holder);
+    let caller = Arc::new(Caller::default());
+    loop {
+        if identity.role == Role::Node {
+            // As many as its groups need. There are the more of them the longer it is connected.
+            let groups = u32::try_from(node.groups().len()).unwrap_or(u32::MAX);
+            let streams = groups.saturating_mul(limits::GROUP_STREAMS_MAX);
+            let streams = streams.saturating_add(limits::CONNECTION_STREAMS_MAX);
+            connection.set_max_concurrent_bi_streams(streams.into());
+        }
+        let Ok((send, receive)) = connection.accept_bi().await else { return };
+        let reader = FrameReader::new(receive, limits::OPENING_BYTES_MAX);
+        let writer = FrameWriter::new(send);
+        let stream = serve_stream(
+            Arc::clone(&node),
+            identity,
+            connection.clone(),
+            share.clone(),
+            Arc::clone(&caller),
+            reader,
+            writer,
+        );
+        node.spawn(stream);
+    }
+}
+
+async fn serve_stream(
+    node: Arc<Node>,
+    identity: Identity,
+    connection: quinn::Connection,
+    share: Share,
+    caller: Arc<Caller>,
+    mut reader: FrameReader<quinn::RecvStream>,
+    writer: FrameWriter<quinn::SendStream>,
+) {
+    // A stream that is opened and never used costs its peer one of the few that it may have.
+    let opening = match reader.next().await {
+        Ok(Some(frame)) => decode::<Opening>(&frame),
+        Ok(None) => return,
+        Err(error) => return debug!(%identity, %error, "stream ended before it began"),
+    };
+    let opening = match opening {
+        Ok(opening) => opening,
+        Err(error) => {
+            debug!(%identity, %error, "malformed opening");
+            return Close::Protocol.close(&connection, "malformed opening of a stream");
+        }
+    };
+    reader.set_limit(limits::FRAME_BYTES_MAX);
+    let (group, from) = match opening {
+        Opening::Requests => {
+            let address = connection.remote_address();
+            return request::serve(node, identity, share, address, reader, writer).await;
+        }
+        Opening::RaftCalls { group, from }
+        | Opening::RaftAppend { group, from, .. }
+        | Opening::RaftSnapshot { group, from } => (Some(group), from),
+        Opening::RaftPulse { from } | Opening::Run { from } => (None, from),
+    };
+    if !speaks_for(identity, from) {
+        warn!(%identity, claimed = ?from, "refused to speak Raft");
+        return Close::Denied.close(&connection, "only a node speaks Raft, and for itself");
+    }
+    if matches!(opening, Opening::Run { .. }) {
+        return runs::serve(node.runs(), from, &connection, &caller, reader, writer).await;
+    }
+    // Who has not said which run it is, or may not take part, is not heard; nor is anybody, while
+    // this node takes no part.
+    if caller.boot().is_none() || node.runs().held().is_some() {
+        return debug!(%identity, "not spoken to");
+    }
+    let Some(group) = group else {
+        let speaker = speaker(&node, from);
+        let find = |id| Some(node.group(id)?.as_member());
+        let marks = |mark| {
+            node.peers().advance(from, &connection, mark);
+            node.peers().mark()
+        };
+        return raft::serve_pulse(find, speaker, marks, reader, writer).await;
+    };
+    // Not there yet, or not any more: the peer finds its stream ended and tries again.
+    let Some(group) = node.group(group) else { return };
+    if !node.may_speak(group.id(), from) {
+        let why = format!("denied: no member of group {}", group.id());
+        return node.peers().refusals().note(from, &why);
+    }
+    let speaker = speaker(&node, from);
+    match opening {
+        Opening::Requests | Opening::RaftPulse { .. } | Opening::Run { .. } => {}
+        Opening::RaftCalls { .. } => {
+            raft::serve_calls(group.as_member(), speaker, reader, writer).await;
+        }
+        Opening::RaftAppend { acknowledged, .. } => {
+            if let Err(why) = group.promises().check(from, acknowledged) {
+                return node.peers().refusals().note(from, &why);
+            }
+            raft::serve_append(group.as_member(), speaker, reader, writer).await;
+        }
+        Opening::RaftSnapshot { .. } => {
+            let taken = raft::serve_snapshot(group.as_member(), speaker, reader, writer).await;
+            // One that was closed meanwhile takes nothing any more, and need not.
+            let is_open = node.group(group.id()).is_some_and(|open| Arc::ptr_eq(&open, &group));
+            if let Err(why) = taken
+                && is_open
+            {
+                node.fail(format!("group {} has stopped: {why}", group.id()));
+            }
+        }
+    }
+}
+
+/// A node that sends, and what it may.
+fn speaker(node: &Arc<Node>, from: NodeId) -> Speaker {
+    let (hearing, looking) = (node.peers().hearing(from), Arc::clone(node));
+    let refusals = node.peers().refusals().clone();
+    let is_member = Arc::new(move |group| looking.may_speak(group, from));
+    Speaker { id: from, hearing, is_member, refusals }
+}
+
+/// Whether the holder of a certificate is the node that a message names as its sender.
+fn speaks_for(identity: Identity, from: NodeId) -> bool {
+    identity.as_node() == Some(from)
+}

@@ -1,0 +1,212 @@
+//! The eventual reads of a replica: answered at once, from whatever this node has.
+//!
+//! That is what its replica has applied, or an eventual write of the key that waits in this node's
+//! outbox, whichever is later; of a scan, for each key. How old it may be counts from the last time
+//! that a quorum confirmed the leader, here as at a replica that follows it.
+//!
+//! A read may set bounds: how old the answer may be, which revision it must have reached, and which
+//! eventual writes must be there. A node that does not keep within them waits a moment for what is
+//! on its way, then goes as far as the primary by a strong read of its own, and if that does not
+//! help either says how far behind it is. It never answers from outside of the bounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Number, Revision, Term};
+use dkv_wire::message::{
+    Answer, Level, Page, Pair, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span, Stored,
+};
+
+use crate::net::reply::ReplyTo;
+use crate::node::Node;
+use crate::outbox::{Kept, Outbox};
+use crate::replica::Group;
+use crate::replica::strong_reads::{self, Asked, PendingRead, Who};
+use dkv_state::{Listed, ListedKey, ShardState};
+
+/// Time that a read waits for what is on its way. A replica that follows is behind by a round trip
+/// and an fsync.
+const ON_ITS_WAY: Duration = Duration::from_millis(10);
+/// Time that the way to the primary may take, between near members. Whoever asks takes a node for
+/// dead that says nothing for much longer.
+const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
+
+/// One node's part of a shard.
+#[derive(Clone)]
+struct Part {
+    group: Arc<Group>,
+    outbox: Option<Arc<Outbox>>,
+    /// Of the nodes whose eventual writes must be there, those that were removed: what the shard
+    /// does not have of theirs, it never will.
+    removed: Vec<NodeId>,
+}
+
+/// Answers an eventual read.
+pub(crate) fn read(
+    node: &Node,
+    group: &Arc<Group>,
+    asked: Asked,
+    bounds: ReadBounds,
+    reply: ReplyTo,
+) {
+    // Without bounds an empty outbox is of no interest.
+    let outboxes = node.outboxes();
+    let empty = bounds.is_empty();
+    let outbox = if empty { outboxes.busy(group.id()) } else { outboxes.get(group.id()) };
+    let removed = bounds.deposits.iter().map(|(other, _)| *other);
+    let removed = removed.filter(|other| node.was_removed(*other)).collect();
+    let part = Part { group: Arc::clone(group), outbox, removed };
+    if empty || part.keeps_within(&bounds) {
+        return part.answer(asked, reply);
+    }
+    group.spawn(async move { part.later(asked, bounds, reply).await });
+}
+
+/// What a node that holds no replica can answer all the same: with a write of the key that waits in
+/// its outbox, and with what it has when that is what is asked for.
+pub(crate) fn without_replica(node: &Node, body: &RequestBody) -> Option<Answer> {
+    match body {
+        RequestBody::Read { shard, key, mode: ReadMode::Eventual(bounds) } => {
+            waiting_key(node, *shard, key, bounds)
+        }
+        RequestBody::Scan { shard, span, mode: ReadMode::Held }
+            if node.knows_shard(*shard) && node.group(*shard).is_none() =>
+        {
+            Some(waiting_page(node, *shard, span))
+        }
+        _ => None,
+    }
+}
+
+fn waiting_key(node: &Node, shard: GroupId, key: &[u8], bounds: &ReadBounds) -> Option<Answer> {
+    let outbox = node.outboxes().busy(shard)?;
+    let ReadBounds { max_staleness_ms, at_least, deposits } = bounds;
+    let is_there = |(other, number): &(NodeId, Number)| {
+        *other == node.id() && outbox.shows(*number, Number(0))
+    };
+    let keeps_within =
+        max_staleness_ms.is_none() && *at_least == Revision(0) && deposits.iter().all(is_there);
+    if !keeps_within || node.group(shard).is_some() {
+        return None;
+    }
+    Some(answer_of(outbox.find(key)?, outside(node, shard)))
+}
+
+fn waiting_page(node: &Node, shard: GroupId, span: &Span) -> Answer {
+    let waiting = node.outboxes().busy(shard).map(|outbox| outbox.list(span)).unwrap_or_default();
+    let Listed { keys, more, stamp, pending } = ShardState::new().list(span, &waiting);
+    let pairs = keys.into_iter().map(|ListedKey { key, revision, value }| {
+        let value = value.here().filter(|_| span.values);
+        Pair { key: Bytes::from_owner(key), revision, value }
+    });
+    let receipt = Receipt { stamp, pending, ..outside(node, shard) };
+    Answer::Page(receipt, Page { pairs: pairs.collect(), more })
+}
+
+/// The receipt of a node that holds no replica.
+fn outside(node: &Node, shard: GroupId) -> Receipt {
+    Who { shard, node: node.id() }.receipt(Term(0), Level::Eventual, None)
+}
+
+/// The answer that is a write that waits.
+fn answer_of(pending: Kept, receipt: Receipt) -> Answer {
+    let Kept { number, stamp, value, .. } = pending;
+    let revision = Revision(0);
+    let receipt = Receipt { stamp, revision, pending: Some(number), ..receipt };
+    Answer::Value(receipt, value.map(|value| Stored { value, revision }))
+}
+
+impl Part {
+    fn answer(&self, mut asked: Asked, mut reply: ReplyTo) {
+        let Self { group, outbox, removed: _ } = self;
+        // First what waits, then the state: what leaves the outbox is in the state by then.
+        match (outbox, &mut asked) {
+            (Some(outbox), Asked::Key(key)) => {
+                if let Some(pending) = outbox.find(key) {
+                    reply = self.or_pending(pending, reply);
+                }
+            }
+            (Some(outbox), Asked::Page(span, waiting)) => *waiting = outbox.list(span),
+            _ => {}
+        }
+        let receipt = group.who().receipt(group.term(), Level::Eventual, group.staleness_ms());
+        let read = PendingRead { asked, anywhere: true, reply };
+        strong_reads::serve(group.machine(), std::iter::once(read), receipt);
+    }
+
+    /// Has a write that waits answer, if it is later than what the state has.
+    fn or_pending(&self, pending: Kept, reply: ReplyTo) -> ReplyTo {
+        let (here, answered) = ReplyTo::here();
+        self.group.spawn(async move {
+            let answered = answered.await;
+            reply.send(match answered {
+                Ok(Ok(Answer::Value(receipt, _))) if pending.stamp > receipt.stamp => {
+                    Ok(answer_of(pending, receipt))
+                }
+                Ok(answer) => answer,
+                Err(_) => Err(Refusal::Unavailable("the node is stopping".into())),
+            });
+        });
+        here
+    }
+
+    async fn later(self, asked: Asked, bounds: ReadBounds, reply: ReplyTo) {
+        let group = &self.group;
+        let mut applied = group.machine().applied();
+        let arrived = applied.wait_for(|_| self.has(&bounds));
+        let arrived = tokio::time::timeout(ON_ITS_WAY, arrived).await.is_ok();
+        if arrived && self.keeps_within(&bounds) {
+            return self.answer(asked, reply);
+        }
+        // It is told for what it is, a strong one: more than was asked for. What waits in the
+        // outbox here it does not show, so it is of no use to whom that was promised.
+        let (strong, answered) = ReplyTo::here();
+        group.read(PendingRead { asked, anywhere: true, reply: strong });
+        let patience = AS_FAR_AS_THE_PRIMARY.max(group.pace().round_trip() * 3);
+        match tokio::time::timeout(patience, answered).await {
+            Ok(Ok(Ok(answer))) if self.has_applied(&bounds) => reply.send(Ok(answer)),
+            // All is here that was ever ordered.
+            Ok(Ok(Ok(_))) if let Some((node, number)) = self.lost(&bounds) => {
+                reply.refuse(Refusal::Lost { node, number });
+            }
+            Ok(Ok(Err(refusal @ Refusal::Overloaded { .. }))) => reply.refuse(refusal),
+            _ => reply.refuse(Refusal::Behind {
+                revision: group.revision(),
+                staleness_ms: group.staleness_ms(),
+            }),
+        }
+    }
+
+    fn keeps_within(&self, bounds: &ReadBounds) -> bool {
+        bounds.allow(self.group.revision(), self.group.staleness_ms()) && self.has(bounds)
+    }
+
+    /// Whether all writes that must be there are, here or in the outbox.
+    fn has(&self, bounds: &ReadBounds) -> bool {
+        let (machine, me) = (self.group.machine(), self.group.who().node);
+        let is_there = |node: NodeId, number: Number| {
+            let taken = machine.taken(node);
+            let outbox = self.outbox.as_ref().filter(|_| node == me);
+            taken >= number || outbox.is_some_and(|outbox| outbox.shows(number, taken))
+        };
+        self.group.revision() >= bounds.at_least
+            && bounds.deposits.iter().all(|(node, number)| is_there(*node, *number))
+    }
+
+    /// A write that must be there, and is not, of a node that was removed.
+    fn lost(&self, bounds: &ReadBounds) -> Option<(NodeId, Number)> {
+        let machine = self.group.machine();
+        let missing = |(node, number): &&(NodeId, Number)| {
+            self.removed.contains(node) && machine.taken(*node) < *number
+        };
+        bounds.deposits.iter().find(missing).copied()
+    }
+
+    /// Whether all writes that must be there are ordered, and here.
+    fn has_applied(&self, bounds: &ReadBounds) -> bool {
+        let machine = self.group.machine();
+        self.group.revision() >= bounds.at_least
+            && bounds.deposits.iter().all(|(node, number)| machine.taken(*node) >= *number)
+    }
+}

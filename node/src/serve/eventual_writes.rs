@@ -1,0 +1,110 @@
+//! Taking eventual writes.
+//!
+//! A write comes with a stamp that its client keeps through all attempts. So it does not matter how
+//! many nodes take it: of the same key and moment a shard keeps one. A client that has no clock yet
+//! is told the time, by a refusal; and so is one whose clock is clearly behind what this node has
+//! for the key, so that what was accepted here shows here. What was taken is durable before it is
+//! answered, and it is the outbox's then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, HolderId, Revision, Stamp, Term};
+use dkv_wire::message::{Answer, Level, Operation, Receipt, Refusal};
+
+use crate::net::reply::ReplyTo;
+use crate::node::Node;
+use crate::outbox;
+
+/// How far a stamp may be behind what is there for the key. Of writes that were on their way
+/// together any may be the latest; a client that is further behind has a clock that lags.
+const BEHIND_THE_KEY: Duration = Duration::from_secs(1);
+
+/// An eventual write, as a client sends it.
+pub(crate) struct Deposit {
+    pub(crate) shard: GroupId,
+    /// Who sent it.
+    pub(crate) holder: HolderId,
+    pub(crate) stamp: Stamp,
+    /// Whether it may have been taken before.
+    pub(crate) again: bool,
+    pub(crate) key: Bytes,
+    /// The value; nothing for a delete.
+    pub(crate) value: Option<Bytes>,
+}
+
+/// Takes a write of any shard of the network.
+pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
+    if let Err(refusal) = check(node, &deposit) {
+        return reply.refuse(refusal);
+    }
+    let Deposit { shard, holder, stamp, again, key, value } = deposit;
+    let outbox = match node.outbox(shard) {
+        Ok(outbox) => outbox,
+        Err(why) => return reply.refuse(Refusal::Unavailable(why)),
+    };
+    let group = node.group(shard);
+    let (ordered, existed) =
+        group.as_ref().map(|group| group.machine().last_written(&key)).unwrap_or_default();
+    let (latest, existed) = match outbox.find(&key) {
+        Some(pending) if pending.stamp > ordered => (pending.stamp, pending.value.is_some()),
+        _ => (ordered, existed),
+    };
+    // The stamp of one that comes again may be what is there.
+    let behind = latest.since_1970().saturating_sub(stamp.since_1970());
+    if behind >= BEHIND_THE_KEY && !again {
+        return reply.refuse(Refusal::Clock { now: node.clock().stamp() });
+    }
+    let bytes = key.len() + value.as_ref().map_or(0, Bytes::len);
+    let (owners, bytes_max) = node.outboxes().owners();
+    if !owners.allow(holder, bytes, bytes_max) {
+        return reply.refuse(Refusal::Unavailable(
+            "this client has filled its half of the outbox of this node: its writes wait for primaries \
+             that cannot be reached"
+                .into(),
+        ));
+    }
+    let owners = Arc::clone(owners);
+    let term = group.map_or(Term(0), |group| group.term());
+    let taking = Arc::clone(node);
+    node.spawn(async move {
+        let taken = outbox.deposit(stamp, key, value).await;
+        if let Ok(number) = taken {
+            owners.took(holder, shard, number, bytes);
+        }
+        reply.send(taken.map(|number| {
+            let receipt = Receipt {
+                shard,
+                revision: Revision(0),
+                level: Level::Eventual,
+                node: taking.id(),
+                term,
+                staleness_ms: None,
+                stamp,
+                pending: Some(number),
+            };
+            Answer::Written { receipt, existed }
+        }));
+    });
+}
+
+fn check(node: &Node, deposit: &Deposit) -> Result<(), Refusal> {
+    let Deposit { shard, stamp, key, value, .. } = deposit;
+    if !node.knows_shard(*shard) {
+        return Err(Refusal::Invalid(format!("there is no shard {shard}")));
+    }
+    dkv_state::check_key(key)?;
+    let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
+    dkv_state::check_value(operation, node.settings().value_bytes_max)?;
+    if node.disk_full() {
+        return Err(Refusal::Unavailable(
+            "the disk of this node is full; it takes writes once there is room on it".into(),
+        ));
+    }
+    // What was taken before is still known; see below for the rest.
+    if node.is_going() && !deposit.again {
+        return Err(outbox::emptying());
+    }
+    node.clock().admit(*stamp).map_err(|now| Refusal::Clock { now })
+}

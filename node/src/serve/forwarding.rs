@@ -1,0 +1,133 @@
+//! Requests that somebody else has to answer, for those who ask to have them passed on.
+//!
+//! A client that knows one node only is served by it: what another node has to answer goes there,
+//! and the answer comes back. A write keeps its stamp on the way, so it is executed once however
+//! often it is sent on. What the other node says of leading is followed; what it cannot say is
+//! tried again until the client's deadline.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_base::id::{GroupId, NodeId};
+use dkv_wire::call::call;
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody};
+use tokio::time::Instant;
+
+use crate::net::peers::Lane;
+use crate::net::reply::ReplyTo;
+use crate::node::Node;
+
+/// Time before it is tried again when nobody could be asked.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The shard whose primary has to answer a request, if that is another node.
+pub(crate) fn destination(node: &Node, body: &RequestBody) -> Option<GroupId> {
+    let (shard, anywhere) = match body {
+        RequestBody::Propose { shard, .. } => (*shard, false),
+        RequestBody::Read { shard, mode, .. } | RequestBody::Scan { shard, mode, .. } => {
+            (*shard, matches!(mode, ReadMode::Eventual(_) | ReadMode::Replica | ReadMode::Held))
+        }
+        _ => return None,
+    };
+    if !node.knows_shard(shard) {
+        return None;
+    }
+    match node.group(shard) {
+        Some(group) if anywhere || group.leads() => None,
+        _ => Some(shard),
+    }
+}
+
+/// Has a request answered by whoever can.
+pub(crate) fn forward(node: &Arc<Node>, shard: GroupId, request: Request, reply: ReplyTo) {
+    let forwarding = Arc::clone(node);
+    node.spawn(async move {
+        let result = pass_on(&forwarding, shard, request).await;
+        reply.send(result);
+    });
+}
+
+async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer, Refusal> {
+    let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
+    let is_write = matches!(request.body, RequestBody::Propose { .. });
+    let (mut doubt, mut why) = (false, "nobody is known who leads the shard".to_owned());
+    let mut next = node.primary_of(shard);
+    let mut tried = BTreeSet::new();
+    while Instant::now() < deadline {
+        let target = next.take().or_else(|| node.holder_of(shard, &tried));
+        let Some(target) = target else {
+            tried.clear();
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        tried.insert(target);
+        match send(node, target, &request.body, deadline).await {
+            Ok(Err(Refusal::NotPrimary { primary })) => {
+                next = primary.filter(|primary| *primary != node.id());
+                if next.is_none() {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                why = format!("node {} is not the primary", target.short());
+            }
+            Ok(result) => {
+                // Of an attempt that is in doubt only an answer says that it had no effect.
+                let refused = result.is_err() && !matches!(result, Err(Refusal::Conflict { .. }));
+                if doubt && is_write && refused {
+                    break;
+                }
+                node.learn_primary(shard, target);
+                return result;
+            }
+            Err(NotSent::Before(error)) => {
+                why = error;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(NotSent::Lost(error)) => {
+                doubt = true;
+                why = error;
+            }
+        }
+    }
+    let why = format!("not answered in time: {why}");
+    Err(if doubt && is_write { Refusal::Unknown(why) } else { Refusal::Unavailable(why) })
+}
+
+/// Why there is no answer.
+enum NotSent {
+    /// The request was not sent.
+    Before(String),
+    /// It was.
+    Lost(String),
+}
+
+async fn send(
+    node: &Node,
+    target: NodeId,
+    body: &RequestBody,
+    deadline: Instant,
+) -> Result<Result<Answer, Refusal>, NotSent> {
+    let patience = deadline.saturating_duration_since(Instant::now());
+    let connecting = node.peers().connection(target, Lane::Bulk);
+    let connection = match tokio::time::timeout(patience, connecting).await {
+        Ok(connection) => connection.map_err(|error| NotSent::Before(error.to_string()))?,
+        Err(_) => return Err(NotSent::Before("no connection in time".into())),
+    };
+    // An attempt that nobody answers leaves time for another.
+    let patience = (deadline.saturating_duration_since(Instant::now()) / 2).max(PAUSE);
+    let deadline_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    let request = Request { id: 1, deadline_ms, forward: false, body: body.clone() };
+    let reply: Result<Reply, _> =
+        call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, patience).await;
+    match reply {
+        Ok(reply) => {
+            node.peers().answered(target, Lane::Bulk);
+            Ok(reply.result)
+        }
+        Err(error) => {
+            node.peers().failed(target, Lane::Bulk);
+            Err(NotSent::Lost(error.to_string()))
+        }
+    }
+}

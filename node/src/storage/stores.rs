@@ -1,0 +1,110 @@
+//! What a node keeps its data on: its log and its checkpoints.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dkv_state::{Engine, EngineError, EngineOptions};
+use dkv_wal::disk::RealDisk;
+use dkv_wal::{FatalHook, Wal, WalError, WalOptions};
+
+/// Why data does not open, by what is to be done about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    /// It is not what was written. The node must not go on with it, under its identity.
+    #[error("{0}")]
+    Damaged(String),
+    /// A file of it is not there: nothing was read that could be damaged. The node must not go on
+    /// without it.
+    #[error("{} is missing or empty", .0.display())]
+    Missing(PathBuf),
+    /// It cannot be read or written now: the disk fails or is full, or another process has it.
+    /// Nothing is lost, and a later start may succeed.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl From<WalError> for StorageError {
+    fn from(error: WalError) -> Self {
+        match error {
+            WalError::Damaged { .. } | WalError::Missing => Self::Damaged(error.to_string()),
+            WalError::Disk { ref source, .. } => Self::Unusable(format!("{error}: {source}")),
+            WalError::Options(_) => Self::Unusable(error.to_string()),
+        }
+    }
+}
+
+impl From<EngineError> for StorageError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Damaged { .. } => Self::Damaged(error.to_string()),
+            EngineError::Missing(file) => Self::Missing(file),
+            _ => Self::Unusable(error.to_string()),
+        }
+    }
+}
+
+/// Opens what a node keeps its data in. A simulation has one of its own.
+pub trait Storage: Send + 'static {
+    /// Opens the log that belongs at `path`.
+    ///
+    /// # Errors
+    /// Why it does not open.
+    fn open_log(
+        &self,
+        path: &Path,
+        options: WalOptions,
+        on_fatal: FatalHook,
+    ) -> Result<Wal, StorageError>;
+
+    /// Opens the checkpoints that belong at `path`.
+    ///
+    /// # Errors
+    /// Why they do not open.
+    fn open_engine(&self, path: &Path, options: EngineOptions) -> Result<Engine, StorageError>;
+}
+
+/// Directories of the operating system.
+pub(crate) struct RealStorage;
+
+impl Storage for RealStorage {
+    fn open_log(
+        &self,
+        path: &Path,
+        options: WalOptions,
+        on_fatal: FatalHook,
+    ) -> Result<Wal, StorageError> {
+        let disk =
+            RealDisk::open(path).map_err(|error| StorageError::Unusable(error.to_string()))?;
+        Ok(Wal::open(Arc::new(disk), options, on_fatal)?)
+    }
+
+    fn open_engine(&self, path: &Path, options: EngineOptions) -> Result<Engine, StorageError> {
+        Ok(Engine::open(path, options)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_directory_in_use_are_no_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, state) = (directory.path().join("wal"), directory.path().join("state"));
+        let full = EngineOptions { reserve_bytes: u64::MAX / 4, ..EngineOptions::default() };
+        let error = RealStorage.open_engine(&state, full).map(drop).unwrap_err();
+        assert!(matches!(error, StorageError::Unusable(_)), "{error}");
+
+        let reserve_bytes = u64::MAX / 4;
+        let open = |options| RealStorage.open_log(&log, options, Box::new(|_| ())).map(drop);
+        let full = WalOptions { reserve_bytes, ..WalOptions::default() };
+        assert!(matches!(open(full), Err(StorageError::Unusable(_))));
+        let owner = RealDisk::open(&log).unwrap();
+        let error = open(WalOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+        assert!(matches!(error, StorageError::Unusable(_)));
+        drop(owner);
+        let missing = WalOptions { must_exist: true, ..WalOptions::default() };
+        assert!(matches!(open(missing), Err(StorageError::Damaged(_))));
+    }
+}

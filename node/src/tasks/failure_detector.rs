@@ -1,0 +1,322 @@
+//! Looks out for leaders whose process is gone, so that another takes over at once.
+//!
+//! Raft learns of a dead leader by its silence, and must wait long enough not to mistake a slow one
+//! for it. But when a process dies and its machine lives on, the kernel of that machine refuses
+//! what is sent to the process's port, and says so (ICMP port unreachable). A connected UDP socket
+//! hands that on as an error. So a leader that is silent for longer than it usually is, is sent one
+//! byte from such a socket; QUIC drops it where there is somebody, and where there is nobody the
+//! answer is here within a round trip.
+//!
+//! That is a hint, never a proof: it may be forged, or come from a firewall. All it does is to take
+//! back this node's promise to the leader not to vote for anybody else for a while, and to ask the
+//! other voters whether they would vote (pre-vote). They would only if their own promise has ended
+//! or was taken back too, so a leader that a quorum hears is never disturbed; and reads do not rest
+//! on that promise. Safety is Raft's as ever: one vote a term, and only for a log that is long
+//! enough.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_wire::net_platform;
+use tokio::net::UdpSocket;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::node::Node;
+use crate::raft::SLOWER;
+use crate::replica::Group;
+
+/// Shortest time between two tries of one who is silent.
+const TRY_EVERY: Duration = Duration::from_millis(10);
+/// Longest time between two looks at the leaders, and between two tries.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The same while all groups rest, and for a node that votes in nothing.
+const LOOK_EVERY_AT_REST: Duration = Duration::from_millis(500);
+/// Time in which the kernel of a near machine says that it has nobody at a port.
+const REFUSAL_WAIT: Duration = Duration::from_millis(5);
+/// Time that each voter leaves to those before it, so that two do not split the votes; if they are
+/// far, two round trips, as the first to stand must be heard before the next one does.
+const TURN: Duration = Duration::from_millis(12);
+/// Time after the first try to be elected, as the others may not have noticed yet; after each
+/// further one it is as much longer. Never less than a handshake and the two rounds of votes take:
+/// who stands again before that undoes what it has begun.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(8);
+/// Tries after which Raft's own timers are left to it: within 1.7 s, for a machine that is very
+/// busy.
+const ASKS_MAX: u32 = 20;
+
+/// Runs for the life of the node.
+pub(crate) async fn run(node: Arc<Node>) {
+    let mut probes: BTreeMap<NodeId, Arc<Probe>> = BTreeMap::new();
+    let mut asking: BTreeSet<NodeId> = BTreeSet::new();
+    // Nobody is asked again before that.
+    let mut resting: BTreeMap<NodeId, Instant> = BTreeMap::new();
+    let mut told: JoinSet<Told> = JoinSet::new();
+    let mut mourned: BTreeMap<(GroupId, Term), Mourning> = BTreeMap::new();
+    let rhythm = node.rhythm();
+    loop {
+        let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
+        let led = led_by_others(&node);
+        mourned.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
+        let rests = |groups: &[Arc<Group>]| groups.iter().all(|group| group.pace().rests());
+        let all_rest = rests(&node.groups());
+        let look_every =
+            if all_rest || node.only_follows() { LOOK_EVERY_AT_REST } else { LOOK_EVERY };
+        let mut next = Instant::now() + look_every;
+        for (leader, groups) in &led {
+            let leader = *leader;
+            let heartbeat = if rests(groups) { heartbeat * SLOWER } else { heartbeat };
+            if asking.contains(&leader) {
+                continue;
+            }
+            // The answer to a heartbeat is waited for before the next one is sent.
+            let round_trip = node.peers().round_trip(leader).unwrap_or_default();
+            let silent_at = node.peers().hearing(leader).silent_at(heartbeat.max(round_trip));
+            let (Some(silent_at), Some(address)) = (silent_at, node.peers().address(leader)) else {
+                continue;
+            };
+            let due = resting.get(&leader).map_or(silent_at, |until| silent_at.max(*until));
+            if due > Instant::now() {
+                next = next.min(due);
+                continue;
+            }
+            // Each try doubles the silence that the next one waits for.
+            let silence = silent_at.elapsed().clamp(TRY_EVERY, LOOK_EVERY);
+            resting.insert(leader, Instant::now() + silence);
+            let Some(probe) = probe_of(&mut probes, leader, address).await else { continue };
+            let patience = REFUSAL_WAIT.max(round_trip * 3 / 2);
+            // A rehearsal holds back what QUIC sends; this is to take as long.
+            let delay = node.endpoint().added_round_trip(address);
+            asking.insert(leader);
+            told.spawn(async move {
+                let refused = probe.refuses(patience).await;
+                if refused && !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                }
+                Told::Looked { leader, refused }
+            });
+        }
+        // Whoever is far answers late, and holds up nobody.
+        let answered = tokio::select! {
+            biased;
+            answered = next_answer(&mut told) => answered,
+            () = rhythm.until(next) => continue,
+        };
+        let (leader, refused) = match answered {
+            Some(Ok(Told::Looked { leader, refused })) => (leader, refused),
+            Some(Ok(Told::Succeeded(group, term))) => {
+                if let Some(mourning) = mourned.get_mut(&(group, term)) {
+                    *mourning = Mourning::Over(Instant::now());
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        asking.remove(&leader);
+        let heard = node.peers().hearing(leader).last_heard();
+        // Those that it led when it was asked, and leads yet.
+        let groups = led_by_others(&node).remove(&leader).filter(|_| refused);
+        for group in groups.into_iter().flatten() {
+            let term = group.term();
+            let mourning = mourned.get(&(group.id(), term));
+            if mourning.is_none_or(|mourning| mourning.begins_again(heard)) {
+                info!(group = %group.id(), %leader, %term, "the leader's process is gone");
+                mourned.insert((group.id(), term), Mourning::UnderWay);
+                let node = Arc::clone(&node);
+                told.spawn(async move {
+                    let id = group.id();
+                    succeed(node, group, leader, term).await;
+                    Told::Succeeded(id, term)
+                });
+            }
+        }
+    }
+}
+
+/// What a task of the lookout has come to.
+enum Told {
+    /// A leader was looked for; the kernel at its address says that nobody is there, or not.
+    Looked { leader: NodeId, refused: bool },
+    /// No more is done about the leader of that term.
+    Succeeded(GroupId, Term),
+}
+
+/// What is done about a leader whose process was found to be gone.
+#[derive(Clone, Copy)]
+enum Mourning {
+    /// Somebody else is to lead.
+    UnderWay,
+    /// It has been left to Raft's own timers since then.
+    Over(Instant),
+}
+
+impl Mourning {
+    /// Whether it begins again if the leader is found to be gone once more: it lived meanwhile.
+    fn begins_again(self, heard: Option<Instant>) -> bool {
+        match self {
+            Self::UnderWay => false,
+            Self::Over(since) => heard.is_some_and(|heard| heard > since),
+        }
+    }
+}
+
+async fn next_answer<T: 'static>(answers: &mut JoinSet<T>) -> Option<Result<T, JoinError>> {
+    if answers.is_empty() {
+        return std::future::pending().await;
+    }
+    answers.join_next().await
+}
+
+/// The groups in which this node's vote may count and another leads, by who does.
+fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
+    let mut led: BTreeMap<NodeId, Vec<Arc<Group>>> = BTreeMap::new();
+    for group in node.groups() {
+        if let Some(leader) = group.leader().filter(|leader| *leader != node.id())
+            && !group.only_follows()
+        {
+            led.entry(leader).or_default().push(group);
+        }
+    }
+    led
+}
+
+/// Stands for election, after those voters whose turn comes first, until somebody else leads: a
+/// vote may be split all the same, and Raft's own next try may be far away.
+async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term) {
+    group.forsake(leader).await;
+    // Those who go as well as those who come: of a configuration that is not committed yet, one who
+    // goes may be the only one who can be elected.
+    let voters = group.electorate().await;
+    let turn = turn(&voters, node.id(), leader);
+    let farthest = || farthest(&node, &group, &voters, leader);
+    tokio::time::sleep(TURN.max(farthest() * 2) * turn).await;
+    for ask in 1..=ASKS_MAX {
+        let is_led = match group.leader() {
+            Some(now) => now != leader || group.term() != term,
+            None => false,
+        };
+        if is_led {
+            return;
+        }
+        // What the leader sent before it was gone may be taken only now, and renews the promise.
+        group.forsake(leader).await;
+        group.stand().await;
+        let asked = Instant::now();
+        let pause = ASK_AGAIN_AFTER * ask + TURN * turn;
+        // How far those are with whom there was no connection yet is known only once there is one.
+        while let until = asked + pause.max(farthest() * 7 / 2)
+            && until > Instant::now()
+        {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+/// How far the farthest of the voters that are left is, there and back.
+fn farthest(node: &Node, group: &Group, voters: &BTreeSet<NodeId>, gone: NodeId) -> Duration {
+    let others = voters.iter().filter(|voter| **voter != node.id() && **voter != gone);
+    let measured = others.filter_map(|voter| node.peers().round_trip(*voter)).max();
+    measured.unwrap_or_default().max(group.pace().round_trip())
+}
+
+/// How many of the voters that are left come before this one.
+fn turn(voters: &BTreeSet<NodeId>, me: NodeId, gone: NodeId) -> u32 {
+    let before = voters.iter().filter(|voter| **voter != gone && **voter < me).count();
+    u32::try_from(before).unwrap_or(u32::MAX)
+}
+
+/// A socket that is connected to where a node is.
+struct Probe {
+    address: SocketAddr,
+    socket: Option<UdpSocket>,
+}
+
+/// The socket for a node, made if need be; nothing if there can be none.
+async fn probe_of(
+    probes: &mut BTreeMap<NodeId, Arc<Probe>>,
+    node: NodeId,
+    address: SocketAddr,
+) -> Option<Arc<Probe>> {
+    if let Some(known) = probes.get(&node).filter(|probe| probe.address == address) {
+        return Some(Arc::clone(known));
+    }
+    // A simulated machine has no sockets but QUIC's.
+    let socket = match net_platform::refuses(address) {
+        Some(_) => None,
+        None => match connect(address).await {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                debug!(%address, %error, "cannot look whether the leader is there");
+                return None;
+            }
+        },
+    };
+    let probe = Arc::new(Probe { address, socket });
+    probes.insert(node, Arc::clone(&probe));
+    Some(probe)
+}
+
+impl Probe {
+    /// Whether the kernel at that address says that nobody is there.
+    async fn refuses(&self, patience: Duration) -> bool {
+        let Some(socket) = &self.socket else {
+            return net_platform::refuses(self.address).unwrap_or(false);
+        };
+        let refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
+        // What came too late for the last try says nothing about this one.
+        let _ = socket.take_error();
+        if let Err(error) = socket.send(&[0]).await {
+            return refused(error);
+        }
+        match tokio::time::timeout(patience, socket.recv(&mut [0; 1])).await {
+            Ok(Err(error)) => refused(error),
+            // Nothing, or something that nobody was asked for.
+            _ => false,
+        }
+    }
+}
+
+async fn connect(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_is_looked_for_again_once_it_was_heard_again() {
+        let over = Instant::now();
+        let later = over + Duration::from_millis(1);
+        for (mourning, heard, again) in [
+            (Mourning::UnderWay, Some(later), false),
+            (Mourning::Over(over), None, false),
+            (Mourning::Over(over), Some(over), false),
+            (Mourning::Over(over), Some(later), true),
+        ] {
+            assert_eq!(mourning.begins_again(heard), again, "{heard:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_with_nobody_behind_it_refuses_and_one_that_is_silent_does_not() {
+        let there = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+        let address = there.local_addr().expect("it is bound");
+        let (mut probes, node) = (BTreeMap::new(), NodeId::random());
+        let probe = probe_of(&mut probes, node, address).await.expect("a socket");
+        assert!(!probe.refuses(REFUSAL_WAIT).await);
+        drop(there);
+        assert!(probe.refuses(REFUSAL_WAIT).await);
+        // The error of one try is not the answer to the next.
+        let _back = UdpSocket::bind(address).await.expect("the port is free again");
+        assert!(!probe.refuses(REFUSAL_WAIT).await);
+    }
+}

@@ -1,0 +1,239 @@
+//! The way from an outbox to the primary.
+//!
+//! One window of writes is under way at a time, in order, on a stream of its own. The shard takes
+//! them in order, once each, whatever comes twice, so whatever goes wrong the answer is the same:
+//! send what is not acknowledged again, to whoever leads now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Number};
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
+use futures::future::join_all;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::net::peers::Lane;
+use crate::net::reply::ReplyTo;
+use crate::node::Node;
+use crate::outbox::{self, Outbox};
+use crate::replica::backlog::Place;
+use crate::replica::write_batches::PendingWrite;
+
+/// Writes that are under way at once.
+const WINDOW_WRITES: usize = 1024;
+/// Bytes of them.
+const WINDOW_BYTES: usize = 1024 * 1024;
+/// Time that a window may take.
+const WINDOW_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after the first attempt in vain; it doubles up to the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest such pause.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How often it is looked whether the replica here has what the primary has.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Attempts in vain after which it is said, once.
+const SAID_AFTER: u32 = 10;
+
+/// What an attempt came to: the last number that the primary has now, and why it was not all.
+struct Attempt {
+    acknowledged: Option<Number>,
+    refused: Option<Refusal>,
+}
+
+/// Runs for the life of the node.
+pub(crate) async fn run(node: Arc<Node>, outbox: Arc<Outbox>) {
+    let mut relay = Relay { node, outbox, primary: None, asked: 0, in_vain: 0 };
+    loop {
+        relay.step().await;
+    }
+}
+
+struct Relay {
+    node: Arc<Node>,
+    outbox: Arc<Outbox>,
+    /// Who was named as the primary last, or served.
+    primary: Option<NodeId>,
+    /// How many of the nodes were asked that nobody named.
+    asked: usize,
+    in_vain: u32,
+}
+
+impl Relay {
+    async fn step(&mut self) {
+        let group = self.node.group(self.outbox.shard());
+        let taken = group.as_ref().map(|group| group.machine().taken(self.node.id()));
+        let (empty, window) = {
+            let mut book = self.outbox.book();
+            if let Some(taken) = taken {
+                book.sent(taken);
+            }
+            (book.is_empty(), book.window(WINDOW_WRITES, WINDOW_BYTES))
+        };
+        let settled = taken.unwrap_or_else(|| self.outbox.book().last_sent());
+        self.outbox.settle(settled);
+        if empty {
+            return self.outbox.wait_for_news().await;
+        }
+        if window.is_empty() {
+            // The primary has all of it; the replica here does not yet.
+            if let Some(group) = group {
+                let mut applied = group.machine().applied();
+                let me = self.node.id();
+                let news = applied.wait_for(|_| group.machine().taken(me) > settled);
+                let _ = tokio::time::timeout(LOOK_EVERY, news).await;
+            }
+            return;
+        }
+        let Some(primary) = self.whom() else { return self.pause(None).await };
+        let attempt = if primary == self.node.id() {
+            self.here(window).await
+        } else {
+            self.there(primary, window).await
+        };
+        if let Some(number) = attempt.acknowledged {
+            self.outbox.book().sent(number);
+            self.in_vain = 0;
+            self.primary = Some(primary);
+        }
+        if let Some(refused) = attempt.refused {
+            self.primary = match &refused {
+                Refusal::NotPrimary { primary: Some(named) } if *named != primary => Some(*named),
+                _ => None,
+            };
+            if refused == outbox::too_early() {
+                self.outbox.book().start_over();
+            }
+            self.pause(Some(refused)).await;
+        }
+    }
+
+    /// Who is to be asked now: whoever leads as far as is known here, or else everybody in turn.
+    fn whom(&mut self) -> Option<NodeId> {
+        let shard = self.outbox.shard();
+        let known = self.node.group(shard).and_then(|group| group.leader());
+        let known = known.or_else(|| self.node.primary_of(shard));
+        // What is known here may be old: every other attempt goes elsewhere.
+        let known = known.filter(|_| self.in_vain.is_multiple_of(2));
+        known.or(self.primary.take()).or_else(|| {
+            let peers = self.node.askable();
+            self.asked = self.asked.wrapping_add(1);
+            peers.get(self.asked % peers.len().max(1)).copied()
+        })
+    }
+
+    async fn pause(&mut self, why: Option<Refusal>) {
+        self.in_vain = self.in_vain.saturating_add(1);
+        if self.in_vain == SAID_AFTER {
+            let (shard, waiting) = (self.outbox.shard(), self.outbox.len());
+            info!(%shard, waiting, ?why, "eventual writes wait for their primary");
+        }
+        let doubled = PAUSE_MIN * (1 << self.in_vain.saturating_sub(1).min(8));
+        tokio::time::sleep(doubled.min(PAUSE_MAX)).await;
+    }
+
+    /// Hands writes to the primary that is this node itself.
+    async fn here(&self, window: Vec<(Number, Bytes)>) -> Attempt {
+        let Some(group) = self.node.group(self.outbox.shard()) else {
+            return Attempt { acknowledged: None, refused: Some(elsewhere()) };
+        };
+        // Nor would it take them of anybody else.
+        if let Some(why) = self.node.runs().doubted() {
+            let refused = Some(Refusal::Unavailable(why.to_string()));
+            return Attempt { acknowledged: None, refused };
+        }
+        let expires = Instant::now() + WINDOW_TIMEOUT;
+        let mut numbers = Vec::with_capacity(window.len());
+        let answers = window.into_iter().map(|(number, command)| {
+            let (reply, answer) = ReplyTo::here();
+            numbers.push(number);
+            let (holder, place) = (self.node.id().into(), Place::default());
+            group.write(PendingWrite { command, holder, expires, reply, place });
+            answer
+        });
+        let answers: Vec<_> = answers.collect();
+        let answers = join_all(answers).await.into_iter();
+        let results = answers.map(|answer| answer.unwrap_or_else(|_| Err(elsewhere())));
+        judge(numbers.into_iter().zip(results))
+    }
+
+    /// Sends writes to the primary.
+    async fn there(&self, primary: NodeId, window: Vec<(Number, Bytes)>) -> Attempt {
+        let peers = self.node.peers();
+        let sent = send(&self.node, primary, self.outbox.shard(), window);
+        match tokio::time::timeout(WINDOW_TIMEOUT, sent).await {
+            Ok(Ok(attempt)) => {
+                peers.answered(primary, Lane::Bulk);
+                attempt
+            }
+            Ok(Err(why)) => {
+                peers.failed(primary, Lane::Bulk);
+                debug!(?primary, why, "an outbox was not emptied");
+                Attempt { acknowledged: None, refused: Some(Refusal::Unavailable(why)) }
+            }
+            Err(_) => {
+                peers.failed(primary, Lane::Bulk);
+                let why = "no answer in time".to_owned();
+                Attempt { acknowledged: None, refused: Some(Refusal::Unavailable(why)) }
+            }
+        }
+    }
+}
+
+async fn send(
+    node: &Node,
+    primary: NodeId,
+    shard: GroupId,
+    window: Vec<(Number, Bytes)>,
+) -> Result<Attempt, String> {
+    let connection = node.peers().connection(primary, Lane::Bulk).await;
+    let connection = connection.map_err(|error| error.to_string())?;
+    let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    let mut writer = FrameWriter::new(send);
+    writer.push(&Opening::Requests);
+    let deadline_ms = WINDOW_TIMEOUT.as_millis() as u32;
+    let mut numbers = Vec::with_capacity(window.len());
+    for (number, command) in window {
+        numbers.push(number);
+        let body = RequestBody::Propose { shard, everywhere: false, command };
+        writer.push(&Request { id: number.0, deadline_ms, forward: false, body });
+    }
+    writer.flush().await.map_err(|error| error.to_string())?;
+    let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+    let mut results = std::collections::BTreeMap::new();
+    while results.len() < numbers.len() {
+        let frame = reader.next().await.map_err(|error| error.to_string())?;
+        let frame = frame.ok_or("the primary ended the conversation")?;
+        let reply: Reply = decode(&frame).map_err(|error| error.to_string())?;
+        results.insert(Number(reply.id), reply.result);
+    }
+    let _ = writer.into_inner().finish();
+    let results = numbers.into_iter().map(|number| {
+        let result = results.remove(&number).unwrap_or_else(|| Err(elsewhere()));
+        (number, result)
+    });
+    Ok(judge(results))
+}
+
+/// How far the primary has taken a window: up to the first write that it has not.
+fn judge(results: impl Iterator<Item = (Number, Result<Answer, Refusal>)>) -> Attempt {
+    let mut attempt = Attempt { acknowledged: None, refused: None };
+    for (number, result) in results {
+        match result {
+            Ok(_) => attempt.acknowledged = Some(number),
+            Err(refusal) => {
+                attempt.refused = Some(refusal);
+                break;
+            }
+        }
+    }
+    attempt
+}
+
+fn elsewhere() -> Refusal {
+    Refusal::NotPrimary { primary: None }
+}

@@ -1,0 +1,314 @@
+//! The rows of one group: loaded once at start, then written by checkpoints.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use dkv_base::id::GroupId;
+
+use super::install::Installer;
+use super::snapshot::SnapshotReader;
+use super::tables;
+use super::{EngineError, Record, Shared, lock};
+use crate::residence::ValueMemory;
+use crate::rows::{Changes, Generation, Meta, Row, RowSink, Table};
+
+/// A checkpoint of this many bytes is written as a table of its own, in one pass; a smaller one
+/// goes through the journal, which then becomes a table together with others.
+const INGESTED_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
+/// So is one that has a value of this many bytes, as each that is kept beside the tables has: what
+/// an ingestion finds in a memtable it writes into a table as it is, and merging would write it
+/// again and again.
+const INGESTED_VALUE_BYTES: usize = tables::SEPARATED_BYTES as usize / 2;
+
+/// Key of the meta row; no table has this byte.
+pub(super) const META_KEY: [u8; 1] = *b"m";
+
+/// The store of one group. Cloning gives another handle to it.
+#[derive(Clone)]
+pub struct GroupStore {
+    shared: Arc<Shared>,
+    group: Arc<Group>,
+}
+
+/// What all handles to one store share.
+pub(super) struct Group {
+    pub(super) id: GroupId,
+    /// Locked while a checkpoint is written and while generations switch, so that a snapshot sees
+    /// one or the other and a checkpoint never meets the wrong one.
+    pub(super) current: Mutex<Current>,
+    /// The rows that stand, for those who look one up.
+    pub(super) readable: RwLock<Option<tables::Table>>,
+}
+
+/// The generation that stands.
+pub(super) struct Current {
+    pub(super) generation: Generation,
+    /// Its rows; none if nothing is stored yet.
+    pub(super) table: Option<tables::Table>,
+    /// The generation that the next installation gets. Each gets its own, even one that is begun
+    /// while another has not ended.
+    pub(super) next: Generation,
+}
+
+impl Group {
+    pub(super) fn open(shared: &Shared, id: GroupId) -> Result<Self, EngineError> {
+        let record = shared.record(id)?;
+        let generation = record.map_or(Generation(0), |record| record.generation);
+        let table = match record {
+            Some(Record { stored: true, .. }) => Some(shared.table(id, generation)?),
+            _ => None,
+        };
+        let next = Generation(generation.0 + 1);
+        let readable = RwLock::new(table.clone());
+        Ok(Self { id, current: Mutex::new(Current { generation, table, next }), readable })
+    }
+
+    /// From now on these rows stand.
+    pub(super) fn set_readable(&self, table: Option<tables::Table>) {
+        *self.readable.write().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+}
+
+impl GroupStore {
+    pub(super) fn new(shared: Arc<Shared>, group: Arc<Group>) -> Self {
+        Self { shared, group }
+    }
+
+    /// Which group it is of.
+    pub fn id(&self) -> GroupId {
+        self.group.id
+    }
+
+    /// The error for rows of this group that cannot be.
+    pub fn damaged(&self, problem: &str) -> EngineError {
+        Rows::damaged(self, problem)
+    }
+
+    /// Writes the changes in one atomic batch. When this returns, they are durable.
+    ///
+    /// # Errors
+    /// Any [`EngineError`]; unless it is fatal, nothing was written: give the changes back to the
+    /// state, or drop them if they are superseded.
+    pub fn checkpoint(&self, changes: &Changes) -> Result<(), EngineError> {
+        let shared = &*self.shared;
+        let mut current = lock(&self.group.current);
+        if changes.generation != current.generation {
+            return Err(EngineError::Superseded);
+        }
+        // Straight into a table, or once in the journal and once in a table.
+        let is_ingested =
+            changes.bytes() >= INGESTED_BYTES || changes.has_value_of(INGESTED_VALUE_BYTES);
+        shared.require_room(changes.bytes() * if is_ingested { 1 } else { 2 })?;
+        let table = match &current.table {
+            Some(table) => table.clone(),
+            None => shared.table(self.id(), current.generation)?,
+        };
+        if is_ingested {
+            shared.guard().call(|| shared.tables.ingest(&table, rows(changes)))?;
+        } else {
+            let mut batch = shared.tables.batch();
+            for (key, value) in rows(changes) {
+                match value {
+                    Some(value) => batch.insert(&table, key, value),
+                    None => batch.remove(&table, key),
+                }
+            }
+            shared.commit_durably(batch)?;
+        }
+        if current.table.is_none() {
+            let record = Record { generation: current.generation, stored: true };
+            shared.set_record(self.id(), record)?;
+            self.group.set_readable(Some(table.clone()));
+            current.table = Some(table);
+        }
+        Ok(())
+    }
+
+    /// Looks a key up in the last checkpoint. Waits for the disk, and for no checkpoint.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] or [`EngineError::Failed`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Row>, EngineError> {
+        let readable = self.group.readable.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(table) = readable else { return Ok(None) };
+        let stored = self.shared.guard().call(|| table.get(join_key(Table::Keys, key)))?;
+        let row = stored.map(|value| {
+            let (revision, stamp, value) =
+                Row::decode(&value).map_err(|error| self.damaged(error.0))?;
+            Ok(Row { revision, stamp, value: Arc::from(value) })
+        });
+        row.transpose()
+    }
+
+    /// The rows of the last checkpoint, to be sent to another node; none if there is no checkpoint.
+    /// Later checkpoints and installations do not change what it yields.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] or [`EngineError::Failed`].
+    pub fn snapshot(&self) -> Result<Option<SnapshotReader>, EngineError> {
+        let current = lock(&self.group.current);
+        let Some(table) = current.table.clone() else { return Ok(None) };
+        let snapshot = self.shared.guard().call(|| self.shared.tables.snapshot(&table, &META_KEY));
+        drop(current);
+        let (meta, rows) = snapshot?;
+        let meta = self.decode_meta(meta.as_deref())?;
+        Ok(Some(SnapshotReader::new(Arc::clone(&self.shared), table, rows, meta)))
+    }
+
+    /// Begins the installation of a snapshot. The state stands until that is finished.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSpace`] or [`EngineError::Failed`].
+    pub fn install(&self) -> Result<Installer, EngineError> {
+        self.shared.require_room(0)?;
+        let generation = {
+            let mut current = lock(&self.group.current);
+            let generation = current.next;
+            current.next.0 += 1;
+            generation
+        };
+        let table = self.shared.table(self.id(), generation)?;
+        Ok(Installer::new(Arc::clone(&self.shared), Arc::clone(&self.group), generation, table))
+    }
+
+    /// Deletes all rows of the group, durably. Changes that were taken before are refused from then
+    /// on.
+    ///
+    /// # Errors
+    /// [`EngineError::Failed`].
+    pub fn remove(&self) -> Result<(), EngineError> {
+        let shared = &*self.shared;
+        let mut current = lock(&self.group.current);
+        let generation = current.next;
+        shared.set_record(self.id(), Record { generation, stored: false })?;
+        current.next.0 += 1;
+        current.generation = generation;
+        self.group.set_readable(None);
+        match current.table.take() {
+            Some(old) => shared.guard().call(|| shared.tables.delete(old.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Rows of one group that can be made a state again: those that stand, or those of a snapshot that
+/// is complete.
+pub(crate) trait Rows {
+    /// Which group they are of.
+    fn group(&self) -> GroupId;
+
+    /// The engine that they are in.
+    fn shared(&self) -> &Shared;
+
+    /// Their generation, and where they are; nowhere if nothing is stored yet.
+    fn stored(&self) -> (Generation, Option<tables::Table>);
+
+    /// The memory that their values count in.
+    fn value_memory(&self) -> ValueMemory {
+        self.shared().value_memory.clone()
+    }
+
+    /// Feeds all rows into `sink` and returns the moment that they are of, with their generation;
+    /// no moment if there is no checkpoint. The rows were compared with the hash and the counts
+    /// that were stored with them.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] if they differ, or [`EngineError::Failed`].
+    fn load(&self, sink: &mut impl RowSink) -> Result<(Option<Meta>, Generation), EngineError> {
+        let (generation, table) = self.stored();
+        let Some(table) = table else { return Ok((None, generation)) };
+        let guard = self.shared().guard();
+        let (meta, mut rows) = guard.call(|| self.shared().tables.snapshot(&table, &META_KEY))?;
+        let meta = self.decode_meta(meta.as_deref())?;
+        while let Some((key, value)) = guard.call(|| rows.next_row())? {
+            if *key == META_KEY {
+                continue;
+            }
+            let (table, key) = split_key(&key).ok_or_else(|| self.damaged("a row of no table"))?;
+            sink.row(table, key, &value).map_err(|error| self.damaged(error.0))?;
+        }
+        meta.check(sink).map_err(|error| self.damaged(error.0))?;
+        Ok((Some(meta), generation))
+    }
+
+    /// The error for rows of this group that cannot be.
+    fn damaged(&self, problem: &str) -> EngineError {
+        self.shared().guard().damaged(&format!("group {}: {problem}", self.group()))
+    }
+
+    /// The moment that the row of it says.
+    fn decode_meta(&self, encoded: Option<&[u8]>) -> Result<Meta, EngineError> {
+        let encoded = encoded.ok_or_else(|| self.damaged("the meta row is gone"))?;
+        Meta::decode(encoded).map_err(|error| self.damaged(error.0))
+    }
+}
+
+impl Rows for GroupStore {
+    fn group(&self) -> GroupId {
+        self.group.id
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn stored(&self) -> (Generation, Option<tables::Table>) {
+        let current = lock(&self.group.current);
+        (current.generation, current.table.clone())
+    }
+}
+
+#[cfg(test)]
+impl GroupStore {
+    /// Writes or removes a row behind the back of the state.
+    pub(crate) fn tamper(&self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        let current = lock(&self.group.current);
+        let stored = current.table.as_ref().expect("something is stored");
+        self.shared.tables.tamper(stored, join_key(table, key), value);
+    }
+
+    /// Has all rows written to tables.
+    pub(crate) fn flush(&self) {
+        let current = lock(&self.group.current);
+        let table = current.table.as_ref().expect("something is stored");
+        table.flush();
+    }
+}
+
+/// The rows of a checkpoint in the order of their keys, nothing for those that go.
+fn rows(changes: &Changes) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
+    let directory = changes.directory.iter();
+    let directory = directory.map(|row| (join_key(Table::Directory, &[]), Some(row.clone())));
+    let mut keys: Vec<_> = changes.keys.iter().collect();
+    keys.sort_unstable_by_key(|(key, _)| *key);
+    let keys = keys.into_iter();
+    let keys = keys.map(|(key, row)| (join_key(Table::Keys, key), row.as_ref().map(Row::encode)));
+    let meta = std::iter::once_with(|| (META_KEY.to_vec(), Some(changes.meta.encode())));
+    let mut sessions: Vec<_> = changes.sessions.iter().collect();
+    sessions.sort_unstable_by_key(|(id, _)| *id);
+    let sessions = sessions.into_iter();
+    let sessions =
+        sessions.map(|(id, row)| (join_key(Table::Sessions, id.0.as_bytes()), row.clone()));
+    let mut small: Vec<_> = changes.small.iter().collect();
+    small.sort_unstable_by_key(|(table, key, _)| (*table, key));
+    let outboxes = small.partition_point(|(table, ..)| *table < Table::Outboxes);
+    let outboxes = small.split_off(outboxes).into_iter();
+    let small_row = |(table, key, row): &(Table, Vec<u8>, Option<Vec<u8>>)| {
+        (join_key(*table, key), row.clone())
+    };
+    let graves = small.into_iter().map(small_row);
+    directory.chain(graves).chain(keys).chain(meta).chain(outboxes.map(small_row)).chain(sessions)
+}
+
+/// The key of a row in its table.
+pub(super) fn join_key(table: Table, key: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(1 + key.len());
+    joined.push(table.byte());
+    joined.extend_from_slice(key);
+    joined
+}
+
+/// The table and the key of a row in its table.
+pub(super) fn split_key(joined: &[u8]) -> Option<(Table, &[u8])> {
+    let (table, key) = joined.split_first()?;
+    Some((Table::from_byte(*table)?, key))
+}
