@@ -6,7 +6,7 @@
 
 use dkv_api::{Held, NetworkView, NodeId};
 use dkv_api::{Pair, Placement, PlannedMove, Receipt, Revision, TokenInfo, Value as Read, Written};
-use dkv_gateway::bytes_json::{Shown, put};
+use dkv_gateway::bytes_json::{Encoding, put};
 use serde_json::{Map, Value, json};
 
 use crate::grammar::Key;
@@ -32,8 +32,8 @@ fn with_receipt(object: &mut Map<String, Value>, receipt: &Receipt) {
 /// A value that was read; `mended` and `missing` are names of nodes.
 pub(crate) fn read(key: &Key, read: &Read, mended: Vec<String>, missing: Vec<String>) -> Value {
     let mut object = of("get");
-    put(&mut object, "key", key.as_bytes(), Shown::Text);
-    put(&mut object, "value", &read.value, Shown::Text);
+    put(&mut object, "key", key.as_bytes(), Encoding::Text);
+    put(&mut object, "value", &read.value, Encoding::Text);
     with_receipt(&mut object, &read.receipt);
     object.insert("mended".into(), mended.into());
     object.insert("missing".into(), missing.into());
@@ -43,7 +43,7 @@ pub(crate) fn read(key: &Key, read: &Read, mended: Vec<String>, missing: Vec<Str
 /// A write or a delete that was done.
 pub(crate) fn written(command: &str, key: &Key, written: &Written) -> Value {
     let mut object = of(command);
-    put(&mut object, "key", key.as_bytes(), Shown::Text);
+    put(&mut object, "key", key.as_bytes(), Encoding::Text);
     // What it replaces is known once it is ordered.
     let existed = written.receipt.pending.is_none().then_some(written.existed);
     object.insert("existed".into(), existed.into());
@@ -54,9 +54,9 @@ pub(crate) fn written(command: &str, key: &Key, written: &Written) -> Value {
 /// A key of a list.
 pub(crate) fn pair(pair: &Pair) -> Value {
     let mut object = Map::new();
-    put(&mut object, "key", &pair.key, Shown::Text);
+    put(&mut object, "key", &pair.key, Encoding::Text);
     if let Some(value) = &pair.value {
-        put(&mut object, "value", value, Shown::Text);
+        put(&mut object, "value", value, Encoding::Text);
     }
     match pair.revision {
         Revision(0) => object.insert("pending".into(), true.into()),
@@ -68,7 +68,7 @@ pub(crate) fn pair(pair: &Pair) -> Value {
 /// What each replica has of a key.
 pub(crate) fn search(key: &Key, names: &[String], replicas: &[Held], behind: &[&str]) -> Value {
     let mut object = of("search");
-    put(&mut object, "key", key.as_bytes(), Shown::Text);
+    put(&mut object, "key", key.as_bytes(), Encoding::Text);
     let replica = |(name, held): (&String, &Held)| -> Value {
         let mut replica = Map::new();
         replica.insert("name".into(), name.as_str().into());
@@ -77,7 +77,7 @@ pub(crate) fn search(key: &Key, names: &[String], replicas: &[Held], behind: &[&
             Ok((receipt, value)) => {
                 replica.insert("exists".into(), value.is_some().into());
                 if let Some(value) = value {
-                    put(&mut replica, "value", value, Shown::Text);
+                    put(&mut replica, "value", value, Encoding::Text);
                 }
                 with_receipt(&mut replica, receipt);
                 let at_ms = receipt.stamp.since_1970().as_millis() as u64;

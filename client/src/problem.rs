@@ -167,7 +167,7 @@ impl Problem {
 
     /// The same, of a key.
     pub(crate) fn of_key(mut self, key: &Key) -> Self {
-        let shown = dkv_gateway::bytes_json::Shown::Text;
+        let shown = dkv_gateway::bytes_json::Encoding::Text;
         dkv_gateway::bytes_json::put(&mut self.more, "key", key.as_bytes(), shown);
         self
     }

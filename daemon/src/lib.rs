@@ -1,15 +1,15 @@
-//! A node as a process: the node itself and, if it is asked for, a gateway in the same process.
+//! The process of a node: the node itself and, optionally, a gateway beside it.
 //!
-//! The two know each other as everybody else does: the gateway is a client of the network, with a
-//! certificate of its own and a client's rights, whatever its node may do. It asks the primaries
-//! over QUIC, which for the shards that its own node leads is a way through the loopback. What only
-//! the process can know, the node's figures, it adds to `/metrics`.
+//! The two know each other only as any others do: the gateway is a client of the network, with its
+//! own certificate and a client's rights, whatever its node may do. It asks the primaries over
+//! QUIC; for the shards that its own node leads that is a way through the loopback. The process
+//! adds the metrics of the node, which only it can know, to `/metrics`.
 //!
-//! The node never waits for its gateway: it serves while that has no certificate yet, or cannot
-//! find a server to join with.
+//! The node never waits for its gateway: it serves while the gateway has no certificate yet, or
+//! cannot find a server to join with.
 #![forbid(unsafe_code)]
 
-mod figures;
+mod metrics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,40 +17,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_api::{Client, ConnectError};
-use dkv_base::supervise::caught;
+use dkv_base::supervise::{Panicked, caught};
 use dkv_base::variables;
-use dkv_gateway::{App, Listener, Options};
+use dkv_gateway::{App, ListenError, Listener, NoAuthority, Options};
 use dkv_node::{NodeError, Observer};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
-/// Large values come and go in all sizes, and glibc's allocator gave back little of what they had
-/// taken: a node took half as much again as it held (docs/decisions.md, "The allocator").
+/// Large values come and go in all sizes, and glibc's allocator returned little of their memory: a
+/// node used half as much again as it held (docs/decisions.md, "The allocator").
 #[cfg(unix)]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Exit status where the command line is wrong.
+/// Exit status for a wrong command line.
 const USAGE: u8 = 2;
-/// Time between two attempts of the gateway to join.
-const AGAIN: Duration = Duration::from_secs(2);
-/// Time that the gateway has to end after its node.
-const END: Duration = Duration::from_secs(5);
+/// Time between two attempts of the gateway to join or to serve.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// Time in which the gateway must stop after its node.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a node is started.
+/// The command line of a node.
 #[derive(clap::Args, Clone, Debug)]
 #[group(skip)]
 pub struct Args {
-    /// The node.
+    /// Options of the node.
     #[command(flatten)]
     pub node: dkv_node::Args,
 
-    /// HTTP in front of it.
+    /// Options of its gateway.
     #[command(flatten, next_help_heading = "HTTP, as a client of the network")]
     pub http: dkv_gateway::Args,
 
-    /// File with the text of a client token for HTTP [default: the one that a server on this
-    /// machine left for its user]
+    /// File with a client token for HTTP [default: the one that a server of the same user published
+    /// on this machine]
     #[arg(
         long,
         value_name = "FILE",
@@ -61,47 +61,58 @@ pub struct Args {
 }
 
 impl Args {
-    /// What is wrong with options that say how HTTP is served where none is.
-    fn misused(&self) -> Option<String> {
+    /// Describes an option that configures HTTP although none is served.
+    fn unused_http_option(&self) -> Option<String> {
         if self.http.http.is_some() {
             return None;
         }
         let host = (!self.http.host.is_empty()).then_some("--host");
         let token_file = self.http_token_file.as_ref().map(|_| "--http-token-file");
         let option = self.http.option_given().or(host).or(token_file)?;
-        let name = variables::name_of::<Cli>(option);
+        let name = variables::name_of::<NodeCommandLine>(option);
         Some(format!(
-            "{name} says how HTTP is served, and none is: add --http IP:PORT, or leave it out"
+            "{name} configures HTTP, but none is served: add --http IP:PORT, or leave it out"
         ))
     }
 }
 
-/// All that a process knows of its command line is how the node is started.
+/// The command line of the process, from which names of options are looked up.
 #[derive(clap::Parser)]
-struct Cli {
+struct NodeCommandLine {
     #[command(flatten)]
     _args: Args,
 }
 
-/// Runs a node as a process does: until Ctrl-C or SIGTERM. Prints `ready ADDRESS` once it serves,
-/// and `http ADDRESS` once HTTP does.
+/// Runs a node until Ctrl-C or SIGTERM. Prints `ready ADDRESS` once the node serves, and
+/// `http ADDRESS` once its gateway does.
 pub fn main(args: Args) -> ExitCode {
-    if let Some(why) = args.misused() {
+    if let Some(why) = args.unused_http_option() {
         dkv_base::complain!("error: {why}");
         return ExitCode::from(USAGE);
     }
     dkv_node::process(args.node.threads, run(args))
 }
 
+/// Why HTTP is not served. The process logs it and tries again.
+#[derive(Debug, thiserror::Error)]
+enum GatewayError {
+    #[error("{0}")]
+    Listen(#[from] ListenError),
+    #[error("{0}")]
+    NoAuthority(#[from] NoAuthority),
+    #[error("serving HTTP {0}; this is a bug in dkv")]
+    Panicked(#[from] Panicked),
+}
+
 async fn run(args: Args) -> Result<(), NodeError> {
-    // Before anything can be told to stop.
+    // First, so that no signal is lost.
     let stop = dkv_node::stop_signal();
     let Some(address) = args.http.http else {
         let ready =
             |serving: dkv_node::Serving| dkv_node::say(&format!("ready {}", serving.address));
         return dkv_node::run(args.node, ready, stop).await;
     };
-    // First, so that what is wrong with it is said at once.
+    // Bound first, so that a wrong address is reported at once.
     let listener = Listener::bind(address, &args.http).await.map_err(NodeError::new)?;
     let (serving, served) = oneshot::channel();
     let (stopping, stopped) = watch::channel(false);
@@ -115,15 +126,15 @@ async fn run(args: Args) -> Result<(), NodeError> {
         stopping.send_replace(true);
     };
     let ended = dkv_node::run(args.node, ready, stop).await;
-    // What it was asked before the node stopped is answered by others.
-    if ended.is_ok() && tokio::time::timeout(END, gateway).await.is_err() {
-        warn!("HTTP requests were still under way");
+    // Other nodes answer the requests that the gateway received before its node stopped.
+    if ended.is_ok() && tokio::time::timeout(STOP_TIMEOUT, gateway).await.is_err() {
+        warn!("HTTP requests were still in progress");
     }
     ended
 }
 
-/// Serves HTTP, from when the node serves until the process is told to stop. What ends it before
-/// does not end the node: it is told, and HTTP begins anew.
+/// Serves HTTP from when the node serves until the process stops. A failure does not end the node:
+/// it is logged, and HTTP starts again.
 async fn keep_serving(
     listener: Listener,
     args: Args,
@@ -144,7 +155,7 @@ async fn keep_serving(
             Some(listener) => Ok(listener),
             None => match args.http.http {
                 Some(address) => {
-                    Listener::bind(address, &args.http).await.map_err(|e| e.to_string())
+                    Listener::bind(address, &args.http).await.map_err(GatewayError::from)
                 }
                 None => return,
             },
@@ -152,41 +163,39 @@ async fn keep_serving(
         let ended = match listener {
             Ok(listener) => {
                 let serving = serve(listener, &args, observer.clone(), stopped.clone());
-                caught(serving).await.unwrap_or_else(|panicked| {
-                    Err(format!("serving HTTP {panicked}; this is a fault in dkv"))
-                })
+                caught(serving).await.unwrap_or_else(|panicked| Err(panicked.into()))
             }
-            Err(why) => Err(why),
+            Err(error) => Err(error),
         };
         match ended {
-            Err(why) if !*stopped.borrow() => {
-                warn!(why, "HTTP is not served, and is tried again");
-                tokio::time::sleep(AGAIN).await;
+            Err(error) if !*stopped.borrow() => {
+                warn!(%error, "HTTP is not served; trying again");
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
             _ => return,
         }
     }
 }
 
-/// Serves HTTP until the process is told to stop.
+/// Serves HTTP until the process stops.
 async fn serve(
     listener: Listener,
     args: &Args,
     observer: Observer,
     mut stopped: watch::Receiver<bool>,
-) -> Result<(), String> {
+) -> Result<(), GatewayError> {
     let server = args.node.server.clone();
     let client = tokio::select! {
         client = join(args, &server) => client,
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
     };
     let access = dkv_gateway::access(&client, &args.http, listener.address())?;
-    let figures = Arc::new(move |text: &mut dkv_gateway::metrics::Exposition| {
+    let extra_metrics = Arc::new(move |text: &mut dkv_gateway::metrics::Exposition| {
         if let Some(figures) = observer.figures() {
-            figures::expose(&figures, text);
+            metrics::expose(&figures, text);
         }
     });
-    let options = Options { network: server, access, figures: Some(figures) };
+    let options = Options { network: server, access, extra_metrics: Some(extra_metrics) };
     let app = App::new(client.clone(), options);
     dkv_node::say(&format!("http {}", listener.address()));
     let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
@@ -195,9 +204,9 @@ async fn serve(
     Ok(())
 }
 
-/// Joins the network as a client, however long that takes.
+/// Joins the network as a client; retries until it succeeds.
 async fn join(args: &Args, server: &str) -> Client {
-    let mut said = None;
+    let mut logged = None;
     loop {
         let mut builder = Client::builder().server(server);
         if let Some(file) = &args.http_token_file {
@@ -205,16 +214,16 @@ async fn join(args: &Args, server: &str) -> Client {
         }
         match builder.connect().await {
             Ok(client) => {
-                info!("HTTP has joined as {}", client.identity());
+                info!("HTTP joined as {}", client.identity());
                 return client;
             }
             Err(error) => {
                 let text = explain(&error);
-                if said.as_ref() != Some(&text) {
-                    warn!("HTTP waits: {text}");
-                    said = Some(text);
+                if logged.as_ref() != Some(&text) {
+                    warn!("HTTP waits to join: {text}");
+                    logged = Some(text);
                 }
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
         }
     }

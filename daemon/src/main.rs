@@ -1,4 +1,4 @@
-//! `dkv-node`: one node of a network, and HTTP in front of it if that is wanted.
+//! The `dkv-node` binary: one node of a network, optionally with an HTTP gateway.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

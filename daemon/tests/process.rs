@@ -1,4 +1,4 @@
-//! The program `dkv-node` as a process: how it starts, what it says and when, and how it ends.
+//! The binary `dkv-node`: its start, its output, and its end.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs::File;
@@ -13,10 +13,10 @@ use dkv_server::{Config, Server};
 use dkv_wire::network::Settings;
 use tempfile::TempDir;
 
-/// Time in which everything here is done, by far.
+/// Generous time limit of every wait here.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server in this process, and places for nodes.
+/// A server in this process, and directories for nodes.
 struct Place {
     root: TempDir,
     server: Option<Server>,
@@ -45,7 +45,7 @@ impl Place {
         self.root.path().join(name)
     }
 
-    /// The command of a node, whose log goes to a file.
+    /// Returns the command of a node whose log goes to a file.
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dkv-node"));
         command.env_clear().env("DKV_HOME", self.path("home")).current_dir(self.root.path());
@@ -70,7 +70,7 @@ impl Place {
         Node::run(command.arg(self.address.to_string()))
     }
 
-    /// Waits until a node's log has a line with this in it.
+    /// Waits until the log of a node contains a text.
     async fn logged(&self, name: &str, text: &str) {
         let begun = Instant::now();
         while !self.log(name).contains(text) {
@@ -87,7 +87,7 @@ impl Place {
     }
 }
 
-/// A node's process; killed when it is dropped.
+/// The process of a node; dropping it kills it.
 struct Node {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -100,7 +100,7 @@ impl Node {
         Self { child, out }
     }
 
-    /// The next line that it prints; nothing if it has ended.
+    /// Returns the next line of its output; `None` once it has ended.
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let length = self.out.read_line(&mut line).unwrap();
@@ -146,14 +146,14 @@ impl Drop for Node {
     }
 }
 
-/// A pipe whose reader is gone.
+/// Returns a pipe without a reader.
 fn broken_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// A pipe that is full, and its reader, which does not read.
+/// Returns a full pipe, with a reader that does not read.
 fn stuck_pipe() -> (PipeReader, Stdio) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'.'; 64 * 1024]).unwrap();
@@ -166,7 +166,7 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let (_reader, stuck) = stuck_pipe();
     for log in [full.into(), broken_pipe(), stuck] {
-        // Much is logged, and all of it is lost. The same node each time: it leads.
+        // The node logs much, and all of it is lost. It is the same node each time, so it leads.
         let mut command = place.command("n1");
         command.arg(place.address.to_string()).env("DKV_LOG", "debug").stderr(log);
         let node = Node::run(&mut command).ready();
@@ -179,7 +179,7 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_output_that_cannot_be_written_is_told_and_stops_nothing() {
+async fn an_unwritable_standard_output_is_reported_and_stops_nothing() {
     let place = Place::new().await;
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut command = place.command("n1");
@@ -194,13 +194,13 @@ async fn an_output_that_cannot_be_written_is_told_and_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signals_that_say_nothing_are_ignored_and_a_stop_warns_of_nothing() {
+async fn other_signals_are_ignored_and_a_stop_warns_of_nothing() {
     let place = Place::new().await;
     let mut node = place.start("n1").ready();
     for signal in ["USR1", "USR2", "ALRM", "IO", "HUP"] {
         node.signal(signal);
     }
-    // The last of them is told.
+    // The node logs the last of them.
     place.logged("n1", "SIGHUP is ignored").await;
     assert!(node.lives());
     let client = place.client(Role::Client).await;
@@ -210,14 +210,14 @@ async fn signals_that_say_nothing_are_ignored_and_a_stop_warns_of_nothing() {
     assert!(!place.log("n1").contains("is not reached"), "{}", place.log("n1"));
 }
 
-/// A pipe in the place of a file, which nobody writes to: who opens it waits for ever.
+/// Puts a pipe without a writer in place of a file: opening it blocks forever.
 fn silent_file(path: &std::path::Path) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_is_stopped_while_it_starts() {
+async fn a_node_can_be_stopped_during_startup() {
     let place = Place::new().await;
     let token = place.path("token");
     silent_file(&token);
@@ -226,7 +226,7 @@ async fn a_node_is_stopped_while_it_starts() {
         let mut command = place.command(name);
         command.args([&place.address.to_string(), "--token-file"]).arg(&token);
         let mut node = Node::run(&mut command);
-        // Its threads have their names: from when one watches over the start, signals are taken.
+        // Signals are handled once the thread named "start" exists.
         let tasks = format!("/proc/{}/task", node.child.id());
         let begun = Instant::now();
         let watches = || {
@@ -247,11 +247,11 @@ async fn a_node_is_stopped_while_it_starts() {
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         assert_eq!(node.line(), None);
     }
-    assert!(!place.path("n1").exists(), "something is left");
+    assert!(!place.path("n1").exists(), "the directory was left behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_is_none_is_refused_before_anything_is_made() {
+async fn an_invalid_name_is_refused_before_anything_is_created() {
     let place = Place::new().await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_dkv-node"));
     command.env_clear().env("DKV_HOME", place.path("home")).stdout(Stdio::piped());
@@ -264,7 +264,7 @@ async fn a_name_that_is_none_is_refused_before_anything_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_lost_its_certificate_does_not_become_somebody_else() {
+async fn a_node_without_its_certificate_does_not_join_anew() {
     let place = Place::new().await;
     place.start("n1").ready().stop().await;
     let credentials = place.path("n1/credentials");
@@ -292,7 +292,7 @@ async fn a_node_that_lost_its_certificate_does_not_become_somebody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_start_leaves_nothing_and_uses_no_token() {
+async fn a_failed_start_leaves_nothing_behind_and_uses_no_token() {
     let place = Place::new().await;
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
@@ -321,7 +321,7 @@ async fn a_failed_start_leaves_nothing_and_uses_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_known_node_serves_though_the_servers_name_cannot_be_resolved() {
+async fn a_known_node_serves_although_the_server_cannot_be_resolved() {
     let place = Place::new().await;
     place.start("n1").ready().stop().await;
     let mut command = place.command("n1");
@@ -329,21 +329,21 @@ async fn a_known_node_serves_though_the_servers_name_cannot_be_resolved() {
     place
         .logged("n1", "the registration server is not reached, and this node goes on without it")
         .await;
-    // It used to end right after it was ready.
+    // A regression ended it right after it was ready.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(node.lives(), "{}", place.log("n1"));
     node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_nobody_reaches_at_its_address_says_so() {
+async fn a_node_that_is_unreachable_at_its_address_warns() {
     let place = Place::new().await;
     let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut command = place.command("n1");
     command.args([&place.address.to_string(), "--advertise", &nobody]);
     let _lost = Node::run(&mut command).ready();
     place.logged("n1", "nobody reaches this node at the address that it names").await;
-    // One with the right address does not.
+    // A node with the right address does not warn.
     let other = Place::new().await;
     let _node = other.start("n1").ready();
     tokio::time::sleep(Duration::from_secs(8)).await;
@@ -351,7 +351,7 @@ async fn a_node_that_nobody_reaches_at_its_address_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_node_is_not_ready_though_the_server_is_down() {
+async fn a_removed_node_does_not_start_even_while_the_server_is_down() {
     let mut place = Place::new().await;
     let nodes = ["n1", "n2", "n3"].map(|name| place.start(name).ready());
     let [_n1, _n2, n3] = nodes;
@@ -367,7 +367,7 @@ async fn a_removed_node_is_not_ready_though_the_server_is_down() {
         }
         assert!(begun.elapsed() < PATIENCE, "the network is not complete");
     };
-    // It has a copy of the directory by then, and with it knows the others.
+    // By then it has a copy of the directory, and knows the others.
     place.logged("n3", "known to the network").await;
     n3.stop().await;
     admin.remove_node(id).await.unwrap();
@@ -383,7 +383,7 @@ async fn a_removed_node_is_not_ready_though_the_server_is_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_in_a_data_directory_is_for_its_owner_alone() {
+async fn only_the_owner_can_read_a_data_directory() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new().await;
     let node = place.start("n1").ready();

@@ -1,146 +1,126 @@
-//! All paths of the gateway, and what their handlers share.
+//! The application: all routes, behind the checks that every request passes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::IntoResponse;
 use dkv_api::Client;
 use dkv_base::supervise::again;
 use futures::future::{BoxFuture, FutureExt};
-use tokio::sync::Semaphore;
 
 use crate::access::{self, Access, Tokens};
 use crate::args::Args;
-use crate::body::Budget;
-use crate::limits::LISTS_AT_ONCE;
-use crate::metrics::{self, Exposition, Metrics};
-use crate::page::{self, Hub};
-use crate::problem::Problem;
+use crate::compat::{bulk, kvs};
+use crate::metrics::{self, Metrics};
+use crate::page::{self, Broadcaster};
+use crate::response::fallback;
+use crate::state::{ExtraMetrics, Gateway};
 use crate::store::Store;
-use crate::{fields, kvs, pairs, v1, watch};
+use crate::{monitoring, request_headers, v1};
 
-/// How often a gateway that judges tokens asks for the deny list.
-const DENIED_EVERY: Duration = Duration::from_secs(5);
+/// Time between two updates of the deny list in a gateway that verifies tokens.
+const DENY_LIST_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Figures of whatever else the process is, for `/metrics`.
-pub type Figures = Arc<dyn Fn(&mut Exposition) + Send + Sync>;
-
-/// What a gateway is told besides its store.
+/// The options of a gateway, beside its store.
 #[derive(Clone)]
 pub struct Options {
-    /// Where the network's server is, as it was given, for the status.
+    /// Address of the network's server, as the operator gave it; shown in the status.
     pub network: String,
     /// Who may ask.
     pub access: Access,
-    /// More figures.
-    pub figures: Option<Figures>,
+    /// Metrics of the process around the gateway.
+    pub extra_metrics: Option<ExtraMetrics>,
 }
 
-/// Begins to look at the network for the page, anew each time.
-pub(crate) type Watch = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+/// Starts to sample the network for the page; called again if the task panics.
+pub(crate) type StartSampling = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// What is served.
+/// The routes of a gateway, with what the listener needs to know about them.
 #[derive(Clone)]
 pub struct App {
     pub(crate) router: Router,
     pub(crate) metrics: Arc<Metrics>,
-    /// What pages are told, and who finds it out; of a gateway without pages there is none.
-    pub(crate) page: Option<(Arc<Hub>, Watch)>,
-}
-
-/// What the handlers share.
-#[derive(Clone)]
-pub(crate) struct Gateway<S> {
-    pub(crate) store: S,
-    /// Where the network's server is, as it was given.
-    pub(crate) network: Arc<str>,
-    pub(crate) budget: Budget,
-    /// Turns to make a page of a list.
-    pub(crate) lists: Arc<Semaphore>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) figures: Option<Figures>,
-    /// What pages are told.
-    pub(crate) hub: Arc<Hub>,
+    /// Sends news to open pages, and gathers the news; `None` if there is no page.
+    pub(crate) page: Option<(Arc<Broadcaster>, StartSampling)>,
 }
 
 impl App {
-    /// The gateway of a store.
+    /// Creates the gateway of a store.
     pub fn new<S: Store>(store: S, options: Options) -> Self {
-        let Options { network, access, figures } = options;
-        let metrics = Arc::new(Metrics::default());
-        let gateway = Gateway {
-            store,
-            network: network.into(),
-            budget: Budget::default(),
-            lists: Arc::new(Semaphore::new(LISTS_AT_ONCE)),
-            metrics: Arc::clone(&metrics),
-            figures,
-            hub: Arc::default(),
-        };
-        let watching = gateway.clone();
-        let watch: Watch = Arc::new(move || {
-            let Gateway { hub, store, network, metrics, .. } = watching.clone();
-            page::run(hub, store, network, metrics).boxed()
+        let Options { network, access, extra_metrics } = options;
+        let gateway = Gateway::new(store, &network, extra_metrics);
+        let metrics = Arc::clone(&gateway.metrics);
+        let broadcaster = Arc::<Broadcaster>::default();
+        let (sampled, news) = (gateway.clone(), Arc::clone(&broadcaster));
+        let start: StartSampling = Arc::new(move || {
+            let Gateway { store, network, metrics, .. } = sampled.clone();
+            page::sample(Arc::clone(&news), store, network, metrics).boxed()
         });
-        let page = Some((Arc::clone(&gateway.hub), watch));
+        let guard =
+            access::AccessGuard { access, is_public: page::is_file, is_stream: page::is_stream };
         let router = Router::new()
             .merge(v1::routes())
             .merge(kvs::routes())
-            .merge(pairs::routes())
-            .merge(watch::routes())
-            .merge(page::routes())
-            .fallback(async || Problem::no_such_path().into_response())
-            .layer(from_fn_with_state(access, access::check))
+            .merge(bulk::routes())
+            .merge(monitoring::routes())
+            .merge(page::routes(Arc::clone(&broadcaster)))
+            .fallback(fallback)
+            .layer(from_fn_with_state(guard, access::check))
             .with_state(gateway);
-        Self { page, ..Self::of(router, metrics) }
+        Self { page: Some((broadcaster, start)), ..Self::of(router, metrics) }
     }
 
-    /// The service behind all paths, for who has connections of another kind.
+    /// Returns the router, for callers with connections of another kind.
     pub fn into_router(self) -> Router {
         self.router
     }
 
-    /// Paths of another kind, for anybody.
+    /// Wraps routes in the checks that need no gateway behind them.
     pub(crate) fn of(router: Router, metrics: Arc<Metrics>) -> Self {
-        let router = router.layer(from_fn(fields::check));
+        let router = router.layer(from_fn(request_headers::check));
         let router = router.layer(from_fn_with_state(Arc::clone(&metrics), metrics::count));
         Self { router, metrics, page: None }
     }
 }
 
-/// Who may ask a gateway at that address, by what its command line says. Tokens are those of the
-/// client's network.
+/// Creates an instance of `/kvs` without a store, which forwards requests to the one at `main`.
+pub fn forwarder(main: SocketAddr) -> App {
+    App::of(kvs::forwarding_routes(main), Arc::default())
+}
+
+/// The client has not loaded the certificate of its network's authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot verify tokens: the certificate of the network's authority is missing")]
+pub struct NoAuthority;
+
+/// Decides who may ask a gateway at an address, by its command line. Tokens are those of the
+/// client's network. Where they are required, this spawns the task that updates the deny list.
 ///
 /// # Errors
-/// What is wrong, in one line.
-pub fn access(
-    client: &Client,
-    args: &Args,
-    address: std::net::SocketAddr,
-) -> Result<Access, String> {
-    if !args.asks_for_tokens(address) {
+/// [`NoAuthority`].
+pub fn access(client: &Client, args: &Args, address: SocketAddr) -> Result<Access, NoAuthority> {
+    if !args.needs_token(address) {
         return Ok(Access::Anybody);
     }
-    let verifier = client.verifier().ok_or("the certificate of the network is not there")?;
+    let verifier = client.verifier().ok_or(NoAuthority)?;
     let list = client.clone();
     let tokens = Tokens::new(verifier, Arc::new(move |holder| list.is_denied(holder)));
     let tokens = Arc::new(tokens);
-    let (asking, shown) = (client.clone(), Arc::clone(&tokens));
-    // A client that is content asks nobody for news.
+    let (asking, used) = (client.clone(), Arc::clone(&tokens));
+    // An idle client never refreshes, and would go on accepting revoked tokens.
     tokio::spawn(async move {
-        // Without it, who was revoked would go on.
         let ask = async || loop {
             let _ = asking.refresh().await;
-            let seen = shown.take_seen();
+            let seen = used.take_seen();
             if !seen.is_empty() {
-                // It is for a list that people read; without the server it is a little behind.
+                // Feeds a list for people; without the server it lags a little.
                 let _ = asking.report_bearers_seen(seen).await;
             }
-            tokio::time::sleep(DENIED_EVERY).await;
+            tokio::time::sleep(DENY_LIST_INTERVAL).await;
         };
-        again("the task that asks who was revoked", ask).await
+        again("the task that updates the deny list", ask).await
     });
     Ok(Access::Tokens(tokens))
 }

@@ -1,13 +1,13 @@
-//! Percent-encoding (RFC 3986, section 2.1), and forms that use it.
+//! Percent-encoding (RFC 3986, section 2.1) and URL-encoded forms.
 
 use std::borrow::Cow;
 
-/// A `%` that two hexadecimal digits do not follow.
+/// A `%` is not followed by two hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a % in the path must be followed by two hexadecimal digits")]
 pub struct BadPercent;
 
-/// The bytes that a part of a path stands for. A plus is a plus.
+/// Decodes a part of a path. A plus stays a plus.
 ///
 /// # Errors
 /// [`BadPercent`].
@@ -30,7 +30,7 @@ pub fn decode(text: &[u8]) -> Result<Cow<'_, [u8]>, BadPercent> {
     Ok(Cow::Owned(bytes))
 }
 
-/// Bytes as a part of a query: letters, digits and `-._~/` as they are.
+/// Encodes bytes as a part of a query. Letters, digits and `-._~/` stay as they are.
 pub fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
@@ -44,8 +44,8 @@ pub fn encode(bytes: &[u8]) -> String {
     text
 }
 
-/// The first value of a field in a form (`application/x-www-form-urlencoded`), as the URL standard
-/// of WHATWG reads one: a plus is a blank, and a `%` that encodes nothing is a `%`.
+/// Returns the first value of a field in a form (`application/x-www-form-urlencoded`), parsed as
+/// the WHATWG URL standard says: a plus is a space, and a `%` that encodes nothing is a `%`.
 pub fn form_field(form: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     form.split(|&byte| byte == b'&').find_map(|pair| {
         let cut = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
@@ -71,7 +71,7 @@ fn form_decode(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Two digits at the beginning, and what follows them.
+/// Parses two leading hexadecimal digits; returns their value and the rest.
 fn hexadecimal(text: &[u8]) -> Option<(u8, &[u8])> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
     let [high, low, rest @ ..] = text else { return None };
@@ -79,40 +79,4 @@ fn hexadecimal(text: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn paths_and_forms() {
-        assert_eq!(decode(b"a%2Fb%ff+%25").unwrap().as_ref(), b"a/b\xff+%");
-        for wrong in ["%", "a%2", "%zz", "%+1", "%%20"] {
-            assert_eq!(decode(wrong.as_bytes()), Err(BadPercent), "{wrong}");
-        }
-        let field = |form: &str| form_field(form.as_bytes(), b"val");
-        assert_eq!(field("val=bart").unwrap(), b"bart");
-        assert_eq!(field("x=1&val=a+b%26c%3D&val=2").unwrap(), b"a b&c=");
-        assert_eq!(field("val=100%").unwrap(), b"100%");
-        assert_eq!(field("val=%zz=").unwrap(), b"%zz=");
-        assert_eq!(field("v%61l=1").unwrap(), b"1");
-        assert_eq!(field("val").unwrap(), b"");
-        assert_eq!(field("value=1"), None);
-        assert_eq!(field(""), None);
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_encoded_is_decoded(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let text: String = bytes.iter().map(|byte| format!("%{byte:02X}")).collect();
-            prop_assert_eq!(decode(text.as_bytes()).unwrap().into_owned(), bytes.clone());
-            prop_assert_eq!(form_field(format!("k={text}").as_bytes(), b"k").unwrap(), bytes);
-        }
-
-        #[test]
-        fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = decode(&bytes);
-            let _ = form_field(&bytes, b"val");
-        }
-    }
-}
+mod tests;

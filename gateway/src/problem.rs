@@ -1,9 +1,9 @@
-//! What goes wrong, as problem details (RFC 9457).
+//! Errors as problem details (RFC 9457).
 //!
 //! A problem has no type of its own (`about:blank`), so its title is that of the status. Beside the
-//! members of the standard it has `code`, a word for programs, and `effect`: `none`; `unknown`
-//! where the request may have had one, or may yet; or `done`, where a write was done and what else
-//! was asked of it was not.
+//! standard members it has `code`, a word for programs, and `effect`: `none`; `unknown` where the
+//! request may have had an effect, or may yet; or `done` where a write was done but another part of
+//! the request was not.
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY_AFTER};
@@ -14,9 +14,11 @@ use serde_json::json;
 
 use crate::body::BodyError;
 use crate::limits::RETRY_AFTER_S;
-use crate::{conditions, receipt};
+use crate::preconditions::{self, PreconditionError};
+use crate::query::QueryError;
+use crate::receipt;
 
-/// What went wrong with one request.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The status of the answer.
@@ -25,29 +27,29 @@ pub struct Problem {
     pub code: &'static str,
     /// A line for people.
     pub detail: String,
-    /// Whether it has had an effect.
+    /// Whether the request had an effect.
     pub effect: Effect,
     receipt: Option<Box<Receipt>>,
     current: Option<Revision>,
-    /// `Allow`.
+    /// Value of `Allow`.
     allowed: Option<&'static str>,
-    /// `Retry-After`.
-    again: bool,
+    /// Whether to send `Retry-After`.
+    retry: bool,
 }
 
-/// Whether a request that went wrong has changed something.
+/// Whether a failed request has changed anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It has not, and will not.
+    /// It has not and will not.
     None,
-    /// Nobody knows.
+    /// It may have, or may yet.
     Unknown,
     /// It has.
     Done,
 }
 
 impl Effect {
-    /// As the document has it.
+    /// Returns the value of the member `effect`.
     pub fn word(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -58,7 +60,7 @@ impl Effect {
 }
 
 impl Problem {
-    /// A problem without an effect.
+    /// Creates a problem without an effect.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -68,21 +70,21 @@ impl Problem {
             receipt: None,
             current: None,
             allowed: None,
-            again: false,
+            retry: false,
         }
     }
 
-    /// 400: it cannot be understood.
+    /// 400: the request is malformed.
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", detail)
     }
 
-    /// 404: nothing is served at this path.
+    /// 404: the path does not exist.
     pub fn no_such_path() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "no-such-path", "nothing is served at this path")
+        Self::new(StatusCode::NOT_FOUND, "no-such-path", "this path does not exist")
     }
 
-    /// 405, with the methods that there are.
+    /// 405, with the allowed methods.
     pub fn method(allowed: &'static str) -> Self {
         let status = StatusCode::METHOD_NOT_ALLOWED;
         let mut problem = Self::new(status, "method", format!("method not allowed; use {allowed}"));
@@ -90,7 +92,7 @@ impl Problem {
         problem
     }
 
-    /// 412: a condition in the header does not hold.
+    /// 412: a precondition does not hold.
     pub fn precondition(current: Option<Revision>, receipt: Option<Receipt>) -> Self {
         let status = StatusCode::PRECONDITION_FAILED;
         let detail = conflict_text(current);
@@ -101,14 +103,14 @@ impl Problem {
         }
     }
 
-    /// 503: not now, and nothing was changed.
+    /// 503: nothing has changed, and a retry may succeed.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
-        problem.again = true;
+        problem.retry = true;
         problem
     }
 
-    /// A body that could not be read.
+    /// Converts the error of a body that could not be read.
     pub(crate) fn of_body(error: BodyError) -> Self {
         match error.status() {
             StatusCode::SERVICE_UNAVAILABLE => Self::unavailable(error.to_string()),
@@ -119,7 +121,8 @@ impl Problem {
         }
     }
 
-    /// What an error of the network means. `conditional` is whether the header had a condition.
+    /// Converts an error of the client library. `conditional` says whether the header had a
+    /// precondition.
     pub fn from_error(error: Error, conditional: bool) -> Self {
         let text = error.to_string();
         match error {
@@ -145,7 +148,7 @@ impl Problem {
             Error::Unavailable(why) => Self::unavailable(why),
             Error::Unknown(why) => {
                 let detail = format!(
-                    "it is not known whether the write was done, or will be: {why}; read the key to see"
+                    "the write may or may not have taken effect, or may yet: {why}; read the key to find out"
                 );
                 let problem = Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", detail);
                 Self { effect: Effect::Unknown, ..problem }
@@ -159,7 +162,7 @@ impl Problem {
         }
     }
 
-    /// The document.
+    /// Returns the JSON document.
     pub fn document(&self) -> serde_json::Value {
         let mut document = json!({
             "type": "about:blank",
@@ -179,7 +182,19 @@ impl Problem {
 fn conflict_text(current: Option<Revision>) -> String {
     match current {
         Some(revision) => format!("the key is at revision {revision}"),
-        None => "the condition does not hold: no value of the key has this entity tag".to_owned(),
+        None => "the condition does not hold: the key has no value with this entity tag".to_owned(),
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<PreconditionError> for Problem {
+    fn from(error: PreconditionError) -> Self {
+        Self::invalid(error.to_string())
     }
 }
 
@@ -194,14 +209,14 @@ impl IntoResponse for Problem {
             receipt::insert(headers, receipt);
         }
         if let Some(current) = self.current
-            && let Ok(tag) = HeaderValue::from_str(&conditions::entity_tag(current))
+            && let Ok(tag) = HeaderValue::from_str(&preconditions::entity_tag(current))
         {
             headers.insert(ETAG, tag);
         }
         if let Some(allowed) = self.allowed {
             headers.insert(ALLOW, HeaderValue::from_static(allowed));
         }
-        if self.again {
+        if self.retry {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
         response

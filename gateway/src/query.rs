@@ -1,17 +1,48 @@
-//! What the query of a read asks for.
+//! Query strings of reads, writes and lists.
 
 use std::time::Duration;
 
 use dkv_api::{Level, ReadOptions, Revision};
 
-use crate::bytes_json::Shown;
+use crate::bytes_json::Encoding;
 use crate::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, QUERY_BYTES_MAX};
 use crate::percent;
 
-/// How to read.
+/// Why a query string is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// It is longer than any valid one.
+    #[error("the query is too long")]
+    TooLong,
+    /// A parameter occurs twice.
+    #[error("{0} occurs twice")]
+    Repeated(String),
+    /// A parameter is unknown; lists the known ones.
+    #[error("the query may contain only {0}")]
+    Unknown(&'static str),
+    /// The request takes no query.
+    #[error("this request takes no query")]
+    NotAllowed,
+    /// The value of a parameter is invalid.
+    #[error("{name} must be {expected}")]
+    Value {
+        /// Name of the parameter.
+        name: String,
+        /// What it must be.
+        expected: String,
+    },
+}
+
+impl QueryError {
+    fn value(name: &str, expected: impl Into<String>) -> Self {
+        Self::Value { name: name.to_owned(), expected: expected.into() }
+    }
+}
+
+/// The query of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadQuery {
-    /// `consistency`: what the answer must guarantee.
+    /// `consistency`: level of the read.
     pub level: Level,
     /// `max_staleness`: how old an eventual answer may be, in milliseconds.
     pub max_staleness: Option<Duration>,
@@ -26,30 +57,28 @@ impl Default for ReadQuery {
 }
 
 impl ReadQuery {
-    /// Reads the query of a target.
+    /// Parses the query of a request target.
     ///
     /// # Errors
-    /// What is wrong with it, in one line.
-    pub fn parse(query: Option<&str>) -> Result<Self, String> {
+    /// See [`QueryError`].
+    pub fn parse(query: Option<&str>) -> Result<Self, QueryError> {
         let mut parsed = Self::default();
         for field in fields(query) {
             let (name, value) = field?;
             match name {
-                "consistency" => parsed.level = level_of_key(value)?,
+                "consistency" => parsed.level = key_level(value)?,
                 "max_staleness" => {
                     parsed.max_staleness = Some(Duration::from_millis(number(name, value)?));
                 }
                 "at_least" => parsed.at_least = Some(Revision(number(name, value)?)),
-                _ => {
-                    let known = "consistency, max_staleness and at_least";
-                    return Err(format!("the query may have {known} only"));
-                }
+                _ => return Err(QueryError::Unknown("consistency, max_staleness and at_least")),
             }
         }
         Ok(parsed)
     }
 
-    /// The same for the library. Bounds of a strong read are kept by every answer to it.
+    /// Converts the query to options of the client library. A strong read needs no bounds: every
+    /// answer to it meets them.
     pub fn options(&self) -> ReadOptions {
         let options = ReadOptions::from(self.level);
         if self.level != Level::Eventual {
@@ -60,58 +89,58 @@ impl ReadQuery {
     }
 }
 
-/// `consistency` of a write: what its answer must guarantee.
+/// Parses the query of a write, which may hold `consistency`: the level of the write.
 ///
 /// # Errors
-/// What is wrong with the query, in one line.
-pub fn level_of_write(query: Option<&str>) -> Result<Level, String> {
-    let mut asked = Level::Strong;
+/// See [`QueryError`].
+pub fn write_level(query: Option<&str>) -> Result<Level, QueryError> {
+    let mut level = Level::Strong;
     for field in fields(query) {
         match field? {
-            ("consistency", value) => asked = level_of_key(value)?,
-            _ => return Err("the query of a write may have consistency only".into()),
+            ("consistency", value) => level = key_level(value)?,
+            _ => return Err(QueryError::Unknown("consistency")),
         }
     }
-    Ok(asked)
+    Ok(level)
 }
 
-/// Which keys to list, and how.
+/// The query of a list of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListQuery {
-    /// `prefix`: keys that begin with this.
+    /// `prefix`: only keys that begin with this.
     pub prefix: Vec<u8>,
-    /// `after`: keys that come after this one.
+    /// `after`: only keys after this one.
     pub after: Vec<u8>,
-    /// `limit`: so many at most.
+    /// `limit`: number of keys at most.
     pub limit: usize,
-    /// `values`: whether values are shown.
+    /// `values`: whether to include values.
     pub values: bool,
-    /// `consistency`: what the answer must guarantee.
+    /// `consistency`: level of the scan.
     pub level: Level,
-    /// `encoding`: how keys and values are shown.
-    pub shown: Shown,
+    /// `encoding`: how keys and values are written.
+    pub encoding: Encoding,
 }
 
 impl ListQuery {
-    /// Reads the query of a target.
+    /// Parses the query of a request target.
     ///
     /// # Errors
-    /// What is wrong with it, in one line.
-    pub fn parse(query: Option<&str>) -> Result<Self, String> {
+    /// See [`QueryError`].
+    pub fn parse(query: Option<&str>) -> Result<Self, QueryError> {
         let mut parsed = Self {
             prefix: Vec::new(),
             after: Vec::new(),
             limit: LIST_LIMIT_DEFAULT,
             values: true,
             level: Level::Strong,
-            shown: Shown::Text,
+            encoding: Encoding::Text,
         };
         let bytes = |name: &str, value: &str| {
             let bytes = percent::decode(value.as_bytes()).map(std::borrow::Cow::into_owned);
-            let bytes = bytes.map_err(|_| format!("{name} is not percent-encoded"))?;
+            let bytes = bytes.map_err(|_| QueryError::value(name, "percent-encoded"))?;
             match bytes.len() <= dkv_wire::limits::KEY_BYTES_MAX {
                 true => Ok(bytes),
-                false => Err(format!("{name} is longer than any key")),
+                false => Err(QueryError::value(name, "no longer than a key")),
             }
         };
         for field in fields(query) {
@@ -122,7 +151,7 @@ impl ListQuery {
                 "limit" => {
                     let limit = usize::try_from(number(name, value)?).unwrap_or(usize::MAX);
                     if !(1..=LIST_LIMIT_MAX).contains(&limit) {
-                        return Err(format!("limit must be from 1 to {LIST_LIMIT_MAX}"));
+                        return Err(QueryError::value(name, format!("from 1 to {LIST_LIMIT_MAX}")));
                     }
                     parsed.limit = limit;
                 }
@@ -130,20 +159,20 @@ impl ListQuery {
                     parsed.values = match value {
                         "true" => true,
                         "false" => false,
-                        _ => return Err("values must be true or false".into()),
+                        _ => return Err(QueryError::value(name, "true or false")),
                     }
                 }
-                "consistency" => parsed.level = level(value)?,
+                "consistency" => parsed.level = list_level(value)?,
                 "encoding" => {
-                    parsed.shown = match value {
-                        "text" => Shown::Text,
-                        "base64" => Shown::Base64,
-                        _ => return Err("encoding must be text or base64".into()),
+                    parsed.encoding = match value {
+                        "text" => Encoding::Text,
+                        "base64" => Encoding::Base64,
+                        _ => return Err(QueryError::value(name, "text or base64")),
                     }
                 }
                 _ => {
                     let known = "prefix, after, limit, values, consistency and encoding";
-                    return Err(format!("the query may have {known} only"));
+                    return Err(QueryError::Unknown(known));
                 }
             }
         }
@@ -151,16 +180,16 @@ impl ListQuery {
     }
 }
 
-/// Names and values of a query, none of them twice.
-fn fields(query: Option<&str>) -> impl Iterator<Item = Result<(&str, &str), String>> {
+/// Splits a query into names and values, and refuses repeated names.
+fn fields(query: Option<&str>) -> impl Iterator<Item = Result<(&str, &str), QueryError>> {
     let query = query.unwrap_or_default();
     let mut seen = Vec::new();
-    let long = (query.len() > QUERY_BYTES_MAX).then(|| Err("the query is too long".into()));
+    let long = (query.len() > QUERY_BYTES_MAX).then_some(Err(QueryError::TooLong));
     let query = if long.is_some() { "" } else { query };
     let fields = query.split('&').filter(|pair| !pair.is_empty()).map(move |pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if seen.contains(&name) {
-            return Err(format!("{name} is there twice"));
+            return Err(QueryError::Repeated(name.to_owned()));
         }
         seen.push(name);
         Ok((name, value))
@@ -168,83 +197,39 @@ fn fields(query: Option<&str>) -> impl Iterator<Item = Result<(&str, &str), Stri
     long.into_iter().chain(fields)
 }
 
-fn level_of_key(value: &str) -> Result<Level, String> {
-    match value {
-        "all" => Ok(Level::All),
-        other => level(other).map_err(|_| "consistency must be strong, eventual or all".into()),
-    }
-}
-
-fn level(value: &str) -> Result<Level, String> {
+fn key_level(value: &str) -> Result<Level, QueryError> {
     match value {
         "strong" => Ok(Level::Strong),
         "eventual" => Ok(Level::Eventual),
-        _ => Err("consistency must be strong or eventual".into()),
+        "all" => Ok(Level::All),
+        _ => Err(QueryError::value("consistency", "strong, eventual or all")),
     }
 }
 
-fn number(name: &str, value: &str) -> Result<u64, String> {
-    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    let number = value.parse::<u64>().ok().filter(|_| digits);
-    number.ok_or_else(|| format!("{name} must be a whole number"))
+fn list_level(value: &str) -> Result<Level, QueryError> {
+    match value {
+        "strong" => Ok(Level::Strong),
+        "eventual" => Ok(Level::Eventual),
+        _ => Err(QueryError::value("consistency", "strong or eventual")),
+    }
 }
 
-/// That a query is empty, for what takes none.
+fn number(name: &str, value: &str) -> Result<u64, QueryError> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value.parse::<u64>().ok().filter(|_| digits);
+    number.ok_or_else(|| QueryError::value(name, "a whole number"))
+}
+
+/// Checks that a query is empty.
 ///
 /// # Errors
-/// That it is not.
-pub fn expect_none(query: Option<&str>) -> Result<(), String> {
+/// [`QueryError::NotAllowed`].
+pub fn expect_none(query: Option<&str>) -> Result<(), QueryError> {
     match query {
         None | Some("") => Ok(()),
-        Some(_) => Err("this request takes no query".into()),
+        Some(_) => Err(QueryError::NotAllowed),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queries() {
-        let parse = |query| ReadQuery::parse(Some(query));
-        assert_eq!(ReadQuery::parse(None), Ok(ReadQuery::default()));
-        assert_eq!(parse(""), Ok(ReadQuery::default()));
-        assert_eq!(parse("consistency=strong"), Ok(ReadQuery::default()));
-        let list = ListQuery::parse(Some("prefix=a%2fb&after=%ff&limit=7&values=false")).unwrap();
-        assert_eq!((&list.prefix[..], &list.after[..]), (&b"a/b"[..], &b"\xff"[..]));
-        assert_eq!((list.limit, list.values, list.level), (7, false, Level::Strong));
-        for wrong in ["limit=0", "limit=1001", "prefix=%f", "values=1", "encoding=hex", "other=1"] {
-            assert!(ListQuery::parse(Some(wrong)).is_err(), "{wrong}");
-        }
-        assert!(ListQuery::parse(Some("consistency=all")).is_err());
-        assert_eq!(parse("consistency=all").unwrap().level, Level::All);
-        for (query, level) in [
-            (None, Level::Strong),
-            (Some("consistency=strong"), Level::Strong),
-            (Some("consistency=eventual"), Level::Eventual),
-            (Some("consistency=all"), Level::All),
-        ] {
-            assert_eq!(level_of_write(query), Ok(level));
-        }
-        for wrong in ["consistency=session", "consistency", "at_least=1", "consistency=all&x=1"] {
-            assert!(level_of_write(Some(wrong)).is_err(), "{wrong}");
-        }
-        let long = format!("prefix={}", "k".repeat(4097));
-        assert!(ListQuery::parse(Some(&long)).is_err());
-        let all = parse("consistency=eventual&max_staleness=20&at_least=7").unwrap();
-        assert_eq!((all.level, all.at_least), (Level::Eventual, Some(Revision(7))));
-        assert_eq!(all.max_staleness, Some(Duration::from_millis(20)));
-        for wrong in [
-            "consistency",
-            "consistency=STRONG",
-            "max_staleness=-1",
-            "max_staleness=+1",
-            "at_least=",
-            "at_least=18446744073709551616",
-            "other=1",
-            "consistency=strong&consistency=strong",
-        ] {
-            assert!(parse(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

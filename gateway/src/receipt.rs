@@ -1,19 +1,19 @@
-//! What an answer says about itself, in header fields.
+//! Receipts in header fields.
 //!
-//! | field | |
+//! | field | value |
 //! |---|---|
-//! | `Dkv-Revision` | of a write its number, of a read that of the write which stored the value, or for a key that does not exist the shard's latest |
+//! | `Dkv-Revision` | revision of the write; of a read, the revision of the value, or the shard's latest if the key does not exist |
 //! | `Dkv-Shard` | number of the shard |
-//! | `Dkv-Term` | the shard's term |
+//! | `Dkv-Term` | term of the shard |
 //! | `Dkv-Node` | id of the node that answered |
-//! | `Dkv-Level` | the level that was given |
-//! | `Dkv-Staleness-Ms` | how old the answer may be; left out if the node cannot know |
-//! | `Dkv-Pending` | of an eventual write that is not ordered yet, and so has no revision: its number in the outbox of the node |
+//! | `Dkv-Level` | level at which the request was served |
+//! | `Dkv-Staleness-Ms` | greatest possible age of the answer; absent if unknown |
+//! | `Dkv-Pending` | number in the node's outbox of an eventual write that has no revision yet |
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use dkv_api::Receipt;
 
-/// Puts a receipt into header fields.
+/// Inserts a receipt into header fields.
 pub fn insert(headers: &mut HeaderMap, receipt: &Receipt) {
     let mut put = |name: &'static str, text: String| {
         if let Ok(value) = HeaderValue::from_str(&text) {

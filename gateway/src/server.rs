@@ -1,11 +1,14 @@
-//! Listening: connections, TLS, their bounds, and a stop in good order.
+//! The listener: connections, TLS, their bounds, and an orderly stop.
 
+mod activity;
+mod byte_counter;
+mod tls;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,65 +22,66 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
+use self::activity::Activity;
+use self::byte_counter::CountedStream;
+pub use self::tls::TlsError;
+use self::tls::acceptor;
 use crate::app::App;
 use crate::args::{Args, is_loopback};
-use crate::browser::{self, Guard, Names};
-use crate::counting::Counting;
-use crate::idle::Activity;
 use crate::limits::{
     ANSWER_PIECE_BYTES, CONNECTIONS_MAX, FILES_MAX, HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX,
     HEAD_TIMEOUT, HEADERS_MAX, IDLE_TIMEOUT, PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
 };
 use crate::metrics::Metrics;
+use crate::same_origin::{self, AcceptedNames, OriginGuard};
 
-/// Time after which a place is looked for again when all are busy.
-const PLACE_AGAIN: Duration = Duration::from_millis(20);
-/// Time that accepting waits after it failed, which is for want of files as a rule.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Time between two attempts to find a place while all are busy.
+const PLACE_RETRY: Duration = Duration::from_millis(20);
+/// Pause after a failure to accept, which usually means that the process has too many open files.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Why nothing is served.
+/// Why a listener cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// What is said there, tokens too, could be read on the way, and nobody has said that it may.
+    /// The address is reached from other machines, where traffic and tokens could be overheard, and
+    /// no option allows that.
     #[error(
-        "{0} is reached from other machines: give a certificate with --tls-cert and --tls-key (or say \
-         --without-tls, if a proxy before it has one), or let anybody read and write with \
+        "{0} is reached from other machines: give a certificate with --tls-cert and --tls-key (or \
+         --without-tls, if a proxy in front terminates TLS), or let anyone read and write with \
          --without-authentication"
     )]
     Plain(SocketAddr),
-    /// The address cannot be listened on.
+    /// The address cannot be bound.
     #[error("cannot listen on {address}: {source}")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What is wrong.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file for TLS cannot be used.
-    #[error("cannot use {path} for TLS: {problem}")]
+    #[error("cannot use {} for TLS: {source}", .path.display())]
     Tls {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
-        problem: String,
+        /// The error in the file.
+        source: TlsError,
     },
 }
 
-/// A bound address, of which nothing is served yet.
+/// A bound address that does not serve yet.
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
-    names: Arc<Names>,
+    names: Arc<AcceptedNames>,
     connections_max: usize,
 }
 
@@ -89,47 +93,46 @@ impl Listener {
     pub async fn bind(address: SocketAddr, args: &Args) -> Result<Self, ListenError> {
         let tls = match (&args.tls_cert, &args.tls_key) {
             (Some(certificate), Some(key)) => Some(acceptor(certificate, key)?),
-            // Where anybody may do anything, there is nothing to be overheard either.
+            // Without authentication there is no secret to overhear.
             _ if is_loopback(address) || args.without_tls || args.without_authentication => None,
             _ => return Err(ListenError::Plain(address)),
         };
-        allow_files();
+        raise_file_limit();
         let fail = |source| ListenError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        let names = Arc::new(Names::new(address, args));
+        let names = Arc::new(AcceptedNames::new(address, args));
         Ok(Self { listener, address, tls, names, connections_max: CONNECTIONS_MAX })
     }
 
-    /// Where it listens.
+    /// Returns the address, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop` completes; then lets the requests under way finish.
+    /// Serves until `stop` completes, then lets the requests in progress finish.
     ///
-    /// What browsers ask is judged here, so that nothing is served without that.
+    /// The protection against other origins is added here, so that nothing is served without it.
     pub async fn serve(self, mut app: App, stop: impl Future<Output = ()>) {
-        let guard = Guard { names: self.names, metrics: Arc::clone(&app.metrics) };
-        app.router = app.router.layer(from_fn_with_state(guard, browser::check));
+        let guard = OriginGuard { names: self.names, metrics: Arc::clone(&app.metrics) };
+        app.router = app.router.layer(from_fn_with_state(guard, same_origin::check));
         let page = app.page.take();
-        // It ends with this.
-        let mut watching = JoinSet::new();
-        if let Some((_, watch)) = &page {
-            let watch = Arc::clone(watch);
-            watching.spawn(
-                async move { again("the task that tells pages the news", || watch()).await },
-            );
+        // Dropping the set ends the task.
+        let mut sampling = JoinSet::new();
+        if let Some((_, start)) = &page {
+            let start = Arc::clone(start);
+            sampling
+                .spawn(async move { again("the task that samples the network", || start()).await });
         }
         let serving = Arc::new(Serving { builder: builder(), app, tls: self.tls });
         let (stopping, _) = watch::channel(());
-        let most = self.connections_max;
-        let places = Arc::new(Places::new(most, most - most / 4));
+        let max = self.connections_max;
+        let places = Arc::new(Places::new(max, max - max / 4));
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepting = async {
                 let (stream, peer) = self.listener.accept().await?;
-                io::Result::Ok((stream, place_for(&places, most, peer).await))
+                io::Result::Ok((stream, find_place(&places, max, peer).await))
             };
             let accepted = tokio::select! {
                 biased;
@@ -140,34 +143,20 @@ impl Listener {
                 Ok((stream, Some(place))) => (stream, place),
                 Ok((_, None)) => continue,
                 Err(error) => {
-                    warn!(%error, "cannot accept");
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
                     continue;
                 }
             };
-            // It only makes answers slower if this fails.
+            // A failure only makes answers slower.
             let _ = stream.set_nodelay(true);
             let (serving, stop) = (serving.clone(), stopping.subscribe());
             tokio::spawn(async move {
-                let counted = Counted::new(&serving.app.metrics);
-                let stream = Counting::new(stream, Arc::clone(&serving.app.metrics));
-                let marker = Some(place.marker());
-                let served = async {
-                    match &serving.tls {
-                        None => serving.connection(stream, marker, stop).await,
-                        Some(tls) => {
-                            let accepting = tls.accept(stream);
-                            match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
-                                Ok(Ok(stream)) => serving.connection(stream, marker, stop).await,
-                                Ok(Err(error)) => debug!(%error, "no TLS"),
-                                Err(_) => debug!("the handshake took too long"),
-                            }
-                        }
-                    }
-                };
+                let counted = CountedConnection::new(&serving.app.metrics);
+                let marker = place.marker();
                 tokio::select! {
                     biased;
-                    () = served => {}
+                    () = serving.serve_stream(stream, marker, stop) => {}
                     () = place.lost() => debug!("an idle connection made room for another"),
                 }
                 drop((counted, place));
@@ -175,34 +164,34 @@ impl Listener {
         }
         drop(self.listener);
         info!(connections = stopping.receiver_count(), "stopping");
-        drop(watching);
-        if let Some((hub, _)) = page {
-            hub.end();
+        drop(sampling);
+        if let Some((broadcaster, _)) = page {
+            broadcaster.end();
         }
         stopping.send_replace(());
-        // Each connection holds a receiver until it has ended.
+        // Each connection holds a receiver until it ends.
         if tokio::time::timeout(STOP_TIMEOUT, stopping.closed()).await.is_err() {
-            warn!("requests were still under way");
+            warn!("requests were still in progress");
         }
     }
 }
 
-/// Finds a place for a connection. An address that is as busy as it may be gets none; if all are
-/// busy, the next connections wait in the listener's queue.
-async fn place_for(places: &Arc<Places>, most: usize, peer: SocketAddr) -> Option<Place> {
+/// Finds a place for a connection. `None` if its address has as many busy connections as it may. If
+/// all places are busy this waits, and further connections queue in the listener.
+async fn find_place(places: &Arc<Places>, max: usize, peer: SocketAddr) -> Option<Place> {
     loop {
         if let Some(place) = places.take(peer.ip()) {
             return Some(place);
         }
-        if places.taken() < most {
-            debug!(%peer, "too many requests of one address are under way");
+        if places.taken() < max {
+            debug!(%peer, "too many requests from one address are in progress");
             return None;
         }
-        tokio::time::sleep(PLACE_AGAIN).await;
+        tokio::time::sleep(PLACE_RETRY).await;
     }
 }
 
-/// What all connections share.
+/// The state that all connections share.
 struct Serving {
     builder: Builder<TokioExecutor>,
     app: App,
@@ -210,9 +199,22 @@ struct Serving {
 }
 
 impl Serving {
-    /// Serves a connection until it ends, is idle, or is to stop: then its requests under way are
-    /// answered, and it takes no others.
-    async fn connection(
+    /// Serves an accepted stream, after the TLS handshake if there is one.
+    async fn serve_stream(&self, stream: TcpStream, place: Marker, stop: watch::Receiver<()>) {
+        let stream = CountedStream::new(stream, Arc::clone(&self.app.metrics));
+        let Some(tls) = &self.tls else {
+            return self.serve_connection(stream, Some(place), stop).await;
+        };
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve_connection(stream, Some(place), stop).await,
+            Ok(Err(error)) => debug!(%error, "the TLS handshake failed"),
+            Err(_) => debug!("the TLS handshake took too long"),
+        }
+    }
+
+    /// Serves a connection until it ends, is idle, or must stop. In the last two cases it answers
+    /// the requests in progress and takes no others.
+    async fn serve_connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         place: Option<Marker>,
@@ -221,7 +223,7 @@ impl Serving {
         let router = TowerToHyperService::new(self.app.router.clone());
         let activity = Activity::new(place);
         let service = service_fn(|request: Request<Incoming>| {
-            let running = activity.request();
+            let running = activity.begin_request();
             let answer = router.call(request.map(|body| running.body(body)));
             async move { answer.await.map(|answer| answer.map(|body| running.body(body))) }
         });
@@ -230,8 +232,8 @@ impl Serving {
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => Ok(ended),
-            _ = stop.changed() => Err("requests were still under way"),
-            () = activity.idle(IDLE_TIMEOUT) => Err("answers were not taken"),
+            _ = stop.changed() => Err("requests were still in progress"),
+            () = activity.idle(IDLE_TIMEOUT) => Err("the peer did not read its answers"),
         };
         let ended = match ended {
             Ok(ended) => ended,
@@ -242,60 +244,41 @@ impl Serving {
             }
         };
         if let Err(error) = ended {
-            debug!(error, "a connection has ended");
+            debug!(error, "a connection ended");
         }
     }
 }
 
-/// A connection in the figures.
-struct Counted<'a>(&'a Metrics);
+/// Counts a connection as open, until this is dropped.
+struct CountedConnection<'a>(&'a Metrics);
 
-impl<'a> Counted<'a> {
+impl<'a> CountedConnection<'a> {
     fn new(metrics: &'a Metrics) -> Self {
         metrics.accepted();
         Self(metrics)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for CountedConnection<'_> {
     fn drop(&mut self) {
         self.0.ended();
     }
 }
 
-/// Raises the number of files that this process may have open: what is usual, 1024, was meant for
-/// programs that could not count further, and would end accepting long before our own bound does.
-fn allow_files() {
+/// Raises the limit of open files. The usual one, 1024, protects programs that call `select`, and
+/// would stop accepting long before our own bound does.
+fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(FILES_MAX, |most| most.min(FILES_MAX));
+    let wanted = limit.maximum.map_or(FILES_MAX, |max| max.min(FILES_MAX));
     if limit.current.is_some_and(|current| current < wanted) {
         let raised = Rlimit { current: Some(wanted), ..limit };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            debug!(%error, "the number of open files stays as it is");
+            debug!(%error, "cannot raise the limit of open files");
         }
     }
 }
 
-/// TLS 1.2 and 1.3 with a certificate from files.
-fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ListenError> {
-    let wrong = |path: &Path, problem: String| ListenError::Tls { path: path.to_owned(), problem };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong(certificate, error.to_string()))?;
-    if chain.is_empty() {
-        return Err(wrong(certificate, "there is no certificate in it".into()));
-    }
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, private));
-    let mut config = config.map_err(|error| wrong(certificate, error.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
+/// Configures HTTP/1 and HTTP/2 with their bounds.
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder

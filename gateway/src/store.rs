@@ -1,4 +1,4 @@
-//! What HTTP is put in front of.
+//! The store behind the gateway.
 
 use bytes::Bytes;
 use dkv_api::{
@@ -6,17 +6,17 @@ use dkv_api::{
 };
 use futures::stream::{self, Stream};
 
-/// A store of keys and values, and its network. [`Client`] is one, with the rights of whom it has
-/// joined as; tests put another in its place.
+/// A store of keys and values, and the status of its network. [`Client`] is one, with the rights of
+/// its certificate; tests use another.
 pub trait Store: Clone + Send + Sync + 'static {
-    /// As [`Client::read_with`].
+    /// Reads as [`Client::read_with`] does.
     fn read(
         &self,
         key: &[u8],
         options: ReadOptions,
     ) -> impl Future<Output = Result<Value, Error>> + Send;
 
-    /// As [`Client::write_with`].
+    /// Writes as [`Client::write_with`] does.
     fn write(
         &self,
         key: &[u8],
@@ -24,20 +24,20 @@ pub trait Store: Clone + Send + Sync + 'static {
         options: WriteOptions,
     ) -> impl Future<Output = Result<Written, Error>> + Send;
 
-    /// As [`Client::delete_with`].
+    /// Deletes as [`Client::delete_with`] does.
     fn delete(
         &self,
         key: &[u8],
         options: WriteOptions,
     ) -> impl Future<Output = Result<Written, Error>> + Send;
 
-    /// As [`Client::scan`].
+    /// Scans as [`Client::scan`] does.
     fn scan(
         &self,
         options: ScanOptions,
     ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static;
 
-    /// As [`Client::status`].
+    /// Asks as [`Client::status`] does.
     fn status(&self) -> impl Future<Output = NetworkStatus> + Send;
 }
 

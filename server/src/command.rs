@@ -1,4 +1,4 @@
-//! The server as a command: arguments, what it prints, signals.
+//! The server as a command: arguments, output and signals.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -14,14 +14,14 @@ use tracing::info;
 use crate::config::Config;
 use crate::server::{Server, StartError};
 
-/// The file that is read if it is there and none was named.
+/// The configuration file that is read if it exists and no other is named.
 const DEFAULT_FILE: &str = "config.json";
 
 /// Starts the registration server of a network
 ///
-/// The first start in a data directory creates the network; every later one goes on from it. The
-/// server prints the command that starts a node. It stops on Ctrl-C and SIGTERM; a network that
-/// has nodes serves on without it.
+/// The first start in a data directory creates the network; later starts continue it. The server
+/// prints the command that starts a node. It stops on Ctrl-C and SIGTERM; nodes keep serving
+/// without it.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
     /// Configuration file [default: config.json, if there is one here]
@@ -32,18 +32,18 @@ pub struct Args {
     #[arg(long, value_name = "IP:PORT", env = "DKV_LISTEN")]
     pub listen: Option<SocketAddr>,
 
-    /// Directory of the network's authority, tokens and books, instead of the file's
+    /// Directory of the network's authority, tokens and registry, instead of the file's
     #[arg(long, value_name = "DIR", env = "DKV_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Take reports from this node, whose id `dkv NODE:PORT status` shows: only if all the voters
+    /// Trust reports of this node; `dkv NODE:PORT status` shows its id. Needed only if all voters
     /// of the control group that the server knew were replaced while it was down
     #[arg(long, value_name = "NODE")]
     pub trust_voter: Option<NodeId>,
 }
 
 impl Args {
-    /// The configuration that the arguments come to.
+    /// Merges the arguments into the configuration file, or into the defaults.
     pub fn into_config(self) -> Result<Config, StartError> {
         let named = self.config.or_else(|| {
             let default = Path::new(DEFAULT_FILE);
@@ -64,14 +64,14 @@ impl Args {
     }
 }
 
-/// Runs a server until it is told to stop.
+/// Runs a server until a signal stops it.
 ///
-/// Logs go to standard error, as far as `DKV_LOG` asks for them (`info` if it is not set); that
-/// they cannot be written stops nothing. Standard output tells people what to do next, and ends
-/// with the line `ready IP:PORT` once the server can be connected to; if that cannot be written, a
-/// line on standard error says so, and the server serves.
+/// Logs go to standard error, filtered by `DKV_LOG` (default `info`); a log that cannot be written
+/// stops nothing. Standard output shows what to do next, and ends with the line `ready IP:PORT`
+/// once the server accepts connections. If standard output cannot be written, the server warns on
+/// standard error and keeps serving.
 pub async fn run(args: Args) -> Result<(), StartError> {
-    // Before anything can be told to stop us.
+    // First, so that no signal is lost.
     let mut signals = Signals::watch().map_err(StartError::Signals)?;
     let starting = Starting::begin().map_err(StartError::Signals)?;
     let _log = logging::start("info", Targets::Shown)?;
@@ -81,7 +81,7 @@ pub async fn run(args: Args) -> Result<(), StartError> {
     drop(starting);
     if let Err(error) = greet(&server, &mut io::stdout().lock()) {
         complain!(
-            "warning: cannot write to standard output: {error}; the server serves all the same, at {}",
+            "warning: cannot write to standard output: {error}; the server is running at {}",
             server.address()
         );
     }
@@ -94,15 +94,16 @@ pub async fn run(args: Args) -> Result<(), StartError> {
     failed.map_or(Ok(()), Err)
 }
 
-/// Tells people what is there and what to type next, and programs that the server is ready.
+/// Prints the state of the network and the next commands to type; the last line tells programs
+/// that the server is ready.
 fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
     let registry = server.registry();
     let address = server.address();
     let state = match (server.is_new(), registry.coordinator()) {
-        (true, _) => "new, without nodes".to_owned(),
+        (true, _) => "new, no nodes yet".to_owned(),
         (false, None) => match registry.node_count() {
-            0 => "without nodes".to_owned(),
-            nodes => format!("{nodes} registered, none has reported as coordinator yet"),
+            0 => "no nodes yet".to_owned(),
+            nodes => format!("{nodes} nodes registered, no coordinator has reported yet"),
         },
         (false, Some((name, term))) => {
             format!("{} nodes, coordinator {name} since term {term}", registry.node_count())
@@ -135,20 +136,20 @@ fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
     out.flush()
 }
 
-/// The address that other machines most likely reach a wildcard address at.
+/// Guesses the address at which other machines reach a server that listens on a wildcard address.
 fn reachable_address(address: SocketAddr) -> SocketAddr {
     if !address.ip().is_unspecified() {
         return address;
     }
-    // Connecting a UDP socket sends nothing; it makes the system choose the address that it would
-    // send from. The destinations are those set aside for documentation (RFC 5737, RFC 3849).
-    let chosen = |from: &str, to: &str| -> io::Result<IpAddr> {
+    // Connecting a UDP socket sends nothing, but makes the system choose a source address. The
+    // destinations are reserved for documentation (RFC 5737, RFC 3849).
+    let source_address = |from: &str, to: &str| -> io::Result<IpAddr> {
         let socket = UdpSocket::bind((from, 0))?;
         socket.connect((to, 9))?;
         Ok(socket.local_addr()?.ip())
     };
-    let ip = chosen("0.0.0.0", "192.0.2.1").or_else(|error| match address {
-        SocketAddr::V6(_) => chosen("::", "2001:db8::1"),
+    let ip = source_address("0.0.0.0", "192.0.2.1").or_else(|error| match address {
+        SocketAddr::V6(_) => source_address("::", "2001:db8::1"),
         SocketAddr::V4(_) => Err(error),
     });
     match ip {

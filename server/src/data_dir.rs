@@ -1,19 +1,19 @@
-//! The data directory: what a network is, on disk.
+//! The data directory: a network on disk.
 //!
 //! ```text
-//! lock                 held by the server that runs
-//! creating             there while a first start is not finished: nothing beside it counts
+//! lock                 held by the running server
+//! creating             exists until a first start completes: until then nothing beside it counts
 //! authority.der        certificate of the network's authority
 //! authority-key.der    its private key: anyone with it can impersonate any member
-//! tokens/ROLE.token    the join tokens of the first start: no expiry, any number of uses
-//! books.json           who is who; see [`crate::books`]
+//! tokens/ROLE.token    the initial join tokens: no expiry, any number of uses
+//! books.json           the registry; see [`crate::registry_file`]
 //! ```
 //!
-//! All of it is for its owner alone. The server's own certificate is not here: it makes a fresh one
-//! at every start and while it runs.
+//! Only the owner can read any of it. The server's own certificate is not here: the server makes a
+//! fresh one at every start and while it runs.
 //!
-//! A directory that holds something else is never taken, and one that has lost a part of this is
-//! never filled up: both would make a second network out of a mistake.
+//! The server never takes a directory that holds something else, and never fills up one that has
+//! lost a part: either would turn a mistake into a second network.
 
 use std::fs::File;
 use std::io;
@@ -29,117 +29,117 @@ use dkv_wire::network::Settings;
 use dkv_wire::token::Token;
 use tracing::warn;
 
-use crate::books::{self, BooksError};
 use crate::clock;
 use crate::registry::Registry;
+use crate::registry_file::{self, RegistryFileError};
 
 const CREATING: &str = "creating";
 const AUTHORITY: &str = "authority.der";
 const AUTHORITY_KEY: &str = "authority-key.der";
 const TOKENS: &str = "tokens";
-const BOOKS: &str = "books.json";
-/// The roles that the first start makes tokens for.
-const FIRST_ROLES: [Role; 3] = [Role::Node, Role::Client, Role::Admin];
+const REGISTRY: &str = "books.json";
+/// The roles of the initial tokens.
+const INITIAL_ROLES: [Role; 3] = [Role::Node, Role::Client, Role::Admin];
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// It, or a file in it, cannot be read or written.
+    /// The directory, or a file in it, cannot be read or written.
     #[error("cannot use the data directory {}: {source}{}", .path.display(), advice(source))]
     Io {
-        /// Which directory.
+        /// Path of the directory.
         path: PathBuf,
-        /// What the system says, and of which file.
+        /// The error of the system, with the name of the file.
         source: io::Error,
     },
-    /// Another process has it.
+    /// Another process holds the lock.
     #[error(
         "another dkv-server runs on the data directory {}; stop that one, or give this one \
          another directory with --data-dir", .0.display()
     )]
     InUse(PathBuf),
-    /// It holds something else.
+    /// The directory holds something else.
     #[error(
         "{} is not empty and holds no dkv network; name an empty or new directory with --data-dir",
         .0.display()
     )]
-    Foreign(PathBuf),
-    /// A part of it is gone.
+    NotEmpty(PathBuf),
+    /// A part of the network is missing.
     #[error(
-        "{} is missing or empty; if it is on a disk of its own, mount that; else restore the data directory from \
+        "{} is missing or empty; if it is on a separate disk, mount that disk; otherwise restore the data directory from \
          a backup, or start a new network in another one with --data-dir", .0.display()
     )]
     Missing(PathBuf),
-    /// The books cannot be read.
+    /// The registry cannot be read.
     #[error("{0}")]
-    Books(#[from] BooksError),
+    Registry(#[from] RegistryFileError),
     /// The authority's files cannot be read.
     #[error("{} is damaged ({source}); restore it from a backup of the data directory", .path.display())]
     Authority {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in its content.
         source: CertificateError,
     },
-    /// A new authority could not be made.
-    #[error("cannot make the network's certificate authority: {0}")]
+    /// A new authority could not be created.
+    #[error("cannot create the network's certificate authority: {0}")]
     Create(CertificateError),
 }
 
-/// What to do about an error of the system, where that is not plain.
+/// Says how to mend an I/O error, where the error does not make that clear.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; make room on that disk, then start the server again"
         }
-        io::ErrorKind::ReadOnlyFilesystem => "; mount that disk for writing",
+        io::ErrorKind::ReadOnlyFilesystem => "; mount that disk read-write",
         _ => "",
     }
 }
 
-/// A data directory that this process holds.
+/// A data directory that this process has locked.
 ///
-/// Dropped without [`keep`](Self::keep), it takes back what this start has made: a start that fails
-/// leaves nothing behind that the next one would have to make sense of.
+/// If dropped without [`keep`](Self::keep), it removes what this start created, so that a failed
+/// start leaves nothing for the next one to interpret.
 pub(crate) struct DataDir {
     path: PathBuf,
     lock: Arc<File>,
-    /// Directories that this start made, the deepest first.
-    made: Vec<PathBuf>,
-    /// Whether there was nothing in it.
+    /// Directories that this start created, the deepest first.
+    created: Vec<PathBuf>,
+    /// Whether the directory was empty before this start.
     was_empty: bool,
     is_kept: bool,
 }
 
-/// What a data directory holds.
-pub(crate) struct Network {
+/// The network in a data directory.
+pub(crate) struct StoredNetwork {
     pub(crate) registry: Registry,
     pub(crate) authority: Authority,
-    /// The tokens that it begins with; none if it was here before.
+    /// The initial tokens of a new network; empty for an existing one.
     tokens: Vec<Token>,
 }
 
-/// The token of the first start for a role.
-pub(crate) enum FirstToken {
-    /// It admits.
-    Admits(Token),
-    /// It does not: it was revoked, or its file was removed.
+/// The state of the initial token of a role.
+pub(crate) enum InitialToken {
+    /// The token admits.
+    Valid(Token),
+    /// The token was revoked, or its file was removed.
     Gone(Role),
-    /// Nobody can tell: its file cannot be read, or is not what was written.
+    /// The token's file cannot be read, or its content was changed; says why.
     Unreadable(Role, String),
 }
 
 impl DataDir {
-    /// Takes a directory, which is made if need be.
+    /// Locks a directory, and creates it if it does not exist.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { path: path.to_owned(), source };
-        // Before it is touched: the next step takes a directory away from everybody else.
-        if durable::is_foreign(path, &[CREATING, BOOKS, AUTHORITY_KEY]).map_err(io)? {
-            return Err(DataDirError::Foreign(path.to_owned()));
+        // Checked before anything is changed: later steps restrict the directory to its owner.
+        if durable::is_foreign(path, &[CREATING, REGISTRY, AUTHORITY_KEY]).map_err(io)? {
+            return Err(DataDirError::NotEmpty(path.to_owned()));
         }
-        let made = durable::missing_dirs(path);
+        let created = durable::missing_dirs(path);
         let was_empty = !durable::has_entries(path).map_err(io)?;
-        if made.is_empty() {
+        if created.is_empty() {
             durable::require_own(path).map_err(io)?;
         }
         let opened = durable::create_dir(path).map_err(io).and_then(|()| {
@@ -152,17 +152,17 @@ impl DataDir {
         let (lock, path) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                remove_dirs(&made);
+                remove_dirs(&created);
                 return Err(error);
             }
         };
-        let data = Self { path, lock: Arc::new(lock), made, was_empty, is_kept: false };
-        data.guard().map_err(|source| data.io(source))?;
+        let data = Self { path, lock: Arc::new(lock), created, was_empty, is_kept: false };
+        data.restrict_permissions().map_err(|source| data.io(source))?;
         Ok(data)
     }
 
-    /// Refuses what belongs to another user, and takes what others may read away from them.
-    fn guard(&self) -> io::Result<()> {
+    /// Refuses files of another user, and makes the rest readable by their owner only.
+    fn restrict_permissions(&self) -> io::Result<()> {
         let key = self.path.join(AUTHORITY_KEY);
         let key_exists = durable::exists(&key)?;
         if key_exists {
@@ -170,7 +170,7 @@ impl DataDir {
         }
         if key_exists && durable::narrow(&key)? {
             warn!(
-                "others could read {}, the key of the network's authority: anyone with this key can \
+                "other users could read {}, the key of the network's authority: anyone with this key can \
                  impersonate any member; permissions are now 0600",
                 key.display()
             );
@@ -178,65 +178,70 @@ impl DataDir {
         durable::narrow(&self.path).map(drop)
     }
 
-    /// The start has succeeded: what it made stays.
+    /// Keeps what this start created: the start has succeeded.
     pub(crate) fn keep(&mut self) {
         self.is_kept = true;
     }
 
-    /// Where it is, as an absolute path.
+    /// Returns the absolute path of the directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The right to the directory, for as long as anything may be written to it.
+    /// Returns the lock, to be held for as long as anything may be written to the directory.
     pub(crate) fn lock(&self) -> Arc<File> {
         Arc::clone(&self.lock)
     }
 
-    pub(crate) fn books_file(&self) -> PathBuf {
-        self.path.join(BOOKS)
+    /// Returns the path of the registry file.
+    pub(crate) fn registry_file(&self) -> PathBuf {
+        self.path.join(REGISTRY)
     }
 
+    /// Returns the path of the initial token of a role.
     pub(crate) fn token_file(&self, role: Role) -> PathBuf {
         self.path.join(TOKENS).join(format!("{role}.token"))
     }
 
-    /// Reads the network; nothing if there is none yet, or only a part that a first start left when
-    /// it was cut off.
+    /// Reads the network. `None` if there is none yet, or only the remains of an interrupted first
+    /// start.
     pub(crate) fn load(
         &self,
         settings: &Settings,
         now: SystemTime,
-    ) -> Result<Option<Network>, DataDirError> {
+    ) -> Result<Option<StoredNetwork>, DataDirError> {
         let exists =
             |name: &str| durable::exists(&self.path.join(name)).map_err(|source| self.io(source));
-        let is_new = exists(CREATING)? || (!exists(BOOKS)? && !exists(AUTHORITY_KEY)?);
+        let is_new = exists(CREATING)? || (!exists(REGISTRY)? && !exists(AUTHORITY_KEY)?);
         if is_new { Ok(None) } else { self.read_network(settings, now).map(Some) }
     }
 
-    fn read_network(&self, settings: &Settings, now: SystemTime) -> Result<Network, DataDirError> {
-        let books_file = self.books_file();
-        let registry = books::load(&books_file)?;
-        let mut registry = registry.ok_or(DataDirError::Missing(books_file))?;
+    fn read_network(
+        &self,
+        settings: &Settings,
+        now: SystemTime,
+    ) -> Result<StoredNetwork, DataDirError> {
+        let file = self.registry_file();
+        let registry = registry_file::load(&file)?;
+        let mut registry = registry.ok_or(DataDirError::Missing(file))?;
         registry.resume(settings.clone(), clock::millis(now));
         let (certificate, key) = (self.read(AUTHORITY)?, self.read(AUTHORITY_KEY)?);
         let damaged = |name: &str| {
             let path = self.path.join(name);
             move |source| DataDirError::Authority { path, source }
         };
-        // By itself first: if both can be read and do not fit, it is the key that must be
-        // another's.
+        // The certificate alone first: if both are readable and do not match, the key is at fault.
         check_authority(&certificate).map_err(damaged(AUTHORITY))?;
         let authority = Authority::from_der(registry.network(), &certificate, &key)
             .map_err(damaged(AUTHORITY_KEY))?;
-        Ok(Network { registry, authority, tokens: Vec::new() })
+        Ok(StoredNetwork { registry, authority, tokens: Vec::new() })
     }
 
-    /// Writes a network that was [invented](Network::invent).
+    /// Writes a [generated](StoredNetwork::generate) network.
     ///
-    /// A crash in here leaves the marker, and the next start begins anew; an error leaves nothing.
-    /// Nobody has been told anything by then.
-    pub(crate) fn create(&self, network: &Network) -> Result<(), DataDirError> {
+    /// After a crash the marker remains, and the next start creates another network; an error
+    /// leaves nothing. No peer has heard of the network by then.
+    pub(crate) fn create(&self, network: &StoredNetwork) -> Result<(), DataDirError> {
         let written = self.write_network(network);
         if written.is_err() {
             self.clear();
@@ -244,8 +249,8 @@ impl DataDir {
         written.map_err(|source| self.io(source))
     }
 
-    fn write_network(&self, network: &Network) -> io::Result<()> {
-        let Network { registry, authority, tokens } = network;
+    fn write_network(&self, network: &StoredNetwork) -> io::Result<()> {
+        let StoredNetwork { registry, authority, tokens } = network;
         let write = |name: &str, content: &[u8]| durable::write(&self.path.join(name), content);
         write(CREATING, b"")?;
         write(AUTHORITY_KEY, &authority.key_der())?;
@@ -254,42 +259,42 @@ impl DataDir {
         for token in tokens {
             durable::write(&self.token_file(token.role), format!("{token}\n").as_bytes())?;
         }
-        books::save(&self.books_file(), registry)?;
+        registry_file::save(&self.registry_file(), registry)?;
         durable::remove(&self.path.join(CREATING))
     }
 
-    /// Removes what [`create`](Self::create) writes, as far as that can be done: the marker last,
-    /// by which the rest counts for nothing.
+    /// Removes what [`create`](Self::create) writes, as far as possible. The marker goes last:
+    /// while it exists, the rest does not count.
     fn clear(&self) {
-        for role in FIRST_ROLES {
+        for role in INITIAL_ROLES {
             let _ = std::fs::remove_file(self.token_file(role));
         }
         let _ = std::fs::remove_dir(self.path.join(TOKENS));
-        for name in [BOOKS, AUTHORITY, AUTHORITY_KEY, CREATING] {
+        for name in [REGISTRY, AUTHORITY, AUTHORITY_KEY, CREATING] {
             let _ = std::fs::remove_file(self.path.join(name));
         }
     }
 
-    /// The tokens of the first start, and what has become of them.
-    pub(crate) fn first_tokens(&self, registry: &Registry) -> Vec<FirstToken> {
-        FIRST_ROLES.into_iter().map(|role| self.first_token(role, registry)).collect()
+    /// Returns the state of the initial token of each role.
+    pub(crate) fn initial_tokens(&self, registry: &Registry) -> Vec<InitialToken> {
+        INITIAL_ROLES.into_iter().map(|role| self.initial_token(role, registry)).collect()
     }
 
-    fn first_token(&self, role: Role, registry: &Registry) -> FirstToken {
+    fn initial_token(&self, role: Role, registry: &Registry) -> InitialToken {
         let file = self.token_file(role);
         let text = match durable::read(&file) {
             Ok(Some(text)) => text,
-            Ok(None) => return FirstToken::Gone(role),
-            Err(error) => return FirstToken::Unreadable(role, error.to_string()),
+            Ok(None) => return InitialToken::Gone(role),
+            Err(error) => return InitialToken::Unreadable(role, error.to_string()),
         };
         match String::from_utf8_lossy(&text).parse::<Token>() {
             Ok(token) if token.role == role => match registry.has_token(token.id) {
-                true => FirstToken::Admits(token),
-                false => FirstToken::Gone(role),
+                true => InitialToken::Valid(token),
+                false => InitialToken::Gone(role),
             },
             _ => {
                 let why = format!("{} does not hold the original {role} token", file.display());
-                FirstToken::Unreadable(role, why)
+                InitialToken::Unreadable(role, why)
             }
         }
     }
@@ -309,32 +314,32 @@ impl Drop for DataDir {
     fn drop(&mut self) {
         if !self.is_kept && self.was_empty {
             let _ = std::fs::remove_file(self.path.join(LOCK));
-            remove_dirs(&self.made);
+            remove_dirs(&self.created);
         }
     }
 }
 
-/// Removes directories that are empty, the deepest first.
-fn remove_dirs(made: &[PathBuf]) {
-    for directory in made {
+/// Removes directories that are empty, in the given order: the deepest first.
+fn remove_dirs(created: &[PathBuf]) {
+    for directory in created {
         let _ = std::fs::remove_dir(directory);
     }
 }
 
-impl Network {
-    /// A network that does not exist yet: nothing of it is on disk.
-    pub(crate) fn invent(settings: &Settings, now: SystemTime) -> Result<Self, DataDirError> {
+impl StoredNetwork {
+    /// Generates a new network in memory; nothing of it is on disk yet.
+    pub(crate) fn generate(settings: &Settings, now: SystemTime) -> Result<Self, DataDirError> {
         let network = NetworkId::random();
         let authority = Authority::create(network, now).map_err(DataDirError::Create)?;
         let now_ms = clock::millis(now);
         let mut registry = Registry::new(network, settings.clone(), now_ms);
         let tokens =
-            FIRST_ROLES.map(|role| Token::generate(role, authority.fingerprint())).to_vec();
+            INITIAL_ROLES.map(|role| Token::generate(role, authority.fingerprint())).to_vec();
         for token in &tokens {
             let hash = token.secret_hash();
-            let (entered, _) =
+            let (created, _) =
                 registry.handle_create_token(token.id, hash, token.role, None, None, None, now_ms);
-            debug_assert_eq!(entered, Ok(()), "a token without bounds is always entered");
+            debug_assert_eq!(created, Ok(()), "an unbounded token is always accepted");
         }
         Ok(Self { registry, authority, tokens })
     }

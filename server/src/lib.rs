@@ -1,17 +1,17 @@
 //! The registration server: the front desk of a network.
 //!
 //! The first start creates a network: its id, its certificate authority and its join tokens. From
-//! then on the server admits nodes and clients, tells the first node to bootstrap, keeps track of
-//! all nodes, confirms who the coordinator is, and tells clients where to go.
+//! then on the server admits nodes and clients, tells the first node to bootstrap, tracks all
+//! nodes, confirms the coordinator, and tells clients where to go.
 //!
-//! It is a directory that can be late. It orders coordinators by term and never goes back, and it
-//! is *never* on the path of a read or a write: while it is down the network serves and fails over
-//! as before, and only joining and a client's very first look-up wait for it.
+//! The server is a directory that may lag behind. It orders coordinators by term and never goes
+//! back. It is *never* on the path of a read or a write: while it is down, the network serves and
+//! fails over as before, and only joining and a client's very first look-up wait for it.
 //!
-//! Reading order: [`config`] (what an operator writes), [`registry`] (what the server decides,
-//! as plain data), [`books`] (the registry on disk), then the shells: `data_dir` (everything else
-//! on disk), `keeper` (one change after the other, written before it is answered), `service` (the
-//! conversations) and [`Server`] (all of it together).
+//! Reading order: [`config`] (what an operator writes), [`registry`] (what the server decides, as
+//! plain data), [`registry_file`] (the registry on disk), then the shells: `data_dir` (everything
+//! else on disk), `registry_store` (applies updates one at a time and writes them before they are
+//! answered), `service` (the conversations) and [`Server`] (all of it together).
 //!
 //! Deliberately missing: any part in elections, and any knowledge of keys and values.
 #![forbid(unsafe_code)]
@@ -20,14 +20,14 @@ pub mod config;
 
 pub mod registry;
 
-pub mod books;
+pub mod registry_file;
 
-mod callback;
+mod reachability;
 mod clock;
 mod command;
 mod data_dir;
-mod keeper;
-mod leaving;
+mod registry_store;
+mod local_tokens;
 mod limits;
 mod server;
 mod service;

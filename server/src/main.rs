@@ -1,4 +1,4 @@
-//! `dkv-server`: the registration server as a program of its own.
+//! The `dkv-server` binary.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

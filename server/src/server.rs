@@ -1,4 +1,4 @@
-//! A running server: puts the parts together, starts them, stops them.
+//! A running server: starts the parts, connects them, and stops them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,78 +16,90 @@ use dkv_wire::limits::CERTIFICATE_CHECK;
 use dkv_wire::network::{Settings, SettingsError};
 use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
+use dkv_wire::token::Token;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
-use crate::callback::CallBack;
 use crate::clock;
 use crate::config::{Config, ConfigError};
-use crate::data_dir::{DataDir, DataDirError, FirstToken, Network};
-use crate::keeper::{Keeper, Stop};
-use crate::leaving::LeftTokens;
-use crate::limits::MARKS_SAVED_MS;
+use crate::data_dir::{DataDir, DataDirError, InitialToken, StoredNetwork};
+use crate::limits::MARK_FLUSH_MS;
+use crate::local_tokens::LocalTokens;
+use crate::reachability::ReachabilityProbe;
 use crate::registry::Registry;
+use crate::registry_store::{RegistryStore, StoreTask};
 use crate::service::Service;
 
-/// Why the server does not start: one sentence that says what is wrong and what to do.
+/// Why the server does not start. Each error is one sentence: what is wrong, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration cannot be used.
+    /// The configuration is invalid.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// A setting cannot be.
+    /// A setting is invalid.
     #[error("{0}")]
     Settings(#[from] SettingsError),
     /// The data directory cannot be used.
     #[error("{0}")]
     DataDir(#[from] DataDirError),
-    /// Its own certificate could not be made.
-    #[error("cannot make the server's certificate: {0}")]
+    /// The server's own certificate could not be created.
+    #[error("cannot create the server's certificate: {0}")]
     Certificate(#[from] CertificateError),
-    /// Another process listens there.
+    /// Another process listens on the address.
     #[error(
         "cannot listen on {0}: another process uses that UDP port; stop it, or choose another \
          address with --listen"
     )]
     PortTaken(SocketAddr),
-    /// It cannot listen there.
+    /// The address cannot be bound.
     #[error(
         "cannot listen on {address}: {source}; choose an address of this machine with --listen"
     )]
     Listen {
-        /// Where it would listen.
+        /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The process cannot watch for signals.
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
-    /// What is to be logged cannot be told.
+    /// The log filter is invalid.
     #[error("{0}")]
     Logging(#[from] LoggingError),
-    /// It ran, and cannot go on.
+    /// A task that the server depends on has ended.
     #[error("{0}; start the server again")]
     Failed(String),
 }
 
-/// A server that runs. Dropped without [`shutdown`](Self::shutdown) it stops at once, as if it
-/// were killed.
+/// Why the initial token of a role no longer admits. Completes "the initial node token ...".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InitialTokenError {
+    /// It was revoked, or its file was removed.
+    #[error("is gone")]
+    Gone,
+    /// Its file cannot be read, or its content was changed.
+    #[error("cannot be read ({0})")]
+    Unreadable(String),
+}
+
+/// A running server. If dropped without [`shutdown`](Self::shutdown), it stops at once, as if
+/// killed.
 pub struct Server {
     address: SocketAddr,
     data_dir: PathBuf,
     is_new: bool,
-    node_token: Result<(), String>,
+    node_token: Result<(), InitialTokenError>,
     failure: Failure,
-    keeper: Keeper,
+    store: RegistryStore,
     endpoint: Endpoint,
     authority: Arc<Authority>,
     tasks: Vec<JoinHandle<()>>,
-    keeping: Option<Stop>,
+    store_task: Option<StoreTask>,
 }
 
 impl Server {
-    /// Starts a server within the current tokio runtime. When this returns it can be connected to.
+    /// Starts a server in the current tokio runtime. Once this returns, it accepts connections.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.settings.check()?;
         let mut data = DataDir::open(&config.data_dir)?;
@@ -95,14 +107,14 @@ impl Server {
         let is_new = found.is_none();
         let mut network = match found {
             Some(network) => network,
-            None => Network::invent(&config.settings, clock::now())?,
+            None => StoredNetwork::generate(&config.settings, clock::now())?,
         };
-        warn_of_other_settings(&network.registry, &config);
+        warn_of_ignored_settings(&network.registry, &config);
         if let Some(voter) = config.trust_voter {
-            info!(%voter, "reports are taken from this node, by the operator's word");
+            info!(%voter, "trusting reports of this node, as the operator asked");
             network.registry.trust(voter);
         }
-        // Before anything of a new network is written: a port that is taken leaves nothing behind.
+        // Bound before a new network is written, so that a taken port leaves nothing behind.
         let endpoint = listen(config.listen, &network.authority)?;
         let address =
             endpoint.local_address().map_err(|source| listen_error(config.listen, source))?;
@@ -110,88 +122,74 @@ impl Server {
             data.create(&network)?;
         }
         data.keep();
-        let Network { registry, authority, .. } = network;
+        let StoredNetwork { registry, authority, .. } = network;
 
-        let mut node_token = Ok(());
-        let mut tokens = Vec::new();
-        for token in data.first_tokens(&registry) {
-            let (role, why) = match token {
-                FirstToken::Admits(token) => {
-                    let file = data.token_file(token.role);
-                    tokens.push((token, file));
-                    continue;
-                }
-                FirstToken::Gone(role) => (role, "is gone".to_owned()),
-                FirstToken::Unreadable(role, why) => {
-                    warn!("cannot read the initial {role} token: {why}");
-                    (role, format!("cannot be read ({why})"))
-                }
-            };
-            if role == Role::Node {
-                node_token = Err(why);
-            }
-        }
-        let left_tokens = LeftTokens::leave(tokens, config.tokens_home, address);
+        let (tokens, node_token) = valid_initial_tokens(&data, &registry);
+        let local_tokens = LocalTokens::publish(tokens, config.tokens_home, address);
 
         let gate = Arc::new(Gate::default());
         gate.set_denied(registry.denied());
         let failure = Failure::default();
-        let (keeper, keeping) =
-            Keeper::start(registry, data.books_file(), Arc::clone(&gate), data.lock(), &failure);
+        let (store, store_task) = RegistryStore::start(
+            registry,
+            data.registry_file(),
+            Arc::clone(&gate),
+            data.lock(),
+            &failure,
+        );
         let authority = Arc::new(authority);
         let service = Arc::new(Service::new(
             Arc::clone(&authority),
-            keeper.clone(),
+            store.clone(),
             Arc::clone(&gate),
-            left_tokens,
-            CallBack::new(endpoint.clone()),
+            local_tokens,
+            ReachabilityProbe::new(endpoint.clone()),
         ));
         let accepting = gate.serve(endpoint.clone(), move |connection, peer| {
-            Arc::clone(&service).talk(connection, peer)
+            Arc::clone(&service).serve(connection, peer)
         });
         let tasks = vec![
             tokio::spawn(failure.if_ended("the task that accepts connections", accepting)),
             tokio::spawn(failure.if_ended(
                 "the task that renews the server's certificate",
-                keep_certificate_fresh(endpoint.clone(), Arc::clone(&authority)),
+                renew_certificate_when_due(endpoint.clone(), Arc::clone(&authority)),
             )),
             tokio::spawn(
-                failure
-                    .if_ended("the task that keeps how far logs are", keep_marks(keeper.clone())),
+                failure.if_ended("the task that saves log marks", flush_marks(store.clone())),
             ),
         ];
         let data_dir = data.path().to_owned();
-        info!(%address, data_dir = %data_dir.display(), network = %keeper.current().network(), "listening");
+        info!(%address, data_dir = %data_dir.display(), network = %store.snapshot().network(), "listening");
         Ok(Self {
             address,
             data_dir,
             is_new,
             node_token,
             failure,
-            keeper,
+            store,
             endpoint,
             authority,
             tasks,
-            keeping: Some(keeping),
+            store_task: Some(store_task),
         })
     }
 
-    /// Where it listens, with the port that it really has.
+    /// Returns the address that the server listens on, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The network.
+    /// Returns the id of the network.
     pub fn network(&self) -> NetworkId {
-        self.keeper.current().network()
+        self.store.snapshot().network()
     }
 
-    /// Its data directory, as an absolute path.
+    /// Returns the absolute path of the data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    /// The file of the join token that the first start made for a role. It is gone if that token
+    /// Returns the path of the initial join token of a role. The file does not exist if the token
     /// was revoked.
     pub fn token_file(&self, role: Role) -> PathBuf {
         self.data_dir.join("tokens").join(format!("{role}.token"))
@@ -202,25 +200,23 @@ impl Server {
         self.is_new
     }
 
-    /// Whether the node token of the first start still admits, and why not.
-    pub(crate) fn node_token(&self) -> Result<(), &str> {
-        match &self.node_token {
-            Ok(()) => Ok(()),
-            Err(why) => Err(why),
-        }
+    /// Checks whether the initial node token still admits.
+    pub(crate) fn node_token(&self) -> Result<(), &InitialTokenError> {
+        self.node_token.as_ref().copied()
     }
 
-    /// Completes when the server cannot go on, with why.
+    /// Completes with the reason once the server cannot go on.
     pub async fn failed(&self) -> StartError {
         StartError::Failed(self.failure.happened().await)
     }
 
-    /// What is in the books now.
+    /// Returns the registry as it is on disk.
     pub fn registry(&self) -> Arc<Registry> {
-        self.keeper.current()
+        self.store.snapshot()
     }
 
-    /// Takes a fresh certificate for connections from now on. It does so by itself when one is due.
+    /// Switches to a fresh certificate for new connections. The server does so by itself when a
+    /// renewal is due.
     pub fn renew_certificate(&self) -> Result<(), StartError> {
         let renewed = own_credentials(&self.authority)?;
         self.endpoint
@@ -228,11 +224,11 @@ impl Server {
             .map_err(|source| listen_error(self.address, source))
     }
 
-    /// Stops: tells every peer, and writes what was taken by then.
+    /// Stops the server: notifies every peer, and completes the updates accepted so far.
     pub async fn shutdown(mut self) {
         self.endpoint.close().await;
-        if let Some(keeping) = self.keeping.take() {
-            keeping.stop().await;
+        if let Some(store_task) = self.store_task.take() {
+            store_task.stop().await;
         }
     }
 }
@@ -242,16 +238,43 @@ impl Drop for Server {
         for task in &self.tasks {
             task.abort();
         }
-        if let Some(keeping) = self.keeping.take() {
-            keeping.abort();
+        if let Some(store_task) = self.store_task.take() {
+            store_task.abort();
         }
         self.endpoint.quinn().close(0_u32.into(), b"");
     }
 }
 
+/// Returns the initial tokens that still admit, each with its file, and whether the one for nodes
+/// does.
+fn valid_initial_tokens(
+    data: &DataDir,
+    registry: &Registry,
+) -> (Vec<(Token, PathBuf)>, Result<(), InitialTokenError>) {
+    let (mut tokens, mut node_token) = (Vec::new(), Ok(()));
+    for token in data.initial_tokens(registry) {
+        let (role, error) = match token {
+            InitialToken::Valid(token) => {
+                let file = data.token_file(token.role);
+                tokens.push((token, file));
+                continue;
+            }
+            InitialToken::Gone(role) => (role, InitialTokenError::Gone),
+            InitialToken::Unreadable(role, why) => {
+                warn!("cannot read the initial {role} token: {why}");
+                (role, InitialTokenError::Unreadable(why))
+            }
+        };
+        if role == Role::Node {
+            node_token = Err(error);
+        }
+    }
+    (tokens, node_token)
+}
+
 fn listen(address: SocketAddr, authority: &Authority) -> Result<Endpoint, StartError> {
     let credentials = own_credentials(authority)?;
-    // Its own key is made at each start; the authority's is what stays.
+    // The server's own key changes with each start; the authority's key is permanent.
     let secret = authority.key_der();
     Endpoint::listen(address, credentials, Admit::CertifiedAndJoining, &secret)
         .map_err(|source| listen_error(address, source))
@@ -264,8 +287,8 @@ fn listen_error(address: SocketAddr, source: io::Error) -> StartError {
     }
 }
 
-/// A certificate for the server itself, under a fresh key. Nothing of it is kept on disk: whoever
-/// holds the authority can make another at any time.
+/// Creates a certificate for the server itself, with a fresh key. It is never written to disk: the
+/// holder of the authority can create another at any time.
 fn own_credentials(authority: &Authority) -> Result<Credentials, CertificateError> {
     let network = authority.network();
     let (key, public_key) = generate_key()?;
@@ -274,21 +297,22 @@ fn own_credentials(authority: &Authority) -> Result<Credentials, CertificateErro
     Credentials::new(&certificate, authority.certificate(), key)
 }
 
-/// Puts on disk how far the nodes' logs are, also if no node says more.
-async fn keep_marks(keeper: Keeper) {
+/// Saves the latest log marks periodically, even if no node reports again.
+async fn flush_marks(store: RegistryStore) {
     loop {
-        tokio::time::sleep(Duration::from_millis(MARKS_SAVED_MS)).await;
-        if keeper.current().has_new_marks() {
-            let keep = |books: &mut Registry| ((), books.handle_marks(clock::now_ms()));
-            if let Err(error) = keeper.change(keep).await {
-                debug!(%error, "how far logs are was not written");
+        tokio::time::sleep(Duration::from_millis(MARK_FLUSH_MS)).await;
+        if store.snapshot().has_unsaved_marks() {
+            let flush = |registry: &mut Registry| ((), registry.flush_marks(clock::now_ms()));
+            if let Err(error) = store.update(flush).await {
+                debug!(%error, "cannot save log marks");
             }
         }
     }
 }
 
-/// Looks often, for the clock may jump at any moment: it may be set, or the machine may have slept.
-async fn keep_certificate_fresh(endpoint: Endpoint, authority: Arc<Authority>) {
+/// Renews the server's certificate when it is due. Checks often, because the clock may jump at any
+/// moment: somebody may set it, or the machine may wake from sleep.
+async fn renew_certificate_when_due(endpoint: Endpoint, authority: Arc<Authority>) {
     loop {
         tokio::time::sleep(CERTIFICATE_CHECK).await;
         let credentials = endpoint.credentials();
@@ -311,21 +335,22 @@ async fn keep_certificate_fresh(endpoint: Endpoint, authority: Arc<Authority>) {
     }
 }
 
-/// The directory keeps what a network was made with; a file that says otherwise is worth a word.
-fn warn_of_other_settings(registry: &Registry, config: &Config) {
+/// Warns of settings in the configuration that have no effect, because the network keeps those that
+/// it was created with.
+fn warn_of_ignored_settings(registry: &Registry, config: &Config) {
     let Some(view) = registry.view() else { return };
-    let others = other_settings(&view.settings, &config.settings);
-    if !others.is_empty() {
+    let ignored = differing_settings(&view.settings, &config.settings);
+    if !ignored.is_empty() {
         warn!(
-            "the network keeps the settings that it was created with: {}; the configuration has another \
-             value, which changes nothing",
-            others.join(", ")
+            "the configuration differs from the settings that the network was created with, and is \
+             ignored: {}",
+            ignored.join(", ")
         );
     }
 }
 
-/// Each setting that two do not share, as text.
-fn other_settings(kept: &Settings, configured: &Settings) -> Vec<String> {
+/// Describes each setting whose configured value differs from that of the network.
+fn differing_settings(kept: &Settings, configured: &Settings) -> Vec<String> {
     let fields = |settings: &Settings| match serde_json::to_value(settings) {
         Ok(serde_json::Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),
@@ -333,7 +358,7 @@ fn other_settings(kept: &Settings, configured: &Settings) -> Vec<String> {
     let (kept, configured) = (fields(kept), fields(configured));
     let others = kept.iter().filter(|(name, value)| configured.get(*name) != Some(value));
     let text = others.map(|(name, value)| match (value, configured.get(name)) {
-        // A matrix says nothing in a line.
+        // A matrix does not fit a line.
         (serde_json::Value::Object(_), _) | (_, None) => name.clone(),
         (kept, Some(configured)) => format!("{name} is {kept}, not {configured}"),
     });
@@ -341,15 +366,4 @@ fn other_settings(kept: &Settings, configured: &Settings) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn changed_settings_are_named_one_by_one() {
-        let kept = Settings { shards: 16, replication: 3, ..Settings::default() };
-        assert!(other_settings(&kept, &kept).is_empty());
-        let other = Settings { shards: 4, replication: 5, ..kept.clone() };
-        let said = other_settings(&kept, &other);
-        assert_eq!(said, ["replication is 3, not 5", "shards is 16, not 4"]);
-    }
-}
+mod tests;

@@ -61,7 +61,7 @@ impl Instance {
     pub(super) async fn serve(
         self,
         dir: Option<PathBuf>,
-        host: Vec<dkv_gateway::Name>,
+        host: Vec<dkv_gateway::HostName>,
         connect: Connect,
         signals: &mut Signals,
         screen: &mut Screen,
@@ -100,7 +100,8 @@ async fn on_network(
     };
     let client = network.connect(Role::Client).await?;
     ready(&listener, screen)?;
-    let options = Options { network: server.to_string(), access: Access::Anybody, figures: None };
+    let options =
+        Options { network: server.to_string(), access: Access::Anybody, extra_metrics: None };
     let app = App::new(client.clone(), options);
     listener.serve(app, async { _ = signals.next_of_service().await }).await;
     client.close().await;

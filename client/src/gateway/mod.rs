@@ -118,10 +118,11 @@ async fn serve(
         Ok(session) => session,
         Err(error) => return Ok(not_connected(screen, &error)),
     };
-    let access = dkv_gateway::access(&session.client, &args.http, listener.address())?;
+    let access = dkv_gateway::access(&session.client, &args.http, listener.address())
+        .map_err(|error| error.to_string())?;
     let open = !matches!(access, Access::Tokens(_));
     let network = session.address().to_owned();
-    let app = App::new(session.client.clone(), Options { network, access, figures: None });
+    let app = App::new(session.client.clone(), Options { network, access, extra_metrics: None });
     if open && !listener.address().ip().is_loopback() {
         screen.note(&format!("anybody who reaches {} may read and write", listener.address()));
     }

@@ -250,9 +250,12 @@ struct Object {
 fn of_json(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let Object { key, key_base64, value, value_base64 } =
         serde_json::from_slice(text).map_err(|error| no_object(text, &error))?;
-    let key = bytes_json::take("key", key, key_base64)?.ok_or("key or key_base64 is missing")?;
-    let value = bytes_json::take("value", value, value_base64)?
-        .ok_or("value or value_base64 is missing")?;
+    let take = |name: &str, text: Option<String>, base64: Option<String>| {
+        let bytes = bytes_json::take(name, text, base64).map_err(|error| error.to_string())?;
+        bytes.ok_or_else(|| format!("{name} or {name}_base64 is missing"))
+    };
+    let key = take("key", key, key_base64)?;
+    let value = take("value", value, value_base64)?;
     Ok((key, value))
 }
 

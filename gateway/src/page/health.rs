@@ -1,36 +1,36 @@
-//! How a network is, in a word and the reasons for it.
+//! The health of a network: one word, and the reasons for it.
 
 use dkv_api::NodeState;
 use serde::Serialize;
 
 use crate::status::Report;
 
-/// The word.
+/// The state of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
-    /// Nobody has looked yet.
+    /// The network has not been sampled yet.
     #[default]
     Unknown,
     /// Every key can be read and written, and at least one more node may fail.
     Available,
-    /// Every key can be read and written, and something needs attention.
+    /// Every key can be read and written, but something needs attention.
     Degraded,
     /// Some keys cannot be read or written.
     Unavailable,
 }
 
-/// How a network is.
+/// The health of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Health {
     pub(crate) state: State,
-    /// Why it is not available, the gravest first.
+    /// Why the state is not `available`, the gravest reason first.
     pub(crate) reasons: Vec<String>,
-    /// Why strong reads fail, if they do.
+    /// Why strong reads fail; `None` if they succeed.
     pub(crate) read_error: Option<String>,
 }
 
-/// Judges a network by what was reported of it and by a strong read; either may be missing.
+/// Judges a network by a report and by a strong read; either may be missing.
 pub(crate) fn judge(report: Option<&Report>, read: Option<&Result<u64, String>>) -> Health {
     let read_error = read.and_then(|read| read.as_ref().err().cloned());
     let (mut lost, mut worse) = (Vec::new(), Vec::new());
@@ -64,7 +64,7 @@ pub(crate) fn judge(report: Option<&Report>, read: Option<&Result<u64, String>>)
         }
     }
     if report.may_fail == Some(0) {
-        worse.push("no node may fail: none to spare".to_owned());
+        worse.push("tolerates no further failures".to_owned());
     }
     if !report.server.reachable {
         worse.push("the registration server does not answer".to_owned());

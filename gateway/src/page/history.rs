@@ -1,4 +1,4 @@
-//! What has happened lately, within bounds.
+//! The recent history of the network, within bounds.
 
 use std::collections::VecDeque;
 
@@ -7,84 +7,89 @@ use serde::Serialize;
 
 use super::events::{Event, Events};
 use super::health::{Health, State, judge};
-use crate::limits::{LANES_MAX, SAMPLES_MAX, SPANS_MAX};
-use crate::metrics::Traffic;
+use crate::limits::{SAMPLES_MAX, SPANS_MAX, TIMELINES_MAX};
+use crate::metrics::KeyTraffic;
 use crate::status::{Report, Role};
 
-/// What was seen at one moment.
-pub(crate) struct Look {
-    /// By the clock of the wall, in milliseconds since 1970.
+/// An observation of the network.
+pub(crate) struct Observation {
+    /// Wall-clock time, in milliseconds since 1970.
     pub(crate) at_ms: u64,
-    /// The report, if there is a new one.
+    /// The report, if a new one has arrived.
     pub(crate) report: Option<Report>,
-    /// How long a strong read took, or why it failed.
+    /// Duration of a strong read in microseconds, or why it failed.
     pub(crate) read: Option<Result<u64, String>>,
-    /// Requests so far.
-    pub(crate) traffic: Traffic,
+    /// Requests over this gateway so far.
+    pub(crate) traffic: KeyTraffic,
 }
 
-/// One moment of the charts.
+/// One point in time of the charts.
 #[derive(Clone, Debug, Serialize)]
 struct Sample {
     at_ms: u64,
     state: State,
-    /// Requests over this gateway and those of them that failed, a second.
+    /// Requests over this gateway per second.
     rate: f64,
+    /// Failed requests per second.
     failed: f64,
-    /// Times of requests: half of them and 99 of 100 took no longer.
+    /// Median duration of requests.
     p50_us: Option<u64>,
+    /// 99th percentile of the durations.
     p99_us: Option<u64>,
-    /// How long a strong read took.
+    /// Duration of a strong read.
     read_us: Option<u64>,
-    /// Writes in the network a second.
+    /// Writes in the network per second.
     writes: Option<f64>,
 }
 
-/// What a node was over a span of time.
+/// A span of time in which a node had one state.
 #[derive(Clone, Debug, Serialize)]
 struct Span {
+    /// `gone`, `leads` or `lives`.
     what: &'static str,
     from_ms: u64,
     until_ms: u64,
 }
 
-/// The past of a node.
+/// The states of a node over time.
 #[derive(Clone, Debug, Serialize)]
-struct Lane {
+struct Timeline {
     name: String,
     spans: VecDeque<Span>,
 }
 
-/// What a tab is told of a moment. The first that it is told has all of the past.
+/// A message to pages. The first one to each page holds the whole history.
 #[derive(Serialize)]
-struct Told<'a> {
+struct Update<'a> {
     at_ms: u64,
     health: &'a Health,
     report: Option<&'a Report>,
     report_at_ms: Option<u64>,
-    lanes: &'a [Lane],
+    lanes: &'a [Timeline],
     samples: Vec<&'a Sample>,
     events: Vec<&'a Event>,
 }
 
-/// See above.
+/// The history of one network.
 #[derive(Default)]
 pub(crate) struct History {
     samples: VecDeque<Sample>,
-    lanes: Vec<Lane>,
+    timelines: Vec<Timeline>,
     events: Events,
     health: Health,
     report: Option<Report>,
     report_at_ms: Option<u64>,
     read: Option<Result<u64, String>>,
-    traffic: Option<(u64, Traffic)>,
+    /// The previous traffic, and when it was observed.
+    traffic: Option<(u64, KeyTraffic)>,
+    /// The previous sum of the shards' revisions, and when it was observed.
     revisions: Option<(u64, u64)>,
 }
 
 impl History {
-    /// Takes in what was seen, and returns what tabs are told of it.
-    pub(crate) fn take(&mut self, look: Look) -> String {
-        let Look { at_ms, report, read, traffic } = look;
+    /// Adds an observation, and returns the message to pages about it.
+    pub(crate) fn add(&mut self, observation: Observation) -> String {
+        let Observation { at_ms, report, read, traffic } = observation;
         let is_new = report.is_some();
         if let Some(report) = report {
             self.report_at_ms = Some(at_ms);
@@ -92,44 +97,44 @@ impl History {
         }
         self.read = read.or(self.read.take());
         self.health = judge(self.report.as_ref(), self.read.as_ref());
-        let writes = is_new.then(|| self.writes_a_second(at_ms)).flatten();
+        let writes = is_new.then(|| self.writes_per_second(at_ms)).flatten();
         let sample = self.sample(at_ms, &traffic, writes);
-        self.events.waited(at_ms, traffic.slowest_write_us);
+        self.events.record_wait(at_ms, traffic.slowest_write_us);
         if let Some(report) = self.report.as_ref().filter(|_| is_new) {
-            self.events.report(at_ms, report);
-            lanes(&mut self.lanes, at_ms, report);
+            self.events.compare_report(at_ms, report);
+            extend_timelines(&mut self.timelines, at_ms, report);
         }
-        self.events.reads(at_ms, self.health.read_error.as_deref());
+        self.events.record_reads(at_ms, self.health.read_error.as_deref());
         self.traffic = Some((at_ms, traffic));
         self.samples.push_back(sample);
         if self.samples.len() > SAMPLES_MAX {
             self.samples.pop_front();
         }
-        let news = self.events.news();
+        let news = self.events.take_news();
         let events = self.events.all().filter(|event| news.contains(&event.id)).collect();
-        self.tell(self.samples.back().into_iter().collect(), events)
+        self.message(self.samples.back().into_iter().collect(), events)
     }
 
-    /// All of it.
+    /// Returns the message with the whole history.
     pub(crate) fn whole(&self) -> String {
-        self.tell(self.samples.iter().collect(), self.events.all().collect())
+        self.message(self.samples.iter().collect(), self.events.all().collect())
     }
 
-    fn tell(&self, samples: Vec<&Sample>, events: Vec<&Event>) -> String {
-        let told = Told {
+    fn message(&self, samples: Vec<&Sample>, events: Vec<&Event>) -> String {
+        let update = Update {
             at_ms: self.samples.back().map_or(0, |sample| sample.at_ms),
             health: &self.health,
             report: self.report.as_ref(),
             report_at_ms: self.report_at_ms,
-            lanes: &self.lanes,
+            lanes: &self.timelines,
             samples,
             events,
         };
         // Structs of strings and numbers always have a JSON form.
-        serde_json::to_string(&told).unwrap_or_default()
+        serde_json::to_string(&update).unwrap_or_default()
     }
 
-    fn sample(&self, at_ms: u64, traffic: &Traffic, writes: Option<f64>) -> Sample {
+    fn sample(&self, at_ms: u64, traffic: &KeyTraffic, writes: Option<f64>) -> Sample {
         let mut sample = Sample {
             at_ms,
             state: self.health.state,
@@ -155,19 +160,19 @@ impl History {
         sample
     }
 
-    /// By how much the revisions of the shards grew since the report before.
-    fn writes_a_second(&mut self, at_ms: u64) -> Option<f64> {
+    /// Returns the growth of the shards' revisions since the previous report, per second.
+    fn writes_per_second(&mut self, at_ms: u64) -> Option<f64> {
         let groups = &self.report.as_ref()?.groups;
         let shards = groups.iter().filter(|group| group.group != 0);
         let revisions = shards.filter_map(|shard| shard.revision).sum();
         let (before_ms, before) = self.revisions.replace((at_ms, revisions))?;
         let seconds = at_ms.saturating_sub(before_ms).max(1) as f64 / 1000.0;
-        // Of a shard that nobody answers for the revision is not known.
+        // Without answers from a shard, the sum may shrink.
         Some(revisions.saturating_sub(before) as f64 / seconds)
     }
 }
 
-/// The time that so large a share of all took at most, between the bounds of its bucket.
+/// Returns a quantile of durations, interpolated within its bucket.
 fn quantile(buckets: &[u64], share: f64) -> Option<u64> {
     let total: u64 = buckets.iter().sum();
     let wanted = share * total as f64;
@@ -184,46 +189,49 @@ fn quantile(buckets: &[u64], share: f64) -> Option<u64> {
     None
 }
 
-/// Adds a moment to the past of every node.
-fn lanes(lanes: &mut Vec<Lane>, at_ms: u64, report: &Report) {
+/// Extends the timeline of every node by a report.
+fn extend_timelines(timelines: &mut Vec<Timeline>, at_ms: u64, report: &Report) {
     for node in &report.nodes {
         let what = match (node.reachable, node.role) {
             (false, _) => "gone",
             (true, Role::Coordinator) => "leads",
             (true, Role::Replicant) => "lives",
         };
-        let known = lanes.iter().position(|lane| lane.name == node.name);
-        if known.is_none() && lanes.len() >= LANES_MAX {
+        let known = timelines.iter().position(|timeline| timeline.name == node.name);
+        if known.is_none() && timelines.len() >= TIMELINES_MAX {
             continue;
         }
         let place = known.unwrap_or_else(|| {
-            // In the order of their names, n10 after n9.
+            // Sorted by name, n10 after n9.
             let order = |name: &str| (name.len(), name.to_owned());
-            let place = lanes.partition_point(|lane| order(&lane.name) < order(&node.name));
-            lanes.insert(place, Lane { name: node.name.clone(), spans: VecDeque::new() });
+            let place =
+                timelines.partition_point(|timeline| order(&timeline.name) < order(&node.name));
+            timelines.insert(place, Timeline { name: node.name.clone(), spans: VecDeque::new() });
             place
         });
-        let lane = &mut lanes[place];
-        let open = lane.spans.back_mut();
+        let timeline = &mut timelines[place];
+        let open = timeline.spans.back_mut();
         if let Some(span) = open {
             span.until_ms = at_ms;
             if span.what == what {
                 continue;
             }
         }
-        lane.spans.push_back(Span { what, from_ms: at_ms, until_ms: at_ms });
-        if lane.spans.len() > SPANS_MAX {
-            lane.spans.pop_front();
+        timeline.spans.push_back(Span { what, from_ms: at_ms, until_ms: at_ms });
+        if timeline.spans.len() > SPANS_MAX {
+            timeline.spans.pop_front();
         }
     }
-    let is_there = |lane: &Lane| report.nodes.iter().any(|node| node.name == lane.name);
+    let is_there = |timeline: &Timeline| report.nodes.iter().any(|node| node.name == timeline.name);
     let oldest_ms = at_ms.saturating_sub(1000 * SAMPLES_MAX as u64);
-    lanes.retain(|lane| {
-        is_there(lane) || lane.spans.back().is_some_and(|it| it.until_ms >= oldest_ms)
+    timelines.retain(|timeline| {
+        is_there(timeline) || timeline.spans.back().is_some_and(|it| it.until_ms >= oldest_ms)
     });
-    for lane in lanes {
-        while lane.spans.len() > 1 && lane.spans.front().is_some_and(|it| it.until_ms < oldest_ms) {
-            lane.spans.pop_front();
+    for timeline in timelines {
+        while timeline.spans.len() > 1
+            && timeline.spans.front().is_some_and(|it| it.until_ms < oldest_ms)
+        {
+            timeline.spans.pop_front();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The page's files, and what it is told.
+//! The files of the page, and its stream of news.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::*;
-use crate::limits::{READY_TIMEOUT, TABS_MAX};
-use crate::memory::{Memory, ask};
+use crate::limits::{READY_TIMEOUT, SUBSCRIBERS_MAX};
+use crate::memory_store::{MemoryStore, ask};
 
-async fn get(path: &str) -> crate::memory::Answered {
-    ask(&Memory::default(), Request::get(path).body(Body::empty()).unwrap()).await
+async fn get(path: &str) -> crate::memory_store::TestResponse {
+    ask(&MemoryStore::default(), Request::get(path).body(Body::empty()).unwrap()).await
 }
 
 #[tokio::test]
-async fn the_page_is_its_own_files_and_nothing_else() {
+async fn the_page_loads_only_its_own_files() {
     let page = get("/").await;
     let text = String::from_utf8(page.body).unwrap();
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; ";
@@ -30,7 +30,7 @@ async fn the_page_is_its_own_files_and_nothing_else() {
         assert!(!source.contains("://") || source.contains("http://www.w3.org/2000/svg"), "{name}");
         assert!(source.lines().count() <= 300, "{name}");
     }
-    // What a policy without 'unsafe-inline' would not let be.
+    // A policy without 'unsafe-inline' forbids these.
     for inline in ["style=", " onclick=", "<style", "javascript:", "<script>"] {
         assert!(!text.contains(inline), "{inline}");
     }
@@ -39,43 +39,49 @@ async fn the_page_is_its_own_files_and_nothing_else() {
 }
 
 async fn next(body: &mut Body) -> Option<String> {
-    let frame = timeout(4 * READY_TIMEOUT, body.frame()).await.expect("nothing is told")?;
+    let frame = timeout(4 * READY_TIMEOUT, body.frame()).await.expect("no news")?;
     Some(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())
 }
 
 #[tokio::test]
-async fn a_tab_is_told_the_past_and_then_the_present() {
-    let hub = Arc::<Hub>::default();
-    let store = Memory::default();
-    let running = tokio::spawn(run(Arc::clone(&hub), store.clone(), "here".into(), Arc::default()));
-    while !hub.is_running() {
+async fn a_page_receives_the_history_and_then_the_news() {
+    let broadcaster = Arc::<Broadcaster>::default();
+    let store = MemoryStore::default();
+    let running = tokio::spawn(sample(
+        Arc::clone(&broadcaster),
+        store.clone(),
+        "here".into(),
+        Arc::default(),
+    ));
+    while !broadcaster.is_running() {
         tokio::task::yield_now().await;
     }
-    let mut first = hub.tell(None).unwrap();
+    let mut first = broadcaster.subscribe(None).unwrap();
     assert!(next(&mut first).await.unwrap().contains("\nevent: history\ndata: {"));
     let news = next(&mut first).await.unwrap();
     assert!(news.contains("\nevent: now\ndata: {") && news.ends_with("}\n\n"), "{news}");
     store.fail_with(dkv_api::Error::Unavailable("nobody answers".into()));
     let fails =
         |text: &str| text.contains("strong reads fail: ") && text.contains("nobody answers");
-    // Each look takes a second, and one may have begun before.
-    for look in 0.. {
+    // Each sample takes a second, and one may have begun before.
+    for attempt in 0.. {
         if fails(&next(&mut first).await.unwrap()) {
             break;
         }
-        assert!(look < 10, "it is not told that reads fail");
+        assert!(attempt < 10, "no event says that reads fail");
     }
-    // One that is opened later learns of it too.
-    let mut second = hub.tell(None).unwrap();
+    // A page that is opened later learns of it too.
+    let mut second = broadcaster.subscribe(None).unwrap();
     let past = next(&mut second).await.unwrap();
     assert!(fails(&past), "{past}");
-    // Tabs have a bound, and end with the gateway.
-    let more: Vec<Body> = (2..TABS_MAX).map(|_| hub.tell(None).unwrap()).collect();
-    assert!(hub.tell(None).is_none());
+    // The number of pages is bounded, and their streams end with the gateway.
+    let more: Vec<Body> =
+        (2..SUBSCRIBERS_MAX).map(|_| broadcaster.subscribe(None).unwrap()).collect();
+    assert!(broadcaster.subscribe(None).is_none());
     drop(more);
-    assert!(hub.tell(None).is_some());
-    hub.end();
+    assert!(broadcaster.subscribe(None).is_some());
+    broadcaster.end();
     while next(&mut first).await.is_some() {}
-    assert!(hub.tell(None).is_none());
+    assert!(broadcaster.subscribe(None).is_none());
     running.abort();
 }

@@ -1,4 +1,4 @@
-//! Connections and their bounds, some by a clock that is moved by hand.
+//! Connections and their bounds, some with a paused clock.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,28 +11,28 @@ use tokio::time::Instant;
 use super::*;
 use crate::app::Options;
 use crate::limits::BODY_TIMEOUT;
-use crate::memory::Memory;
+use crate::memory_store::MemoryStore;
 use crate::{Access, App};
 
 fn app() -> App {
-    let options = Options { network: "here".into(), access: Access::Anybody, figures: None };
-    App::new(Memory::default(), options)
+    let options = Options { network: "here".into(), access: Access::Anybody, extra_metrics: None };
+    App::new(MemoryStore::default(), options)
 }
 
-/// A connection, and the task that serves it.
+/// Opens a connection, and returns it with the task that serves it.
 fn connected() -> (DuplexStream, JoinHandle<()>) {
     let (client, stream) = tokio::io::duplex(64 * 1024);
     let serving = Serving { builder: builder(), app: app(), tls: None };
     let (never, stop) = watch::channel(());
     let served = async move {
-        serving.connection(stream, None, stop).await;
+        serving.serve_connection(stream, None, stop).await;
         drop(never);
     };
     (client, tokio::spawn(served))
 }
 
-/// Sends bytes one by one, with so many seconds between them, until the other side has gone; and
-/// tells what it has said and after how many seconds it went.
+/// Sends bytes one by one, `every_s` seconds apart, until the other side closes. Returns what it
+/// sent and after how many seconds it closed.
 async fn dribble(client: DuplexStream, bytes: &[u8], every_s: u64) -> (String, u64) {
     let begun = Instant::now();
     let (mut from, mut to) = tokio::io::split(client);
@@ -54,7 +54,7 @@ async fn dribble(client: DuplexStream, bytes: &[u8], every_s: u64) -> (String, u
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_does_not_end_ends_its_connection() {
+async fn an_endless_head_closes_its_connection() {
     let (mut client, served) = connected();
     client.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx: ").await.unwrap();
     let (said, seconds) = dribble(client, b"y", 5).await;
@@ -70,7 +70,7 @@ async fn a_connection_without_another_request_is_closed() {
     assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with("ok\n"), "{said}");
     assert_eq!(seconds, HEAD_TIMEOUT.as_secs());
     served.await.unwrap();
-    // And one that never says anything.
+    // So is one that never sends anything.
     let (client, served) = connected();
     let (said, seconds) = dribble(client, b"", 5).await;
     assert_eq!((said.as_str(), seconds), ("", IDLE_TIMEOUT.as_secs()));
@@ -78,7 +78,7 @@ async fn a_connection_without_another_request_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_sends_a_body_too_slowly_is_told() {
+async fn a_body_that_arrives_too_slowly_is_answered_with_408() {
     for every_s in [7, 1_000_000] {
         let (mut client, served) = connected();
         let head = b"PUT /v1/kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n";
@@ -96,7 +96,7 @@ async fn whoever_sends_a_body_too_slowly_is_told() {
 
 type Sender = http2::SendRequest<Full<Bytes>>;
 
-/// Speaks HTTP/2, and pings whether or not anything is asked; the task ends with the connection.
+/// Opens an HTTP/2 connection that pings even without requests; the task ends with it.
 async fn pinging(client: DuplexStream) -> (Sender, JoinHandle<hyper::Result<()>>) {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).initial_stream_window_size(1024);
@@ -110,15 +110,15 @@ async fn ask(to: &mut Sender, method: &str, value: Vec<u8>) -> axum::http::Respo
     to.send_request(request.body(Full::from(value)).unwrap()).await.unwrap()
 }
 
-/// Seconds until a connection ends, which it does within some minutes.
+/// Returns the seconds until a connection ends, which must be within minutes.
 async fn ended(since: Instant, connection: JoinHandle<hyper::Result<()>>) -> u64 {
     let ended = tokio::time::timeout(10 * IDLE_TIMEOUT, connection).await;
-    let _ = ended.expect("the connection is kept").unwrap();
+    let _ = ended.expect("the connection stays open").unwrap();
     since.elapsed().as_secs()
 }
 
 #[tokio::test(start_paused = true)]
-async fn pings_keep_no_connection_on_which_nothing_is_asked() {
+async fn pings_alone_do_not_keep_a_connection() {
     let (client, served) = connected();
     let (mut sender, connection) = pinging(client).await;
     for _ in 0..3 {
@@ -131,7 +131,7 @@ async fn pings_keep_no_connection_on_which_nothing_is_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_nobody_takes_ends_its_connection_and_a_slow_one_does_not() {
+async fn an_unread_answer_closes_its_connection_and_a_slow_reader_does_not() {
     let (client, served) = connected();
     let (mut sender, connection) = pinging(client).await;
     let value = vec![7; 16 * ANSWER_PIECE_BYTES];
@@ -150,14 +150,14 @@ async fn an_answer_that_nobody_takes_ends_its_connection_and_a_slow_one_does_not
 
     let begun = Instant::now();
     let unread = ask(&mut sender, "GET", Vec::new()).await;
-    // Those that are under way have some time to end.
+    // Requests in progress have some time to finish.
     assert_eq!(ended(begun, connection).await, (IDLE_TIMEOUT + STOP_TIMEOUT).as_secs());
     served.await.unwrap();
     drop(unread);
 }
 
 #[tokio::test]
-async fn more_connections_than_there_may_be_wait_for_their_turn() {
+async fn connections_over_the_limit_wait_for_their_turn() {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut listener = Listener::bind(address, &Args::default()).await.unwrap();
     listener.connections_max = 2;
@@ -172,7 +172,7 @@ async fn more_connections_than_there_may_be_wait_for_their_turn() {
     let mut inside = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // Of use for as long as the rest of the body may come.
+        // Busy while the rest of the body may arrive.
         let head = b"PUT /v1/kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n1";
         stream.write_all(head).await.unwrap();
         inside.push(stream);
@@ -192,7 +192,7 @@ async fn more_connections_than_there_may_be_wait_for_their_turn() {
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_keep_nobody_out() {
+async fn silent_connections_do_not_block_others() {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut listener = Listener::bind(address, &Args::default()).await.unwrap();
     listener.connections_max = 8;
@@ -209,7 +209,7 @@ async fn connections_that_say_nothing_keep_nobody_out() {
         }
         silent.push(stream);
     }
-    // Sooner than any of them is given up for being slow.
+    // Answered before any of them reaches its time limit.
     let answered = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
@@ -224,7 +224,7 @@ async fn connections_that_say_nothing_keep_nobody_out() {
     serving.await.unwrap();
 }
 
-/// Sends a request over a connection of its own, and returns all of the answer.
+/// Sends a request over its own connection, and returns the whole answer.
 async fn raw(address: SocketAddr, request: String) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -247,7 +247,7 @@ async fn no_listener_serves_a_page_of_another_site() {
         let serving = tokio::spawn(listener.serve(app, std::future::pending()));
         let image = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n";
         for (method, fields, status) in [
-            // A page whose name was made to point here.
+            // DNS rebinding.
             ("PUT", "Host: evil.example\r\n".to_owned(), 421),
             ("GET", format!("Host: evil.example:{}\r\n", address.port()), 421),
             // A form, a script, a preflight, and an image of another page.
@@ -262,7 +262,7 @@ async fn no_listener_serves_a_page_of_another_site() {
             assert!(said.starts_with(&format!("http/1.1 {status} ")), "{head} {said}");
             assert!(!said.contains("access-control-"), "{said}");
         }
-        // A program, and what every answer says to browsers.
+        // A program is served, and every answer instructs browsers.
         let request =
             format!("GET /livez HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         let said = raw(address, request).await;

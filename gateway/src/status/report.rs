@@ -1,7 +1,8 @@
 //! The document of `dkv ADDR status --json`.
 //!
-//! Fields are added, never renamed or given another meaning. Times of day are milliseconds since
-//! 1970, ages and uptimes milliseconds, sizes bytes. What is not known is `null`.
+//! Fields may be added; existing ones are never renamed and never change their meaning. Points in
+//! time are milliseconds since 1970, ages and uptimes milliseconds, sizes bytes. Unknown values are
+//! `null`.
 
 use std::net::SocketAddr;
 
@@ -18,31 +19,31 @@ pub struct Report {
     pub network: Option<String>,
     /// The registration server.
     pub server: Server,
-    /// The coordinator, as the nodes have it.
+    /// The coordinator, according to the nodes.
     pub coordinator: Option<Coordinator>,
-    /// How many more nodes may fail, whichever they are, with every key still readable and
-    /// writable. Zero also if some are not even now. `null` if no group is known.
+    /// Number of further node failures, whichever nodes fail, that leave every key readable and
+    /// writable. Also zero if some keys are not even now. `null` if no group is known.
     pub may_fail: Option<u32>,
     /// Whether every group has a majority of its voters.
     pub available: bool,
-    /// What needs somebody's attention, a sentence each.
+    /// What needs attention, one sentence each.
     pub warnings: Vec<String>,
-    /// All nodes that were not removed.
+    /// All nodes, without the removed ones.
     pub nodes: Vec<Node>,
-    /// The control group, and then the shards.
+    /// The control group, then the shards.
     pub groups: Vec<Group>,
-    /// Replicas that are on their way.
+    /// Replicas that are moving.
     pub moves: Vec<Move>,
 }
 
 /// The registration server.
 #[derive(Clone, Debug, Serialize)]
 pub struct Server {
-    /// Where it was asked.
+    /// Address at which it was asked.
     pub address: String,
     /// Whether it answered.
     pub reachable: bool,
-    /// Why not.
+    /// Why it did not answer.
     pub error: Option<String>,
     /// Its version.
     pub version: Option<String>,
@@ -50,11 +51,11 @@ pub struct Server {
     pub uptime_ms: Option<u64>,
     /// Name of the coordinator that it confirmed last.
     pub confirmed_coordinator: Option<String>,
-    /// In which term.
+    /// Term of that coordinator.
     pub confirmed_term: Option<u64>,
-    /// When.
+    /// When it confirmed that coordinator.
     pub confirmed_at_ms: Option<u64>,
-    /// How long ago a coordinator last reported.
+    /// Time since a coordinator last reported.
     pub report_age_ms: Option<u64>,
 }
 
@@ -63,7 +64,7 @@ pub struct Server {
 pub struct Coordinator {
     /// Its id.
     pub id: NodeId,
-    /// What people call it.
+    /// Its name.
     pub name: String,
     /// The term that it leads.
     pub term: u64,
@@ -75,13 +76,13 @@ pub struct Coordinator {
     pub confirmed_at_ms: Option<u64>,
 }
 
-/// What a node is in the network.
+/// The role of a node in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Leads the control group.
     Coordinator,
-    /// Every other node.
+    /// Any other node.
     Replicant,
 }
 
@@ -90,7 +91,7 @@ pub enum Role {
 pub struct Node {
     /// Its id.
     pub id: NodeId,
-    /// What people call it.
+    /// Its name.
     pub name: String,
     /// What it is.
     pub role: Role,
@@ -100,21 +101,21 @@ pub struct Node {
     pub reachable: bool,
     /// Why not.
     pub error: Option<String>,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// The region that it is in; `null` if it was told none.
+    /// Its region; `null` if it was started without one.
     pub region: Option<Region>,
     /// Its version.
     pub version: Option<String>,
     /// Time since it started.
     pub uptime_ms: Option<u64>,
-    /// Shards whose primary it is.
+    /// Shards of which it is the primary.
     pub primaries: Vec<u32>,
-    /// Replicas of shards that it holds.
+    /// Number of shard replicas that it holds.
     pub replicas: u32,
-    /// Most entries that one of its logs is behind that group's leader.
+    /// Largest number of entries by which one of its logs lags behind the leader's.
     pub log_lag: Option<u64>,
-    /// Most entries that one of its states is behind that group's leader's log.
+    /// Largest number of entries by which one of its states lags behind the leader's log.
     pub applied_lag: Option<u64>,
     /// Keys of all its replicas.
     pub keys: Option<u64>,
@@ -126,28 +127,28 @@ pub struct Node {
     pub fsync_us: Option<u64>,
     /// Whether it refuses writes because its disk is full.
     pub disk_full: bool,
-    /// Eventual writes that it has taken and that are not delivered yet.
+    /// Eventual writes that it has accepted and not delivered yet.
     pub pending: Option<u64>,
-    /// How long ago it last spoke with the server.
+    /// Time since it last spoke with the server.
     pub server_seen_ms: Option<u64>,
-    /// Whether it is to be emptied.
+    /// Whether it is being drained.
     pub draining: bool,
-    /// Whether it is to be removed.
+    /// Whether it will be removed.
     pub retiring: bool,
-    /// Whether nothing would miss it if it were switched off. `null` if no coordinator answers.
+    /// Whether it can be switched off without loss. `null` if no coordinator answers.
     pub may_stop: Option<bool>,
 }
 
 /// A Raft group.
 #[derive(Clone, Debug, Serialize)]
 pub struct Group {
-    /// Its number; zero is the control group, every other one a shard.
+    /// Its number: zero for the control group, else the shard's.
     pub group: u32,
-    /// Name of its leader: of a shard the primary, of the control group the coordinator.
+    /// Name of its leader: the primary of a shard, or the coordinator.
     pub primary: Option<String>,
     /// Its term.
     pub term: Option<u64>,
-    /// The latest revision that is known.
+    /// Latest known revision.
     pub revision: Option<u64>,
     /// Keys that it holds.
     pub keys: Option<u64>,
@@ -155,10 +156,10 @@ pub struct Group {
     pub data_bytes: Option<u64>,
     /// Its voters.
     pub voters: Vec<Replica>,
-    /// Nodes that follow it without a vote.
+    /// Its learners.
     pub learners: Vec<Replica>,
-    /// Voters that answer, less the majority that it needs: how many more may fail. Negative if it
-    /// has no majority. `null` if its voters are not known.
+    /// Number of answering voters less the majority: further failures that it tolerates. Negative
+    /// without a majority. `null` if its voters are unknown.
     pub spare: Option<i64>,
 }
 
@@ -173,28 +174,28 @@ pub struct Replica {
     pub reachable: bool,
     /// Whether it leads the group.
     pub leader: bool,
-    /// Entries that its log is behind the leader's, as the leader knows.
+    /// Entries by which its log lags behind the leader's, according to the leader.
     pub log_lag: Option<u64>,
-    /// Entries that its state is behind the leader's log.
+    /// Entries by which its state lags behind the leader's log.
     pub applied_lag: Option<u64>,
-    /// How long ago it last answered its leader.
+    /// Time since it last answered its leader.
     pub silent_ms: Option<u64>,
 }
 
-/// A replica that is on its way.
+/// A move of a replica.
 #[derive(Clone, Debug, Serialize)]
 pub struct Move {
     /// The shard.
     pub group: u32,
-    /// Name of the node whose replica goes, if one does.
+    /// Name of the node that loses its replica, if any.
     pub from: Option<String>,
-    /// Name of the node that gets one, if one does.
+    /// Name of the node that gets a replica, if any.
     pub to: Option<String>,
-    /// How far it is: `waiting`, `learning`, `promoting` or `removing`.
+    /// Progress: `waiting`, `learning`, `promoting` or `removing`.
     pub step: MoveStep,
-    /// Last entry that the node has which gets one.
+    /// Last log entry that the new replica has.
     pub matched_index: u64,
-    /// Last entry that there is.
+    /// Last log entry of the group.
     pub last_index: u64,
     /// Bytes of keys and values in the shard.
     pub data_bytes: u64,

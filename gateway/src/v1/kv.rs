@@ -1,4 +1,4 @@
-//! `/v1/kv/{key}`: one key.
+//! `/v1/kv/{key}`: reads, writes and deletes one key.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -7,56 +7,54 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
-use axum::response::IntoResponse;
 use dkv_api::{Condition, Error, Level, Receipt, WriteOptions, Written};
 
-use crate::app::Gateway;
-use crate::conditions::{self, ReadConditions, ReadOutcome, WriteCondition};
 use crate::limits::{QUERY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::percent;
+use crate::preconditions::{self, ReadOutcome, ReadPreconditions, WriteCondition};
 use crate::problem::Problem;
-use crate::query::{self, ReadQuery};
+use crate::query::{self, QueryError, ReadQuery};
 use crate::receipt;
+use crate::state::Gateway;
 use crate::store::Store;
 
-/// What comes before a key in a path.
+/// The part of a path before the key.
 pub(super) const PREFIX: &str = "/v1/kv/";
 
 /// Answers a request for a key.
 pub(super) async fn serve<S: Store>(
     State(gateway): State<Gateway<S>>,
     request: Request<Body>,
-) -> Response<Body> {
+) -> Result<Response<Body>, Problem> {
     let (head, body) = request.into_parts();
-    let answered = match head.method {
+    match head.method {
         Method::GET | Method::HEAD => get(&gateway, &head).await,
         Method::PUT => put(&gateway, &head, body).await,
         Method::DELETE => delete(&gateway, &head).await,
         _ => Err(Problem::method("GET, HEAD, PUT, DELETE")),
-    };
-    answered.unwrap_or_else(Problem::into_response)
+    }
 }
 
 fn key_of(head: &Parts) -> Result<Vec<u8>, Problem> {
     if head.uri.query().is_some_and(|query| query.len() > QUERY_BYTES_MAX) {
-        return Err(Problem::invalid("the query is too long"));
+        return Err(Problem::invalid(QueryError::TooLong.to_string()));
     }
     let raw = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
     let key = percent::decode(raw.as_bytes());
     let key = key.map_err(|error| Problem::invalid(error.to_string()))?;
     if key.is_empty() {
-        return Err(Problem::invalid("a key has at least one byte"));
+        return Err(Problem::invalid("a key must have at least one byte"));
     }
     Ok(key.into_owned())
 }
 
 async fn get<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Body>, Problem> {
     let key = key_of(head)?;
-    let query = ReadQuery::parse(head.uri.query()).map_err(Problem::invalid)?;
-    let conditions = ReadConditions::parse(&head.headers).map_err(Problem::invalid)?;
+    let query = ReadQuery::parse(head.uri.query())?;
+    let preconditions = ReadPreconditions::parse(&head.headers)?;
     let read = gateway.store.read(&key, query.options()).await;
     let current = read.as_ref().ok().map(|value| value.receipt.revision);
-    let value = match (read, conditions.judge(current)) {
+    let value = match (read, preconditions.evaluate(current)) {
         (Err(Error::NotFound { receipt }), ReadOutcome::Failed) => {
             return Err(Problem::precondition(None, Some(receipt)));
         }
@@ -67,7 +65,7 @@ async fn get<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Bo
         (Ok(value), ReadOutcome::NotModified) => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
-            about(&mut response, &value.receipt);
+            insert_metadata(&mut response, &value.receipt);
             return Ok(response);
         }
         (Ok(value), ReadOutcome::Serve) => value,
@@ -77,10 +75,10 @@ async fn get<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Bo
         Response::new(body.map_err(|error| Problem::unavailable(error.to_string()))?);
     let octets = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(CONTENT_TYPE, octets);
-    // A value may be anything, a page with scripts too; nobody is to take it for one.
+    // A value may be anything, even a page with scripts; browsers must not guess its type.
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
-    about(&mut response, &value.receipt);
+    insert_metadata(&mut response, &value.receipt);
     Ok(response)
 }
 
@@ -90,7 +88,7 @@ async fn put<S: Store>(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let key = key_of(head)?;
-    let level = query::level_of_write(head.uri.query()).map_err(Problem::invalid)?;
+    let level = query::write_level(head.uri.query())?;
     if key.len() > dkv_wire::limits::KEY_BYTES_MAX {
         let (bytes, limit) = (key.len() as u64, dkv_wire::limits::KEY_BYTES_MAX as u64);
         let error = Error::TooLarge { what: "key".into(), bytes, limit };
@@ -100,19 +98,19 @@ async fn put<S: Store>(
     let read = gateway.budget.read(head, body, VALUE_BYTES_MAX).await;
     let (value, _held) = read.map_err(Problem::of_body)?;
     let written = gateway.store.write(&key, value, options).await;
-    let Written { receipt, existed } = written.map_err(|error| failed(error, options))?;
+    let Written { receipt, existed } = written.map_err(|error| problem_of(error, options))?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = written_status(&receipt, existed);
-    about(&mut response, &receipt);
+    insert_metadata(&mut response, &receipt);
     Ok(response)
 }
 
 async fn delete<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Body>, Problem> {
     let key = key_of(head)?;
-    let level = query::level_of_write(head.uri.query()).map_err(Problem::invalid)?;
+    let level = query::write_level(head.uri.query())?;
     let options = options_of(head, level)?;
     let deleted = gateway.store.delete(&key, options).await;
-    let Written { receipt, .. } = deleted.map_err(|error| failed(error, options))?;
+    let Written { receipt, .. } = deleted.map_err(|error| problem_of(error, options))?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = written_status(&receipt, true);
     receipt::insert(response.headers_mut(), &receipt);
@@ -120,7 +118,7 @@ async fn delete<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response
 }
 
 fn options_of(head: &Parts, level: Level) -> Result<WriteOptions, Problem> {
-    match conditions::for_write(&head.headers).map_err(Problem::invalid)? {
+    match preconditions::for_write(&head.headers)? {
         WriteCondition::If(condition) => {
             Ok(WriteOptions { level, condition, ..WriteOptions::default() })
         }
@@ -128,11 +126,11 @@ fn options_of(head: &Parts, level: Level) -> Result<WriteOptions, Problem> {
     }
 }
 
-fn failed(error: Error, options: WriteOptions) -> Problem {
+fn problem_of(error: Error, options: WriteOptions) -> Problem {
     Problem::from_error(error, options.condition != Condition::Always)
 }
 
-/// 201 or 204; 202 for what a node has taken and will bring to the others.
+/// The status of a write: 201 or 204, or 202 for an eventual write that is not ordered yet.
 pub(super) fn written_status(receipt: &Receipt, existed: bool) -> StatusCode {
     match (receipt.pending, existed) {
         (Some(_), _) => StatusCode::ACCEPTED,
@@ -141,14 +139,14 @@ pub(super) fn written_status(receipt: &Receipt, existed: bool) -> StatusCode {
     }
 }
 
-/// The receipt, the entity tag, and that a cache has to ask each time.
-fn about(response: &mut Response<Body>, receipt: &Receipt) {
+/// Inserts the receipt and the entity tag, and makes caches revalidate each time.
+fn insert_metadata(response: &mut Response<Body>, receipt: &Receipt) {
     let headers = response.headers_mut();
     receipt::insert(headers, receipt);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // What is not ordered yet has no revision, and so no tag.
+    // A write that is not ordered yet has no revision, and so no tag.
     if receipt.pending.is_none()
-        && let Ok(tag) = HeaderValue::from_str(&conditions::entity_tag(receipt.revision))
+        && let Ok(tag) = HeaderValue::from_str(&preconditions::entity_tag(receipt.revision))
     {
         headers.insert(ETAG, tag);
     }

@@ -1,61 +1,56 @@
-//! `/v1/kv`: keys in order, a page at a time.
+//! `/v1/kv`: lists keys in order, a page at a time.
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::LINK;
-use axum::http::{HeaderValue, Method, Request, Response};
-use axum::response::IntoResponse;
+use axum::http::{HeaderValue, Method, Response, Uri};
 use bytes::Bytes;
 use dkv_api::{Level, Pair, Revision, ScanOptions};
 use futures::stream::TryStreamExt;
 use serde_json::{Map, Value, json};
 
-use super::document;
-use crate::app::Gateway;
-use crate::body::Pieces;
-use crate::bytes_json;
+use crate::body::ResponseParts;
+use crate::bytes_json::{self, Encoding};
 use crate::limits::{LIST_TURN_TIMEOUT, PAGE_BYTES};
 use crate::percent;
 use crate::problem::Problem;
 use crate::query::ListQuery;
+use crate::response::{document, is_get};
+use crate::state::Gateway;
 use crate::store::Store;
 
-/// Answers with a page.
+/// Answers a request for a page.
 pub(super) async fn serve<S: Store>(
     State(gateway): State<Gateway<S>>,
-    request: Request<Body>,
-) -> Response<Body> {
-    let (request, _) = request.into_parts();
-    if !matches!(request.method, Method::GET | Method::HEAD) {
-        return Problem::method("GET, HEAD").into_response();
+    method: Method,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
+    if !is_get(&method) {
+        return Err(Problem::method("GET, HEAD"));
     }
-    let answered = match ListQuery::parse(request.uri.query()) {
-        Ok(query) => page(&gateway, &query).await,
-        Err(why) => Err(Problem::invalid(why)),
-    };
-    answered.unwrap_or_else(Problem::into_response)
+    page(&gateway, &ListQuery::parse(uri.query())?).await
 }
 
 async fn page<S: Store>(
     gateway: &Gateway<S>,
     query: &ListQuery,
 ) -> Result<Response<Body>, Problem> {
-    // A scan holds a page of each shard, of which no more is known before it has come.
+    // A scan holds a page of each shard, and nothing tells its size in advance.
     let turn = tokio::time::timeout(LIST_TURN_TIMEOUT, gateway.lists.acquire()).await;
     let Ok(Ok(_turn)) = turn else {
-        return Err(Problem::unavailable("too many pages are asked for"));
+        return Err(Problem::unavailable("too many lists are in progress"));
     };
     let mut pairs = std::pin::pin!(gateway.store.scan(ScanOptions {
         prefix: query.prefix.clone().into(),
         after: query.after.clone().into(),
-        // One more tells whether there are more.
+        // One more than asked for shows whether another page follows.
         limit: Some(query.limit as u64 + 1),
         values: query.values,
         level: query.level,
         timeout: None,
     }));
     let (mut count, mut bytes, mut last) = (0, 0, None);
-    let mut page = Pieces::default();
+    let mut page = ResponseParts::default();
     page.push("{\"pairs\":[");
     while let Some(pair) =
         pairs.try_next().await.map_err(|error| Problem::from_error(error, false))?
@@ -67,8 +62,8 @@ async fn page<S: Store>(
         bytes += pair.key.len() + pair.value.as_ref().map_or(0, Bytes::len);
         let comma = if count > 0 { "," } else { "" };
         let text = Bytes::from(format!("{comma}{}", element(&pair, query)));
-        let room = gateway.budget.take(text.len());
-        page.push_held(text, room.map_err(|error| Problem::unavailable(error.to_string()))?);
+        let room = gateway.budget.reserve(text.len());
+        page.push_reserved(text, room.map_err(|error| Problem::unavailable(error.to_string()))?);
         (count, last) = (count + 1, Some(pair.key));
     }
     Ok(answer(page, None))
@@ -76,9 +71,9 @@ async fn page<S: Store>(
 
 fn element(pair: &Pair, query: &ListQuery) -> Value {
     let mut element = Map::new();
-    bytes_json::put(&mut element, "key", &pair.key, query.shown);
+    bytes_json::put(&mut element, "key", &pair.key, query.encoding);
     if let Some(value) = &pair.value {
-        bytes_json::put(&mut element, "value", value, query.shown);
+        bytes_json::put(&mut element, "value", value, query.encoding);
     }
     match pair.revision {
         Revision(0) => element.insert("pending".into(), true.into()),
@@ -87,7 +82,7 @@ fn element(pair: &Pair, query: &ListQuery) -> Value {
     Value::Object(element)
 }
 
-/// The target of the next page.
+/// Returns the target of the next page.
 fn next(query: &ListQuery, after: &[u8]) -> String {
     let mut next = format!("/v1/kv?after={}&limit={}", percent::encode(after), query.limit);
     if !query.prefix.is_empty() {
@@ -100,16 +95,16 @@ fn next(query: &ListQuery, after: &[u8]) -> String {
     if !query.values {
         next.push_str("&values=false");
     }
-    if query.shown == bytes_json::Shown::Base64 {
+    if query.encoding == Encoding::Base64 {
         next.push_str("&encoding=base64");
     }
     next
 }
 
-fn answer(mut page: Pieces, next: Option<String>) -> Response<Body> {
+fn answer(mut page: ResponseParts, next: Option<String>) -> Response<Body> {
     page.push(format!("],\"next\":{}}}", json!(next)));
     let mut response = document("application/json", page.into_body());
-    // It is text without controls or angle brackets.
+    // The target holds neither control characters nor angle brackets.
     let link = next.and_then(|next| HeaderValue::from_str(&format!("<{next}>; rel=\"next\"")).ok());
     if let Some(link) = link {
         response.headers_mut().insert(LINK, link);

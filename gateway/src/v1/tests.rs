@@ -1,4 +1,4 @@
-//! `/v1` over a store in memory that fails when it is told to.
+//! `/v1` over an in-memory store that fails on demand.
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
@@ -6,9 +6,14 @@ use dkv_api::{Condition, Error};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use crate::memory::{Answered, Memory, ask};
+use crate::memory_store::{MemoryStore, TestResponse, ask};
 
-async fn send(store: &Memory, method: Method, path: &str, fields: &[(&str, &str)]) -> Answered {
+async fn send(
+    store: &MemoryStore,
+    method: Method,
+    path: &str,
+    fields: &[(&str, &str)],
+) -> TestResponse {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in fields {
         request = request.header(*name, *value);
@@ -16,7 +21,7 @@ async fn send(store: &Memory, method: Method, path: &str, fields: &[(&str, &str)
     ask(store, request.body(Body::from("value")).unwrap()).await
 }
 
-fn problem(answered: &Answered, status: u16, code: &str) {
+fn problem(answered: &TestResponse, status: u16, code: &str) {
     assert_eq!(answered.status, StatusCode::from_u16(status).unwrap(), "{answered:?}");
     assert_eq!(answered.field("content-type"), "application/problem+json");
     let document: Json = serde_json::from_slice(&answered.body).unwrap();
@@ -27,8 +32,8 @@ fn problem(answered: &Answered, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn a_key_from_its_first_write_to_its_end() {
-    let store = Memory::default();
+async fn a_key_is_written_read_and_deleted() {
+    let store = MemoryStore::default();
     problem(&send(&store, Method::GET, "/v1/kv/a%2Fb", &[]).await, 404, "key-not-found");
     let written = send(&store, Method::PUT, "/v1/kv/a%2Fb", &[]).await;
     assert_eq!((written.status, written.field("etag")), (StatusCode::CREATED, "\"1\""));
@@ -58,8 +63,8 @@ async fn a_key_from_its_first_write_to_its_end() {
 }
 
 #[tokio::test]
-async fn conditional_writes() {
-    let store = Memory::default();
+async fn conditional_writes_check_the_revision() {
+    let store = MemoryStore::default();
     let put = async |fields: &[_]| send(&store, Method::PUT, "/v1/kv/k", fields).await;
     let absent = &[("if-none-match", "*")];
     problem(&put(&[("if-match", "*")]).await, 412, "precondition-failed");
@@ -75,8 +80,8 @@ async fn conditional_writes() {
 }
 
 #[tokio::test]
-async fn writes_of_every_level() {
-    let store = Memory::default();
+async fn writes_are_served_at_every_level() {
+    let store = MemoryStore::default();
     let put = async |path: &str, fields: &[_]| send(&store, Method::PUT, path, fields).await;
     let all = put("/v1/kv/k?consistency=all", &[]).await;
     assert_eq!((all.status, all.field("dkv-level")), (StatusCode::CREATED, "all"));
@@ -84,7 +89,7 @@ async fn writes_of_every_level() {
     problem(&part, 504, "incomplete");
     let document: Json = serde_json::from_slice(&part.body).unwrap();
     assert_eq!((&document["effect"], part.field("dkv-revision")), (&"done".into(), "2"));
-    // What is not ordered yet has a number and no revision.
+    // A write that is not ordered yet has a number and no revision.
     for method in [Method::PUT, Method::DELETE] {
         let near = send(&store, method, "/v1/kv/k?consistency=eventual", &[]).await;
         assert_eq!((near.status, near.field("dkv-level")), (StatusCode::ACCEPTED, "eventual"));
@@ -110,8 +115,8 @@ async fn writes_of_every_level() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood() {
-    let store = Memory::default();
+async fn malformed_requests_are_refused() {
+    let store = MemoryStore::default();
     for (method, path, status, code) in [
         (Method::GET, "/v1/kv/", 400, "invalid"),
         (Method::GET, "/v1/kv/%zz", 400, "invalid"),
@@ -139,7 +144,7 @@ async fn what_cannot_be_understood() {
 
 #[tokio::test]
 async fn keys_are_listed_in_pages() {
-    let store = Memory::default();
+    let store = MemoryStore::default();
     for name in ["a%2F1", "a%2F2", "a%2F%ff", "b"] {
         send(&store, Method::PUT, &format!("/v1/kv/{name}"), &[]).await;
     }
@@ -170,7 +175,7 @@ async fn keys_are_listed_in_pages() {
 
 #[tokio::test]
 async fn batches_answer_each_operation() {
-    let store = Memory::default();
+    let store = MemoryStore::default();
     let batch = async |body: String| {
         let request = Request::post("/v1/batch").body(Body::from(body)).unwrap();
         let answered = ask(&store, request).await;
@@ -216,8 +221,8 @@ async fn batches_answer_each_operation() {
 }
 
 #[tokio::test]
-async fn a_batch_whose_answer_is_too_long_says_what_it_has_written() {
-    let store = Memory::default();
+async fn a_batch_with_an_oversized_answer_reports_its_writes() {
+    let store = MemoryStore::default();
     // As text in JSON each of these bytes takes six.
     let request = Request::put("/v1/kv/long").body(Body::from(vec![1; 11 << 20])).unwrap();
     assert_eq!(ask(&store, request).await.status, StatusCode::CREATED);
@@ -239,8 +244,8 @@ async fn a_batch_whose_answer_is_too_long_says_what_it_has_written() {
 }
 
 #[tokio::test]
-async fn what_the_network_says() {
-    let store = Memory::default();
+async fn errors_of_the_network_become_problems() {
+    let store = MemoryStore::default();
     let put = async |error: Error| {
         store.fail_with(error);
         send(&store, Method::PUT, "/v1/kv/k", &[]).await
@@ -270,7 +275,7 @@ async fn what_the_network_says() {
 
 proptest! {
     #[test]
-    fn no_request_is_the_gateways_fault(
+    fn no_request_causes_a_server_error(
         method in "GET|PUT|DELETE|HEAD|POST",
         path in "/(v1/kv/)?[a-z%/?=&0-9]{0,20}",
         field in "if-match|if-none-match|x",
@@ -279,7 +284,7 @@ proptest! {
         let request = Request::builder().method(method.as_str()).uri(path).header(field, value);
         let request = request.body(Body::from("v")).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let answered = runtime.block_on(ask(&Memory::default(), request));
+        let answered = runtime.block_on(ask(&MemoryStore::default(), request));
         prop_assert!(answered.status.as_u16() < 500);
     }
 }

@@ -1,13 +1,14 @@
-//! The inventory: everybody who was ever let in, and by which token.
+//! The inventory: every holder that was ever admitted, and the token that admitted it.
 //!
-//! A record survives the token that admitted its holder: whom to revoke must be known long after
-//! the token was thrown away. Revoked holders stay in it, and are shown as such. It is bounded:
-//! when it is full, a client whose certificate has ended makes room, otherwise the one that was
-//! heard of longest ago. Nodes, administrators and bearer tokens that have not ended never do.
+//! A record outlives the token that admitted its holder: the operator must be able to find whom to
+//! revoke long after the token was thrown away. Revoked holders stay in the inventory and are shown
+//! as such. It is bounded: when it is full, it drops a client whose certificate has expired, or
+//! else the client that was heard from longest ago. It never drops nodes, administrators, or bearer
+//! tokens that are still valid.
 //!
-//! Deliberately missing: authority. Who may come in is said by certificates, tokens and the deny
-//! list; a holder that is not in here, since the books are older than it, enters when it is heard
-//! of.
+//! Deliberately missing: authority. Certificates, tokens and the deny list decide who is admitted.
+//! A holder missing here, because the inventory was introduced later, is added when it is heard
+//! from.
 
 use dkv_base::id::HolderId;
 use dkv_wire::identity::{Identity, Role};
@@ -19,10 +20,10 @@ use uuid::Uuid;
 
 use super::{Effects, Registry};
 
-/// How much later than was known a holder must be heard of for that to be noted, in milliseconds.
-const SEEN_EVERY_MS: u64 = 10_000;
+/// Least time between two recorded sightings of a holder, in milliseconds.
+const SIGHTING_INTERVAL_MS: u64 = 10_000;
 
-/// Somebody who was let in.
+/// An admitted holder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HolderRecord {
@@ -32,7 +33,7 @@ pub(super) struct HolderRecord {
     made_by: Option<HolderId>,
     since_ms: Option<u64>,
     ends_ms: Option<u64>,
-    /// In the books as of their last change.
+    /// On disk as of the last write.
     seen_ms: Option<u64>,
 }
 
@@ -49,8 +50,8 @@ impl HolderRecord {
         }
     }
 
-    /// Whether it may be forgotten for want of room, and in which order: the least first.
-    fn rank(&self, now_ms: u64) -> Option<(bool, u64)> {
+    /// Ranks the record for eviction, the least first. `None` if it must stay.
+    fn eviction_rank(&self, now_ms: u64) -> Option<(bool, u64)> {
         let lives = self.ends_ms.is_none_or(|end_ms| end_ms > now_ms);
         let may_go = match self.held {
             HolderKind::Certificate(Role::Client | Role::Reader) => true,
@@ -62,8 +63,8 @@ impl HolderRecord {
 }
 
 impl Registry {
-    /// Notes whom a token has admitted. False if there is no room, and nobody who could make some.
-    pub(super) fn enter_holder(
+    /// Records a holder that a token has admitted. False if the inventory is full.
+    pub(super) fn record_holder(
         &mut self,
         holder: HolderId,
         role: Role,
@@ -89,7 +90,7 @@ impl Registry {
         true
     }
 
-    /// Notes that the holder of a certificate was given another one.
+    /// Records that the certificate of a holder was renewed.
     pub fn handle_certified(&mut self, identity: Identity, now_ms: u64) -> ((), Effects) {
         if !self.make_room(identity.holder, now_ms) {
             return ((), Effects::NONE);
@@ -101,40 +102,41 @@ impl Registry {
         ((), Effects::SAVE)
     }
 
-    /// Notes that the holder of a certificate was heard of. That alone is not worth a write.
+    /// Records that the holder of a certificate was heard from. That alone is not worth a write.
     pub fn handle_seen(&mut self, identity: Identity, now_ms: u64) -> ((), Effects) {
         match self.holders.get_mut(&identity.holder) {
             Some(record) => record.seen_ms = record.seen_ms.max(Some(now_ms)),
             None if identity.role == Role::Server => {}
-            // Its end is not known; that of a certificate that was made now is later.
+            // The end of its certificate is unknown; assume that it was issued now.
             None => return (self.handle_certified(identity, now_ms).0, Effects::NONE),
         }
         ((), Effects::NONE)
     }
 
-    /// Whether it is worth noting that a holder was heard of.
-    pub fn is_news_of(&self, holder: HolderId, now_ms: u64) -> bool {
+    /// Whether a sighting of a holder is due to be recorded.
+    pub fn is_sighting_due(&self, holder: HolderId, now_ms: u64) -> bool {
         let seen_ms = self.holders.get(&holder).and_then(|record| record.seen_ms);
-        seen_ms.is_none_or(|seen_ms| now_ms.saturating_sub(seen_ms) >= SEEN_EVERY_MS)
+        seen_ms.is_none_or(|seen_ms| now_ms.saturating_sub(seen_ms) >= SIGHTING_INTERVAL_MS)
     }
 
-    /// Notes when bearer tokens were shown, as somebody says who judges them.
+    /// Records when bearer tokens were last used, as a gateway reports.
     pub fn handle_bearers_seen(&mut self, seen: &[(HolderId, u64)], now_ms: u64) -> ((), Effects) {
         for (holder, at_ms) in seen.iter().take(limits::BEARERS_SEEN_MAX) {
             if let Some(record) = self.holders.get_mut(holder)
                 && matches!(record.held, HolderKind::Bearer(_))
             {
-                // Whoever says so may have another clock; nobody was seen in the future.
+                // The gateway's clock may be ahead of this one.
                 record.seen_ms = record.seen_ms.max(Some((*at_ms).min(now_ms)));
             }
         }
         ((), Effects::NONE)
     }
 
-    /// Enters a bearer token that is about to be signed, and says when it ends.
+    /// Records a bearer token that is about to be signed, and returns when it expires, in
+    /// milliseconds since 1970.
     ///
     /// # Errors
-    /// `Invalid` for a name that cannot be, a life of no time, and if there is no room.
+    /// `Invalid` for an invalid name, a life of zero, and if the inventory is full.
     pub fn handle_create_bearer(
         &mut self,
         holder: HolderId,
@@ -151,13 +153,13 @@ impl Registry {
         let life_ms = match life {
             BearerLife::Usual => Some(millis(limits::BEARER_LIFE)),
             BearerLife::Seconds(0) => {
-                return wrong("a token that lives for no time is none".into());
+                return wrong("the life of a token must be more than zero".into());
             }
             BearerLife::Seconds(life_s) => Some(life_s.saturating_mul(1000)),
             BearerLife::Endless => None,
         };
         if !self.make_room(holder, now_ms) {
-            return wrong("there are too many holders; revoke those that are gone".into());
+            return wrong("there are too many holders; revoke some that are gone".into());
         }
         let ends_ms = life_ms.map(|life_ms| now_ms.saturating_add(life_ms));
         let record = HolderRecord {
@@ -173,11 +175,11 @@ impl Registry {
         (Ok(ends_ms), Effects::SAVE)
     }
 
-    /// Everybody who was let in, those of one kind together, oldest first.
+    /// Returns all admitted holders, grouped by kind, oldest first.
     pub fn holders(&self) -> Vec<HolderInfo> {
         let info = |(&id, record): (&HolderId, &HolderRecord)| {
             let node = self.nodes.iter().find(|(node, _)| HolderId::from(**node) == id);
-            // The coordinator reports who lives; a node that serves need not talk to the server.
+            // A node that serves need not talk to the server; the coordinator reports it live.
             let heard_ms = node.map(|(_, node)| node.heard_ms);
             HolderInfo {
                 id,
@@ -203,17 +205,18 @@ impl Registry {
         holders
     }
 
-    /// What people call a holder, if it has a name.
+    /// Returns the name of a holder, if it has one.
     pub fn name_of(&self, holder: HolderId) -> Option<&str> {
         self.holders.get(&holder)?.name.as_deref()
     }
 
-    /// Makes room for a holder that is not in the inventory. False if nobody may be forgotten.
+    /// Makes room for a holder. False if the inventory is full and no record may be dropped.
     fn make_room(&mut self, holder: HolderId, now_ms: u64) -> bool {
         if self.holders.len() < limits::HOLDERS_MAX || self.holders.contains_key(&holder) {
             return true;
         }
-        let ranked = self.holders.iter().filter_map(|(id, it)| Some((it.rank(now_ms)?, *id)));
+        let ranked =
+            self.holders.iter().filter_map(|(id, it)| Some((it.eviction_rank(now_ms)?, *id)));
         let Some((_, least)) = ranked.min() else { return false };
         self.holders.remove(&least);
         true
@@ -225,130 +228,4 @@ fn millis(duration: std::time::Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use dkv_base::id::NetworkId;
-    use dkv_wire::bearer::Rights;
-    use dkv_wire::message::JoinRefusal;
-    use dkv_wire::network::Settings;
-    use dkv_wire::token::SecretHash;
-
-    use super::*;
-
-    const SECRET: [u8; 32] = [7; 32];
-
-    fn id(number: usize) -> HolderId {
-        HolderId(Uuid::from_u128(number as u128))
-    }
-
-    /// A registry with a token of a role, whose id is the role's number.
-    fn registry(roles: &[Role]) -> Registry {
-        let mut registry = Registry::new(NetworkId(Uuid::nil()), Settings::default(), 0);
-        for role in roles {
-            let (token, hash) = (Uuid::from_u128(*role as u128), SecretHash::of(&SECRET));
-            let name = Some(format!("of-{role}"));
-            registry.handle_create_token(token, hash, *role, None, None, name, 0).0.unwrap();
-        }
-        registry
-    }
-
-    fn join(registry: &mut Registry, role: Role, number: usize, at_ms: u64) -> bool {
-        let token = Uuid::from_u128(role as u128);
-        match registry.handle_join(token, &SECRET, id(number), at_ms).0 {
-            Ok(joined) => joined == role,
-            Err(refusal) => {
-                assert_eq!(refusal, JoinRefusal::Full);
-                false
-            }
-        }
-    }
-
-    #[test]
-    fn whom_a_token_admitted_is_known_after_the_token_is_gone() {
-        let mut registry = registry(&[Role::Admin, Role::Client]);
-        assert!(join(&mut registry, Role::Admin, 1, 5) && join(&mut registry, Role::Client, 2, 6));
-        let token = Uuid::from_u128(Role::Admin as u128);
-        registry.handle_revoke_token(token).0.unwrap();
-        registry.deny(&[id(2)]);
-        let books = crate::books::encode(&registry).unwrap();
-        let mut registry = crate::books::decode(std::path::Path::new("b"), &books).unwrap();
-        let holders = registry.holders();
-        let shown: Vec<_> = holders.iter().map(|it| (it.id, it.kind, it.revoked)).collect();
-        let of = HolderKind::Certificate;
-        assert_eq!(shown, [(id(1), of(Role::Admin), false), (id(2), of(Role::Client), true)]);
-        assert_eq!((holders[0].token, holders[0].since_ms), (Some(token), Some(5)));
-        assert_eq!(holders[0].name.as_deref(), Some("of-admin"));
-        let end_ms = 5 + millis(limits::CERTIFICATE_LIFE);
-        assert_eq!((holders[0].ends_ms, holders[0].seen_ms), (Some(end_ms), Some(5)));
-
-        let identity = Identity { network: registry.network(), role: Role::Admin, holder: id(1) };
-        assert!(!registry.is_news_of(id(1), 6) && registry.is_news_of(id(1), 20_000));
-        assert_eq!(registry.handle_seen(identity, 20_000).1, Effects::NONE);
-        assert_eq!(registry.holders()[0].seen_ms, Some(20_000));
-        assert_eq!(registry.handle_certified(identity, 30_000).1, Effects::SAVE);
-        assert_eq!(registry.holders()[0].ends_ms, Some(30_000 + millis(limits::CERTIFICATE_LIFE)));
-        assert_eq!(registry.holders()[0].since_ms, Some(5));
-    }
-
-    #[test]
-    fn a_holder_that_the_books_do_not_know_enters_when_it_is_heard_of() {
-        let mut registry = registry(&[]);
-        let identity = Identity { network: registry.network(), role: Role::Admin, holder: id(9) };
-        registry.handle_seen(identity, 100);
-        let holders = registry.holders();
-        assert_eq!((holders[0].id, holders[0].token, holders[0].since_ms), (id(9), None, None));
-    }
-
-    #[test]
-    fn a_bearer_ends_unless_it_is_said_not_to_and_its_last_use_is_noted() {
-        let mut registry = registry(&[]);
-        let held = HolderKind::Bearer(Rights::Read);
-        let mut create = |number, life, name: Option<&str>| {
-            let name = name.map(str::to_owned);
-            registry.handle_create_bearer(id(number), held, life, name, id(1), 1000).0
-        };
-        let usual = 1000 + millis(limits::BEARER_LIFE);
-        assert_eq!(create(1, BearerLife::Usual, None), Ok(Some(usual)));
-        assert_eq!(create(2, BearerLife::Seconds(5), Some("ci")), Ok(Some(6000)));
-        assert_eq!(create(3, BearerLife::Endless, None), Ok(None));
-        assert!(create(4, BearerLife::Seconds(0), None).is_err());
-        assert!(create(4, BearerLife::Usual, Some("a\u{1b}[2J")).is_err());
-        let (_, effects) =
-            registry.handle_bearers_seen(&[(id(2), 1500), (id(3), u64::MAX), (id(8), 1)], 2000);
-        assert_eq!(effects, Effects::NONE);
-        let seen: Vec<_> = registry.holders().iter().map(|it| it.seen_ms).collect();
-        assert_eq!(seen, [None, Some(1500), Some(2000)]);
-    }
-
-    #[test]
-    fn a_flood_of_clients_forgets_clients_and_nobody_else() {
-        let roles = [Role::Admin, Role::Client, Role::Node];
-        let mut registry = registry(&roles);
-        let life_ms = millis(limits::CERTIFICATE_LIFE);
-        assert!(join(&mut registry, Role::Admin, 0, 0) && join(&mut registry, Role::Node, 1, 0));
-        for number in 2..limits::HOLDERS_MAX {
-            assert!(join(&mut registry, Role::Client, number, number as u64));
-        }
-        // The second one is heard of again, so the third makes room.
-        let identity = Identity { network: registry.network(), role: Role::Client, holder: id(2) };
-        registry.handle_seen(identity, 50_000);
-        assert!(join(&mut registry, Role::Client, 1 << 20, 60_000));
-        let knows = |registry: &Registry, number| registry.holders.contains_key(&id(number));
-        assert_eq!(registry.holders.len(), limits::HOLDERS_MAX);
-        assert!(knows(&registry, 0) && knows(&registry, 1) && knows(&registry, 2));
-        assert!(!knows(&registry, 3) && knows(&registry, 1 << 20));
-        // Long after, administrators and nodes are still there.
-        assert!(join(&mut registry, Role::Client, 1 << 21, 3 * life_ms));
-        assert!(knows(&registry, 0) && knows(&registry, 1));
-    }
-
-    #[test]
-    fn nobody_is_admitted_whom_nobody_could_list() {
-        let mut registry = registry(&[Role::Admin]);
-        for number in 0..limits::HOLDERS_MAX {
-            assert!(join(&mut registry, Role::Admin, number, 0));
-        }
-        assert!(!join(&mut registry, Role::Admin, 1 << 20, 0));
-        let used = registry.tokens()[0].used;
-        assert_eq!(used as usize, limits::HOLDERS_MAX, "a token was used up for nothing");
-    }
-}
+mod tests;

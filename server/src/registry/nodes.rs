@@ -1,4 +1,4 @@
-//! The nodes: who registers, under which name, and what the coordinator says of them.
+//! The nodes: registration, names, and the state that the coordinator reports.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Effects, Registry};
 
-/// A node that has registered or was reported.
+/// A node that registered or was reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NodeRecord {
@@ -21,30 +21,31 @@ pub(super) struct NodeRecord {
     pub(super) address: SocketAddr,
     pub(super) region: Option<Region>,
     pub(super) state: NodeState,
-    /// When it last registered or was reported live. In the books as of their last change.
+    /// When it last registered or was reported live. On disk as of the last write.
     pub(super) heard_ms: u64,
-    /// Whether a report has named it. Once one has, a report that does not means it was removed.
+    /// Whether a report has named it. After that, a report without it means that it was removed.
     pub(super) reported: bool,
 }
 
 impl Registry {
-    /// Takes a node in: finds it a name, and tells the very first one to bootstrap the network.
+    /// Registers a node: finds it a name, and tells the very first node to bootstrap the network.
     ///
-    /// The grant is for good. The same node is told again until a coordinator has reported: from
-    /// then on the network exists, and to bootstrap again could only make a second one.
+    /// The grant to bootstrap is permanent. The server repeats it to the same node until a
+    /// coordinator has reported: from then on the network exists, and another bootstrap could only
+    /// create a second one.
     ///
     /// # Errors
-    /// `Denied` for a removed node, `NameTaken`, and `Invalid` for a name, an address or a region
-    /// that cannot be. Then nothing has changed.
+    /// `Denied` for a removed node, `NameTaken`, and `Invalid` for an invalid name, address or
+    /// region. An error changes nothing.
     pub fn handle_register(
         &mut self,
         node: NodeId,
-        wanted: Option<&str>,
+        requested_name: Option<&str>,
         address: SocketAddr,
         region: Option<Region>,
         now_ms: u64,
     ) -> (Result<Admission, ServerRefusal>, Effects) {
-        let name = match self.check_register(node, wanted, address, now_ms) {
+        let name = match self.check_register(node, requested_name, address, now_ms) {
             Ok(name) => name,
             Err(refusal) => return (Err(refusal), Effects::NONE),
         };
@@ -70,7 +71,7 @@ impl Registry {
         let heard_ms = now_ms;
         let record = NodeRecord { name: name.clone(), address, region, state, heard_ms, reported };
         self.nodes.insert(node, record);
-        effects.save |= self.take_name_from_others(node, &name);
+        effects.save |= self.reassign_name(node, &name);
         let admission = Admission {
             network: self.network,
             name,
@@ -83,24 +84,24 @@ impl Registry {
         (Ok(admission), effects)
     }
 
-    /// What the network runs with: what it was created with, or will be.
+    /// Returns the settings that the network was created with, or will be.
     fn settings_in_force(&self) -> &Settings {
         self.view.as_ref().map_or(&self.settings, |view| &view.settings)
     }
 
-    /// Finds the name of a node that may register.
+    /// Checks a registration, and finds the name of the node.
     fn check_register(
         &self,
         node: NodeId,
-        wanted: Option<&str>,
+        requested_name: Option<&str>,
         address: SocketAddr,
         now_ms: u64,
     ) -> Result<String, ServerRefusal> {
         self.check_not_removed(node)?;
         if address.ip().is_unspecified() || address.port() == 0 {
             return Err(ServerRefusal::Invalid(format!(
-                "{address} is not an address that others can connect to; register the one that \
-                 they reach this node at"
+                "{address} is not an address that others can connect to; register the one at which \
+                 they reach this node"
             )));
         }
         let known = self.nodes.get(&node);
@@ -110,39 +111,44 @@ impl Registry {
                 limits::NODES_MAX
             )));
         }
-        if let Some(name) = wanted {
+        if let Some(name) = requested_name {
             check_name(name).map_err(|error| ServerRefusal::Invalid(error.to_string()))?;
-            if self.listed_name(node) == Some(name) || !self.is_taken(name, node, now_ms) {
+            if self.directory_name(node) == Some(name) || !self.is_name_taken(name, node, now_ms) {
                 return Ok(name.to_owned());
             }
-            // A node of the directory has a name in any case: that it was given away is no reason
-            // to stop it.
-            return match self.listed_name(node) {
+            // A node of the directory always has a name: losing it to another node must not stop
+            // this one.
+            return match self.directory_name(node) {
                 Some(listed) => Ok(listed.to_owned()),
                 None => Err(ServerRefusal::NameTaken(name.to_owned())),
             };
         }
         match known {
-            Some(record) if self.listed_name(node) == Some(&record.name) => Ok(record.name.clone()),
-            // While it was down another node may have taken its name.
-            Some(record) if !self.is_taken(&record.name, node, now_ms) => Ok(record.name.clone()),
+            Some(record) if self.directory_name(node) == Some(&record.name) => {
+                Ok(record.name.clone())
+            }
+            // Another node may have taken its name while it was down.
+            Some(record) if !self.is_name_taken(&record.name, node, now_ms) => {
+                Ok(record.name.clone())
+            }
             _ => Ok(self.free_name(node)),
         }
     }
 
-    /// The name that a node has in the directory, by the last word of a coordinator.
-    fn listed_name(&self, node: NodeId) -> Option<&str> {
+    /// Returns the name of a node in the directory, as the coordinator last reported it.
+    fn directory_name(&self, node: NodeId) -> Option<&str> {
         Some(self.view.as_ref()?.node(node)?.name.as_str())
     }
 
-    /// Gives another name to whoever was given that of a node of the directory while it was away;
-    /// says whether there was anybody.
-    fn take_name_from_others(&mut self, node: NodeId, name: &str) -> bool {
-        if self.listed_name(node) != Some(name) {
+    /// Renames other nodes that were given the name of a node of the directory while that one was
+    /// away. True if there were any.
+    fn reassign_name(&mut self, node: NodeId, name: &str) -> bool {
+        if self.directory_name(node) != Some(name) {
             return false;
         }
         let is_other = |(&id, record): (&NodeId, &NodeRecord)| {
-            (id != node && record.name == name && self.listed_name(id) != Some(name)).then_some(id)
+            (id != node && record.name == name && self.directory_name(id) != Some(name))
+                .then_some(id)
         };
         let others: Vec<NodeId> = self.nodes.iter().filter_map(is_other).collect();
         for other in &others {
@@ -154,8 +160,8 @@ impl Registry {
         !others.is_empty()
     }
 
-    /// Whether another node that may be running has the name.
-    fn is_taken(&self, name: &str, node: NodeId, now_ms: u64) -> bool {
+    /// Whether another node, which may be running, has the name.
+    fn is_name_taken(&self, name: &str, node: NodeId, now_ms: u64) -> bool {
         self.nodes.iter().any(|(&id, record)| {
             id != node
                 && record.name == name
@@ -163,22 +169,22 @@ impl Registry {
         })
     }
 
-    /// The first of "n1", "n2", … that no other node has, not even one that is down.
+    /// Returns the first of "n1", "n2", … that no other node has, not even one that is down.
     fn free_name(&self, node: NodeId) -> String {
         let is_free = |name: &String| {
             self.nodes.iter().all(|(&id, record)| id == node || record.name != *name)
         };
         let mut names = (1..).map(|number: u32| format!("n{number}"));
-        // There are more numbers than nodes.
+        // There are more numbers than nodes, so one is free.
         names.find(is_free).unwrap_or_default()
     }
 
-    /// Replaces the node table by what the coordinator says.
+    /// Replaces the node table with the one that the coordinator reports.
     ///
-    /// Nodes that registered and that no report has named yet stay. A name, an address or a region
-    /// that a node itself gave us when it registered stays too, until the directory's word about it
-    /// changes: until then the directory has not heard of it yet.
-    pub(super) fn take_view(&mut self, view: &NetworkView) {
+    /// Registered nodes that no report has named yet stay. A name, address or region that a node
+    /// gave when it registered also stays until the directory's value changes, because until then
+    /// the change has not reached the directory.
+    pub(super) fn apply_view(&mut self, view: &NetworkView) {
         let previous = self.view.replace(view.clone());
         let previous: HashMap<NodeId, &NodeInfo> =
             previous.iter().flat_map(|view| &view.nodes).map(|info| (info.id, info)).collect();
@@ -211,8 +217,8 @@ impl Registry {
         self.nodes.retain(|&id, _| !self.denied.contains(&id.into()));
     }
 
-    /// Notes that the coordinator and all that it sees live were heard of.
-    pub(super) fn note_live(&mut self, coordinator: NodeId, now_ms: u64) {
+    /// Records that the coordinator, and all nodes that it sees live, were heard from.
+    pub(super) fn mark_live(&mut self, coordinator: NodeId, now_ms: u64) {
         for (&id, record) in &mut self.nodes {
             if id == coordinator || (record.reported && record.state == NodeState::Live) {
                 record.heard_ms = now_ms;

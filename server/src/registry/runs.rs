@@ -1,7 +1,7 @@
-//! Runs of nodes' processes: which directory is an older copy, and of which node two run at once.
+//! Runs of nodes' processes: detects older copies of a data directory, and nodes that run twice.
 //!
-//! What to make of a run is decided by the book that nodes keep as well ([`dkv_wire::run`]). The
-//! server's is what a node asks before it serves, and what an administrator's word goes into.
+//! The rules are those of [`dkv_wire::run`], which nodes apply too. A node asks the server before
+//! it serves, and an administrator's decision between two runs is recorded here.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,28 +13,29 @@ use dkv_wire::run::{Heard, Run, RunBook, Verdict};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Effects, Registry};
-use crate::limits::{MARKS_SAVED_MS, OLDER_SHOWN_MS, RUN_HEARD_MS, RUN_SILENT_MS, RUNS_MAX};
+use crate::limits::{MARK_FLUSH_MS, OLDER_COPY_SHOWN_MS, RUN_HEARD_MS, RUN_SILENT_MS, RUNS_MAX};
 
-/// A run, as it was heard last.
+/// The latest sighting of a run.
 #[derive(Clone, Debug)]
-struct LastHeard {
+struct Sighting {
     run: Run,
     address: SocketAddr,
     verdict: Verdict,
-    /// Whether it is to answer once more before the verdict counts.
+    /// Whether the run must answer once more before the verdict counts.
     is_asked: bool,
-    /// Whether another run was known when it was first heard.
+    /// Whether another run was known when this one was first heard.
     follows: bool,
     at_ms: u64,
 }
 
-/// The server's book of runs.
+/// All runs that the server knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Runs {
     book: RunBook<NodeId>,
-    heard: BTreeMap<NodeId, Vec<LastHeard>>,
-    /// Whether marks have changed since the book was written, and when it was asked to be.
-    has_new_marks: bool,
+    heard: BTreeMap<NodeId, Vec<Sighting>>,
+    /// Whether marks have changed since the last write.
+    has_unsaved_marks: bool,
+    /// When the last write was requested, in milliseconds since 1970.
     saved_ms: u64,
 }
 
@@ -52,12 +53,13 @@ impl<'de> Deserialize<'de> for Runs {
 }
 
 impl Registry {
-    /// Takes what a run of a node says of itself. `server` names the run of this server, whose
-    /// questions only its own answers answer.
+    /// Judges a run of a node by what it says of itself. `server` identifies this run of the
+    /// server; answers to questions of another one do not count.
     ///
     /// # Errors
-    /// `Denied` for a removed node. Then nothing has changed.
-    pub fn handle_stand(
+    /// `Denied` for a removed node, `Invalid` if too many nodes are on record. An error changes
+    /// nothing but the records of removed nodes.
+    pub fn handle_run_check(
         &mut self,
         node: NodeId,
         stand: &Stand,
@@ -72,7 +74,7 @@ impl Registry {
         self.runs.heard.retain(|id, _| !denied.contains(&(*id).into()));
         let record = self.runs.book.record(node);
         if record.is_none() && self.runs.book.records().len() >= 2 * limits::NODES_MAX {
-            let why = "too many nodes have been here that were never removed".to_owned();
+            let why = "too many nodes are on record that were never removed".to_owned();
             return (Err(ServerRefusal::Invalid(why)), Effects::NONE);
         }
         let known = record.and_then(|record| record.run.as_ref());
@@ -87,7 +89,7 @@ impl Registry {
             self.runs.book.hear(node, &stand.run, answers)
         };
         let Heard { verdict, is_news, ask_again } = heard;
-        let said = LastHeard {
+        let sighting = Sighting {
             run: stand.run.clone(),
             address: stand.address,
             verdict,
@@ -95,14 +97,14 @@ impl Registry {
             follows: is_another,
             at_ms: now_ms,
         };
-        let follows = self.runs.note(node, said, stand.ends);
+        let follows = self.runs.record(node, sighting, stand.ends);
         let wait = verdict.is_sound() && self.may_live_elsewhere(node, stand, follows, now_ms);
-        self.runs.has_new_marks |= verdict.is_sound() && mark != Some(stand.run.mark);
-        let due = now_ms.abs_diff(self.runs.saved_ms) >= MARKS_SAVED_MS || stand.ends;
+        self.runs.has_unsaved_marks |= verdict.is_sound() && mark != Some(stand.run.mark);
+        let due = now_ms.abs_diff(self.runs.saved_ms) >= MARK_FLUSH_MS || stand.ends;
         let mut effects = Effects::NONE;
-        if is_news || self.runs.has_new_marks && due {
+        if is_news || self.runs.has_unsaved_marks && due {
             effects.save = true;
-            self.runs.has_new_marks = false;
+            self.runs.has_unsaved_marks = false;
             self.runs.saved_ms = now_ms;
         }
         let question = Question { server, number: self.runs.book.question() };
@@ -112,28 +114,27 @@ impl Registry {
         (Ok(Standing { verdict, question, ask_again, wait, rulings }), effects)
     }
 
-    /// Whether how far logs are is to be put on disk yet.
-    pub fn has_new_marks(&self) -> bool {
-        self.runs.has_new_marks
+    /// Whether log marks have changed since the last write.
+    pub fn has_unsaved_marks(&self) -> bool {
+        self.runs.has_unsaved_marks
     }
 
-    /// Has it put on disk how far logs are.
-    pub fn handle_marks(&mut self, now_ms: u64) -> Effects {
-        if !std::mem::take(&mut self.runs.has_new_marks) {
+    /// Saves log marks that have changed since the last write.
+    pub fn flush_marks(&mut self, now_ms: u64) -> Effects {
+        if !std::mem::take(&mut self.runs.has_unsaved_marks) {
             return Effects::NONE;
         }
         self.runs.saved_ms = now_ms;
         Effects::SAVE
     }
 
-    /// Whether a node comes with nothing but its identity, and the coordinator has named it before.
+    /// Whether a node that the coordinator has named before comes without a log.
     fn has_lost_its_log(&self, node: NodeId, run: &Run) -> bool {
         run.mark == 0 && self.nodes.get(&node).is_some_and(|record| record.reported)
     }
 
-    /// Whether another run of a node may live at another address than this one's: it has not been
-    /// silent for long, or this server has not listened for long. Of two at one address only one
-    /// can live.
+    /// Whether another run of the node may still be alive at another address: it was heard a moment
+    /// ago, or this server has just started. At one address only one run can be alive.
     fn may_live_elsewhere(&self, node: NodeId, stand: &Stand, follows: bool, now_ms: u64) -> bool {
         let mut heard = self.runs.heard.get(&node).into_iter().flatten();
         let was_heard = heard.any(|run| {
@@ -147,11 +148,11 @@ impl Registry {
         was_heard || follows && has_just_begun && moved()
     }
 
-    /// Takes an administrator's word: of the runs of a node this one goes on.
+    /// Keeps one run of a node and dismisses the others, as an administrator decided.
     ///
     /// # Errors
-    /// `Invalid` if it names no run that was heard, or several. Then nothing has changed.
-    pub fn handle_keep(
+    /// `Invalid` if the choice names no run that was heard, or several. An error changes nothing.
+    pub fn handle_keep_run(
         &mut self,
         node: NodeId,
         choice: RunChoice,
@@ -159,8 +160,8 @@ impl Registry {
     ) -> (Result<(), ServerRefusal>, Effects) {
         let invalid = |why: String| (Err(ServerRefusal::Invalid(why)), Effects::NONE);
         let heard = self.runs.heard.get(&node).map(Vec::as_slice).unwrap_or_default();
-        let chosen: Vec<&LastHeard> = match choice {
-            // Of a process that was started there again and again, the last.
+        let chosen: Vec<&Sighting> = match choice {
+            // The latest, if the process was restarted there.
             RunChoice::Address(address) => {
                 heard.iter().rev().find(|run| run.address == address).into_iter().collect()
             }
@@ -173,14 +174,14 @@ impl Registry {
             [one] => one.run.clone(),
             [] if all.is_empty() => {
                 return invalid(format!(
-                    "no process of {name} has spoken to the server since the server was started; \
-                     start the one that is to go on"
+                    "no process of {name} has contacted the server since the server started; start \
+                     the one to keep"
                 ));
             }
             [] => {
-                return invalid(format!("{name} was heard as {}; name one", all.join(" and as ")));
+                return invalid(format!("the runs of {name} are {}; name one", all.join(" and ")));
             }
-            _ => return invalid(format!("that names several of {}", all.join(" and "))),
+            _ => return invalid(format!("that names more than one of {}", all.join(" and "))),
         };
         let boot = kept.boot;
         self.runs.book.rule(node, kept, now_ms);
@@ -191,20 +192,21 @@ impl Registry {
         (Ok(()), Effects::SAVE)
     }
 
-    /// Whether two processes of a node run, and nobody has said which goes on.
+    /// Whether two processes of a node are running and no administrator has chosen one.
     pub(super) fn runs_twice(&self, node: NodeId) -> bool {
         self.runs.book.record(node).is_some_and(|record| record.twice)
     }
 
-    /// Runs that an administrator should know of.
+    /// Returns the runs that an administrator should know of.
     pub(super) fn run_reports(&self, now_ms: u64) -> Vec<RunReport> {
         let mut reports = Vec::new();
         for (node, runs) in &self.runs.heard {
             let twice = self.runs_twice(*node);
-            let is_recent = |run: &&LastHeard| {
+            let is_recent = |run: &&Sighting| {
                 let older = matches!(run.verdict, Verdict::Older { .. });
-                // One with an older copy ends by itself, and somebody should see why.
-                let shown_ms = if older { OLDER_SHOWN_MS } else { RUN_HEARD_MS };
+                // A run on an older copy ends by itself; show it for longer, so that people see
+                // why.
+                let shown_ms = if older { OLDER_COPY_SHOWN_MS } else { RUN_HEARD_MS };
                 now_ms.abs_diff(run.at_ms) <= shown_ms
             };
             let recent = runs.iter().filter(is_recent);
@@ -229,21 +231,21 @@ impl Registry {
 }
 
 impl Runs {
-    /// Notes what was heard of a run; of one that ends, that there is nothing more to hear. Returns
-    /// whether another run was known when this one was first heard.
-    fn note(&mut self, node: NodeId, mut said: LastHeard, ends: bool) -> bool {
+    /// Records a sighting of a run, or forgets the run if it `ends`. Returns whether another run
+    /// was known when this one was first heard.
+    fn record(&mut self, node: NodeId, mut sighting: Sighting, ends: bool) -> bool {
         let runs = self.heard.entry(node).or_default();
-        let before = runs.iter().find(|heard| heard.run.boot == said.run.boot);
-        said.follows = before.map_or(said.follows, |before| before.follows);
-        runs.retain(|heard| heard.run.boot != said.run.boot);
-        let follows = said.follows;
+        let before = runs.iter().find(|heard| heard.run.boot == sighting.run.boot);
+        sighting.follows = before.map_or(sighting.follows, |before| before.follows);
+        runs.retain(|heard| heard.run.boot != sighting.run.boot);
+        let follows = sighting.follows;
         if ends {
             return follows;
         }
         if runs.len() == RUNS_MAX {
             runs.remove(0);
         }
-        runs.push(said);
+        runs.push(sighting);
         follows
     }
 }

@@ -1,7 +1,7 @@
-//! Join tokens: made, listed, used, revoked.
+//! Join tokens: creation, use, listing, revocation.
 //!
-//! A token's secret is kept as a hash only. Whoever does not have the right secret learns nothing,
-//! not even whether there is such a token; only its bearer is told that it has expired.
+//! The registry keeps only a hash of a token's secret. A caller without the right secret learns
+//! nothing, not even whether the token exists; only the bearer learns that it has expired.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{Effects, Registry};
 use crate::limits::{ADMITTED_MAX, TOKENS_MAX};
 
-/// A token without its secret.
+/// A join token, without its secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TokenRecord {
@@ -43,7 +43,7 @@ impl TokenRecord {
 }
 
 impl Registry {
-    /// What the bearer of a token would become now.
+    /// Returns the role that a token grants now.
     pub fn check_token(
         &self,
         token: Uuid,
@@ -51,7 +51,7 @@ impl Registry {
         now_ms: u64,
     ) -> Result<Role, JoinRefusal> {
         let Some(record) = self.tokens.get(&token) else {
-            // As much work as for a token that exists, so that time does not tell them apart.
+            // As much work as for an existing token, so that timing does not tell them apart.
             let _ = SecretHash::of(&[0; 32]).matches(secret);
             return Err(JoinRefusal::Unknown);
         };
@@ -61,8 +61,8 @@ impl Registry {
         record.check(now_ms).map(|()| record.role)
     }
 
-    /// Uses a token once, for a holder whose id is fresh, or that was admitted before and needs
-    /// somebody to vouch for it again.
+    /// Uses a token once: for a holder with a fresh id, or for one that is admitted again after its
+    /// certificate lapsed.
     pub fn handle_join(
         &mut self,
         token: Uuid,
@@ -75,7 +75,7 @@ impl Registry {
             Err(refusal) => return (Err(refusal), Effects::NONE),
         };
         let name = self.tokens.get(&token).and_then(|record| record.name.clone());
-        if !self.enter_holder(holder, role, token, name, now_ms) {
+        if !self.record_holder(holder, role, token, name, now_ms) {
             return (Err(JoinRefusal::Full), Effects::NONE);
         }
         if let Some(record) = self.tokens.get_mut(&token) {
@@ -88,12 +88,12 @@ impl Registry {
         (Ok(role), Effects::SAVE)
     }
 
-    /// Enters a fresh token.
+    /// Records a fresh token.
     ///
     /// # Errors
-    /// `Invalid` for a token that could never be used, for one that would make a server, and if
-    /// there are too many already. Then nothing has changed.
-    #[expect(clippy::too_many_arguments, reason = "all that a token is, and the time")]
+    /// `Invalid` for a token that could never be used, for the role of a server, and if there are
+    /// too many tokens. An error changes nothing.
+    #[expect(clippy::too_many_arguments, reason = "the fields of a token, and the time")]
     pub fn handle_create_token(
         &mut self,
         token: Uuid,
@@ -114,12 +114,10 @@ impl Registry {
             return wrong(error.to_string());
         }
         if life_s == Some(0) || uses == Some(0) {
-            return wrong(
-                "a token that lives for no time or may be used zero times is none".into(),
-            );
+            return wrong("the life and the uses of a token must be more than zero".into());
         }
         if self.tokens.len() >= TOKENS_MAX {
-            // Those that admit nobody any more are only history.
+            // Expired and used-up tokens admit nobody and make room.
             self.tokens.retain(|_, record| record.check(now_ms).is_ok());
         }
         if self.tokens.len() >= TOKENS_MAX {
@@ -140,7 +138,7 @@ impl Registry {
         (Ok(()), Effects::SAVE)
     }
 
-    /// Makes a token admit nobody any more. Those whom it admitted stay, and stay in the inventory.
+    /// Revokes a token. The holders that it admitted stay, and stay in the inventory.
     pub fn handle_revoke_token(&mut self, token: Uuid) -> (Result<(), ServerRefusal>, Effects) {
         if self.tokens.remove(&token).is_none() {
             let what = format!("there is no join token {token}");
@@ -149,12 +147,12 @@ impl Registry {
         (Ok(()), Effects::SAVE)
     }
 
-    /// Whether there is such a token.
+    /// Whether the token exists.
     pub fn has_token(&self, token: Uuid) -> bool {
         self.tokens.contains_key(&token)
     }
 
-    /// All tokens, oldest first.
+    /// Returns all tokens, oldest first.
     pub fn tokens(&self) -> Vec<TokenInfo> {
         let mut tokens: Vec<_> = self.tokens.iter().collect();
         tokens.sort_by_key(|(id, record)| (record.created_ms, **id));

@@ -1,4 +1,4 @@
-//! The program `dkv-server`, killed and stopped as an operator would.
+//! The binary `dkv-server`, stopped and killed as by an operator.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ fn command(place: &Place) -> Command {
     command
 }
 
-/// A server that runs; killed when it is dropped.
+/// A running server; dropping it kills it.
 struct Running {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -37,7 +37,7 @@ impl Running {
         command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(place.data_dir());
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        // Owned before anything can fail, so that it is killed then.
+        // Owned before anything can fail, so that a failure kills it.
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut server = Self { child, out, printed: Vec::new(), address: nowhere };
         while server.address == nowhere {
@@ -86,7 +86,7 @@ async fn it_prints_the_next_command_and_when_it_is_ready() {
 }
 
 #[tokio::test]
-async fn killed_right_after_it_granted_it_says_the_same_again() {
+async fn a_bootstrap_grant_survives_a_kill() {
     let place = Place::new();
     let server = Running::start(&place);
     let first = place.peer(server.address, Role::Node).await;
@@ -100,12 +100,12 @@ async fn killed_right_after_it_granted_it_says_the_same_again() {
 }
 
 #[tokio::test]
-async fn it_stops_cleanly_when_it_is_asked_to() {
+async fn it_stops_cleanly_on_a_signal() {
     let place = Place::new();
     for signal in ["TERM", "INT"] {
         let mut server = Running::start(&place);
         let client = place.peer(server.address, Role::Client).await;
-        // Answered: by then the server's end of the connection is complete, too.
+        // After an answer, the server's end of the connection is complete too.
         client.ask(&ServerRequest::Lookup).await;
         server.signal(signal);
         assert!(server.child.wait().unwrap().success());
@@ -116,17 +116,17 @@ async fn it_stops_cleanly_when_it_is_asked_to() {
     }
 }
 
-/// A pipe whose reader is gone: whatever is written to it fails.
+/// Returns a pipe without a reader: every write to it fails.
 fn broken_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// A pipe that is full, with the reader that does not read.
+/// Returns a full pipe, with a reader that does not read.
 fn stuck_pipe() -> (std::io::PipeReader, Stdio) {
     let (reader, mut writer) = std::io::pipe().unwrap();
-    // The default size of a pipe on Linux is 64 KiB; less is left than any line takes.
+    // The default size of a pipe on Linux is 64 KiB; no line fits into the rest.
     writer.write_all(&[b'.'; 64 * 1024]).unwrap();
     (reader, writer.into())
 }
@@ -147,7 +147,7 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
 }
 
 #[test]
-fn an_output_that_cannot_be_written_is_told_and_stops_nothing() {
+fn an_unwritable_standard_output_is_reported_and_stops_nothing() {
     let place = Place::new();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut command = command(&place);
@@ -163,9 +163,9 @@ fn an_output_that_cannot_be_written_is_told_and_stops_nothing() {
 }
 
 #[test]
-fn it_is_stopped_while_it_starts() {
+fn it_can_be_stopped_during_startup() {
     let place = Place::new();
-    // A pipe that nobody writes to: who opens it waits for ever.
+    // Opening a pipe without a writer blocks forever.
     let file = place.root.path().join("f.json");
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     for signal in ["TERM", "INT"] {
@@ -178,7 +178,7 @@ fn it_is_stopped_while_it_starts() {
             let names = tasks.map(|task| std::fs::read_to_string(task.path().join("comm")));
             names.filter_map(Result::ok).collect::<Vec<_>>()
         };
-        // The log begins after the thread that watches over the start.
+        // The log starts after the thread that handles signals during startup.
         while !names().iter().any(|name| name == "log\n") {
             assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", names());
             std::thread::sleep(Duration::from_millis(20));
@@ -201,7 +201,7 @@ fn it_is_stopped_while_it_starts() {
 }
 
 #[tokio::test]
-async fn signals_that_say_nothing_are_ignored() {
+async fn other_signals_are_ignored() {
     let place = Place::new();
     let mut server = Running::start(&place);
     for signal in ["USR1", "USR2", "ALRM", "IO", "HUP"] {
@@ -212,7 +212,7 @@ async fn signals_that_say_nothing_are_ignored() {
 }
 
 #[test]
-fn a_log_level_that_is_none_is_refused() {
+fn an_invalid_log_filter_is_refused() {
     let place = Place::new();
     for wanted in ["nonsense===", "loud"] {
         let mut command = command(&place);
@@ -224,7 +224,7 @@ fn a_log_level_that_is_none_is_refused() {
 }
 
 #[test]
-fn the_file_in_the_directory_is_read_and_a_bad_one_gets_one_line() {
+fn config_json_is_read_and_an_invalid_one_is_reported_in_one_line() {
     let place = Place::new();
     let file = place.root.path().join("config.json");
     std::fs::write(&file, "{\n  \"shards\": 0\n}").unwrap();
@@ -243,7 +243,7 @@ fn the_file_in_the_directory_is_read_and_a_bad_one_gets_one_line() {
 }
 
 #[test]
-fn a_taken_port_gets_one_line() {
+fn a_taken_port_is_reported_in_one_line() {
     let place = Place::new();
     let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();

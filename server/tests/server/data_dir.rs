@@ -1,4 +1,4 @@
-//! Data directories that cannot be used, and what is in those that can.
+//! Data directories, usable and unusable.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -19,7 +19,7 @@ async fn why_not(place: &Place) -> String {
     }
 }
 
-/// A place where a network was made, and the server stopped.
+/// Returns a place with a network whose server has stopped.
 async fn used() -> Place {
     let place = Place::new();
     place.start().await.shutdown().await;
@@ -37,7 +37,7 @@ fn modes(path: &Path, found: &mut Vec<(String, u32)>) {
 }
 
 #[tokio::test]
-async fn everything_in_it_is_for_its_owner_alone() {
+async fn only_the_owner_can_read_the_directory() {
     let place = Place::new();
     let _server = place.start().await;
     let mut found = Vec::new();
@@ -65,7 +65,7 @@ async fn a_network_stays_the_same_across_starts() {
 }
 
 #[tokio::test]
-async fn a_first_start_that_was_cut_off_begins_anew() {
+async fn an_interrupted_first_start_begins_anew() {
     let place = used().await;
     let books = place.data_dir().join("books.json");
     let cut: [&dyn Fn(); 3] = [
@@ -85,7 +85,7 @@ async fn a_first_start_that_was_cut_off_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_written() {
+async fn an_unwritable_directory_is_refused() {
     let place = Place::new();
     std::fs::write(place.data_dir(), "a file").unwrap();
     let said = why_not(&place).await;
@@ -105,12 +105,12 @@ async fn a_failed_start_leaves_nothing_behind() {
     Server::start(config.clone()).await.map(drop).unwrap_err();
     assert_eq!(std::fs::read_dir(place.root.path()).unwrap().count(), 0);
 
-    // One that was there stays, as empty as it was.
+    // An existing empty directory stays, and stays empty.
     std::fs::create_dir_all(&config.data_dir).unwrap();
     Server::start(config.clone()).await.map(drop).unwrap_err();
     assert_eq!(std::fs::read_dir(&config.data_dir).unwrap().count(), 0);
 
-    // A part of it cannot be written.
+    // One file cannot be written.
     let place = Place::new();
     std::fs::create_dir(place.data_dir()).unwrap();
     std::fs::write(place.data_dir().join("creating"), "").unwrap();
@@ -121,7 +121,7 @@ async fn a_failed_start_leaves_nothing_behind() {
     let left: Vec<_> = left.iter().map(std::fs::DirEntry::file_name).collect();
     assert!(left.iter().all(|name| name == "lock" || name == "books.json"), "{left:?}");
 
-    // And one that has a network keeps it.
+    // An existing network is kept.
     let place = used().await;
     let mut config = place.config();
     config.listen = other.local_addr().unwrap();
@@ -144,9 +144,9 @@ async fn files_that_others_can_read_are_narrowed() {
     assert!(found.iter().all(|(_, mode)| mode & 0o077 == 0), "{found:?}");
 }
 
-/// Only root can give files away.
+/// Does nothing unless run by root: only root can give files away.
 #[tokio::test]
-async fn what_belongs_to_another_user_is_refused() {
+async fn files_of_another_user_are_refused() {
     for name in ["", "authority-key.der"] {
         let place = used().await;
         let path = if name.is_empty() { place.data_dir() } else { place.data_dir().join(name) };
@@ -163,12 +163,12 @@ async fn what_belongs_to_another_user_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_read_was_not_revoked() {
+async fn an_unreadable_token_file_does_not_revoke_the_token() {
     let place = used().await;
     let token = place.data_dir().join("tokens").join("node.token");
     let kept = std::fs::read(&token).unwrap();
     std::fs::remove_file(&token).unwrap();
-    // Reading a directory fails, for root too.
+    // Reading a directory fails, even for root.
     std::fs::create_dir(&token).unwrap();
     let server = place.start().await;
     std::fs::remove_dir(&token).unwrap();
@@ -177,7 +177,7 @@ async fn a_token_that_cannot_be_read_was_not_revoked() {
 }
 
 #[tokio::test]
-async fn a_directory_of_somebody_else_is_not_touched() {
+async fn a_foreign_directory_is_left_alone() {
     let place = Place::new();
     std::fs::create_dir(place.data_dir()).unwrap();
     std::fs::set_permissions(place.data_dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -190,7 +190,7 @@ async fn a_directory_of_somebody_else_is_not_touched() {
 }
 
 #[tokio::test]
-async fn the_root_of_an_empty_disk_is_as_good_as_an_empty_directory() {
+async fn a_directory_with_only_lost_and_found_counts_as_empty() {
     let place = Place::new();
     std::fs::create_dir_all(place.data_dir().join("lost+found")).unwrap();
     let server = place.start().await;
@@ -200,7 +200,7 @@ async fn the_root_of_an_empty_disk_is_as_good_as_an_empty_directory() {
 }
 
 #[tokio::test]
-async fn a_second_server_on_it() {
+async fn a_second_server_is_refused() {
     let place = Place::new();
     let server = place.start().await;
     let said = why_not(&place).await;
@@ -210,7 +210,7 @@ async fn a_second_server_on_it() {
 }
 
 #[tokio::test]
-async fn damaged_or_lost_parts() {
+async fn damaged_and_missing_files_are_reported() {
     for (file, content, expected) in [
         ("books.json", Some("{}"), "books.json is damaged"),
         ("books.json", Some(""), "books.json is damaged"),
@@ -235,7 +235,7 @@ async fn damaged_or_lost_parts() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_the_authority_that_was_cut_off() {
+async fn a_truncated_authority_certificate_is_reported() {
     let place = used().await;
     let path = place.data_dir().join("authority.der");
     let whole = std::fs::read(&path).unwrap();
@@ -245,7 +245,7 @@ async fn a_certificate_of_the_authority_that_was_cut_off() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_authority() {
+async fn the_key_of_another_authority_is_refused() {
     let (place, other) = (used().await, used().await);
     let key = |place: &Place| place.data_dir().join("authority-key.der");
     std::fs::copy(key(&other), key(&place)).unwrap();
@@ -254,7 +254,7 @@ async fn a_key_of_another_authority() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken() {
+async fn a_taken_port_is_refused() {
     let place = Place::new();
     let mut config = place.config();
     let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

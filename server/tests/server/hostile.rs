@@ -1,4 +1,4 @@
-//! Rubbish on the port harms nobody else.
+//! Garbage on the port disturbs nobody else.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::{Peer, Place, TIMEOUT};
 
-/// That others are served, and soon.
+/// Asserts that other peers are served promptly.
 async fn others_are_served(place: &Place, server: SocketAddr, connected: &Peer) {
     let served = async {
         connected.ask(&ServerRequest::Lookup).await;
@@ -29,7 +29,7 @@ fn frame(announced: usize, content: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn random_packets() {
+async fn random_packets_disturb_nobody() {
     let place = Place::new();
     let server = place.start().await;
     let connected = place.peer(server.address(), Role::Client).await;
@@ -46,7 +46,7 @@ async fn random_packets() {
 }
 
 #[tokio::test]
-async fn random_frames_of_certified_peers() {
+async fn random_frames_of_certified_peers_are_all_answered() {
     let place = Place::new();
     let server = place.start().await;
     let node = place.peer(server.address(), Role::Node).await;
@@ -64,12 +64,12 @@ async fn random_frames_of_certified_peers() {
 }
 
 #[tokio::test]
-async fn oversized_frames() {
+async fn oversized_frames_are_refused() {
     let place = Place::new();
     let server = place.start().await;
     let client = place.peer(server.address(), Role::Client).await;
 
-    // A joiner that announces too much is cut off before it can send it.
+    // A joiner that announces too long a frame is disconnected before it sends it.
     let endpoint = Endpoint::dial_only(None).unwrap();
     let authority = place.token(Role::Node).authority;
     let joiner = endpoint.connect_to_join(server.address(), authority).await.unwrap();
@@ -79,7 +79,7 @@ async fn oversized_frames() {
     let quinn::ConnectionError::ApplicationClosed(why) = closed else { panic!("{closed}") };
     assert_eq!(why.error_code, (Close::Protocol as u32).into());
 
-    // A client is told, and keeps its connection; only a node's frames may be long.
+    // A client gets an error and keeps its connection; only a node's frames may be long.
     for bytes in [JOIN_FRAME_BYTES_MAX + 1, u32::MAX as usize] {
         let (mut send, receive) = client.connection.open_bi().await.unwrap();
         send.write_all(&frame(bytes, b"")).await.unwrap();
@@ -93,7 +93,7 @@ async fn oversized_frames() {
 }
 
 #[tokio::test]
-async fn slow_frames() {
+async fn slow_frames_disturb_nobody() {
     let place = Place::new();
     let server = place.start().await;
     let client = place.peer(server.address(), Role::Client).await;
@@ -113,7 +113,7 @@ async fn slow_frames() {
     }
     others_are_served(&place, server.address(), &client).await;
 
-    // A joiner does not get to be slow for long.
+    // Slow joiners are disconnected.
     let closed = tokio::time::timeout(Duration::from_secs(8), slow[0].0.closed()).await;
     assert!(matches!(closed, Ok(quinn::ConnectionError::ApplicationClosed(_))), "{closed:?}");
 }
@@ -146,7 +146,7 @@ async fn one_certificate_does_not_take_all_connections() {
     assert_eq!(why.error_code, (Close::Busy as u32).into());
     others_are_served(&place, server.address(), &client).await;
 
-    // Places come free again.
+    // Closed connections make room again.
     for peer in more {
         Close::Done.close(&peer.connection, "");
         peer.endpoint.close().await;

@@ -1,4 +1,4 @@
-//! Who is admitted, and with which token.
+//! Enrolment: tokens, certificates and renewals.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn create(admin: &Peer, role: Role, life_s: Option<u64>, uses: Option<u32>
 }
 
 #[tokio::test]
-async fn a_token_makes_what_it_is_for() {
+async fn a_token_grants_its_role() {
     let place = Place::new();
     let server = place.start().await;
     for role in [Role::Node, Role::Client, Role::Admin] {
@@ -72,7 +72,7 @@ async fn a_certificate_of_another_network_does_not_open_a_connection() {
     let stranger = elsewhere.peer(other.address(), Role::Admin).await;
     assert!(Peer::connect(server.address(), stranger.credentials).await.is_err());
 
-    // Not even if it trusts our authority and claims to be of our network.
+    // Not even if the peer trusts our authority and claims to be of our network.
     let forged = Authority::create(server.network(), std::time::SystemTime::now()).unwrap();
     let (key, public_key) = generate_key().unwrap();
     let identity =
@@ -107,7 +107,7 @@ async fn used_up_expired_and_revoked_tokens_admit_nobody() {
     assert_eq!(admin.ask(&ServerRequest::RevokeToken(revoked.id)).await, ServerAnswer::Done);
     assert_eq!(refusal(server.address(), &revoked).await, JoinRefusal::Unknown);
 
-    // A server that was killed remembers all of it.
+    // A killed server remembers all of it.
     drop(server);
     let server = place.start().await;
     assert_eq!(refusal(server.address(), &twice).await, JoinRefusal::UsedUp);
@@ -122,7 +122,7 @@ async fn used_up_expired_and_revoked_tokens_admit_nobody() {
 }
 
 #[tokio::test]
-async fn many_at_once_use_a_token_no_more_often_than_it_says() {
+async fn concurrent_joiners_do_not_exceed_the_uses_of_a_token() {
     let place = Place::new();
     let server = place.start().await;
     let admin = place.peer(server.address(), Role::Admin).await;
@@ -142,7 +142,7 @@ async fn many_at_once_use_a_token_no_more_often_than_it_says() {
 }
 
 #[tokio::test]
-async fn an_unusable_key_is_refused_and_uses_nothing_up() {
+async fn an_unusable_key_is_refused_and_costs_no_use() {
     let place = Place::new();
     let server = place.start().await;
     let admin = place.peer(server.address(), Role::Admin).await;
@@ -183,7 +183,7 @@ fn signed_before(
 }
 
 #[tokio::test]
-async fn who_was_away_for_long_is_certified_again_by_its_key() {
+async fn a_holder_with_an_expired_certificate_is_recertified_by_its_key() {
     let place = Place::new();
     let server = place.start().await;
     let old = expired(&place, &server, Role::Node);
@@ -199,7 +199,7 @@ async fn who_was_away_for_long_is_certified_again_by_its_key() {
 }
 
 #[tokio::test]
-async fn a_key_alone_is_worth_nothing_long_after_its_certificate() {
+async fn a_key_alone_does_not_suffice_long_after_expiry() {
     let place = Place::new();
     let server = place.start().await;
     let endpoint = Endpoint::dial_only(None).unwrap();
@@ -214,12 +214,12 @@ async fn a_key_alone_is_worth_nothing_long_after_its_certificate() {
     let old = signed_before(&place, &server, Role::Node, limit + day);
     let alone = recertify(&endpoint, server.address(), &old).await;
     assert_eq!(refusal(alone), JoinRefusal::Lapsed);
-    // A token of another role, and a secret that is none, vouch for nobody.
+    // A token of another role, or a wrong secret, does not help.
     let again = async |token: Token| readmit(&endpoint, server.address(), &old, &token).await;
     assert_eq!(refusal(again(place.token(Role::Client)).await), JoinRefusal::Unknown);
     let wrong = Token { secret: [0; 32], ..place.token(Role::Node) };
     assert_eq!(refusal(again(wrong).await), JoinRefusal::Unknown);
-    // One of its own does, and it stays who it was.
+    // A token of its own role does, and the identity stays the same.
     let admitted = again(place.token(Role::Node)).await.unwrap();
     assert_eq!(admitted.identity, old.identity);
     let coordinator = Peer::connect(server.address(), admitted).await.unwrap();
@@ -230,7 +230,7 @@ async fn a_key_alone_is_worth_nothing_long_after_its_certificate() {
     };
     let listed = holders.iter().find(|holder| holder.id == old.identity.holder).unwrap();
     assert_eq!(listed.token, Some(place.token(Role::Node).id));
-    // Whoever was removed does not come back by a token either.
+    // A removed holder does not return by a token either.
     let removed = signed_before(&place, &server, Role::Node, limit + day);
     coordinator.report(1, &[&coordinator], &[removed.identity.holder]).await;
     let token = place.token(Role::Node);
@@ -239,11 +239,11 @@ async fn a_key_alone_is_worth_nothing_long_after_its_certificate() {
 }
 
 #[tokio::test]
-async fn nobody_is_certified_again_without_the_key_or_after_removal() {
+async fn recertification_requires_the_key_and_membership() {
     let (place, elsewhere) = (Place::new(), Place::new());
     let (server, other) = (place.start().await, elsewhere.start().await);
     let endpoint = Endpoint::dial_only(None).unwrap();
-    // Somebody else's certificate, with a key of one's own.
+    // The certificate of another holder, with one's own key.
     let victim = expired(&place, &server, Role::Node);
     let own = expired(&place, &server, Role::Client);
     let fingerprint = Fingerprint::of(&victim.authority);
@@ -256,11 +256,11 @@ async fn nobody_is_certified_again_without_the_key_or_after_removal() {
     let answer: Result<dkv_wire::message::JoinAnswer, JoinRefusal> =
         dkv_wire::call::call(&connection, None::<&()>, &request, 4096, TIMEOUT).await.unwrap();
     assert_eq!(answer.unwrap_err(), JoinRefusal::Certificate);
-    // A certificate of another network is not even offered: the server is not the expected one.
+    // A certificate of another network is not even sent: the server is not the expected one.
     let foreign = expired(&elsewhere, &other, Role::Node);
     let error = recertify(&endpoint, server.address(), &foreign).await.unwrap_err();
     assert!(matches!(error, JoinError::OtherNetwork(_)), "{error}");
-    // Removed meanwhile.
+    // A removed holder.
     let coordinator = place.peer(server.address(), Role::Node).await;
     coordinator.register(1).await;
     coordinator.report(1, &[&coordinator], &[victim.identity.holder]).await;
@@ -303,7 +303,7 @@ async fn the_server_renews_its_own_certificate_while_it_runs() {
 }
 
 #[tokio::test]
-async fn tokens_are_left_for_processes_of_this_user_until_they_are_revoked() {
+async fn tokens_are_published_to_this_user_until_they_are_revoked() {
     let place = Place::new();
     let server = place.start().await;
     let find = |role| find_token(&place.home(), server.address(), role).unwrap();
@@ -317,7 +317,7 @@ async fn tokens_are_left_for_processes_of_this_user_until_they_are_revoked() {
     assert!(!server.token_file(Role::Node).exists());
     assert_eq!(find(Role::Client), Some(place.token(Role::Client)));
 
-    // And a later start does not bring it back.
+    // A later start does not restore it.
     drop(server);
     let server = place.start().await;
     assert_eq!(find_token(&place.home(), server.address(), Role::Node).unwrap(), None);
@@ -325,7 +325,7 @@ async fn tokens_are_left_for_processes_of_this_user_until_they_are_revoked() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_told_apart_from_another_network() {
+async fn an_unreachable_server_is_distinguished_from_another_network() {
     let token = Token::generate(Role::Node, Fingerprint::of(NetworkId::random().0.as_bytes()));
     let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = try_join(free, &token).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Nodes that register and report, across crashes of the server.
+//! Registration and reports of nodes, across crashes of the server.
 
 use dkv_base::id::Term;
 use dkv_wire::identity::Role;
@@ -8,7 +8,7 @@ use dkv_wire::network::NodeState;
 use crate::support::{Peer, Place, register};
 
 #[tokio::test]
-async fn of_many_that_come_at_once_one_bootstraps() {
+async fn one_of_many_concurrent_nodes_bootstraps() {
     let place = std::sync::Arc::new(Place::new());
     let server = place.start().await;
     let address = server.address();
@@ -32,7 +32,7 @@ async fn of_many_that_come_at_once_one_bootstraps() {
     names.dedup();
     assert_eq!(names.len(), 12, "every name is given once");
 
-    // Killed right after it answered: everybody is told the same again.
+    // Killed right after it answered, the server gives the same answers again.
     drop(server);
     let server = place.start().await;
     for (index, (node, admission)) in told.iter().enumerate().rev() {
@@ -70,7 +70,7 @@ async fn an_older_coordinator_is_never_confirmed_after_a_newer_one() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_what_must_be_kept_and_nothing_else() {
+async fn a_full_disk_fails_only_durable_updates() {
     let place = Place::new();
     let server = place.start().await;
     let node = place.peer(server.address(), Role::Node).await;
@@ -78,7 +78,7 @@ async fn a_full_disk_refuses_what_must_be_kept_and_nothing_else() {
     node.register(4401).await;
     node.report(1, &[&node], &[]).await;
 
-    // A directory in the place of the books fails every write, also for root.
+    // A directory in place of the registry file fails every write, even for root.
     let books = place.data_dir().join("books.json");
     let kept = std::fs::read(&books).unwrap();
     std::fs::remove_file(&books).unwrap();
@@ -97,7 +97,7 @@ async fn a_full_disk_refuses_what_must_be_kept_and_nothing_else() {
     assert_eq!(status.coordinator, Some((node.node(), Term(1))), "nothing was changed");
     assert_eq!(status.nodes.len(), 1, "nothing was changed");
 
-    // Once there is room it goes on by itself.
+    // The server recovers by itself once there is room.
     std::fs::remove_dir(&books).unwrap();
     std::fs::write(&books, kept).unwrap();
     assert_eq!(other.register(4402).await.name, "n2");
@@ -106,7 +106,7 @@ async fn a_full_disk_refuses_what_must_be_kept_and_nothing_else() {
     assert!(matches!(admin.ask(&create).await, ServerAnswer::Token(_)));
 }
 
-/// What a node says of the control group when it registers.
+/// A registration with a claim about the control group.
 fn register_with(port: u16, node: &Peer, voters: &[&Peer], index: u64) -> ServerRequest {
     let voters = voters.iter().map(|peer| peer.node()).collect();
     let (term, leader) = (Term(7), Some(node.node()));
@@ -120,14 +120,14 @@ fn register_with(port: u16, node: &Peer, voters: &[&Peer], index: u64) -> Server
 }
 
 #[tokio::test]
-async fn voters_that_changed_while_the_server_was_down_are_followed_and_strangers_are_not() {
+async fn new_voters_are_adopted_after_downtime_and_strangers_are_not() {
     let place = Place::new();
     let server = place.start().await;
     let mut nodes = Vec::new();
     for number in 0..5 {
         let node = place.peer(server.address(), Role::Node).await;
         let admission = node.register(4401 + number).await;
-        // Until somebody has reported, the founder is all that there is.
+        // Until the first report, the founder is the only trusted node.
         let founder = nodes.first().unwrap_or(&node).node();
         assert_eq!(admission.vouched, [founder]);
         nodes.push(node);
@@ -145,7 +145,7 @@ async fn voters_that_changed_while_the_server_was_down_are_followed_and_stranger
         again.push(node.again(server.address()).await);
     }
     let stranger = place.peer(server.address(), Role::Node).await;
-    // The new coordinator votes since the server was last seen, and a stranger says that it does.
+    // The new coordinator became a voter while the server was down; a stranger claims the same.
     for (node, voters) in
         [(&again[3], [&again[3], &again[4], &again[2]]), (&stranger, [&stranger; 3])]
     {
@@ -157,7 +157,7 @@ async fn voters_that_changed_while_the_server_was_down_are_followed_and_stranger
         let report = ServerRequest::Report(node.report_of(7, &all, &[nodes[0].holder()]));
         assert!(matches!(node.refusal(&report).await, ServerRefusal::Denied(_)));
     }
-    // Two of the three that the server knew say the same.
+    // Two of the three voters that the server knew agree.
     let voters = [&again[3], &again[4], &again[2]];
     for old in &again[1..3] {
         let said = old.ask(&register_with(4402, old, &voters, 9)).await;

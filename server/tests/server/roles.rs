@@ -1,4 +1,4 @@
-//! What may be asked with which certificate, and what happens to those who are thrown out.
+//! What each role may ask, and the fate of removed holders.
 
 use dkv_wire::identity::Role;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
@@ -49,7 +49,7 @@ async fn a_node_cannot_report_for_another() {
 }
 
 #[tokio::test]
-async fn who_is_removed_is_thrown_out_at_once_and_for_good() {
+async fn a_removed_holder_is_disconnected_at_once_and_for_good() {
     let place = Place::new();
     let server = place.start().await;
     let coordinator = place.peer(server.address(), Role::Node).await;

@@ -1,4 +1,4 @@
-//! A server in a directory of its own, and peers that talk to it.
+//! A server in its own directory, and peers that talk to it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A place for a server, which may be started there again and again.
+/// A place where a server can be started repeatedly.
 pub struct Place {
     pub root: TempDir,
 }
@@ -52,7 +52,7 @@ impl Place {
     }
 
     pub async fn start(&self) -> Server {
-        // The lock of a server that was dropped goes with its last task.
+        // A dropped server releases its lock when its last task ends.
         for _ in 0..100 {
             match Server::start(self.config()).await {
                 Err(dkv_server::StartError::DataDir(dkv_server::DataDirError::InUse(_))) => {
@@ -69,7 +69,7 @@ impl Place {
         std::fs::read_to_string(file).unwrap().parse().unwrap()
     }
 
-    /// Joins with the token of the first start, and connects.
+    /// Joins with the initial token of a role, and connects.
     pub async fn peer(&self, server: SocketAddr, role: Role) -> Peer {
         let joiner = Endpoint::dial_only(None).unwrap();
         let credentials = join(&joiner, server, &self.token(role)).await.unwrap();
@@ -94,7 +94,7 @@ impl Peer {
         Ok(Self { credentials, endpoint, connection })
     }
 
-    /// The same peer, connected to a server that was started again.
+    /// Connects the same peer to a restarted server.
     pub async fn again(&self, server: SocketAddr) -> Self {
         Self::connect(server, self.credentials.clone()).await.unwrap()
     }

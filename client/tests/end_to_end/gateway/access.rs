@@ -1,4 +1,4 @@
-//! Who may ask a gateway, with TLS and tokens as its command line has them.
+//! Access control of a gateway: TLS and tokens.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn a_token_is_asked_for_and_revoked() {
         (status == 401).then_some(()).ok_or_else(|| status.to_string())
     })
     .await;
-    // Whoever is no administrator makes none.
+    // Only administrators may create tokens.
     let plain = network.client_as(Role::Client, &network.path("plain")).await;
     assert!(plain.create_bearer(Rights::Write, None).await.is_err());
 }
@@ -137,7 +137,7 @@ async fn other_machines_are_served_with_tls_and_tokens_only() {
     let field = format!("Authorization: Bearer {token}");
     assert_eq!(ask(&["-H", &field, "-T", certificate]).await, "201 2");
     assert_eq!(ask(&["-H", &field, "--http1.1"]).await, "200 1.1");
-    // Whoever speaks no TLS, or says nothing, holds up nobody.
+    // Peers that do not speak TLS, or are silent, block nobody.
     let plain = raw(([127, 0, 0, 1], address.port()).into(), &[b"GET / HTTP/1.1\r\n\r\n"], 1).await;
     assert!(!plain.contains("200"), "{plain}");
     assert_eq!(ask(&["-H", &field]).await, "200 2");

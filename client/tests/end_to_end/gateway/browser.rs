@@ -1,4 +1,4 @@
-//! A browser without a window, told what to do over a pipe (the DevTools protocol of Chromium).
+//! A headless browser, driven over a pipe (the DevTools protocol of Chromium).
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use tokio::net::unix::pipe;
 
 use crate::harness::PATIENCE;
 
-/// Names under which Chromium is installed.
+/// Names of the Chromium binary.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "chrome-headless-shell", "google-chrome"];
 
 /// A browser with one page.
@@ -20,12 +20,12 @@ pub(crate) struct Browser {
     from: BufReader<pipe::Receiver>,
     session: Option<String>,
     number: u64,
-    /// What the page has complained of.
+    /// Errors and warnings of the page.
     complaints: Vec<String>,
 }
 
 impl Browser {
-    /// Starts one and opens a page; `None` if none is installed.
+    /// Starts a browser and opens a page; `None` if no browser is installed.
     pub(crate) async fn open(directory: &Path, url: &str) -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let program = std::env::split_paths(&path)
@@ -35,7 +35,7 @@ impl Browser {
         for fifo in [&to, &from] {
             nix::unistd::mkfifo(fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         }
-        // It reads what it is to do from descriptor 3, and answers on 4.
+        // It reads commands from descriptor 3, and answers on 4.
         let start = "exec \"$0\" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage \
                      --remote-debugging-pipe --user-data-dir=\"$3\" --window-size=1200,900 \
                      about:blank 3<\"$1\" 4>\"$2\"";
@@ -47,7 +47,7 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // Both ends at once, so that nobody waits for the other to open a pipe.
+        // Both ends are opened at once, so that neither waits for the other.
         let mut options = pipe::OpenOptions::new();
         options.read_write(true);
         let from = BufReader::new(options.open_receiver(&from).unwrap());
@@ -59,7 +59,7 @@ impl Browser {
         let attach = json!({ "targetId": page["targetId"], "flatten": true });
         let attached = browser.call("Target.attachToTarget", attach).await;
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
-        // Before the page is there, so that nothing is missed.
+        // Enabled before the page loads, so that no event is missed.
         for domain in ["Runtime.enable", "Log.enable"] {
             browser.call(domain, json!({})).await;
         }
@@ -67,7 +67,7 @@ impl Browser {
         Some(browser)
     }
 
-    /// Has something done, and waits for what comes of it.
+    /// Sends a command, and waits for its result.
     pub(crate) async fn call(&mut self, method: &str, params: Value) -> Value {
         self.number += 1;
         let mut message = json!({ "id": self.number, "method": method, "params": params });
@@ -91,13 +91,13 @@ impl Browser {
         tokio::time::timeout(PATIENCE, answered).await.expect("the browser does not answer")
     }
 
-    /// What the page has complained of since it was loaded: errors and warnings of its scripts, and
-    /// what the browser itself says, as of files that were not there.
+    /// Returns the complaints since the page was loaded: errors and warnings of its scripts, and of the
+    /// browser, such as missing files.
     pub(crate) fn complaints(&self) -> &[String] {
         &self.complaints
     }
 
-    /// What an expression comes to on the page.
+    /// Evaluates an expression on the page.
     pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({
             "expression": expression, "awaitPromise": true, "returnByValue": true,
@@ -120,7 +120,7 @@ impl Browser {
         }
     }
 
-    /// A picture of the page, as a file, if `DKV_PICTURES` names a directory for them.
+    /// Saves a screenshot of the page, if `DKV_PICTURES` names a directory for them.
     pub(crate) async fn picture(&mut self, name: &str, width: u32, height: u32, dark: bool) {
         let Some(directory) = std::env::var_os("DKV_PICTURES") else { return };
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
@@ -137,7 +137,7 @@ impl Browser {
     }
 }
 
-/// A complaint, if an event is one.
+/// Returns the complaint in an event, if it is one.
 fn complaint(event: &Value) -> Option<String> {
     let params = &event["params"];
     let level = match event["method"].as_str()? {

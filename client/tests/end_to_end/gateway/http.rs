@@ -1,4 +1,4 @@
-//! A client of HTTP.
+//! An HTTP client.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
-/// An answer, as a whole.
+/// A complete answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -29,25 +29,25 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// A header field; empty if it is not there.
+    /// Returns a header field; empty if it is missing.
     pub(crate) fn field(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The body as JSON.
+    /// Parses the body as JSON.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 impl Http {
-    /// A client of HTTP/1.1, or of HTTP/2 alone.
+    /// Creates a client of HTTP/1.1, or of HTTP/2 only.
     pub(crate) fn new(http2: bool) -> Self {
         let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http();
         Self { client }
     }
 
-    /// Sends a request; what cannot be sent is told.
+    /// Sends a request; returns why it could not be sent.
     pub(crate) async fn try_send(
         &self,
         method: &str,
@@ -84,7 +84,7 @@ fn text(error: impl std::fmt::Debug) -> String {
     format!("{error:?}")
 }
 
-/// Sends bytes as they are, and reads until so many answers have begun or the connection ends.
+/// Sends raw bytes, and reads until the given number of answers has begun or the connection ends.
 pub(crate) async fn raw(address: SocketAddr, parts: &[&[u8]], answers: usize) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     for part in parts {

@@ -1,4 +1,4 @@
-//! `/kvs`: a main instance and one that forwards.
+//! `/kvs`: a main instance and a forwarding one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::http::Http;
 use crate::harness::Process;
 use crate::harness::process::command;
 
-/// An instance, placed by the environment.
+/// An instance, configured by environment variables.
 async fn instance(home: &TempDir, port: u16, main: Option<SocketAddr>) -> (Process, SocketAddr) {
     let mut command = command(&["gateway"], home.path());
     command.env("IP", "127.0.0.1").env("PORT", port.to_string()).env("TMPDIR", home.path());
@@ -54,7 +54,7 @@ async fn a_main_instance_and_one_that_forwards() {
     assert_eq!(http.send("PUT", &url, &[], format!("val={huge}")).await.status, 201);
     assert_eq!(http.send("GET", &url, &[], "").await.json()["value"], huge.as_str());
 
-    // One connection is kept all the time, as clients do.
+    // One connection is kept throughout, as clients do.
     let url = format!("http://{other}/kvs/foo");
     for killed in [true, false] {
         if killed {
@@ -76,7 +76,7 @@ async fn a_main_instance_and_one_that_forwards() {
     assert!(second.stop().await.success());
     assert_eq!(ask("GET", main, "").await.0, 200);
 
-    // Instances that forward to each other do not ask in circles.
+    // Instances that forward to each other do not loop.
     let (_one, one) = instance(&home, 0, Some(main)).await;
     let (_other, other) = instance(&home, 0, Some(one)).await;
     assert_eq!(ask("GET", other, "").await.1["error"], "service is not available");

@@ -1,5 +1,5 @@
-//! HTTP in front of real networks, asked by a real client of HTTP, and by hand where a client would
-//! be too well-behaved.
+//! Gateways of real networks, asked by a real HTTP client, or with raw bytes where a client would be
+//! too well-behaved.
 
 mod access;
 mod browser;
@@ -24,7 +24,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway of a network.
+    /// Starts a gateway of a network.
     pub(crate) async fn start(network: &Network) -> Self {
         Self::start_with(network, &[]).await
     }
@@ -38,7 +38,7 @@ impl Gateway {
         Self { process, address }
     }
 
-    /// The URL of a path.
+    /// Returns the URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

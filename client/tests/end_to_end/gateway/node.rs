@@ -1,9 +1,9 @@
-//! HTTP in front of a node, in its own process; and what is to be seen of both.
+//! The gateway in the process of a node, and the metrics of both.
 
 use super::http::Http;
 use crate::harness::{Network, eventually};
 
-/// The value of a figure; `None` if it is not there.
+/// Returns the value of a metric; `None` if it is missing.
 fn figure(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
@@ -48,10 +48,10 @@ async fn a_node_serves_http_and_tells_its_figures() {
             figure(&text, "dkv_node_requests_total{kind=\"write\",result=\"ok\"}").unwrap_or(0.0);
         leaders += figure(&text, "dkv_raft_is_leader{group=\"2\"}").unwrap();
     }
-    // Sessions are opened by writes too.
+    // Writes open sessions too.
     assert!(writes >= 50.0 && leaders == 1.0, "{writes} {leaders}");
 
-    // A node that is stopped in good order answers what it was asked; the others go on.
+    // A node that stops in an orderly way answers pending requests; the others continue.
     network.stop_node(0).await;
     for number in 0..50 {
         let url = format!("{}/v1/kv/k{number}", urls[1 + number % 2]);

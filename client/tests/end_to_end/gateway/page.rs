@@ -17,7 +17,7 @@ async fn the_page_shows_a_failover_and_writes_a_key() {
     browser.until("document.querySelectorAll('#nodes > li').length === 3").await;
     assert_eq!(browser.evaluate("document.querySelectorAll('#shards > li').length").await, 4);
 
-    // A key is written and read back, with the keyboard's own ways.
+    // A key is written and read back.
     let fill =
         "at('key').value = 'color'; at('value').value = 'dark <b>blue</b>'; at('put').click()";
     browser.evaluate(fill).await;
@@ -26,13 +26,13 @@ async fn the_page_shows_a_failover_and_writes_a_key() {
     assert_eq!(client.read("color").await.unwrap().value, "dark <b>blue</b>");
     browser.until("document.querySelector('#found button')?.textContent === 'color'").await;
     client.write("color", "green").await.unwrap();
-    // What somebody else has written meanwhile is not written over.
+    // A value that was changed in the meantime is not overwritten.
     browser.evaluate("at('value').value = 'red'; at('put').click()").await;
-    browser.until("at('said').textContent.startsWith('Somebody else')").await;
+    browser.until("at('said').textContent.startsWith('The key was changed')").await;
     browser.evaluate("document.querySelector('#found button').click()").await;
     browser.until("at('value').value === 'green'").await;
 
-    // What a field would change is shown, and neither edited nor taken for another key.
+    // A key or value that a field would alter is shown, but cannot be edited.
     client.write("line\nbreak", "one\r\ntwo").await.unwrap();
     browser.evaluate("document.querySelector('#find button').click()").await;
     let found = r"[...document.querySelectorAll('#found button')].find(it => it.textContent === 'line\\x0abreak')";
@@ -45,7 +45,7 @@ async fn the_page_shows_a_failover_and_writes_a_key() {
     assert!(client.read("line\nbreak").await.is_err());
     browser.evaluate("document.getElementById('new').click()").await;
 
-    // The coordinator is killed and replaced; the page is not loaded again.
+    // The coordinator is killed and replaced; the page does not reload.
     browser.evaluate("window.since = 'before'").await;
     let load = Load::start(&client);
     load.more(300).await;
@@ -72,7 +72,7 @@ async fn the_page_shows_a_failover_and_writes_a_key() {
     browser.until("document.querySelectorAll('#nodes > li.gone').length === 0").await;
     browser.until("at('events').textContent.includes('answers again')").await;
 
-    // Nothing comes from elsewhere, and every field has a name that can be read out.
+    // The page loads nothing from elsewhere, and every field has an accessible name.
     let from =
         "performance.getEntriesByType('resource').every(it => it.name.startsWith(location.origin))";
     assert_eq!(browser.evaluate(from).await, true);
@@ -86,13 +86,13 @@ async fn the_page_shows_a_failover_and_writes_a_key() {
     browser.evaluate("document.querySelector('#sure button[value=yes]').click()").await;
     browser.until("at('said').textContent === 'Deleted.'").await;
     assert!(client.read(deleted.as_str().unwrap()).await.is_err());
-    // That the condition did not hold is what a browser itself remarks on.
+    // Browsers themselves log a failed precondition.
     let unexpected = |browser: &Browser| {
         let complaints = browser.complaints().iter();
         complaints.filter(|it| !it.contains("status of 412")).cloned().collect::<Vec<_>>()
     };
     assert_eq!(unexpected(&browser), [""; 0]);
-    // And others would have been noticed.
+    // Other complaints would be noticed.
     browser.evaluate("fetch('/nothing').then(it => console.warn(it.status))").await;
     assert_eq!(unexpected(&browser).len(), 2, "{:?}", browser.complaints());
 }

@@ -1,5 +1,5 @@
-//! The interface as it describes itself, against schemathesis, which asks for all that it promises
-//! and for much that it does not.
+//! The OpenAPI description, tested by schemathesis with requests that it allows and many that it does
+//! not.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::http::Http;
 use crate::harness::Network;
 use crate::harness::network::output;
 
-/// Time that all of it may take.
+/// Time limit of each run.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Where schemathesis is, if it is anywhere.
+/// Finds schemathesis in the path.
 fn schemathesis() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut programs = std::env::split_paths(&path).map(|directory| directory.join("schemathesis"));
@@ -22,7 +22,7 @@ fn schemathesis() -> Option<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_interface_is_what_it_says() {
     let Some(schemathesis) = schemathesis() else {
-        println!("SKIPPED: there is no schemathesis; pip install schemathesis");
+        println!("SKIPPED: schemathesis is not installed; pip install schemathesis");
         return;
     };
     let network = Network::start(1).await;
@@ -30,9 +30,9 @@ async fn the_interface_is_what_it_says() {
     let url = gateway.url("/openapi.json");
     let described = Http::new(false).send("GET", &url, &[], "").await.json();
     assert_eq!(described["openapi"], "3.1.0");
-    // That a condition does not hold is no fault of the request, and a key may be longer than any
-    // is; a revision that no shard has reached would be waited for until the request's time is
-    // over. That an eventual write takes no condition cannot be said in a schema.
+    // A valid request may fail by its precondition, or by a key that is too long. A revision that no
+    // shard has reached would make it wait until its deadline. A schema cannot express that eventual
+    // writes take no condition.
     let config = network.path("schemathesis.toml");
     let accepted = "[parameters]\n\"query.at_least\" = 0\n[checks]\n\
                     positive_data_acceptance.expected-statuses = \
@@ -41,16 +41,16 @@ async fn the_interface_is_what_it_says() {
                     positive_data_acceptance.expected-statuses = \
                     [\"2xx\", 304, 400, 404, 409, 412, 414]\n";
     std::fs::write(&config, accepted).unwrap();
-    // In one phase it makes up entity tags that are none, and calls them good.
+    // One phase generates malformed entity tags as valid data.
     for more in [
         ["--phases", "examples,coverage", "--exclude-checks", "positive_data_acceptance"],
         ["--phases", "fuzzing", "--checks", "all"],
     ] {
         let mut command = tokio::process::Command::new(&schemathesis);
-        // A few examples of each, and the same ones each time.
+        // A few examples of each, from a fixed seed.
         command.current_dir(network.path(""));
         command.args(["--config-file", config.to_str().unwrap(), "run", &url]).args(more);
-        // One thread: CPython counts how deep its parser is for all threads together, and gives up.
+        // One worker: CPython limits the depth of its parser for all threads together.
         command.args(["--max-examples", "15", "--seed", "6", "--workers", "1", "--no-color"]);
         command.args(["--suppress-health-check", "all"]);
         let ended = tokio::time::timeout(TIMEOUT, command.kill_on_drop(true).output()).await;

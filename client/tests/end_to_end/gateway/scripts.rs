@@ -17,13 +17,13 @@ use crate::harness::{Network, eventually};
 const NODES: usize = 4;
 const PAIRS: usize = 100;
 
-/// What a script has started. None of it outlives this.
+/// The processes that a script has started; dropping this ends them.
 struct Servers {
     home: TempDir,
 }
 
 impl Servers {
-    /// Runs a script, and tells what it has said.
+    /// Runs a script, and returns its output.
     async fn script(&self, name: &str, arguments: &[&str]) -> String {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(name);
         let log = std::fs::File::create(self.home.path().join("script.log")).unwrap();
@@ -41,7 +41,7 @@ impl Servers {
             .env("DKV_DIR", self.home.path().join("servers"))
             .env("HTTP", "127.0.0.1:0")
             .env("SERVER", "127.0.0.1:0");
-        // No pipe: what is started would hold it open.
+        // Not a pipe: the started processes would keep it open.
         run.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let ended = run.status().await.unwrap();
         let said = std::fs::read(self.home.path().join("script.log")).unwrap();
@@ -49,7 +49,7 @@ impl Servers {
         output(&said).to_owned()
     }
 
-    /// Starts them, and tells where HTTP is.
+    /// Starts the processes, and returns the address of HTTP.
     async fn start(&self) -> String {
         let said = self.script("start_n_servers.sh", &[&NODES.to_string()]).await;
         let gateway = said.lines().find_map(|line| line.strip_prefix("gateway "));
@@ -114,14 +114,14 @@ async fn data_spreads_over_the_servers_of_a_script_and_outlives_any_of_them() {
         if spread { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
-    // The first node is where all data was at first.
+    // At first, all data was on the first node.
     kill(servers.ids()[1], Signal::SIGKILL).unwrap();
     assert_eq!(fetched(&http, &url).await, pairs);
 
     let ids = servers.ids();
     assert_eq!(ids.len(), NODES + 2);
     servers.script("stop_servers.sh", &[]).await;
-    // What nobody waits for is still there as a name, but runs no more.
+    // A process without a waiting parent keeps its entry, but no longer runs.
     let runs = |id: &Pid| {
         let line = std::fs::read(format!("/proc/{id}/cmdline"));
         line.is_ok_and(|line| !line.is_empty())

@@ -1,4 +1,4 @@
-//! What `/v1` answers on a running network: pages, batches, and all that may go wrong.
+//! `/v1` on a running network: pages, batches, and errors.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,7 +8,7 @@ use super::Gateway;
 use super::http::{Answer, Http};
 use crate::harness::{Network, eventually};
 
-/// That an answer is a problem document as it is promised.
+/// Asserts that an answer is a valid problem document.
 fn problem(answer: &Answer, status: u16, code: &str, effect: &str) {
     assert_eq!(answer.status, status, "{answer:?}");
     assert_eq!(answer.field("content-type"), "application/problem+json");
@@ -76,7 +76,7 @@ async fn pages_and_batches() {
     assert_eq!(statuses, [200, 204, 409, 200, 404, 204]);
     assert_eq!((&results[3]["value"], &results[2]["code"]), (&"w".into(), &"conflict".into()));
 
-    // From page to page, until all have come once.
+    // From page to page, until every key was listed once.
     let (mut keys, mut next) = (Vec::new(), "/v1/kv?prefix=p/&limit=60".to_owned());
     loop {
         let page = http.send("GET", &gateway.url(&next), &[], "").await;
@@ -100,8 +100,7 @@ async fn what_is_not_known_is_told_as_such() {
     let (http, url) = (Http::new(false), gateway.url("/v1/kv/k"));
     let written = http.send("PUT", &url, &[], "v").await;
     assert_eq!(written.status, 201);
-    // A revision that is not there yet is waited for, and then the answer says how far the shard
-    // is.
+    // The gateway waits for a revision that is not reached yet, then says which one is.
     let revision: u64 = written.field("dkv-revision").parse().unwrap();
     let path = format!("/v1/kv/k?consistency=eventual&at_least={}", revision + 1);
     let ahead = http.send("GET", &gateway.url(&path), &[], "").await;
@@ -112,7 +111,7 @@ async fn what_is_not_known_is_told_as_such() {
     let fresh = http.send("GET", &fresh, &[], "").await;
     assert!(fresh.field("dkv-staleness-ms").parse::<u64>().unwrap() <= 60_000, "{fresh:?}");
 
-    // Nodes that stand still take a write from the gateway's connection, and answer nobody.
+    // Suspended nodes receive a write over the gateway's connection, and do not answer.
     (0..3).for_each(|index| network.pause_node(index));
     let unknown = http.send("PUT", &url, &[], "w").await;
     problem(&unknown, 504, "outcome-unknown", "unknown");
@@ -165,7 +164,7 @@ async fn an_eventual_write_is_taken_without_a_majority() {
         there.then_some(()).ok_or_else(|| format!("{read:?}"))
     })
     .await;
-    // What is to be everywhere and is not was done all the same.
+    // A write at level `all` that is not everywhere has still taken effect.
     network.pause_node(0);
     let part = eventually("nobody answers", async || {
         let part = http.send("PUT", &at("all"), &[], "x").await;
@@ -185,7 +184,7 @@ async fn a_gateway_that_is_stopped_answers_what_it_was_asked() {
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     let begin = b"PUT /v1/kv/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\nva";
     stream.write_all(begin).await.unwrap();
-    // That it is under way can be seen.
+    // The metrics show that it is in progress.
     eventually("the request does not begin", async || {
         let text = http.send("GET", &gateway.url("/metrics"), &[], "").await.body;
         let text = String::from_utf8(text).unwrap();

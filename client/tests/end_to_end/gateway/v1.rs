@@ -68,7 +68,7 @@ async fn sizes_at_and_over_each_limit() {
             assert_eq!(read.status, 404);
         }
     }
-    // Longer than any network takes: the answer arrives although the body was not wanted.
+    // Longer than any network accepts: the answer arrives although the body was discarded.
     let huge = http.send("PUT", &gateway.url("/v1/kv/huge"), &[], vec![0; 20 << 20]).await;
     assert_eq!(huge.status, 413, "{huge:?}");
     for (length, expected) in [(4096, 201), (4097, 414)] {
@@ -84,13 +84,13 @@ async fn sizes_at_and_over_each_limit() {
 async fn clients_that_are_not_well_behaved() {
     let network = Network::start(1).await;
     let server = network.address.to_string();
-    // As many files as a login has as a rule; a gateway asks for more.
+    // The usual limit of open files; a gateway raises it.
     let wrapper = ["sh", "-c", "ulimit -S -n 1024; exec \"$0\" \"$@\""];
     let arguments = ["gateway", &server, "--http", "127.0.0.1:0"];
     let command = command_under(&wrapper, &arguments, &network.home());
     let mut process = Process::run(command, &network.path("gateway.log"));
     let address = process.ready().await.unwrap();
-    // Many connections that say nothing hold nobody up.
+    // Many silent connections block nobody.
     let mut idle = Vec::new();
     for _ in 0..1100 {
         idle.push(TcpStream::connect(address).await.unwrap());

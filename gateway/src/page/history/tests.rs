@@ -1,38 +1,43 @@
-//! What is kept of what was seen, and what tabs are told.
+//! The history, and the messages to pages.
 
 use serde_json::Value;
 
-use super::super::samples::report;
+use super::super::fixtures::report;
 use super::*;
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
 
-fn look(at_ms: u64, seen: Option<Report>, buckets: &[(usize, u64)], failed: u64) -> Look {
+fn observation(
+    at_ms: u64,
+    seen: Option<Report>,
+    buckets: &[(usize, u64)],
+    failed: u64,
+) -> Observation {
     let mut traffic =
-        Traffic { buckets: vec![0; BOUNDS_US.len() + 1], failed, slowest_write_us: None };
+        KeyTraffic { buckets: vec![0; BOUNDS_US.len() + 1], failed, slowest_write_us: None };
     buckets.iter().for_each(|(index, count)| traffic.buckets[*index] = *count);
-    Look { at_ms, report: seen, read: Some(Ok(700)), traffic }
+    Observation { at_ms, report: seen, read: Some(Ok(700)), traffic }
 }
 
-fn told(text: &str) -> Value {
+fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
 #[test]
-fn rates_and_quantiles_are_of_the_time_between_two_looks() {
+fn rates_and_quantiles_cover_the_time_between_two_observations() {
     let mut history = History::default();
-    let first = told(&history.take(look(1000, None, &[(3, 50)], 1)));
+    let first = parse(&history.add(observation(1000, None, &[(3, 50)], 1)));
     assert_eq!(
         (&first["samples"][0]["rate"], &first["samples"][0]["p99_us"]),
         (&0.0.into(), &Value::Null)
     );
-    let second = told(&history.take(look(3000, None, &[(3, 148), (16, 2)], 3)));
+    let second = parse(&history.add(observation(3000, None, &[(3, 148), (16, 2)], 3)));
     let sample = &second["samples"][0];
     assert_eq!((&sample["rate"], &sample["failed"]), (&50.0.into(), &1.0.into()));
     // The bucket from 250 to 500 µs, and the one above 10 s.
     assert!((250..=500).contains(&sample["p50_us"].as_u64().unwrap()), "{sample}");
     assert!(sample["p99_us"].as_u64().unwrap() >= 10_000_000, "{sample}");
-    let third = told(&history.take(look(4000, None, &[(3, 148), (16, 2)], 3)));
+    let third = parse(&history.add(observation(4000, None, &[(3, 148), (16, 2)], 3)));
     assert_eq!(
         (&third["samples"][0]["rate"], &third["samples"][0]["p50_us"]),
         (&0.0.into(), &Value::Null)
@@ -40,14 +45,14 @@ fn rates_and_quantiles_are_of_the_time_between_two_looks() {
 }
 
 #[test]
-fn a_new_tab_is_told_all_of_it_and_all_of_it_is_bounded() {
+fn the_whole_history_is_bounded() {
     let mut history = History::default();
     let shards = ["n1"; 3];
     for second in 0..3 * SAMPLES_MAX as u64 {
         let nodes = if second % 2 == 0 { ALL } else { ["n1", "n2", "-n3"] };
-        history.take(look(1000 * second, Some(report(&nodes, &shards, 1)), &[], 0));
+        history.add(observation(1000 * second, Some(report(&nodes, &shards, 1)), &[], 0));
     }
-    let whole = told(&history.whole());
+    let whole = parse(&history.whole());
     assert_eq!(whole["samples"].as_array().unwrap().len(), SAMPLES_MAX);
     assert!(whole["events"].as_array().unwrap().len() <= crate::limits::EVENTS_MAX);
     assert_eq!(whole["report"]["nodes"].as_array().unwrap().len(), 3);
@@ -55,18 +60,18 @@ fn a_new_tab_is_told_all_of_it_and_all_of_it_is_bounded() {
     assert_eq!(lanes.iter().map(|lane| lane["name"].as_str().unwrap()).collect::<Vec<_>>(), ALL);
     assert!(lanes.iter().all(|lane| lane["spans"].as_array().unwrap().len() <= SPANS_MAX));
     assert_eq!(lanes[0]["spans"][0]["what"], "leads");
-    // Who has left is forgotten in time.
+    // A node that has left is forgotten in time.
     let later = 1000 * 10 * SAMPLES_MAX as u64;
-    history.take(look(later, Some(report(&["n1", "n2"], &shards, 1)), &[], 0));
-    assert_eq!(told(&history.whole())["lanes"].as_array().unwrap().len(), 2);
-    let many: Vec<String> = (0..2 * LANES_MAX).map(|number| format!("m{number}")).collect();
+    history.add(observation(later, Some(report(&["n1", "n2"], &shards, 1)), &[], 0));
+    assert_eq!(parse(&history.whole())["lanes"].as_array().unwrap().len(), 2);
+    let many: Vec<String> = (0..2 * TIMELINES_MAX).map(|number| format!("m{number}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    history.take(look(later, Some(report(&many, &["m0"], 1)), &[], 0));
-    assert!(told(&history.whole())["lanes"].as_array().unwrap().len() <= LANES_MAX);
+    history.add(observation(later, Some(report(&many, &["m0"], 1)), &[], 0));
+    assert!(parse(&history.whole())["lanes"].as_array().unwrap().len() <= TIMELINES_MAX);
 }
 
 #[test]
-fn the_state_is_what_a_caller_meets() {
+fn the_state_is_that_which_callers_meet() {
     let state = |nodes: &[&str], leaders: &[&str], read: Result<u64, &str>| {
         let seen = report(nodes, leaders, 1);
         let health = judge(Some(&seen), Some(&read.map_err(str::to_owned)));
@@ -74,16 +79,16 @@ fn the_state_is_what_a_caller_meets() {
     };
     let fine = Ok(700);
     assert_eq!(state(&ALL, &["n1", "n1"], fine), (State::Available, String::new()));
-    // None to spare, though every key can be read and written.
+    // No further node may fail, though every key can be read and written.
     let (degraded, why) = state(&["n1", "n2", "-n3"], &["n1", "n1"], fine);
     assert_eq!((degraded, why.as_str()), (State::Degraded, "n3 does not answer"));
     let (alone, why) = state(&["n1"], &["n1", "n1"], fine);
-    assert_eq!((alone, why.as_str()), (State::Degraded, "no node may fail: none to spare"));
+    assert_eq!((alone, why.as_str()), (State::Degraded, "tolerates no further failures"));
     let (lost, why) = state(&["n1", "-n2", "-n3"], &["n1", "n1"], fine);
     assert_eq!((lost, why.as_str()), (State::Unavailable, "2 of 2 groups have no majority"));
     let (leaderless, why) = state(&ALL, &["n1", ""], fine);
     assert_eq!((leaderless, why.as_str()), (State::Unavailable, "1 group has no primary"));
-    // Whatever nodes say of themselves.
+    // Whatever the nodes report.
     let (read, why) = state(&ALL, &["n1", "n1"], Err("nobody answers"));
     assert_eq!((read, why.as_str()), (State::Unavailable, "strong reads fail: nobody answers"));
     assert_eq!(judge(None, None).state, State::Unknown);

@@ -1,9 +1,9 @@
-// What the other files of the page share: elements, and figures as people read them.
+// Shared by the other files: helpers for elements, and formats of numbers.
 "use strict";
 
 const at = (id) => document.getElementById(id);
 
-/** An element with properties and children, which are elements or texts. */
+/** Creates an element with properties and children (elements or texts). */
 function make(name, properties, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties ?? {})) {
@@ -14,7 +14,7 @@ function make(name, properties, ...children) {
   return element;
 }
 
-/** Shows children in a list, touching only those that changed. */
+/** Replaces the children of a list, touching only those that changed. */
 function show(list, children) {
   children.forEach((child, index) => {
     const old = list.children[index];
@@ -51,5 +51,5 @@ function age(ms) {
   return `${Math.floor(s / 86400)} d`;
 }
 
-/** A time of day of the gateway's clock, in UTC. */
+/** Formats a time of the gateway's clock, in UTC. */
 const clock = (at_ms, seconds = true) => new Date(at_ms).toISOString().slice(11, seconds ? 19 : 16);

@@ -1,7 +1,7 @@
-// Charts over time, by the gateway's clock, with failovers marked.
+// Charts over time, by the gateway's clock, with marks at failovers.
 "use strict";
 
-/** From zero to a round number: where a value is between them, and what is written beside the chart. */
+/** A linear scale from zero to a round number: maps values to shares of the height, and has labels. */
 function linear(values, unit) {
   const most = Math.max(2, ...values);
   const power = 10 ** Math.floor(Math.log10(most));
@@ -9,7 +9,7 @@ function linear(values, unit) {
   return { place: (value) => value / top, marks: [0, 0.5, 1].map((share) => [share, `${number.format(share * top)}${unit}`]) };
 }
 
-/** Times by powers of ten, so that one that is long does not hide the others. */
+/** A logarithmic scale of durations, so that a long one does not flatten the others. */
 function logarithmic(values_us) {
   const some = values_us.filter((value) => value > 0);
   const least = Math.floor(Math.log10(Math.min(1e3, ...some)));
@@ -25,19 +25,19 @@ const round_time = (us) => us < 1000 ? `${us} µs` : us < 1e6 ? `${us / 1000} ms
 
 const CHART = { width: 600, height: 140, margin: 4 };
 
-/** Time between two moments over which no line is drawn. */
+/** A line breaks between two samples that are further apart than this. */
 const GAP_MS = 12000;
 
-/** How far down a chart a share of it is. */
+/** The y coordinate of a share of the height. */
 const down = (share) => CHART.margin + (1 - share) * (CHART.height - 2 * CHART.margin);
 
-/** The time that charts show: the last so many seconds before the latest moment. */
+/** The time span of the charts: the selected number of seconds before the latest sample. */
 function shown_time(now_ms) {
   const span_ms = Number(at("window").value) * 1000;
   return { from_ms: now_ms - span_ms, until_ms: now_ms, share: (at_ms) => 1 - (now_ms - at_ms) / span_ms };
 }
 
-/** A line through points of time and value; nothing where there is no value, or was no look. */
+/** The path of a line through points of time and value, with gaps where values are missing. */
 function line(points, scale, time, area = false) {
   let path = "", open = false, begun = 0, last = null;
   const close = (at) => { if (open && area) path += `V${down(0)}H${begun.toFixed(1)}Z`; open = false; };
@@ -61,7 +61,7 @@ function line(points, scale, time, area = false) {
   return path;
 }
 
-/** Draws lines over rules, and marks failovers. */
+/** Draws the rules, the lines and the marks of failovers. */
 function draw(chart, scale, lines, marks, time, label) {
   const rules = scale.marks.map(([share]) => ["rule", `M0,${down(share).toFixed(1)}H${CHART.width}`]);
   const failovers = marks.map((at_ms) => ["failover", `M${(time.share(at_ms) * CHART.width).toFixed(1)},0V${CHART.height}`]);
@@ -79,7 +79,7 @@ function draw(chart, scale, lines, marks, time, label) {
   }));
 }
 
-/** Writes the time below every chart. */
+/** Writes the times below every chart. */
 function draw_axes(time) {
   const span_ms = time.until_ms - time.from_ms;
   const texts = [0, 0.5, 1].map((share) => clock(time.from_ms + share * span_ms));

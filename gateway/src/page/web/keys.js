@@ -1,16 +1,16 @@
-// The keys: a list by their beginning, and an editor.
+// The keys: a list by prefix, and an editor.
 "use strict";
 
 const FOUND_AT_ONCE = 50;
-/** Of a value that is no text. */
+/** Bytes shown of a value that is not text. */
 const SHOWN_BYTES_MAX = 4096;
 
 let loaded = null;
 
-/** A key as it stands in a path. */
+/** The path of a key. */
 function path_of(key) {
   const encoded = [...key].map((byte) => /[A-Za-z0-9_.~-]/.test(String.fromCharCode(byte)) ? String.fromCharCode(byte) : `%${byte.toString(16).padStart(2, "0")}`).join("");
-  // A part of a path that is one or two dots means another path.
+  // A path segment of one or two dots would name another path.
   return `/v1/kv/${encoded.replaceAll(/^\.{1,2}$/g, (dots) => "%2e".repeat(dots.length))}`;
 }
 
@@ -30,13 +30,13 @@ function as_text(data) {
 
 const escaped = (data) => [...data].map((byte) => byte >= 32 && byte < 127 ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, "0")}`).join("");
 
-/** A key as people see it, in one line: a field would drop what breaks it. */
+/** The display form of a key, in one line: an input field would drop line breaks. */
 function name_of(key) {
   const text = as_text(key);
   return text === null || /[\x00-\x1f\x7f]/.test(text) ? escaped(key) : text;
 }
 
-/** A value that can be edited; a field would make one line feed of a carriage return. */
+/** The text of a value, or null if it cannot be edited: a text area would change carriage returns. */
 function editable(value) {
   const text = as_text(value);
   return text === null || /[\x00\r]/.test(text) ? null : text;
@@ -47,7 +47,7 @@ function say(text, bad = false) {
   at("said").className = bad ? "bad" : "";
 }
 
-/** The key in the editor, as bytes. */
+/** The bytes of the key in the editor. */
 function key_now() {
   const text = at("key").value;
   return loaded && loaded.shown === text ? loaded.key : text_to_bytes(text);
@@ -60,8 +60,8 @@ function fill(key, value, about, etag) {
   at("value").value = text ?? escaped(value.subarray(0, SHOWN_BYTES_MAX));
   at("value").readOnly = text === null;
   at("put").disabled = text === null;
-  const part = value?.length > SHOWN_BYTES_MAX ? `, its first ${bytes(SHOWN_BYTES_MAX)} are shown` : "";
-  at("about").textContent = text === null ? `${about}; it is no plain text: it cannot be edited here${part}` : about;
+  const part = value?.length > SHOWN_BYTES_MAX ? `; only the first ${bytes(SHOWN_BYTES_MAX)} are shown` : "";
+  at("about").textContent = text === null ? `${about}; not plain text, so it cannot be edited here${part}` : about;
   loaded = { key, shown, etag };
   for (const button of at("found").querySelectorAll("button")) {
     button.setAttribute("aria-current", String(button.textContent === shown));
@@ -74,8 +74,8 @@ const about_answer = (answer, length) =>
 async function get(key) {
   const answer = await ask(path_of(key));
   if (answer.status === 404) {
-    fill(key, null, "there is no such key", null);
-    return say("This key does not exist. Put makes it.");
+    fill(key, null, "no such key", null);
+    return say("This key does not exist. Put creates it.");
   }
   if (!answer.ok) return say(await problem(answer), true);
   const value = new Uint8Array(await answer.arrayBuffer());
@@ -86,13 +86,13 @@ async function get(key) {
 async function put(key) {
   const value = text_to_bytes(at("value").value);
   const headers = {};
-  // Whoever edits what was read writes over that and nothing else.
+  // A put overwrites only the value that was loaded.
   if (loaded && loaded.shown === at("key").value) {
     if (loaded.etag) headers["If-Match"] = loaded.etag;
     else headers["If-None-Match"] = "*";
   }
   const answer = await ask(path_of(key), { method: "PUT", headers, body: value });
-  if (answer.status === 412) return say("Somebody else has written this key meanwhile. Get shows what is there.", true);
+  if (answer.status === 412) return say("The key was changed in the meantime. Get loads the current value.", true);
   if (!answer.ok) return say(await problem(answer), true);
   fill(key, value, about_answer(answer, value.length), answer.headers.get("ETag"));
   say(`Written at revision ${answer.headers.get("Dkv-Revision")}.`);
@@ -102,7 +102,7 @@ async function put(key) {
 async function remove(key) {
   const headers = loaded?.etag && loaded.shown === at("key").value ? { "If-Match": loaded.etag } : {};
   const answer = await ask(path_of(key), { method: "DELETE", headers });
-  if (answer.status === 412) return say("Somebody else has written this key meanwhile. Get shows what is there.", true);
+  if (answer.status === 412) return say("The key was changed in the meantime. Get loads the current value.", true);
   if (!answer.ok) return say(await problem(answer), true);
   fill(key, null, "deleted", null);
   say("Deleted.");
@@ -127,7 +127,7 @@ async function list(target) {
   at("found-none").hidden = at("found").children.length > 0;
 }
 
-/** Does something, and says what went wrong. */
+/** Runs an operation, and shows its error. */
 async function busy(work) {
   at("editor").setAttribute("aria-busy", "true");
   try {
@@ -139,7 +139,7 @@ async function busy(work) {
   }
 }
 
-/** The same with the key of the editor, which may not be empty. */
+/** The same with the key in the editor, which must not be empty. */
 const with_key = (work) => () => {
   if (at("key").reportValidity()) busy(() => work(key_now()));
 };
@@ -149,7 +149,7 @@ at("more").addEventListener("click", () => busy(() => list(next)));
 at("editor").addEventListener("submit", (event) => { event.preventDefault(); busy(() => put(key_now())); });
 at("get").addEventListener("click", with_key(get));
 at("delete").addEventListener("click", with_key(() => {
-  at("sure-title").textContent = `Delete ${at("key").value} for good?`;
+  at("sure-title").textContent = `Delete ${at("key").value} permanently?`;
   at("sure").returnValue = "no";
   at("sure").showModal();
 }));

@@ -1,9 +1,9 @@
-// The nodes, the shards, and which node holds a replica of which shard, and how that is.
+// The nodes, the shards, and the replicas of each shard on each node.
 "use strict";
 
-/** Entries that a replica may be behind without a remark. */
+/** A replica counts as behind if it lags by more entries than this. */
 const BEHIND_MIN = 100;
-/** More shards than that are shown only where something is wrong. */
+/** If there are more shards, only those with a problem are shown. */
 const SHARDS_SHOWN_MAX = 256;
 
 function node_card(node) {
@@ -16,21 +16,21 @@ function node_card(node) {
     ...(node.reachable ? [
       ["primary of", few ? node.primaries.join(", ") || "–" : `${node.primaries.length} shards`],
       ["replicas", count(node.replicas)],
-      ["behind", node.applied_lag == null ? "–" : `${count(node.applied_lag)} ${node.applied_lag === 1 ? "entry" : "entries"}`],
-      ["sync", duration(node.fsync_us)],
+      ["lag", node.applied_lag == null ? "–" : `${count(node.applied_lag)} ${node.applied_lag === 1 ? "entry" : "entries"}`],
+      ["fsync", duration(node.fsync_us)],
       ["log", bytes(node.log_bytes)],
-      ["up", age(node.uptime_ms)],
-    ] : [["why", node.error ?? "–"]]),
+      ["uptime", age(node.uptime_ms)],
+    ] : [["error", node.error ?? "–"]]),
     ...(node.pending ? [["undelivered", count(node.pending)]] : []),
-    ...(node.disk_full ? [["disk", "full: refuses writes"]] : []),
-    ...(node.may_stop ? [["", "may be switched off"]] : []),
+    ...(node.disk_full ? [["disk", "full, refuses writes"]] : []),
+    ...(node.may_stop ? [["", "can be switched off"]] : []),
   ];
   return make("li", { className: node.reachable ? (leads ? "leads" : node.disk_full ? "hurt" : "") : "gone" },
     make("div", { className: "head" }, make("b", {}, node.name), make("span", { className: "tag" }, state)),
     make("dl", {}, ...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));
 }
 
-/** How a shard is: `bad` if some of its keys cannot be used, `warn` if none of its replicas may fail. */
+/** The health of a shard: `bad` if its keys cannot be used, `warn` if it tolerates no failure. */
 function shard_health(shard) {
   if (!shard.primary || shard.spare < 0) return "bad";
   return shard.spare === 0 ? "warn" : "";
@@ -42,7 +42,7 @@ function shard_item(shard) {
     make("span", {}, `shard ${shard.group}`), make("b", {}, shard.primary ?? "no primary"));
 }
 
-/** What a node is to a shard, as the name of a cell. */
+/** The class of the cell of a shard and a node. */
 function cell_of(shard, node) {
   const replica = shard.voters.find((it) => it.id === node.id) ?? shard.learners.find((it) => it.id === node.id);
   if (!replica) return "none";
@@ -60,9 +60,9 @@ function grid_row(node, shards) {
     counts[what] += 1;
     return make("i", { className: `cell ${what}`, title: `${node.name}, shard ${shard.group}: ${CELLS[what]}` });
   });
-  const told = `${node.name}: primary of ${counts.primary}, replica of ${counts.fine}, behind with ${counts.behind}, ${counts.gone} that do not answer`;
+  const label = `${node.name}: primary of ${counts.primary}, replica of ${counts.fine}, behind in ${counts.behind}, not answering in ${counts.gone}`;
   return make("div", { className: "row" }, make("span", { className: "name", title: node.name }, node.name),
-    make("div", { className: "cells", role: "img", "aria-label": told }, ...cells));
+    make("div", { className: "cells", role: "img", "aria-label": label }, ...cells));
 }
 
 function show_nodes(report) {
@@ -70,9 +70,9 @@ function show_nodes(report) {
   show(at("warnings"), report.warnings.map((warning) => make("li", {}, warning)));
   show(at("nodes"), report.nodes.map(node_card));
   const shards = report.groups.filter((group) => group.group !== 0);
-  const [bad, none_spare] = ["bad", "warn"].map((what) => shards.filter((shard) => shard_health(shard) === what).length);
-  at("shards-sum").textContent = `${count(shards.length - bad - none_spare)} of ${count(shards.length)} are whole`
-    + (none_spare ? `, ${count(none_spare)} with no replica to spare` : "")
+  const [bad, fragile] = ["bad", "warn"].map((what) => shards.filter((shard) => shard_health(shard) === what).length);
+  at("shards-sum").textContent = `${count(shards.length - bad - fragile)} of ${count(shards.length)} healthy`
+    + (fragile ? `, ${count(fragile)} tolerating no failure` : "")
     + (bad ? `, ${count(bad)} without a primary or a majority` : "");
   const shown = shards.length <= SHARDS_SHOWN_MAX ? shards : shards.filter(shard_health);
   at("shards").className = shown.length > 16 ? "shards many" : "shards";

@@ -1,9 +1,9 @@
-// The network at a glance: how it is, its traffic, and what happened.
+// The overview: health, traffic and timeline of the network.
 "use strict";
 
 const STATES = {
   available: ["available", "good"], degraded: ["degraded", "warn"],
-  unavailable: ["unavailable", "bad"], unknown: ["looking", ""],
+  unavailable: ["unavailable", "bad"], unknown: ["checking", ""],
 };
 
 function pill(text, kind) {
@@ -15,7 +15,7 @@ function pill(text, kind) {
 function banner(text, kind = "") {
   at("banner").hidden = !text;
   at("banner").className = `banner ${kind}`;
-  // It is read out when it changes, and not each time.
+  // Screen readers announce it only when it changes.
   if (at("banner").textContent !== text) at("banner").textContent = text;
 }
 
@@ -25,7 +25,7 @@ function tile(value, label, warns = false) {
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** How it is, in the head of every view. */
+/** Shows the health, in the head of every view. */
 function show_health({ health, report, at_ms, report_at_ms }) {
   const [text, kind] = STATES[health.state];
   pill(text, kind);
@@ -34,7 +34,7 @@ function show_health({ health, report, at_ms, report_at_ms }) {
   if (health.state !== "unavailable") banner("");
   else if (health.read_error) {
     reasons.shift();
-    banner(`Strong reads fail: ${health.read_error}. Eventual reads and writes may still be answered.`);
+    banner(`Strong reads fail: ${health.read_error}. Eventual reads and writes may still succeed.`);
   } else banner(`Some keys cannot be read or written: ${reasons.shift()}.`);
   at("reasons").hidden = reasons.length === 0;
   show(at("reasons"), reasons.map((reason) => make("li", {}, reason)));
@@ -55,7 +55,7 @@ function show_tiles(report, sample) {
   show(at("tiles"), [
     tile(`${live} of ${report.nodes.length}`, "nodes answer", live < report.nodes.length),
     tile(coordinator?.name ?? "none", coordinator ? `coordinator in term ${coordinator.term}` : "coordinator", !coordinator),
-    tile(count(report.may_fail), report.may_fail === 1 ? "more node may fail" : "more nodes may fail", !report.may_fail),
+    tile(count(report.may_fail), report.may_fail === 1 ? "more failure tolerated" : "more failures tolerated", !report.may_fail),
     tile(lost ? `${shards.length - lost} of ${shards.length}` : count(shards.length), lost ? "shards have a primary" : shards.length === 1 ? "shard" : "shards", lost > 0),
     tile(count(keys), `${keys === 1 ? "key" : "keys"}, ${bytes(data)}`),
     tile(sample.writes == null ? "–" : `${count(sample.writes)}/s`, "writes in the network"),
@@ -78,7 +78,7 @@ function show_traffic(time) {
   const failed = samples.map((it) => [it.at_ms, it.failed > 0 ? it.failed : null]);
   draw(at("rate"), rate_scale, [["area", line(of("rate"), rate_scale, time, true)],
     ["first", line(of("rate"), rate_scale, time)], ["failed", line(failed, rate_scale, time)]], marks, time,
-    `${count(last.rate)} requests a second; at most ${count(most)}; ${marks.length} failovers`);
+    `${count(last.rate)} requests per second; at most ${count(most)}; ${marks.length} failovers`);
   const times = samples.flatMap((it) => [it.p50_us, it.p99_us]);
   const time_scale = logarithmic(times);
   at("latency-now").textContent = last.p99_us == null ? "no requests" : `${duration(last.p50_us)} · ${duration(last.p99_us)}`;
@@ -87,21 +87,21 @@ function show_traffic(time) {
     last.p99_us == null ? "no requests" : `p50 ${duration(last.p50_us)}, p99 ${duration(last.p99_us)}`);
 }
 
-// --- what happened
+// --- timeline
 
-const WHATS = { gone: "does not answer", leads: "coordinator", lives: "live" };
+const STATE_NAMES = { gone: "does not answer", leads: "coordinator", lives: "live" };
 
 function show_lanes(lanes, time) {
   const marks = failovers().filter((event) => event.at_ms >= time.from_ms);
   show(at("lanes"), lanes.map((lane) => make("div", { className: "lane" },
     make("span", { className: "name", title: lane.name }, lane.name), bar(lane.spans, marks, time))));
-  at("lanes").setAttribute("aria-label", lanes.map((lane) => `${lane.name}: ${WHATS[lane.spans.at(-1)?.what] ?? "unknown"}`).join("; "));
+  at("lanes").setAttribute("aria-label", lanes.map((lane) => `${lane.name}: ${STATE_NAMES[lane.spans.at(-1)?.what] ?? "unknown"}`).join("; "));
 }
 
 function bar(spans, marks, time) {
   const share = (at_ms) => 100 * Math.max(0, time.share(at_ms));
   const parts = spans.filter((span) => span.until_ms >= time.from_ms).map(({ what, from_ms, until_ms }) => {
-    const part = make("i", { className: what, title: `${WHATS[what]} from ${clock(from_ms)} to ${clock(until_ms)} UTC` });
+    const part = make("i", { className: what, title: `${STATE_NAMES[what]} from ${clock(from_ms)} to ${clock(until_ms)} UTC` });
     part.style.left = `${share(from_ms).toFixed(2)}%`;
     part.style.width = `${Math.max(0.4, share(until_ms) - share(from_ms)).toFixed(2)}%`;
     return part;

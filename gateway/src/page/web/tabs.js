@@ -1,4 +1,4 @@
-// The views, one at a time; the address says which, so that a link leads to it.
+// The views, one at a time. The fragment of the address names the view, so that links work.
 "use strict";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];

@@ -6,7 +6,7 @@ use dkv_api::Uuid;
 use dkv_base::id::{NetworkId, NodeId};
 use dkv_check::History;
 use dkv_server::registry::Registry;
-use dkv_server::{Config, books};
+use dkv_server::{Config, registry_file};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::parts::Parts;
@@ -44,10 +44,10 @@ fn server_books(content: &[u8]) {
         r#"{{"kind":"dkv server books","version":1,"checksum":"{sum:016x}","books":{text}}}"#
     );
     for file in [text.as_bytes(), sealed.as_bytes()] {
-        match books::decode(path, file) {
+        match registry_file::decode(path, file) {
             Ok(registry) => {
-                let again = books::encode(&registry).expect("books");
-                assert!(books::decode(path, &again).is_ok());
+                let again = registry_file::encode(&registry).expect("books");
+                assert!(registry_file::decode(path, &again).is_ok());
             }
             Err(error) => super::assert_presentable(&error.to_string()),
         }
@@ -72,7 +72,7 @@ fn books_text() -> Vec<u8> {
         let node = NodeId(Uuid::from_u128(number.into()));
         let _ = registry.handle_register(node, None, address, None, number.into());
     }
-    let text = String::from_utf8(books::encode(&registry).expect("books")).expect("text");
+    let text = String::from_utf8(registry_file::encode(&registry).expect("books")).expect("text");
     let from = text.find("\"books\":").expect("books") + "\"books\":".len();
     text[from..].trim_end().strip_suffix('}').expect("an envelope").as_bytes().to_vec()
 }

@@ -30,7 +30,7 @@ pub(super) fn read(input: &[u8]) {
             let Some(request) = request(&mut parts) else { return };
             let below_v1 = request.uri().path().starts_with("/v1/");
             let options =
-                Options { network: "here".into(), access: Access::Anybody, figures: None };
+                Options { network: "here".into(), access: Access::Anybody, extra_metrics: None };
             let app = App::new(store.clone(), options).into_router();
             let answer = app.oneshot(request).await.expect("an answer");
             let status = answer.status();

@@ -1,0 +1,205 @@
+//! An in-memory store, for tests.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use bytes::Bytes;
+use dkv_api::{
+    Condition, Error, GroupId, Level, NetworkStatus, NodeId, Number, Pair, ReadOptions, Receipt,
+    Revision, ScanOptions, Term, Uuid, Value, WriteOptions, Written,
+};
+use futures::stream::{self, Stream};
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use crate::store::Store;
+
+/// The store. Clones share their content.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryStore {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    revision: u64,
+    values: BTreeMap<Vec<u8>, (Bytes, u64)>,
+    failure: Option<Error>,
+}
+
+/// A complete response.
+#[derive(Debug)]
+pub(crate) struct TestResponse {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl TestResponse {
+    /// Returns a header field; empty if it is missing.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// Sends a request to a gateway of the store.
+pub(crate) async fn ask(store: &MemoryStore, request: Request<Body>) -> TestResponse {
+    let access = crate::Access::Anybody;
+    let options = crate::Options { network: "here".into(), access, extra_metrics: None };
+    let answer = crate::App::new(store.clone(), options).router.oneshot(request).await.unwrap();
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    TestResponse { status: parts.status, headers: parts.headers, body }
+}
+
+impl MemoryStore {
+    /// Makes every request fail with this error from now on.
+    pub(crate) fn fail_with(&self, error: Error) {
+        self.inner.lock().unwrap().failure = Some(error);
+    }
+
+    /// Lets requests succeed again.
+    pub(crate) fn recover(&self) {
+        self.inner.lock().unwrap().failure = None;
+    }
+
+    /// Returns a receipt of the latest revision.
+    pub(crate) fn receipt(&self, _: Condition) -> Receipt {
+        receipt(self.inner.lock().unwrap().revision, Level::Strong)
+    }
+
+    fn change(
+        &self,
+        key: &[u8],
+        value: Option<Bytes>,
+        options: WriteOptions,
+    ) -> Result<Written, Error> {
+        let inner = &mut *self.inner.lock().unwrap();
+        check(inner, key)?;
+        if options.level == Level::Eventual {
+            if options.condition != Condition::Always {
+                return Err(Error::Invalid("no condition".into()));
+            }
+            // This store never orders it.
+            let (pending, revision) = (Some(Number(7)), 0);
+            let receipt = Receipt { pending, ..receipt(revision, Level::Eventual) };
+            return Ok(Written { receipt, existed: false });
+        }
+        let current = inner.values.get(key).map(|(_, revision)| Revision(*revision));
+        let holds = match options.condition {
+            Condition::Always => true,
+            Condition::Absent => current.is_none(),
+            Condition::Present => current.is_some(),
+            Condition::Revision(revision) => current == Some(revision),
+        };
+        if !holds {
+            let receipt = receipt(inner.revision, Level::Strong);
+            return Err(Error::Conflict { current, receipt });
+        }
+        if value.is_none() && current.is_none() {
+            return Err(Error::NotFound { receipt: receipt(inner.revision, Level::Strong) });
+        }
+        inner.revision += 1;
+        match value {
+            Some(value) => drop(inner.values.insert(key.to_vec(), (value, inner.revision))),
+            None => drop(inner.values.remove(key)),
+        }
+        let receipt = receipt(inner.revision, options.level);
+        if options.level == Level::All && key == b"not everywhere" {
+            let written = Written { receipt, existed: current.is_some() };
+            return Err(Error::Incomplete { written, missing: vec!["n3".into()] });
+        }
+        Ok(Written { receipt, existed: current.is_some() })
+    }
+}
+
+impl Store for MemoryStore {
+    async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
+        let inner = self.inner.lock().unwrap();
+        check(&inner, key)?;
+        // An eventual read with bounds meets a replica that is behind.
+        let bounded = options.at_least.is_some_and(|least| least.0 > inner.revision)
+            || options.max_staleness.is_some_and(|most| most.as_millis() < 40);
+        let level = if bounded { Level::Strong } else { options.level };
+        match inner.values.get(key) {
+            Some((value, revision)) => {
+                let (value, receipt) = (value.clone(), receipt(*revision, level));
+                Ok(Value { value, receipt, reach: Default::default() })
+            }
+            None => Err(Error::NotFound { receipt: receipt(inner.revision, level) }),
+        }
+    }
+
+    async fn write(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        options: WriteOptions,
+    ) -> Result<Written, Error> {
+        self.change(key, Some(value), options)
+    }
+
+    async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
+        self.change(key, None, options)
+    }
+
+    fn scan(
+        &self,
+        options: ScanOptions,
+    ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static {
+        let inner = self.inner.lock().unwrap();
+        let pairs: Vec<Result<Pair, Error>> = match &inner.failure {
+            Some(error) => vec![Err(error.clone())],
+            None => inner
+                .values
+                .iter()
+                .filter(|(key, _)| {
+                    key.starts_with(&options.prefix) && key.as_slice() > &options.after[..]
+                })
+                .take(options.limit.unwrap_or(u64::MAX) as usize)
+                .map(|(key, (value, revision))| {
+                    Ok(Pair {
+                        key: key.clone().into(),
+                        revision: Revision(*revision),
+                        value: options.values.then(|| value.clone()),
+                    })
+                })
+                .collect(),
+        };
+        stream::iter(pairs)
+    }
+
+    async fn status(&self) -> NetworkStatus {
+        NetworkStatus {
+            server: Err("no server".into()),
+            nodes: Vec::new(),
+            view: None,
+            placement: None,
+        }
+    }
+}
+
+fn check(inner: &Inner, key: &[u8]) -> Result<(), Error> {
+    let limit = dkv_wire::limits::KEY_BYTES_MAX;
+    if key.len() > limit {
+        let (bytes, limit) = (key.len() as u64, limit as u64);
+        return Err(Error::TooLarge { what: "key".into(), bytes, limit });
+    }
+    inner.failure.clone().map_or(Ok(()), Err)
+}
+
+fn receipt(revision: u64, level: Level) -> Receipt {
+    let staleness_ms = Some(if level == Level::Strong { 0 } else { 40 });
+    Receipt {
+        shard: GroupId(1),
+        revision: Revision(revision),
+        level,
+        node: NodeId(Uuid::from_u128(1)),
+        term: Term(2),
+        stamp: Default::default(),
+        pending: None,
+        staleness_ms,
+    }
+}

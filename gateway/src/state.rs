@@ -1,0 +1,38 @@
+//! The state that all handlers share.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::body::Budget;
+use crate::limits::LISTS_AT_ONCE;
+use crate::metrics::{Exposition, Metrics};
+
+/// Adds metrics of the process around the gateway to `/metrics`.
+pub type ExtraMetrics = Arc<dyn Fn(&mut Exposition) + Send + Sync>;
+
+/// A gateway: its store, and the bounds that all requests share.
+#[derive(Clone)]
+pub(crate) struct Gateway<S> {
+    pub(crate) store: S,
+    /// Address of the network's server, as the operator gave it.
+    pub(crate) network: Arc<str>,
+    pub(crate) budget: Budget,
+    /// Limits the list pages in progress.
+    pub(crate) lists: Arc<Semaphore>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) extra_metrics: Option<ExtraMetrics>,
+}
+
+impl<S> Gateway<S> {
+    pub(crate) fn new(store: S, network: &str, extra_metrics: Option<ExtraMetrics>) -> Self {
+        Self {
+            store,
+            network: network.into(),
+            budget: Budget::default(),
+            lists: Arc::new(Semaphore::new(LISTS_AT_ONCE)),
+            metrics: Arc::default(),
+            extra_metrics,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! `/v1`: the current interface to the store and its network.
+
+mod batch;
+mod kv;
+mod list;
+#[cfg(test)]
+mod tests;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Method, Response};
+use axum::routing::any;
+
+use crate::problem::Problem;
+use crate::response::{document, is_get};
+use crate::state::Gateway;
+use crate::status;
+use crate::store::Store;
+
+/// Returns the routes of this module.
+pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
+    Router::new()
+        .route("/v1/kv", any(list::serve::<S>))
+        .route("/v1/batch", any(batch::serve::<S>))
+        .route(kv::PREFIX, any(kv::serve::<S>))
+        .route("/v1/kv/{*key}", any(kv::serve::<S>))
+        .route("/v1/status", any(network_status::<S>))
+}
+
+/// `/v1/status`: what `dkv ADDRESS status --json` prints.
+async fn network_status<S: Store>(
+    State(gateway): State<Gateway<S>>,
+    method: Method,
+) -> Result<Response<Body>, Problem> {
+    if !is_get(&method) {
+        return Err(Problem::method("GET, HEAD"));
+    }
+    let report = status::report(&gateway.store.status().await, &gateway.network);
+    Ok(document("application/json", status::json(&report)))
+}

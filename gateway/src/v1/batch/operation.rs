@@ -1,0 +1,163 @@
+//! The operations of a batch: their JSON, and their check.
+
+use bytes::Bytes;
+use dkv_api::{Condition, Level, ReadOptions, Revision, WriteOptions};
+use serde::Deserialize;
+
+use crate::bytes_json::{self, BytesError, Encoding};
+
+/// The body of a batch.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Batch {
+    pub(super) operations: Vec<Operation>,
+    #[serde(default)]
+    pub(super) encoding: Encoding,
+}
+
+/// An operation, as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Operation {
+    op: OperationKind,
+    #[serde(default, deserialize_with = "some")]
+    key: Option<String>,
+    #[serde(default, deserialize_with = "some")]
+    key_base64: Option<String>,
+    #[serde(default, deserialize_with = "some")]
+    value: Option<String>,
+    #[serde(default, deserialize_with = "some")]
+    value_base64: Option<String>,
+    #[serde(default, rename = "if", deserialize_with = "some")]
+    condition: Option<Existence>,
+    #[serde(default, deserialize_with = "some")]
+    if_revision: Option<Whole>,
+    #[serde(default, deserialize_with = "some")]
+    consistency: Option<Consistency>,
+}
+
+/// Deserializes a member that is present; `null` is not a value.
+fn some<'a, T: Deserialize<'a>, D: serde::Deserializer<'a>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// A whole number. In JSON, `7.0` is one too.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "serde_json::Number")]
+struct Whole(u64);
+
+impl TryFrom<serde_json::Number> for Whole {
+    type Error = &'static str;
+
+    fn try_from(number: serde_json::Number) -> Result<Self, Self::Error> {
+        /// Two to the power of 64.
+        const END: f64 = 18_446_744_073_709_551_616.0;
+        let float = number.as_f64().filter(|it| it.fract() == 0.0 && (0.0..END).contains(it));
+        number.as_u64().or(float.map(|it| it as u64)).map(Self).ok_or("must be a whole number")
+    }
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum OperationKind {
+    Get,
+    Put,
+    Delete,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Existence {
+    Absent,
+    Present,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Consistency {
+    Strong,
+    Eventual,
+    All,
+}
+
+impl From<Consistency> for Level {
+    fn from(consistency: Consistency) -> Self {
+        match consistency {
+            Consistency::Strong => Self::Strong,
+            Consistency::Eventual => Self::Eventual,
+            Consistency::All => Self::All,
+        }
+    }
+}
+
+/// A valid operation.
+pub(super) struct Checked {
+    pub(super) key: Vec<u8>,
+    pub(super) action: Action,
+}
+
+/// What an operation does to its key.
+pub(super) enum Action {
+    Get(ReadOptions),
+    Put(Bytes, WriteOptions),
+    Delete(WriteOptions),
+}
+
+/// Why an operation is refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OperationError {
+    #[error(transparent)]
+    Bytes(#[from] BytesError),
+    #[error("the key is missing")]
+    NoKey,
+    #[error("a key must have at least one byte")]
+    EmptyKey,
+    #[error("the value is missing")]
+    NoValue,
+    #[error("give either if or if_revision, not both")]
+    TwoConditions,
+    #[error("a get takes neither a value nor a condition")]
+    GetWithValue,
+    #[error("a delete takes no value")]
+    DeleteWithValue,
+}
+
+impl Operation {
+    /// Whether the operation only reads.
+    pub(super) fn is_get(&self) -> bool {
+        self.op == OperationKind::Get
+    }
+
+    /// Checks the operation.
+    pub(super) fn check(self) -> Result<Checked, OperationError> {
+        let Self { op, key, key_base64, value, value_base64, condition, if_revision, consistency } =
+            self;
+        let key = bytes_json::take("key", key, key_base64)?.ok_or(OperationError::NoKey)?;
+        if key.is_empty() {
+            return Err(OperationError::EmptyKey);
+        }
+        let value = bytes_json::take("value", value, value_base64)?;
+        let condition = match (condition, if_revision) {
+            (None, None) => None,
+            (Some(Existence::Absent), None) => Some(Condition::Absent),
+            (Some(Existence::Present), None) => Some(Condition::Present),
+            (None, Some(Whole(revision))) => Some(Condition::Revision(Revision(revision))),
+            (Some(_), Some(_)) => return Err(OperationError::TwoConditions),
+        };
+        let level = consistency.map_or(Level::Strong, Into::into);
+        let has_condition = condition.is_some();
+        let condition = condition.unwrap_or(Condition::Always);
+        let options = WriteOptions { level, condition, ..WriteOptions::default() };
+        let action = match (op, value) {
+            (OperationKind::Get, None) if !has_condition => Action::Get(level.into()),
+            (OperationKind::Get, _) => return Err(OperationError::GetWithValue),
+            (OperationKind::Put, Some(value)) => Action::Put(value.into(), options),
+            (OperationKind::Put, None) => return Err(OperationError::NoValue),
+            (OperationKind::Delete, None) => Action::Delete(options),
+            (OperationKind::Delete, Some(_)) => return Err(OperationError::DeleteWithValue),
+        };
+        Ok(Checked { key, action })
+    }
+}

@@ -1,0 +1,4 @@
+//! The registry: golden scripts, and random histories.
+
+mod properties;
+mod script;

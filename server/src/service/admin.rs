@@ -1,0 +1,129 @@
+//! Requests of administrators, and the use of bearer tokens that gateways report.
+
+use std::net::SocketAddr;
+
+use dkv_base::id::{HolderId, NodeId};
+use dkv_wire::bearer::{self, Bearer, Rights};
+use dkv_wire::identity::{Identity, Role};
+use dkv_wire::message::{BearerLife, HolderKind, RunChoice, ServerAnswer, ServerRefusal};
+use dkv_wire::token::Token;
+use tracing::info;
+use uuid::Uuid;
+
+use super::{Service, denied, flatten};
+use crate::clock;
+
+impl Service {
+    pub(super) async fn create_token(
+        &self,
+        identity: Identity,
+        address: SocketAddr,
+        role: Role,
+        life_s: Option<u64>,
+        uses: Option<u32>,
+        name: Option<String>,
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        require_admin(identity)?;
+        let token = Token::generate(role, self.authority.fingerprint());
+        self.log_action(identity, address, &format!("create token {} ({role})", token.id));
+        let (id, hash) = (token.id, token.secret_hash());
+        let created = self.store.update(move |next| {
+            let (name, now_ms) = (name.clone(), clock::now_ms());
+            next.handle_create_token(id, hash, role, life_s, uses, name, now_ms)
+        });
+        flatten(created.await)?;
+        Ok(ServerAnswer::Token(token.to_string()))
+    }
+
+    pub(super) fn list_tokens(&self, identity: Identity) -> Result<ServerAnswer, ServerRefusal> {
+        require_admin(identity)?;
+        Ok(ServerAnswer::Tokens(self.store.snapshot().tokens()))
+    }
+
+    pub(super) async fn revoke_token(
+        &self,
+        identity: Identity,
+        address: SocketAddr,
+        token: Uuid,
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        require_admin(identity)?;
+        self.log_action(identity, address, &format!("revoke token {token}"));
+        flatten(self.store.update(move |next| next.handle_revoke_token(token)).await)?;
+        // Tidiness only: the token admits nobody from here on.
+        self.local_tokens.remove(token);
+        Ok(ServerAnswer::Done)
+    }
+
+    /// Signs a bearer token for HTTP. The server keeps only its entry in the inventory, not its
+    /// text.
+    pub(super) async fn create_bearer(
+        &self,
+        identity: Identity,
+        address: SocketAddr,
+        rights: Rights,
+        life: BearerLife,
+        name: Option<String>,
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        require_admin(identity)?;
+        let holder = HolderId::random();
+        let action = format!("create bearer token {holder} ({rights:?}, {life:?})");
+        self.log_action(identity, address, &action);
+        let created = self.store.update(move |next| {
+            let (kind, name) = (HolderKind::Bearer(rights), name.clone());
+            next.handle_create_bearer(holder, kind, life, name, identity.holder, clock::now_ms())
+        });
+        let expires_ms = flatten(created.await)?;
+        let network = self.authority.network();
+        let bearer = Bearer { network, holder, rights, expires_ms };
+        match bearer::sign(&self.authority, &bearer) {
+            Ok(text) => Ok(ServerAnswer::Bearer(text, holder)),
+            Err(error) => Err(ServerRefusal::Invalid(error.to_string())),
+        }
+    }
+
+    pub(super) fn list_holders(&self, identity: Identity) -> Result<ServerAnswer, ServerRefusal> {
+        require_admin(identity)?;
+        Ok(ServerAnswer::Holders(self.store.snapshot().holders()))
+    }
+
+    /// Records when bearer tokens were last used. Every client may report this, since any may run a
+    /// gateway.
+    pub(super) async fn record_bearers_seen(
+        &self,
+        identity: Identity,
+        seen: Vec<(HolderId, u64)>,
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        if !matches!(identity.role, Role::Client | Role::Reader | Role::Admin) {
+            return Err(denied(Role::Client, identity.role));
+        }
+        let recorded =
+            self.store.update(move |next| next.handle_bearers_seen(&seen, clock::now_ms()));
+        recorded.await.map_err(|failure| ServerRefusal::Storage(failure.to_string()))?;
+        Ok(ServerAnswer::Done)
+    }
+
+    /// Keeps one run of a node and dismisses the others.
+    pub(super) async fn keep_run(
+        &self,
+        identity: Identity,
+        node: NodeId,
+        run: RunChoice,
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        require_admin(identity)?;
+        info!(%identity, %node, ?run, "an administrator keeps one run of a node");
+        let kept = self.store.update(move |next| next.handle_keep_run(node, run, clock::now_ms()));
+        flatten(kept.await)?;
+        Ok(ServerAnswer::Done)
+    }
+
+    /// Logs who does what, with the holder's name from the inventory.
+    fn log_action(&self, identity: Identity, address: SocketAddr, action: &str) {
+        let registry = self.store.snapshot();
+        let name = registry.name_of(identity.holder).unwrap_or("-");
+        info!(by = %identity, name, %address, "administrative act: {action}");
+    }
+}
+
+fn require_admin(identity: Identity) -> Result<(), ServerRefusal> {
+    if identity.role == Role::Admin { Ok(()) } else { Err(denied(Role::Admin, identity.role)) }
+}

@@ -1,0 +1,193 @@
+//! Enrolment: admits joiners, and signs and renews certificates.
+
+use dkv_base::id::HolderId;
+use dkv_wire::certificate::end_of;
+use dkv_wire::codec::{DecodeError, decode};
+use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
+use dkv_wire::identity::Identity;
+use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, RECERTIFY_WITHIN};
+use dkv_wire::message::{
+    JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest, ServerAnswer,
+    ServerRefusal,
+};
+use dkv_wire::quic::{Close, proof_material};
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::Service;
+use crate::clock;
+use crate::limits::{JOIN_TIMEOUT, SIGNING_TIMEOUT};
+
+/// Why a joiner's conversation ended without an answer. Each one breaks the protocol, and closes
+/// the connection.
+#[derive(Debug, thiserror::Error)]
+enum ConversationError {
+    #[error("{0}")]
+    Connection(#[from] quinn::ConnectionError),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Decode(#[from] DecodeError),
+    #[error("{0}")]
+    Write(#[from] std::io::Error),
+    #[error("ended the conversation without a request")]
+    NoRequest,
+}
+
+impl Service {
+    pub(super) async fn serve_joiner(&self, connection: &quinn::Connection) {
+        let Some(mut place) = self.joiners.take(connection.remote_address().ip()) else {
+            return Close::Busy.close(connection, "too many joiners at once");
+        };
+        let served = tokio::select! {
+            biased;
+            served = timeout(JOIN_TIMEOUT, self.answer_joiner(connection)) => served,
+            () = place.lost() => {
+                return Close::Busy.close(connection, "too many joiners from this address");
+            }
+        };
+        match served {
+            Ok(Ok(())) => Close::Done.close(connection, "joined"),
+            Ok(Err(error)) => {
+                debug!(address = %connection.remote_address(), %error, "turned a joiner away");
+                Close::Protocol.close(connection, &error.to_string());
+            }
+            Err(_) => Close::Protocol.close(connection, "joining took too long"),
+        }
+    }
+
+    async fn answer_joiner(&self, connection: &quinn::Connection) -> Result<(), ConversationError> {
+        let (send, receive) = connection.accept_bi().await?;
+        let mut reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
+        let frame = reader.next().await?.ok_or(ConversationError::NoRequest)?;
+        let answer = match decode(&frame)? {
+            Joining::Join(request) => self.join(request).await,
+            Joining::Recertify(request) => self.recertify(connection, request, None).await,
+            Joining::Readmit(ReadmitRequest { again, token, secret }) => {
+                self.recertify(connection, again, Some((token, secret))).await
+            }
+        };
+        let address = connection.remote_address();
+        match &answer {
+            Ok(joined) => info!(role = %joined.role, holder = %joined.holder, %address, "joined"),
+            // Anybody can cause these two, so they must not fill the disk with logs.
+            Err(refusal @ (JoinRefusal::Unknown | JoinRefusal::Busy)) => {
+                debug!(%refusal, %address, "refused to join");
+            }
+            Err(refusal) => info!(%refusal, %address, "refused to join"),
+        }
+        let mut writer = FrameWriter::new(send);
+        writer.send(&answer).await?;
+        // The joiner closes the stream once it has the answer; a silent one meets the time limit.
+        let mut stream = writer.into_inner();
+        let _ = stream.finish();
+        let _ = stream.stopped().await;
+        Ok(())
+    }
+
+    /// Waits for a turn to sign.
+    async fn signing_turn(&self) -> Result<SemaphorePermit<'_>, JoinRefusal> {
+        match timeout(SIGNING_TIMEOUT, self.signing.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(JoinRefusal::Busy),
+        }
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<JoinAnswer, JoinRefusal> {
+        let _turn = self.signing_turn().await?;
+        let JoinRequest { token, secret, public_key } = request;
+        let registry = self.store.snapshot();
+        let role = registry.check_token(token, &secret, clock::now_ms())?;
+        let holder = HolderId::random();
+        let identity = Identity { network: registry.network(), role, holder };
+        // Signed before the token is used, so that an unusable key costs no use. Handed out after
+        // the use is durable, so that a crash in between costs a use but never exceeds the count.
+        let certificate = self
+            .authority
+            .sign(identity, &public_key, clock::now())
+            .map_err(|_| JoinRefusal::Key)?;
+        self.use_token(token, secret, holder).await?;
+        Ok(JoinAnswer { network: identity.network, role, holder, certificate })
+    }
+
+    /// Signs a new certificate for a holder that proves its key. If the old one expired long ago,
+    /// a token is required too, because the key may have been stolen since.
+    async fn recertify(
+        &self,
+        connection: &quinn::Connection,
+        request: RecertifyRequest,
+        token: Option<(Uuid, [u8; 32])>,
+    ) -> Result<JoinAnswer, JoinRefusal> {
+        let _turn = self.signing_turn().await?;
+        let material = proof_material(connection).ok_or(JoinRefusal::Certificate)?;
+        let RecertifyRequest { certificate, proof } = request;
+        let (identity, public_key) = self
+            .authority
+            .recognise(&certificate, &material, &proof)
+            .map_err(|_| JoinRefusal::Certificate)?;
+        if self.store.snapshot().denied().any(|denied| denied == identity.holder) {
+            return Err(JoinRefusal::Denied);
+        }
+        let end = end_of(&certificate).map_err(|_| JoinRefusal::Certificate)?;
+        let since = clock::now().duration_since(end).unwrap_or_default();
+        if token.is_none() && since > RECERTIFY_WITHIN {
+            return Err(JoinRefusal::Lapsed);
+        }
+        let certificate = self
+            .authority
+            .sign(identity, &public_key, clock::now())
+            .map_err(|_| JoinRefusal::Key)?;
+        match token {
+            Some((token, secret)) => {
+                let registry = self.store.snapshot();
+                if registry.check_token(token, &secret, clock::now_ms())? != identity.role {
+                    return Err(JoinRefusal::Unknown);
+                }
+                self.use_token(token, secret, identity.holder).await?;
+            }
+            None => self.record_certificate(identity).await,
+        }
+        let Identity { network, role, holder } = identity;
+        Ok(JoinAnswer { network, role, holder, certificate })
+    }
+
+    /// Counts a use of a token, durably.
+    async fn use_token(
+        &self,
+        token: Uuid,
+        secret: [u8; 32],
+        holder: HolderId,
+    ) -> Result<(), JoinRefusal> {
+        let counted = self
+            .store
+            .update(move |next| next.handle_join(token, &secret, holder, clock::now_ms()));
+        counted.await.map_err(|failure| JoinRefusal::Storage(failure.to_string()))??;
+        Ok(())
+    }
+
+    /// Renews the certificate of a connected holder.
+    pub(super) async fn renew(
+        &self,
+        identity: Identity,
+        public_key: &[u8],
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        let certificate = self
+            .authority
+            .sign(identity, public_key, clock::now())
+            .map_err(|error| ServerRefusal::Invalid(error.to_string()))?;
+        self.record_certificate(identity).await;
+        Ok(ServerAnswer::Certificate(certificate))
+    }
+
+    /// Records a new certificate in the inventory. A failed write does not fail the renewal: that
+    /// would let the holder's certificate expire.
+    async fn record_certificate(&self, identity: Identity) {
+        let recorded =
+            self.store.update(move |next| next.handle_certified(identity, clock::now_ms()));
+        if let Err(error) = recorded.await {
+            debug!(%identity, %error, "cannot record a renewed certificate");
+        }
+    }
+}
