@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::loops::{self, Cell, Load, Sample, Times};
-use crate::report::{self, Report};
+use crate::report::{self, Measured, Report};
 use crate::systems::{self, Kind, Place};
 use crate::workload::Work;
 
@@ -20,7 +20,7 @@ const LOADED_BYTES_MAX: u64 = 256 << 20;
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct CompareArgs {
     /// What the clients do; several are measured in turn
     #[arg(long, value_enum, value_delimiter = ',', default_value = "put")]
     work: Vec<Work>,
@@ -60,20 +60,8 @@ pub(crate) struct Plan {
     svg: Option<PathBuf>,
 }
 
-/// One sample and what it is of.
-pub(crate) struct Measured {
-    /// Of which system.
-    pub(crate) kind: Kind,
-    /// In which round, from zero.
-    pub(crate) round: usize,
-    /// Of which cell, by index.
-    pub(crate) cell: usize,
-    /// What was seen.
-    pub(crate) sample: Sample,
-}
-
 /// Measures dkv once, or what the plan says.
-pub(crate) async fn load(place: &Place, mut plan: Plan) -> Result<(), String> {
+pub(crate) async fn load(place: &Place, mut plan: CompareArgs) -> Result<(), String> {
     if plan.systems.is_empty() {
         plan.systems = vec![Kind::Dkv];
     }
@@ -81,14 +69,14 @@ pub(crate) async fn load(place: &Place, mut plan: Plan) -> Result<(), String> {
 }
 
 /// Measures all systems in three rounds, or what the plan says.
-pub(crate) async fn compare(place: &Place, mut plan: Plan) -> Result<(), String> {
+pub(crate) async fn compare(place: &Place, mut plan: CompareArgs) -> Result<(), String> {
     if plan.systems.is_empty() {
         plan.systems = Kind::ALL.to_vec();
     }
     run(place, &plan, plan.rounds.unwrap_or(3)).await
 }
 
-async fn run(place: &Place, plan: &Plan, rounds: usize) -> Result<(), String> {
+async fn run(place: &Place, plan: &CompareArgs, rounds: usize) -> Result<(), String> {
     let times = plan.times();
     let groups = plan.groups();
     let cells: Vec<Cell> = groups.iter().flatten().copied().collect();
@@ -140,7 +128,7 @@ async fn one(
     Ok(())
 }
 
-impl Plan {
+impl CompareArgs {
     fn times(&self) -> Times {
         let seconds = |number: f64| Duration::try_from_secs_f64(number).unwrap_or_default();
         Times { warm_up: seconds(self.warm_up), measured: seconds(self.seconds) }
@@ -181,7 +169,7 @@ mod tests {
     #[derive(Parser)]
     struct Cli {
         #[command(flatten)]
-        plan: Plan,
+        plan: CompareArgs,
     }
 
     fn groups(args: &[&str]) -> Vec<Vec<Cell>> {

@@ -1,7 +1,7 @@
 //! The time without acknowledged writes when the leader goes.
 //!
 //! Writers write without pause while the process that leads what they write to is killed, or told
-//! to end. The *gap* is the longest time between two acknowledged writes, whoever's they are; the
+//! to end. The *gap* is the longest time between two acknowledged writes of any writers; the
 //! slowest writer's is the longest that one of them had to wait, which is more if there are several
 //! shards. A writer whose attempt fails, or is not answered for a short time, tries again at once,
 //! so that no library's patience is measured.
@@ -34,7 +34,7 @@ const ERRORS_MAX: usize = 5;
 
 /// How often, and of what.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct FailoverArgs {
     /// How the leader goes
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
     how: Vec<How>,
@@ -69,7 +69,7 @@ pub(crate) enum How {
     Stop,
 }
 
-/// What was seen of one system.
+/// The failovers of one system.
 #[derive(Serialize)]
 struct Outcome {
     system: Kind,
@@ -119,7 +119,7 @@ struct Failovers {
 }
 
 /// Lets the leader of each system go, again and again, the systems in turns.
-pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
+pub(crate) async fn run(place: &Place, plan: &FailoverArgs) -> Result<(), String> {
     let (some, none): (Vec<Kind>, Vec<Kind>) = plan.systems.iter().partition(|k| k.fails_over());
     for kind in none {
         dkv_base::say!("{}: not offered, there is one process", kind.name());
@@ -144,7 +144,7 @@ pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
 /// Starts a system and lets its leader go that many times.
 async fn turn(
     place: &Place,
-    plan: &Plan,
+    plan: &FailoverArgs,
     runs: usize,
     outcome: &mut Outcome,
 ) -> Result<(), String> {

@@ -48,11 +48,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Throughput and latency of dkv
-    Load(compare::Plan),
+    Load(compare::CompareArgs),
     /// The same of all systems, in rounds, with ratios
-    Compare(compare::Plan),
+    Compare(compare::CompareArgs),
     /// Time without acknowledged writes when the leader is killed or stopped
-    Failover(failover::Plan),
+    Failover(failover::FailoverArgs),
     /// Elections of dkv while nothing fails and the network is loaded: there should be none
     Steady {
         /// Time, in seconds
@@ -67,9 +67,9 @@ enum Command {
     /// Memory of systems that hold many keys
     Memory(resources::MemoryPlan),
     /// Figures of dkv with more keys, shards and nodes
-    Scale(scale::Plan),
+    Scale(scale::ScaleArgs),
     /// What the machine allows: QUIC and file syncs by themselves, and dkv beside them
-    Limit(limit::Plan),
+    Limit(limit::LimitArgs),
 }
 
 #[tokio::main]
@@ -81,7 +81,7 @@ async fn main() -> ExitCode {
         error = interrupted() => Err(error),
     };
     match ended {
-        // What was measured was to be printed.
+        // The result could not be printed.
         Ok(()) if dkv_base::output::failed() => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

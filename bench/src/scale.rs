@@ -14,7 +14,7 @@ use crate::workload::Work;
 
 /// What changes. Every combination is measured, each on a network of its own.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct ScaleArgs {
     /// Keys
     #[arg(long, value_delimiter = ',', default_value = "10000")]
     key_counts: Vec<u64>,
@@ -64,7 +64,7 @@ struct Rows {
 }
 
 /// Measures all combinations.
-pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
+pub(crate) async fn run(place: &Place, plan: &ScaleArgs) -> Result<(), String> {
     let mut rows = Vec::new();
     dkv_base::say!(
         "nodes shards      keys  work          clients       ops/s   p50 ms   p99 ms  cpu us/op  node MiB"
@@ -88,7 +88,7 @@ pub(crate) async fn run(place: &Place, plan: &Plan) -> Result<(), String> {
 
 async fn one(
     place: &Place,
-    plan: &Plan,
+    plan: &ScaleArgs,
     (nodes, shards): (usize, u32),
     records: u64,
     rows: &mut Vec<Row>,
@@ -192,7 +192,7 @@ mod tests {
             cpu_us: 10.0,
             node_bytes: 70 << 20,
         };
-        // Of one size there is only one kind of work.
+        // One size has only one kind of work.
         let rows = [row(1, Work::Put), row(1, Work::Get), row(4, Work::Put)];
         let pictures = pictures(&rows);
         for bars in &pictures {

@@ -340,3 +340,9 @@ impl Faults {
         }
     }
 }
+
+/// Returns the index of the node called `name`.
+fn place(cluster: &Cluster, name: Option<String>) -> Option<usize> {
+    let name = name?;
+    cluster.nodes.iter().position(|node| node.name == name)
+}

@@ -8,10 +8,9 @@
 use dkv_base::id::{Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::graves::Grave;
 use super::residence::{Place, Slot};
-use super::rows::{Counts, MalformedRow, Meta, Row, RowSink, Table};
-use super::sessions::{Outcome, Session};
+use super::rows::{Counts, Grave, MalformedRow, Meta, Row, RowSink, Table};
+use super::session::{Outcome, Session};
 
 /// Sums of the hashes of all parts of a shard's state, and their counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

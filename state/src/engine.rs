@@ -27,16 +27,17 @@
 mod chunk;
 mod error;
 mod files;
+mod group;
 mod install;
 mod snapshot;
 mod store;
 mod tables;
 
 pub use error::EngineError;
+pub(super) use group::Rows;
 pub use install::{Completed, Installer};
 pub use snapshot::SnapshotReader;
 pub use store::GroupStore;
-pub(super) use store::Rows;
 pub use tables::MemoryStore;
 
 use std::collections::HashMap;
@@ -52,7 +53,7 @@ use dkv_base::supervise;
 
 use super::residence::ValueMemory;
 use super::rows::Generation;
-use store::Group;
+use group::Group;
 use tables::{Batch, Table, Tables};
 
 /// Name of the table of records.

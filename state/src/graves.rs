@@ -14,41 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dkv_base::id::{NodeId, Number, Stamp};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::digest::Digest;
 use super::limits;
-use super::rows::{MalformedRow, Table};
-
-/// When a key was deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grave {
-    /// By the network's clock: what orders writes.
-    pub(super) stamp: Stamp,
-    /// By the log's clock, in milliseconds: what ends the grave.
-    pub(super) dug_ms: u64,
-}
-
-impl Grave {
-    /// The value of its row.
-    fn encode(self) -> Vec<u8> {
-        [self.stamp.0.to_le_bytes(), self.dug_ms.to_le_bytes()].concat()
-    }
-
-    /// From the value of its row.
-    pub(super) fn decode(row: &[u8]) -> Result<Self, MalformedRow> {
-        let malformed = MalformedRow("a grave is not of 16 bytes");
-        let (stamp, dug_ms) = row.split_first_chunk::<8>().ok_or(malformed)?;
-        let dug_ms = dug_ms.try_into().map_err(|_| malformed)?;
-        let (stamp, dug_ms) = (Stamp(u64::from_le_bytes(*stamp)), u64::from_le_bytes(dug_ms));
-        Ok(Self { stamp, dug_ms })
-    }
-
-    /// What stands for it in the digest.
-    pub(super) fn number(self) -> u64 {
-        xxh3_64_with_seed(&self.stamp.0.to_le_bytes(), self.dug_ms)
-    }
-}
+use super::rows::{Grave, MalformedRow, Table};
 
 /// When keys were deleted.
 #[derive(Debug, Default)]

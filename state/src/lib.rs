@@ -33,6 +33,7 @@ mod digest;
 mod graves;
 mod residence;
 mod scan;
+mod session;
 mod sessions;
 mod shard;
 

@@ -20,84 +20,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use dkv_base::id::{HolderId, Revision, Serial, SessionId};
-use dkv_wire::codec;
+use dkv_base::id::{HolderId, Serial, SessionId};
 use dkv_wire::limits as wire_limits;
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::command::CommandResult;
 use super::digest::Digest;
 use super::limits;
-use super::rows::MalformedRow;
-
-/// What an executed write came to; remembered until it is settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Outcome {
-    /// See [`CommandResult::Written`].
-    Written { revision: Revision, existed: bool },
-    /// See [`CommandResult::Conflict`].
-    Conflict { current: Option<Revision> },
-}
-
-impl From<Outcome> for CommandResult {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Written { revision, existed } => Self::Written { revision, existed },
-            Outcome::Conflict { current } => Self::Conflict { current },
-        }
-    }
-}
-
-/// One session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Session {
-    /// Who opened it.
-    pub(super) holder: HolderId,
-    /// Serials below this one are settled: no result is kept, and none is executed again.
-    pub(super) settled: Serial,
-    /// When it last wrote or was opened, in milliseconds of the log's clock.
-    pub(super) used_ms: u64,
-    /// Outcomes of what was executed and is not settled.
-    pub(super) results: BTreeMap<Serial, Outcome>,
-}
-
-/// A session as its row has it.
-#[derive(Serialize, Deserialize)]
-struct SessionRow {
-    holder: HolderId,
-    settled: Serial,
-    used_ms: u64,
-    results: Vec<(Serial, Outcome)>,
-}
-
-impl Session {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        codec::encode_vec(&SessionRow {
-            holder: self.holder,
-            settled: self.settled,
-            used_ms: self.used_ms,
-            results: self.results.iter().map(|(serial, outcome)| (*serial, *outcome)).collect(),
-        })
-    }
-
-    pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<(SessionId, Self), MalformedRow> {
-        let id = key.try_into().map_err(|_| MalformedRow("a session id is not of 16 bytes"))?;
-        let row: SessionRow =
-            codec::decode(value).map_err(|_| MalformedRow("a session is malformed"))?;
-        if row.results.len() > wire_limits::SESSION_WINDOW_MAX {
-            return Err(MalformedRow("a session has more results than a window holds"));
-        }
-        let ascending = row.results.is_sorted_by(|(left, _), (right, _)| left < right);
-        if !ascending || row.results.first().is_some_and(|(serial, _)| *serial < row.settled) {
-            return Err(MalformedRow("the serials of a session are out of order"));
-        }
-        let results = row.results.iter().copied().collect();
-        let id = SessionId(Uuid::from_bytes(id));
-        let SessionRow { holder, settled, used_ms, .. } = row;
-        Ok((id, Self { holder, settled, used_ms, results }))
-    }
-}
+use super::session::{Outcome, Session};
 
 /// How much a table may hold. There is one such set in production; tests use small ones.
 #[derive(Clone, Copy, Debug)]

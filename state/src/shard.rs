@@ -30,11 +30,12 @@ use uuid::Uuid;
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, key_hash, small_number};
-use super::graves::{self, Grave, Graves, Outboxes, Turn};
+use super::graves::{self, Graves, Outboxes, Turn};
 use super::limits;
 use super::residence::{Found, Place, Residents, Slot, ValueMemory};
-use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table};
-use super::sessions::{Admission, Outcome, Session, SessionTable};
+use super::rows::{Changes, Counts, Generation, Grave, MalformedRow, Meta, Row, RowSink, Table};
+use super::session::{Outcome, Session};
+use super::sessions::{Admission, SessionTable};
 
 /// The state of one replica of a shard.
 #[derive(Debug, Default)]

@@ -13,9 +13,9 @@ use super::Done;
 use super::core::{Core, Staged};
 use super::format::{Kind, Record, record_bytes};
 use super::groups::{Found, Refused};
-use super::handle::Handle;
 use super::options::{APPEND_BYTES_MAX, GroupState, STATE_BYTES_MAX};
 use super::read::Reading;
+use super::shared::Handle;
 use super::shared::Shared;
 
 /// The log of one group. Clones are the same log.

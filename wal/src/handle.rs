@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use dkv_base::id::GroupId;
 use dkv_base::supervise::Panicked;
@@ -14,7 +14,7 @@ use super::keeper::{Keeper, SegmentMaker};
 use super::options::{WalOptions, WalStats};
 use super::replay::replay;
 use super::segments::Wanted;
-use super::shared::Shared;
+use super::shared::{Handle, Shared};
 use super::writer::Writer;
 use super::{FatalHook, Pace};
 use crate::disk::Disk;
@@ -26,18 +26,6 @@ use crate::disk::Disk;
 #[derive(Clone)]
 pub struct Wal {
     handle: Arc<Handle>,
-}
-
-pub(super) struct Handle {
-    pub(super) shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // Without joining: this may be a callback, on the writer's own thread.
-        self.shared.begin_close();
-    }
 }
 
 impl Wal {

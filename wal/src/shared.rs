@@ -1,7 +1,8 @@
 //! What callers, writer and keeper share: the core behind one lock, and the ways to wake each
 //! other.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use tokio::sync::Notify;
 
@@ -199,4 +200,17 @@ fn after_panic<'a>(poisoned: PoisonError<MutexGuard<'a, Core>>) -> MutexGuard<'a
         core.dead = Some("a panic in the write-ahead log".to_owned());
     }
     core
+}
+
+/// The log for those who hold it, and its threads. The last one who lets go closes the log.
+pub(super) struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Without joining: this may be a callback, on the writer's own thread.
+        self.shared.begin_close();
+    }
 }

@@ -19,7 +19,7 @@ const ZEROS: usize = 16 * 1024 * 1024;
 /// Files that the nodes of a network write at the same time.
 const NODES: usize = 3;
 
-/// What was seen.
+/// Times of syncs.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Syncs {
     files: usize,

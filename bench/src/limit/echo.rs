@@ -20,7 +20,7 @@ const WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Time before anything counts.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// What was seen.
+/// Requests and times of an echo.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Echo {
     /// Requests that were under way at any time.

@@ -94,7 +94,7 @@ fn pace(
                 workload.note_inserted();
             }
             if counts {
-                // Nobody listens once the measurement was given up.
+                // The receiver is gone once the measurement was given up.
                 let _ = ends.send(End { late, latency, answer });
             }
         });

@@ -1,4 +1,4 @@
-//! What was seen of one cell.
+//! A sample: the answers of one cell in one round, and what they cost.
 
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What was seen of one cell in one round.
+/// The answers of one cell in one round, and what they cost.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
     /// Time from the first request that counts to the last answer.

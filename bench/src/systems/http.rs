@@ -177,7 +177,7 @@ async fn connect(address: &str) -> Result<SendRequest<Full<Bytes>>, String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let (sender, connection) =
         handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    // What ends it is told to whoever asks next.
+    // The next request reports what ended it.
     tokio::spawn(async move { _ = connection.await });
     Ok(sender)
 }

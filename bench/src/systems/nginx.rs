@@ -41,7 +41,7 @@ impl Nginx {
         let (own, port) = (own.display(), self.port);
         let files = self.processes.path("files");
         let files = files.display();
-        // Whoever starts it owns the directory.
+        // The user who starts it owns the directory.
         format!(
             "user root; daemon off; master_process off; worker_rlimit_nofile 16384;\n\
              pid {own}/pid; error_log stderr warn;\n\

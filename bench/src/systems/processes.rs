@@ -135,7 +135,7 @@ impl Processes {
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        // All are told first, so that none spends its last moments on electing another.
+        // All get the signal first, so that none spends its last moments on electing another.
         for process in &mut self.running {
             let _ = process.child.kill();
         }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use dkv_base::id::GroupId;
 
-use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links, refill};
+use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links, place, refill};
 use crate::cluster::{Cluster, Death};
 use crate::log::{self, Step};
 use crate::observer::{Observations, Order};
@@ -299,12 +299,6 @@ impl Faults {
     pub(super) fn within(&mut self, (low, high): (u64, u64)) -> u64 {
         self.random.between(low, high)
     }
-}
-
-/// Where the node of that name is among all.
-pub(super) fn place(cluster: &Cluster, name: Option<String>) -> Option<usize> {
-    let name = name?;
-    cluster.nodes.iter().position(|node| node.name == name)
 }
 
 /// Whether a node leaves that has not left yet.

@@ -6,7 +6,7 @@
 
 use dkv_base::id::{GroupId, NodeId};
 
-use super::{End, Faults, courses};
+use super::{End, Faults, place};
 use crate::cluster::Cluster;
 use crate::log::Step;
 use crate::observer::{Observations, Order};
@@ -61,7 +61,7 @@ impl Faults {
             let Some((id, false)) = observations.holds(name) else { return };
             *empty = Some(id);
             observations.order(Order::Drain(name.clone(), false));
-            let other = courses::place(cluster, observations.follower(GroupId(1)));
+            let other = place(cluster, observations.follower(GroupId(1)));
             if let Some(other) = other.filter(|other| !cluster.nodes[*other].leaving) {
                 observations.order(Order::Drain(cluster.nodes[other].name.clone(), true));
                 self.ends.push((now + WITHIN, End::Drain(other)));

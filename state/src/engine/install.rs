@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dkv_base::id::GroupId;
 use dkv_base::mutants::{Mutant, planted};
 
-use super::store::{Group, META_KEY, Rows, join_key};
+use super::group::{Group, META_KEY, Rows, join_key};
 use super::tables;
 use super::{EngineError, Record, Shared, chunk, lock};
 use crate::digest::Digest;

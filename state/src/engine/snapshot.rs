@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::store::{META_KEY, split_key};
+use super::group::{META_KEY, split_key};
 use super::tables::{Rows, Table};
 use super::{EngineError, Shared, chunk};
 use crate::limits;

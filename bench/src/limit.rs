@@ -1,0 +1,127 @@
+//! What the parts allow on this machine, and how much of it dkv makes use of.
+//!
+//! - A bare QUIC echo, as pipelined as can be, between two ends in this process: no store can
+//!   be expected to answer more requests on one connection.
+//! - Syncs of a file per second, of one file and of three at once, as three nodes of one machine
+//!   do.
+//!
+//! A put of one client cannot be faster than two round trips, to the primary and from there to a
+//! follower, and one sync; with many clients both are shared, and the echo is the limit that is
+//! left.
+
+mod disk;
+mod echo;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::loops::{self, Cell, Load, Times};
+use crate::report::{self, Machine};
+use crate::systems::{self, Kind, Place};
+use crate::workload::Work;
+
+/// Keys that dkv is asked for.
+const RECORDS: u64 = 10_000;
+
+/// How much is measured.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LimitArgs {
+    /// Requests under way; several numbers are measured in turn
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256,1024")]
+    clients: Vec<usize>,
+    /// Time that each is measured, in seconds
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Bytes of a request of the echo, and of a value of dkv
+    #[arg(long, default_value_t = 100)]
+    value_bytes: usize,
+    /// A file that the figures are written to, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Limits {
+    machine: Machine,
+    echoes: Vec<echo::Echo>,
+    syncs: Vec<disk::Syncs>,
+    dkv: Vec<Share>,
+}
+
+/// How much of the limit dkv reaches.
+#[derive(Serialize)]
+struct Share {
+    work: Work,
+    clients: usize,
+    ops: f64,
+    limit: f64,
+    limit_is: &'static str,
+}
+
+/// Measures the parts, then dkv.
+pub(crate) async fn run(place: &Place, plan: &LimitArgs) -> Result<(), String> {
+    let time = Duration::try_from_secs_f64(plan.seconds).map_err(|error| error.to_string())?;
+    let mut echoes = Vec::new();
+    dkv_base::say!("QUIC echo, {} B, both ends in this process", plan.value_bytes);
+    dkv_base::say!("under way       ops/s   p50 ms   p99 ms  cpu us/op");
+    for clients in &plan.clients {
+        let echo = echo::measure(*clients, plan.value_bytes, time).await?;
+        dkv_base::say!("{echo}");
+        echoes.push(echo);
+    }
+    dkv_base::say!(
+        "\nfile syncs, 512 B each\nfiles                        syncs/s of each   p50 ms   p99 ms"
+    );
+    let dir = place.dir.clone();
+    let syncs = tokio::task::spawn_blocking(move || disk::measure(dir.as_deref(), time));
+    let syncs = syncs.await.map_err(|error| error.to_string())??;
+    for one in &syncs {
+        dkv_base::say!("{one}");
+    }
+    let dkv = dkv(place, plan, time, &echoes, &syncs).await?;
+    let limits = Limits { machine: Machine::this(), echoes, syncs, dkv };
+    plan.json.as_deref().map_or(Ok(()), |path| report::write_json(path, &limits))
+}
+
+async fn dkv(
+    place: &Place,
+    plan: &LimitArgs,
+    measured: Duration,
+    echoes: &[echo::Echo],
+    syncs: &[disk::Syncs],
+) -> Result<Vec<Share>, String> {
+    let system = systems::start(Kind::Dkv, place).await?;
+    loops::load(&*system, RECORDS, plan.value_bytes).await?;
+    dkv_base::say!("\ndkv                 clients       ops/s       limit   share");
+    let mut shares = Vec::new();
+    for work in [Work::Put, Work::Get, Work::EventualGet] {
+        for echo in echoes {
+            let load = Load::Closed { clients: echo.under_way };
+            let cell = Cell { work, value_bytes: plan.value_bytes, records: RECORDS, load };
+            let times = Times { warm_up: Duration::from_millis(500), measured };
+            let ops = loops::measure(&*system, &cell, times, 1).await?.rate();
+            let (limit, limit_is) = limit(work, echo, syncs);
+            let (name, clients, share) = (work.name(), echo.under_way, ops / limit * 100.0);
+            dkv_base::say!(
+                "{name:<19} {clients:>7} {ops:>11.0} {limit:>11.0} {share:>6.1}%  of {limit_is}"
+            );
+            shares.push(Share { work, clients, ops, limit, limit_is });
+        }
+    }
+    Ok(shares)
+}
+
+/// Requests a second that the parts allow, and which parts those are.
+fn limit(work: Work, echo: &echo::Echo, syncs: &[disk::Syncs]) -> (f64, &'static str) {
+    let sync = syncs.iter().find(|syncs| syncs.is_as_nodes_do());
+    match (work, echo.under_way, sync) {
+        (Work::Put, 1, Some(sync)) => {
+            (1.0 / (2.0 / echo.ops + 1.0 / sync.ops), "two echoes and a sync")
+        }
+        (Work::Get, 1, _) => (echo.ops / 2.0, "two echoes"),
+        _ => (echo.ops, "the echo"),
+    }
+}

@@ -1,0 +1,118 @@
+//! A group in the engine: its generations of rows, and the keys of rows in their tables.
+
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use dkv_base::id::GroupId;
+
+use super::tables;
+use super::{EngineError, Record, Shared};
+use crate::residence::ValueMemory;
+use crate::rows::{Generation, Meta, RowSink, Table};
+
+/// Key of the meta row; no table has this byte.
+pub(super) const META_KEY: [u8; 1] = *b"m";
+
+/// What all handles to one store share.
+pub(super) struct Group {
+    pub(super) id: GroupId,
+    /// Locked while a checkpoint is written and while generations switch, so that a snapshot sees
+    /// one or the other and a checkpoint never meets the wrong one.
+    pub(super) current: Mutex<Current>,
+    /// The rows that stand, for those who look one up.
+    pub(super) readable: RwLock<Option<tables::Table>>,
+}
+
+/// The generation that stands.
+pub(super) struct Current {
+    pub(super) generation: Generation,
+    /// Its rows; none if nothing is stored yet.
+    pub(super) table: Option<tables::Table>,
+    /// The generation that the next installation gets. Each gets its own, even one that is begun
+    /// while another has not ended.
+    pub(super) next: Generation,
+}
+
+impl Group {
+    pub(super) fn open(shared: &Shared, id: GroupId) -> Result<Self, EngineError> {
+        let record = shared.record(id)?;
+        let generation = record.map_or(Generation(0), |record| record.generation);
+        let table = match record {
+            Some(Record { stored: true, .. }) => Some(shared.table(id, generation)?),
+            _ => None,
+        };
+        let next = Generation(generation.0 + 1);
+        let readable = RwLock::new(table.clone());
+        Ok(Self { id, current: Mutex::new(Current { generation, table, next }), readable })
+    }
+
+    /// From now on these rows stand.
+    pub(super) fn set_readable(&self, table: Option<tables::Table>) {
+        *self.readable.write().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+}
+
+/// Rows of one group that can be made a state again: those that stand, or those of a snapshot that
+/// is complete.
+pub(crate) trait Rows {
+    /// Which group they are of.
+    fn group(&self) -> GroupId;
+
+    /// The engine that they are in.
+    fn shared(&self) -> &Shared;
+
+    /// Their generation, and where they are; nowhere if nothing is stored yet.
+    fn stored(&self) -> (Generation, Option<tables::Table>);
+
+    /// The memory that their values count in.
+    fn value_memory(&self) -> ValueMemory {
+        self.shared().value_memory.clone()
+    }
+
+    /// Feeds all rows into `sink` and returns the moment that they are of, with their generation;
+    /// no moment if there is no checkpoint. The rows were compared with the hash and the counts
+    /// that were stored with them.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] if they differ, or [`EngineError::Failed`].
+    fn load(&self, sink: &mut impl RowSink) -> Result<(Option<Meta>, Generation), EngineError> {
+        let (generation, table) = self.stored();
+        let Some(table) = table else { return Ok((None, generation)) };
+        let guard = self.shared().guard();
+        let (meta, mut rows) = guard.call(|| self.shared().tables.snapshot(&table, &META_KEY))?;
+        let meta = self.decode_meta(meta.as_deref())?;
+        while let Some((key, value)) = guard.call(|| rows.next_row())? {
+            if *key == META_KEY {
+                continue;
+            }
+            let (table, key) = split_key(&key).ok_or_else(|| self.damaged("a row of no table"))?;
+            sink.row(table, key, &value).map_err(|error| self.damaged(error.0))?;
+        }
+        meta.check(sink).map_err(|error| self.damaged(error.0))?;
+        Ok((Some(meta), generation))
+    }
+
+    /// The error for rows of this group that cannot be.
+    fn damaged(&self, problem: &str) -> EngineError {
+        self.shared().guard().damaged(&format!("group {}: {problem}", self.group()))
+    }
+
+    /// The moment that the row of it says.
+    fn decode_meta(&self, encoded: Option<&[u8]>) -> Result<Meta, EngineError> {
+        let encoded = encoded.ok_or_else(|| self.damaged("the meta row is gone"))?;
+        Meta::decode(encoded).map_err(|error| self.damaged(error.0))
+    }
+}
+
+/// The key of a row in its table.
+pub(super) fn join_key(table: Table, key: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(1 + key.len());
+    joined.push(table.byte());
+    joined.extend_from_slice(key);
+    joined
+}
+
+/// The table and the key of a row in its table.
+pub(super) fn split_key(joined: &[u8]) -> Option<(Table, &[u8])> {
+    let (table, key) = joined.split_first()?;
+    Some((Table::from_byte(*table)?, key))
+}
