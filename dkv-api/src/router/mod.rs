@@ -145,7 +145,7 @@ impl<W> Router<W> {
             parked: BTreeSet::new(),
             pauses: BTreeSet::new(),
             deadlines: BTreeSet::new(),
-            time: Time::default(),
+            time: Time::new(first_session.0.as_u64_pair().0),
             large: vec![0; reply::LARGE_KEYS],
             effects: VecDeque::new(),
         }

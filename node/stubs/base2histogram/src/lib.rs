@@ -35,7 +35,17 @@ impl<T> Histogram<T> {
     /// Returns statistics without samples.
     #[must_use]
     pub const fn percentile_stats(&self) -> PercentileStats {
-        PercentileStats { samples: 0, p0_1: 0, p1: 0, p5: 0, p10: 0, p50: 0, p90: 0, p99: 0, p99_9: 0 }
+        PercentileStats {
+            samples: 0,
+            p0_1: 0,
+            p1: 0,
+            p5: 0,
+            p10: 0,
+            p50: 0,
+            p90: 0,
+            p99: 0,
+            p99_9: 0,
+        }
     }
 }
 
