@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dkv_base::id::{GroupId, NetworkId, NodeId};
 use dkv_base::supervise::Failure;
-use dkv_wire::gate::Gate;
+use dkv_wire::acceptor::Acceptor;
 use dkv_wire::network::Settings;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::region::Region;
@@ -65,7 +65,7 @@ pub(crate) struct Parts {
     pub(crate) founder: bool,
     pub(crate) directory: DataDir,
     pub(crate) endpoint: Endpoint,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) acceptor: Arc<Acceptor>,
     pub(crate) wal: Wal,
     pub(crate) engine: Engine,
     pub(crate) server: Arc<ServerLink>,
@@ -81,7 +81,7 @@ pub(crate) struct Node {
     founder: bool,
     directory: DataDir,
     endpoint: Endpoint,
-    gate: Arc<Gate>,
+    acceptor: Arc<Acceptor>,
     peers: Peers,
     pulses: Pulses,
     wal: Wal,
@@ -126,14 +126,14 @@ impl Node {
             founder,
             directory,
             endpoint,
-            gate,
+            acceptor,
             wal,
             engine,
             server,
             runs,
             failure,
         } = parts;
-        let peers = Peers::greeting(endpoint.clone(), Arc::clone(&gate), runs.clone());
+        let peers = Peers::greeting(endpoint.clone(), Arc::clone(&acceptor), runs.clone());
         let pulses = Pulses::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
         let clock = NodeClock::default();
@@ -180,7 +180,7 @@ impl Node {
             founder,
             directory,
             endpoint,
-            gate,
+            acceptor,
             peers,
             pulses,
             wal,

@@ -15,10 +15,10 @@ use bytes::Bytes;
 use dkv_api::{GroupId, NetworkView, NodeId, Role};
 use dkv_base::id::{Number, Stamp, Term};
 use dkv_node::untrusted::{forgeries, introduce};
-use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::incarnation::{BootId, Incarnation};
 use dkv_wire::join::join;
 use dkv_wire::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use dkv_wire::message::{
@@ -27,7 +27,7 @@ use dkv_wire::message::{
 };
 use dkv_wire::network::{NodeInfo, NodeState};
 use dkv_wire::quic::Endpoint;
-use dkv_wire::run::{Boot, Run};
+use dkv_wire::rpc::call;
 use dkv_wire::tls::{Admit, Expect};
 use dkv_wire::token::Token;
 use tokio::task::JoinSet;
@@ -205,7 +205,7 @@ impl Intruder {
         let connection = self.endpoint.connect(to, Expect::AnyNode).await;
         let connection = connection.map_err(|error| error.to_string())?;
         // Nobody is heard before it has said which run of a node it is.
-        let run = Run::default().next(Boot(1));
+        let run = Incarnation::default().next(BootId(1));
         introduce(&connection, self.id, &run).await.ok_or("it does not say which run it is")?;
         let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
         let mut writer = FrameWriter::new(send);

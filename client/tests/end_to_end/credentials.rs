@@ -229,7 +229,7 @@ async fn holders_outlive_the_token_that_admitted_them() {
     for admin in &admins {
         eventually("a revoked administrator is served", async || {
             let Ok(connection) = admin.to_server(&network).await else { return Ok(()) };
-            let asked = dkv_wire::call::call::<_, _, ServerAnswer>(
+            let asked = dkv_wire::rpc::call::<_, _, ServerAnswer>(
                 &connection,
                 None::<&()>,
                 &ServerRequest::ListTokens,

@@ -4,12 +4,12 @@ use dkv_api::{Condition, GroupId, NodeId, Role};
 use dkv_node::untrusted::introduce;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::FrameWriter;
+use dkv_wire::incarnation::{BootId, Incarnation};
 use dkv_wire::message::{
     Answer, ControlGroup, CoordinatorReport, Refusal, RequestBody, ServerAnswer, ServerRefusal,
     ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
-use dkv_wire::run::{Boot, Run};
 use dkv_wire::token::Token;
 
 use crate::harness::direct::{Direct, ask, ask_server, denied, raft_openings};
@@ -57,7 +57,7 @@ async fn raft_is_for_nodes_in_their_own_name() {
         let own = node.credentials.identity.as_node().unwrap();
         for opening in raft_openings(GroupId::CONTROL, own) {
             let connection = node.to_node(member.address()).await.unwrap();
-            let run = Run::default().next(Boot(1));
+            let run = Incarnation::default().next(BootId(1));
             assert_eq!(introduce(&connection, own, &run).await, Some(true));
             let (send, _receive) = connection.open_bi().await.unwrap();
             let mut writer = FrameWriter::new(send);

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dkv_api::{Client, GroupId, NodeId, Role};
-use dkv_wire::call::call;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody};
+use dkv_wire::rpc::call;
 use serde_json::json;
 
 use crate::harness::direct::Direct;

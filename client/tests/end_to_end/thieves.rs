@@ -9,13 +9,13 @@ use dkv_base::id::{Number, Stamp, Term};
 use dkv_node::untrusted::{forgeries, introduce};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::incarnation::{BootId, Incarnation};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{
     Answer, Command, ControlGroup, CoordinatorReport, Deposited, LedGroup, Measures, Operation,
     RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
 };
 use dkv_wire::network::{NodeInfo, NodeState};
-use dkv_wire::run::{Boot, Run};
 
 use crate::harness::direct::{Direct, ask, ask_server};
 use crate::harness::{Network, eventually};
@@ -41,8 +41,14 @@ async fn control_terms(network: &Network) -> Vec<u64> {
 
 /// Says to every node, of every group, all that a thief could say in these terms. Before that it
 /// says to be a run of its node that is newer than any.
-async fn forge(network: &Network, thief: &Direct, before: Run, terms: &[u64], but: Option<NodeId>) {
-    let run = before.next(Boot(1 << 40)).open(1 << 40);
+async fn forge(
+    network: &Network,
+    thief: &Direct,
+    before: Incarnation,
+    terms: &[u64],
+    but: Option<NodeId>,
+) {
+    let run = before.next(BootId(1 << 40)).open(1 << 40);
     let from = thief.credentials.identity.as_node().unwrap();
     for node in network.nodes.iter().filter(|node| Some(node.id()) != but) {
         for (group, term) in (0..=4).flat_map(|group| terms.iter().map(move |term| (group, *term)))
@@ -76,7 +82,7 @@ async fn unharmed(network: &mut Network) {
 }
 
 /// The last run of a node, as whoever steals its directory reads it there.
-fn last_run(network: &Network, id: NodeId) -> Run {
+fn last_run(network: &Network, id: NodeId) -> Incarnation {
     let node = network.nodes.iter().find(|node| node.id() == id).unwrap();
     let text = std::fs::read(node.dir.join("starts.json")).unwrap();
     let mut envelope: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -95,7 +101,8 @@ async fn a_stolen_node_token_captures_nobody() {
     let id = thief.credentials.identity.as_node().unwrap();
 
     let next = view.term.0 + 1;
-    forge(&network, &thief, Run::default(), &[next, next + 1_000_000, u64::MAX], None).await;
+    forge(&network, &thief, Incarnation::default(), &[next, next + 1_000_000, u64::MAX], None)
+        .await;
     let led = |group| LedGroup {
         group: GroupId(group),
         term: Term(u64::MAX),

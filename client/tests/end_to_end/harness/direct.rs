@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dkv_api::{GroupId, NodeId, Role};
-use dkv_wire::call::{CallError, call};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::join::join;
 use dkv_wire::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
@@ -13,6 +12,7 @@ use dkv_wire::message::{
     Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
 };
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::rpc::{RpcError, call};
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
 
@@ -66,7 +66,7 @@ impl Direct {
 pub(crate) async fn ask(
     connection: &quinn::Connection,
     body: RequestBody,
-) -> Result<Result<Answer, Refusal>, CallError> {
+) -> Result<Result<Answer, Refusal>, RpcError> {
     let deadline_ms = ANSWER.as_millis() as u32;
     let request = Request { id: 7, deadline_ms, forward: false, body };
     let opening = Some(&Opening::Requests);

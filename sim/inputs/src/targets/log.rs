@@ -1,5 +1,5 @@
-//! A log on a disk with whatever there may be: it opens or refuses, and one that has opened takes
-//! more entries and opens again with all that it had.
+//! A write-ahead log on a disk with arbitrary contents. It opens or refuses to; once open, it
+//! accepts more entries and opens again with all of them.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use dkv_wal::{GroupState, KeeperStep, Wal, WalOptions, WriterStep};
 
 use crate::parts::{Parts, join};
 
-/// Segments that an input may have.
+/// Most segments of an input.
 const SEGMENTS_MAX: u64 = 8;
 const SEGMENT_BYTES: u64 = 2048;
 
-/// All that a log says of a group.
+/// The contents of a log, for each group.
 type Contents = Vec<(GroupId, GroupState, Vec<(u64, Bytes)>)>;
 
 fn options() -> WalOptions {
@@ -27,7 +27,8 @@ fn options() -> WalOptions {
     }
 }
 
-/// Opens the log of a disk, lets `use_it` work with it, and closes it; nothing if it refuses.
+/// Opens the log on a disk, runs `use_it` with it, and closes it. `None` if the log refuses to
+/// open.
 fn with<T>(disk: &MemoryDisk, use_it: impl FnOnce(&Wal) -> T) -> Option<T> {
     let opened = Wal::open_by_hand(Arc::new(disk.clone()), options(), Box::new(|_| {}));
     let (wal, mut writer, mut keeper) = match opened {
@@ -65,7 +66,7 @@ pub(super) fn read(input: &[u8]) {
     }
     let Some(mut before) = with(&disk, contents) else { return };
     assert_eq!(with(&disk, contents).as_ref(), Some(&before), "{last} segments, opened again");
-    // Life goes on.
+    // The log accepts more entries.
     let appended = with(&disk, |wal| {
         for (id, state, entries) in &mut before {
             let Some(next) = state.next_index.filter(|next| *next < u64::MAX) else { continue };
@@ -83,7 +84,7 @@ pub(super) fn read(input: &[u8]) {
     assert_eq!(after, appended.map(entries));
 }
 
-/// Gives whatever looks like a header, a frame or a record the checksum that it should have.
+/// Corrects the checksum of everything that looks like a header, a frame or a record.
 fn mend_checksums(segment: &mut [u8]) {
     if segment.len() < SECTOR_BYTES {
         return;

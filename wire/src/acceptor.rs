@@ -1,19 +1,19 @@
-//! The gate of a process that is connected to: who comes in, how many, and who is thrown out.
+//! Admission control: which connections a process accepts, how many, and when it closes them.
 //!
-//! It takes connections from an endpoint, bounds handshakes and connections, reads the peer's
-//! identity, refuses whom the deny list names, and remembers every connection, made or taken, so
-//! that a new entry of the deny list closes what is open already.
+//! The [`Acceptor`] takes connections from an endpoint, bounds handshakes and connections, reads
+//! the identity of the peer and refuses those on the deny list. It remembers every connection, made
+//! or accepted, so that a new entry of the deny list closes the connections that are open already.
 //!
-//! Nobody keeps others out. Handshakes are shared out by address ([`places`](dkv_base::places)),
-//! connections by holder, and some room is for nodes and some for administrators alone, so that an
-//! order to revoke always gets through.
+//! No peer can keep the others out. Handshakes are shared out by address
+//! ([`slots`](dkv_base::slots)), connections by certificate holder, and some connections are
+//! reserved for nodes and for administrators, so that an order to revoke always gets through.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use dkv_base::id::HolderId;
-use dkv_base::places::Places;
+use dkv_base::slots::Slots;
 use dkv_base::supervise::caught;
 use dkv_base::sync;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,42 +24,45 @@ use crate::identity::{Identity, Role};
 use crate::limits;
 use crate::quic::{Close, Endpoint, is_joining, peer_identity, widen};
 
-/// Who is at the other end of a connection that was let in.
+/// The peer of an accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// A joiner, proved by nothing yet.
+    /// A joiner, which has not authenticated itself.
     Joining,
     /// The holder of a valid certificate.
     Certified(Identity),
 }
 
-/// Lets connections in.
-pub struct Gate {
+/// Accepts connections, and closes those of denied holders.
+pub struct Acceptor {
     denied: RwLock<HashSet<HolderId>>,
     open: Mutex<BTreeMap<u64, (HolderId, quinn::Connection)>>,
-    /// Connections so far: each is remembered under its number.
+    /// Number of connections so far; each is remembered under its number.
     numbered: AtomicU64,
-    handshakes: Arc<Places>,
+    handshakes: Arc<Slots>,
     connections: Arc<Semaphore>,
-    /// Connections that only nodes may have, and only administrators.
+    /// Connections reserved for nodes.
     node_reserve: Arc<Semaphore>,
+    /// Connections reserved for administrators.
     admin_reserve: Arc<Semaphore>,
-    /// Connections of each holder that were taken: all of them, and those out of a reserve.
+    /// Accepted connections of each holder.
     holders: Mutex<HashMap<HolderId, Count>>,
 }
 
+/// Accepted connections of one holder.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     all: usize,
+    /// Those among them that use a reserved permit.
     reserved: usize,
 }
 
-/// Why a connection is not let in.
+/// Why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Full {
-    /// There are too many.
+    /// There are too many connections.
     All,
-    /// Its holder has too many.
+    /// Its holder has too many connections.
     Holder,
 }
 
@@ -72,12 +75,12 @@ impl Full {
     }
 }
 
-/// A connection's place. It is free again once this is dropped.
+/// The permit of an accepted connection. Dropping it frees the connection's place.
 struct Admitted {
-    gate: Arc<Gate>,
-    /// The holder, unless it is a joiner; and whether the place is out of a reserve.
+    acceptor: Arc<Acceptor>,
+    /// The holder and whether its permit is a reserved one; `None` for a joiner.
     holder: Option<(HolderId, bool)>,
-    /// Connections of the holder, this one included.
+    /// Number of the holder's connections, this one included.
     count: usize,
     _permit: OwnedSemaphorePermit,
 }
@@ -85,8 +88,9 @@ struct Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         let Some((holder, reserved)) = self.holder else { return };
-        let mut holders = sync::lock(&self.gate.holders);
+        let mut holders = sync::lock(&self.acceptor.holders);
         if let Some(count) = holders.get_mut(&holder) {
+            debug_assert!(count.all > 0 && count.reserved <= count.all, "{count:?}");
             count.all -= 1;
             count.reserved -= usize::from(reserved);
             if count.all == 0 {
@@ -96,13 +100,13 @@ impl Drop for Admitted {
     }
 }
 
-impl Default for Gate {
+impl Default for Acceptor {
     fn default() -> Self {
         Self {
             denied: RwLock::default(),
             open: Mutex::default(),
             numbered: AtomicU64::new(0),
-            handshakes: Arc::new(Places::new(
+            handshakes: Arc::new(Slots::new(
                 limits::HANDSHAKES_MAX,
                 limits::ADDRESS_HANDSHAKES_MAX,
             )),
@@ -114,18 +118,18 @@ impl Default for Gate {
     }
 }
 
-impl Gate {
+impl Acceptor {
     /// Whether the deny list names this holder.
     pub fn is_denied(&self, holder: HolderId) -> bool {
         sync::read(&self.denied).contains(&holder)
     }
 
-    /// Connections with certified peers that are open, made or taken.
+    /// Number of open connections with certified peers, made or accepted.
     pub fn open_count(&self) -> usize {
         self.connections().len()
     }
 
-    /// Replaces the deny list and closes every open connection of those it names.
+    /// Replaces the deny list and closes every open connection of a holder on it.
     pub fn set_denied(&self, denied: impl IntoIterator<Item = HolderId>) {
         let denied: HashSet<HolderId> = denied.into_iter().collect();
         let mut current = sync::write(&self.denied);
@@ -142,24 +146,24 @@ impl Gate {
 
     /// Remembers a connection until it closes, and closes it if its peer is or becomes denied.
     ///
-    /// For connections that this process made; those that it took are remembered already.
+    /// For connections that this process made. [`serve`](Self::serve) watches those it accepts.
     pub fn watch(self: &Arc<Self>, connection: &quinn::Connection) {
         let Some(identity) = peer_identity(connection) else { return };
         let key = self.numbered.fetch_add(1, Ordering::Relaxed);
         self.connections().insert(key, (identity.holder, connection.clone()));
-        // Asked after the insertion: a list that changes in between sees the connection.
+        // After the insertion: a deny list that changes in between then sees the connection.
         if self.is_denied(identity.holder) {
             Close::Denied.close(connection, "removed from the network");
         }
-        let (gate, connection) = (Arc::clone(self), connection.clone());
+        let (acceptor, connection) = (Arc::clone(self), connection.clone());
         tokio::spawn(async move {
             connection.closed().await;
-            gate.connections().remove(&key);
+            acceptor.connections().remove(&key);
         });
     }
 
-    /// Takes connections until the endpoint closes and all of them have; each let in is handed to
-    /// `handle` in a task of its own, which ends with this at the latest.
+    /// Accepts connections until the endpoint and all of them have closed. Runs `handle` for each
+    /// in a separate task; dropping this future ends those tasks.
     pub async fn serve<F, Fut>(self: Arc<Self>, endpoint: Endpoint, handle: F)
     where
         F: Fn(quinn::Connection, Peer) -> Fut + Clone + Send + 'static,
@@ -167,13 +171,13 @@ impl Gate {
     {
         let mut tasks = JoinSet::new();
         while let Some(incoming) = endpoint.quinn().accept().await {
-            // Those that have ended are let go of, so no more are kept than there were at once.
+            // Reaps finished tasks, so that the set does not grow beyond the open connections.
             while tasks.try_join_next().is_some() {}
             let address = incoming.remote_address().ip();
-            // First the sender shows that its address is its own. Else somebody else's could be
-            // named, and would get more than three times what was sent: a server that has answered
-            // with less than that may go on with a whole packet (RFC 9000, section 8.1). It costs
-            // no work up to here, and nobody takes places in the name of another.
+            // First the sender must prove its address with a Retry. With a forged address it could
+            // direct more than three times the bytes it sent at a victim: a server that has sent
+            // less than that may go on with a whole packet (RFC 9000, section 8.1). The Retry costs
+            // nothing here, and no peer takes slots in the name of another.
             if !incoming.remote_address_validated() && incoming.may_retry() {
                 let _ = incoming.retry();
                 continue;
@@ -182,7 +186,7 @@ impl Gate {
                 incoming.refuse();
                 continue;
             };
-            let (gate, handle) = (Arc::clone(&self), handle.clone());
+            let (acceptor, handle) = (Arc::clone(&self), handle.clone());
             tasks.spawn(async move {
                 let accepting = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, async {
                     incoming.accept()?.await
@@ -201,10 +205,10 @@ impl Gate {
                 };
                 drop(handshake);
                 let admitted = connection.clone();
-                if let Err(panicked) = caught(gate.admit(connection, handle)).await {
-                    // It ends this connection, and nothing else. Others still hold it, so it is not
-                    // closed by being dropped.
-                    error!("serving a connection {panicked}; it is closed; this is a fault in dkv");
+                if let Err(panicked) = caught(acceptor.admit(connection, handle)).await {
+                    // The panic ends this connection and nothing else. Other clones of the
+                    // connection keep it open, so it must be closed explicitly.
+                    error!("serving a connection {panicked}; it is closed; this is a bug in dkv");
                     Close::Protocol.close(&admitted, "internal error");
                 }
             });
@@ -212,13 +216,13 @@ impl Gate {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Finds a place for a connection.
+    /// Takes a permit for a connection, out of a reserve if all others are in use.
     fn place(self: &Arc<Self>, peer: Peer) -> Result<Admitted, Full> {
         let usual = Arc::clone(&self.connections).try_acquire_owned();
         let Peer::Certified(identity) = peer else {
             let permit = usual.map_err(|_| Full::All)?;
             return Ok(Admitted {
-                gate: Arc::clone(self),
+                acceptor: Arc::clone(self),
                 holder: None,
                 count: 1,
                 _permit: permit,
@@ -248,7 +252,7 @@ impl Gate {
         holders.insert(identity.holder, count);
         drop(holders);
         let holder = Some((identity.holder, reserved));
-        Ok(Admitted { gate: Arc::clone(self), holder, count: count.all, _permit: permit })
+        Ok(Admitted { acceptor: Arc::clone(self), holder, count: count.all, _permit: permit })
     }
 
     async fn admit<F, Fut>(self: Arc<Self>, connection: quinn::Connection, handle: F)
@@ -259,7 +263,7 @@ impl Gate {
         let peer = match peer_identity(&connection) {
             None if is_joining(&connection) => Peer::Joining,
             None => return Close::Denied.close(&connection, "a certificate is needed"),
-            // A joiner that shows a certificate is confused, but no less proved.
+            // A joiner that shows a certificate is confused, but authenticated all the same.
             Some(identity) => Peer::Certified(identity),
         };
         let admitted = match self.place(peer) {
@@ -275,7 +279,7 @@ impl Gate {
         };
         if let Peer::Certified(identity) = peer {
             self.watch(&connection);
-            // Closed by now; but what the peer sent along could still be read and obeyed.
+            // `watch` has closed it, but requests that the peer sent along could still be served.
             if self.is_denied(identity.holder) {
                 return debug!(%identity, "refused");
             }

@@ -5,35 +5,35 @@ use super::*;
 /// A data directory, and what its process is told to be.
 #[derive(Clone, Debug)]
 struct Directory {
-    run: Run,
+    run: Incarnation,
 }
 
 impl Directory {
     fn new(boot: u64, mark: u64) -> Self {
-        Self { run: Run::default().next(Boot(boot)).open(mark) }
+        Self { run: Incarnation::default().next(BootId(boot)).open(mark) }
     }
 
     fn restarted(&self, boot: u64, mark: u64) -> Self {
-        Self { run: self.run.next(Boot(boot)).open(mark) }
+        Self { run: self.run.next(BootId(boot)).open(mark) }
     }
 }
 
-struct Witness(RunBook<u8>);
+struct Witness(IncarnationTracker<u8>);
 
 impl Witness {
     fn new() -> Self {
-        Self(RunBook::default())
+        Self(IncarnationTracker::default())
     }
 
     /// Hears a run without having asked.
-    fn hear(&mut self, directory: &Directory) -> Verdict {
-        self.0.hear(1, &directory.run, None).verdict
+    fn observe(&mut self, directory: &Directory) -> Verdict {
+        self.0.observe(1, &directory.run, None).verdict
     }
 
     /// Asks a run that is alive.
     fn ask(&mut self, directory: &Directory) -> Verdict {
         let question = self.0.question();
-        self.0.hear(1, &directory.run, Some(question)).verdict
+        self.0.observe(1, &directory.run, Some(question)).verdict
     }
 }
 
@@ -54,8 +54,8 @@ fn a_restart_is_sound_and_so_are_many() {
         // What it said before it was killed comes late, or not at all.
         let last = directory.clone();
         directory = directory.restarted(boot, 10 + boot);
-        assert_eq!(witness.hear(&directory), Verdict::Sound);
-        witness.hear(&last);
+        assert_eq!(witness.observe(&directory), Verdict::Sound);
+        witness.observe(&last);
     }
     // Nobody heard of these.
     for boot in 100..200 {
@@ -71,7 +71,7 @@ fn a_copy_from_before_a_start_is_told_apart() {
     witness.ask(&first);
     let second = first.restarted(2, 20);
     assert_eq!(witness.ask(&second), Verdict::Sound);
-    witness.0.advance(1, Boot(2), 30);
+    witness.0.advance(1, BootId(2), 30);
     // Of the end of the first run.
     let copy = first.restarted(3, 20);
     assert!(is_older(witness.ask(&copy)));
@@ -90,7 +90,7 @@ fn a_copy_from_within_a_run_is_told_by_its_log() {
     let original = Directory::new(1, 10);
     witness.ask(&original);
     let copy = original.clone();
-    witness.0.advance(1, Boot(1), 50);
+    witness.0.advance(1, BootId(1), 50);
     assert!(is_older(witness.ask(&copy.restarted(2, 49))));
     // It writes on while it is held back, or somebody starts it without a network.
     assert!(is_older(witness.ask(&copy.restarted(2, 49).restarted(3, 70))));
@@ -104,7 +104,7 @@ fn a_copy_that_wrote_where_nobody_heard_of_it_is_told_by_what_it_began_with() {
     copy.run.mark = 27;
     let mut witness = Witness::new();
     witness.ask(&original);
-    witness.0.advance(1, Boot(1), 57);
+    witness.0.advance(1, BootId(1), 57);
     // It is put back with 27, and has voted until it has more than was ever heard of.
     let mut alone = copy.restarted(2, 27);
     alone.run.mark = 72;
@@ -122,7 +122,7 @@ fn a_copy_that_was_often_started_where_nobody_heard_of_it_is_told_apart() {
     for starts in [3, 17, 100, PAST_MAX as u64 + 10] {
         let mut witness = Witness::new();
         witness.ask(&second);
-        witness.0.advance(1, Boot(2), 1000);
+        witness.0.advance(1, BootId(2), 1000);
         let mut copy = Directory::new(1, 80);
         for start in 0..starts {
             copy = copy.restarted(100 + start, 80 + 5 * start);
@@ -137,12 +137,12 @@ fn a_start_that_never_opened_its_log_left_what_it_found() {
     let mut witness = Witness::new();
     let first = Directory::new(1, 10);
     witness.ask(&first);
-    witness.0.advance(1, Boot(1), 50);
-    let run = first.run.next(Boot(2)).next(Boot(3));
+    witness.0.advance(1, BootId(1), 50);
+    let run = first.run.next(BootId(2)).next(BootId(3));
     assert_eq!(witness.ask(&Directory { run: run.clone().open(50) }), Verdict::Sound);
     let mut witness = Witness::new();
     witness.ask(&first);
-    witness.0.advance(1, Boot(1), 50);
+    witness.0.advance(1, BootId(1), 50);
     let later = Directory { run: run.open(49) }.restarted(4, 60);
     assert!(is_older(witness.ask(&later)));
 }
@@ -163,7 +163,7 @@ fn a_run_that_wrote_nothing_leaves_nothing_to_forget() {
     for boot in 2..6 {
         assert_eq!(witness.ask(&first.restarted(boot, 10)), Verdict::Sound, "{boot}");
     }
-    witness.0.advance(1, Boot(5), 11);
+    witness.0.advance(1, BootId(5), 11);
     assert!(is_older(witness.ask(&first.restarted(6, 10))));
 }
 
@@ -175,8 +175,8 @@ fn who_has_met_the_copy_first_takes_the_right_directory_back() {
     assert_eq!(witness.ask(&copy), Verdict::Sound);
     let right = first.restarted(4, 50);
     assert_eq!(witness.ask(&right), Verdict::Sound);
-    assert!(is_older(witness.hear(&copy)));
-    assert!(is_older(witness.hear(&copy.restarted(5, 99))));
+    assert!(is_older(witness.observe(&copy)));
+    assert!(is_older(witness.observe(&copy.restarted(5, 99))));
     assert_eq!(witness.ask(&right.restarted(6, 50)), Verdict::Sound);
 }
 
@@ -202,7 +202,7 @@ fn two_that_are_alive_are_refused_until_somebody_says_which() {
     assert_eq!(witness.ask(&original), Verdict::Sound);
     // So far it could be a restart.
     assert_eq!(witness.ask(&clone), Verdict::Sound);
-    assert!(!is_twice(witness.hear(&original)));
+    assert!(!is_twice(witness.observe(&original)));
     let verdicts = [witness.ask(&original), witness.ask(&clone), witness.ask(&original)];
     assert!(verdicts[1..].iter().copied().all(is_twice), "{verdicts:?}");
     // That one of them is started anew says nothing.
@@ -221,7 +221,7 @@ fn who_lives_on_after_its_copy_was_heard_is_one_of_two_also_when_the_copy_is_gon
     let original = Directory::new(1, 10);
     witness.ask(&original);
     // It says one thing, and is killed.
-    assert_eq!(witness.hear(&original.restarted(2, 10)), Verdict::Sound);
+    assert_eq!(witness.observe(&original.restarted(2, 10)), Verdict::Sound);
     assert!(is_twice(witness.ask(&original)));
 }
 
@@ -233,11 +233,11 @@ fn a_process_that_is_put_back_with_its_machine_is_told_by_its_log() {
     let mut after = before.clone();
     after.run.mark = 50;
     witness.ask(&after);
-    witness.0.advance(1, Boot(1), 60);
+    witness.0.advance(1, BootId(1), 60);
     // It was sent before, and comes late.
-    assert_eq!(witness.hear(&after), Verdict::Sound);
+    assert_eq!(witness.observe(&after), Verdict::Sound);
     assert!(is_older(witness.ask(&before)));
-    assert!(is_older(witness.hear(&before)), "it goes on being refused");
+    assert!(is_older(witness.observe(&before)), "it goes on being refused");
     // Nor does it help to vote until it has as much, or to start it anew.
     for mark in [60, 70] {
         after.run.mark = mark;
@@ -297,7 +297,7 @@ fn the_word_given_to_a_server_that_forgot_earlier_ones_counts() {
         assert!(peer.0.obey(1, &server.0.rule(1, original.run.clone(), now_ms)));
     }
     // The server is put back, and there is a second clone.
-    let mut server = Witness(RunBook::new(backup));
+    let mut server = Witness(IncarnationTracker::new(backup));
     let clone = original.restarted(2, 10);
     for witness in [&mut server, &mut peer] {
         for directory in [&original, &clone, &original] {
@@ -318,10 +318,10 @@ fn what_is_said_late_is_no_answer() {
     witness.ask(&second);
     witness.ask(&second);
     // It answered before it was killed, and the answer was long on its way.
-    assert!(!is_twice(witness.0.hear(1, &first.run, Some(question)).verdict));
+    assert!(!is_twice(witness.0.observe(1, &first.run, Some(question)).verdict));
     assert_eq!(witness.ask(&second), Verdict::Sound);
     // Nor does it prove anything to claim an answer to a question that nobody has asked.
-    assert!(!is_twice(witness.0.hear(1, &first.run, Some(u64::MAX)).verdict));
+    assert!(!is_twice(witness.0.observe(1, &first.run, Some(u64::MAX)).verdict));
     assert_eq!(witness.ask(&second), Verdict::Sound);
 }
 
@@ -352,7 +352,7 @@ proptest! {
     ) {
         let mut witness = Witness::new();
         let mut directory = Directory::new(1, 0);
-        let mut late: Vec<(Run, Option<u64>)> = Vec::new();
+        let mut late: Vec<(Incarnation, Option<u64>)> = Vec::new();
         let mut boots = 2..;
         for step in steps {
             match step {
@@ -368,7 +368,7 @@ proptest! {
                 }
                 Step::Deliver(index) if !late.is_empty() => {
                     let (run, question) = late.remove(index.index(late.len()));
-                    let heard = witness.0.hear(1, &run, question);
+                    let heard = witness.0.observe(1, &run, question);
                     prop_assert!(!is_twice(heard.verdict));
                 }
                 Step::Deliver(_) => {}
@@ -380,9 +380,9 @@ proptest! {
 
 #[test]
 fn a_run_that_names_as_many_as_it_may_fits_into_a_frame() {
-    let most = Former { boot: Boot(u64::MAX), left: Some(u64::MAX) };
-    let (start, boot, past) = (u64::MAX, Boot(u64::MAX), vec![most; PAST_MAX]);
-    let run = Run { start, boot, past, opened: u64::MAX, mark: u64::MAX };
+    let most = PastIncarnation { boot: BootId(u64::MAX), left: Some(u64::MAX) };
+    let (start, boot, past) = (u64::MAX, BootId(u64::MAX), vec![most; PAST_MAX]);
+    let run = Incarnation { start, boot, past, opened: u64::MAX, mark: u64::MAX };
     // What is said with it, between nodes and to the server, is small.
     assert!(crate::codec::encode(&run).len() + 512 < crate::limits::JOIN_FRAME_BYTES_MAX);
 }

@@ -61,7 +61,7 @@ fn messages_are_the_bytes_that_they_were() {
         };
     }
     for_each_message!(print);
-    expect_file!["messages.txt"].assert_eq(&text);
+    expect_file!["tests/messages.txt"].assert_eq(&text);
 }
 
 /// Each variant has a sample, from the first to the last.

@@ -35,11 +35,11 @@ impl Network {
     }
 }
 
-fn gate(handshakes: usize, connections: usize) -> Arc<Gate> {
-    Arc::new(Gate {
-        handshakes: Arc::new(Places::new(handshakes, handshakes)),
+fn acceptor(handshakes: usize, connections: usize) -> Arc<Acceptor> {
+    Arc::new(Acceptor {
+        handshakes: Arc::new(Slots::new(handshakes, handshakes)),
         connections: Arc::new(Semaphore::new(connections)),
-        ..Gate::default()
+        ..Acceptor::default()
     })
 }
 
@@ -47,7 +47,10 @@ fn gate(handshakes: usize, connections: usize) -> Arc<Gate> {
 const STREAMS: u32 = 16;
 
 /// Serves, keeps connections open, and tells who was let in.
-fn serve(gate: &Arc<Gate>, endpoint: &Endpoint) -> tokio::sync::mpsc::UnboundedReceiver<Peer> {
+fn serve(
+    acceptor: &Arc<Acceptor>,
+    endpoint: &Endpoint,
+) -> tokio::sync::mpsc::UnboundedReceiver<Peer> {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     let handle = move |connection: quinn::Connection, peer| {
         if matches!(peer, Peer::Certified(_)) {
@@ -56,7 +59,7 @@ fn serve(gate: &Arc<Gate>, endpoint: &Endpoint) -> tokio::sync::mpsc::UnboundedR
         let _ = sender.send(peer);
         async move { drop(connection.closed().await) }
     };
-    tokio::spawn(Arc::clone(gate).serve(endpoint.clone(), handle));
+    tokio::spawn(Arc::clone(acceptor).serve(endpoint.clone(), handle));
     receiver
 }
 
@@ -71,8 +74,8 @@ async fn closed_for(connection: &quinn::Connection) -> u64 {
 async fn a_connection_too_many_is_closed_and_its_place_is_free_again_later() {
     let network = Network::new();
     let endpoint = network.server(Admit::Certified);
-    let gate = gate(8, 2);
-    let mut admitted = serve(&gate, &endpoint);
+    let acceptor = acceptor(8, 2);
+    let mut admitted = serve(&acceptor, &endpoint);
     let address = endpoint.local_address().unwrap();
     let client = network.client();
     let connect = || client.connect(address, Expect::Server);
@@ -88,7 +91,7 @@ async fn a_connection_too_many_is_closed_and_its_place_is_free_again_later() {
 
     Close::Done.close(&first, "done");
     let freed = async {
-        while gate.connections.available_permits() == 0 {
+        while acceptor.connections.available_permits() == 0 {
             tokio::task::yield_now().await;
         }
     };
@@ -98,21 +101,21 @@ async fn a_connection_too_many_is_closed_and_its_place_is_free_again_later() {
 }
 
 /// Handshakes of others, from addresses of their own.
-fn others(gate: &Arc<Gate>, count: usize) -> Vec<dkv_base::places::Place> {
+fn others(acceptor: &Arc<Acceptor>, count: usize) -> Vec<dkv_base::slots::Slot> {
     let address = |number: usize| [10, 0, (number >> 8) as u8, number as u8].into();
-    (0..count).filter_map(|number| gate.handshakes.take(address(number))).collect()
+    (0..count).filter_map(|number| acceptor.handshakes.take(address(number))).collect()
 }
 
 #[tokio::test]
 async fn a_handshake_too_many_is_refused_and_a_later_one_is_not() {
     let network = Network::new();
     let endpoint = network.server(Admit::Certified);
-    let gate = gate(8, 8);
-    let mut admitted = serve(&gate, &endpoint);
+    let acceptor = acceptor(8, 8);
+    let mut admitted = serve(&acceptor, &endpoint);
     let address = endpoint.local_address().unwrap();
-    let others = others(&gate, 8);
+    let others = others(&acceptor, 8);
     // Nobody has more than one, so nobody makes room.
-    let _own = gate.handshakes.take(address.ip());
+    let _own = acceptor.handshakes.take(address.ip());
     let refused = network.client().connect(address, Expect::Server).await.unwrap_err();
     assert!(matches!(refused, ConnectError::Unreachable { .. }), "{refused}");
     assert!(admitted.try_recv().is_err());
@@ -125,25 +128,25 @@ async fn a_handshake_too_many_is_refused_and_a_later_one_is_not() {
 async fn under_pressure_an_address_is_proved_first_and_then_let_in() {
     let network = Network::new();
     let endpoint = network.server(Admit::Certified);
-    let gate = gate(limits::HANDSHAKES_MAX, 8);
-    let mut admitted = serve(&gate, &endpoint);
+    let acceptor = acceptor(limits::HANDSHAKES_MAX, 8);
+    let mut admitted = serve(&acceptor, &endpoint);
     let address = endpoint.local_address().unwrap();
     // Half of them are taken: everybody is asked to come again.
-    let others = others(&gate, limits::HANDSHAKES_MAX / 2);
+    let others = others(&acceptor, limits::HANDSHAKES_MAX / 2);
     let _connection = network.client().connect(address, Expect::Server).await.unwrap();
     assert!(tokio::time::timeout(SOON, admitted.recv()).await.unwrap().is_some());
-    assert_eq!(gate.handshakes.taken(), others.len());
+    assert_eq!(acceptor.handshakes.taken(), others.len());
 }
 
 #[tokio::test]
 async fn slow_handshakes_of_an_address_keep_nobody_out() {
     let network = Network::new();
     let endpoint = network.server(Admit::Certified);
-    let gate = gate(4, 8);
-    let mut admitted = serve(&gate, &endpoint);
+    let acceptor = acceptor(4, 8);
+    let mut admitted = serve(&acceptor, &endpoint);
     let address = endpoint.local_address().unwrap();
-    // All places are taken by handshakes from where the client is too, and none comes to an end.
-    let mut slow: Vec<_> = (0..4).filter_map(|_| gate.handshakes.take(address.ip())).collect();
+    // All slots are taken by handshakes from where the client is too, and none comes to an end.
+    let mut slow: Vec<_> = (0..4).filter_map(|_| acceptor.handshakes.take(address.ip())).collect();
     assert_eq!(slow.len(), 4);
     let _connection = network.client().connect(address, Expect::Server).await.unwrap();
     assert!(tokio::time::timeout(SOON, admitted.recv()).await.unwrap().is_some());
@@ -155,8 +158,8 @@ async fn one_holder_does_not_take_all_connections_and_some_are_for_administrator
     let network = Network::new();
     let endpoint = network.server(Admit::Certified);
     // One place, and somebody has it.
-    let gate = gate(64, 1);
-    let mut admitted = serve(&gate, &endpoint);
+    let acceptor = acceptor(64, 1);
+    let mut admitted = serve(&acceptor, &endpoint);
     let address = endpoint.local_address().unwrap();
     let client = network.client();
     let _first = client.connect(address, Expect::Server).await.unwrap();
@@ -184,8 +187,8 @@ async fn one_holder_does_not_take_all_connections_and_some_are_for_administrator
 async fn a_holder_has_so_many_connections_and_others_have_theirs() {
     let network = Network::new();
     let endpoint = network.server(Admit::Certified);
-    let gate = gate(limits::HANDSHAKES_MAX, limits::CONNECTIONS_MAX);
-    let mut admitted = serve(&gate, &endpoint);
+    let acceptor = acceptor(limits::HANDSHAKES_MAX, limits::CONNECTIONS_MAX);
+    let mut admitted = serve(&acceptor, &endpoint);
     let address = endpoint.local_address().unwrap();
     let client = network.client();
     let mut open = Vec::new();
@@ -226,7 +229,7 @@ async fn take_all(connection: &quinn::Connection, streams_most: usize) -> (usize
 async fn a_joiner_gets_one_stream_and_little_room() {
     let network = Network::new();
     let endpoint = network.server(Admit::CertifiedAndJoining);
-    let mut admitted = serve(&gate(8, 8), &endpoint);
+    let mut admitted = serve(&acceptor(8, 8), &endpoint);
     let address = endpoint.local_address().unwrap();
     let joiner = Endpoint::dial_only(None).unwrap();
     let connection = joiner.connect_to_join(address, network.0.fingerprint()).await.unwrap();
@@ -241,7 +244,7 @@ async fn a_joiner_gets_one_stream_and_little_room() {
 async fn a_holder_gets_the_streams_that_it_is_granted_and_room() {
     let network = Network::new();
     let endpoint = network.server(Admit::CertifiedAndJoining);
-    let mut admitted = serve(&gate(8, 8), &endpoint);
+    let mut admitted = serve(&acceptor(8, 8), &endpoint);
     let address = endpoint.local_address().unwrap();
     let connection = network.client().connect(address, Expect::Server).await.unwrap();
     assert!(matches!(admitted.recv().await, Some(Peer::Certified(_))));
@@ -254,15 +257,15 @@ async fn a_holder_gets_the_streams_that_it_is_granted_and_room() {
 async fn a_connection_that_is_closed_is_forgotten() {
     let network = Network::new();
     let endpoint = network.server(Admit::Certified);
-    let gate = gate(8, 8);
-    let mut admitted = serve(&gate, &endpoint);
+    let acceptor = acceptor(8, 8);
+    let mut admitted = serve(&acceptor, &endpoint);
     let address = endpoint.local_address().unwrap();
     let connection = network.client().connect(address, Expect::Server).await.unwrap();
     admitted.recv().await.unwrap();
-    assert_eq!(gate.connections().len(), 1);
+    assert_eq!(acceptor.connections().len(), 1);
     Close::Done.close(&connection, "done");
     let forgotten = async {
-        while !gate.connections().is_empty() {
+        while !acceptor.connections().is_empty() {
             tokio::task::yield_now().await;
         }
     };
