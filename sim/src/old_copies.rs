@@ -4,7 +4,7 @@
 //! the founder is started first, on the copy: if it were believed, it would serve alone, and find
 //! nothing that was written since. Then its own directory comes back, and all the others.
 
-use std::path::Path;
+use dkv_base::durable;
 
 use crate::cluster::{Cluster, Death};
 use crate::disk::Disk;
@@ -18,7 +18,7 @@ pub(crate) struct Kept {
 /// Keeps what a node has now.
 pub(crate) fn keep(cluster: &Cluster, index: usize, name: &str) -> std::io::Result<Kept> {
     let from = cluster.path(&cluster.nodes[index].name);
-    copy_all(&from, &cluster.path(name))?;
+    durable::copy_dir(&from, &cluster.path(name))?;
     Ok(Kept { name: name.to_owned(), disk: cluster.nodes[index].disk.copy() })
 }
 
@@ -40,18 +40,4 @@ pub(crate) fn kill_all(cluster: &mut Cluster) {
     for index in 0..cluster.nodes.len() {
         cluster.kill_node(index, Death::Process);
     }
-}
-
-fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_all(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
