@@ -1,35 +1,35 @@
-//! Whether answers are as old as they say, at most.
+//! Checks that no answer is older than it says.
 //!
-//! An answer that says it is at most so old shows everything that was acknowledged that long before
-//! the question. A node measures that by its own clock, so nothing can be said of it once a clock
-//! stood still or ran at another pace.
+//! An answer with an age shows every write that was acknowledged at least that long before the
+//! question. A node measures the age by its own clock, so answers are not judged once a clock has
+//! stood still or drifted.
 
 use std::collections::BTreeMap;
 
-/// What was acknowledged when, and the answers that do not show it.
+/// The acknowledged writes, and the answers that do not show them.
 #[derive(Debug, Default)]
-pub(super) struct Ages {
+pub(super) struct Staleness {
     /// Tick and revision of each acknowledged write of a key.
     written: BTreeMap<String, Vec<(u64, u64)>>,
     clocks_were_wrong: bool,
     too_old: Vec<String>,
 }
 
-impl Ages {
-    /// A clock does not show the time any more.
+impl Staleness {
+    /// Notes that a clock has been wrong.
     pub(super) fn clocks_were_wrong(&mut self) {
         self.clocks_were_wrong = true;
     }
 
-    /// A write was acknowledged in that tick.
+    /// Notes that a write was acknowledged in that tick.
     pub(super) fn wrote(&mut self, key: &str, now: u64, revision: u64) {
         self.written.entry(key.to_owned()).or_default().push((now, revision));
     }
 
-    /// What was asked in that tick was answered by a state that is at most so old, with a value or
-    /// a shard of that revision.
+    /// Notes the answer to a question of that tick: its age, and the revision of the value or the
+    /// shard.
     pub(super) fn read(&mut self, key: &str, begun: u64, age_ms: u64, revision: u64) {
-        // Part of a millisecond is nothing to the node.
+        // A node rounds the age down to whole milliseconds.
         let Some(complete) = begun.checked_sub(age_ms.saturating_add(1)) else { return };
         let shown = |written: &&(u64, u64)| written.0 < complete && written.1 > revision;
         let missing = self.written.get(key).and_then(|writes| writes.iter().find(shown));
@@ -41,7 +41,7 @@ impl Ages {
         }
     }
 
-    /// Answers that were older than they said.
+    /// Returns the answers that were older than they said.
     pub(super) fn too_old(&self) -> &[String] {
         &self.too_old
     }
@@ -53,17 +53,17 @@ mod tests {
 
     #[test]
     fn an_answer_must_show_what_is_older_than_it_says() {
-        let mut ages = Ages::default();
-        ages.wrote("key", 100, 7);
+        let mut staleness = Staleness::default();
+        staleness.wrote("key", 100, 7);
         for (begun, age_ms, revision) in [(101, 0, 6), (600, 500, 6), (600, 0, 7), (600, 5000, 0)] {
-            ages.read("key", begun, age_ms, revision);
-            assert!(ages.too_old().is_empty(), "{:?}", ages.too_old());
+            staleness.read("key", begun, age_ms, revision);
+            assert!(staleness.too_old().is_empty(), "{:?}", staleness.too_old());
         }
-        ages.read("another", 600, 0, 0);
-        ages.read("key", 600, 400, 6);
-        assert_eq!(ages.too_old().len(), 1);
-        ages.clocks_were_wrong();
-        ages.read("key", 600, 400, 6);
-        assert_eq!(ages.too_old().len(), 1);
+        staleness.read("another", 600, 0, 0);
+        staleness.read("key", 600, 400, 6);
+        assert_eq!(staleness.too_old().len(), 1);
+        staleness.clocks_were_wrong();
+        staleness.read("key", 600, 400, 6);
+        assert_eq!(staleness.too_old().len(), 1);
     }
 }
