@@ -13,6 +13,7 @@ use dkv_wire::gate::Gate;
 use dkv_wire::net_platform;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tracing::info;
 
@@ -103,7 +104,7 @@ pub async fn run_on(
     let mut stop = std::pin::pin!(stop);
     let started = tokio::select! {
         biased;
-        started = start(storage, args) => started?,
+        started = start(Box::new(storage), args) => started?,
         () = &mut stop => return Ok(()),
     };
     let Started { node, mut failure } = started;
@@ -122,12 +123,12 @@ pub async fn run_on(
     match failed {
         // What is durable is known after a restart; until then nothing is handed over or promised.
         Some(why) => {
-            node.end_tasks().await;
+            end_tasks(node).await;
             Err(NodeError(why))
         }
         None => {
             info!("stopping");
-            node.stop(HAND_OVER_PATIENCE).await;
+            stop_serving(node).await;
             Ok(())
         }
     }
@@ -138,7 +139,23 @@ struct Started {
     failure: watch::Receiver<Option<String>>,
 }
 
-async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> {
+/// Starts a node. The future is boxed so that it is compiled in this crate, once: the body of an
+/// `async fn` is compiled again in every crate that awaits it, with all that it awaits itself.
+fn start(storage: Box<dyn Storage>, args: Args) -> BoxFuture<'static, Result<Started, NodeError>> {
+    Box::pin(start_with(storage, args))
+}
+
+/// Hands over and stops. Boxed as [`start`] is.
+fn stop_serving(node: Arc<Node>) -> BoxFuture<'static, ()> {
+    Box::pin(async move { node.stop(HAND_OVER_PATIENCE).await })
+}
+
+/// Ends all tasks of a node. Boxed as [`start`] is.
+fn end_tasks(node: Arc<Node>) -> BoxFuture<'static, ()> {
+    Box::pin(async move { node.end_tasks().await })
+}
+
+async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, NodeError> {
     let directory = match &args.data_dir {
         Some(path) => DataDir::open(path),
         None => match &args.name {
@@ -328,7 +345,7 @@ async fn open_stores(
     args: &Args,
     directory: &DataDir,
     file: &NodeFile,
-    storage: impl Storage,
+    storage: Box<dyn Storage>,
     failure: Failure,
 ) -> Result<(Wal, Engine), NodeError> {
     let (log_path, state_path) = (directory.log_path(), directory.state_path());
