@@ -23,7 +23,8 @@ pub const CRATES: &[Layer] = &[
     ("client library", &["dkv-api"]),
     ("storage", &["dkv-wal", "dkv-state"]),
     ("messages", &["dkv-wire"]),
-    ("foundation", &["dkv-base", "dkv-check", "dkv-console"]),
+    ("terminal and checkers", &["dkv-console", "dkv-check"]),
+    ("foundation", &["dkv-base"]),
 ];
 
 /// Crates that are in no layer, each with its reason.
