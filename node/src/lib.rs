@@ -28,6 +28,7 @@ pub mod untrusted;
 pub use common::counters::{Counted, CountedKind};
 pub use node::observer::{Figures, GroupFigures, Observer, Serving};
 pub use process::args::Args;
+pub use process::error::NodeError;
 pub use process::runtime::{process, say, stop_signal};
-pub use process::start::{NodeError, run, run_on};
+pub use process::start::{run, run_on};
 pub use storage::stores::{Storage, StorageError};

@@ -28,11 +28,10 @@ mod runtime;
 mod handlers;
 mod snapshot;
 pub(crate) mod fuzzing;
+mod membership;
 mod metrics_watch;
 
-pub(crate) use adapter::{
-    Configured, configured, electorate, initialize, may_vote, propose, start, take_step, voters,
-};
+pub(crate) use adapter::{initialize, propose, start, take_step, voters};
 pub(crate) use heartbeat::quiescence::SLOWER;
 pub(crate) use heartbeat::time_scaling::Pace;
 use log_store::LogStore;
@@ -46,6 +45,7 @@ pub(crate) use handlers::{
     Member, Speaker, serve_append, serve_calls, serve_pulse, serve_snapshot,
 };
 pub(crate) use heartbeat::coalescing::Pulses;
+pub(crate) use membership::{Configured, configured, electorate, may_vote};
 pub(crate) use metrics_watch::MetricsWatch;
 pub(crate) use snapshot::SnapshotData;
 

@@ -29,6 +29,7 @@ use crate::process::args::Args;
 use crate::process::enrolment::{
     Registration, admit, certify_again, keep_certified, keep_registered, learn,
 };
+use crate::process::error::NodeError;
 use crate::process::memory_limit;
 use crate::runs;
 use crate::serve::connection;
@@ -51,18 +52,6 @@ const PORTS_TRIED: u16 = 100;
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
 /// Bytes of entries that stay in memory.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
-
-/// Why a node did not start, or stopped by itself. Its text is one sentence for a person.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NodeError(pub(crate) String);
-
-impl NodeError {
-    /// From whatever says it.
-    pub fn new(error: impl ToString) -> Self {
-        Self(error.to_string())
-    }
-}
 
 /// Runs a node until `stop` completes or something forbids to go on. `ready` is told where the node
 /// listens once it serves.
@@ -104,7 +93,7 @@ pub async fn run_on(
     let mut stop = std::pin::pin!(stop);
     let started = tokio::select! {
         biased;
-        started = start(Box::new(storage), args) => started?,
+        started = start(storage, args) => started?,
         () = &mut stop => return Ok(()),
     };
     let Started { node, mut failure } = started;
@@ -139,18 +128,26 @@ struct Started {
     failure: watch::Receiver<Option<String>>,
 }
 
+/// Starts a node with its data in `storage`.
+fn start(storage: impl Storage, args: Args) -> BoxFuture<'static, Result<Started, NodeError>> {
+    start_boxed(Box::new(storage), args)
+}
+
 /// Starts a node. The future is boxed so that it is compiled in this crate, once: the body of an
 /// `async fn` is compiled again in every crate that awaits it, with all that it awaits itself.
-fn start(storage: Box<dyn Storage>, args: Args) -> BoxFuture<'static, Result<Started, NodeError>> {
+fn start_boxed(
+    storage: Box<dyn Storage>,
+    args: Args,
+) -> BoxFuture<'static, Result<Started, NodeError>> {
     Box::pin(start_with(storage, args))
 }
 
-/// Hands over and stops. Boxed as [`start`] is.
+/// Hands over and stops. Boxed as [`start_boxed`] is.
 fn stop_serving(node: Arc<Node>) -> BoxFuture<'static, ()> {
     Box::pin(async move { node.stop(HAND_OVER_PATIENCE).await })
 }
 
-/// Ends all tasks of a node. Boxed as [`start`] is.
+/// Ends all tasks of a node. Boxed as [`start_boxed`] is.
 fn end_tasks(node: Arc<Node>) -> BoxFuture<'static, ()> {
     Box::pin(async move { node.end_tasks().await })
 }
