@@ -199,7 +199,7 @@ impl Outbox {
         let (told, durable) = oneshot::channel();
         let number = {
             let mut book = self.book();
-            if let Some(number) = book.again(&key, stamp) {
+            if let Some(number) = book.again(&key, stamp, value.as_ref()) {
                 return Ok(number);
             }
             // Held until the write counts: whoever closes afterwards finds it.

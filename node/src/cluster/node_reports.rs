@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Term};
 use dkv_wire::message::{LedGroup, Measures, RequestBody};
 use tokio::time::Instant;
 use tracing::debug;
@@ -91,8 +91,8 @@ impl Heard {
             .fresh(now)
             .map(|(node, said)| {
                 let holds = said.holds.iter().copied().collect();
-                let Measures { free_bytes, keeps_writes, .. } = *said;
-                (node, NodeReport { holds, free_bytes, keeps_writes })
+                let Measures { free_bytes, keeps_writes, directory, .. } = *said;
+                (node, NodeReport { holds, free_bytes, keeps_writes, directory })
             })
             .collect();
         let nodes = silence.iter().map(|(node, silent_ms)| {
@@ -109,6 +109,7 @@ impl Heard {
                 voters: led.voters.into_iter().collect(),
                 learners: led.learners.into_iter().collect(),
                 is_joint: led.is_joint,
+                is_changing: led.is_changing,
                 bytes: led.bytes,
             };
             (group, measure)
@@ -153,12 +154,15 @@ pub(crate) fn measure(node: &Node) -> Measures {
 
 /// The same but for the room on its disk, which it takes a call of the kernel to know.
 fn what_it_holds(node: &Node) -> Measures {
+    // It comes first: by what is known then, the leaders below have acted or will.
+    let directory = node.control().machine().with_directory(|directory| directory.revision());
     let groups = node.groups();
     Measures {
         holds: groups.iter().map(|group| group.id()).collect(),
         leads: groups.iter().filter_map(|group| group.measure()).collect(),
         free_bytes: 0,
         keeps_writes: node.keeps_writes(),
+        directory: directory.unwrap_or_default(),
     }
 }
 
@@ -170,6 +174,7 @@ struct Told {
     /// Without sizes and positions, which change all the time.
     leads: Vec<LedGroup>,
     keeps_writes: bool,
+    directory: Revision,
 }
 
 impl Told {
@@ -179,8 +184,9 @@ impl Told {
             (led.bytes, led.last_index) = (0, 0);
             led.members.iter_mut().for_each(|member| member.matched_index = 0);
         }
-        let Measures { holds, keeps_writes, .. } = measures;
-        Self { coordinator, holds: holds.clone(), leads, keeps_writes: *keeps_writes }
+        let Measures { holds, keeps_writes, directory, .. } = measures;
+        let (keeps_writes, directory) = (*keeps_writes, *directory);
+        Self { coordinator, holds: holds.clone(), leads, keeps_writes, directory }
     }
 }
 
@@ -209,6 +215,7 @@ mod tests {
             bytes: 0,
             last_index: 0,
             members: Vec::new(),
+            is_changing: false,
         };
         Measures { leads: vec![led], ..Measures::default() }
     }

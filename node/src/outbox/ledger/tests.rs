@@ -193,11 +193,17 @@ fn a_retry_is_found_and_a_stranger_is_not_read() {
     let mut book = Book::load(ME, 1, Vec::new(), None, Duration::ZERO).unwrap();
     let (key, value) = (Bytes::from_static(b"k"), Bytes::from_static(b"v"));
     let append = book.stage(Stamp(5), &key, Some(&value));
-    assert_eq!(book.again(b"k", Stamp(5)), None, "it is not durable yet");
+    let again = |book: &Book, stamp| book.again(b"k", Stamp(stamp), Some(&value));
+    assert_eq!(again(&book, 5), None, "it is not durable yet");
     book.durable();
-    assert_eq!(book.again(b"k", Stamp(5)), Some(Number(1)));
-    assert_eq!((book.again(b"k", Stamp(4)), book.again(b"k", Stamp(6))), (None, None));
-    assert_eq!(book.find(b"k").unwrap().value.as_deref(), Some(&b"v"[..]));
+    assert_eq!(again(&book, 5), Some(Number(1)));
+    assert_eq!((again(&book, 4), again(&book, 6)), (None, None));
+    assert_eq!(book.again(b"k", Stamp(5), None), None, "a delete with the same stamp is another");
+    book.stage(Stamp(5), &key, None);
+    book.durable();
+    assert_eq!(book.again(b"k", Stamp(5), None), Some(Number(2)));
+    assert_eq!(again(&book, 5), Some(Number(1)));
+    assert_eq!(book.find(b"k").unwrap().value, None);
 
     let other = NodeId(Uuid::from_u128(8));
     let read = |me, record| Book::load(me, 2, vec![(1, record)], None, Duration::ZERO).map(drop);
