@@ -65,8 +65,8 @@ pub use dispatch::main;
 /// The examples of the project's documents, compiled as tests.
 #[cfg(doctest)]
 mod examples {
-    #[doc = include_str!("../../README.md")]
-    mod readme {}
+    #[doc = include_str!("../../docs/library.md")]
+    mod library {}
     #[doc = include_str!("../../docs/consistency.md")]
     mod consistency {}
 }
