@@ -1,21 +1,21 @@
-//! Measures systems one beside the other.
+//! Compares systems.
 //!
-//! In every round each system is started afresh, loaded, measured and stopped, and only then the
-//! next: none is disturbed by another, and what drifts on the machine meets all of them. Each round
-//! begins with another system. A ratio is taken within a round and its median over the rounds
-//! quoted, with the smallest and largest beside it.
+//! In every round each system is started, loaded, measured and stopped before the next one starts.
+//! So no system disturbs another, and a drift of the machine affects all of them. Each round begins
+//! with another system. A ratio is taken within a round; the report has the median of the ratios,
+//! with the smallest and the largest.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::loops::{self, Cell, Load, Sample, Times};
+use crate::generator::{self, Cell, Load, Sample, Times};
 use crate::report::{self, Measured, Report};
-use crate::systems::{self, Kind, Place};
+use crate::systems::{self, Kind, Setup};
 use crate::workload::Work;
 
-/// Bytes of values that are loaded at most: with large values there are fewer keys.
+/// Most bytes of values that are loaded: with large values there are fewer keys.
 const LOADED_BYTES_MAX: u64 = 256 << 20;
 
 /// What to measure.
@@ -27,23 +27,23 @@ pub(crate) struct CompareArgs {
     /// Clients; several numbers are measured in turn
     #[arg(long, value_delimiter = ',', default_value = "1,64,256")]
     clients: Vec<usize>,
-    /// Requests a second, begun whether earlier ones are answered or not [default: each client
+    /// Requests per second, started whether earlier ones are answered or not [default: each client
     /// sends its next request when the last one is answered]
     #[arg(long, value_delimiter = ',')]
     rate: Vec<f64>,
     /// Time that each is measured, in seconds
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Time before that, in seconds
+    /// Time to warm up before that, in seconds
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
     /// Bytes of a value; several are measured in turn
     #[arg(long, value_delimiter = ',', default_value = "100")]
     value_bytes: Vec<usize>,
-    /// Keys that are loaded and that the clients choose from; fewer if they are more than 256 MiB
+    /// Keys that are loaded and that the clients choose from; fewer if their values exceed 256 MiB
     #[arg(long, default_value_t = 10_000)]
     keys: u64,
-    /// What the choice of operations and keys depends on
+    /// Seed of the choice of operations and keys
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Systems [default: dkv for `load`, all for `compare`]
@@ -52,31 +52,31 @@ pub(crate) struct CompareArgs {
     /// How often each is measured [default: once for `load`, three times for `compare`]
     #[arg(long)]
     rounds: Option<usize>,
-    /// A file that the figures are written to, as JSON
+    /// A file to write the figures to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// A file that a chart is written to, as SVG
+    /// A file to write a chart to, as SVG
     #[arg(long)]
     svg: Option<PathBuf>,
 }
 
 /// Measures dkv once, or what the plan says.
-pub(crate) async fn load(place: &Place, mut plan: CompareArgs) -> Result<(), String> {
+pub(crate) async fn load(setup: &Setup, mut plan: CompareArgs) -> Result<(), String> {
     if plan.systems.is_empty() {
         plan.systems = vec![Kind::Dkv];
     }
-    run(place, &plan, plan.rounds.unwrap_or(1)).await
+    run(setup, &plan, plan.rounds.unwrap_or(1)).await
 }
 
 /// Measures all systems in three rounds, or what the plan says.
-pub(crate) async fn compare(place: &Place, mut plan: CompareArgs) -> Result<(), String> {
+pub(crate) async fn compare(setup: &Setup, mut plan: CompareArgs) -> Result<(), String> {
     if plan.systems.is_empty() {
         plan.systems = Kind::ALL.to_vec();
     }
-    run(place, &plan, plan.rounds.unwrap_or(3)).await
+    run(setup, &plan, plan.rounds.unwrap_or(3)).await
 }
 
-async fn run(place: &Place, plan: &CompareArgs, rounds: usize) -> Result<(), String> {
+async fn run(setup: &Setup, plan: &CompareArgs, rounds: usize) -> Result<(), String> {
     let times = plan.times();
     let groups = plan.groups();
     let cells: Vec<Cell> = groups.iter().flatten().copied().collect();
@@ -92,8 +92,9 @@ async fn run(place: &Place, plan: &CompareArgs, rounds: usize) -> Result<(), Str
                     measured.push(Measured { kind, round, cell, sample });
                 };
                 let seed = plan.seed + round as u64;
-                // One system that fails does not take the figures of the others with it.
-                if let Err(error) = one(place, kind, group, times, seed, &mut seen).await {
+                // If one system fails, the figures of the others are still reported.
+                if let Err(error) = measure_system(setup, kind, group, times, seed, &mut seen).await
+                {
                     dkv_base::complain!("error: {}: {error}", kind.name());
                     errors.push(format!("{}: {error}", kind.name()));
                 }
@@ -101,15 +102,15 @@ async fn run(place: &Place, plan: &CompareArgs, rounds: usize) -> Result<(), Str
             first_cell += group.len();
         }
     }
-    let report = Report::new(place, &plan.systems, cells, &measured, errors);
+    let report = Report::new(setup, &plan.systems, cells, &measured, errors);
     dkv_base::say!("{}", report::table(&report).trim_end());
     report::write(&report, plan.json.as_deref(), plan.svg.as_deref())?;
     if report.errors.is_empty() { Ok(()) } else { Err("not everything was measured".into()) }
 }
 
 /// Starts a system and measures cells that share their records.
-async fn one(
-    place: &Place,
+async fn measure_system(
+    setup: &Setup,
     kind: Kind,
     cells: &[Cell],
     times: Times,
@@ -118,10 +119,10 @@ async fn one(
 ) -> Result<(), String> {
     let offered = || cells.iter().enumerate().filter(|(_, cell)| kind.offers(cell.work));
     let Some((_, first)) = offered().next() else { return Ok(()) };
-    let system = systems::start(kind, place).await?;
-    loops::load(&*system, first.records, first.value_bytes).await?;
+    let system = systems::start(kind, setup).await?;
+    generator::load(&*system, first.records, first.value_bytes).await?;
     for (index, cell) in offered() {
-        let sample = loops::measure(&*system, cell, times, seed).await?;
+        let sample = generator::measure(&*system, cell, times, seed).await?;
         dkv_base::complain!("  {}", report::line(cell, &sample));
         seen(index, sample);
     }
@@ -134,7 +135,7 @@ impl CompareArgs {
         Times { warm_up: seconds(self.warm_up), measured: seconds(self.seconds) }
     }
 
-    /// All cells, those together that share their records.
+    /// Returns all cells, grouped by the records that they share.
     fn groups(&self) -> Vec<Vec<Cell>> {
         let group = |value_bytes: &usize| {
             let most = LOADED_BYTES_MAX / (*value_bytes).max(1) as u64;

@@ -1,10 +1,10 @@
-//! The time without acknowledged writes when the leader goes.
+//! The time without acknowledged writes when the leader ends.
 //!
-//! Writers write without pause while the process that leads what they write to is killed, or told
-//! to end. The *gap* is the longest time between two acknowledged writes of any writers; the
-//! slowest writer's is the longest that one of them had to wait, which is more if there are several
-//! shards. A writer whose attempt fails, or is not answered for a short time, tries again at once,
-//! so that no library's patience is measured.
+//! Clients write without pause while the process that leads what they write to is killed or told to
+//! end. The *gap* is the longest time between two acknowledged writes of any client. The gap of the
+//! slowest writer is the longest time that one client had to wait, which is more if there are
+//! several shards. A client whose attempt fails or times out tries again at once, so that no client
+//! library's timeout is measured.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,50 +16,49 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::report::{self, Machine};
-use crate::spread::Spread;
-use crate::systems::{self, Driver, Kind, Place, Purpose, System};
+use crate::summary::Summary;
+use crate::systems::{self, Driver, Kind, Purpose, Setup, System};
 use crate::workload::{self, Operation};
 
-/// Time without a fault before each.
+/// Time without a fault before each failover.
 const CALM: Duration = Duration::from_secs(1);
-/// Every writer must have been served for so long after the process has ended before the gap is
-/// known.
+/// Time for which every writer must be served after the process has ended, before the gap is known.
 const SERVED: Duration = Duration::from_secs(1);
-/// Time after which a system is taken not to come back.
+/// Time after which a system is considered lost.
 const LOST: Duration = Duration::from_secs(60);
-/// Pause after a failed attempt: the machine's processors belong to the election.
+/// Pause after a failed attempt, which leaves the processors to the election.
 const RETRY: Duration = Duration::from_millis(2);
-/// Different errors that are quoted.
+/// Distinct errors that are quoted.
 const ERRORS_MAX: usize = 5;
 
-/// How often, and of what.
+/// How often to fail over, and which systems.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FailoverArgs {
-    /// How the leader goes
+    /// How the leader ends
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
     how: Vec<How>,
-    /// How often
+    /// Failovers of each system
     #[arg(long, default_value_t = 20)]
     runs: usize,
-    /// Runs of a system before the next has its turn, on a fresh start
+    /// Failovers of a system before the next one has its turn, freshly started
     #[arg(long, default_value_t = 5)]
     turn: usize,
     /// Writers
     #[arg(long, default_value_t = 16)]
     clients: usize,
-    /// Time after which a writer gives an attempt up and tries again, in milliseconds. Not for dkv,
-    /// whose library does that itself
+    /// Time after which a writer gives up an attempt and tries again, in milliseconds. Not for dkv,
+    /// whose library retries by itself
     #[arg(long, default_value_t = 100)]
     attempt_ms: u64,
     /// Systems
     #[arg(long, value_enum, value_delimiter = ',', default_value = "dkv")]
     systems: Vec<Kind>,
-    /// A file that the figures are written to, as JSON
+    /// A file to write the figures to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// How a process goes.
+/// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum How {
@@ -74,9 +73,9 @@ pub(crate) enum How {
 struct Outcome {
     system: Kind,
     how: How,
-    /// In milliseconds, as all that follow.
-    gap: Spread,
-    slowest_writer: Spread,
+    /// In milliseconds, as are the following ones.
+    gap: Summary,
+    slowest_writer: Summary,
     gaps: Vec<f64>,
     slowest_writers: Vec<f64>,
     acknowledged: u64,
@@ -89,8 +88,8 @@ impl Outcome {
         Self {
             system,
             how,
-            gap: Spread::default(),
-            slowest_writer: Spread::default(),
+            gap: Summary::default(),
+            slowest_writer: Summary::default(),
             gaps: Vec::new(),
             slowest_writers: Vec::new(),
             acknowledged: 0,
@@ -99,16 +98,16 @@ impl Outcome {
         }
     }
 
-    /// Adds what the writers of one turn saw.
-    fn add(&mut self, watch: &Watch) {
-        self.acknowledged += watch.acknowledged;
-        self.failed_attempts += watch.failed;
-        self.errors.extend(watch.errors.iter().cloned());
+    /// Adds the log of the writers of one turn.
+    fn add(&mut self, log: &WriteLog) {
+        self.acknowledged += log.acknowledged;
+        self.failed_attempts += log.failed;
+        self.errors.extend(log.errors.iter().cloned());
         self.errors.sort();
         self.errors.dedup();
         self.errors.truncate(ERRORS_MAX);
-        self.gap = Spread::of(self.gaps.iter().copied());
-        self.slowest_writer = Spread::of(self.slowest_writers.iter().copied());
+        self.gap = Summary::of(self.gaps.iter().copied());
+        self.slowest_writer = Summary::of(self.slowest_writers.iter().copied());
     }
 }
 
@@ -118,8 +117,8 @@ struct Failovers {
     outcomes: Vec<Outcome>,
 }
 
-/// Lets the leader of each system go, again and again, the systems in turns.
-pub(crate) async fn run(place: &Place, plan: &FailoverArgs) -> Result<(), String> {
+/// Ends the leader of each system repeatedly, the systems in turns.
+pub(crate) async fn run(setup: &Setup, plan: &FailoverArgs) -> Result<(), String> {
     let (some, none): (Vec<Kind>, Vec<Kind>) = plan.systems.iter().partition(|k| k.fails_over());
     for kind in none {
         dkv_base::say!("{}: not offered, there is one process", kind.name());
@@ -131,7 +130,7 @@ pub(crate) async fn run(place: &Place, plan: &FailoverArgs) -> Result<(), String
         let runs = plan.turn.clamp(1, plan.runs - done);
         for outcome in &mut outcomes {
             let kind = outcome.system;
-            let seen = turn(place, plan, runs, outcome).await;
+            let seen = turn(setup, plan, runs, outcome).await;
             seen.map_err(|error| format!("{}: {error}", kind.name()))?;
         }
         done += runs;
@@ -141,24 +140,24 @@ pub(crate) async fn run(place: &Place, plan: &FailoverArgs) -> Result<(), String
     plan.json.as_deref().map_or(Ok(()), |path| report::write_json(path, &failovers))
 }
 
-/// Starts a system and lets its leader go that many times.
+/// Starts a system and ends its leader `runs` times.
 async fn turn(
-    place: &Place,
+    setup: &Setup,
     plan: &FailoverArgs,
     runs: usize,
     outcome: &mut Outcome,
 ) -> Result<(), String> {
-    let mut system = systems::start(outcome.system, place).await?;
+    let mut system = systems::start(outcome.system, setup).await?;
     let purpose = Purpose::Survive(Duration::from_millis(plan.attempt_ms));
-    let watch = Arc::new(Mutex::new(Watch::new(plan.clients)));
+    let log = Arc::new(Mutex::new(WriteLog::new(plan.clients)));
     let mut writers = JoinSet::new();
     for (number, driver) in system.drivers(plan.clients, purpose).await?.into_iter().enumerate() {
-        writers.spawn(write(driver, number, Arc::clone(&watch)));
+        writers.spawn(write(driver, number, Arc::clone(&log)));
     }
     for _ in 0..runs {
         tokio::time::sleep(CALM).await;
         let leader = system.leader().await?;
-        let (gap, slowest) = one(&mut *system, &leader.name, outcome.how, &watch).await?;
+        let (gap, slowest) = fail_over(&mut *system, &leader.name, outcome.how, &log).await?;
         outcome.gaps.push(gap);
         outcome.slowest_writers.push(slowest);
         dkv_base::say!(
@@ -173,35 +172,35 @@ async fn turn(
         system.wait_whole().await?;
     }
     drop(writers);
-    outcome.add(&lock(&watch));
+    outcome.add(&lock(&log));
     Ok(())
 }
 
 /// Ends a process and waits until all writers are served again. Returns the gap and that of the
 /// slowest writer, in milliseconds.
-async fn one(
+async fn fail_over(
     system: &mut dyn System,
     name: &str,
     how: How,
-    watch: &Mutex<Watch>,
+    log: &Mutex<WriteLog>,
 ) -> Result<(f64, f64), String> {
-    lock(watch).forget();
+    lock(log).reset_gaps();
     let signal = if how == How::Kill { Signal::KILL } else { Signal::TERM };
     system.processes_mut().signal(name, signal)?;
     system.processes_mut().reap(name).await?;
     let ended = Instant::now();
-    while lock(watch).served_since().is_none_or(|since| since < ended + SERVED) {
+    while lock(log).served_since().is_none_or(|since| since < ended + SERVED) {
         if ended.elapsed() > LOST {
             return Err(format!("a writer was not served for {} s", LOST.as_secs()));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let (gap, slowest) = lock(watch).gaps();
+    let (gap, slowest) = lock(log).gaps();
     Ok((milliseconds(gap), milliseconds(slowest)))
 }
 
 fn print(outcome: &Outcome) {
-    let figure = |Spread { min, median, max }| {
+    let figure = |Summary { min, median, max }| {
         format!("min {min:.0} ms, median {median:.0} ms, max {max:.0} ms")
     };
     let (name, how) = (outcome.system.name(), outcome.how);
@@ -217,24 +216,24 @@ fn print(outcome: &Outcome) {
     }
 }
 
-/// Writes without pause, and tells what came of it.
-async fn write(driver: Arc<dyn Driver>, number: usize, watch: Arc<Mutex<Watch>>) {
+/// Writes without pause, and logs the outcomes.
+async fn write(driver: Arc<dyn Driver>, number: usize, log: Arc<Mutex<WriteLog>>) {
     let value = workload::value(100, 0);
     for count in 0_u64.. {
         let key = format!("writer-{number}-{}", count % 1000);
         loop {
             let put = Operation::Put { key: key.clone(), value: value.clone() };
             match driver.run(put).await {
-                Ok(_) => break lock(&watch).acknowledge(number, Instant::now()),
-                Err(error) => lock(&watch).fail(error),
+                Ok(_) => break lock(&log).acknowledge(number, Instant::now()),
+                Err(error) => lock(&log).fail(error),
             }
             tokio::time::sleep(RETRY).await;
         }
     }
 }
 
-/// What the writers have seen.
-struct Watch {
+/// The outcomes of the writes of all writers.
+struct WriteLog {
     last: Option<Instant>,
     gap: Duration,
     /// Each writer's last acknowledged write.
@@ -242,11 +241,11 @@ struct Watch {
     writer_gap: Duration,
     acknowledged: u64,
     failed: u64,
-    /// The first different ones.
+    /// The first distinct errors.
     errors: Vec<String>,
 }
 
-impl Watch {
+impl WriteLog {
     fn new(writers: usize) -> Self {
         Self {
             last: None,
@@ -275,23 +274,23 @@ impl Watch {
         }
     }
 
-    /// The longest gaps, of all and of one writer, since they were last forgotten.
+    /// Returns the longest gaps, of all writers together and of a single one, since the last reset.
     fn gaps(&self) -> (Duration, Duration) {
         (self.gap, self.writer_gap)
     }
 
-    fn forget(&mut self) {
+    fn reset_gaps(&mut self) {
         (self.gap, self.writer_gap) = (Duration::ZERO, Duration::ZERO);
     }
 
-    /// When the writer was served that has waited longest.
+    /// Returns when the writer was last served that has waited longest.
     fn served_since(&self) -> Option<Instant> {
         self.lasts.iter().copied().min().flatten()
     }
 }
 
-fn lock(watch: &Mutex<Watch>) -> MutexGuard<'_, Watch> {
-    watch.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(log: &Mutex<WriteLog>) -> MutexGuard<'_, WriteLog> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -306,15 +305,15 @@ mod tests {
     fn a_gap_spans_the_fault_and_the_slowest_writer_has_its_own() {
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
-        let mut watch = Watch::new(2);
-        assert_eq!(watch.served_since(), None);
-        watch.acknowledge(0, at(0));
-        watch.acknowledge(1, at(500));
-        assert_eq!(watch.served_since(), Some(at(0)));
-        watch.forget();
-        watch.acknowledge(0, at(700));
-        watch.acknowledge(1, at(710));
-        assert_eq!(watch.gaps(), (Duration::from_millis(200), Duration::from_millis(700)));
-        assert_eq!(watch.served_since(), Some(at(700)));
+        let mut log = WriteLog::new(2);
+        assert_eq!(log.served_since(), None);
+        log.acknowledge(0, at(0));
+        log.acknowledge(1, at(500));
+        assert_eq!(log.served_since(), Some(at(0)));
+        log.reset_gaps();
+        log.acknowledge(0, at(700));
+        log.acknowledge(1, at(710));
+        assert_eq!(log.gaps(), (Duration::from_millis(200), Duration::from_millis(700)));
+        assert_eq!(log.served_since(), Some(at(700)));
     }
 }

@@ -1,13 +1,12 @@
-//! What the parts allow on this machine, and how much of it dkv makes use of.
+//! What the parts allow on this machine, and how much of that dkv uses.
 //!
-//! - A bare QUIC echo, as pipelined as can be, between two ends in this process: no store can
-//!   be expected to answer more requests on one connection.
-//! - Syncs of a file per second, of one file and of three at once, as three nodes of one machine
+//! - A bare QUIC echo between two ends in this process, pipelined as far as possible: no store can
+//!   be expected to answer more requests over one connection.
+//! - Syncs of a file per second, of one file and of three at once, as three nodes on one machine
 //!   do.
 //!
-//! A put of one client cannot be faster than two round trips, to the primary and from there to a
-//! follower, and one sync; with many clients both are shared, and the echo is the limit that is
-//! left.
+//! A put of a single client takes at least two round trips, to the primary and from there to a
+//! follower, and one sync. With many clients both are shared, and the echo is the remaining limit.
 
 mod disk;
 mod echo;
@@ -18,12 +17,12 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::loops::{self, Cell, Load, Times};
+use crate::generator::{self, Cell, Load, Times};
 use crate::report::{self, Machine};
-use crate::systems::{self, Kind, Place};
+use crate::systems::{self, Kind, Setup};
 use crate::workload::Work;
 
-/// Keys that dkv is asked for.
+/// Keys in dkv.
 const RECORDS: u64 = 10_000;
 
 /// How much is measured.
@@ -38,7 +37,7 @@ pub(crate) struct LimitArgs {
     /// Bytes of a request of the echo, and of a value of dkv
     #[arg(long, default_value_t = 100)]
     value_bytes: usize,
-    /// A file that the figures are written to, as JSON
+    /// A file to write the figures to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -51,7 +50,7 @@ struct Limits {
     dkv: Vec<Share>,
 }
 
-/// How much of the limit dkv reaches.
+/// Throughput of dkv as a share of the limit.
 #[derive(Serialize)]
 struct Share {
     work: Work,
@@ -62,7 +61,7 @@ struct Share {
 }
 
 /// Measures the parts, then dkv.
-pub(crate) async fn run(place: &Place, plan: &LimitArgs) -> Result<(), String> {
+pub(crate) async fn run(setup: &Setup, plan: &LimitArgs) -> Result<(), String> {
     let time = Duration::try_from_secs_f64(plan.seconds).map_err(|error| error.to_string())?;
     let mut echoes = Vec::new();
     dkv_base::say!("QUIC echo, {} B, both ends in this process", plan.value_bytes);
@@ -75,26 +74,26 @@ pub(crate) async fn run(place: &Place, plan: &LimitArgs) -> Result<(), String> {
     dkv_base::say!(
         "\nfile syncs, 512 B each\nfiles                        syncs/s of each   p50 ms   p99 ms"
     );
-    let dir = place.dir.clone();
+    let dir = setup.dir.clone();
     let syncs = tokio::task::spawn_blocking(move || disk::measure(dir.as_deref(), time));
     let syncs = syncs.await.map_err(|error| error.to_string())??;
     for one in &syncs {
         dkv_base::say!("{one}");
     }
-    let dkv = dkv(place, plan, time, &echoes, &syncs).await?;
+    let dkv = dkv(setup, plan, time, &echoes, &syncs).await?;
     let limits = Limits { machine: Machine::this(), echoes, syncs, dkv };
     plan.json.as_deref().map_or(Ok(()), |path| report::write_json(path, &limits))
 }
 
 async fn dkv(
-    place: &Place,
+    setup: &Setup,
     plan: &LimitArgs,
     measured: Duration,
     echoes: &[echo::Echo],
     syncs: &[disk::Syncs],
 ) -> Result<Vec<Share>, String> {
-    let system = systems::start(Kind::Dkv, place).await?;
-    loops::load(&*system, RECORDS, plan.value_bytes).await?;
+    let system = systems::start(Kind::Dkv, setup).await?;
+    generator::load(&*system, RECORDS, plan.value_bytes).await?;
     dkv_base::say!("\ndkv                 clients       ops/s       limit   share");
     let mut shares = Vec::new();
     for work in [Work::Put, Work::Get, Work::EventualGet] {
@@ -102,7 +101,7 @@ async fn dkv(
             let load = Load::Closed { clients: echo.under_way };
             let cell = Cell { work, value_bytes: plan.value_bytes, records: RECORDS, load };
             let times = Times { warm_up: Duration::from_millis(500), measured };
-            let ops = loops::measure(&*system, &cell, times, 1).await?.rate();
+            let ops = generator::measure(&*system, &cell, times, 1).await?.rate();
             let (limit, limit_is) = limit(work, echo, syncs);
             let (name, clients, share) = (work.name(), echo.under_way, ops / limit * 100.0);
             dkv_base::say!(
@@ -114,7 +113,7 @@ async fn dkv(
     Ok(shares)
 }
 
-/// Requests a second that the parts allow, and which parts those are.
+/// Returns the requests per second that the parts allow, and names those parts.
 fn limit(work: Work, echo: &echo::Echo, syncs: &[disk::Syncs]) -> (f64, &'static str) {
     let sync = syncs.iter().find(|syncs| syncs.is_as_nodes_do());
     match (work, echo.under_way, sync) {

@@ -1,28 +1,28 @@
-//! `dkv-bench`: figures about dkv networks, and about etcd, NATS and Valkey beside them, from
-//! outside, as a client sees them.
+//! `dkv-bench` measures dkv networks, and etcd, NATS and Valkey beside them, from outside, as a
+//! client sees them.
 //!
-//! Each command starts systems of its own on loopback, of real processes, in a temporary directory;
-//! measures; and stops them. One generator drives all systems, from one process. dkv is the `dkv`
-//! binary that lies beside this one; the others are put in place by `bench/peers/install`, and
-//! their drivers are built with the feature `peers` only.
+//! Each command starts real processes on loopback with a temporary directory, measures them, and
+//! stops them. One generator in one process drives all systems. dkv is the `dkv` binary beside this
+//! one; `bench/peers/install` installs the others, whose drivers are only built with the feature
+//! `peers`.
 //!
-//! Reading order: [`workload`] is what clients ask, [`systems`] whom, [`loops`] how; [`compare`]
-//! puts systems side by side and [`report`] says what was seen. [`failover`], [`steady`],
-//! [`resources`], [`scale`] and [`limit`] each answer another question.
+//! Reading order: [`workload`] has the operations, [`systems`] the systems, [`generator`] the load;
+//! [`compare`] compares systems and [`report`] presents the figures. [`failover`], [`stability`],
+//! [`resources`], [`scale`] and [`limit`] each answer a question of their own.
 //!
-//! Nothing here is used by the product. Deliberately missing: several machines, and faults other
-//! than the end of a process.
+//! The product uses nothing of this. Deliberately missing: several machines, and faults other than
+//! the end of a process.
 #![forbid(unsafe_code)]
 
 mod workload;
 mod systems;
-mod loops;
-mod usage;
-mod spread;
+mod generator;
+mod process_stats;
+mod summary;
 mod compare;
 mod report;
 mod failover;
-mod steady;
+mod stability;
 mod resources;
 mod scale;
 mod limit;
@@ -33,14 +33,14 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::systems::Place;
+use crate::systems::Setup;
 
 /// Measures dkv networks, and other stores beside them, on this machine.
 #[derive(Parser)]
 #[command(name = "dkv-bench", version)]
 struct Cli {
     #[command(flatten)]
-    place: Place,
+    setup: Setup,
     #[command(subcommand)]
     command: Command,
 }
@@ -49,7 +49,7 @@ struct Cli {
 enum Command {
     /// Throughput and latency of dkv
     Load(compare::CompareArgs),
-    /// The same of all systems, in rounds, with ratios
+    /// The same for all systems, in rounds, with ratios
     Compare(compare::CompareArgs),
     /// Time without acknowledged writes when the leader is killed or stopped
     Failover(failover::FailoverArgs),
@@ -62,26 +62,26 @@ enum Command {
         #[arg(long, default_value_t = 256)]
         clients: usize,
     },
-    /// CPU time of systems that nobody asks anything
+    /// CPU time of idle systems
     Idle(resources::IdlePlan),
     /// Memory of systems that hold many keys
     Memory(resources::MemoryPlan),
     /// Figures of dkv with more keys, shards and nodes
     Scale(scale::ScaleArgs),
-    /// What the machine allows: QUIC and file syncs by themselves, and dkv beside them
+    /// What the machine allows: QUIC and file syncs alone, and dkv for comparison
     Limit(limit::LimitArgs),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Whichever ends first: what is dropped with the other one stops the processes.
+    // The first to end drops the other, which stops the processes.
     let ended = tokio::select! {
         ended = run(cli) => ended,
         error = interrupted() => Err(error),
     };
     match ended {
-        // The result could not be printed.
+        // The figures could not be printed.
         Ok(()) if dkv_base::output::failed() => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -92,18 +92,18 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), String> {
-    let place = &cli.place;
+    let setup = &cli.setup;
     match cli.command {
-        Command::Load(plan) => compare::load(place, plan).await,
-        Command::Compare(plan) => compare::compare(place, plan).await,
-        Command::Failover(plan) => failover::run(place, &plan).await,
+        Command::Load(plan) => compare::load(setup, plan).await,
+        Command::Compare(plan) => compare::compare(setup, plan).await,
+        Command::Failover(plan) => failover::run(setup, &plan).await,
         Command::Steady { seconds, clients } => {
-            steady::run(place, Duration::from_secs(seconds), clients).await
+            stability::run(setup, Duration::from_secs(seconds), clients).await
         }
-        Command::Idle(plan) => resources::idle(place, &plan).await,
-        Command::Memory(plan) => resources::memory(place, &plan).await,
-        Command::Scale(plan) => scale::run(place, &plan).await,
-        Command::Limit(plan) => limit::run(place, &plan).await,
+        Command::Idle(plan) => resources::idle(setup, &plan).await,
+        Command::Memory(plan) => resources::memory(setup, &plan).await,
+        Command::Scale(plan) => scale::run(setup, &plan).await,
+        Command::Limit(plan) => limit::run(setup, &plan).await,
     }
 }
 
@@ -112,7 +112,7 @@ async fn interrupted() -> String {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
-        // Without handlers the signals end this process the hard way, as they always did.
+        // Without handlers the signals end this process, as they do by default.
         return std::future::pending().await;
     };
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Reports of measurements: figures with their spread, as a table, as JSON, as a chart.
+//! Reports of measurements: figures with their spread, as a table, as JSON, and as a chart.
 
 mod chart;
 mod machine;
@@ -15,112 +15,112 @@ use serde::Serialize;
 pub(crate) use self::chart::Bars;
 pub(crate) use self::machine::Machine;
 pub(crate) use self::table::{line, table};
-use crate::loops::{Cell, Sample};
-use crate::spread::Spread;
-use crate::systems::{self, Kind, Place};
+use crate::generator::{Cell, Sample};
+use crate::summary::Summary;
+use crate::systems::{self, Kind, Setup};
 
-/// A sample with its system, round and cell.
+/// One sample, and what it was taken of.
 pub(crate) struct Measured {
     /// The system.
     pub(crate) kind: Kind,
     /// The round, from zero.
     pub(crate) round: usize,
-    /// Index of the cell.
+    /// The index of the cell.
     pub(crate) cell: usize,
-    /// The answers and their cost.
+    /// The figures.
     pub(crate) sample: Sample,
 }
 
 /// Everything that was measured.
 #[derive(Serialize)]
 pub(crate) struct Report {
-    /// Where.
+    /// The machine.
     pub(crate) machine: Machine,
-    /// What each system says of its version.
+    /// The version that each system reports.
     pub(crate) versions: BTreeMap<&'static str, String>,
-    /// The cells in the order of their measurement.
+    /// The cells, in the order measured.
     pub(crate) cells: Vec<CellReport>,
-    /// What could not be measured.
+    /// Measurements that failed.
     pub(crate) errors: Vec<String>,
 }
 
 /// The figures of one cell.
 #[derive(Serialize)]
 pub(crate) struct CellReport {
-    /// Which.
+    /// The cell.
     pub(crate) cell: Cell,
-    /// Each system's figures, in order.
+    /// The figures of each system, in order.
     pub(crate) systems: Vec<Figures>,
-    /// Systems that cannot do this.
+    /// Systems that do not offer this operation.
     pub(crate) not_offered: Vec<Kind>,
-    /// The first system's figures divided by those of each other.
+    /// The figures of the first system divided by those of each other system.
     pub(crate) ratios: Vec<Ratio>,
 }
 
-/// Figures of one system over all rounds.
+/// The figures of one system over all rounds.
 #[derive(Serialize)]
 pub(crate) struct Figures {
-    /// Whose.
+    /// The system.
     pub(crate) system: Kind,
-    /// Rounds.
+    /// Number of rounds.
     pub(crate) rounds: usize,
-    /// Answered requests a second.
-    pub(crate) ops: Spread,
-    /// Latencies, in milliseconds.
-    pub(crate) p50_ms: Spread,
-    /// See above.
-    pub(crate) p99_ms: Spread,
-    /// See above.
-    pub(crate) p999_ms: Spread,
-    /// See above.
-    pub(crate) max_ms: Spread,
-    /// 99 of 100 requests began no later than that after their time; open loop only.
-    pub(crate) late_p99_ms: Spread,
-    /// CPU time of all processes for a request, in microseconds.
-    pub(crate) cpu_us: Spread,
-    /// CPU time of the generator for a request, in microseconds.
-    pub(crate) generator_cpu_us: Spread,
-    /// Peak of the memory of all processes, in bytes.
-    pub(crate) peak_bytes: Spread,
-    /// Sums over all rounds.
+    /// Answered requests per second.
+    pub(crate) ops: Summary,
+    /// Median latency, in milliseconds.
+    pub(crate) p50_ms: Summary,
+    /// 99th percentile of the latency, in milliseconds.
+    pub(crate) p99_ms: Summary,
+    /// 99.9th percentile of the latency, in milliseconds.
+    pub(crate) p999_ms: Summary,
+    /// Longest latency, in milliseconds.
+    pub(crate) max_ms: Summary,
+    /// 99th percentile of how late requests started, in milliseconds; open loop only.
+    pub(crate) late_p99_ms: Summary,
+    /// CPU time of all processes per request, in microseconds.
+    pub(crate) cpu_us: Summary,
+    /// CPU time of the generator per request, in microseconds.
+    pub(crate) generator_cpu_us: Summary,
+    /// Peak memory of all processes, in bytes.
+    pub(crate) peak_bytes: Summary,
+    /// Answered requests, in all rounds, as the following counts.
     pub(crate) answered: u64,
     /// Requests that failed.
     pub(crate) failed: u64,
-    /// Reads of keys that are not there.
+    /// Reads of keys that do not exist.
     pub(crate) missing: u64,
-    /// Read-modify-writes that met another write.
+    /// Read-modify-writes that conflicted with another write.
     pub(crate) conflicts: u64,
-    /// Why a request failed.
+    /// Why the first request failed.
     pub(crate) error: Option<String>,
 }
 
-/// One system's figures divided by another's, within each round.
+/// The figures of one system divided by those of another, within each round.
 #[derive(Serialize)]
 pub(crate) struct Ratio {
-    /// The dividend's system.
+    /// The system of the dividend.
     pub(crate) of: Kind,
-    /// The divisor's.
+    /// The system of the divisor.
     pub(crate) to: Kind,
-    /// Ratio of answered requests a second: more is better.
-    pub(crate) ops: Spread,
-    /// Ratio of latencies: less is better.
-    pub(crate) p50: Spread,
-    /// See above.
-    pub(crate) p99: Spread,
-    /// Ratio of CPU time for a request: less is better.
-    pub(crate) cpu: Spread,
+    /// Of answered requests per second: higher is better.
+    pub(crate) ops: Summary,
+    /// Of median latencies: lower is better.
+    pub(crate) p50: Summary,
+    /// Of 99th percentiles of the latency: lower is better.
+    pub(crate) p99: Summary,
+    /// Of CPU time per request: lower is better.
+    pub(crate) cpu: Summary,
 }
 
 impl Report {
-    /// Sums samples up.
+    /// Summarizes samples.
     pub(crate) fn new(
-        place: &Place,
+        setup: &Setup,
         systems: &[Kind],
         cells: Vec<Cell>,
         measured: &[Measured],
         errors: Vec<String>,
     ) -> Self {
-        let versions = systems.iter().map(|kind| (kind.name(), systems::version(*kind, place)));
+        let versions = systems.iter().map(|kind| (kind.name(), systems::version(*kind, setup)));
         let cells = summaries(systems, cells, measured);
         Self { machine: Machine::this(), versions: versions.collect(), cells, errors }
     }
@@ -151,7 +151,7 @@ fn summaries(systems: &[Kind], cells: Vec<Cell>, measured: &[Measured]) -> Vec<C
 impl Figures {
     fn of(system: Kind, rounds: &BTreeMap<usize, &Sample>) -> Self {
         let spread = |figure: &dyn Fn(&Sample) -> f64| {
-            Spread::of(rounds.values().map(|sample| figure(sample)))
+            Summary::of(rounds.values().map(|sample| figure(sample)))
         };
         let sum =
             |count: &dyn Fn(&Sample) -> u64| rounds.values().map(|sample| count(sample)).sum();
@@ -177,7 +177,7 @@ impl Figures {
 }
 
 impl Ratio {
-    /// Over the rounds that both were measured in; `None` if there is none.
+    /// Returns the ratio over the rounds in which both were measured; `None` if there is none.
     fn of(
         of: Kind,
         to: Kind,
@@ -190,8 +190,8 @@ impl Ratio {
             .collect();
         let spread = |figure: &dyn Fn(&Sample) -> f64| {
             let each = pairs.iter().map(|(dividend, divisor)| figure(dividend) / figure(divisor));
-            // A divisor of zero was too small to be measured.
-            Spread::of(each.filter(|ratio| ratio.is_finite()))
+            // A zero divisor was too small to be measured.
+            Summary::of(each.filter(|ratio| ratio.is_finite()))
         };
         (!pairs.is_empty()).then(|| Self {
             of,
@@ -204,7 +204,7 @@ impl Ratio {
     }
 }
 
-/// Writes the files that were asked for.
+/// Writes the requested files.
 pub(crate) fn write(
     report: &Report,
     json: Option<&Path>,
@@ -219,13 +219,13 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// Draws figures below each other.
+/// Draws charts below each other.
 pub(crate) fn write_svg(path: &Path, pictures: Vec<Bars>) -> Result<(), String> {
     let drawn = chart::svg(pictures)?;
     std::fs::write(path, drawn).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Writes anything as JSON.
+/// Writes a value as JSON.
 pub(crate) fn write_json(path: &Path, what: &impl Serialize) -> Result<(), String> {
     let text = serde_json::to_string_pretty(what).map_err(|error| error.to_string())?;
     std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))

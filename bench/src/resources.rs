@@ -1,4 +1,4 @@
-//! What systems cost while nobody asks them anything: CPU time, and memory for what they hold.
+//! What idle systems cost: CPU time, and memory for what they hold.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use crate::loops;
+use crate::generator;
+use crate::process_stats::{self, Memory};
 use crate::report::{self, Machine};
-use crate::systems::{self, Kind, Place, System};
-use crate::usage::{self, Memory};
+use crate::systems::{self, Kind, Setup, System};
 
-/// Time that a system has after its start, or after it was loaded, to come to rest.
+/// Time that a system has to settle after its start, and after it was loaded.
 const REST: Duration = Duration::from_secs(5);
 
-/// A quiet system.
+/// How to measure idle systems.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IdlePlan {
     /// Time that is measured, in seconds
@@ -23,12 +23,12 @@ pub(crate) struct IdlePlan {
     /// Systems
     #[arg(long, value_enum, value_delimiter = ',', default_value = "dkv")]
     systems: Vec<Kind>,
-    /// A file that the figures are written to, as JSON
+    /// A file to write the figures to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// A full system.
+/// How to measure loaded systems.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct MemoryPlan {
     /// Keys
@@ -40,27 +40,27 @@ pub(crate) struct MemoryPlan {
     /// Systems
     #[arg(long, value_enum, value_delimiter = ',', default_value = "dkv")]
     systems: Vec<Kind>,
-    /// A file that the figures are written to, as JSON
+    /// A file to write the figures to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// CPU time of the processes of a quiet system.
+/// CPU time of the processes of an idle system.
 #[derive(Serialize)]
 struct Idle {
     system: Kind,
     seconds: f64,
-    /// Share of one processor, in percent, by process.
+    /// Share of one processor for each process, in percent.
     cpu_percent: Vec<(String, f64)>,
 }
 
-/// Memory of the processes of a full system.
+/// Memory of the processes of a loaded system.
 #[derive(Serialize)]
 struct Full {
     system: Kind,
     keys: u64,
     value_bytes: usize,
-    /// Time that loading took.
+    /// Time that loading took, in seconds.
     load_seconds: f64,
     empty: Vec<(String, Memory)>,
     full: Vec<(String, Memory)>,
@@ -72,14 +72,14 @@ struct Figures<T> {
     figures: Vec<T>,
 }
 
-/// Measures CPU time while nothing is asked.
-pub(crate) async fn idle(place: &Place, plan: &IdlePlan) -> Result<(), String> {
+/// Measures CPU time while there are no requests.
+pub(crate) async fn idle(setup: &Setup, plan: &IdlePlan) -> Result<(), String> {
     let mut figures = Vec::new();
     dkv_base::say!("system         process        % of a processor");
     for kind in &plan.systems {
-        let system = systems::start(*kind, place).await?;
+        let system = systems::start(*kind, setup).await?;
         tokio::time::sleep(REST).await;
-        let cpu = |(name, id)| (name, usage::cpu(&[id]));
+        let cpu = |(name, id)| (name, process_stats::cpu(&[id]));
         let named = || system.processes().named().into_iter();
         let before: Vec<(String, Duration)> = named().map(cpu).collect();
         let begun = Instant::now();
@@ -100,17 +100,17 @@ pub(crate) async fn idle(place: &Place, plan: &IdlePlan) -> Result<(), String> {
     plan.json.as_deref().map_or(Ok(()), |path| report::write_json(path, &figures))
 }
 
-/// Measures memory with keys and without.
-pub(crate) async fn memory(place: &Place, plan: &MemoryPlan) -> Result<(), String> {
+/// Measures memory with and without keys.
+pub(crate) async fn memory(setup: &Setup, plan: &MemoryPlan) -> Result<(), String> {
     let mut figures = Vec::new();
     dkv_base::say!("{} keys, values of {} B; resident MiB", plan.keys, plan.value_bytes);
     dkv_base::say!("system         process    empty     full  anonymous     peak  bytes/key");
     for kind in &plan.systems {
-        let system = systems::start(*kind, place).await?;
+        let system = systems::start(*kind, setup).await?;
         tokio::time::sleep(REST).await;
         let empty = memories(&*system);
         let begun = Instant::now();
-        loops::load(&*system, plan.keys, plan.value_bytes).await?;
+        generator::load(&*system, plan.keys, plan.value_bytes).await?;
         let load_seconds = begun.elapsed().as_secs_f64();
         tokio::time::sleep(REST).await;
         let full = memories(&*system);
@@ -137,5 +137,5 @@ pub(crate) async fn memory(place: &Place, plan: &MemoryPlan) -> Result<(), Strin
 
 fn memories(system: &dyn System) -> Vec<(String, Memory)> {
     let each = system.processes().named().into_iter();
-    each.map(|(name, id)| (name, usage::memory(id))).collect()
+    each.map(|(name, id)| (name, process_stats::memory(id))).collect()
 }

@@ -1,4 +1,4 @@
-//! How dkv's figures change with the number of keys, of shards and of nodes.
+//! How the figures of dkv change with the number of keys, shards and nodes.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use crate::loops::{self, Cell, Load, Times};
+use crate::generator::{self, Cell, Load, Times};
+use crate::process_stats;
 use crate::report::{self, Bars, Machine};
-use crate::systems::{self, Kind, Place};
-use crate::usage;
+use crate::systems::{self, Kind, Setup};
 use crate::workload::Work;
 
-/// What changes. Every combination is measured, each on a network of its own.
+/// The parameters to combine. Each combination is measured on a new network.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ScaleArgs {
     /// Keys
@@ -36,10 +36,10 @@ pub(crate) struct ScaleArgs {
     /// Time that each is measured, in seconds
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// A file that the figures are written to, as JSON
+    /// A file to write the figures to, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// A file that they are drawn in, as SVG
+    /// A file to write charts to, as SVG
     #[arg(long)]
     svg: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ struct Rows {
 }
 
 /// Measures all combinations.
-pub(crate) async fn run(place: &Place, plan: &ScaleArgs) -> Result<(), String> {
+pub(crate) async fn run(setup: &Setup, plan: &ScaleArgs) -> Result<(), String> {
     let mut rows = Vec::new();
     dkv_base::say!(
         "nodes shards      keys  work          clients       ops/s   p50 ms   p99 ms  cpu us/op  node MiB"
@@ -72,10 +72,10 @@ pub(crate) async fn run(place: &Place, plan: &ScaleArgs) -> Result<(), String> {
     for nodes in &plan.node_counts {
         for shards in &plan.shard_counts {
             for keys in &plan.key_counts {
-                let mut place = place.clone();
-                place.shape.nodes = *nodes;
-                place.shape.shards = Some(*shards);
-                one(&place, plan, (*nodes, *shards), *keys, &mut rows).await?;
+                let mut setup = setup.clone();
+                setup.dkv_options.nodes = *nodes;
+                setup.dkv_options.shards = Some(*shards);
+                measure_network(&setup, plan, (*nodes, *shards), *keys, &mut rows).await?;
             }
         }
     }
@@ -86,8 +86,8 @@ pub(crate) async fn run(place: &Place, plan: &ScaleArgs) -> Result<(), String> {
     plan.json.as_deref().map_or(Ok(()), |path| report::write_json(path, &rows))
 }
 
-async fn one(
-    place: &Place,
+async fn measure_network(
+    setup: &Setup,
     plan: &ScaleArgs,
     (nodes, shards): (usize, u32),
     records: u64,
@@ -95,15 +95,15 @@ async fn one(
 ) -> Result<(), String> {
     let measured = Duration::try_from_secs_f64(plan.seconds).map_err(|error| error.to_string())?;
     let times = Times { warm_up: Duration::from_secs(1), measured };
-    let system = systems::start(Kind::Dkv, place).await?;
+    let system = systems::start(Kind::Dkv, setup).await?;
     let begun = Instant::now();
-    loops::load(&*system, records, plan.value_bytes).await?;
+    generator::load(&*system, records, plan.value_bytes).await?;
     dkv_base::complain!("loaded {records} keys in {:.1} s", begun.elapsed().as_secs_f64());
     for work in &plan.work {
         for clients in &plan.clients {
             let load = Load::Closed { clients: *clients };
             let cell = Cell { work: *work, value_bytes: plan.value_bytes, records, load };
-            let sample = loops::measure(&*system, &cell, times, 1).await?;
+            let sample = generator::measure(&*system, &cell, times, 1).await?;
             let each = system.processes().ids().into_iter();
             let row = Row {
                 nodes,
@@ -113,7 +113,10 @@ async fn one(
                 p50_ms: sample.tally.latency_ms(0.5),
                 p99_ms: sample.tally.latency_ms(0.99),
                 cpu_us: sample.system_cpu_us(),
-                node_bytes: each.map(|id| usage::memory(id).resident).max().unwrap_or_default(),
+                node_bytes: each
+                    .map(|id| process_stats::memory(id).resident)
+                    .max()
+                    .unwrap_or_default(),
             };
             dkv_base::say!("{}", text(&row, *clients));
             if let Some(error) = &sample.tally.error {
@@ -125,9 +128,10 @@ async fn one(
     Ok(())
 }
 
-/// What grows and what shrinks: a colour for each work and number of clients, over what changes.
+/// Returns charts of all figures: a colour for each work and number of clients, over the
+/// configurations.
 fn pictures(rows: &[Row]) -> Vec<Bars> {
-    let place = |row: &Row| {
+    let configuration = |row: &Row| {
         let Row { nodes, shards, cell, .. } = row;
         format!("nodes {nodes}, shards {shards}, keys {}", cell.records)
     };
@@ -141,11 +145,12 @@ fn pictures(rows: &[Row]) -> Vec<Bars> {
         }
         names
     };
-    let places = distinct(&place);
+    let places = distinct(&configuration);
     let bars = |title, figure: fn(&Row) -> f64| {
         let series = distinct(&of).into_iter().map(|name| {
             let at = |there: &String| {
-                let row = rows.iter().find(|row| place(row) == *there && of(row) == name)?;
+                let row =
+                    rows.iter().find(|row| configuration(row) == *there && of(row) == name)?;
                 Some(figure(row) as f32)
             };
             let lengths = places.iter().map(at).collect();
@@ -192,7 +197,7 @@ mod tests {
             cpu_us: 10.0,
             node_bytes: 70 << 20,
         };
-        // One size has only one kind of work.
+        // In the larger configuration only one kind of work was measured.
         let rows = [row(1, Work::Put), row(1, Work::Get), row(4, Work::Put)];
         let pictures = pictures(&rows);
         for bars in &pictures {

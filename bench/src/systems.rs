@@ -1,12 +1,12 @@
-//! The systems that are measured, behind one interface.
+//! The measured systems, behind one interface.
 //!
-//! A [`System`] is a set of processes on loopback: it knows their ids, which of them leads, and how
-//! to start one of them again. A [`Driver`] is one client of it. Nothing else in this program knows
-//! which system it measures.
+//! A [`System`] is a set of processes on loopback. It knows their ids, which of them leads, and how
+//! to restart one. A [`Driver`] is one client of it. No other module knows which system it
+//! measures.
 //!
-//! Every system keeps three copies and answers a write once a majority has it on disk, except the
-//! two of Valkey: one process, with every write synced, or with nothing kept at all; and nginx,
-//! which is no store.
+//! Every system keeps three copies and answers a write once a majority has it on disk. The
+//! exceptions are the two kinds of Valkey, a single process which either syncs every write or
+//! stores nothing, and nginx, which is not a store.
 
 mod dkv;
 #[cfg(feature = "peers")]
@@ -29,20 +29,20 @@ use clap::{Args, ValueEnum};
 use futures::future::BoxFuture;
 use serde::Serialize;
 
-pub(crate) use self::dkv::{Dkv, Shape};
+pub(crate) use self::dkv::{Dkv, DkvOptions};
 pub(crate) use self::processes::Processes;
 use crate::workload::{Operation, Work};
 
-/// Time that a system may take to come up, or to be whole again.
+/// Time that a system may take to start, or to recover.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time between two looks at whether it has.
+/// Time between two checks whether it has.
 const START_EVERY: Duration = Duration::from_millis(50);
 
-/// What can be measured.
+/// The systems that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
-    /// This repository's
+    /// This repository's dkv
     Dkv,
     /// etcd, three members
     Etcd,
@@ -52,20 +52,20 @@ pub(crate) enum Kind {
     Valkey,
     /// Valkey, one process, nothing on disk
     ValkeyMemory,
-    /// This repository's, asked over HTTP through a gateway
+    /// This repository's dkv, over HTTP through a gateway
     DkvHttp,
-    /// etcd, asked over HTTP through the gateway that it has
+    /// etcd, over HTTP through its own gateway
     EtcdHttp,
-    /// nginx with files, which it does not sync: the limit of what a server of HTTP does
+    /// nginx with files that it does not sync: an upper bound for HTTP servers
     Nginx,
 }
 
 impl Kind {
-    /// All that have clients of their own kind.
+    /// The systems that have native clients.
     pub(crate) const ALL: [Self; 5] =
         [Self::Dkv, Self::Etcd, Self::Nats, Self::Valkey, Self::ValkeyMemory];
 
-    /// Its name, as on the command line.
+    /// Returns its name, as on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Dkv => "dkv",
@@ -79,7 +79,7 @@ impl Kind {
         }
     }
 
-    /// Whether its clients can do this work at all.
+    /// Returns whether its clients can do this work.
     pub(crate) fn offers(self, work: Work) -> bool {
         match self {
             Self::Dkv | Self::Etcd => true,
@@ -88,16 +88,16 @@ impl Kind {
         }
     }
 
-    /// Whether another process takes over when one is lost.
+    /// Returns whether another process takes over when one is lost.
     pub(crate) fn fails_over(self) -> bool {
         matches!(self, Self::Dkv | Self::Etcd | Self::Nats)
     }
 }
 
-/// Where the systems come from and where their data goes.
+/// Where the programs of the systems are, and where their data goes.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Place {
-    /// Where bench/peers/install has put etcd, NATS and Valkey
+pub(crate) struct Setup {
+    /// Where bench/peers/install has installed etcd, NATS and Valkey
     #[arg(long, global = true, default_value = "target/peers")]
     pub(crate) peers: PathBuf,
     /// Where the data of all systems is [default: the temporary directory]
@@ -107,41 +107,42 @@ pub(crate) struct Place {
     #[arg(long, global = true, value_delimiter = ',', num_args = 2)]
     pub(crate) etcd_times: Option<Vec<u64>>,
     #[command(flatten)]
-    pub(crate) shape: Shape,
+    pub(crate) dkv_options: DkvOptions,
 }
 
 /// What a client of a system is for.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "only the drivers of peers read it"))]
 pub(crate) enum Purpose {
-    /// To measure a healthy system: straight to where requests are answered fastest, and patient.
+    /// To measure a healthy system: connects to where requests are answered fastest, with long
+    /// timeouts.
     Measure,
-    /// To notice at once when a system serves again: knows all nodes, and gives an attempt up after
+    /// To notice at once when a system serves again: knows all nodes, and gives up an attempt after
     /// this time.
     Survive(Duration),
 }
 
-/// What came of an operation.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It was done.
+    /// The operation was done.
     Done,
-    /// There is no such key.
+    /// The key does not exist.
     Missing,
-    /// The key was changed between the read and the write of an operation that does both.
+    /// The key changed between the read and the write of a read-modify-write.
     Conflict,
 }
 
 /// The node that leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leader {
-    /// Its process.
+    /// The name of its process.
     pub(crate) name: String,
-    /// What else is to be said of it.
+    /// A remark about it.
     pub(crate) note: String,
 }
 
-/// One client.
+/// One client of a system.
 pub(crate) trait Driver: Send + Sync {
     /// Does one operation. Several may be under way at once.
     fn run(&self, operation: Operation) -> BoxFuture<'_, Result<Answer, String>>;
@@ -149,62 +150,62 @@ pub(crate) trait Driver: Send + Sync {
 
 /// A running system. Its processes end when it is dropped.
 pub(crate) trait System: Send + Sync {
-    /// Its processes.
+    /// Returns its processes.
     fn processes(&self) -> &Processes;
 
-    /// Its processes, to be told to end.
+    /// Returns its processes, to end some of them.
     fn processes_mut(&mut self) -> &mut Processes;
 
-    /// That many clients; whether they share connections is for the system to say.
+    /// Returns `clients` clients. The system decides whether they share connections.
     fn drivers(
         &self,
         clients: usize,
         purpose: Purpose,
     ) -> BoxFuture<'_, Result<Vec<Arc<dyn Driver>>, String>>;
 
-    /// The node that leads what writes go to.
+    /// Returns the node that leads what writes go to.
     fn leader(&self) -> BoxFuture<'_, Result<Leader, String>>;
 
-    /// Starts a node that has ended.
+    /// Restarts a node that has ended.
     fn restart(&mut self, name: &str) -> Result<(), String>;
 
-    /// Waits until all nodes are there and have all data.
+    /// Waits until all nodes are up and have all data.
     fn wait_whole(&self) -> BoxFuture<'_, Result<(), String>>;
 }
 
-/// Starts a system and waits until it is whole.
-pub(crate) async fn start(kind: Kind, place: &Place) -> Result<Box<dyn System>, String> {
+/// Starts a system and waits until it is complete.
+pub(crate) async fn start(kind: Kind, setup: &Setup) -> Result<Box<dyn System>, String> {
     let started: Result<Box<dyn System>, String> = match kind {
-        Kind::Dkv => Dkv::start(place).await.map(|system| Box::new(system) as _),
+        Kind::Dkv => Dkv::start(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
-        Kind::Etcd => etcd::Etcd::start(place).await.map(|system| Box::new(system) as _),
+        Kind::Etcd => etcd::Etcd::start(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
-        Kind::Nats => nats::Nats::start(place).await.map(|system| Box::new(system) as _),
+        Kind::Nats => nats::Nats::start(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
         Kind::Valkey | Kind::ValkeyMemory => {
             let synced = kind == Kind::Valkey;
-            valkey::Valkey::start(place, synced).await.map(|system| Box::new(system) as _)
+            valkey::Valkey::start(setup, synced).await.map(|system| Box::new(system) as _)
         }
         #[cfg(feature = "peers")]
-        Kind::DkvHttp => http::Http::dkv(place).await.map(|system| Box::new(system) as _),
+        Kind::DkvHttp => http::Http::dkv(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
-        Kind::EtcdHttp => http::Http::etcd(place).await.map(|system| Box::new(system) as _),
+        Kind::EtcdHttp => http::Http::etcd(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
-        Kind::Nginx => http::Http::nginx(place).await.map(|system| Box::new(system) as _),
+        Kind::Nginx => http::Http::nginx(setup).await.map(|system| Box::new(system) as _),
         #[cfg(not(feature = "peers"))]
         _ => Err("this program was built without `--features peers`".into()),
     };
     started.map_err(|error| format!("{}: {error}", kind.name()))
 }
 
-/// What a system says of its version.
-pub(crate) fn version(kind: Kind, place: &Place) -> String {
+/// Returns the version that a system reports.
+pub(crate) fn version(kind: Kind, setup: &Setup) -> String {
     let program = match kind {
-        Kind::Dkv | Kind::DkvHttp => Dkv::program(place),
-        Kind::Etcd | Kind::EtcdHttp => Ok(program(place, "etcd")),
+        Kind::Dkv | Kind::DkvHttp => Dkv::program(setup),
+        Kind::Etcd | Kind::EtcdHttp => Ok(program(setup, "etcd")),
         Kind::Nginx => Ok("nginx".into()),
-        Kind::Nats => Ok(program(place, "nats-server")),
-        Kind::Valkey | Kind::ValkeyMemory => Ok(program(place, "valkey-server")),
+        Kind::Nats => Ok(program(setup, "nats-server")),
+        Kind::Valkey | Kind::ValkeyMemory => Ok(program(setup, "valkey-server")),
     };
     let output = program.and_then(|program| {
         let flag = if kind == Kind::Nginx { "-v" } else { "--version" };
@@ -212,19 +213,19 @@ pub(crate) fn version(kind: Kind, place: &Place) -> String {
         run.map_err(|error| error.to_string())
     });
     let text = output.map(|output| {
-        // nginx calls it an error.
+        // nginx prints it to standard error.
         let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
         String::from_utf8_lossy(&said).into_owned()
     });
     text.ok().and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_default()
 }
 
-/// A peer's program.
-fn program(place: &Place, name: &str) -> PathBuf {
-    place.peers.join("programs").join(name)
+/// Returns the path of a peer's program.
+fn program(setup: &Setup, name: &str) -> PathBuf {
+    setup.peers.join("programs").join(name)
 }
 
-/// Calls until it succeeds, and returns the last error if it does not in time.
+/// Retries until an attempt succeeds; returns the last error if none does in time.
 #[cfg(feature = "peers")]
 async fn until<T, F>(processes: &Processes, mut attempt: impl FnMut() -> F) -> Result<T, String>
 where
@@ -232,7 +233,7 @@ where
 {
     let deadline = std::time::Instant::now() + START_TIMEOUT;
     loop {
-        // A library's own time limit may be far longer than what a start takes.
+        // A library's own timeout may be far longer than a start takes.
         let error = match tokio::time::timeout(Duration::from_secs(5), attempt()).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => error,

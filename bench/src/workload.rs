@@ -1,13 +1,12 @@
-//! What clients ask for: plain data, the same again from the same seed.
+//! The operations of the clients: plain data, the same for the same seed.
 //!
-//! A [`Work`] is a [`Mix`] of operations and a way to choose keys. Each client draws its own
+//! A [`Work`] is a [`Mix`] of operations and a distribution of keys. Each client draws its own
 //! sequence from a [`Stream`]. Keys are `key-` and twelve digits; all values of one measurement are
 //! the same incompressible bytes.
 //!
 //! The mixes A to F are those of YCSB (Cooper et al., *Benchmarking cloud serving systems with
-//! YCSB*, SoCC 2010). Two things differ: a record is one value, not ten fields; and the write of
-//! F's read-modify-write is conditional on the read where the system offers it, so that it can
-//! conflict.
+//! YCSB*, SoCC 2010), with two differences. A record is one value, not ten fields. The write of F's
+//! read-modify-write is conditional on the read where the system offers that, so it can conflict.
 
 mod zipf;
 
@@ -31,35 +30,35 @@ const SCAN_RECORDS_MAX: u32 = 100;
 /// One request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// Writes a key, whether it is there or not.
+    /// Writes a key, whether or not it exists.
     Put {
-        /// Which.
+        /// The key.
         key: String,
-        /// What.
+        /// The value.
         value: Bytes,
     },
     /// Reads a key, linearizably.
     Get {
-        /// Which.
+        /// The key.
         key: String,
     },
     /// Reads a key from any replica.
     EventualGet {
-        /// Which.
+        /// The key.
         key: String,
     },
-    /// Reads that many keys in order.
+    /// Reads a number of keys in order.
     Scan {
-        /// The first.
+        /// The first key.
         key: String,
-        /// How many.
+        /// The number of keys.
         count: u32,
     },
-    /// Reads a key and then writes it, if it did not change in between.
+    /// Reads a key and then writes it, unless it has changed in between.
     ReadModifyWrite {
-        /// Which.
+        /// The key.
         key: String,
-        /// What.
+        /// The value.
         value: Bytes,
     },
 }
@@ -68,11 +67,11 @@ pub(crate) enum Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Work {
-    /// Writes, keys even
+    /// Writes, keys uniform
     Put,
-    /// Linearizable reads, keys even
+    /// Linearizable reads, keys uniform
     Get,
-    /// Reads of any replica, keys even
+    /// Reads from any replica, keys uniform
     EventualGet,
     /// Half reads, half writes, keys Zipfian
     YcsbA,
@@ -80,7 +79,7 @@ pub(crate) enum Work {
     YcsbB,
     /// Reads, keys Zipfian
     YcsbC,
-    /// 95% reads of what was inserted last, 5% inserts
+    /// 95% reads of the latest inserts, 5% inserts
     YcsbD,
     /// 95% scans of 1 to 100 records, 5% inserts
     YcsbE,
@@ -88,7 +87,7 @@ pub(crate) enum Work {
     YcsbF,
 }
 
-/// How keys are chosen.
+/// The distribution of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
     Even,
@@ -110,7 +109,7 @@ pub(crate) struct Mix {
 }
 
 impl Work {
-    /// Its name, as on the command line.
+    /// Returns its name, as on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Put => "put",
@@ -125,7 +124,7 @@ impl Work {
         }
     }
 
-    /// What it consists of.
+    /// Returns its mix of operations.
     pub(crate) fn mix(self) -> Mix {
         let none = Mix {
             read: 0,
@@ -151,12 +150,12 @@ impl Work {
 }
 
 impl Mix {
-    /// Whether a system without scans cannot do it.
+    /// Returns whether it contains scans.
     pub(crate) fn has_scans(&self) -> bool {
         self.scan > 0
     }
 
-    /// Whether a system that knows nothing but puts and gets can do it.
+    /// Returns whether it contains nothing but puts and gets.
     pub(crate) fn is_puts_and_gets(&self) -> bool {
         self.scan == 0 && self.read_modify_write == 0
     }
@@ -170,14 +169,14 @@ pub(crate) struct Workload {
     seed: u64,
     zipfian: Zipfian,
     records: u64,
-    /// Numbers given to inserts.
+    /// Inserts that have started, which numbers them.
     begun: AtomicU64,
-    /// Inserts that were answered: the newest of them can be read.
+    /// Inserts that were answered, so that the newest of them can be read.
     inserted: AtomicU64,
 }
 
 impl Workload {
-    /// A workload over `records` keys, which is at least one.
+    /// Creates a workload over `records` keys, at least one.
     pub(crate) fn new(work: Work, records: u64, value_bytes: usize, seed: u64) -> Self {
         let records = records.max(1);
         Self {
@@ -191,18 +190,18 @@ impl Workload {
         }
     }
 
-    /// Tells that an insert was answered.
+    /// Records that an insert was answered.
     pub(crate) fn note_inserted(&self) {
         self.inserted.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// The name of a record.
+/// Returns the key of a record.
 pub(crate) fn key(number: u64) -> String {
     format!("key-{number:012}")
 }
 
-/// Bytes that no compression makes shorter.
+/// Returns incompressible bytes.
 pub(crate) fn value(bytes: usize, seed: u64) -> Bytes {
     let mut value = vec![0; bytes];
     SmallRng::seed_from_u64(seed).fill(&mut value[..]);
@@ -217,19 +216,20 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// The operations of the client of that number.
+    /// Returns the operations of a client, by its number.
     pub(crate) fn new(workload: Arc<Workload>, client: usize) -> Self {
         let seed = workload.seed ^ (client as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self { random: SmallRng::seed_from_u64(seed), workload }
     }
 
-    /// The next operation, and whether it is an insert, whose end the workload is to be told.
+    /// Returns the next operation, and whether it is an insert, whose completion must be reported
+    /// to the workload.
     pub(crate) fn next(&mut self) -> (Operation, bool) {
         let mix = self.workload.mix;
         let mut left = self.random.random_range(0..100);
         let mut falls_on = |share: u32| {
             let hit = left < share;
-            // Once one was hit, no other is asked.
+            // Once one was hit, the other shares no longer matter.
             left = left.saturating_sub(share);
             hit
         };

@@ -4,7 +4,7 @@
 //! under their name, others base64 under a name that ends in `_base64`, as over HTTP. Members may
 //! be added and are never renamed; docs/cli.md lists them.
 
-use dkv_api::{Held, NetworkView, NodeId};
+use dkv_api::{NetworkView, NodeId, ReplicaValue};
 use dkv_api::{Pair, Placement, PlannedMove, Receipt, Revision, TokenInfo, Value as Read, Written};
 use dkv_gateway::bytes_json::{Encoding, put};
 use serde_json::{Map, Value, json};
@@ -66,10 +66,15 @@ pub(crate) fn pair(pair: &Pair) -> Value {
 }
 
 /// What each replica has of a key.
-pub(crate) fn search(key: &Key, names: &[String], replicas: &[Held], behind: &[&str]) -> Value {
+pub(crate) fn search(
+    key: &Key,
+    names: &[String],
+    replicas: &[ReplicaValue],
+    behind: &[&str],
+) -> Value {
     let mut object = of("search");
     put(&mut object, "key", key.as_bytes(), Encoding::Text);
-    let replica = |(name, held): (&String, &Held)| -> Value {
+    let replica = |(name, held): (&String, &ReplicaValue)| -> Value {
         let mut replica = Map::new();
         replica.insert("name".into(), name.as_str().into());
         replica.insert("node".into(), held.node.to_string().into());

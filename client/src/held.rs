@@ -1,6 +1,6 @@
 //! What single replicas have: `search KEY` and `show-all NODE`.
 
-use dkv_api::{Bytes, Error, Held, Receipt};
+use dkv_api::{Bytes, Error, Receipt, ReplicaValue};
 
 use crate::documents;
 use crate::grammar::{Key, quote};
@@ -29,7 +29,7 @@ pub(crate) async fn search(key: &Key, store: &impl Store, screen: &mut Screen) -
     Ok(())
 }
 
-fn row(name: &str, replica: &Held) -> String {
+fn row(name: &str, replica: &ReplicaValue) -> String {
     let (revision, time, value) = match &replica.found {
         Ok((receipt, Some(value))) => {
             let mut shown = quote::shown(value);
@@ -60,21 +60,22 @@ fn written(receipt: &Receipt) -> String {
 }
 
 /// The latest value that a replica has, if any answers.
-fn latest(replicas: &[Held]) -> Option<&Option<Bytes>> {
+fn latest(replicas: &[ReplicaValue]) -> Option<&Option<Bytes>> {
     let found = replicas.iter().filter_map(|replica| replica.found.as_ref().ok());
     found.max_by_key(|(receipt, _)| receipt.stamp).map(|(_, value)| value)
 }
 
 /// Which replicas answer and do not have the latest.
-fn behind<'a>(names: &'a [String], replicas: &[Held]) -> Vec<&'a str> {
+fn behind<'a>(names: &'a [String], replicas: &[ReplicaValue]) -> Vec<&'a str> {
     let latest = latest(replicas);
-    let is_behind = |held: &Held| held.found.as_ref().is_ok_and(|(_, it)| Some(it) != latest);
+    let is_behind =
+        |held: &ReplicaValue| held.found.as_ref().is_ok_and(|(_, it)| Some(it) != latest);
     let all = names.iter().zip(replicas);
     all.filter(|(_, held)| is_behind(held)).map(|(name, _)| name.as_str()).collect()
 }
 
 /// Whether the replicas that answered have the same, and which do not have the latest.
-fn verdict(names: &[String], replicas: &[Held]) -> String {
+fn verdict(names: &[String], replicas: &[ReplicaValue]) -> String {
     let all = names.iter().zip(replicas);
     let silent: Vec<&str> =
         all.filter(|(_, replica)| replica.found.is_err()).map(|(name, _)| name.as_str()).collect();
@@ -111,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    fn held(node: u128, stamp: u64, value: Option<&'static str>) -> Held {
+    fn held(node: u128, stamp: u64, value: Option<&'static str>) -> ReplicaValue {
         let node = NodeId(Uuid::from_u128(node));
         let receipt = Receipt {
             shard: GroupId(1),
@@ -123,7 +124,7 @@ mod tests {
             stamp: Stamp(stamp),
             pending: None,
         };
-        Held { node, found: Ok((receipt, value.map(Bytes::from))) }
+        ReplicaValue { node, found: Ok((receipt, value.map(Bytes::from))) }
     }
 
     #[test]
@@ -131,7 +132,7 @@ mod tests {
         let names: Vec<String> = ["n1", "n2", "n3"].map(String::from).into();
         let silent = || {
             let node = NodeId(Uuid::from_u128(3));
-            Held { node, found: Err(Error::Unavailable("it sleeps".into())) }
+            ReplicaValue { node, found: Err(Error::Unavailable("it sleeps".into())) }
         };
         for (replicas, says) in [
             (

@@ -61,3 +61,12 @@ mod signals;
 pub mod untrusted;
 
 pub use dispatch::main;
+
+/// The examples of the project's documents, compiled as tests.
+#[cfg(doctest)]
+mod examples {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../docs/consistency.md")]
+    mod consistency {}
+}

@@ -337,6 +337,7 @@ pub(crate) fn request_problem(error: &Error) -> Problem {
         Error::NotFound { .. } => Problem::new(Failure::NotFound, error.to_string()),
         Error::Conflict { .. } => Problem::new(Failure::Conflict, error.to_string()),
         Error::Invalid(_) => Problem::failed(error.to_string()),
+        other => Problem::failed(other.to_string()),
     }
 }
 
@@ -396,6 +397,7 @@ pub(crate) fn connect_problem(error: &ConnectError) -> Problem {
         ConnectError::NoCredentials { .. } | ConnectError::Expired { .. } => (Failure::Denied, ""),
         ConnectError::Region(_) | ConnectError::Role(_) => (Failure::Usage, ""),
         ConnectError::Stored { .. } => (Failure::Failed, ""),
+        _ => (Failure::Failed, ""),
     };
     Problem::new(failure, format!("{error}{advice}"))
 }

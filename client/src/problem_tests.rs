@@ -46,7 +46,7 @@ fn whoever_gets_no_connection_is_told_what_to_do() {
         not admitted: the join token has expired; ask an administrator of the network for a new one
         not admitted: the join token has been used up; ask an administrator of the network for a new one
         not admitted: too many are joining at once; try again in a moment
-        the stored client certificate has expired; connect once by the address of the registration server, which gives a new one
+        the stored client certificate has expired; connect once by the address of the registration server, which issues a new one
         no stored admin certificate is accepted by the given nodes; connect once by the address of the registration server
         denied: the certificate has expired, and the server gives no new one: this certificate holder was removed from the network; an administrator revoked this client: ask for a new token, and join with it under another DKV_HOME
     "#]].assert_eq(&said);

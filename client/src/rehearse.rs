@@ -266,7 +266,7 @@ async fn ask(client: &Client, kind: Kind, key: &str) -> Result<(), String> {
         Kind::Get(_) | Kind::GetNearest => {
             let nearest = kind == Kind::GetNearest;
             let level = if let Kind::Get(level) = kind { level } else { Level::Strong };
-            let options = ReadOptions { nearest, ..ReadOptions::from(level).timeout(TIMEOUT) };
+            let options = ReadOptions::from(level).timeout(TIMEOUT).nearest(nearest);
             client.read_with(key, options).await.map(drop)
         }
         Kind::Put(level) => client.write_with(key, "a value", level.into()).await.map(drop),

@@ -202,8 +202,10 @@ fn read_options(how: &HowToRead, usual: Level) -> ReadOptions {
         (None, Level::Strong | Level::All) if bounded => Level::Eventual,
         (level, usual) => level.unwrap_or(usual),
     };
-    let max_staleness = max_staleness_ms.map(Duration::from_millis);
-    ReadOptions { max_staleness, at_least, ..level.into() }
+    let mut options = ReadOptions::from(level);
+    options.max_staleness = max_staleness_ms.map(Duration::from_millis);
+    options.at_least = at_least;
+    options
 }
 
 fn write_options(level: Option<Level>, condition: Condition, usual: Level) -> WriteOptions {
@@ -212,7 +214,7 @@ fn write_options(level: Option<Level>, condition: Condition, usual: Level) -> Wr
         Level::Eventual if condition != Condition::Always => Level::Strong,
         usual => usual,
     };
-    WriteOptions { level: level.unwrap_or(usual), condition, ..WriteOptions::default() }
+    WriteOptions::default().level(level.unwrap_or(usual)).condition(condition)
 }
 
 fn say_written(

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 
 use dkv_api::{
-    Client, Error, GroupId, Held, NetworkStatus, NodeId, Revision, Role, Term, Value, Written,
+    Client, Error, GroupId, NetworkStatus, NodeId, ReplicaValue, Revision, Role, Term, Value,
+    Written,
 };
 
 use super::*;
@@ -123,7 +124,7 @@ impl Store for Fake {
         Ok(Ok(()))
     }
 
-    async fn search(&self, _key: &[u8]) -> Result<Vec<Held>, Error> {
+    async fn search(&self, _key: &[u8]) -> Result<Vec<ReplicaValue>, Error> {
         Ok(Vec::new())
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, ConnectError, Error, Held, Level, NetworkStatus, NodeId, Pair, ReadOptions, Region,
-    Role, ScanOptions, Value, WriteOptions, Written,
+    Client, ConnectError, Error, Level, NetworkStatus, NodeId, Pair, ReadOptions, Region,
+    ReplicaValue, Role, ScanOptions, Value, WriteOptions, Written,
 };
 use tokio::sync::OnceCell;
 
@@ -59,7 +59,7 @@ pub(crate) trait Store {
     ) -> io::Result<Result<(), Error>>;
 
     /// What each replica has of a key.
-    async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error>;
+    async fn search(&self, key: &[u8]) -> Result<Vec<ReplicaValue>, Error>;
 
     /// Lists what the node of that name holds, and says each as it comes, until that fails.
     ///
@@ -182,14 +182,12 @@ async fn list(
     mut say: impl FnMut(&Pair) -> io::Result<()>,
 ) -> io::Result<Result<(), Error>> {
     let Scan { prefix, after, limit, keys_only } = scan;
-    let mut scan = client.scan(ScanOptions {
-        prefix: Bytes::copy_from_slice(prefix),
-        after: Bytes::copy_from_slice(after),
-        limit: *limit,
-        values: !keys_only,
-        level,
-        timeout: None,
-    });
+    let mut options = ScanOptions::prefix(Bytes::copy_from_slice(prefix))
+        .after(Bytes::copy_from_slice(after))
+        .values(!keys_only)
+        .level(level);
+    options.limit = *limit;
+    let mut scan = client.scan(options);
     loop {
         match scan.next().await {
             Ok(Some(pair)) => say(&pair)?,
@@ -219,7 +217,7 @@ async fn list_of(
     for shard in shards {
         let mut after = Bytes::new();
         loop {
-            let (pairs, more) = match client.page_of(node, shard, after).await {
+            let (pairs, more) = match client.replica_page(node, shard, after).await {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(error)),
             };
@@ -294,8 +292,8 @@ impl Store for Session {
         list(&self.client, self.level(), scan, say).await
     }
 
-    async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error> {
-        self.client.search(key).await
+    async fn search(&self, key: &[u8]) -> Result<Vec<ReplicaValue>, Error> {
+        self.client.read_replicas(key).await
     }
 
     async fn show_all(

@@ -1,11 +1,18 @@
-//! Addresses as people type them.
+//! Addresses of servers and nodes, as people type them.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::ConnectError;
-use crate::builder::DEFAULT_PORT;
+use crate::error::ConnectError;
 
-/// A host and a port. Host names are looked up at every connection, so that they may move.
+/// Port of an address that names none.
+///
+/// # Examples
+/// ```
+/// assert_eq!(dkv_api::DEFAULT_PORT, 4400);
+/// ```
+pub const DEFAULT_PORT: u16 = 4400;
+
+/// A host and a port. Host names are resolved for every connection, because they may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPort {
     host: String,
@@ -13,7 +20,7 @@ pub(crate) struct HostPort {
 }
 
 impl HostPort {
-    /// Reads `host`, `host:port`, `[ipv6]`, `[ipv6]:port` or a bare IPv6 address.
+    /// Parses `host`, `host:port`, `[ipv6]`, `[ipv6]:port` or a bare IPv6 address.
     pub(crate) fn parse(text: &str) -> Result<Self, ConnectError> {
         let text = text.trim();
         let wrong = |why: &str| ConnectError::Address { address: text.into(), why: why.into() };
@@ -43,12 +50,12 @@ impl HostPort {
         Ok(Self { host: host.to_ascii_lowercase(), port })
     }
 
-    /// Where it is now.
+    /// Resolves the host; IPv4 addresses come first.
     pub(crate) async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
         let mut addresses: Vec<SocketAddr> =
             found.map_err(|error| format!("cannot look up {self}: {error}"))?.collect();
-        // Servers and nodes listen on IPv4 unless told otherwise.
+        // Servers and nodes listen on IPv4 by default.
         addresses.sort_by_key(SocketAddr::is_ipv6);
         addresses.dedup();
         if addresses.is_empty() {
@@ -73,7 +80,7 @@ mod tests {
     use super::HostPort;
 
     #[test]
-    fn addresses_as_people_type_them() {
+    fn addresses_are_parsed_as_people_type_them() {
         let read = |text: &str| HostPort::parse(text).map(|address| address.to_string()).ok();
         for (text, expected) in [
             ("127.0.0.1", "127.0.0.1:4400"),

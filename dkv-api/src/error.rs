@@ -1,8 +1,8 @@
-//! Errors, split by what a caller has to do about them.
+//! Errors, split by what the caller has to do about them.
 //!
-//! The question after a failed write is whether it may have had an effect, so that is what tells
-//! the variants apart: after [`Error::Unknown`] it may have, after [`Error::Incomplete`] it had,
-//! after every other one it had none.
+//! The question after a failed write is whether it may have had an effect, so that is what
+//! distinguishes the variants: after [`Error::Unknown`] it may have, after [`Error::Incomplete`] it
+//! had, after every other one it had none.
 
 use std::path::PathBuf;
 
@@ -15,13 +15,30 @@ use dkv_wire::network::UnknownRegion;
 
 use crate::options::Written;
 
-/// Why a request came to nothing, and with which consequence.
+/// Why a request failed, and what follows from that.
+///
+/// The [crate documentation](crate#errors) has a table of what to do on each.
+///
+/// # Examples
+/// ```
+/// use dkv_api::Error;
+///
+/// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+/// match client.write("planet", "Mars").await {
+///     Ok(_) => println!("written"),
+///     Err(Error::Unknown(why)) => println!("it may have been written: {why}"),
+///     Err(error) if error.is_retryable() => println!("not written, try again later: {error}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(()) }
+/// ```
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The key does not exist. A delete of such a key was carried out, without an effect.
+    /// The key does not exist. A delete of such a key was executed without an effect.
     #[error("key not found")]
     NotFound {
-        /// About the decision; its revision is the shard's latest for a read.
+        /// The receipt of the answer. For a read, its revision is the shard's latest.
         receipt: Receipt,
     },
     /// The condition of the write does not hold. No effect.
@@ -30,121 +47,151 @@ pub enum Error {
         None => "absent".to_owned(),
     })]
     Conflict {
-        /// The revision that the key is at, if it exists.
+        /// The current revision of the key, if it exists.
         current: Option<Revision>,
-        /// About the decision.
+        /// The receipt of the answer.
         receipt: Receipt,
     },
     /// The request can never succeed. No effect.
     #[error("invalid request: {0}")]
     Invalid(String),
-    /// Key or value is over the limit. No effect.
+    /// The key or value exceeds the limit. No effect.
     #[error("{what} of {bytes} bytes is over the limit of {limit}")]
     TooLarge {
-        /// "key" or "value".
+        /// Either `key` or `value`.
         what: String,
-        /// Length of it, in bytes.
+        /// Its length, in bytes.
         bytes: u64,
-        /// What is allowed, in bytes.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// The request could not be served in its time. No effect: it may be sent again as it is.
+    /// The request could not be served in time. No effect: it is safe to repeat it.
     #[error("unavailable: {0}")]
     Unavailable(String),
-    /// The write was sent and its outcome is not known: it may have had its effect, or may yet
-    /// have it. Only a read can tell.
+    /// The write was sent and its outcome is unknown: it may have taken effect, or may still do so.
+    /// Only a read can tell.
     #[error("outcome unknown: {0}")]
     Unknown(String),
-    /// The write was done, and stands, and not every replica is known to have it, as
-    /// [`Level::All`](dkv_wire::message::Level::All) asks. Those that are missing get it once they
-    /// can.
+    /// The write was executed and stands, but not every replica is known to have it, as
+    /// [`Level::All`](dkv_wire::message::Level::All) asks. The missing ones get it once they can.
     #[error(
         "written at revision {}, but not everywhere yet: {} did not say in time that it has it",
         .written.receipt.revision, .missing.join(", ")
     )]
     Incomplete {
-        /// The write.
+        /// The result of the write.
         written: Written,
-        /// Who is missing, by name.
+        /// The names of the nodes that did not confirm the write.
         missing: Vec<String>,
     },
-    /// The certificate does not allow this. No effect.
+    /// The certificate of this client does not allow the request. No effect.
     #[error("denied: {0}")]
     Denied(String),
 }
 
 impl Error {
-    /// Whether the same request may succeed later and had no effect now, so that repeating it is
+    /// Returns whether the request had no effect and may succeed later, so that repeating it is
     /// always right.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::Error;
+    /// assert!(Error::Unavailable("no quorum".into()).is_retryable());
+    /// assert!(!Error::Unknown("no answer".into()).is_retryable());
+    /// ```
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// Whether the request may have had an effect.
+    /// Returns whether the request may have had an effect.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::Error;
+    /// assert!(Error::Unknown("no answer".into()).may_have_had_effect());
+    /// assert!(!Error::Unavailable("no quorum".into()).may_have_had_effect());
+    /// ```
     pub fn may_have_had_effect(&self) -> bool {
         matches!(self, Self::Unknown(_) | Self::Incomplete { .. })
     }
 }
 
-/// Why there is no client.
+/// Why a client could not connect.
+///
+/// # Examples
+/// ```
+/// use dkv_api::{Client, ConnectError};
+///
+/// # async fn example() -> Result<(), ConnectError> {
+/// let client = match Client::connect("db.example.org").await {
+///     Ok(client) => client,
+///     Err(ConnectError::Unreachable(why)) => {
+///         println!("the network is down, try again later: {why}");
+///         return Ok(());
+///     }
+///     Err(other) => return Err(other),
+/// };
+/// # Ok(()) }
+/// ```
+#[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Neither a server nor a node was named.
+    /// No address of a server or node was given.
     #[error("no address of a registration server or node was given")]
     NoAddress,
-    /// Only clients and administrators connect.
-    #[error("a client connects as client or admin, not as {0}")]
+    /// The role is not one of a client: only clients, readers and administrators connect.
+    #[error("a client connects as client, reader or admin, not as {0}")]
     Role(Role),
-    /// A host name that does not resolve now.
+    /// A host name does not resolve now.
     #[error("{0}")]
     Unresolved(String),
-    /// An address that is none.
+    /// An address is malformed.
     #[error("{address}: {why}")]
     Address {
-        /// What was given.
+        /// The address as given.
         address: String,
         /// What is wrong with it.
         why: String,
     },
-    /// There is nothing to join the network with.
+    /// There is no usable join token.
     #[error("{0}")]
     Token(#[from] TokenError),
-    /// The server does not admit us.
+    /// Joining failed: the server did not admit this client.
     #[error("{0}")]
     Join(#[from] JoinError),
-    /// Nodes were named and no server, and no certificate that they accept is stored.
+    /// Only nodes were given, and they accept no stored certificate.
     #[error(
         "no stored {role} certificate is accepted by the given nodes; connect once by the address \
          of the registration server"
     )]
     NoCredentials {
-        /// The role that was asked for.
+        /// The requested role.
         role: Role,
     },
-    /// Nodes were named and no server, and the certificate for them has expired.
+    /// Only nodes were given, and the certificate for their network has expired.
     #[error(
         "the stored {role} certificate has expired; connect once by the address of the registration \
-         server, which gives a new one"
+         server, which issues a new one"
     )]
     Expired {
-        /// The role that was asked for.
+        /// The requested role.
         role: Role,
     },
     /// The certificate was revoked.
     #[error("denied: {0}")]
     Denied(String),
-    /// Nobody answered in time: what was tried, and what came of it.
+    /// Neither a server nor a node answered in time; says what was tried and how it failed.
     #[error("cannot reach the network: {0}")]
     Unreachable(String),
-    /// Keys or certificates of this machine are not usable.
+    /// The stored key or certificate is unusable.
     #[error("{source}; to join anew, move the directory {} away", .path.display())]
     Stored {
-        /// The directory.
+        /// The directory of the credentials.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with them.
         source: CertificateError,
     },
-    /// The region that was named is none of those that the network rehearses.
+    /// The region is not one of those between which the network rehearses delays.
     #[error("{0}")]
     Region(#[from] UnknownRegion),
     /// No socket could be opened.

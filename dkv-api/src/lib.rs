@@ -1,5 +1,15 @@
 //! The client library of dkv, a replicated key-value store.
 //!
+//! A dkv *network* is a group of nodes that keep every key on several machines. Keys and values are
+//! bytes: keys of 1 to 4096, values of up to 2 MiB unless the network says otherwise. The keys are
+//! divided among *shards*, each a Raft group of its own, so an acknowledged write is on the disks
+//! of a majority of the shard's replicas. This library finds the node that can serve a request,
+//! retries, follows failovers, and executes each write at most once.
+//!
+//! It needs a tokio runtime.
+//!
+//! # Quick start
+//!
 //! ```
 //! # mod fake {
 //! #     #![allow(dead_code)]
@@ -10,7 +20,7 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! # let network = fake::Fake::start(3).await;
 //! # let (server, home) = (network.address.to_string(), &network.home);
-//! // The registration server's address is enough: `Client::connect("127.0.0.1:4400")`.
+//! // The address of the registration server is enough: `Client::connect("127.0.0.1:4400")`.
 //! let client = Client::builder().server(server).home(home).connect().await?;
 //!
 //! let written = client.write("planet", "Mars").await?;
@@ -18,7 +28,7 @@
 //! assert_eq!(read.value, "Mars");
 //! assert_eq!(read.receipt.revision, written.receipt.revision);
 //!
-//! // Only if nobody has written it since.
+//! // Writes only if the key has not changed since.
 //! let unchanged = Condition::Revision(read.receipt.revision);
 //! client.write_with("planet", "Venus", unchanged.into()).await?;
 //! match client.write_with("planet", "Pluto", unchanged.into()).await {
@@ -26,92 +36,169 @@
 //!     other => unreachable!("{other:?}"),
 //! }
 //!
-//! // Many requests share one connection.
+//! // Concurrent requests share one connection.
 //! let (one, two) = tokio::join!(client.read("planet"), client.read("moon"));
 //! assert_eq!(one?.value, "Venus");
 //! assert!(matches!(two, Err(Error::NotFound { .. })));
 //!
-//! // Whatever the nearest replica has; the receipt says how old that may be.
+//! // Reads what the nearest replica has; the receipt says how old that may be.
 //! let near = client.read_with("planet", ReadOptions::eventual()).await?;
-//! println!("{:?} ms old", near.receipt.staleness_ms);
+//! println!("at most {:?} ms old", near.receipt.staleness_ms);
 //!
 //! client.delete("planet").await?;
+//! client.close().await;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
 //!
-//! # What is promised
+//! # Connecting
 //!
-//! - A write is executed **at most once**, however often the client had to send it, and what it
-//!   came to the first time is what is returned. The promise reaches as far as the call: a program
-//!   that calls again after [`Error::Unknown`] makes another write.
-//! - [`Error`] tells whether there may have been an effect: after [`Error::Unknown`] there may have
-//!   been one, after [`Error::Incomplete`] there was one, after every other error there was none. A
-//!   request that was not answered in its time is [`Error::Unavailable`] only if no attempt can
-//!   have had an effect.
-//! - A change of the coordinator, or of a key's primary, costs time and nothing else.
+//! [`Client::connect`] takes the address of the registration server, [`Client::builder`] everything
+//! else: several servers, nodes, a token, a role, a region, a timeout. A client joins a network once
+//! with a token (see [`ClientBuilder::token_file`]). From then on it uses the certificate in its
+//! credential store (see [`ClientBuilder::home`]), which it renews before it expires. If it has
+//! expired, the server issues a new one to whoever proves to have its key. A client that was
+//! connected before also finds the nodes without the server, because it stores their addresses. If
+//! the server at an address now belongs to another network, the client joins that one.
 //!
-//! # Credentials
+//! A [`Client`] is a handle that is cheap to clone. One is enough for a program.
 //!
-//! To join a network takes a token once (see [`ClientBuilder::token_file`]); from then on the
-//! certificate that is kept below [`ClientBuilder::home`] is enough, and it is renewed before it
-//! ends, or afterwards by the server, to whom the client proves its key. A client that was here
-//! before also finds the nodes without the server, because it keeps their addresses. If another
-//! network has taken a server's address, the client joins that one.
+//! # Reading and writing
 //!
-//! # How it is built
+//! | method | effect |
+//! |---|---|
+//! | [`read`](Client::read), [`read_with`](Client::read_with) | returns a key's value |
+//! | [`write`](Client::write), [`write_with`](Client::write_with) | sets it, if a [`Condition`] holds |
+//! | [`delete`](Client::delete), [`delete_with`](Client::delete_with) | deletes it, if a [`Condition`] holds |
+//! | [`scan`](Client::scan) | lists keys in order |
 //!
-//! [`Client`] puts a request into the router, which is plain data and decides who is asked and what
-//! the answer means; a link for each node has the connection. `shared` holds both together.
+//! Every result carries a [`Receipt`]: the shard, the key's revision, the level served, the node
+//! that served it and the age of the answer.
 //!
-//! Deliberately missing: a blocking interface (the library needs a tokio runtime), a cache, and any
-//! transaction over more than one key.
+//! # Consistency
+//!
+//! Each request chooses a [`Level`]:
+//!
+//! | level | a read returns | a write is acknowledged once |
+//! |---|---|---|
+//! | [`Strong`](Level::Strong), the default | the latest value (linearizable) | a majority has it on disk |
+//! | [`Session`](Level::Session) | what a replica has, never older than what this client wrote or saw | as `Strong` |
+//! | [`Eventual`](Level::Eventual) | what the nearest replica has, at once | one node has it on disk; it is ordered later |
+//! | [`All`](Level::All) | the latest value, which every reachable replica then has | every replica has it on disk |
+//!
+//! [`ReadOptions::max_staleness`] and [`ReadOptions::at_least`] bound how far behind an eventual read
+//! may be, and [`ReadOptions::nearest`] has the nearest replica serve a strong one.
+//!
+//! # Errors
+//!
+//! Errors are split by what the caller has to do:
+//!
+//! | error | effect | what to do |
+//! |---|---|---|
+//! | [`NotFound`](Error::NotFound) | none | an answer like any other: the key does not exist |
+//! | [`Conflict`](Error::Conflict) | none | read again and decide anew |
+//! | [`Unavailable`](Error::Unavailable) | none | repeat the same request, later |
+//! | [`Unknown`](Error::Unknown) | perhaps | read the key to find out, or repeat the write if it may be executed twice |
+//! | [`Incomplete`](Error::Incomplete) | done | nothing, or wait: the missing replicas catch up |
+//! | [`Invalid`](Error::Invalid), [`TooLarge`](Error::TooLarge) | none | fix the program |
+//! | [`Denied`](Error::Denied) | none | ask an administrator for a role or a new token |
+//!
+//! [`Error::is_retryable`] and [`Error::may_have_had_effect`] answer the two usual questions.
+//! [`ConnectError`] says why there is no client; after each the same call may be repeated.
+//!
+//! # Retries and exactly-once
+//!
+//! The library retries by itself until the request's timeout: on a redirect, a lost connection, a
+//! silent node, a refusal that asks to come again, a failover. All attempts of a write carry the
+//! same id, so the shard executes it **at most once** however often it arrives, and the call returns
+//! the result of that one execution. The promise covers one call: a program that calls again after
+//! [`Error::Unknown`] makes another write. Make such writes conditional ([`Condition::Revision`],
+//! [`Condition::Absent`]), so that the second one finds out that the first was executed.
+//!
+//! A failover costs time and nothing else.
+//!
+//! # Scans
+//!
+//! [`Client::scan`] lists keys in the order of their bytes, from all shards, page by page.
+//! [`ScanOptions`] has prefix, start, limit and whether to fetch values. A scan is not a snapshot;
+//! [`Client::scan`] says what it promises.
+//!
+//! # Many requests at once
+//!
+//! There is no batch call and none is needed: concurrent calls on one client are pipelined over one
+//! connection to each node, and the nodes commit them in batches. Start many and await them
+//! together, as with `futures::future::join_all` or `tokio::task::JoinSet`. Beyond 32,768 requests or
+//! 128 MiB under way, calls wait.
+//!
+//! # Shutdown
+//!
+//! [`Client::close`] ends all requests and tells the nodes; dropping the last clone does the same
+//! without waiting. A request's future may be dropped at any time.
+//!
+//! # Administration
+//!
+//! [`Client::status`], [`Client::view`] and [`Client::placement`] tell about the network. With
+//! [`Role::Admin`] a client also creates and revokes tokens, revokes certificates, and drains and
+//! removes nodes. [`Client::read_replicas`] shows what each replica has of a key.
+//!
+//! # Types of the protocol
+//!
+//! The types of ids, receipts, levels, views and status are those of the protocol and come from
+//! `dkv-wire`; this crate re-exports all that its own interface needs, along with [`Bytes`] and
+//! [`Uuid`]. Their versions change together with this crate's.
+//!
+//! # Not supported
+//!
+//! A blocking interface, a cache, and transactions over several keys.
 #![forbid(unsafe_code)]
-#![warn(missing_docs, unreachable_pub)]
+#![deny(missing_docs, rustdoc::broken_intra_doc_links)]
 
-mod address;
+// In reading order: the interface first, then what it stands on.
 mod builder;
 mod client;
-mod connect;
-mod error;
-mod first_view;
-mod held;
-mod keep;
-mod link;
 mod options;
-mod router;
 mod scan;
-mod server;
-mod session;
-mod shared;
+mod error;
 mod status;
+mod inspect;
 
-pub use builder::{ClientBuilder, DEFAULT_PORT};
+// The decisions, which are plain data: who is asked, and what an answer means.
+mod router;
+
+// The shell: tasks, connections, files.
+mod driver;
+mod node_connection;
+mod registration_server;
+mod connect;
+mod credential_store;
+mod address;
+
+pub use address::DEFAULT_PORT;
+pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{ConnectError, Error};
-pub use held::Held;
+pub use inspect::ReplicaValue;
 pub use options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
 
 pub use bytes::Bytes;
 pub use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
 pub use dkv_wire::bearer::{Rights, Verifier};
+pub use dkv_wire::certificate::CertificateError;
 pub use dkv_wire::identity::{Identity, Role};
+pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
     BearerLife, Condition, HolderInfo, HolderKind, Level, NodeStatus, Page, Pair, Reach, Receipt,
     RunChoice, RunReport, ServerStatus, TokenInfo,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
+pub use dkv_wire::network::UnknownRegion;
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
 pub use dkv_wire::run::Verdict;
 pub use uuid::Uuid;
 
-/// The examples of the documents, which are compiled as tests.
+/// The example of the crate's README, compiled as a test.
 #[cfg(doctest)]
-mod documents {
-    #[doc = include_str!("../../README.md")]
-    mod readme {}
-    #[doc = include_str!("../../docs/consistency.md")]
-    mod consistency {}
-}
+#[doc = include_str!("../README.md")]
+mod readme {}

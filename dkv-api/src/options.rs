@@ -1,4 +1,4 @@
-//! What a caller may ask for, and what it gets.
+//! Options of reads and writes, and their results.
 
 use std::time::Duration;
 
@@ -7,8 +7,9 @@ use dkv_base::id::Revision;
 use dkv_wire::message::{Condition, Level, NodeStatus, Placement, Reach, Receipt, ServerStatus};
 use dkv_wire::network::{NetworkView, NodeInfo};
 
-/// How to read.
+/// How to read; see [`Client::read_with`](crate::Client::read_with).
 ///
+/// # Examples
 /// ```
 /// use std::time::Duration;
 /// use dkv_api::{ReadOptions, Revision};
@@ -19,18 +20,20 @@ use dkv_wire::network::{NetworkView, NodeInfo};
 /// // Never older than what this client has written or read before.
 /// let mine = ReadOptions::session();
 /// ```
+#[must_use = "options do nothing until they are passed to a read"]
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadOptions {
     /// What the answer must guarantee; [`Level::Strong`] by default.
     pub level: Level,
-    /// How old an eventual answer may be; any age by default.
+    /// Greatest age of an eventual answer; any age by default.
     pub max_staleness: Option<Duration>,
-    /// The revision that the shard must have reached where an eventual answer comes from.
+    /// Revision that the answering replica must have reached, for an eventual read.
     pub at_least: Option<Revision>,
-    /// Has a strong read answered by the nearest replica, which asks the primary how far to go,
-    /// rather than by the primary itself. It takes a little longer and spares the primary.
+    /// Whether the nearest replica answers a strong read, instead of the primary. That replica asks
+    /// the primary how far it has to be, which takes a little longer and relieves the primary.
     pub nearest: bool,
-    /// Time to wait for it; the client's by default.
+    /// Time to wait for the answer; the client's timeout by default.
     pub timeout: Option<Duration>,
 }
 
@@ -53,48 +56,116 @@ impl From<Level> for ReadOptions {
 }
 
 impl ReadOptions {
-    /// What one replica has at once.
+    /// Reads what one replica has, at once; see [`Level::Eventual`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Level, ReadOptions};
+    /// assert_eq!(ReadOptions::eventual().level, Level::Eventual);
+    /// ```
     pub fn eventual() -> Self {
         Level::Eventual.into()
     }
 
-    /// What one replica has, but never less than this client has written or seen.
+    /// Reads what one replica has, but nothing older than what this client has written or read; see
+    /// [`Level::Session`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Level, ReadOptions};
+    /// assert_eq!(ReadOptions::session().level, Level::Session);
+    /// ```
     pub fn session() -> Self {
         Level::Session.into()
     }
 
-    /// What there is, and after it every replica that can be reached has it.
+    /// Reads the latest value and brings it to every replica that can be reached; see
+    /// [`Level::All`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Level, ReadOptions};
+    /// assert_eq!(ReadOptions::all().level, Level::All);
+    /// ```
     pub fn all() -> Self {
         Level::All.into()
     }
 
-    /// Has an eventual answer be no older than that.
+    /// Sets the greatest age of an eventual answer.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::ReadOptions;
+    /// use std::time::Duration;
+    ///
+    /// let options = ReadOptions::eventual().max_staleness(Duration::from_millis(500));
+    /// ```
     pub fn max_staleness(self, most: Duration) -> Self {
         Self { max_staleness: Some(most), ..self }
     }
 
-    /// Has an eventual answer come from a replica that has reached that revision. A receipt of an
+    /// Sets the revision that the replica of an eventual answer must have reached. The receipt of an
     /// earlier answer about a key of the same shard has one.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{ReadOptions, Written};
+    /// # fn example(written: Written) {
+    /// let options = ReadOptions::eventual().at_least(written.receipt.revision);
+    /// # }
+    /// ```
     pub fn at_least(self, revision: Revision) -> Self {
         Self { at_least: Some(revision), ..self }
     }
 
-    /// Gives up after that time.
+    /// Sets whether the nearest replica answers a strong read, instead of the primary.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::ReadOptions;
+    /// let options = ReadOptions::default().nearest(true);
+    /// ```
+    pub fn nearest(self, nearest: bool) -> Self {
+        Self { nearest, ..self }
+    }
+
+    /// Sets the time to wait for the answer.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::ReadOptions;
+    /// use std::time::Duration;
+    ///
+    /// let options = ReadOptions::default().timeout(Duration::from_secs(1));
+    /// ```
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }
 }
 
-/// How to write or delete.
+/// How to write or delete; see [`Client::write_with`](crate::Client::write_with).
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use dkv_api::{Condition, Level, WriteOptions};
+///
+/// let only_if_new = WriteOptions::from(Condition::Absent);
+/// let everywhere = WriteOptions::from(Level::All).timeout(Duration::from_secs(5));
+/// ```
+#[must_use = "options do nothing until they are passed to a write"]
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// What the answer must guarantee; [`Level::Strong`] by default. [`Level::Session`] writes as
-    /// that does. [`Level::Eventual`] takes no condition: the nearest node keeps the write,
-    /// durably, and brings it to the primary when it can; the receipt says that it is pending.
+    /// What the answer must guarantee; [`Level::Strong`] by default.
+    ///
+    /// [`Level::Session`] is the same as that for a write. [`Level::Eventual`] takes no condition:
+    /// the nearest node stores the write durably and brings it to the primary when it can, and the
+    /// receipt says that the write is pending.
     pub level: Level,
-    /// When to do it; [`Condition::Always`] by default.
+    /// When to execute the write; [`Condition::Always`] by default.
     pub condition: Condition,
-    /// Time to wait for it; the client's by default.
+    /// Time to wait for the answer; the client's timeout by default.
     pub timeout: Option<Duration>,
 }
 
@@ -116,37 +187,101 @@ impl From<Level> for WriteOptions {
     }
 }
 
-/// A value that was read.
+impl WriteOptions {
+    /// Sets what the answer must guarantee.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Condition, Level, WriteOptions};
+    ///
+    /// let options = WriteOptions::from(Condition::Absent).level(Level::All);
+    /// ```
+    pub fn level(self, level: Level) -> Self {
+        Self { level, ..self }
+    }
+
+    /// Sets the condition under which the write is executed.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Condition, Level, WriteOptions};
+    ///
+    /// let options = WriteOptions::from(Level::All).condition(Condition::Present);
+    /// ```
+    pub fn condition(self, condition: Condition) -> Self {
+        Self { condition, ..self }
+    }
+
+    /// Sets the time to wait for the answer.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use dkv_api::WriteOptions;
+    ///
+    /// let options = WriteOptions::default().timeout(Duration::from_secs(1));
+    /// ```
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+}
+
+/// The result of a read.
+///
+/// # Examples
+/// ```
+/// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+/// let read = client.read_with("planet", dkv_api::ReadOptions::eventual()).await?;
+/// println!("{:?}, at most {:?} ms old", read.value, read.receipt.staleness_ms);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
     /// The value.
     pub value: Bytes,
-    /// About the read; its revision is that of the write which stored the value.
+    /// The receipt of the read. Its revision is that of the write which stored the value.
     pub receipt: Receipt,
-    /// Of a read at [`Level::All`]: which replicas were behind and have it now, and which are
-    /// missing.
+    /// For a read at [`Level::All`]: the replicas that were behind and now have the value, and those
+    /// that lack it. Empty at the other levels.
     pub reach: Reach,
 }
 
-/// A write or delete that was done.
+/// The result of a write or delete.
+///
+/// # Examples
+/// ```
+/// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+/// let written = client.write("planet", "Mars").await?;
+/// println!("revision {}, existed: {}", written.receipt.revision, written.existed);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// About the write.
+    /// The receipt of the write.
     pub receipt: Receipt,
-    /// Whether the key was there before; of an eventual write, as far as the node knew that took
-    /// it.
+    /// Whether the key existed before. For an eventual write, as far as the node knew that took it.
     pub existed: bool,
 }
 
-/// What the server and every node say about themselves.
+/// What the server and every node report about themselves; see
+/// [`Client::status`](crate::Client::status).
+///
+/// # Examples
+/// ```
+/// # async fn example(client: &dkv_api::Client) {
+/// let status = client.status().await;
+/// let silent = status.nodes.iter().filter(|(_, status)| status.is_err()).count();
+/// println!("server up: {}, {silent} nodes silent", status.server.is_ok());
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct NetworkStatus {
-    /// The server's books, or why there is no answer.
+    /// The status of the registration server, or why it did not answer.
     pub server: Result<ServerStatus, String>,
-    /// Every node that is known, and its status or why there is no answer.
+    /// Every known node with its status, or why it did not answer; ordered by name.
     pub nodes: Vec<(NodeInfo, Result<NodeStatus, String>)>,
-    /// The network as this client sees it; `None` if nobody has bootstrapped it yet.
+    /// The network as this client sees it; `None` if it has not been bootstrapped yet.
     pub view: Option<NetworkView>,
-    /// Where replicas are going; `None` if no coordinator answers.
+    /// Where replicas are and which are moving; `None` if the coordinator does not answer.
     pub placement: Option<Placement>,
 }

@@ -1,4 +1,5 @@
-//! How a network is: everybody is asked at once, and whoever is silent is reported as silent.
+//! The state of a network: the server and all nodes are asked in parallel, and the silent ones are
+//! reported as silent.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -6,58 +7,75 @@ use std::time::Duration;
 use dkv_base::id::NodeId;
 use dkv_wire::message::{Answer, NodeStatus, RequestBody, ServerAnswer, ServerRequest};
 use dkv_wire::network::{NodeInfo, NodeState};
-
 use tokio::time::timeout;
 
-use crate::Client;
+use crate::client::Client;
 use crate::options::NetworkStatus;
-use crate::router::Work;
+use crate::router::RequestKind;
 
 /// Time that each process has to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1000);
-/// The same of a node that the network takes to be alive: it may be far, and a connection to it
-/// takes a round trip before the question does.
+/// Time that a node has which the network considers alive: it may be far away, and connecting takes
+/// a round trip before the request does.
 const LIVE_TIMEOUT: Duration = Duration::from_millis(4000);
 
-/// Time between two looks at what the network takes a silent node to be. The coordinator suspects a
-/// node some election times after it fell silent, so whoever asks right after a death learns of it
-/// by asking again.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Time between two checks of a silent node's state. The coordinator suspects a node a few election
+/// timeouts after it falls silent, so right after a crash the state changes while we wait.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
-/// Time that a node has to answer.
-pub(crate) fn patience(state: NodeState) -> Duration {
+/// Returns the time that a node in this state has to answer.
+pub(crate) fn answer_timeout(state: NodeState) -> Duration {
     match state {
         NodeState::Live | NodeState::Joining => LIVE_TIMEOUT,
         NodeState::Suspect | NodeState::Down | NodeState::Left => ANSWER_TIMEOUT,
     }
 }
 
-pub(crate) async fn gather(client: &Client) -> NetworkStatus {
-    let shared = client.shared();
-    let seen = |client: &Client| {
-        client.shared().with(|router, _| router.view().map(|view| (**view).clone()))
-    };
-    let known = seen(client).map_or(Vec::new(), |view| view.nodes);
+impl Client {
+    /// Asks the server and every node for their status, in parallel.
+    ///
+    /// Each has a second to answer, and a node that the network considers alive has four. Silent
+    /// ones are part of the result, so this never fails.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) {
+    /// for (node, status) in client.status().await.nodes {
+    ///     match status {
+    ///         Ok(status) => println!("{}: up for {} ms", node.name, status.uptime_ms),
+    ///         Err(why) => println!("{}: {why}", node.name),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn status(&self) -> NetworkStatus {
+        gather(self).await
+    }
+}
+
+async fn gather(client: &Client) -> NetworkStatus {
+    let driver = client.driver();
+    let known = client.cached_view().map_or(Vec::new(), |view| view.nodes);
     let asked: Vec<NodeId> = known.iter().map(|node| node.id).collect();
     let server = async {
         if !client.has_server() {
             return Err("no address of it was given".to_owned());
         }
         let request = ServerRequest::Status;
-        match shared.server.ask(&shared.endpoint, &request, ANSWER_TIMEOUT).await {
+        match driver.server.ask(&driver.endpoint, &request, ANSWER_TIMEOUT).await {
             Ok(ServerAnswer::Status(status)) => Ok(*status),
             Ok(_) => Err("the answer is to another question".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     };
-    // The coordinator's own view is newer than what it has reported.
+    // The coordinator's own view is newer than its last report to the server.
     let refreshed = async {
         if !asked.is_empty() {
             refresh(client).await;
         }
     };
     let placed = RequestBody::Placement { forecast: false };
-    let placed = client.request(Work::Control(placed), Some(ANSWER_TIMEOUT / 2));
+    let placed = client.request(RequestKind::Control(placed), Some(ANSWER_TIMEOUT / 2));
     let placed = async {
         match placed.await {
             Ok(Answer::Placement(placement)) => Some(*placement),
@@ -71,7 +89,7 @@ pub(crate) async fn gather(client: &Client) -> NetworkStatus {
     if let Ok(status) = &server {
         if let Some(view) = &status.view {
             let view = view.clone();
-            shared.with(|router, now| router.handle_view(now, view));
+            driver.with(|router, now| router.handle_view(now, view));
         }
         let reports = status.nodes.iter().map(|report| NodeInfo {
             id: report.id,
@@ -82,8 +100,8 @@ pub(crate) async fn gather(client: &Client) -> NetworkStatus {
         });
         others.extend(reports);
     }
-    let view = seen(client);
-    // The view speaks of states later than the server does.
+    let view = client.cached_view();
+    // The view has newer states than the server.
     if let Some(view) = &view {
         others.retain(|other| view.node(other.id).is_none());
         others.extend(view.nodes.iter().cloned());
@@ -104,7 +122,7 @@ async fn ask_all(
     nodes: Vec<NodeInfo>,
 ) -> Vec<(NodeInfo, Result<NodeStatus, String>)> {
     let addresses: Vec<_> = nodes.iter().map(|node| (node.id, node.address)).collect();
-    client.shared().with(|router, _| router.meet_nodes(addresses));
+    client.driver().with(|router, _| router.add_registered_nodes(addresses));
     let mut answers = tokio::task::JoinSet::new();
     for node in nodes {
         let client = client.clone();
@@ -115,9 +133,9 @@ async fn ask_all(
     }
     let mut answers = pin!(answers.join_all());
     loop {
-        match timeout(LOOK_EVERY, &mut answers).await {
+        match timeout(CHECK_EVERY, &mut answers).await {
             Ok(answers) => return answers,
-            // Somebody is silent: what the network takes it to be decides how long it has.
+            // A node is silent. How long it has depends on its state, so refresh that.
             Err(_) => {
                 tokio::select! {
                     answers = &mut answers => return answers,
@@ -128,27 +146,26 @@ async fn ask_all(
     }
 }
 
-/// Asks the coordinator for its view; the router takes it in.
+/// Asks the coordinator for its view, which the router applies.
 async fn refresh(client: &Client) {
-    let asked = client.request(Work::Control(RequestBody::View), Some(ANSWER_TIMEOUT / 2));
-    // Without a coordinator the view stays as it is.
+    let asked = client.request(RequestKind::Control(RequestBody::View), Some(ANSWER_TIMEOUT / 2));
+    // Without a coordinator the view stays unchanged.
     let _ = asked.await;
 }
 
-/// Asks a node. If it turns out meanwhile that the network does not take it to be alive, it has no
-/// longer than any such node.
+/// Asks a node for its status. Stops waiting early if the network comes to consider the node dead.
 async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, String> {
-    let work = Work::Direct { node: node.id, body: RequestBody::Status };
-    let mut answer = pin!(client.request(work, Some(patience(node.state))));
-    let mut patience_now = ANSWER_TIMEOUT;
+    let kind = RequestKind::Direct { node: node.id, body: RequestBody::Status };
+    let mut answer = pin!(client.request(kind, Some(answer_timeout(node.state))));
+    let mut timeout_now = ANSWER_TIMEOUT;
     let answer = loop {
-        match timeout(patience_now, &mut answer).await {
+        match timeout(timeout_now, &mut answer).await {
             Ok(answer) => break answer,
             Err(_) => {
-                let known = client.shared().with(|router, _| router.view().cloned());
+                let known = client.driver().with(|router, _| router.view().cloned());
                 let newer = known.and_then(|view| view.node(node.id).map(|newer| newer.state));
                 let state = newer.unwrap_or(node.state);
-                if patience(state) == ANSWER_TIMEOUT {
+                if answer_timeout(state) == ANSWER_TIMEOUT {
                     return Err(format!(
                         "{} at {} is {state}, and did not answer within {} ms",
                         node.name,
@@ -156,7 +173,7 @@ async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, String> {
                         ANSWER_TIMEOUT.as_millis(),
                     ));
                 }
-                patience_now = LOOK_EVERY;
+                timeout_now = CHECK_EVERY;
             }
         }
     };

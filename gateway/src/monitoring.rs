@@ -67,7 +67,7 @@ async fn ready<S: Store>(
     if !is_get(&method) {
         return Err(Problem::method("GET, HEAD"));
     }
-    let options = ReadOptions { timeout: Some(READY_TIMEOUT), ..ReadOptions::default() };
+    let options = ReadOptions::default().timeout(READY_TIMEOUT);
     match gateway.store.read(READY_KEY, options).await {
         Ok(_) | Err(Error::NotFound { .. }) => {
             get_document(&method, "text/plain; charset=utf-8", "ready\n")

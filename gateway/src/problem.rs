@@ -159,6 +159,14 @@ impl Problem {
                 Self { receipt, effect: Effect::Done, ..problem }
             }
             Error::Denied(why) => Self::new(StatusCode::FORBIDDEN, "denied", why),
+            other => {
+                let effect = match other.may_have_had_effect() {
+                    true => Effect::Unknown,
+                    false => Effect::None,
+                };
+                let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text);
+                Self { effect, ..problem }
+            }
         }
     }
 

@@ -80,12 +80,12 @@ impl ReadQuery {
     /// Converts the query to options of the client library. A strong read needs no bounds: every
     /// answer to it meets them.
     pub fn options(&self) -> ReadOptions {
-        let options = ReadOptions::from(self.level);
-        if self.level != Level::Eventual {
-            return options;
+        let mut options = ReadOptions::from(self.level);
+        if self.level == Level::Eventual {
+            options.max_staleness = self.max_staleness;
+            options.at_least = self.at_least;
         }
-        let Self { max_staleness, at_least, .. } = *self;
-        ReadOptions { max_staleness, at_least, ..options }
+        options
     }
 }
 

@@ -199,7 +199,7 @@ impl Outbox {
         let (told, durable) = oneshot::channel();
         let number = {
             let mut ledger = self.ledger();
-            if let Some(number) = ledger.again(&key, stamp) {
+            if let Some(number) = ledger.again(&key, stamp, value.as_ref()) {
                 return Ok(number);
             }
             // Held until the write counts: whoever closes afterwards finds it.

@@ -120,10 +120,11 @@ impl Group {
             let writing = Arc::clone(&proposer);
             let write = write_batches::run(id, me, writing, write_queue, brakes, backlog.clone());
             tasks.spawn(failure.if_panicked("a shard's task of writes", write));
-            let who = ReplicaName { shard: id, node: me };
-            let read = strong_reads::run(who, Arc::clone(&proposer), read_queue);
-            tasks.spawn(failure.if_panicked("a shard's task of reads", read));
         }
+        let who = ReplicaName { shard: id, node: me };
+        // Of the control group, nodes ask how far it is committed.
+        let read = strong_reads::run(who, Arc::clone(&proposer), read_queue);
+        tasks.spawn(failure.if_panicked("a group's task of reads", read));
         Ok(Self {
             id,
             me,

@@ -427,7 +427,7 @@ impl Caller {
             118..120 => drop(self.get_key(&eventual, Level::Strong.into(), patience).await),
             0..25 => drop(self.get(key, Level::Strong.into(), patience).await),
             25..35 => {
-                let nearest = ReadOptions { nearest: true, ..Level::Strong.into() };
+                let nearest = ReadOptions::from(Level::Strong).nearest(true);
                 drop(self.get(key, nearest, patience).await);
             }
             35..38 => drop(self.get(key, ReadOptions::eventual(), patience).await),
@@ -479,7 +479,7 @@ impl Caller {
     async fn deposit(&mut self, key: &str, put: bool, patience: Duration) -> Outcome {
         let begun = self.begin_key(key);
         let value = format!("{}-{}", self.id, self.calls);
-        let options = WriteOptions { timeout: Some(patience), ..Level::Eventual.into() };
+        let options = WriteOptions::from(Level::Eventual).timeout(patience);
         let written = match put {
             true => self.client.write_with(key, format!("{value} ").into_bytes(), options).await,
             false => self.client.delete_with(key, options).await,
@@ -542,8 +542,7 @@ impl Caller {
         // The name of the value, and what only makes it longer.
         let mut bytes = format!("{value} ").into_bytes();
         bytes.resize(bytes.len() + length, b'.');
-        let options =
-            WriteOptions { condition, timeout: Some(patience), ..WriteOptions::default() };
+        let options = WriteOptions::default().condition(condition).timeout(patience);
         let written = self.client.write_with(&begun.key, bytes, options).await;
         let outcome = match written {
             Ok(written) => done(written.receipt, written.existed),
@@ -566,7 +565,7 @@ impl Caller {
 
     async fn delete_key(&mut self, key: &str, patience: Duration) -> Outcome {
         let begun = self.begin_key(key);
-        let options = WriteOptions { timeout: Some(patience), ..WriteOptions::default() };
+        let options = WriteOptions::default().timeout(patience);
         let outcome = match self.client.delete_with(&begun.key, options).await {
             Ok(written) => done(written.receipt, written.existed),
             Err(error) => failed(error),
@@ -633,5 +632,6 @@ fn failed(error: Error) -> Outcome {
         Error::Unavailable(_) | Error::Invalid(_) | Error::TooLarge { .. } | Error::Denied(_) => {
             Outcome::Failed
         }
+        other => unreachable!("an error of a new kind: {other}"),
     }
 }

@@ -70,12 +70,21 @@ pub struct GroupPlan {
     pub learners: BTreeSet<NodeId>,
     /// Whether the founder has initialised it.
     pub started: bool,
+    /// Nodes that an earlier plan named and that the group may still count on: a replica that was
+    /// away when the plan changed needs their votes, or gives them its own. With each, the revision
+    /// of the directory that took it out of the plan.
+    pub displaced: BTreeMap<NodeId, Revision>,
 }
 
 impl GroupPlan {
     /// Whether a node shall hold the group in any way.
     pub fn has(&self, node: NodeId) -> bool {
         self.voters.contains(&node) || self.learners.contains(&node)
+    }
+
+    /// Whether a node shall hold the group, or may still be counted on by it.
+    pub fn may_count_on(&self, node: NodeId) -> bool {
+        self.has(node) || self.displaced.contains_key(&node)
     }
 }
 
@@ -298,6 +307,7 @@ impl Contents {
             DirectoryCommand::Drain { node, on } => self.drain(*node, *on),
             DirectoryCommand::Retire(node) => self.retire(*node),
             DirectoryCommand::Remove(node) => self.remove(*node),
+            DirectoryCommand::Settle { group, seen } => self.settle(*group, *seen),
             DirectoryCommand::Deny(holder) => {
                 if self.nodes.contains_key(&NodeId(holder.0)) {
                     reject!("{} is a node; remove the node instead", holder.short());
@@ -400,7 +410,21 @@ impl Contents {
             }
         }
         let (voters, learners) = (voters.clone(), learners.clone());
-        self.groups.insert(group, GroupPlan { voters, learners, started: plan.started });
+        let mut displaced = plan.displaced.clone();
+        // The revision that this change makes.
+        let revision = Revision(self.revision.0 + 1);
+        displaced.extend(plan.voters.union(&plan.learners).map(|node| (*node, revision)));
+        displaced.retain(|node, _| !voters.contains(node) && !learners.contains(node));
+        let started = plan.started;
+        self.groups.insert(group, GroupPlan { voters, learners, started, displaced });
+        Ok(())
+    }
+
+    /// The members of a group were as planned when its leader knew that revision of the directory:
+    /// whom it had displaced by then is counted on no more.
+    fn settle(&mut self, group: GroupId, seen: Revision) -> Result<(), String> {
+        let Some(plan) = self.groups.get_mut(&group) else { reject!("there is no group {group}") };
+        plan.displaced.retain(|_, displaced| *displaced > seen);
         Ok(())
     }
 
@@ -446,6 +470,9 @@ impl Contents {
         }
         self.deny(node.into())?;
         self.nodes.remove(&node);
+        for plan in self.groups.values_mut() {
+            plan.displaced.remove(&node);
+        }
         Ok(())
     }
 

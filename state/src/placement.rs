@@ -65,6 +65,7 @@ pub fn plan(
         .control(balance)
         .or_else(|| planner.urgent())
         .or_else(|| planner.balance(balance))
+        .or_else(|| planner.settlement())
         .or_else(|| planner.removal())
 }
 
@@ -113,6 +114,24 @@ impl<'a> Planner<'a> {
     fn shards(&self) -> impl Iterator<Item = (GroupId, &'a GroupPlan)> {
         let groups = self.directory.groups().iter();
         groups.filter(|(id, plan)| id.is_shard() && plan.started).map(|(id, plan)| (*id, plan))
+    }
+
+    /// A group whose members are as planned counts no more on those that earlier plans named.
+    fn settlement(&self) -> Option<DirectoryCommand> {
+        let groups = self.directory.groups().iter();
+        let mut displacing = groups.filter(|(_, plan)| !plan.displaced.is_empty());
+        displacing.find_map(|(group, plan)| {
+            let actual = self.measured.groups.get(group)?;
+            let as_planned = !actual.is_changing
+                && actual.voters == plan.voters
+                && actual.learners == plan.learners;
+            let leader = self.measured.nodes.get(&actual.leader)?;
+            let seen = leader.report.as_ref().filter(|_| as_planned)?.directory;
+            // Nobody knows what is to come.
+            let seen = seen.min(self.directory.revision());
+            let is_settled = plan.displaced.values().any(|displaced| *displaced <= seen);
+            is_settled.then_some(DirectoryCommand::Settle { group: *group, seen })
+        })
     }
 
     /// A node that is to go is removed when nothing counts on it any more.

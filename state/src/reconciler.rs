@@ -64,6 +64,14 @@ pub enum Step {
     RemoveLearner(NodeId),
 }
 
+impl Step {
+    /// Whether it makes the members more like the plan, which has to be the newest then. The others
+    /// are due whatever the plan says, or do no harm.
+    pub fn follows_the_plan(&self) -> bool {
+        matches!(self, Self::AddLearners(_) | Self::ChangeVoters(_) | Self::RemoveLearner(_))
+    }
+}
+
 /// The next step from `actual` toward `desired`, or nothing if they agree or it is not the time.
 ///
 /// `progress` is what this leader, `own`, knows of the others; of a node that is missing there

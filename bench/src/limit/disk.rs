@@ -9,29 +9,30 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::loops::Tally;
+use crate::generator::Tally;
 use crate::systems::Answer;
 
 /// Bytes of one write: a sector.
 const WRITE: [u8; 512] = [7; 512];
-/// Bytes of a file that is filled with zeros ahead; then it is written from the start again.
+/// Bytes of a file that is filled with zeros first. At its end, writing starts over at its
+/// beginning.
 const ZEROS: usize = 16 * 1024 * 1024;
-/// Files that the nodes of a network write at the same time.
+/// Files that are written at the same time, as by the nodes of a network.
 const NODES: usize = 3;
 
-/// Times of syncs.
+/// The figures of one kind of file.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Syncs {
     files: usize,
     filled_ahead: bool,
-    /// Syncs of each file a second.
+    /// Syncs of each file per second.
     pub(super) ops: f64,
     p50_ms: f64,
     p99_ms: f64,
 }
 
 impl Syncs {
-    /// Whether it is what three nodes of dkv do on one disk.
+    /// Returns whether this is what three nodes of dkv do on one disk.
     pub(super) fn is_as_nodes_do(&self) -> bool {
         self.files == NODES && self.filled_ahead
     }
@@ -49,7 +50,7 @@ impl fmt::Display for Syncs {
     }
 }
 
-/// Syncs files below `parent`, or below the temporary directory, each kind for that long.
+/// Syncs files below `parent`, or below the temporary directory, each kind for `time`.
 pub(super) fn measure(parent: Option<&Path>, time: Duration) -> Result<Vec<Syncs>, String> {
     let mut all = Vec::new();
     for (files, filled_ahead) in [(1, false), (NODES, false), (1, true), (NODES, true)] {

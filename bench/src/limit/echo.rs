@@ -11,25 +11,25 @@ use quinn::{ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig, V
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
 
-use crate::loops::Tally;
+use crate::generator::Tally;
+use crate::process_stats;
 use crate::systems::Answer;
-use crate::usage;
 
-/// Windows of the connection, wide enough never to be the limit.
+/// Flow-control windows of the connection, large enough never to be the limit.
 const WINDOW_BYTES: u32 = 32 * 1024 * 1024;
-/// Time before anything counts.
+/// Time to warm up, which does not count.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// Requests and times of an echo.
+/// The figures of one echo.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Echo {
-    /// Requests that were under way at any time.
+    /// Requests under way at any time.
     pub(super) under_way: usize,
-    /// Echoes a second.
+    /// Echoes per second.
     pub(super) ops: f64,
     p50_ms: f64,
     p99_ms: f64,
-    /// CPU time of both ends for one echo, in microseconds.
+    /// CPU time of both ends per echo, in microseconds.
     cpu_us: f64,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for Echo {
     }
 }
 
-/// Keeps that many requests of that length under way for that long, on one stream.
+/// Keeps `under_way` requests of `bytes` bytes under way on one stream for `time`.
 pub(super) async fn measure(
     under_way: usize,
     bytes: usize,
@@ -48,7 +48,7 @@ pub(super) async fn measure(
 ) -> Result<Echo, String> {
     let (server, client) = endpoints().map_err(|error| error.to_string())?;
     let address = server.local_addr().map_err(|error| error.to_string())?;
-    // Aborted when it is dropped, and with it the other end.
+    // Aborted when dropped, which ends the other end as well.
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {
         while let Some(incoming) = server.accept().await {
@@ -73,7 +73,7 @@ async fn send_back(
     Ok(())
 }
 
-/// Sends a new request for each that came back; those that came together go together.
+/// Sends a new request for each that came back; those that arrive together are answered together.
 async fn drive(
     connection: &Connection,
     under_way: usize,
@@ -97,7 +97,7 @@ async fn drive(
             break;
         }
         if now >= begin && cpu.is_none() {
-            cpu = Some(usage::own_cpu());
+            cpu = Some(process_stats::own_cpu());
         }
         received += chunk.bytes.len();
         let whole = received / bytes;
@@ -121,7 +121,7 @@ async fn drive(
             sender.write_chunk(requests.slice(..whole * bytes)).await?;
         }
     }
-    let cpu = usage::own_cpu().saturating_sub(cpu.unwrap_or_default());
+    let cpu = process_stats::own_cpu().saturating_sub(cpu.unwrap_or_default());
     Ok(Echo {
         under_way,
         ops: tally.answered() as f64 / time.as_secs_f64(),
@@ -131,7 +131,7 @@ async fn drive(
     })
 }
 
-/// Two ends that trust each other's certificate.
+/// Returns two endpoints that trust each other's certificate.
 fn endpoints() -> Result<(Endpoint, Endpoint), Box<dyn std::error::Error + Send + Sync>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let certificate: CertificateDer<'static> = made.cert.der().clone();

@@ -1,26 +1,26 @@
-//! Figures as a picture: bars, a colour for each system or kind of load.
+//! Figures as bar charts, with a colour for each system or kind of load.
 
 use charts_rs::{AxisScale, BarChart, ChildChart, MultiChart, Series, YAxisConfig};
 
 use super::table::name;
 use super::{Figures, Report};
-use crate::spread::Spread;
+use crate::summary::Summary;
 
-/// Room for one bar, in pixels.
+/// Width of one bar, in pixels.
 const BAR_WIDTH: usize = 34;
 const HEIGHT: f32 = 360.0;
 
-/// One figure of everything that was measured.
+/// One kind of figure of everything that was measured.
 pub(crate) struct Bars {
-    /// What figure it is, and of what unit.
+    /// The name of the figure, with its unit.
     pub(crate) title: &'static str,
-    /// What stands beside each other.
+    /// The groups of bars.
     pub(crate) places: Vec<String>,
-    /// What has a bar in each place, and how long that is; nothing where it was not measured.
+    /// The names of the bars and their lengths in each group; `None` where nothing was measured.
     pub(crate) series: Vec<(String, Vec<Option<f32>>)>,
 }
 
-/// Pictures below each other.
+/// Returns charts below each other.
 pub(crate) fn svg(pictures: Vec<Bars>) -> Result<String, String> {
     let mut all = MultiChart::new();
     for bars in pictures {
@@ -29,7 +29,7 @@ pub(crate) fn svg(pictures: Vec<Bars>) -> Result<String, String> {
     all.svg().map_err(|error| error.to_string())
 }
 
-/// Operations a second and the 99th percentile, a bar for each system.
+/// Returns the throughput and the 99th percentile, a bar for each system.
 pub(super) fn of_report(report: &Report) -> Vec<Bars> {
     let mut systems = Vec::new();
     for figures in report.cells.iter().flat_map(|cell| &cell.systems) {
@@ -37,7 +37,7 @@ pub(super) fn of_report(report: &Report) -> Vec<Bars> {
             systems.push(figures.system);
         }
     }
-    let bars = |title, figure: fn(&Figures) -> Spread| {
+    let bars = |title, figure: fn(&Figures) -> Summary| {
         let series = systems.iter().map(|system| {
             let of_cell = |cell: &super::CellReport| {
                 let own = cell.systems.iter().find(|figures| figures.system == *system)?;
@@ -64,9 +64,9 @@ fn chart(bars: Bars) -> BarChart {
     chart.title.text = title.to_owned();
     chart.width = (240 + count * BAR_WIDTH).max(640) as f32;
     chart.height = HEIGHT;
-    // The first is what the layout measures with; the others stand in where it is not installed.
+    // The layout measures text with the first font; the others are fallbacks.
     chart.font_family = "Roboto, Helvetica, Arial, sans-serif".to_owned();
-    // Figures differ by orders of magnitude.
+    // Logarithmic, because figures differ by orders of magnitude.
     for axis in &mut chart.y_axis_configs {
         axis.scale = AxisScale::Log(10.0);
     }

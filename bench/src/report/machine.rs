@@ -1,13 +1,13 @@
-//! Where figures come from.
+//! The machine that figures were measured on.
 
 use serde::Serialize;
 
-/// What of a machine matters to figures.
+/// The properties of a machine that matter to figures.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     /// Model of the processor.
     pub(crate) processor: String,
-    /// Processors that the scheduler has.
+    /// Number of processors available to the scheduler.
     pub(crate) processors: usize,
     /// Memory, in bytes.
     pub(crate) memory_bytes: u64,
@@ -16,7 +16,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// The one that this runs on.
+    /// Returns the machine that this runs on.
     pub(crate) fn this() -> Self {
         let field = |path: &str, name: &str| {
             let text = std::fs::read_to_string(path).unwrap_or_default();

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 
 use super::{CellReport, Figures, Ratio, Report};
-use crate::loops::{Cell, Load, Sample};
-use crate::spread::Spread;
+use crate::generator::{Cell, Load, Sample};
+use crate::summary::Summary;
 
 const HEADER: &str = "system              ops/s  (min..max)             p50 ms   p99 ms p99.9 ms   \
                       max ms  cpu us/op  own us/op  peak MiB";
 
-/// One sample as one line, while measuring.
+/// Formats one sample as one line, while measuring.
 pub(crate) fn line(cell: &Cell, sample: &Sample) -> String {
     let tally = &sample.tally;
     let failed = match &tally.error {
@@ -25,7 +25,7 @@ pub(crate) fn line(cell: &Cell, sample: &Sample) -> String {
     )
 }
 
-/// Everything.
+/// Formats the whole report.
 pub(crate) fn table(report: &Report) -> String {
     let mut text = format!("{}\n", report.machine);
     for (system, version) in &report.versions {
@@ -53,7 +53,7 @@ fn add_cell(text: &mut String, cell: &CellReport) {
 }
 
 fn row(figures: &Figures) -> String {
-    let Spread { min, median, max } = figures.ops;
+    let Summary { min, median, max } = figures.ops;
     format!(
         "{:<13} {:>11.0}  {:<19} {:>8.3} {:>8.3} {:>8.3} {:>8.1} {:>10.1} {:>10.1} {:>9.0}",
         figures.system.name(),
@@ -69,7 +69,7 @@ fn row(figures: &Figures) -> String {
     )
 }
 
-/// What must not be overlooked.
+/// Adds what a reader must not overlook.
 fn add_notes(text: &mut String, cell: &CellReport, figures: &Figures) {
     if let Some(error) = &figures.error {
         let _ = writeln!(text, "  {} failed, the first: {error}", figures.failed);
@@ -87,7 +87,7 @@ fn add_notes(text: &mut String, cell: &CellReport, figures: &Figures) {
 }
 
 fn ratio_row(ratio: &Ratio) -> String {
-    let figure = |Spread { min, median, max }| format!("{median:.2} ({min:.2}..{max:.2})");
+    let figure = |Summary { min, median, max }| format!("{median:.2} ({min:.2}..{max:.2})");
     format!(
         "{} : {}   ops/s {}   p50 {}   p99 {}   cpu {}",
         ratio.of.name(),
@@ -99,7 +99,7 @@ fn ratio_row(ratio: &Ratio) -> String {
     )
 }
 
-/// What a cell is called.
+/// Returns the name of a cell.
 pub(super) fn name(cell: &Cell) -> String {
     format!("{}, {}, {}", cell.work.name(), bytes(cell.value_bytes), cell.load)
 }

@@ -3,11 +3,11 @@ use std::time::Duration;
 use expect_test::expect;
 
 use super::*;
-use crate::loops::{Load, Tally};
+use crate::generator::{Load, Tally};
 use crate::systems::Answer;
 use crate::workload::Work;
 
-/// A second in which that many requests took that long each.
+/// Returns a sample of one second with `requests` requests of `milliseconds` each.
 fn sample(requests: u64, milliseconds: u64) -> Sample {
     let mut tally = Tally::default();
     for _ in 0..requests {
@@ -37,10 +37,10 @@ fn report() -> Report {
     let measured = [
         one(Kind::Dkv, 0, 0, 1000, 1),
         one(Kind::Etcd, 0, 0, 500, 2),
-        // In this round everything was half as fast, which leaves the ratio as it is.
+        // In this round everything was half as fast, which leaves the ratio unchanged.
         one(Kind::Dkv, 1, 0, 500, 2),
         one(Kind::Etcd, 1, 0, 250, 4),
-        // Without a counterpart it has no part in the ratio.
+        // Without a counterpart in its round it has no part in the ratio.
         one(Kind::Dkv, 2, 0, 2000, 1),
         failing,
     ];
@@ -58,7 +58,7 @@ fn report() -> Report {
 fn ratios_are_taken_within_a_round() {
     let report = report();
     let [ratio] = &report.cells[0].ratios[..] else { panic!("one pair of systems") };
-    let same = |figure: f64| Spread { min: figure, median: figure, max: figure };
+    let same = |figure: f64| Summary { min: figure, median: figure, max: figure };
     assert_eq!((ratio.of, ratio.to), (Kind::Dkv, Kind::Etcd));
     assert_eq!(ratio.ops, same(2.0));
     assert_eq!(ratio.cpu, same(1.0));

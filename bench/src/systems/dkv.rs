@@ -1,5 +1,5 @@
-//! dkv: a registration server and nodes, with TLS on both sides as always. All clients share one
-//! handle of the library, which is how a program is meant to use it.
+//! dkv: a registration server and nodes, with mutual TLS as always. All clients share one handle of
+//! the library, as programs are meant to.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,16 +12,16 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::{
-    Answer, Driver, Leader, Place, Processes, Purpose, START_EVERY, START_TIMEOUT, System,
+    Answer, Driver, Leader, Processes, Purpose, START_EVERY, START_TIMEOUT, Setup, System,
 };
 use crate::workload::Operation;
 
-/// Time that a request may take. The library looks for another primary long before.
+/// Timeout of a request. The library looks for another primary long before.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What kind of dkv network is measured.
+/// The measured dkv network.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct DkvOptions {
     /// Nodes of dkv
     #[arg(long, global = true, default_value_t = 3)]
     pub(crate) nodes: usize,
@@ -50,42 +50,42 @@ pub(crate) struct Dkv {
 }
 
 impl Dkv {
-    /// Starts a network and waits until it is whole.
-    pub(crate) async fn start(place: &Place) -> Result<Self, String> {
-        let shape = &place.shape;
+    /// Starts a network and waits until it is complete.
+    pub(crate) async fn start(setup: &Setup) -> Result<Self, String> {
+        let dkv_options = &setup.dkv_options;
         let mut config = json!({ "listen": "127.0.0.1:0", "data_dir": "server" });
-        if let Some(shards) = shape.shards {
+        if let Some(shards) = dkv_options.shards {
             config["shards"] = json!(shards);
         }
-        if let Some(replication) = shape.replication {
+        if let Some(replication) = dkv_options.replication {
             config["replication"] = json!(replication);
         }
-        if let Some([heartbeat, min, max]) = shape.times.as_deref() {
+        if let Some([heartbeat, min, max]) = dkv_options.times.as_deref() {
             config["heartbeat_ms"] = json!(heartbeat);
             config["election_min_ms"] = json!(min);
             config["election_max_ms"] = json!(max);
         }
-        let processes = Processes::new(place.dir.as_deref())?;
+        let processes = Processes::new(setup.dir.as_deref())?;
         let path = processes.path("config.json");
         std::fs::write(&path, config.to_string()).map_err(|error| error.to_string())?;
         let mut network = Self {
             processes,
-            program: Self::program(place)?,
+            program: Self::program(setup)?,
             address: String::new(),
-            nodes: shape.nodes,
-            voters: shape.nodes.min(shape.replication.unwrap_or(3) as usize),
+            nodes: dkv_options.nodes,
+            voters: dkv_options.nodes.min(dkv_options.replication.unwrap_or(3) as usize),
         };
         network.address = network.spawn("server", &["server", "-c", &path.to_string_lossy()])?;
-        for number in 1..=shape.nodes {
+        for number in 1..=dkv_options.nodes {
             network.restart(&format!("n{number}"))?;
         }
         network.wait_whole().await?;
         Ok(network)
     }
 
-    /// The program that is measured.
-    pub(crate) fn program(place: &Place) -> Result<PathBuf, String> {
-        match &place.shape.dkv {
+    /// Returns the path of the measured program.
+    pub(crate) fn program(setup: &Setup) -> Result<PathBuf, String> {
+        match &setup.dkv_options.dkv {
             Some(path) => Ok(path.clone()),
             None => {
                 let own = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -94,14 +94,14 @@ impl Dkv {
         }
     }
 
-    /// A client of the network.
+    /// Returns a client of the network.
     pub(crate) async fn client(&self) -> Result<Client, String> {
         let home = self.processes.path("home");
         let client = Client::builder().server(&self.address).home(home).role(Role::Client);
         client.timeout(REQUEST_TIMEOUT).connect().await.map_err(|error| error.to_string())
     }
 
-    /// What its nodes have logged, a line each, the node's name first.
+    /// Returns the log lines of all nodes, each after the name of its node.
     pub(crate) fn logged(&self) -> Vec<String> {
         let names = (1..=self.nodes).map(|number| format!("n{number}"));
         let lines = |name: String| {
@@ -111,7 +111,7 @@ impl Dkv {
         names.flat_map(lines).collect()
     }
 
-    /// Starts a gateway before the network, and tells where it listens.
+    /// Starts a gateway to the network, and returns its address.
     #[cfg(feature = "peers")]
     pub(super) fn gateway(&mut self) -> Result<String, String> {
         let address = self.address.clone();
@@ -124,7 +124,7 @@ impl Dkv {
         self.processes.start_until_ready(name, &mut command)
     }
 
-    /// Whether `nodes` nodes are live, vote in everything that they should, and have all data.
+    /// Returns whether all nodes are live, vote in every group that they should, and have all data.
     async fn is_whole(&self, client: &Client) -> bool {
         let status = client.status().await;
         let Some(view) = &status.view else { return false };
@@ -160,7 +160,7 @@ impl System for Dkv {
     fn drivers(
         &self,
         clients: usize,
-        // The library is made to survive, and needs no other settings for it.
+        // The library survives failovers, and needs no special settings for it.
         _purpose: Purpose,
     ) -> BoxFuture<'_, Result<Vec<Arc<dyn Driver>>, String>> {
         Box::pin(async move {
@@ -170,7 +170,7 @@ impl System for Dkv {
         })
     }
 
-    /// The primary of most shards.
+    /// Returns the node that is the primary of most shards.
     fn leader(&self) -> BoxFuture<'_, Result<Leader, String>> {
         Box::pin(async move {
             let client = self.client().await?;
@@ -230,9 +230,8 @@ impl DkvDriver {
                 self.client.write_with(&key, value, unchanged.into()).await?;
             }
             Operation::Scan { key, count } => {
-                let (after, limit) = (key.into(), Some(u64::from(count)));
-                let mut scan =
-                    self.client.scan(ScanOptions { after, limit, ..ScanOptions::default() });
+                let options = ScanOptions::default().after(key).limit(u64::from(count));
+                let mut scan = self.client.scan(options);
                 let mut found = false;
                 while scan.next().await?.is_some() {
                     found = true;

@@ -1,8 +1,9 @@
-//! etcd: three members, settings as they come except a quota that the measurements do not fill.
+//! etcd: three members with default settings, except for a quota that the measurements do not
+//! reach.
 //!
-//! A few gRPC channels are shared by all clients, as its documentation advises. They lead to the
-//! leader, which answers writes and linearizable reads without a detour; eventual reads
-//! (`serializable`) are spread over all members. No TLS.
+//! All clients share a few gRPC channels, as etcd's documentation recommends. These lead to the
+//! leader, which answers writes and linearizable reads directly. Eventual reads (`serializable`) go
+//! to all members in turn. No TLS.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,13 +16,13 @@ use etcd_client::{
 use futures::future::BoxFuture;
 
 use super::processes::free_ports;
-use super::{Answer, Driver, Leader, Place, Processes, Purpose, System, program, until};
+use super::{Answer, Driver, Leader, Processes, Purpose, Setup, System, program, until};
 use crate::workload::Operation;
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 /// Connections that clients share.
 const CHANNELS: usize = 4;
-/// Bytes that a member's database may have; the most that etcd's documentation advises.
+/// Quota of a member's database, in bytes; the most that etcd's documentation recommends.
 const QUOTA_BYTES: u64 = 8 << 30;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -35,15 +36,15 @@ pub(super) struct Etcd {
 }
 
 impl Etcd {
-    /// Starts a cluster and waits until it is whole.
-    pub(super) async fn start(place: &Place) -> Result<Self, String> {
+    /// Starts a cluster and waits until it is complete.
+    pub(super) async fn start(setup: &Setup) -> Result<Self, String> {
         let [a, b, c, d, e, f] = free_ports()?;
         let mut cluster = Self {
-            processes: Processes::new(place.dir.as_deref())?,
-            program: program(place, "etcd"),
+            processes: Processes::new(setup.dir.as_deref())?,
+            program: program(setup, "etcd"),
             client_ports: [a, b, c],
             peer_ports: [d, e, f],
-            times: place.etcd_times.as_deref().and_then(|times| times.try_into().ok()),
+            times: setup.etcd_times.as_deref().and_then(|times| times.try_into().ok()),
         };
         for name in NAMES {
             cluster.restart(name)?;
@@ -60,7 +61,7 @@ impl Etcd {
         format!("127.0.0.1:{}", self.client_ports[index])
     }
 
-    /// Where the leader listens for clients.
+    /// Returns the address of the leader for clients.
     pub(super) async fn leading_address(&self) -> Result<String, String> {
         let (leader, _) = self.status().await?;
         Ok(self.address(leader))
@@ -70,7 +71,7 @@ impl Etcd {
         (0..NAMES.len()).map(|index| self.endpoint(index)).collect()
     }
 
-    /// Which member leads, and how far each has applied.
+    /// Returns the index of the leader, and the applied index of each member.
     async fn status(&self) -> Result<(usize, Vec<u64>), String> {
         let (mut leader, mut applied) = (None, Vec::new());
         for index in 0..NAMES.len() {
@@ -79,7 +80,7 @@ impl Etcd {
                 let mut client = Client::connect([self.endpoint(index)], Some(options)).await?;
                 client.status().await
             };
-            // A member that is down does not keep the others from saying who leads.
+            // The other members can still tell which of them leads.
             let Ok(status) = status.await else { continue };
             let own = status.header().map(|header| header.member_id());
             if own == Some(status.leader()) && status.leader() != 0 {

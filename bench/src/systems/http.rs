@@ -1,9 +1,9 @@
-//! Stores over HTTP/1.1: dkv behind `dkv gateway`, etcd behind the JSON gateway that it has, and
-//! nginx with files as the limit of what a server of HTTP does.
+//! Stores over HTTP/1.1: dkv through `dkv gateway`, etcd through its own JSON gateway, and nginx
+//! with files as an upper bound for HTTP servers.
 //!
-//! Each client has a connection of its own, with one request under way on it. nginx (`dav_methods`)
-//! writes a file without syncing it and knows of no other machine: what it does more of is what a
-//! replicated write costs.
+//! Each client has its own connection, with one request under way on it. nginx (`dav_methods`)
+//! writes a file without syncing or replicating it: the difference to it is what a replicated write
+//! costs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,18 +23,18 @@ use tokio::sync::Mutex;
 use super::dkv::Dkv;
 use super::etcd::Etcd;
 use super::nginx::Nginx;
-use super::{Answer, Driver, Leader, Place, Processes, Purpose, System};
+use super::{Answer, Driver, Leader, Processes, Purpose, Setup, System};
 use crate::workload::Operation;
 
-/// Time that a request may take.
+/// Timeout of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How keys and values are asked for.
+/// How requests are expressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dialect {
-    /// A path for each key, with the value as the body.
+    /// One path for each key, with the value as the body.
     Paths,
-    /// etcd's: bodies of JSON with base64.
+    /// etcd's JSON bodies with base64.
     Etcd,
 }
 
@@ -46,27 +46,27 @@ pub(super) struct Http<S> {
 }
 
 impl Http<Dkv> {
-    /// A dkv network with a gateway.
-    pub(super) async fn dkv(place: &Place) -> Result<Self, String> {
-        let mut behind = Dkv::start(place).await?;
+    /// Starts a dkv network with a gateway.
+    pub(super) async fn dkv(setup: &Setup) -> Result<Self, String> {
+        let mut behind = Dkv::start(setup).await?;
         let address = behind.gateway()?;
         Ok(Self { behind, address, dialect: Dialect::Paths })
     }
 }
 
 impl Http<Etcd> {
-    /// An etcd cluster, whose leader is asked.
-    pub(super) async fn etcd(place: &Place) -> Result<Self, String> {
-        let behind = Etcd::start(place).await?;
+    /// Starts an etcd cluster, whose leader is asked.
+    pub(super) async fn etcd(setup: &Setup) -> Result<Self, String> {
+        let behind = Etcd::start(setup).await?;
         let address = behind.leading_address().await?;
         Ok(Self { behind, address, dialect: Dialect::Etcd })
     }
 }
 
 impl Http<Nginx> {
-    /// nginx.
-    pub(super) async fn nginx(place: &Place) -> Result<Self, String> {
-        let behind = Nginx::start(place).await?;
+    /// Starts nginx.
+    pub(super) async fn nginx(setup: &Setup) -> Result<Self, String> {
+        let behind = Nginx::start(setup).await?;
         let address = behind.address();
         Ok(Self { behind, address, dialect: Dialect::Paths })
     }
@@ -111,7 +111,7 @@ impl<S: System> System for Http<S> {
 struct HttpDriver {
     address: String,
     dialect: Dialect,
-    /// None before the first request, and after one that failed.
+    /// `None` before the first request, and after a failed one.
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
 }
 
@@ -123,7 +123,7 @@ impl HttpDriver {
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<StatusCode, String> {
         let mut kept = self.connection.lock().await;
-        // It is kept only once the answer was read to its end.
+        // The connection is reused only after the whole answer was read.
         let mut connection = match kept.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
             None => connect(&self.address).await?,
@@ -177,7 +177,7 @@ async fn connect(address: &str) -> Result<SendRequest<Full<Bytes>>, String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let (sender, connection) =
         handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    // The next request reports what ended it.
+    // The next request learns why the connection ended.
     tokio::spawn(async move { _ = connection.await });
     Ok(sender)
 }

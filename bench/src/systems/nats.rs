@@ -1,10 +1,10 @@
 //! NATS JetStream: three servers and a key-value bucket of three replicas on disk. `sync_interval:
-//! always` makes it sync every write before it answers; its default is to sync every two minutes.
+//! always` makes it sync every write before it answers; by default it syncs every two minutes.
 //!
-//! A few connections are shared by all clients. They lead to the server that leads the bucket's
-//! stream; eventual reads (direct gets) are spread over all servers. A read of the leader does not
-//! ask a majority whether it still leads, so it promises less than a linearizable read; NATS has
-//! none that promises more. No TLS.
+//! All clients share a few connections. These lead to the server that leads the bucket's stream;
+//! eventual reads (direct gets) go to all servers in turn. The leader does not ask a majority
+//! whether it still leads before it answers a read, so such a read promises less than a
+//! linearizable one. NATS offers no stronger read. No TLS.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,15 +19,14 @@ use async_nats::jetstream::stream::{ClusterInfo, LastRawMessageErrorKind, Storag
 use futures::future::BoxFuture;
 
 use super::processes::free_ports;
-use super::{Answer, Driver, Leader, Place, Processes, Purpose, System, program, until};
+use super::{Answer, Driver, Leader, Processes, Purpose, Setup, System, program, until};
 use crate::workload::Operation;
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 const BUCKET: &str = "bench";
 /// Connections that clients share.
 const CONNECTIONS: usize = 4;
-/// Publishes of one connection that may wait for their acknowledgement; more than there are
-/// clients.
+/// Publishes of one connection that may await their acknowledgement; more than there are clients.
 const IN_FLIGHT: usize = 65_536;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -40,12 +39,12 @@ pub(super) struct Nats {
 }
 
 impl Nats {
-    /// Starts a cluster, creates the bucket, and waits until it is whole.
-    pub(super) async fn start(place: &Place) -> Result<Self, String> {
+    /// Starts a cluster, creates the bucket, and waits until it is complete.
+    pub(super) async fn start(setup: &Setup) -> Result<Self, String> {
         let [a, b, c, d, e, f] = free_ports()?;
         let mut cluster = Self {
-            processes: Processes::new(place.dir.as_deref())?,
-            program: program(place, "nats-server"),
+            processes: Processes::new(setup.dir.as_deref())?,
+            program: program(setup, "nats-server"),
             client_ports: [a, b, c],
             route_ports: [d, e, f],
         };
@@ -95,14 +94,14 @@ impl Nats {
         context.get_key_value(BUCKET).await.map_err(|error| error.to_string())
     }
 
-    /// The bucket's stream's group, as a server sees it that is up.
+    /// Returns the Raft group of the bucket's stream, as a running server sees it.
     async fn group(&self) -> Result<ClusterInfo, String> {
         let store = self.store(self.addresses(), Duration::from_secs(1)).await?;
         let info = store.stream.get_info().await.map_err(|error| error.to_string())?;
         info.cluster.ok_or_else(|| "the stream is in no cluster".into())
     }
 
-    /// The index of the server that leads.
+    /// Returns the index of the server that leads.
     async fn leading(&self) -> Result<usize, String> {
         let leader = self.group().await?.leader;
         let index = NAMES.iter().position(|name| Some(*name) == leader.as_deref());
@@ -221,7 +220,7 @@ impl NatsDriver {
         Ok(Answer::Done)
     }
 
-    /// The revision of a key, from the stream's leader, with the value.
+    /// Returns the revision of a key, with its value, from the stream's leader.
     async fn read(&self, key: &str) -> Result<Option<u64>, String> {
         let subject = format!("$KV.{BUCKET}.{key}");
         match self.direct.stream.get_last_raw_message_by_subject(&subject).await {
@@ -232,7 +231,7 @@ impl NatsDriver {
     }
 }
 
-/// The library knows one of the two codes that servers give this refusal.
+/// Servers refuse with one of two codes, and the library knows only one of them.
 fn is_conflict(error: &UpdateError) -> bool {
     error.kind() == UpdateErrorKind::WrongLastRevision
         || error.to_string().contains("wrong last sequence")
@@ -241,7 +240,7 @@ fn is_conflict(error: &UpdateError) -> bool {
 impl Driver for NatsDriver {
     fn run(&self, operation: Operation) -> BoxFuture<'_, Result<Answer, String>> {
         Box::pin(async move {
-            // While a connection is down the library keeps requests; this bound holds nevertheless.
+            // While disconnected the library queues requests; this bounds the wait.
             let operated = tokio::time::timeout(self.timeout, self.operate(operation));
             operated.await.unwrap_or_else(|_| Err("no answer in time".into()))
         })

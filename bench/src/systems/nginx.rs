@@ -1,7 +1,7 @@
-//! nginx with a directory: Debian's package, as it comes but for what follows.
+//! nginx serving a directory: Debian's package with its defaults, except for the following.
 //!
-//! There is a process for each core, and no master over them, so that all of them are known and end
-//! with this; they share the port.
+//! One process per core without a master, so that all are known and end with this value. They share
+//! the port.
 
 use std::num::NonZero;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::processes::free_ports;
-use super::{Driver, Leader, Place, Processes, Purpose, System, until};
+use super::{Driver, Leader, Processes, Purpose, Setup, System, until};
 
 /// A running nginx.
 pub(super) struct Nginx {
@@ -20,10 +20,10 @@ pub(super) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it.
-    pub(super) async fn start(place: &Place) -> Result<Self, String> {
+    /// Starts the server.
+    pub(super) async fn start(setup: &Setup) -> Result<Self, String> {
         let [port] = free_ports()?;
-        let mut nginx = Self { processes: Processes::new(place.dir.as_deref())?, port };
+        let mut nginx = Self { processes: Processes::new(setup.dir.as_deref())?, port };
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         for core in 1..=cores {
             nginx.restart(&format!("nginx-{core}"))?;
@@ -32,7 +32,7 @@ impl Nginx {
         Ok(nginx)
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub(super) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -41,7 +41,7 @@ impl Nginx {
         let (own, port) = (own.display(), self.port);
         let files = self.processes.path("files");
         let files = files.display();
-        // The user who starts it owns the directory.
+        // The user that starts it owns the directory.
         format!(
             "user root; daemon off; master_process off; worker_rlimit_nofile 16384;\n\
              pid {own}/pid; error_log stderr warn;\n\

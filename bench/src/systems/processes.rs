@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// Bytes of a log that an error quotes.
 const LOG_QUOTED: usize = 2000;
 
-/// Running processes by name, and the directory with all that they keep.
+/// Running processes by name, and the directory with their data.
 pub(crate) struct Processes {
     directory: TempDir,
     running: Vec<Process>,
@@ -25,7 +25,8 @@ struct Process {
 }
 
 impl Processes {
-    /// No process yet, and a fresh directory below `parent`, or below the system's temporary one.
+    /// Creates an empty set with a new directory below `parent`, or below the system's temporary
+    /// one.
     pub(crate) fn new(parent: Option<&Path>) -> Result<Self, String> {
         let directory = match parent {
             Some(path) => std::fs::create_dir_all(path)
@@ -36,7 +37,7 @@ impl Processes {
         Ok(Self { directory, running: Vec::new() })
     }
 
-    /// A path in the directory.
+    /// Returns a path in the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -49,8 +50,7 @@ impl Processes {
         self.add(name, command, log).map(drop)
     }
 
-    /// Starts a process and waits until it prints a line `ready ADDRESS`, whose address is
-    /// returned.
+    /// Starts a process, waits until it prints a line `ready ADDRESS`, and returns that address.
     pub(crate) fn start_until_ready(
         &mut self,
         name: &str,
@@ -77,12 +77,12 @@ impl Processes {
         Ok(&mut last.child)
     }
 
-    /// Ids of all processes.
+    /// Returns the ids of all processes.
     pub(crate) fn ids(&self) -> Vec<u32> {
         self.running.iter().map(|process| process.child.id()).collect()
     }
 
-    /// Names and ids of all processes.
+    /// Returns the names and ids of all processes.
     pub(crate) fn named(&self) -> Vec<(String, u32)> {
         let each = self.running.iter();
         each.map(|process| (process.name.clone(), process.child.id())).collect()
@@ -95,7 +95,7 @@ impl Processes {
         kill_process(Pid::from_child(child), signal).map_err(|error| error.to_string())
     }
 
-    /// Waits until a process that was told to end has ended.
+    /// Waits until a process has ended that was told to.
     pub(crate) async fn reap(&mut self, name: &str) -> Result<ExitStatus, String> {
         let index = self.running.iter().position(|process| process.name == name);
         let index = index.ok_or_else(|| format!("there is no process {name}"))?;
@@ -109,14 +109,14 @@ impl Processes {
         }
     }
 
-    /// The end of a process's log.
+    /// Returns the end of a process's log.
     pub(crate) fn log(&self, name: &str) -> String {
         let log = std::fs::read(self.log_path(name)).unwrap_or_default();
         let end = &log[log.len().saturating_sub(LOG_QUOTED)..];
         String::from_utf8_lossy(end).into_owned()
     }
 
-    /// The ends of all logs.
+    /// Returns the ends of all logs.
     #[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "only the peers need it"))]
     pub(crate) fn logs(&self) -> String {
         let each = self.running.iter().map(|process| &process.name);
@@ -135,7 +135,7 @@ impl Processes {
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        // All get the signal first, so that none spends its last moments on electing another.
+        // All are killed before any is awaited, so that none starts an election.
         for process in &mut self.running {
             let _ = process.child.kill();
         }
@@ -145,10 +145,10 @@ impl Drop for Processes {
     }
 }
 
-/// Ports of loopback that nobody listens on. They stay free only as long as nobody takes them.
+/// Returns free ports of loopback. Another process may take them before they are used.
 #[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "only the peers need it"))]
 pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N], String> {
-    // All are held until all are known, so that none comes twice.
+    // All are bound until all are known, so that they are distinct.
     let mut listeners = Vec::with_capacity(N);
     let mut ports = [0; N];
     for port in &mut ports {

@@ -1,9 +1,9 @@
-//! Valkey: one process. `appendfsync always` makes it sync every write before it answers; without
-//! that nothing goes to disk, which is the speed that its users know.
+//! Valkey: one process. With `appendfsync always` it syncs every write before it answers. Otherwise
+//! it writes nothing to disk, which is how it is usually run for speed.
 //!
-//! Each client has a connection of its own and no two requests of a closed loop share a round trip:
-//! "unpipelined", as the figures that are usually quoted. There is no second copy: what is compared
-//! is the speed, not the promise. No TLS.
+//! Each client has its own connection, and no two requests of a closed loop share a round trip:
+//! "unpipelined", as usually quoted. There is no second copy, so this compares speed and not
+//! durability. No TLS.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,7 +15,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 
 use super::processes::free_ports;
-use super::{Answer, Driver, Leader, Place, Processes, Purpose, System, program, until};
+use super::{Answer, Driver, Leader, Processes, Purpose, Setup, System, program, until};
 use crate::workload::Operation;
 
 const NAME: &str = "n1";
@@ -31,10 +31,10 @@ pub(super) struct Valkey {
 
 impl Valkey {
     /// Starts a server and waits until it answers.
-    pub(super) async fn start(place: &Place, synced: bool) -> Result<Self, String> {
+    pub(super) async fn start(setup: &Setup, synced: bool) -> Result<Self, String> {
         let [port] = free_ports()?;
-        let processes = Processes::new(place.dir.as_deref())?;
-        let mut server = Self { processes, program: program(place, "valkey-server"), port, synced };
+        let processes = Processes::new(setup.dir.as_deref())?;
+        let mut server = Self { processes, program: program(setup, "valkey-server"), port, synced };
         server.restart(NAME)?;
         server.wait_whole().await?;
         Ok(server)
@@ -111,7 +111,7 @@ struct ValkeyDriver {
 
 impl ValkeyDriver {
     async fn operate(&self, operation: Operation) -> Result<Answer, String> {
-        // A handle of the one connection.
+        // Clones share one connection.
         let mut connection = self.connection.clone();
         let failed = |error: RedisError| error.to_string();
         match operation {
@@ -120,7 +120,7 @@ impl ValkeyDriver {
                 set.arg(key).arg(&value[..]);
                 set.query_async::<()>(&mut connection).await.map_err(failed)?;
             }
-            // There is one copy, so the two reads are one.
+            // There is one copy, so both kinds of read are the same.
             Operation::Get { key } | Operation::EventualGet { key } => {
                 let mut get = cmd("GET");
                 let read = get.arg(key).query_async::<Option<redis::Value>>(&mut connection);
@@ -128,7 +128,7 @@ impl ValkeyDriver {
                     return Ok(Answer::Missing);
                 }
             }
-            // No condition: that would take a script or WATCH.
+            // Unconditional: a condition would take a script or WATCH.
             Operation::ReadModifyWrite { key, value } => {
                 let mut get = cmd("GET");
                 let read = get.arg(&key).query_async::<Option<redis::Value>>(&mut connection);

@@ -77,7 +77,7 @@ fn zipfian_keys_favour_a_few() {
     }
     assert!(counts.keys().all(|name| *name < key(1000)));
     let most = counts.values().max().unwrap();
-    // The first of a thousand has an eighth of all.
+    // The most frequent of a thousand keys gets an eighth of all requests.
     assert!((5500..7500).contains(most), "{most}");
 }
 

@@ -229,6 +229,7 @@ impl Intruder {
             bytes: 0,
             last_index: u64::MAX,
             members: Vec::new(),
+            is_changing: false,
         });
         let mut requests = vec![RequestBody::Measures(Box::new(Measures {
             leads: led.collect(),

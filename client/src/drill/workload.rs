@@ -243,11 +243,8 @@ impl Worker {
     ) -> Option<Revision> {
         let start_ns = self.shared.now_ns();
         let noted = noted(value.as_bytes());
-        let options = WriteOptions {
-            condition,
-            timeout: Some(self.shared.plan.timeout),
-            ..WriteOptions::default()
-        };
+        let options =
+            WriteOptions::default().condition(condition).timeout(self.shared.plan.timeout);
         let written = self.client.write_with(key.as_bytes(), value, options).await;
         let action = Action::Put { value: noted, condition: condition_of(condition) };
         self.note_write(key, start_ns, action, written)
@@ -255,11 +252,8 @@ impl Worker {
 
     async fn delete(&mut self, key: &Arc<str>, condition: Condition) -> Option<Revision> {
         let start_ns = self.shared.now_ns();
-        let options = WriteOptions {
-            condition,
-            timeout: Some(self.shared.plan.timeout),
-            ..WriteOptions::default()
-        };
+        let options =
+            WriteOptions::default().condition(condition).timeout(self.shared.plan.timeout);
         let written = self.client.delete_with(key.as_bytes(), options).await;
         self.note_write(key, start_ns, Action::Delete(condition_of(condition)), written)
     }

@@ -339,8 +339,7 @@ async fn takes_writes(client: &Client, key: &[u8], until: Instant) -> Option<Ins
     let never = Condition::Revision(Revision(u64::MAX));
     while Instant::now() < until {
         let left = until.saturating_duration_since(Instant::now());
-        let options =
-            WriteOptions { condition: never, timeout: Some(left), ..WriteOptions::default() };
+        let options = WriteOptions::default().condition(never).timeout(left);
         match client.delete_with(key, options).await {
             Ok(_) | Err(Error::Conflict { .. } | Error::NotFound { .. }) => {
                 return Some(Instant::now());

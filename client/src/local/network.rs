@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Error, Held, Level, NetworkStatus, NodeId, NodeState, Pair, ReadOptions, Region, Role,
-    Value, WriteOptions, Written,
+    Client, Error, Level, NetworkStatus, NodeId, NodeState, Pair, ReadOptions, Region,
+    ReplicaValue, Role, Value, WriteOptions, Written,
 };
 use tokio::sync::{Mutex, OnceCell};
 
@@ -440,7 +440,7 @@ impl Store for LocalNetwork {
         }
     }
 
-    async fn search(&self, key: &[u8]) -> Result<Vec<Held>, Error> {
+    async fn search(&self, key: &[u8]) -> Result<Vec<ReplicaValue>, Error> {
         match self.session() {
             Some(session) => session.search(key).await,
             None => not_up(),

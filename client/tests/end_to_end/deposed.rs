@@ -129,10 +129,7 @@ async fn a_coordinator_that_is_alone_takes_no_write() {
             network.pause_node(index);
         }
     }
-    let options = dkv_api::WriteOptions {
-        timeout: Some(Duration::from_secs(2)),
-        ..dkv_api::WriteOptions::default()
-    };
+    let options = dkv_api::WriteOptions::default().timeout(Duration::from_secs(2));
     let written = client.write_with("k", "2", options).await;
     let error = written.unwrap_err();
     let mut expected = vec!["1"];
@@ -141,10 +138,7 @@ async fn a_coordinator_that_is_alone_takes_no_write() {
     } else {
         assert!(error.is_retryable(), "{error}");
     }
-    let options = dkv_api::ReadOptions {
-        timeout: Some(Duration::from_secs(1)),
-        ..dkv_api::ReadOptions::default()
-    };
+    let options = dkv_api::ReadOptions::default().timeout(Duration::from_secs(1));
     let read = client.read_with("k", options).await;
     assert!(matches!(read, Err(dkv_api::Error::Unavailable(_))), "{read:?}");
     let near = client.read_with("k", dkv_api::ReadOptions::eventual()).await.unwrap();

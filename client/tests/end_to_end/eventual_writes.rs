@@ -85,7 +85,7 @@ async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once()
     }
     // And so it does among all keys.
     let mut listed = Vec::new();
-    let mut scan = client.scan(ScanOptions { level: Level::Eventual, ..ScanOptions::prefix("k") });
+    let mut scan = client.scan(ScanOptions::prefix("k").level(Level::Eventual));
     while let Some(pair) = scan.next().await.unwrap() {
         assert_eq!(pair.revision, Revision(0));
         listed.push((output(&pair.key).to_owned(), pair.value.map(|it| output(&it).to_owned())));
@@ -226,7 +226,7 @@ async fn nobody_writes_into_another_ones_outbox_or_from_the_future() {
     let taken = deposit(later, false, "two").await;
     assert!(matches!(taken, Ok(Answer::Written { .. })), "{taken:?}");
     arrived(&client, &[("other".into(), Some("two".into()))]).await;
-    let conditional = WriteOptions { condition: dkv_api::Condition::Absent, ..eventual() };
+    let conditional = eventual().condition(dkv_api::Condition::Absent);
     let refused = client.write_with("k", "v", conditional).await;
     assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
     let patient = ReadOptions::default().timeout(Duration::from_secs(5));

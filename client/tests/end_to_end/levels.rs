@@ -160,7 +160,7 @@ async fn a_write_at_all_is_everywhere_or_says_who_is_missing() {
 
     let away = (network.coordinator().await + 1) % 3;
     network.kill_node(away);
-    let within = WriteOptions { timeout: Some(Duration::from_secs(4)), ..all };
+    let within = all.timeout(Duration::from_secs(4));
     let incomplete = client.write_with(KEY, "without one", within).await;
     let Err(Error::Incomplete { missing, .. }) = &incomplete else { panic!("{incomplete:?}") };
     assert_eq!(missing, &[network.nodes[away].file()["name"].as_str().unwrap().to_owned()]);

@@ -74,7 +74,7 @@ async fn what_is_asked_takes_as_long_as_the_distances_say() {
         assert!((ms(least)..ms(least + 80)).contains(&get), "{get:?}, not {least} ms");
     }
     // A replica asks the primary only: with its own vote that is a majority of three.
-    let nearest = ReadOptions { nearest: true, ..ReadOptions::default() };
+    let nearest = ReadOptions::default().nearest(true);
     let get = shortest(async || asia.read_with("k", nearest).await.unwrap()).await;
     assert!((ms(240)..ms(240 + 80)).contains(&get), "{get:?}, not 240 ms");
     // A replica is in every region.

@@ -75,11 +75,8 @@ async fn a_write_whose_reply_is_lost_is_done_once() {
         let condition = Condition::Revision(revision);
         let (writer, value) = (client.clone(), count.to_string());
         let write = tokio::spawn(async move {
-            let options = WriteOptions {
-                condition,
-                timeout: Some(Duration::from_secs(30)),
-                ..WriteOptions::default()
-            };
+            let options =
+                WriteOptions::default().condition(condition).timeout(Duration::from_secs(30));
             writer.write_with("counter", value, options).await
         });
         relayed.wait_for(&direct, shard, "counter", &count.to_string()).await;
@@ -110,11 +107,7 @@ async fn a_write_whose_reply_dies_with_the_primary_is_done_once() {
     let writer = client.clone();
     let write = tokio::spawn(async move {
         let condition = Condition::Revision(one);
-        let options = WriteOptions {
-            condition,
-            timeout: Some(Duration::from_secs(30)),
-            ..WriteOptions::default()
-        };
+        let options = WriteOptions::default().condition(condition).timeout(Duration::from_secs(30));
         writer.write_with("k", "2", options).await
     });
     relayed.wait_for(&direct, shard, "k", "2").await;
@@ -135,14 +128,14 @@ async fn an_outcome_that_is_not_known_is_told_as_such() {
     let direct = Direct::join(network, Role::Client).await;
     client.write("k", "1").await.unwrap();
     relayed.lose_replies(true);
-    let timeout = Some(Duration::from_secs(1));
-    let options = WriteOptions { timeout, ..WriteOptions::default() };
+    let timeout = Duration::from_secs(1);
+    let options = WriteOptions::default().timeout(timeout);
     let unknown = client.write_with("k", "2", options).await.unwrap_err();
     assert!(matches!(unknown, Error::Unknown(_)), "{unknown}");
     // It was done, and nobody could say so.
     let shard = shard_of(&client, "k").await;
     relayed.wait_for(&direct, shard, "k", "2").await;
-    let options = dkv_api::ReadOptions { timeout, ..dkv_api::ReadOptions::default() };
+    let options = dkv_api::ReadOptions::default().timeout(timeout);
     let read = client.read_with("k", options).await.unwrap_err();
     assert!(matches!(read, Error::Unavailable(_)), "a read has no outcome to be unknown: {read}");
     relayed.lose_replies(false);

@@ -105,6 +105,7 @@ async fn a_stolen_node_token_captures_nobody() {
         bytes: 0,
         last_index: u64::MAX,
         members: Vec::new(),
+        is_changing: false,
     };
     let measures = Measures { leads: (0..=4).map(led).collect(), ..Measures::default() };
     let write = Command::Deposited(Deposited {

@@ -107,8 +107,7 @@ fn the_founder_is_put_back(server_comes_later: bool) {
         for _ in 0..2 {
             lab.spawn_node(founder, &Under::default());
             let nobody = lab.client().await;
-            let options =
-                WriteOptions { timeout: Some(Duration::from_secs(2)), ..WriteOptions::default() };
+            let options = WriteOptions::default().timeout(Duration::from_secs(2));
             let written = nobody.write_with("k1", "other", options).await;
             assert!(
                 matches!(written, Err(Error::Unavailable(_) | Error::Unknown(_))),
@@ -294,7 +293,7 @@ fn has_never_served(lab: &mut Lab, clone: usize) {
 }
 
 async fn is_not_written(client: &Client, key: &str) -> bool {
-    let options = WriteOptions { timeout: Some(Duration::from_secs(1)), ..WriteOptions::default() };
+    let options = WriteOptions::default().timeout(Duration::from_secs(1));
     client.write_with(key, "v", options).await.is_err()
 }
 
@@ -397,8 +396,7 @@ fn a_clone_of_the_only_node_is_noticed_and_either_may_be_kept() {
         .await;
         for _ in 0..3 {
             assert!(is_not_written(&client, "k").await);
-            let options =
-                ReadOptions { timeout: Some(Duration::from_secs(1)), ..ReadOptions::default() };
+            let options = ReadOptions::default().timeout(Duration::from_secs(1));
             client.read_with("k", options).await.unwrap_err();
         }
         let kept = address(lab, clone);

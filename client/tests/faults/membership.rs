@@ -1,8 +1,9 @@
 //! Networks that grow and shrink under load.
 
-use dkv_api::Role;
+use dkv_api::{Level, Role};
 use serde_json::json;
 
+use crate::lab::host::{CLIENT, SERVER};
 use crate::lab::network::on_network;
 use crate::lab::{Under, eventually, tools};
 
@@ -66,6 +67,62 @@ fn nodes_are_drained_one_after_the_other() {
             lab.start_node(index).await;
             admin.drain_node(id, false).await.unwrap();
         }
+        admin.close().await;
+        lab.judge(work).await;
+    });
+}
+
+#[test]
+fn a_leader_that_is_replaced_while_it_is_cut_off_is_emptied_once_it_is_back() {
+    let test = "a_leader_that_is_replaced_while_it_is_cut_off_is_emptied_once_it_is_back";
+    if !tools::has(test, &["namespaces", "iptables"]) {
+        return;
+    }
+    on_network(json!({ "shards": 1 }), 4, async |lab| {
+        let work = lab.work().await;
+        let client = lab.client().await;
+        let id = client.write("k", "v").await.unwrap().receipt.node;
+        let leader = lab.nodes.iter().position(|node| node.id() == id).unwrap();
+        let others = lab.others(leader);
+        for other in &others {
+            lab.hosts.cut(lab.nodes[leader].host, lab.nodes[*other].host);
+            lab.hosts.cut(CLIENT, lab.nodes[*other].host);
+        }
+        lab.hosts.cut(lab.nodes[leader].host, SERVER);
+        // It still leads by its own log, and keeps what it takes.
+        client.write_with("kept", "by the leader", Level::Eventual.into()).await.unwrap();
+        lab.hosts.heal();
+        for other in &others {
+            lab.hosts.cut(lab.nodes[leader].host, lab.nodes[*other].host);
+        }
+        lab.hosts.cut(lab.nodes[leader].host, SERVER);
+        lab.hosts.cut(lab.nodes[leader].host, CLIENT);
+        lab.coordinator_among(&others).await;
+        let admin = lab.client_as(Role::Admin).await;
+        admin.drain_node(id, true).await.unwrap();
+        eventually("the shard still counts on it", async || {
+            let view = admin.refresh().await.map_err(|error| error.to_string())?;
+            let shard = view.shard_of(b"k").ok_or("there is no shard")?;
+            if shard.voters.len() == 3 && !shard.voters.contains(&id) {
+                Ok(())
+            } else {
+                Err(format!("{shard:?}"))
+            }
+        })
+        .await;
+        lab.hosts.heal();
+        eventually("it is not emptied", async || {
+            let placement = admin.placement(false).await.map_err(|error| error.to_string())?;
+            match placement.nodes.iter().find(|places| places.node == id) {
+                Some(places) if places.may_stop => Ok(()),
+                places => Err(format!("{places:?}, {:?}", placement.moves)),
+            }
+        })
+        .await;
+        let kept = client.read("kept").await.unwrap();
+        assert_eq!(kept.value, "by the leader");
+        admin.drain_node(id, false).await.unwrap();
+        client.close().await;
         admin.close().await;
         lab.judge(work).await;
     });

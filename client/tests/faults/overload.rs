@@ -37,7 +37,7 @@ struct Came {
 
 async fn flood(client: Client, number: usize, stop: Arc<AtomicBool>) -> Came {
     let (mut came, value) = (Came::default(), vec![number as u8; FLOOD.2]);
-    let options = WriteOptions { timeout: Some(DEADLINE), ..WriteOptions::default() };
+    let options = WriteOptions::default().timeout(DEADLINE);
     while !stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
         match client.write_with(format!("flood-{number}"), value.clone(), options).await {

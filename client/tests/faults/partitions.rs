@@ -109,7 +109,7 @@ fn a_place_that_is_cut_off_goes_on_with_what_is_eventual() {
         let patience = Duration::from_secs(3);
         let read = client.read_with("k0", ReadOptions::default().timeout(patience)).await;
         assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
-        let strong = WriteOptions { timeout: Some(patience), ..WriteOptions::default() };
+        let strong = WriteOptions::default().timeout(patience);
         let written = client.write_with("nobody", "v", strong).await;
         // Nobody knows only if the node led that shard when it was cut off.
         let refused = matches!(written, Err(Error::Unavailable(_) | Error::Unknown(_)));

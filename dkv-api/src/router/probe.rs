@@ -1,17 +1,17 @@
-//! Doubt: when a node is silent, refuses or is gone, and who is asked then.
+//! Failure detection: what to do when a node is silent, refuses, or loses its connection.
 
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::message::RequestBody;
 
-use super::{Effect, Router, Stage, Whom, Work, timing};
+use super::{Effect, RequestKind, Router, Stage, Target, timing};
 use crate::error::Error;
 
 impl<W> Router<W> {
-    /// A connection is up, and its handshake took `round_trip` there and back. Says whether it is
-    /// wanted: it may have come too late.
-    pub(crate) fn link_up(
+    /// A connection is established, and its handshake took `round_trip`. Returns whether it is
+    /// still wanted.
+    pub(crate) fn connected(
         &mut self,
         now: Duration,
         node: NodeId,
@@ -22,25 +22,31 @@ impl<W> Router<W> {
         if peer.dialing != Some(generation) {
             return false;
         }
-        let replaced = peer.up.is_some();
+        let replaced = peer.connection.is_some();
         peer.dialing = None;
         peer.failures = 0;
         if replaced {
             self.lose_attempts(now, node, "its connection was replaced");
         }
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.up = Some(generation);
-            peer.reach.get_or_insert(round_trip);
+            peer.connection = Some(generation);
+            peer.direct_round_trip.get_or_insert(round_trip);
             peer.probe = None;
-            peer.quiet_since = now;
+            peer.silent_since = now;
         }
         self.route_parked(now);
-        self.attend(now);
+        self.check_health(now);
         true
     }
 
-    /// A connection was not made.
-    pub(crate) fn link_failed(&mut self, now: Duration, node: NodeId, generation: u64, why: &str) {
+    /// A connection could not be established.
+    pub(crate) fn connect_failed(
+        &mut self,
+        now: Duration,
+        node: NodeId,
+        generation: u64,
+        why: &str,
+    ) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.dialing != Some(generation) {
             return;
@@ -49,30 +55,30 @@ impl<W> Router<W> {
         peer.failures = peer.failures.saturating_add(1);
         peer.retry_at =
             now + timing::doubled(timing::REDIAL_MIN, peer.failures, timing::REDIAL_MAX);
-        if peer.up.is_some() {
+        if peer.connection.is_some() {
             return;
         }
         let parked: Vec<u64> = self.parked.iter().copied().collect();
         for id in parked {
             let Some(pending) = self.requests.get_mut(&id) else { continue };
             let group = pending.group.and_then(|group| self.groups.get(&group));
-            match pending.work.whom() {
-                Whom::Node(direct) if direct == node => {
+            match pending.kind.target() {
+                Target::Node(direct) if direct == node => {
                     self.finish(now, id, Err(Error::Unavailable(why.to_owned())));
                 }
-                Whom::Primary if group.and_then(|group| group.primary) == Some(node) => {
-                    pending.why = Some(why.to_owned());
+                Target::Primary if group.and_then(|group| group.primary) == Some(node) => {
+                    pending.last_error = Some(why.to_owned());
                 }
                 _ => {}
             }
         }
-        self.doubt_primary(node);
-        self.attend(now);
+        self.suspect_primary(node);
+        self.check_health(now);
     }
 
-    /// A connection that was up is lost. `denied` if the node says that it is because of our
+    /// An established connection is lost; `denied` if the node closed it because of our
     /// certificate.
-    pub(crate) fn link_lost(
+    pub(crate) fn connection_lost(
         &mut self,
         now: Duration,
         node: NodeId,
@@ -81,33 +87,34 @@ impl<W> Router<W> {
         denied: bool,
     ) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        if peer.up != Some(generation) {
+        if peer.connection != Some(generation) {
             return;
         }
-        peer.up = None;
+        peer.connection = None;
         peer.probe = None;
-        // The first new connection is tried at once if something waits for it; the next ones wait.
+        // The first reconnection is immediate if a request needs it; the following ones back off.
         peer.failures = peer.failures.saturating_add(1);
         peer.retry_at = now + if denied { timing::REDIAL_MAX } else { Duration::ZERO };
         self.lose_attempts(now, node, why);
-        self.doubt_primary(node);
+        self.suspect_primary(node);
         if denied {
             self.deny_parked(now, node, why);
         }
         self.route_parked(now);
-        self.attend(now);
+        self.check_health(now);
     }
 
-    /// A node that denies us will not serve what waits for it, and neither will the others.
+    /// Fails the requests that wait for a node that denies us: neither it nor the others will serve
+    /// them.
     fn deny_parked(&mut self, now: Duration, node: NodeId, why: &str) {
         let parked: Vec<u64> = self.parked.iter().copied().collect();
         for id in parked {
             let Some(pending) = self.requests.get(&id) else { continue };
             let group = pending.group.and_then(|group| self.groups.get(&group));
-            let waits = match pending.work.whom() {
-                Whom::Node(direct) => direct == node,
-                Whom::Replica => true,
-                Whom::Primary => group.and_then(|group| group.primary) == Some(node),
+            let waits = match pending.kind.target() {
+                Target::Node(direct) => direct == node,
+                Target::Replica => true,
+                Target::Primary => group.and_then(|group| group.primary) == Some(node),
             };
             if waits {
                 self.finish_refused(now, id, Error::Denied(why.to_owned()));
@@ -115,7 +122,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// The answers of a node to everything that it has cannot come any more.
+    /// Puts all open attempts at a node in doubt, because their answers can no longer come.
     pub(super) fn lose_attempts(&mut self, now: Duration, node: NodeId, why: &str) {
         let why = format!("{}: {why}", self.describe(node));
         let mut homeless = Vec::new();
@@ -124,8 +131,8 @@ impl<W> Router<W> {
                 continue;
             };
             pending.attempts.swap_remove(index);
-            pending.doubt = true;
-            pending.why = Some(why.clone());
+            pending.in_doubt = true;
+            pending.last_error = Some(why.clone());
             if pending.stage == Stage::Sent(node) {
                 homeless.push(id);
             }
@@ -135,21 +142,21 @@ impl<W> Router<W> {
         }
         for id in homeless {
             if self.requests.get(&id).is_some_and(|pending| pending.is_probe()) {
-                self.take(now, id);
+                self.remove(now, id);
             } else {
                 self.park(now, id, now);
             }
         }
     }
 
-    pub(super) fn doubt_primary(&mut self, node: NodeId) {
+    pub(super) fn suspect_primary(&mut self, node: NodeId) {
         for group in self.groups.values_mut().filter(|group| group.primary == Some(node)) {
-            group.doubted = true;
+            group.suspected = true;
         }
     }
 
-    /// Whether something waits for the primary of that group, and it is not in good order.
-    pub(super) fn in_trouble(&self, now: Duration, group: GroupId) -> bool {
+    /// Returns whether requests wait for the primary of a group and it does not appear healthy.
+    pub(super) fn is_primary_suspect(&self, now: Duration, group: GroupId) -> bool {
         let Some(group) = self.groups.get(&group) else { return false };
         if group.waiting == 0 {
             return false;
@@ -158,14 +165,14 @@ impl<W> Router<W> {
             return true;
         };
         let patience = peer.patience();
-        group.doubted
-            || now.saturating_sub(group.quiet_since) >= patience
+        group.suspected
+            || now.saturating_sub(group.silent_since) >= patience
             || peer.is_silent(now, patience)
     }
 
-    /// Looks after every group whose primary is in doubt, and every node that is silent.
-    pub(super) fn attend(&mut self, now: Duration) {
-        self.attend_unrouted(now);
+    /// Looks after groups whose primary is suspect, and after silent nodes.
+    pub(super) fn check_health(&mut self, now: Duration) {
+        self.request_view(now);
         let groups: Vec<GroupId> = self
             .groups
             .iter()
@@ -173,15 +180,15 @@ impl<W> Router<W> {
             .map(|(&id, _)| id)
             .collect();
         for group in groups {
-            if self.in_trouble(now, group) {
+            if self.is_primary_suspect(now, group) {
                 self.probe_group(now, group);
             }
         }
-        self.attend_silent(now);
+        self.check_silent_peers(now);
     }
 
-    /// Requests whose shard is not known wait for a view, from wherever it comes.
-    pub(super) fn attend_unrouted(&mut self, now: Duration) {
+    /// Asks the server and the nodes for a view, if requests wait for one.
+    pub(super) fn request_view(&mut self, now: Duration) {
         if self.unrouted.is_empty() || self.ask_server_at > now {
             return;
         }
@@ -193,12 +200,12 @@ impl<W> Router<W> {
         }
     }
 
-    /// Asks the other replicas, and after a while the server, who leads a group.
+    /// Asks the other replicas, and after a while the server, which node leads a group.
     fn probe_group(&mut self, now: Duration, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.probe_at = now + timing::PROBE_EVERY;
         let primary = group.primary;
-        let quiet = now.saturating_sub(group.quiet_since);
+        let quiet = now.saturating_sub(group.silent_since);
         let mut others: Vec<NodeId> =
             group.replicas.iter().copied().filter(|&node| Some(node) != primary).collect();
         if group.ask_server_at <= now {
@@ -215,39 +222,39 @@ impl<W> Router<W> {
         }
     }
 
-    /// Asks a node for its view, unless it was asked just now.
+    /// Asks a node for its view, unless that is under way.
     pub(super) fn probe(&mut self, now: Duration, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        if peer.up.is_none() {
+        if peer.connection.is_none() {
             return self.dial(now, node);
         }
-        let lost_after = peer.lost_after();
+        let probe_timeout = peer.probe_timeout();
         if let Some((id, since)) = peer.probe {
-            if now.saturating_sub(since) < lost_after {
+            if now.saturating_sub(since) < probe_timeout {
                 return;
             }
-            self.take(now, id);
+            self.remove(now, id);
         }
-        let work = Work::Direct { node, body: RequestBody::View };
-        let id = self.submit(now, work, 4 * lost_after, None);
+        let kind = RequestKind::Direct { node, body: RequestBody::View };
+        let id = self.submit(now, kind, 4 * probe_timeout, None);
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.probe = Some((id, now));
         }
     }
 
-    /// Reads at any replica go to another one when theirs is silent. The silent one is asked for
-    /// its view, which it has at hand: one that does not give that either gets another connection,
-    /// and what it owed is lost.
-    fn attend_silent(&mut self, now: Duration) {
+    /// Moves reads that any replica can serve away from silent nodes. Asks each silent node for its
+    /// view, which it has at hand. A node that does not send that either gets a new connection, and
+    /// what it owed is in doubt.
+    fn check_silent_peers(&mut self, now: Duration) {
         let silent: Vec<NodeId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.up.is_some() && peer.is_silent(now, peer.patience()))
+            .filter(|(_, peer)| peer.connection.is_some() && peer.is_silent(now, peer.patience()))
             .map(|(&node, _)| node)
             .collect();
         for node in silent {
             let owed = self.requests.iter().filter(|(_, pending)| {
-                pending.work.whom() == Whom::Replica && pending.attempts.contains(&node)
+                pending.kind.target() == Target::Replica && pending.attempts.contains(&node)
             });
             let owed: Vec<u64> = owed.map(|(&id, _)| id).collect();
             for &id in &owed {

@@ -1,4 +1,4 @@
-//! Sending: from a request to the node that can serve it.
+//! Routing: from a request to the node that can serve it.
 
 use std::time::Duration;
 
@@ -7,34 +7,34 @@ use dkv_wire::message::Level;
 use dkv_wire::network::key_hash;
 
 use super::peer::Peer;
-use super::{Effect, Outcome, Router, Sending, Stage, Whom, Work, timing};
+use super::{Effect, Outcome, OutgoingRequest, RequestKind, Router, Stage, Target, timing};
 use crate::error::Error;
 
-/// A request of more bytes is sent where it does not hold up others.
-pub(super) const BULK_BYTES: usize = 64 * 1024;
+/// Requests of more bytes go over the stream for large ones.
+pub(super) const BULK_THRESHOLD_BYTES: usize = 64 * 1024;
 
 impl<W> Router<W> {
-    /// Finds the group of a request that has none yet, and sends it on.
-    pub(super) fn place(&mut self, now: Duration, id: u64) {
+    /// Finds the group of a request that has none yet, and sends the request on.
+    pub(super) fn assign_group(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
-        let group = match (&pending.work, pending.group) {
+        let group = match (&pending.kind, pending.group) {
             (_, Some(group)) => Some(group),
-            (Work::Direct { .. }, None) => None,
-            (Work::Scan { shard, .. }, None) if self.view.is_some() => Some(*shard),
-            (work, None) => {
-                let Some(view) = &self.view else { return self.attend_unrouted(now) };
-                match work.key() {
+            (RequestKind::Direct { .. }, None) => None,
+            (RequestKind::Scan { shard, .. }, None) if self.view.is_some() => Some(*shard),
+            (kind, None) => {
+                let Some(view) = &self.view else { return self.request_view(now) };
+                match kind.key() {
                     None => Some(GroupId::CONTROL),
                     Some(key) => match view.shard_of(key) {
                         Some(shard) => Some(shard.group),
-                        None => return self.attend_unrouted(now),
+                        None => return self.request_view(now),
                     },
                 }
             }
         };
         let limit = self.value_bytes_max();
-        if let Work::Write { value: Some(value), .. } | Work::Deposit { value: Some(value), .. } =
-            &pending.work
+        if let RequestKind::Write { value: Some(value), .. }
+        | RequestKind::Deposit { value: Some(value), .. } = &pending.kind
             && value.len() > limit
         {
             let (bytes, limit) = (value.len() as u64, limit as u64);
@@ -44,37 +44,38 @@ impl<W> Router<W> {
                 Err(Error::TooLarge { what: "value".into(), bytes, limit }),
             );
         }
-        let is_write = matches!(pending.work, Work::Write { .. });
+        let is_write = matches!(pending.kind, RequestKind::Write { .. });
         let is_placed = pending.group.is_some();
         self.unrouted.remove(&id);
         let known = group.and_then(|group| self.groups.get(&group));
-        let floor = known.map_or(Revision(0), |group| group.seen);
-        let (seen, deposits) = match (&pending.work, known) {
+        let revision_floor = known.map_or(Revision(0), |group| group.seen);
+        let (seen, deposits) = match (&pending.kind, known) {
             (
-                Work::Read { level: Level::Session, .. } | Work::Scan { level: Level::Session, .. },
+                RequestKind::Read { level: Level::Session, .. }
+                | RequestKind::Scan { level: Level::Session, .. },
                 Some(group),
             ) => (group.seen, group.deposits.iter().map(|(node, last)| (*node, *last)).collect()),
             _ => Default::default(),
         };
-        let is_deposit = matches!(pending.work, Work::Deposit { .. });
-        let moment = if is_deposit { self.time.stamp(now) } else { self.time.after() };
+        let is_deposit = matches!(pending.kind, RequestKind::Deposit { .. });
+        let stamp = if is_deposit { self.clock.stamp(now) } else { self.clock.latest_eventual() };
         if let Some(pending) = self.requests.get_mut(&id) {
-            if let Work::Read { level: Level::Session, bounds, .. }
-            | Work::Scan { level: Level::Session, bounds, .. } = &mut pending.work
+            if let RequestKind::Read { level: Level::Session, bounds, .. }
+            | RequestKind::Scan { level: Level::Session, bounds, .. } = &mut pending.kind
             {
                 bounds.at_least = bounds.at_least.max(seen);
                 bounds.deposits = deposits;
             }
-            match &mut pending.work {
-                Work::Deposit { moment: stamp, .. } => *stamp = moment,
-                Work::Write { after, .. } => *after = moment,
+            match &mut pending.kind {
+                RequestKind::Deposit { stamp: own, .. } => *own = stamp,
+                RequestKind::Write { after, .. } => *after = stamp,
                 _ => {}
             }
             pending.group = group;
             if !is_placed {
-                pending.floor = floor;
+                pending.revision_floor = revision_floor;
             }
-            // What a Stage::Queued write waits for is its group's to say; see below.
+            // The group decides what a queued write waits for; see below.
             pending.stage = Stage::Queued;
         }
         match group {
@@ -82,29 +83,29 @@ impl<W> Router<W> {
                 if let Some(state) = self.groups.get_mut(&group) {
                     state.queue.push_back(id);
                 }
-                self.stamp_queued(now, group);
+                self.admit_queued_writes(now, group);
             }
-            _ => self.begin(now, id),
+            _ => self.start(now, id),
         }
     }
 
-    /// Stamps as many waiting writes as the session allows, and sends them; opens the session if
-    /// it is closed.
-    pub(super) fn stamp_queued(&mut self, now: Duration, group: GroupId) {
+    /// Gives as many queued writes as the session allows their write ids, and sends them. Opens the
+    /// session if it is closed.
+    pub(super) fn admit_queued_writes(&mut self, now: Duration, group: GroupId) {
         loop {
             let Some(state) = self.groups.get_mut(&group) else { return };
             let Some(&id) = state.queue.front() else { return };
             if state.session.is_closed() {
                 return self.open_session(now, group, id);
             }
-            let Some(new) = state.session.stamp() else { return };
+            let Some(new) = state.session.next_write_id() else { return };
             state.queue.pop_front();
             if let Some(pending) = self.requests.get_mut(&id)
-                && let Work::Write { stamp, .. } = &mut pending.work
+                && let RequestKind::Write { write_id, .. } = &mut pending.kind
             {
-                *stamp = Some(new);
+                *write_id = Some(new);
             }
-            self.begin(now, id);
+            self.start(now, id);
         }
     }
 
@@ -114,17 +115,17 @@ impl<W> Router<W> {
         let session = state.session.id();
         state.session.opening();
         let deadline = self.requests.get(&id).map_or(now, |pending| pending.deadline);
-        let open = self.insert(now, Work::Open { session }, deadline, None);
+        let open = self.insert(now, RequestKind::Open { session }, deadline, None);
         if let Some(pending) = self.requests.get_mut(&open) {
             pending.group = Some(group);
         }
         if let Some(state) = self.groups.get_mut(&group) {
             state.opening = Some(open);
         }
-        self.begin(now, open);
+        self.start(now, open);
     }
 
-    /// The shard's answer about a session, or that there is none.
+    /// Handles the outcome of opening a session.
     pub(super) fn session_answered(
         &mut self,
         now: Duration,
@@ -137,24 +138,24 @@ impl<W> Router<W> {
             Ok(_) => state.session.opened(session),
             Err(error) => {
                 state.session.not_opened(session);
-                // Nobody can write without a session, so what stands in its way stands in theirs.
-                // At a deadline it stands only in the way of those whose deadline it is.
+                // Without a session no write can proceed, so this error is theirs too. A timeout
+                // concerns only the writes whose deadline has passed.
                 let queued: Vec<u64> = state.queue.iter().copied().collect();
                 for id in queued {
                     let Some(pending) = self.requests.get_mut(&id) else { continue };
                     if !error.is_retryable() || pending.deadline <= now {
                         self.finish(now, id, Err(error.clone()));
                     } else if let Error::Unavailable(why) = &error {
-                        pending.why = Some(why.clone());
+                        pending.last_error = Some(why.clone());
                     }
                 }
             }
         }
-        self.stamp_queued(now, group);
+        self.admit_queued_writes(now, group);
     }
 
-    /// A request is ready to be sent for the first time.
-    fn begin(&mut self, now: Duration, id: u64) {
+    /// Sends a request for the first time.
+    fn start(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get_mut(&id) else { return };
         pending.stage = Stage::Parked { not_before: now };
         self.parked.insert(id);
@@ -166,7 +167,7 @@ impl<W> Router<W> {
         self.route(now, id);
     }
 
-    /// Sends a request to whom it should be sent now, or parks it.
+    /// Sends a request to the node that should have it now, or parks it.
     pub(super) fn route(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
         if let Stage::Parked { not_before } = pending.stage
@@ -178,36 +179,39 @@ impl<W> Router<W> {
             return;
         }
         let group = pending.group.and_then(|group| self.groups.get(&group));
-        let target = match pending.work.whom() {
-            Whom::Node(node) => Some(node),
-            Whom::Primary => match (&pending.work, group) {
-                (Work::Read { level: Level::Strong, .. }, Some(group)) => {
+        let target = match pending.kind.target() {
+            Target::Node(node) => Some(node),
+            Target::Primary => match (&pending.kind, group) {
+                (RequestKind::Read { level: Level::Strong, .. }, Some(group)) => {
                     self.detour(now, group).or(group.primary)
                 }
                 _ => group.and_then(|group| group.primary),
             },
-            Whom::Replica => {
-                let passed = &pending.passed;
-                let replica = group.and_then(|group| self.choose(now, group, passed));
+            Target::Replica => {
+                let declined = &pending.declined;
+                let replica = group.and_then(|group| self.nearest_replica(now, group, declined));
                 let reached = replica.filter(|&node| self.is_usable(now, node));
-                match pending.work {
-                    Work::Deposit { .. } => reached.or(self.anybody(now, passed)).or(replica),
-                    // Without a replica there are those that keep a write of this client.
-                    Work::Read { level: Level::Eventual | Level::Session, .. } => {
-                        let keeper = group.and_then(|group| self.keeper(now, group, passed));
-                        reached.or(keeper).or(replica)
+                match pending.kind {
+                    RequestKind::Deposit { .. } => {
+                        reached.or(self.nearest_node(now, declined)).or(replica)
+                    }
+                    // If no replica is reachable, a node that holds a write of this client will do.
+                    RequestKind::Read { level: Level::Eventual | Level::Session, .. } => {
+                        let deposit_holder =
+                            group.and_then(|group| self.deposit_holder(now, group, declined));
+                        reached.or(deposit_holder).or(replica)
                     }
                     _ => replica,
                 }
             }
         };
         match target {
-            Some(node) if self.peers.get(&node).is_some_and(|peer| peer.up.is_some()) => {
+            Some(node) if self.peers.get(&node).is_some_and(|peer| peer.connection.is_some()) => {
                 self.send(now, id, node);
             }
             Some(node) => {
-                let others = match (pending.work.whom(), group) {
-                    (Whom::Replica, Some(group)) => group.replicas.clone(),
+                let others = match (pending.kind.target(), group) {
+                    (Target::Replica, Some(group)) => group.replicas.clone(),
                     _ => Vec::new(),
                 };
                 self.park(now, id, now);
@@ -220,7 +224,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// Everything that is parked, and may go by now, is tried again.
+    /// Tries all parked requests again whose back-off is over.
     pub(super) fn route_parked(&mut self, now: Duration) {
         let parked: Vec<u64> = self.parked.iter().copied().collect();
         for id in parked {
@@ -228,7 +232,7 @@ impl<W> Router<W> {
         }
     }
 
-    /// A request waits: for something to happen, and at least until `not_before`.
+    /// Parks a request until something changes, and at least until `not_before`.
     pub(super) fn park(&mut self, now: Duration, id: u64, not_before: Duration) {
         let Some(pending) = self.requests.get_mut(&id) else { return };
         if let Stage::Parked { not_before: earlier } = pending.stage {
@@ -241,10 +245,9 @@ impl<W> Router<W> {
         }
     }
 
-    /// Sends a request to a node that is connected. If that node has it already, its answer is
-    /// waited for.
+    /// Sends a request to a connected node, unless that node has it already.
     fn send(&mut self, now: Duration, id: u64, node: NodeId) {
-        let asks = self.asks(id, node);
+        let forwarding_time = self.expected_forwarding_time(id, node);
         let Some(pending) = self.requests.get_mut(&id) else { return };
         if let Stage::Parked { not_before } = pending.stage {
             self.parked.remove(&id);
@@ -256,33 +259,33 @@ impl<W> Router<W> {
         }
         let group = pending.group.unwrap_or(GroupId::CONTROL);
         let primary = self.groups.get(&group).and_then(|group| group.primary);
-        let detour = pending.work.whom() == Whom::Primary && primary != Some(node);
+        let detour = pending.kind.target() == Target::Primary && primary != Some(node);
         let again = pending.may_have_effect();
-        let Some(message) = pending.work.message(group, detour, again) else { return };
+        let Some(payload) = pending.kind.payload(group, detour, again) else { return };
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        let Some(generation) = peer.up else { return };
+        let Some(generation) = peer.connection else { return };
         pending.attempts.push(node);
         pending.sent = now;
-        peer.sent(now, asks);
-        let mut bulk =
-            pending.work.bytes() > BULK_BYTES || matches!(pending.work, Work::Scan { .. });
-        if let Work::Read { key, .. } = &pending.work {
+        peer.sent(now, forwarding_time);
+        let mut bulk = pending.kind.bytes() > BULK_THRESHOLD_BYTES
+            || matches!(pending.kind, RequestKind::Scan { .. });
+        if let RequestKind::Read { key, .. } = &pending.kind {
             let hash = key_hash(key);
-            bulk |= self.large[hash as usize % self.large.len()] == hash;
+            bulk |= self.large_keys[hash as usize % self.large_keys.len()] == hash;
         }
-        let (id, deadline) = (pending.work.attempt(id), pending.deadline);
-        let sending = Sending { node, generation, id, deadline, message, bulk };
-        self.effects.push_back(Effect::Send(sending));
+        let (id, deadline) = (pending.kind.attempt(id), pending.deadline);
+        let outgoing = OutgoingRequest { node, generation, id, deadline, payload, bulk };
+        self.effects.push_back(Effect::Send(outgoing));
     }
 
-    /// Time that a replica may take to ask the primary for its answer, or if it is the primary, the
-    /// nearest of the others. How far they are from it is not known here: it is taken to be as far
-    /// as they are from here.
-    fn asks(&self, id: u64, node: NodeId) -> Duration {
-        let pending = self.requests.get(&id).filter(|pending| pending.work.may_ask_on());
+    /// Returns the time that a replica may need to ask the primary; if it is the primary, to ask
+    /// the nearest other replica. The distance between nodes is unknown here, so the distance from
+    /// here stands in for it.
+    fn expected_forwarding_time(&self, id: u64, node: NodeId) -> Duration {
+        let pending = self.requests.get(&id).filter(|pending| pending.kind.may_be_forwarded());
         let group = pending.and_then(|pending| self.groups.get(&pending.group?));
         let Some(group) = group else { return Duration::ZERO };
-        let time = |node: &NodeId| self.peers.get(node).map(Peer::there_and_to_a_majority);
+        let time = |node: &NodeId| self.peers.get(node).map(Peer::quorum_time);
         let asked = match group.primary.filter(|&primary| primary != node) {
             Some(primary) => time(&primary),
             None => group.replicas.iter().filter(|&&other| other != node).filter_map(time).min(),
@@ -302,13 +305,13 @@ impl<W> Router<W> {
         self.effects.push_back(Effect::Connect { node, generation, address });
     }
 
-    /// Connects again where that failed, and to whom may be needed.
+    /// Reconnects where connecting failed.
     pub(super) fn redial(&mut self, now: Duration) {
         let missing: Vec<NodeId> = self
             .peers
             .iter()
             .take(timing::WARM_MAX)
-            .filter(|(_, peer)| peer.up.is_none() && peer.failures > 0)
+            .filter(|(_, peer)| peer.connection.is_none() && peer.failures > 0)
             .map(|(&node, _)| node)
             .collect();
         for node in missing {

@@ -1,12 +1,12 @@
-//! Golden scripts: what happens, and beneath each event what the router wants done.
+//! Golden scripts: events, and under each event the effects that the router wants.
 //!
-//! A script is a text file of lines. A line without indentation is an event; the indented lines
-//! after it are the effects and are written by the runner: `UPDATE_EXPECT=1 cargo test`. A change
-//! of behaviour shows as a diff that somebody has to understand.
+//! A script is a text file. A line without indentation is an event; the indented lines after it are
+//! its effects, which the runner writes: `UPDATE_EXPECT=1 cargo test`. A change of behaviour shows
+//! as a diff that a reviewer has to understand.
 //!
-//! Nodes are n1, n2, …; requests are named by whoever waits for them: a, b, c. `at 50` lets time
-//! pass to 50 ms, and ticks. Other events happen at the time that was reached last. `up n1 2 30` is
-//! a connection, the second one, whose handshake took 30 ms there and back.
+//! Nodes are n1, n2, …; requests have the names of their waiters: a, b, c. `at 50` lets time pass
+//! to 50 ms, with ticks. Other events happen at the time last reached. `up n1 2 30` establishes the
+//! second connection to n1, whose handshake took 30 ms.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
 use dkv_wire::region::Region;
 use uuid::Uuid;
 
-use super::work::{ASKS_THE_TIME, request_of};
+use super::request::{CLOCK_QUERY, request_of};
 use super::*;
 
 struct Script {
@@ -45,14 +45,13 @@ fn address(node: NodeId) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], node.0.as_u128() as u16))
 }
 
-/// Where the client is.
+/// The region of the client.
 fn home() -> Region {
     "home".parse().unwrap()
 }
 
-/// `view TERM PRIMARY NODES`: one shard; everything that is led is led by the same node. A node may
-/// be followed by its region, as in `n1@home`. Nodes that were removed may come after that:
-/// `without=NODES`.
+/// `view TERM PRIMARY NODES`: a view with one shard, where the same node leads everything. A node
+/// may be followed by its region, as in `n1@home`. Removed nodes may follow: `without=NODES`.
 fn view(words: &[&str]) -> NetworkView {
     let (words, gone) = match words {
         [words @ .., gone] if words.len() == 3 => (words, gone.strip_prefix("without=").unwrap()),
@@ -141,13 +140,13 @@ fn result(from: NodeId, words: &[&str]) -> Result<Answer, Refusal> {
 }
 
 impl Script {
-    /// Lets something happen; returns what the router says to that at once.
+    /// Passes an event to the router; returns what the router says at once.
     fn event(&mut self, words: &[&str]) -> &'static str {
         let (router, now) = (&mut self.router, self.now);
         let long = Duration::from_secs(2);
         match words {
             ["at", ms] => {
-                // Time passes in ticks, as it does in the shell.
+                // Time passes in ticks, as with the real driver.
                 let until = Duration::from_millis(ms.parse().unwrap());
                 while self.now < until {
                     self.now = (self.now + Duration::from_millis(5)).min(until);
@@ -156,11 +155,11 @@ impl Script {
             }
             ["view", rest @ ..] => router.handle_view(now, view(rest)),
             ["met", nodes] => {
-                router.meet_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
+                router.add_registered_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
             }
-            ["noview"] => router.no_view("nobody has started it".into()),
+            ["noview"] => router.handle_no_view("nobody has started it".into()),
             ["learn", nodes] => {
-                router.learn_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
+                router.add_known_nodes(nodes.split(',').map(|n| (node(n), address(node(n)))));
             }
             ["read", who, level] => {
                 let (level, nearest) = match *level {
@@ -171,50 +170,64 @@ impl Script {
                     _ => (Level::Eventual, false),
                 };
                 let (key, bounds) = (Bytes::from_static(b"k"), ReadBounds::default());
-                let work = Work::Read { key, level, bounds, nearest };
-                let id = router.submit(now, work, long, Some((*who).to_owned()));
+                let kind = RequestKind::Read { key, level, bounds, nearest };
+                let id = router.submit(now, kind, long, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
             }
             ["write", who, rest @ ..] => {
                 let timeout = rest.first().map_or(2000, |ms| ms.parse().unwrap());
-                let (condition, stamp) = (Condition::Always, None);
+                let (condition, write_id) = (Condition::Always, None);
                 let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
                 let after = Default::default();
-                let work = Work::Write { condition, everywhere: false, key, value, stamp, after };
+                let kind = RequestKind::Write {
+                    condition,
+                    everywhere: false,
+                    key,
+                    value,
+                    write_id,
+                    after,
+                };
                 let timeout = Duration::from_millis(timeout);
-                let id = router.submit(now, work, timeout, Some((*who).to_owned()));
+                let id = router.submit(now, kind, timeout, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
             }
             ["deposit", who] => {
                 let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
-                let work = Work::Deposit { key, value, moment: Default::default() };
-                let id = router.submit(now, work, long, Some((*who).to_owned()));
+                let kind = RequestKind::Deposit { key, value, stamp: Default::default() };
+                let id = router.submit(now, kind, long, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
             }
             ["cancel", who] => router.cancel(now, self.ids[*who]),
             ["up", who, generation, rest @ ..] => {
                 let round_trip = rest.first().map_or(0, |ms| ms.parse().unwrap());
                 let round_trip = Duration::from_millis(round_trip);
-                if !router.link_up(now, node(who), generation.parse().unwrap(), round_trip) {
+                if !router.connected(now, node(who), generation.parse().unwrap(), round_trip) {
                     return "    not wanted\n";
                 }
             }
             ["failed", who, generation] => {
-                router.link_failed(now, node(who), generation.parse().unwrap(), "no answer");
+                router.connect_failed(now, node(who), generation.parse().unwrap(), "no answer");
             }
             ["lost", who, generation] => {
-                router.link_lost(now, node(who), generation.parse().unwrap(), "gone", false);
+                router.connection_lost(now, node(who), generation.parse().unwrap(), "gone", false);
             }
-            ["shown-the-door", who, generation] => {
-                router.link_lost(now, node(who), generation.parse().unwrap(), "removed", true);
+            ["denied", who, generation] => {
+                router.connection_lost(
+                    now,
+                    node(who),
+                    generation.parse().unwrap(),
+                    "removed",
+                    true,
+                );
             }
             ["reply", from, generation, id, rest @ ..] => {
-                // To what was sent last, or as `a?` to an eventual write's question for the time.
+                // A reply to the last attempt; `a?` is a reply to an eventual write's question for
+                // the time.
                 let (id, asked) = id.strip_suffix('?').map_or((*id, false), |id| (id, true));
                 let id = self.ids.get(id).copied().unwrap_or_else(|| id.parse().unwrap());
                 let id = match router.requests.get(&id) {
-                    Some(pending) if !asked => pending.work.attempt(id),
-                    _ => id | if asked { ASKS_THE_TIME } else { 0 },
+                    Some(pending) if !asked => pending.kind.attempt(id),
+                    _ => id | if asked { CLOCK_QUERY } else { 0 },
                 };
                 let reply = Reply { id, result: result(node(from), rest) };
                 router.handle_reply(now, node(from), generation.parse().unwrap(), reply);
@@ -232,7 +245,7 @@ impl Script {
                     format!("connect {} (connection {generation})", name(node))
                 }
                 Effect::Disconnect { node } => format!("disconnect {}", name(node)),
-                Effect::Send(sending) => self.sent(sending),
+                Effect::Send(outgoing) => self.sent(outgoing),
                 Effect::Finish { waiter, outcome } => match outcome {
                     Ok(Answer::Written { .. }) => format!("{waiter}: written"),
                     Ok(Answer::Value(..)) => format!("{waiter}: value"),
@@ -241,19 +254,19 @@ impl Script {
                     Err(Error::Unavailable(why)) => format!("{waiter}: UNAVAILABLE {why}"),
                     Err(other) => format!("{waiter}: {other}"),
                 },
-                Effect::KeepApart { links, .. } => format!("keep apart from {} nodes", links.len()),
+                Effect::SetDelays { links, .. } => format!("delay {} nodes", links.len()),
                 Effect::AskServer => "ask the server".to_owned(),
-                Effect::Remember(nodes) => format!("remember {} nodes", nodes.len()),
+                Effect::SaveNodes(nodes) => format!("save {} nodes", nodes.len()),
             };
             writeln!(text, "    {line}").unwrap();
         }
     }
 
-    fn sent(&self, sending: Sending) -> String {
-        let Sending { node, generation, message, .. } = sending;
-        let id = request_of(sending.id);
+    fn sent(&self, outgoing: OutgoingRequest) -> String {
+        let OutgoingRequest { node, generation, payload, .. } = outgoing;
+        let id = request_of(outgoing.id);
         let who = self.ids.iter().find(|(_, known)| **known == id).map(|(who, _)| who.clone());
-        let what = match message.body().0 {
+        let what = match payload.body().0 {
             RequestBody::View => "view?".to_owned(),
             RequestBody::Read { mode, .. } => match mode {
                 ReadMode::Eventual(ReadBounds { at_least, deposits, .. }) => {
@@ -303,7 +316,7 @@ fn run(script: &str) -> String {
         if words.is_empty() || line.starts_with('#') {
             continue;
         }
-        // What is sent in the same moment names its waiter, so the name comes first.
+        // The name is registered first, because effects of the same event refer to it.
         if let ["read" | "write" | "deposit", who, ..] = words[..] {
             state.ids.insert(who.to_owned(), state.router.next_id);
         }
@@ -342,7 +355,7 @@ fn golden_scripts() {
 }
 
 impl<W> Router<W> {
-    /// What is counted in two places agrees.
+    /// Checks that everything counted in two places agrees.
     fn check(&self) {
         for (node, peer) in &self.peers {
             let held =
@@ -369,4 +382,4 @@ impl<W> Router<W> {
 }
 
 mod random;
-mod told;
+mod outcomes;

@@ -1,9 +1,9 @@
-//! Views: what the network looks like, and who leads what.
+//! Views: the state of the network, and which node leads each group.
 //!
-//! Whoever holds a node's certificate can say what it likes, and a view decides where values go. So
-//! a view counts if it is the server's, or that of a node which the view before names, and which is
-//! in its own; and if its term does not leap, as one that is taken once rules out all earlier ones.
-//! Whom a view names as removed is forgotten, and is no node of the network in any later one.
+//! A holder of a node's certificate can send any view, and views decide where values go. So the
+//! router applies only views of the server and of nodes that the previous view names. A node's view
+//! must name that node itself, and its term must not leap, because an applied term rules out all
+//! earlier ones. A node that an applied view names as removed never becomes a member again.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,31 +14,38 @@ use dkv_wire::limits;
 use dkv_wire::network::NetworkView;
 
 use super::peer::{Group, Peer};
-use super::{Effect, Router, Stage, Whom, timing};
+use super::{Effect, Router, Stage, Target, timing};
 
 impl<W> Router<W> {
-    /// Nodes that are known from an earlier run.
-    pub(crate) fn learn_nodes(&mut self, nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+    /// Adds the nodes that an earlier run stored, as members.
+    pub(crate) fn add_known_nodes(
+        &mut self,
+        nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>,
+    ) {
         for (node, address) in nodes {
             let known = Peer { is_member: true, ..Peer::new(address) };
             self.peers.entry(node).or_insert(known);
         }
     }
 
-    /// Whoever has registered with the server, to be asked how they are and no more.
-    pub(crate) fn meet_nodes(&mut self, nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+    /// Adds nodes that have registered with the server. They are asked for their status and nothing
+    /// else.
+    pub(crate) fn add_registered_nodes(
+        &mut self,
+        nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>,
+    ) {
         for (node, address) in nodes {
             self.peers.entry(node).or_insert_with(|| Peer::new(address));
         }
     }
 
-    /// The server has no view, or there is no server that answers.
-    pub(crate) fn no_view(&mut self, why: String) {
-        self.no_view = Some(why);
+    /// Records that the server has no view or does not answer.
+    pub(crate) fn handle_no_view(&mut self, why: String) {
+        self.no_view_reason = Some(why);
     }
 
-    /// A node's view, which counts only if it is one of the network's.
-    pub(crate) fn handle_view_of(&mut self, now: Duration, node: NodeId, view: NetworkView) {
+    /// Handles a node's view, which counts only if the node is a member.
+    pub(crate) fn handle_node_view(&mut self, now: Duration, node: NodeId, view: NetworkView) {
         let is_member = self.peers.get(&node).is_some_and(|peer| peer.is_member);
         let known = self.view.as_ref().map(|current| current.term);
         let counts = is_member
@@ -50,11 +57,10 @@ impl<W> Router<W> {
         }
     }
 
-    /// The server's view, or that of a node of the network.
+    /// Handles the view of the server, or of a member.
     ///
-    /// One of an older term than ours is not looked at. Claims of an equal or newer one about a
-    /// primary are believed if ours is unknown, in doubt or untried, but never against a primary
-    /// that serves.
+    /// Ignores a view of an older term than ours. Takes over its primary of a group if ours is
+    /// unknown, suspect or untried, but never in place of a primary that serves.
     pub(crate) fn handle_view(&mut self, now: Duration, view: NetworkView) {
         let current = self.view.as_ref();
         if current
@@ -63,38 +69,38 @@ impl<W> Router<W> {
         {
             return;
         }
-        self.deny(now, &view.denied);
-        self.keep_apart(&view);
+        self.remove_denied(now, &view.denied);
+        self.update_delays(&view);
         self.update_nodes(&view);
         let mut claims = vec![(GroupId::CONTROL, view.coordinator)];
         self.update_group(GroupId::CONTROL, view.nodes.iter().map(|node| node.id).collect());
         for shard in &view.shards {
             claims.push((shard.group, shard.primary));
-            // A learner is a replica on its way: it may have nothing yet.
+            // A learner may have no data yet.
             self.update_group(shard.group, shard.voters.clone());
         }
         let had_shards = current_has_shards(self.view.as_deref());
         self.view = Some(Arc::new(view));
         for (group, claim) in claims {
             if let Some(primary) = claim {
-                self.consider(now, group, primary);
+                self.consider_primary(now, group, primary);
             }
         }
         if !had_shards {
             let unrouted: Vec<u64> = self.unrouted.iter().copied().collect();
             for id in unrouted {
-                self.place(now, id);
+                self.assign_group(now, id);
             }
         }
         if self.groups.values().any(|group| group.confirmed) {
             self.warm_up(now);
         }
         self.route_parked(now);
-        self.attend(now);
+        self.check_health(now);
     }
 
-    /// Forgets nodes that were removed from the network, and what was asked of them.
-    fn deny(&mut self, now: Duration, denied: &[HolderId]) {
+    /// Removes nodes that are no longer in the network, and puts their requests in doubt.
+    fn remove_denied(&mut self, now: Duration, denied: &[HolderId]) {
         let room = limits::DENIED_MAX.saturating_sub(self.denied.len());
         let is_known = |holder: &&HolderId| self.peers.contains_key(&NodeId(holder.0));
         let gone: Vec<NodeId> = denied.iter().filter(is_known).map(|it| NodeId(it.0)).collect();
@@ -102,18 +108,18 @@ impl<W> Router<W> {
         for node in gone {
             self.lose_attempts(now, node, "it was removed from the network");
             self.peers.remove(&node);
-            self.doubt_primary(node);
+            self.suspect_primary(node);
             self.effects.push_back(Effect::Disconnect { node });
         }
     }
 
-    /// In a network that rehearses distances, a client has its own from each node.
-    fn keep_apart(&mut self, view: &NetworkView) {
+    /// Updates the rehearsed delays between this client and each node.
+    fn update_delays(&mut self, view: &NetworkView) {
         let delays = &view.settings.delays;
         let links = delays.link_delays(delays.place(None, self.region.as_ref()), &view.nodes);
         if links != self.links {
             self.links.clone_from(&links);
-            self.effects.push_back(Effect::KeepApart { links, vary: delays.vary });
+            self.effects.push_back(Effect::SetDelays { links, vary: delays.vary });
         }
     }
 
@@ -129,14 +135,14 @@ impl<W> Router<W> {
                     changed = true;
                 }
                 Some(peer) if peer.address != info.address => {
-                    // What was sent to the old address may still be answered; what comes next goes
-                    // to the new one.
+                    // The old connection may still bring answers; new requests go to the new
+                    // address.
                     peer.address = info.address;
                     peer.retry_at = Duration::ZERO;
                     peer.dialing = None;
                     let node = info.id;
                     if let Some(peer) = self.peers.get(&node)
-                        && peer.up.is_some()
+                        && peer.connection.is_some()
                     {
                         self.dial(Duration::ZERO, node);
                     }
@@ -145,7 +151,7 @@ impl<W> Router<W> {
                 Some(_) => {}
             }
             if let Some(peer) = self.peers.get_mut(&info.id) {
-                peer.is_near = self.region.is_some() && info.region == self.region;
+                peer.in_own_region = self.region.is_some() && info.region == self.region;
                 changed |= !std::mem::replace(&mut peer.is_member, true);
             }
         }
@@ -164,7 +170,7 @@ impl<W> Router<W> {
             changed = true;
         }
         if changed {
-            self.effects.push_back(Effect::Remember(self.addresses()));
+            self.effects.push_back(Effect::SaveNodes(self.addresses()));
         }
     }
 
@@ -174,45 +180,45 @@ impl<W> Router<W> {
         self.groups.entry(group).or_insert_with(|| Group::new(first)).replicas = replicas;
     }
 
-    /// Somebody claims that `primary` leads `group`.
-    fn consider(&mut self, now: Duration, id: GroupId, primary: NodeId) {
+    /// Considers a claim that `primary` leads a group.
+    fn consider_primary(&mut self, now: Duration, id: GroupId, primary: NodeId) {
         let Some(group) = self.groups.get(&id) else { return };
         let is_member = self.peers.get(&primary).is_some_and(|peer| peer.is_member);
         if group.primary == Some(primary) || !is_member {
             return;
         }
-        // One that has had no time to serve yet gives way only to one that answers: otherwise the
-        // next view from somebody who does not know of the failover would send us back.
+        // A primary that has had no time to serve yet gives way only to one that answers. Otherwise
+        // a view from before the failover would send us back.
         let answers = self
             .peers
             .get(&primary)
-            .is_some_and(|peer| peer.up.is_some() && !peer.is_silent(now, peer.patience()));
+            .is_some_and(|peer| peer.connection.is_some() && !peer.is_silent(now, peer.patience()));
         let untried = !group.confirmed && answers;
-        if group.primary.is_none() || untried || self.in_trouble(now, id) {
+        if group.primary.is_none() || untried || self.is_primary_suspect(now, id) {
             self.set_primary(now, id, primary);
         }
     }
 
-    /// From now on `primary` is believed to lead the group: everything that waits for it goes
-    /// there, whoever has it already.
+    /// Makes `primary` the primary of a group, and sends it everything that waits for the primary,
+    /// even if another node has it already.
     pub(super) fn set_primary(&mut self, now: Duration, id: GroupId, primary: NodeId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.primary = Some(primary);
         group.confirmed = false;
-        group.doubted = false;
-        group.quiet_since = now;
+        group.suspected = false;
+        group.silent_since = now;
         let moved: Vec<u64> = self
             .requests
             .iter()
             .filter(|(_, pending)| {
                 pending.group == Some(id)
-                    && pending.work.whom() == Whom::Primary
+                    && pending.kind.target() == Target::Primary
                     && pending.stage != Stage::Queued
             })
             .map(|(&id, _)| id)
             .collect();
         for id in moved {
-            // A pause was for the old one.
+            // The back-off was for the old primary.
             if let Some(Stage::Parked { .. }) = self.requests.get(&id).map(|pending| pending.stage)
             {
                 self.park(now, id, now);
@@ -221,13 +227,13 @@ impl<W> Router<W> {
         }
     }
 
-    /// A node has served: it is worth having connections to those that may take over.
+    /// Connects to the other members once a node has served: one of them may take over.
     pub(super) fn warm_up(&mut self, now: Duration) {
         let cold: Vec<NodeId> = self
             .peers
             .iter()
             .take(timing::WARM_MAX)
-            .filter(|(_, peer)| peer.is_member && peer.up.is_none() && peer.generation == 0)
+            .filter(|(_, peer)| peer.is_member && peer.connection.is_none() && peer.generation == 0)
             .map(|(&node, _)| node)
             .collect();
         for node in cold {

@@ -1,4 +1,4 @@
-//! Merging the pages of the shards.
+//! Merges the pages of the shards into one order.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,28 +9,28 @@ use dkv_wire::message::{Page, Pair, Span};
 
 use super::ScanOptions;
 
-/// Bytes of all pages that are held at the same time, as long as each shard may have a few.
-const HELD_BYTES: usize = 16 * 1024 * 1024;
-/// Least bytes of a page.
+/// Bytes of all pages in memory at the same time, unless [`PAGE_BYTES_MIN`] for each shard is more.
+const BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// Smallest size of a page, in bytes.
 const PAGE_BYTES_MIN: usize = 32 * 1024;
 
-/// What has come of a scan, and what is still to come.
+/// The pages of a scan that have come, and what is still to be asked for.
 pub(super) struct Merge {
     prefix: Bytes,
     values: bool,
-    /// Keys that may still be given out.
+    /// Keys that may still be returned.
     left: u64,
     page_bytes: usize,
     parts: BTreeMap<GroupId, Part>,
-    /// The first key of each part that has one.
+    /// The first buffered key of each part that has one.
     heads: BTreeMap<Bytes, GroupId>,
     staleness_ms: Option<u64>,
 }
 
-/// What has come of one shard.
+/// The buffered keys of one shard.
 struct Part {
     pairs: VecDeque<Pair>,
-    /// The last key that has come.
+    /// The last key received; the next page begins after it.
     after: Bytes,
     more: bool,
 }
@@ -39,7 +39,7 @@ impl Merge {
     pub(super) fn new(options: &ScanOptions, shards: impl Iterator<Item = GroupId>) -> Self {
         let part = || Part { pairs: VecDeque::new(), after: options.after.clone(), more: true };
         let parts: BTreeMap<GroupId, Part> = shards.map(|shard| (shard, part())).collect();
-        let page_bytes = (HELD_BYTES / parts.len().max(1)).clamp(PAGE_BYTES_MIN, SCAN_BYTES_MAX);
+        let page_bytes = (BUFFER_BYTES / parts.len().max(1)).clamp(PAGE_BYTES_MIN, SCAN_BYTES_MAX);
         Self {
             prefix: options.prefix.clone(),
             values: options.values,
@@ -51,12 +51,12 @@ impl Merge {
         }
     }
 
-    /// The pages without which it cannot go on.
-    pub(super) fn wanted(&self) -> Vec<(GroupId, Span)> {
+    /// Returns the pages that are needed before the next key is known.
+    pub(super) fn needed_pages(&self) -> Vec<(GroupId, Span)> {
         if self.left == 0 {
             return Vec::new();
         }
-        // The shards have about as many keys each. One that has fewer than needed is asked again.
+        // The shards have about the same number of keys. A shard that sends too few is asked again.
         let share = (self.left / self.parts.len().max(1) as u64).saturating_mul(5) / 4 + 16;
         let keys_max = share.min(self.left).min(SCAN_KEYS_MAX as u64) as u32;
         let empty = self.parts.iter().filter(|(_, part)| part.more && part.pairs.is_empty());
@@ -70,11 +70,11 @@ impl Merge {
         empty.map(|(shard, part)| (*shard, span(part))).collect()
     }
 
-    /// A page of a shard has come.
+    /// Adds a page of a shard.
     ///
     /// # Errors
-    /// If it is not what was asked for. It is as if it had not come, then.
-    pub(super) fn take(
+    /// If the page is not what was asked for. Then it is not added.
+    pub(super) fn add_page(
         &mut self,
         shard: GroupId,
         staleness_ms: Option<u64>,
@@ -101,9 +101,9 @@ impl Merge {
         Ok(())
     }
 
-    /// The next key. To be called when nothing is wanted.
+    /// Returns the next key. Must only be called when no page is needed.
     pub(super) fn pop(&mut self) -> Option<Pair> {
-        debug_assert!(self.wanted().is_empty());
+        debug_assert!(self.needed_pages().is_empty());
         if self.left == 0 {
             return None;
         }
@@ -117,7 +117,7 @@ impl Merge {
         Some(pair)
     }
 
-    /// Whether there may be more, as far as is known.
+    /// Returns whether more keys may follow, as far as is known.
     pub(super) fn has_more(&self) -> bool {
         let more = |part: &Part| part.more || !part.pairs.is_empty();
         self.left > 0 && self.parts.values().any(more)

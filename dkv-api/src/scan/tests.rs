@@ -1,4 +1,4 @@
-//! Merging, against a sorted list.
+//! The merge, compared with a sorted list.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a shard answers.
+/// The page that a shard returns.
 fn answer(keys: &BTreeMap<Vec<u8>, usize>, shard: usize, span: &Span, most: usize) -> Page {
     let mut matching = keys
         .iter()
@@ -25,7 +25,7 @@ fn answer(keys: &BTreeMap<Vec<u8>, usize>, shard: usize, span: &Span, most: usiz
 
 proptest! {
     #[test]
-    fn all_keys_in_order_whatever_the_pages(
+    fn all_keys_come_in_order_for_any_page_sizes(
         keys in prop::collection::btree_map(prop::collection::vec(0..4_u8, 1..5), 0..7_usize, 0..60),
         prefix in prop::collection::vec(0..4_u8, 0..2),
         after in prop::collection::vec(0..4_u8, 0..4),
@@ -43,11 +43,11 @@ proptest! {
         let mut merge = Merge::new(&options, (0..7).map(GroupId));
         let mut found = Vec::new();
         loop {
-            for (shard, span) in merge.wanted() {
+            for (shard, span) in merge.needed_pages() {
                 let page = answer(&keys, shard.0 as usize, &span, most);
-                merge.take(shard, Some(u64::from(shard.0)), page).unwrap();
+                merge.add_page(shard, Some(u64::from(shard.0)), page).unwrap();
             }
-            if !merge.wanted().is_empty() {
+            if !merge.needed_pages().is_empty() {
                 continue;
             }
             let more = merge.has_more();
@@ -69,7 +69,7 @@ proptest! {
 }
 
 #[test]
-fn pages_that_are_none_are_refused() {
+fn malformed_pages_are_refused() {
     let options = ScanOptions { after: "b".into(), ..ScanOptions::prefix("") };
     let mut merge = Merge::new(&options, std::iter::once(GroupId(1)));
     let pair = |key: &'static str| Pair { key: key.into(), revision: Revision(1), value: None };
@@ -77,10 +77,10 @@ fn pages_that_are_none_are_refused() {
         [(&["a"][..], false), (&["c", "c"], false), (&["d", "c"], true), (&[], true)]
     {
         let pairs = keys.iter().map(|key| pair(key)).collect();
-        assert!(merge.take(GroupId(1), None, Page { pairs, more }).is_err(), "{keys:?}");
+        assert!(merge.add_page(GroupId(1), None, Page { pairs, more }).is_err(), "{keys:?}");
     }
-    assert_eq!((merge.wanted().len(), merge.staleness_ms()), (1, Some(0)));
-    merge.take(GroupId(1), None, Page { pairs: vec![pair("c")], more: false }).unwrap();
+    assert_eq!((merge.needed_pages().len(), merge.staleness_ms()), (1, Some(0)));
+    merge.add_page(GroupId(1), None, Page { pairs: vec![pair("c")], more: false }).unwrap();
     assert_eq!(merge.staleness_ms(), None);
     assert_eq!((merge.pop().unwrap().key, merge.pop()), ("c".into(), None));
 }

@@ -30,7 +30,7 @@ async fn connected(nodes: usize) -> (Fake, Client) {
 }
 
 fn within(milliseconds: u64) -> WriteOptions {
-    WriteOptions { timeout: Some(Duration::from_millis(milliseconds)), ..Default::default() }
+    WriteOptions::default().timeout(Duration::from_millis(milliseconds))
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn scans_go_over_all_shards_in_order() {
             _ => Act::Serve,
         });
     }
-    let options = ScanOptions { after: "k099".into(), ..ScanOptions::prefix("k") };
+    let options = ScanOptions::prefix("k").after("k099");
     let mut scan = client.scan(options.clone());
     for number in 100..500 {
         let pair = scan.next().await.unwrap().unwrap();
@@ -77,7 +77,7 @@ async fn scans_go_over_all_shards_in_order() {
         assert_eq!((pair.key, pair.value), expected);
     }
     assert_eq!((scan.next().await, scan.staleness_ms()), (Ok(None), Some(0)));
-    let mut keys = client.scan(ScanOptions { limit: Some(5), values: false, ..options });
+    let mut keys = client.scan(options.limit(5).values(false));
     let page = keys.page(3, usize::MAX).await.unwrap();
     assert_eq!((page.pairs.len(), page.more, &page.pairs[0].value), (3, true, &None));
     let page = keys.page(3, usize::MAX).await.unwrap();
@@ -225,7 +225,7 @@ async fn a_read_that_is_not_answered_had_no_effect() {
     let (fake, client) = connected(1).await;
     fake.nodes[0].script(|_| Act::Ignore);
     let begun = Instant::now();
-    let options = ReadOptions { timeout: Some(Duration::from_millis(200)), ..Default::default() };
+    let options = ReadOptions::default().timeout(Duration::from_millis(200));
     let outcome = client.read_with("k", options).await;
     assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
     let waited = begun.elapsed();

@@ -135,5 +135,6 @@ fn refuse(error: Error) -> Reply {
         Error::Denied(_) => Reply::error(StatusCode::FORBIDDEN, error.to_string()),
         Error::Conflict { .. } => Reply::error(StatusCode::CONFLICT, error.to_string()),
         Error::Invalid(_) => Reply::error(StatusCode::BAD_REQUEST, error.to_string()),
+        other => Reply::error(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
     }
 }

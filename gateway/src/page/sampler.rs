@@ -66,7 +66,7 @@ async fn finish<T>(running: &mut Option<BoxFuture<'_, T>>) -> T {
 /// Returns the duration of a strong read in microseconds, or why it failed.
 async fn time_strong_read<S: Store>(store: &S) -> Result<u64, String> {
     let begun = Instant::now();
-    let options = ReadOptions { timeout: Some(READY_TIMEOUT), ..ReadOptions::default() };
+    let options = ReadOptions::default().timeout(READY_TIMEOUT);
     match store.read(READY_KEY, options).await {
         Ok(_) | Err(Error::NotFound { .. }) => Ok(micros(begun.elapsed())),
         Err(error) => Err(error.to_string()),

@@ -120,7 +120,7 @@ async fn delete<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response
 fn options_of(head: &Parts, level: Level) -> Result<WriteOptions, Problem> {
     match preconditions::for_write(&head.headers)? {
         WriteCondition::If(condition) => {
-            Ok(WriteOptions { level, condition, ..WriteOptions::default() })
+            Ok(WriteOptions::default().level(level).condition(condition))
         }
         WriteCondition::Never => Err(Problem::precondition(None, None)),
     }

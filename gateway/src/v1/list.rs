@@ -40,15 +40,16 @@ async fn page<S: Store>(
     let Ok(Ok(_turn)) = turn else {
         return Err(Problem::unavailable("too many lists are in progress"));
     };
-    let mut pairs = std::pin::pin!(gateway.store.scan(ScanOptions {
-        prefix: query.prefix.clone().into(),
-        after: query.after.clone().into(),
-        // One more than asked for shows whether another page follows.
-        limit: Some(query.limit as u64 + 1),
-        values: query.values,
-        level: query.level,
-        timeout: None,
-    }));
+    let mut pairs = std::pin::pin!(
+        gateway.store.scan(
+            ScanOptions::prefix(query.prefix.clone())
+                .after(query.after.clone())
+                // One more key shows whether the list goes on.
+                .limit(query.limit as u64 + 1)
+                .values(query.values)
+                .level(query.level)
+        )
+    );
     let (mut count, mut bytes, mut last) = (0, 0, None);
     let mut page = ResponseParts::default();
     page.push("{\"pairs\":[");

@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use crate::node::Node;
 use crate::raft::Configured;
 use crate::replica::{Group, is_caught_up};
-use dkv_state::reconciler::{Desired, Membership, Progress, next_step};
+use dkv_state::reconciler::{Desired, Membership, Progress, Step, next_step};
 
 /// How often a leader looks.
 const TICK: Duration = Duration::from_millis(100);
@@ -35,14 +35,18 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
         if !group.leads() {
             continue;
         }
-        let desired = node.control().state_machine().with_directory(|directory| {
-            let plan = directory.groups().get(&group.id())?;
-            plan.started
-                .then(|| Desired { voters: plan.voters.clone(), learners: plan.learners.clone() })
-        });
-        let Some(Some(desired)) = desired else { continue };
-        let (actual, progress) = facts(&group);
-        let Some(step) = next_step(&desired, &actual, &progress, node.id()) else { continue };
+        let Some(step) = step(&node, &group) else { continue };
+        if step.follows_the_plan() {
+            // By an old plan it would undo what was done by a newer one.
+            if let Err(why) = node.catch_up_with_directory().await {
+                debug!(group = %group.id(), %why, "members are not changed: the plan may be old");
+                continue;
+            }
+            if self::step(&node, &group).as_ref() != Some(&step) {
+                tick = TICK_AFTER_STEP;
+                continue;
+            }
+        }
         info!(group = %group.id(), ?step, "changing members");
         match tokio::time::timeout(STEP_TIMEOUT, group.take_step(&step)).await {
             Ok(Ok(())) => tick = TICK_AFTER_STEP,
@@ -50,6 +54,17 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
             Err(_) => debug!(group = %group.id(), "a change of members takes long"),
         }
     }
+}
+
+/// What is to be done next, by the plan that is known here.
+fn step(node: &Node, group: &Group) -> Option<Step> {
+    let desired = node.control().state_machine().with_directory(|directory| {
+        let plan = directory.groups().get(&group.id())?;
+        plan.started
+            .then(|| Desired { voters: plan.voters.clone(), learners: plan.learners.clone() })
+    });
+    let (actual, progress) = facts(group);
+    next_step(&desired??, &actual, &progress, node.id())
 }
 
 fn facts(group: &Group) -> (Membership, BTreeMap<NodeId, Progress>) {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_base::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId, Revision};
 use dkv_wire::message::{LedGroup, Measures, RequestBody};
 use tokio::time::Instant;
 use tracing::debug;
@@ -61,6 +61,7 @@ struct Told {
     /// Without sizes and positions, which change all the time.
     leads: Vec<LedGroup>,
     keeps_writes: bool,
+    directory: Revision,
 }
 
 impl Told {
@@ -70,8 +71,9 @@ impl Told {
             (led.bytes, led.last_index) = (0, 0);
             led.members.iter_mut().for_each(|member| member.matched_index = 0);
         }
-        let Measures { holds, keeps_writes, .. } = measures;
-        Self { coordinator, holds: holds.clone(), leads, keeps_writes: *keeps_writes }
+        let Measures { holds, keeps_writes, directory, .. } = measures;
+        let (keeps_writes, directory) = (*keeps_writes, *directory);
+        Self { coordinator, holds: holds.clone(), leads, keeps_writes, directory }
     }
 }
 

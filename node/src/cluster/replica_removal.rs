@@ -51,6 +51,11 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         for group in node.groups() {
             let Some(holders) = unwanted(&node, &group) else { continue };
+            // A leader leads until it is taken out; one that was voted out while it was cut off is
+            // not told so by anybody, and cannot confirm that it leads.
+            if group.leads() && group.confirm_leadership().await.is_ok() {
+                continue;
+            }
             match departed(&node, &group, holders).await {
                 Ok((index, leader)) => {
                     if let Err(why) = node.close_group(group.id(), index, leader).await {
@@ -65,7 +70,7 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// If the directory does not want this replica any more, those who shall have one.
 fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
-    if !group.id().is_shard() || group.leads() {
+    if !group.id().is_shard() {
         return None;
     }
     let holders = node.control().state_machine().with_directory(|directory| {

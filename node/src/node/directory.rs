@@ -5,14 +5,20 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use dkv_base::id::GroupId;
+use dkv_wire::message::{Answer, Refusal, RequestBody};
 use dkv_wire::network::{Delays, LinkDelay};
 use dkv_wire::network::{NetworkView, NodeInfo};
 use tracing::warn;
 
 use super::{Me, Node, lock};
 use crate::common::unix_time::unix_ms;
+use crate::net::peers::Lane;
+use crate::net::rpc::ask;
 use crate::raft::ProposeError;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed};
+
+/// Time that the coordinator has to say how far the directory is, and the node to get as far.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Changes the directory, if this node is the coordinator.
@@ -35,6 +41,34 @@ impl Node {
         }
         let entry = DirectoryEntry { time_ms: unix_ms(), command };
         self.control.propose_directory(&entry).await
+    }
+
+    /// Waits until the directory here is as new as it was anywhere when this was called.
+    ///
+    /// # Errors
+    /// If the coordinator is not known, does not answer, or cannot say that it is the coordinator.
+    pub(crate) async fn catch_up_with_directory(&self) -> Result<(), Refusal> {
+        let control = self.control();
+        if control.leads() {
+            control.confirm_leadership().await?;
+            return Ok(());
+        }
+        let Some(coordinator) = control.leader() else {
+            return Err(Refusal::Unavailable("no coordinator is known".into()));
+        };
+        let body = RequestBody::Committed { shard: GroupId::CONTROL, followed: None };
+        let asked = ask(&self.peers, coordinator, Lane::Urgent, body, PATIENCE).await?;
+        let Answer::Committed { index, .. } = asked else {
+            return Err(Refusal::Unavailable("the answer is to another question".into()));
+        };
+        let mut applied = control.state_machine().applied();
+        let caught_up = applied.wait_for(|applied| *applied >= index);
+        match tokio::time::timeout(PATIENCE, caught_up).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => {
+                Err(Refusal::Unavailable("this node does not get what the coordinator has".into()))
+            }
+        }
     }
 
     /// The first entry of a network that this node founds and that has none yet.

@@ -114,13 +114,15 @@ impl Node {
         self.control().state_machine().with_directory(listed).unwrap_or(false)
     }
 
-    /// Whether a node is a member of a group, by the log that is here or the directory's wish.
+    /// Whether a node is a member of a group: by the log that is here, by the directory's wish, or by
+    /// an earlier wish that the group may not have left behind. The replica here may be the only one
+    /// that is left beside a member whom the directory does not want any more.
     pub(crate) fn is_member(&self, group: &Group, node: NodeId) -> bool {
         if group.has_member(node) {
             return true;
         }
         let is_wanted = self.control().state_machine().with_directory(|directory| {
-            directory.groups().get(&group.id()).is_some_and(|plan| plan.has(node))
+            directory.groups().get(&group.id()).is_some_and(|plan| plan.may_count_on(node))
         });
         is_wanted.unwrap_or(false)
     }

@@ -76,8 +76,8 @@ impl NodeReports {
             .fresh(now)
             .map(|(node, said)| {
                 let holds = said.holds.iter().copied().collect();
-                let Measures { free_bytes, keeps_writes, .. } = *said;
-                (node, NodeReport { holds, free_bytes, keeps_writes })
+                let Measures { free_bytes, keeps_writes, directory, .. } = *said;
+                (node, NodeReport { holds, free_bytes, keeps_writes, directory })
             })
             .collect();
         let nodes = silence.iter().map(|(node, silent_ms)| {
@@ -94,6 +94,7 @@ impl NodeReports {
                 voters: led.voters.into_iter().collect(),
                 learners: led.learners.into_iter().collect(),
                 is_joint: led.is_joint,
+                is_changing: led.is_changing,
                 bytes: led.bytes,
             };
             (group, measure)
@@ -110,12 +111,16 @@ impl Node {
 
     /// The same but for the room on its disk, which it takes a call of the kernel to know.
     pub(crate) fn holdings(&self) -> Measures {
+        // It comes first: by what is known then, the leaders below have acted or will.
+        let directory =
+            self.control().state_machine().with_directory(|directory| directory.revision());
         let groups = self.groups();
         Measures {
             holds: groups.iter().map(|group| group.id()).collect(),
             leads: groups.iter().filter_map(|group| group.measure()).collect(),
             free_bytes: 0,
             keeps_writes: self.keeps_writes(),
+            directory: directory.unwrap_or_default(),
         }
     }
 }
@@ -134,6 +139,7 @@ mod tests {
             bytes: 0,
             last_index: 0,
             members: Vec::new(),
+            is_changing: false,
         };
         Measures { leads: vec![led], ..Measures::default() }
     }

@@ -197,10 +197,13 @@ impl Ledger {
         self.kept.values().map(|kept| kept.stamp).max()
     }
 
-    /// The write of that key and that moment, if it is here: a client sends it again.
-    pub(crate) fn again(&self, key: &[u8], stamp: Stamp) -> Option<Number> {
-        let (_, number) = self.by_key.get(key)?.range((stamp, Number(0))..).next()?;
-        (self.kept.get(number)?.stamp == stamp).then_some(*number)
+    /// The same write, if it is here: a client sends it again. Another write of that key may have the
+    /// same stamp.
+    pub(crate) fn again(&self, key: &[u8], stamp: Stamp, value: Option<&Bytes>) -> Option<Number> {
+        let moment = (stamp, Number(0))..=(stamp, Number(u64::MAX));
+        let mut numbers = self.by_key.get(key)?.range(moment).map(|(_, number)| *number);
+        numbers
+            .find(|number| self.kept.get(number).is_some_and(|kept| kept.value.as_ref() == value))
     }
 
     /// What is to be sent next, in order: so many writes at most, and so many bytes but for the

@@ -71,12 +71,13 @@ impl Group {
         Some(LedGroup {
             group: self.id,
             term: Term(metrics.current_term),
-            voters: configured.voters.into_iter().collect(),
-            learners: configured.others.into_iter().collect(),
+            voters: configured.voters.iter().copied().collect(),
+            learners: configured.others.iter().copied().collect(),
             is_joint: configured.is_joint,
             bytes: self.state_machine().summary().bytes,
             last_index,
             members: members.collect(),
+            is_changing: !configured.is_applied || configured.is_joint,
         })
     }
 

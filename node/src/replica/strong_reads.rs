@@ -110,18 +110,20 @@ pub(crate) fn serve(
     reads: impl Iterator<Item = PendingRead>,
     receipt: Receipt,
 ) {
-    let (mut scans, mut asked_how_far) = (Vec::new(), Vec::new());
-    state_machine.read_keys(reads.filter_map(|PendingRead { asked, reply, .. }| match asked {
-        Asked::Key(key) => Some((key, move |looked| answer(reply, receipt, looked))),
-        Asked::Page(span, waiting) => {
-            scans.push((span, waiting, reply));
-            None
+    let (mut keys, mut scans, mut asked_how_far) = (Vec::new(), Vec::new(), Vec::new());
+    for PendingRead { asked, reply, .. } in reads {
+        match asked {
+            Asked::Key(key) => {
+                keys.push((key, move |looked| answer(reply, receipt, looked)));
+            }
+            Asked::Page(span, waiting) => scans.push((span, waiting, reply)),
+            Asked::Committed => asked_how_far.push(reply),
         }
-        Asked::Committed => {
-            asked_how_far.push(reply);
-            None
-        }
-    }));
+    }
+    // The control group has none, and is asked only how far it is.
+    if !keys.is_empty() {
+        state_machine.read_keys(keys.into_iter());
+    }
     let (index, term) = (state_machine.applied_index(), receipt.term);
     for reply in asked_how_far {
         reply.send(Ok(Answer::Committed { index, term }));

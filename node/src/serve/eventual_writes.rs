@@ -51,9 +51,10 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
         Some(pending) if pending.stamp > ordered => (pending.stamp, pending.value.is_some()),
         _ => (ordered, existed),
     };
-    // The stamp of one that comes again may be what is there.
+    // The stamp of one that comes again may be what is there. One that comes for the first time has
+    // the stamp of another client's write, and only one of them would be kept.
     let behind = latest.since_1970().saturating_sub(stamp.since_1970());
-    if behind >= BEHIND_THE_KEY && !again {
+    if (behind >= BEHIND_THE_KEY || latest == stamp) && !again {
         return reply.refuse(Refusal::Clock { now: node.clock().stamp() });
     }
     let bytes = key.len() + value.as_ref().map_or(0, Bytes::len);

@@ -178,7 +178,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             }
             read(node, &group, Asked::Page(span, Vec::new()), mode, request.deadline_ms, reply);
         }
-        RequestBody::Committed { shard, followed } => match shard_here(node, shard) {
+        RequestBody::Committed { shard, followed } => match node.group(shard) {
             Some(group) => group.tell_committed(peer.as_node().zip(followed), reply),
             None => reply.refuse(elsewhere(node, shard)),
         },

@@ -50,13 +50,11 @@ impl Caller {
     async fn walk(&self, level: Level, limit: u64, patience: Duration) -> Result<Found, Error> {
         let (mut found, mut after) = (Found::new(), Bytes::new());
         loop {
-            let options = ScanOptions {
-                after: after.clone(),
-                limit: Some(limit),
-                level,
-                timeout: Some(patience),
-                ..ScanOptions::prefix(PREFIX)
-            };
+            let options = ScanOptions::prefix(PREFIX)
+                .after(after.clone())
+                .limit(limit)
+                .level(level)
+                .timeout(patience);
             let (mut scan, before) = (self.client.scan(options), found.len());
             while let Some(pair) = scan.next().await? {
                 assert!(pair.key > after, "{:?} comes after {after:?}", pair.key);

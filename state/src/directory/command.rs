@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId};
+use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision};
 use dkv_wire::codec::{self, DecodeError};
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;
@@ -72,6 +72,14 @@ pub enum DirectoryCommand {
     Remove(NodeId),
     /// Refuses the holder of a certificate that is not a node.
     Deny(HolderId),
+    /// The members of a group were as planned when its leader knew that revision of the directory:
+    /// it counts no more on nodes that the plan had lost by then.
+    Settle {
+        /// Which group.
+        group: GroupId,
+        /// The revision of the directory that its leader knew.
+        seen: Revision,
+    },
 }
 
 /// One entry of the control group's log.

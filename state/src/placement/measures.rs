@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Term};
 
 /// How the network is, as the coordinator has heard. Of a node or group that is missing here
 /// nothing is known: it is neither given anything nor changed.
@@ -35,6 +35,8 @@ pub struct NodeReport {
     /// Whether it has eventual writes that are not delivered yet, or may take some yet. Of a node
     /// that is to be removed, that it has none is its last word, however old.
     pub keeps_writes: bool,
+    /// The revision of the directory that it knew when it looked at what it leads.
+    pub directory: Revision,
 }
 
 /// How one group is, by the word of its leader.
@@ -50,6 +52,8 @@ pub struct GroupMeasure {
     pub learners: BTreeSet<NodeId>,
     /// Whether a change of voters was begun and is not finished.
     pub is_joint: bool,
+    /// Whether a change of members was begun and is not committed.
+    pub is_changing: bool,
     /// Members that live and have all but the newest entries, the leader included.
     pub ready: BTreeSet<NodeId>,
     /// Bytes of its keys and values.

@@ -44,6 +44,7 @@ impl World {
                 voters: BTreeSet::from([node('a')]),
                 learners: BTreeSet::new(),
                 is_joint: false,
+                is_changing: false,
                 ready: BTreeSet::new(),
                 bytes: 0,
             };

@@ -185,6 +185,7 @@ impl Seen {
                 voters: plan.voters.clone(),
                 learners: plan.learners.clone(),
                 is_joint: false,
+                is_changing: false,
                 ready: plan.voters.clone(),
                 bytes: self.bytes.get(group).copied().unwrap_or_default(),
             };
@@ -240,6 +241,10 @@ fn directory_script() -> impl FnMut(&str) -> String {
                 learners: set(&words, "learners"),
             },
             "started" => DirectoryCommand::ShardStarted(group()),
+            "settle" => DirectoryCommand::Settle {
+                group: group(),
+                seen: Revision(number(&words, "seen", 0)),
+            },
             "retire" => DirectoryCommand::Retire(target()),
             "remove" => DirectoryCommand::Remove(target()),
             "deny" => DirectoryCommand::Deny(HolderId(target().0)),
@@ -252,7 +257,8 @@ fn directory_script() -> impl FnMut(&str) -> String {
                     let free_bytes = number(&words, "free", u64::MAX);
                     let holds = holds.map(GroupId).into_iter().collect();
                     let keeps_writes = words.contains(&"keeps-writes");
-                    let report = NodeReport { holds, free_bytes, keeps_writes };
+                    let directory = Revision(number(&words, "knows", u64::MAX));
+                    let report = NodeReport { holds, free_bytes, keeps_writes, directory };
                     let report = (!words.contains(&"mute")).then_some(report);
                     let measure = NodeMeasure { live: silent_ms == 0, silent_ms, report };
                     seen.nodes.insert(node(letter), measure);
@@ -268,6 +274,7 @@ fn directory_script() -> impl FnMut(&str) -> String {
                     term: Term(1),
                     learners: set(&words, "learners"),
                     is_joint: words.contains(&"joint"),
+                    is_changing: words.contains(&"joint"),
                     ready: voters.clone(),
                     bytes: number(&words, "bytes", 0),
                     voters,
@@ -326,6 +333,7 @@ fn show_command(command: &DirectoryCommand) -> String {
             format!("group {group}: voters {} learners {}", show(voters), show(learners))
         }
         DirectoryCommand::Remove(node) => format!("remove {}", letter(node)),
+        DirectoryCommand::Settle { group, .. } => format!("group {group}: settled"),
         other => format!("{other:?}"),
     }
 }
@@ -354,7 +362,10 @@ fn show_directory(directory: &Directory) -> String {
     for (group, plan) in directory.groups() {
         let started = if plan.started { " started" } else { "" };
         let (voters, learners) = (show(&plan.voters), show(&plan.learners));
-        writeln!(printed, "group {group} voters {voters} learners {learners}{started}")
+        let displaced: String = plan.displaced.keys().map(letter).collect();
+        let displaced =
+            if displaced.is_empty() { displaced } else { format!(" displaced {displaced}") };
+        writeln!(printed, "group {group} voters {voters} learners {learners}{started}{displaced}")
             .expect("a string takes all");
     }
     for holder in directory.denied() {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Term};
 
 /// What a node tells the coordinator of itself and of what it leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub struct Measures {
     /// Whether it has eventual writes that are not delivered yet, or may take some yet: also
     /// because somebody may take back that it is to be emptied.
     pub keeps_writes: bool,
+    /// The revision of the directory that it knew when it looked at what it leads.
+    pub directory: Revision,
 }
 
 /// What is left on a node that is to be emptied, by its own word.
@@ -56,6 +58,8 @@ pub struct LedGroup {
     pub last_index: u64,
     /// How far each other member is.
     pub members: Vec<MemberProgress>,
+    /// Whether these members are not committed yet.
+    pub is_changing: bool,
 }
 
 /// How far a member is, as its leader sees it.

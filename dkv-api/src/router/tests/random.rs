@@ -1,5 +1,5 @@
-//! Any order of events: every request ends once and in time, nothing is left behind, what is
-//! counted twice agrees, and what may have been executed is never called unavailable.
+//! Random histories: every request ends once and in time, nothing is left behind, what is counted
+//! twice agrees, and no write that may have been executed is called unavailable.
 
 use std::collections::BTreeSet;
 
@@ -49,24 +49,24 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The shell and the network, as far as they matter here.
+/// The driver and the network, as far as they matter here.
 struct World {
     script: Script,
     next: usize,
     dialing: Vec<(NodeId, u64)>,
-    up: Vec<(NodeId, u64)>,
-    sent: Vec<Sending>,
+    connected: Vec<(NodeId, u64)>,
+    sent: Vec<OutgoingRequest>,
     live: BTreeSet<String>,
-    /// Writes with an attempt that was neither answered nor refused without an effect.
+    /// Writes with attempts that were neither answered nor refused without an effect.
     doubtful: BTreeMap<u64, usize>,
 }
 
-fn has_effect(message: &Message) -> bool {
-    match message {
-        Message::Write { .. } => true,
-        // Without a stamp nobody takes it.
-        Message::Plain(RequestBody::Deposit { stamp, .. }) => *stamp != Stamp(0),
-        Message::Plain(_) => false,
+fn has_effect(payload: &Payload) -> bool {
+    match payload {
+        Payload::Write { .. } => true,
+        // No node accepts a deposit without a stamp.
+        Payload::Plain(RequestBody::Deposit { stamp, .. }) => *stamp != Stamp(0),
+        Payload::Plain(_) => false,
     }
 }
 
@@ -77,14 +77,14 @@ impl World {
                 Effect::Connect { node, generation, .. } => self.dialing.push((node, generation)),
                 Effect::Disconnect { .. }
                 | Effect::AskServer
-                | Effect::Remember(_)
-                | Effect::KeepApart { .. } => {}
-                Effect::Send(sending) => {
-                    assert!(self.up.contains(&(sending.node, sending.generation)));
-                    if has_effect(&sending.message) {
-                        *self.doubtful.entry(request_of(sending.id)).or_default() += 1;
+                | Effect::SaveNodes(_)
+                | Effect::SetDelays { .. } => {}
+                Effect::Send(outgoing) => {
+                    assert!(self.connected.contains(&(outgoing.node, outgoing.generation)));
+                    if has_effect(&outgoing.payload) {
+                        *self.doubtful.entry(request_of(outgoing.id)).or_default() += 1;
                     }
-                    self.sent.push(sending);
+                    self.sent.push(outgoing);
                 }
                 Effect::Finish { waiter, outcome } => {
                     assert!(self.live.remove(&waiter), "{waiter} ended twice");
@@ -126,28 +126,28 @@ impl World {
             }
             Step::Link(pick, good) => {
                 let now = self.script.now;
-                if !self.dialing.is_empty() && (*good || self.up.is_empty()) {
+                if !self.dialing.is_empty() && (*good || self.connected.is_empty()) {
                     let (node, generation) = self.dialing.remove(pick % self.dialing.len());
                     let router = &mut self.script.router;
                     if !good {
-                        router.link_failed(now, node, generation, "no answer");
-                    } else if router.link_up(now, node, generation, Duration::ZERO) {
-                        self.up.retain(|(other, _)| *other != node);
-                        self.up.push((node, generation));
+                        router.connect_failed(now, node, generation, "no answer");
+                    } else if router.connected(now, node, generation, Duration::ZERO) {
+                        self.connected.retain(|(other, _)| *other != node);
+                        self.connected.push((node, generation));
                     }
-                } else if !self.up.is_empty() && !good {
-                    let (node, generation) = self.up.remove(pick % self.up.len());
-                    self.script.router.link_lost(now, node, generation, "gone", false);
+                } else if !self.connected.is_empty() && !good {
+                    let (node, generation) = self.connected.remove(pick % self.connected.len());
+                    self.script.router.connection_lost(now, node, generation, "gone", false);
                 }
             }
             Step::Reply(pick, with) => {
                 if self.sent.is_empty() {
                     return;
                 }
-                let sending = self.sent.remove(pick % self.sent.len());
-                let (node, generation) = (sending.node, sending.generation);
-                let is_write = has_effect(&sending.message);
-                let result = match (REPLIES[*with], sending.message.body().0) {
+                let outgoing = self.sent.remove(pick % self.sent.len());
+                let (node, generation) = (outgoing.node, outgoing.generation);
+                let is_write = has_effect(&outgoing.payload);
+                let result = match (REPLIES[*with], outgoing.payload.body().0) {
                     (["fitting"], RequestBody::View) => {
                         result(node, &["view", "2", "n2", "n1,n2,n3"])
                     }
@@ -159,15 +159,16 @@ impl World {
                     (["fitting"], _) => result(node, &["done"]),
                     (words, _) => result(node, words),
                 };
-                // Only what arrives over a connection that is up settles a doubt.
-                let heard = self.up.contains(&(node, generation));
+                // Only a reply over an established connection ends a doubt.
+                let heard = self.connected.contains(&(node, generation));
                 let no_effect = !matches!(result, Ok(_) | Err(Refusal::Unknown(_)));
-                if let (true, Some(count)) =
-                    (is_write && heard && no_effect, self.doubtful.get_mut(&request_of(sending.id)))
-                {
+                if let (true, Some(count)) = (
+                    is_write && heard && no_effect,
+                    self.doubtful.get_mut(&request_of(outgoing.id)),
+                ) {
                     *count -= 1;
                 }
-                let reply = Reply { id: sending.id, result };
+                let reply = Reply { id: outgoing.id, result };
                 let now = self.script.now;
                 self.script.router.handle_reply(now, node, generation, reply);
             }
@@ -195,7 +196,7 @@ proptest! {
             script,
             next: 0,
             dialing: Vec::new(),
-            up: Vec::new(),
+            connected: Vec::new(),
             sent: Vec::new(),
             live: BTreeSet::new(),
             doubtful: BTreeMap::new(),
@@ -203,10 +204,10 @@ proptest! {
         for step in &steps {
             world.step(step);
         }
-        // Longer than any deadline.
+        // Longer than any timeout.
         world.step(&Step::Pass(3000));
         prop_assert!(world.live.is_empty(), "never ended: {:?}", world.live);
-        // Probes still repeat nothing once nobody waits.
+        // Probes stop once no request waits.
         world.step(&Step::Pass(2000));
         prop_assert!(world.script.router.is_idle());
     }

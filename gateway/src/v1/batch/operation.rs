@@ -149,7 +149,7 @@ impl Operation {
         let level = consistency.map_or(Level::Strong, Into::into);
         let has_condition = condition.is_some();
         let condition = condition.unwrap_or(Condition::Always);
-        let options = WriteOptions { level, condition, ..WriteOptions::default() };
+        let options = WriteOptions::default().level(level).condition(condition);
         let action = match (op, value) {
             (OperationKind::Get, None) if !has_condition => Action::Get(level.into()),
             (OperationKind::Get, _) => return Err(OperationError::GetWithValue),

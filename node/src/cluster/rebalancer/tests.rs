@@ -43,6 +43,7 @@ fn network(orders: impl Fn(NodeId) -> Vec<DirectoryCommand>) -> (Directory, Meas
         voters: BTreeSet::from([stays]),
         learners: learners.iter().copied().collect(),
         is_joint: false,
+        is_changing: false,
         bytes: 0,
     };
     let node = NodeMeasure { live: true, silent_ms: 0, report: None };

@@ -193,11 +193,17 @@ fn a_retry_is_found_and_a_stranger_is_not_read() {
     let mut ledger = Ledger::load(ME, 1, Vec::new(), None, Duration::ZERO).unwrap();
     let (key, value) = (Bytes::from_static(b"k"), Bytes::from_static(b"v"));
     let append = ledger.stage(Stamp(5), &key, Some(&value));
-    assert_eq!(ledger.again(b"k", Stamp(5)), None, "it is not durable yet");
+    let again = |ledger: &Ledger, stamp| ledger.again(b"k", Stamp(stamp), Some(&value));
+    assert_eq!(again(&ledger, 5), None, "it is not durable yet");
     ledger.durable();
-    assert_eq!(ledger.again(b"k", Stamp(5)), Some(Number(1)));
-    assert_eq!((ledger.again(b"k", Stamp(4)), ledger.again(b"k", Stamp(6))), (None, None));
-    assert_eq!(ledger.find(b"k").unwrap().value.as_deref(), Some(&b"v"[..]));
+    assert_eq!(again(&ledger, 5), Some(Number(1)));
+    assert_eq!((again(&ledger, 4), again(&ledger, 6)), (None, None));
+    assert_eq!(ledger.again(b"k", Stamp(5), None), None, "a delete with the same stamp is another");
+    ledger.stage(Stamp(5), &key, None);
+    ledger.durable();
+    assert_eq!(ledger.again(b"k", Stamp(5), None), Some(Number(2)));
+    assert_eq!(again(&ledger, 5), Some(Number(1)));
+    assert_eq!(ledger.find(b"k").unwrap().value, None);
 
     let other = NodeId(Uuid::from_u128(8));
     let read = |me, record| Ledger::load(me, 2, vec![(1, record)], None, Duration::ZERO).map(drop);

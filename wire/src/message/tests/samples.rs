@@ -267,12 +267,14 @@ fn measures() -> Measures {
         bytes: 1 << 20,
         last_index: 300,
         members: vec![MemberProgress { node: node('b'), matched_index: 299, is_ready: true }],
+        is_changing: true,
     };
     Measures {
         holds: vec![GroupId(0), GroupId(1)],
         leads: vec![led],
         free_bytes: 1 << 40,
         keeps_writes: true,
+        directory: Revision(12),
     }
 }
 

@@ -1,0 +1,214 @@
+//! Answers: what each means for its request, and for the suspicion against a primary.
+
+use std::time::Duration;
+
+use dkv_base::id::{NodeId, Revision};
+use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
+use dkv_wire::network::key_hash;
+
+use super::request::{Pending, request_of};
+use super::route::BULK_THRESHOLD_BYTES;
+use super::{RequestKind, Router, Stage, Target};
+
+/// Keys with large values that are remembered.
+pub(super) const LARGE_KEYS: usize = 1024;
+
+impl<W> Pending<W> {
+    /// Returns whether this is a question of the router's own to a node.
+    pub(super) fn is_probe(&self) -> bool {
+        self.waiter.is_none() && matches!(self.kind, RequestKind::Direct { .. })
+    }
+
+    /// Returns whether a strong answer shows a state older than what this client had seen when it
+    /// asked. If so, the shard has lost data, or an older copy of it answers.
+    fn is_regression(&self, answer: &Answer) -> bool {
+        let Some(receipt) = receipt(answer).filter(|receipt| receipt.pending.is_none()) else {
+            return false;
+        };
+        let tells_latest = match answer {
+            // For a key that exists, the receipt has the key's revision and not the shard's.
+            Answer::Value(_, stored) | Answer::ValueEverywhere(_, stored, _) => stored.is_none(),
+            _ => true,
+        };
+        let is_strong = matches!(receipt.level, Level::Strong | Level::All);
+        is_strong && tells_latest && receipt.revision < self.revision_floor
+    }
+
+    /// Returns whether an answer is of the kind that this request asks for.
+    fn matches_request(&self, answer: &Answer) -> bool {
+        match (&self.kind, answer) {
+            (RequestKind::Read { level, .. }, Answer::Value(..)) => *level != Level::All,
+            (RequestKind::Read { level, .. }, Answer::ValueEverywhere(..)) => *level == Level::All,
+            (RequestKind::Write { everywhere, .. }, Answer::Written { .. }) => !everywhere,
+            (RequestKind::Write { everywhere, .. }, Answer::WrittenEverywhere { .. }) => {
+                *everywhere
+            }
+            (RequestKind::Scan { .. }, Answer::Page(..))
+            | (RequestKind::Deposit { .. }, Answer::Written { .. })
+            | (RequestKind::Open { .. }, Answer::Done) => true,
+            (RequestKind::Control(body) | RequestKind::Direct { body, .. }, answer) => match body {
+                RequestBody::View => matches!(answer, Answer::View(_)),
+                RequestBody::Status => matches!(answer, Answer::Status(_)),
+                RequestBody::Placement { .. } => matches!(answer, Answer::Placement(_)),
+                RequestBody::Read { .. } => matches!(answer, Answer::Value(..)),
+                RequestBody::Scan { .. } => matches!(answer, Answer::Page(..)),
+                _ => matches!(answer, Answer::Done),
+            },
+            _ => false,
+        }
+    }
+}
+
+impl<W> Router<W> {
+    /// Handles a node's reply that came over its connection of this generation.
+    pub(crate) fn handle_reply(
+        &mut self,
+        now: Duration,
+        node: NodeId,
+        generation: u64,
+        reply: Reply,
+    ) {
+        let current = self.peers.get_mut(&node).is_some_and(|peer| {
+            let current = peer.connection == Some(generation);
+            if current {
+                peer.silent_since = now;
+            }
+            current
+        });
+        // It is common that the request has ended: another attempt was faster, or the caller has
+        // dropped its future.
+        let id = request_of(reply.id);
+        let Some(pending) = self.requests.get_mut(&id) else { return };
+        let sent_here = pending.attempts.iter().position(|&attempt| attempt == node);
+        // The node was never asked.
+        if (sent_here.is_none() && !pending.in_doubt) || pending.kind.attempt(id) != reply.id {
+            return;
+        }
+        match reply.result {
+            Ok(answer) if pending.matches_request(&answer) && !pending.is_regression(&answer) => {
+                // An answer counts even over an old connection. A refusal does not: it would speak
+                // of an attempt that is already in doubt.
+                self.handle_answer(now, node, id, answer);
+            }
+            result => {
+                let (true, Some(index)) = (current, sent_here) else { return };
+                pending.attempts.swap_remove(index);
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.outstanding -= 1;
+                }
+                let refusal = match result {
+                    Err(refusal) => refusal,
+                    Ok(answer) if pending.is_regression(&answer) => {
+                        let at = receipt(&answer).map_or(Revision(0), |receipt| receipt.revision);
+                        let why = format!(
+                            "its answer is of revision {at}, and this client has seen revision {}: \
+                             it may serve an older copy of the data",
+                            pending.revision_floor
+                        );
+                        match pending.kind.has_effect() {
+                            true => Refusal::Unknown(why),
+                            false => Refusal::Unavailable(why),
+                        }
+                    }
+                    Ok(_) => Refusal::Unknown("the answer is to another kind of request".into()),
+                };
+                self.handle_refusal(now, node, id, refusal);
+            }
+        }
+    }
+
+    fn handle_answer(&mut self, now: Duration, node: NodeId, id: u64, answer: Answer) {
+        let Some(pending) = self.requests.get(&id) else { return };
+        let strong = matches!(pending.kind, RequestKind::Read { level: Level::Strong, .. });
+        let alone = !strong && !matches!(pending.kind.target(), Target::Primary);
+        if pending.stage == Stage::Sent(node)
+            && let Some(peer) = self.peers.get_mut(&node)
+        {
+            peer.measured(now.saturating_sub(pending.sent), alone);
+        }
+        let primary = pending.kind.target() == Target::Primary;
+        if let (true, Some(group)) = (primary, pending.group.and_then(|g| self.groups.get_mut(&g)))
+        {
+            group.silent_since = now;
+            group.redirects = 0;
+            if group.primary == Some(node) {
+                group.suspected = false;
+                if !group.confirmed {
+                    group.confirmed = true;
+                    self.warm_up(now);
+                }
+            }
+        }
+        if let Some(receipt) = receipt(&answer) {
+            self.note_receipt(&receipt);
+        }
+        self.note_value_size(id, &answer);
+        let view = match &answer {
+            Answer::View(view) => Some(view.clone()),
+            _ => None,
+        };
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.probe.is_some_and(|(probe, _)| probe == id)
+        {
+            peer.probe = None;
+        }
+        self.finish(now, id, Ok(answer));
+        if let Some(view) = view {
+            self.handle_node_view(now, node, *view);
+        }
+    }
+
+    /// Records what an answer has shown, so that this session never falls behind it.
+    pub(super) fn note_receipt(&mut self, receipt: &Receipt) {
+        let Some(group) = self.groups.get_mut(&receipt.shard) else { return };
+        group.seen = group.seen.max(receipt.revision);
+        if let Some(number) = receipt.pending {
+            let last = group.deposits.entry(receipt.node).or_default();
+            *last = number.max(*last);
+        }
+        self.clock.observe(receipt.stamp, receipt.pending.is_some());
+    }
+
+    /// Remembers whether a key's value is large, so that its next read does not delay others.
+    fn note_value_size(&mut self, id: u64, answer: &Answer) {
+        let Some(pending) = self.requests.get(&id) else { return };
+        let (Some(key), bytes) = (
+            pending.kind.key(),
+            match answer {
+                Answer::Value(_, stored) | Answer::ValueEverywhere(_, stored, _) => {
+                    stored.as_ref().map_or(0, |stored| stored.value.len())
+                }
+                _ => pending.kind.bytes(),
+            },
+        ) else {
+            return;
+        };
+        let hash = key_hash(key);
+        let place = hash as usize % self.large_keys.len();
+        if bytes > BULK_THRESHOLD_BYTES {
+            self.large_keys[place] = hash;
+        } else if self.large_keys[place] == hash {
+            self.large_keys[place] = 0;
+        }
+    }
+}
+
+/// Returns the receipt of an answer that shows or changes keys.
+fn receipt(answer: &Answer) -> Option<Receipt> {
+    match answer {
+        Answer::Value(receipt, _)
+        | Answer::ValueEverywhere(receipt, ..)
+        | Answer::Page(receipt, _)
+        | Answer::Written { receipt, .. }
+        | Answer::WrittenEverywhere { receipt, .. } => Some(*receipt),
+        Answer::View(_)
+        | Answer::Status(_)
+        | Answer::Committed { .. }
+        | Answer::Reached { .. }
+        | Answer::Done
+        | Answer::Departed { .. }
+        | Answer::Placement(_)
+        | Answer::Member(_)
+        | Answer::Remainder(_) => None,
+    }
+}
