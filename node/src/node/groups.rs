@@ -20,7 +20,7 @@ use crate::replica::tombstone::{ReplicaTombstone, TombstoneError};
 use crate::replica::{Group, GroupParts};
 use crate::storage::data_dir::{self, DataDir};
 use dkv_state::{Engine, EngineError};
-use dkv_wal::{GroupLog, GroupState, Wal};
+use dkv_wal::{GroupLog, LogState, Wal};
 
 impl Node {
     /// Opens a group, unless it is open.
@@ -249,8 +249,7 @@ impl Opener<'_> {
                 TombstoneError::Malformed(_) => damaged(error.to_string()),
                 TombstoneError::Io(_) => self.data_dir.unusable(&error),
             })?;
-        if let Some(tombstone) = tombstone.as_ref().filter(|_| log.state() == GroupState::default())
-        {
+        if let Some(tombstone) = tombstone.as_ref().filter(|_| log.state() == LogState::default()) {
             save_vote(&log, &tombstone.vote).await?;
         }
         let owed = tombstone.map_or(0, |tombstone| tombstone.index);

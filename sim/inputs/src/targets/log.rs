@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::GroupId;
 use dkv_wal::disk::{Disk, MemoryDisk, SECTOR_BYTES};
-use dkv_wal::{GroupState, SegmentManagerStep, Wal, WalOptions, WriterStep};
+use dkv_wal::{LogState, SegmentManagerStep, Wal, WalOptions, WriterStep};
 
 use crate::parts::{Parts, join};
 
@@ -15,7 +15,7 @@ const SEGMENTS_MAX: u64 = 8;
 const SEGMENT_BYTES: u64 = 2048;
 
 /// All that a log says of a group.
-type Contents = Vec<(GroupId, GroupState, Vec<(u64, Bytes)>)>;
+type Contents = Vec<(GroupId, LogState, Vec<(u64, Bytes)>)>;
 
 fn options() -> WalOptions {
     WalOptions {
