@@ -173,14 +173,14 @@ impl Node {
         self.follow_directory().await
     }
 
-    /// Starts what goes with every group: its steward, and those who notice if it breaks.
+    /// Starts what goes with every group: its reconciler, and those who notice if it breaks.
     pub(super) fn attend(self: &Arc<Self>, group: &Arc<Group>) {
         // They end with the group: one that is closed is not broken.
         let guard = |what, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
             group.spawn(self.failure.if_panicked(what, task));
         };
         guard(
-            "a group's steward",
+            "the reconciler of a group",
             (self.attendants.reconcile)(Arc::clone(self), Arc::clone(group)),
         );
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
