@@ -54,7 +54,7 @@ const SYNC_PATIENCE: Duration = Duration::from_millis(5);
 const LATE_MAX: usize = 16;
 
 /// HeartbeatCoalescer that wait for their answers at once; more are left in the stream.
-const PULSES_MAX: usize = 16;
+const HEARTBEAT_BATCHES_MAX: usize = 16;
 
 /// How often it is looked up whether the sender of a stream of entries is still a member.
 const MEMBER_CHECK_EVERY: Duration = Duration::from_millis(100);
@@ -331,7 +331,7 @@ async fn hear(
     Ok(CallAnswer::Heartbeat(answer))
 }
 
-/// Answers pulses until the peer ends the stream; `group` finds a group of this node, and `marks`
+/// Answers batches of heartbeats until the peer ends the stream; `group` finds a group of this node, and `marks`
 /// is told how far the peer's log is on disk and says how far this node's is.
 pub(crate) async fn serve_heartbeats(
     group: impl Fn(GroupId) -> Option<Member>,
@@ -345,7 +345,7 @@ pub(crate) async fn serve_heartbeats(
     loop {
         tokio::select! {
             biased;
-            frame = reader.next(), if answering.len() < PULSES_MAX => {
+            frame = reader.next(), if answering.len() < HEARTBEAT_BATCHES_MAX => {
                 let Ok(Some(frame)) = frame else { return };
                 let now = Instant::now();
                 speaker.liveness.heard(now);
