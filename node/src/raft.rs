@@ -44,7 +44,7 @@ pub(crate) use transport::{AppendStreams, Network};
 
 pub(crate) use durability_check::DurabilityCheck;
 pub(crate) use handlers::{
-    Member, Speaker, serve_append, serve_calls, serve_heartbeats, serve_snapshot,
+    RaftPeer, ReplicaHandle, serve_append, serve_calls, serve_heartbeats, serve_snapshot,
 };
 pub(crate) use heartbeat::coalescing::HeartbeatCoalescer;
 pub(crate) use metrics_watch::MetricsWatch;
