@@ -25,7 +25,7 @@ use crate::common::suspend;
 use crate::net::runs;
 use crate::net::server_link::{ServerLink, resolve};
 use crate::node::observer::{Observer, Serving};
-use crate::node::{Attendants, Me, Node, Parts};
+use crate::node::{Me, Node, Parts, TaskFactories};
 use crate::process::args::Args;
 use crate::process::enrolment::{
     Registration, admit, certify_again, keep_certified, keep_registered, learn,
@@ -236,7 +236,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         engine,
         server,
         runs,
-        attendants: Attendants {
+        task_factories: TaskFactories {
             reconcile: |node, group| Box::pin(membership_reconciler::run(node, group)),
             relay: |node, outbox| Box::pin(outbox_relay::run(node, outbox)),
         },
@@ -406,6 +406,6 @@ fn is_file_name(name: &str) -> bool {
 #[cfg(test)]
 mod emptying;
 #[cfg(test)]
-pub(crate) mod rig;
+pub(crate) mod founder;
 #[cfg(test)]
 mod tests;

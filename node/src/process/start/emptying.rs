@@ -7,7 +7,7 @@ use dkv_wire::network::Settings;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::rig::Founder;
+use super::founder::Founder;
 use super::*;
 use crate::net::reply::ReplyTo;
 use crate::outbox::{self, Intake, IntakeState};
