@@ -40,7 +40,7 @@ use crate::net::runs::{self, Runs};
 use crate::net::server_link::ServerLink;
 use crate::node::peer_access::Vouchers;
 use crate::node::reports::NodeReports;
-use crate::outbox::{Intake, Outbox, Outboxes};
+use crate::outbox::{Outbox, Outboxes, WriteGate};
 use crate::raft::{self, HeartbeatCoalescer};
 use crate::replica::Group;
 use crate::storage::data_dir::DataDir;
@@ -150,9 +150,9 @@ impl Node {
         let heartbeats = HeartbeatCoalescer::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
         let clock = NodeClock::default();
-        let intake = Intake::load(data_dir.path())?;
+        let write_gate = WriteGate::load(data_dir.path())?;
         let (log, log_bytes_max) = (wal.clone(), settings.log_bytes_max);
-        let outboxes = Outboxes::open(me.id, log, log_bytes_max, intake, clock::wall());
+        let outboxes = Outboxes::open(me.id, log, log_bytes_max, write_gate, clock::wall());
         let outboxes = outboxes.map_err(|problem| data_dir.damaged(problem).to_string())?;
         clock.observe(outboxes.last_stamp());
         let opener = GroupOpener {

@@ -404,7 +404,7 @@ fn is_file_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod emptying;
+mod draining;
 #[cfg(test)]
 pub(crate) mod founder;
 #[cfg(test)]
