@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dkv_api::{GroupId, NetworkView, NodeId, Role};
 use dkv_base::id::{Number, Stamp, Term};
-use dkv_node::untrusted::{forgeries, introduce};
+use dkv_node::fuzzing::{forgeries, introduce};
 use dkv_wire::call::call;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::codec::decode;

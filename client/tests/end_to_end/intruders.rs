@@ -1,7 +1,7 @@
 //! Peers with a certificate that want more than it allows, or that have lost it.
 
 use dkv_api::{Condition, GroupId, NodeId, Role};
-use dkv_node::untrusted::introduce;
+use dkv_node::fuzzing::introduce;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::message::{
