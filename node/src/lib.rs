@@ -22,7 +22,7 @@ mod storage;
 mod net;
 mod common;
 
-pub mod untrusted;
+pub mod fuzzing;
 
 pub use common::counters::{Counted, CountedKind};
 pub use node::observer::{Figures, Observer, Serving};

@@ -29,7 +29,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use self::groups::Opener;
+use self::groups::GroupOpener;
 use crate::common::clock::{self, NodeClock};
 use crate::common::counters::Counters;
 use crate::common::task_set::TaskSet;
@@ -40,7 +40,7 @@ use crate::net::runs::{self, Runs};
 use crate::net::server_link::ServerLink;
 use crate::node::peer_access::Vouchers;
 use crate::node::reports::NodeReports;
-use crate::outbox::{Intake, Outbox, Outboxes};
+use crate::outbox::{Outbox, Outboxes, WriteGate};
 use crate::raft::{self, HeartbeatCoalescer};
 use crate::replica::Group;
 use crate::storage::data_dir::DataDir;
@@ -71,14 +71,14 @@ pub(crate) struct Parts {
     pub(crate) engine: Engine,
     pub(crate) server: Arc<ServerLink>,
     pub(crate) runs: Runs,
-    pub(crate) attendants: Attendants,
+    pub(crate) task_factories: TaskFactories,
     /// Why the process must stop, once something says so.
     pub(crate) failure: Failure,
 }
 
 /// TaskSet that a node starts with what it opens. They use the node, so the layers above name them.
 #[derive(Clone, Copy)]
-pub(crate) struct Attendants {
+pub(crate) struct TaskFactories {
     /// Brings the members of a group to what the directory wants.
     pub(crate) reconcile: fn(Arc<Node>, Arc<Group>) -> BoxFuture<'static, ()>,
     /// Empties an outbox.
@@ -124,7 +124,7 @@ pub(crate) struct Node {
     /// Whether the server has called this node back at its address.
     called_back: AtomicBool,
     quotas: Quotas,
-    attendants: Attendants,
+    task_factories: TaskFactories,
     failure: Failure,
     tasks: TaskSet,
 }
@@ -143,19 +143,19 @@ impl Node {
             engine,
             server,
             runs,
-            attendants,
+            task_factories,
             failure,
         } = parts;
         let peers = Peers::greeting(endpoint.clone(), Arc::clone(&acceptor), runs.clone());
         let heartbeats = HeartbeatCoalescer::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
         let clock = NodeClock::default();
-        let intake = Intake::load(data_dir.path())?;
+        let write_gate = WriteGate::load(data_dir.path())?;
         let (log, log_bytes_max) = (wal.clone(), settings.log_bytes_max);
-        let outboxes = Outboxes::open(me.id, log, log_bytes_max, intake, clock::wall());
+        let outboxes = Outboxes::open(me.id, log, log_bytes_max, write_gate, clock::wall());
         let outboxes = outboxes.map_err(|problem| data_dir.damaged(problem).to_string())?;
         clock.observe(outboxes.last_stamp());
-        let opener = Opener {
+        let opener = GroupOpener {
             me: me.id,
             data_dir: &data_dir,
             config: &config,
@@ -216,7 +216,7 @@ impl Node {
             counters: Arc::default(),
             quotas: Quotas::default(),
             called_back: AtomicBool::new(false),
-            attendants,
+            task_factories,
             failure,
             tasks: TaskSet::default(),
         });
@@ -227,7 +227,7 @@ impl Node {
             node.adopt_group(shard);
         }
         for outbox in node.outboxes.all() {
-            node.guard("an outbox's task", (node.attendants.relay)(Arc::clone(&node), outbox));
+            node.guard("an outbox's task", (node.task_factories.relay)(Arc::clone(&node), outbox));
         }
         node.find_leftovers().await?;
         node.follow_directory().await?;

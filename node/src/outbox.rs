@@ -18,7 +18,7 @@
 //! on its disk alone.
 
 mod ledger;
-mod intake;
+mod write_gate;
 mod quota;
 
 use std::collections::BTreeMap;
@@ -32,8 +32,8 @@ use dkv_wire::message::{Refusal, Span};
 use tokio::sync::{Notify, oneshot};
 use tracing::debug;
 
-pub(crate) use intake::{Intake, State as IntakeState, refused as emptying};
 pub(crate) use ledger::DurableWrite;
+pub(crate) use write_gate::{State as WriteGateState, WriteGate, refused as draining};
 
 use self::ledger::{Append, Ledger};
 use self::quota::OwnerQuotas;
@@ -56,7 +56,7 @@ pub(crate) struct Outboxes {
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
     /// Whether they take anything.
-    intake: Intake,
+    write_gate: WriteGate,
     /// When the process started, since 1970, by the clock on the wall.
     started: Duration,
     owners: Arc<OwnerQuotas>,
@@ -69,7 +69,7 @@ pub(crate) struct Outbox {
     ledger: Mutex<Ledger>,
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
-    intake: Intake,
+    write_gate: WriteGate,
     owners: Arc<OwnerQuotas>,
     /// Something is there to be sent.
     news: Notify,
@@ -87,13 +87,13 @@ impl Outboxes {
         me: NodeId,
         wal: Wal,
         log_bytes_max: u64,
-        intake: Intake,
+        write_gate: WriteGate,
         started: Duration,
     ) -> Result<Self, String> {
         let share = usize::try_from(log_bytes_max / LOG_SHARE).unwrap_or(usize::MAX);
         let (bytes_max, shards) = (BYTES_MAX.min(share), RwLock::default());
         let (bytes, owners) = Default::default();
-        let outboxes = Self { me, wal, shards, bytes, bytes_max, intake, started, owners };
+        let outboxes = Self { me, wal, shards, bytes, bytes_max, write_gate, started, owners };
         for id in outboxes.wal.groups() {
             if let Some(shard) = id.outbox_shard() {
                 outboxes.load(shard)?;
@@ -118,8 +118,8 @@ impl Outboxes {
     }
 
     /// Whether they take anything.
-    pub(crate) fn intake(&self) -> &Intake {
-        &self.intake
+    pub(crate) fn write_gate(&self) -> &WriteGate {
+        &self.write_gate
     }
 
     /// Whether nothing at all waits in one, or is on its way to the log.
@@ -170,7 +170,7 @@ impl Outboxes {
             ledger: Mutex::new(ledger),
             bytes,
             bytes_max: self.bytes_max,
-            intake: self.intake.clone(),
+            write_gate: self.write_gate.clone(),
             owners: Arc::clone(&self.owners),
             news: Notify::new(),
             moving: AtomicBool::new(false),
@@ -203,7 +203,7 @@ impl Outbox {
                 return Ok(number);
             }
             // Held until the write counts: whoever closes afterwards finds it.
-            let _entered = self.intake.enter()?;
+            let _entered = self.write_gate.enter()?;
             let taken = self.bytes.load(Ordering::Acquire);
             if taken + key.len() + value.as_ref().map_or(0, Bytes::len) > self.bytes_max {
                 return Err(Refusal::Unavailable(format!(

@@ -43,7 +43,7 @@ pub(crate) use transport::{AppendStreams, Network};
 
 pub(crate) use durability_check::DurabilityCheck;
 pub(crate) use handlers::{
-    Member, Speaker, serve_append, serve_calls, serve_heartbeats, serve_snapshot,
+    RaftPeer, ReplicaHandle, serve_append, serve_calls, serve_heartbeats, serve_snapshot,
 };
 pub(crate) use heartbeat::coalescing::HeartbeatCoalescer;
 pub(crate) use membership::{Configured, configured, electorate, may_vote};
@@ -138,7 +138,7 @@ pub(crate) type Metrics = openraft::RaftMetrics<Types>;
 pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
     let config = Config {
         cluster_name: "dkv".to_owned(),
-        // Heartbeats are sent when the node's `metronome` says so. What is left to this is how long
+        // Heartbeats are sent when the node's `heartbeat_ticker` says so. What is left to this is how long
         // an answer may take, and how often openraft looks at its timers: 13/64 of it.
         heartbeat_interval: 2 * settings.heartbeat_ms,
         enable_heartbeat: false,

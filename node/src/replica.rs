@@ -33,8 +33,8 @@ use crate::common::task_set::TaskSet;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
-    self, AppendStreams, Configured, DurabilityCheck, HeartbeatCoalescer, Member, MetricsWatch,
-    Network, Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ServerState, StateMachine,
+    self, AppendStreams, Configured, DurabilityCheck, HeartbeatCoalescer, MetricsWatch, Network,
+    Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ReplicaHandle, ServerState, StateMachine,
     StateMachineHandle, TimeScale,
 };
 use dkv_state::reconciler::Step;
@@ -49,7 +49,7 @@ pub(crate) struct Group {
     live_within_ms: u64,
     proposer: Arc<Proposer>,
     append_streams: AppendStreams,
-    member: Member,
+    member: ReplicaHandle,
     writes: mpsc::Sender<PendingWrite>,
     backlog: Backlog,
     reads: mpsc::Sender<PendingRead>,
@@ -101,8 +101,12 @@ impl Group {
         let raft =
             raft::start(me, config, log, state_machine, network.clone(), &time_scale, elects)
                 .await?;
-        let member =
-            Member::new(raft.clone(), handle.clone(), durability.clone(), time_scale.clone());
+        let member = ReplicaHandle::new(
+            raft.clone(),
+            handle.clone(),
+            durability.clone(),
+            time_scale.clone(),
+        );
         let proposer = Arc::new(Proposer {
             raft,
             state_machine: handle,
@@ -173,7 +177,7 @@ impl Group {
     }
 
     /// The replica as the other members see it.
-    pub(crate) fn as_member(&self) -> Member {
+    pub(crate) fn as_replica_handle(&self) -> ReplicaHandle {
         self.member.clone()
     }
 

@@ -17,7 +17,7 @@ use super::value_cache::{Place, Slot};
 pub(super) struct Digest {
     keys_sum: u64,
     sessions_sum: u64,
-    /// Of graves and outboxes.
+    /// Of tombstones and outboxes.
     small_sum: u64,
     small: u64,
     counts: Counts,

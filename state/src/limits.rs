@@ -19,9 +19,9 @@ pub const WINDOW_RETRY_MS: u32 = 10;
 
 /// Time for which it is known when a key was deleted, in milliseconds of the log.
 pub const TOMBSTONE_LIFE_MS: u64 = 3_600_000;
-/// Bytes of all graves of a shard; the oldest go first.
+/// Bytes of all tombstones of a shard; the oldest go first.
 pub const TOMBSTONES_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes that a grave takes besides its key, about.
+/// Bytes that a tombstone takes besides its key, about.
 pub const TOMBSTONE_OVERHEAD_BYTES: usize = 96;
 /// Nodes whose outboxes a shard has ever taken from.
 pub const OUTBOXES_MAX: usize = 16 * 1024;

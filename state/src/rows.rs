@@ -273,7 +273,7 @@ impl Changes {
 pub(super) struct Tombstone {
     /// By the network's clock: what orders writes.
     pub(super) stamp: Stamp,
-    /// By the log's clock, in milliseconds: what ends the grave.
+    /// By the log's clock, in milliseconds: what ends the tombstone.
     pub(super) dug_ms: u64,
 }
 
@@ -285,7 +285,7 @@ impl Tombstone {
 
     /// From the value of its row.
     pub(super) fn decode(row: &[u8]) -> Result<Self, MalformedRow> {
-        let malformed = MalformedRow("a grave is not of 16 bytes");
+        let malformed = MalformedRow("a tombstone is not of 16 bytes");
         let (stamp, dug_ms) = row.split_first_chunk::<8>().ok_or(malformed)?;
         let dug_ms = dug_ms.try_into().map_err(|_| malformed)?;
         let (stamp, dug_ms) = (Stamp(u64::from_le_bytes(*stamp)), u64::from_le_bytes(dug_ms));

@@ -13,7 +13,7 @@ use super::Done;
 use super::core::{Core, Staged};
 use super::format::{Kind, Record, record_bytes};
 use super::groups::{Found, Refused};
-use super::options::{APPEND_BYTES_MAX, GroupState, STATE_BYTES_MAX};
+use super::options::{APPEND_BYTES_MAX, LogState, STATE_BYTES_MAX};
 use super::read::Reading;
 use super::shared::Handle;
 use super::shared::WalInner;
@@ -222,7 +222,7 @@ impl GroupLog {
     }
 
     /// What the group has besides its entries, and which entries there are.
-    pub fn state(&self) -> GroupState {
+    pub fn state(&self) -> LogState {
         self.shared().lock().groups.state(self.id)
     }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use dkv_base::id::GroupId;
 
 use super::format::Restated;
-use super::options::GroupState;
+use super::options::LogState;
 
 /// Where the record of an entry lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,10 +89,10 @@ impl Groups {
         self.groups.contains_key(&id)
     }
 
-    pub(super) fn state(&self, id: GroupId) -> GroupState {
-        let Some(group) = self.groups.get(&id) else { return GroupState::default() };
+    pub(super) fn state(&self, id: GroupId) -> LogState {
+        let Some(group) = self.groups.get(&id) else { return LogState::default() };
         let filled = group.range.filter(|(first, next)| first < next);
-        GroupState {
+        LogState {
             vote: group.vote.clone(),
             committed: group.committed.clone(),
             purged: group.purged.clone(),

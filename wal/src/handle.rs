@@ -58,7 +58,7 @@ impl Wal {
         };
         let threads = [
             start("wal-writer", Box::new(move || writer.run()))?,
-            start("wal-keeper", Box::new(move || segment_manager.run()))?,
+            start("wal-segments", Box::new(move || segment_manager.run()))?,
         ];
         wal.handle.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(threads);
         Ok(wal)
@@ -85,7 +85,7 @@ impl Wal {
         Ok(wal)
     }
 
-    /// As [`Self::open`], but without threads: the caller steps the writer and the keeper, as a
+    /// As [`Self::open`], but without threads: the caller steps the writer and the segment manager, as a
     /// simulation does. [`Self::close`] then only begins to close.
     ///
     /// # Errors

@@ -16,7 +16,7 @@
 //!  callers ── stage ──> core (one lock) ── plan ──> writer ── write, sync ──> segment files
 //!                         │    ^                      │                         ^
 //!                         │    └────── written ───────┤                         │
-//!                         └── job ──> keeper ─────────┼── prepare, delete ──────┘
+//!                         └── job ──> segment_manager ┼── prepare, delete ──────┘
 //!  callers <───────────── done ───────────────────────┘
 //! ```
 //!
@@ -64,7 +64,7 @@ pub use error::WalError;
 pub use group_log::GroupLog;
 pub use group_log::bounds;
 pub use handle::Wal;
-pub use options::{GroupState, WalOptions, WalStats};
+pub use options::{LogState, WalOptions, WalStats};
 pub use read::Reading;
 pub use segment_manager::{SegmentManager, SegmentManagerStep};
 pub use writer::{Writer, WriterStep};

@@ -80,7 +80,7 @@ impl WalOptions {
 
 /// What a group's log holds besides its entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GroupState {
+pub struct LogState {
     /// The vote that was saved last.
     pub vote: Option<Bytes>,
     /// The committed position that was saved last; after a crash it may be an older one.

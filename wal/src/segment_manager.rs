@@ -35,7 +35,7 @@ pub struct SegmentManager {
     maker: SegmentMaker,
 }
 
-/// What a step of the keeper came to.
+/// What a step of the segment manager came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentManagerStep {
     /// A segment was prepared or deleted; there may be more to do.

@@ -13,7 +13,7 @@ pub(super) struct Segment {
     pub(super) file: Arc<dyn DiskFile>,
 }
 
-/// What the keeper should do next.
+/// What the segment manager should do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Job {
     Delete { sequence: u64 },
@@ -128,7 +128,7 @@ impl Segments {
         Some(Job::Prepare(Wanted { sequence, bytes, may_use_reserve: self.urgent, zeroed }))
     }
 
-    /// The keeper has prepared a segment.
+    /// The segment manager has prepared a segment.
     pub(super) fn prepared(&mut self, segment: Segment) {
         self.short_of_room = false;
         if segment.header.sequence == self.next_sequence() {

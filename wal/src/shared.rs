@@ -1,4 +1,4 @@
-//! What callers, writer and keeper share: the core behind one lock, and the ways to wake each
+//! What callers, writer and segment manager share: the core behind one lock, and the ways to wake each
 //! other.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,9 +14,9 @@ pub(super) struct WalInner {
     pub(super) options: WalOptions,
     core: Mutex<Core>,
     for_writer: Condvar,
-    for_keeper: Condvar,
+    for_segment_manager: Condvar,
     for_appenders: Notify,
-    /// Of writer and keeper when they are tasks and not threads.
+    /// Of writer and segment manager when they are tasks and not threads.
     writer_task: Notify,
     segment_manager_task: Notify,
 }
@@ -27,7 +27,7 @@ impl WalInner {
             options,
             core: Mutex::new(core),
             for_writer: Condvar::new(),
-            for_keeper: Condvar::new(),
+            for_segment_manager: Condvar::new(),
             for_appenders: Notify::new(),
             writer_task: Notify::new(),
             segment_manager_task: Notify::new(),
@@ -55,14 +55,14 @@ impl WalInner {
         self.wake_writer_locked(&mut self.lock());
     }
 
-    pub(super) fn wake_keeper(&self) {
-        // Under the lock, or a keeper that is about to sleep would miss it.
+    pub(super) fn wake_segment_manager(&self) {
+        // Under the lock, or a segment manager that is about to sleep would miss it.
         let _core = self.lock();
-        self.notify_keeper();
+        self.notify_segment_manager();
     }
 
-    fn notify_keeper(&self) {
-        self.for_keeper.notify_one();
+    fn notify_segment_manager(&self) {
+        self.for_segment_manager.notify_one();
         self.segment_manager_task.notify_one();
     }
 
@@ -82,7 +82,7 @@ impl WalInner {
             core.die(reason);
             self.wake_writer_locked(&mut core);
         }
-        self.notify_keeper();
+        self.notify_segment_manager();
         self.wake_appenders();
     }
 
@@ -93,7 +93,7 @@ impl WalInner {
             core.closing = true;
             self.wake_writer_locked(&mut core);
         }
-        self.notify_keeper();
+        self.notify_segment_manager();
         self.wake_appenders();
     }
 
@@ -128,25 +128,25 @@ impl WalInner {
         core.writer_sleeps = false;
     }
 
-    /// Sleeps until the keeper has something to do.
+    /// Sleeps until the segment manager has something to do.
     pub(super) fn wait_for_job(&self) {
         let mut core = self.lock();
         while core.segments.job().is_none() && !core.stopped && core.dead.is_none() {
-            core = self.for_keeper.wait(core).unwrap_or_else(PoisonError::into_inner);
+            core = self.for_segment_manager.wait(core).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Sleeps for as long as the keeper should before it looks for room again.
+    /// Sleeps for as long as the segment manager should before it looks for room again.
     pub(super) fn wait_for_room(&self) {
         let nothing_changed = |core: &mut Core| {
             let may_delete = matches!(core.segments.job(), Some(Job::Delete { .. }));
             !may_delete && !core.stopped && core.dead.is_none()
         };
-        drop(self.for_keeper.wait_timeout_while(self.lock(), ROOM_RETRY, nothing_changed));
+        drop(self.for_segment_manager.wait_timeout_while(self.lock(), ROOM_RETRY, nothing_changed));
     }
 }
 
-/// The same for writer and keeper when they are tasks. What has changed shows under the lock, so to
+/// The same for writer and segment manager when they are tasks. What has changed shows under the lock, so to
 /// be woken once too often does no harm.
 impl WalInner {
     /// Waits until something is staged. Returns false if a seal has become due instead.
@@ -183,12 +183,12 @@ impl WalInner {
         }
     }
 
-    /// Waits until the keeper may have something to do.
+    /// Waits until the segment manager may have something to do.
     pub(super) async fn job(&self) {
         self.segment_manager_task.notified().await;
     }
 
-    /// Waits for as long as the keeper should before it looks for room again.
+    /// Waits for as long as the segment manager should before it looks for room again.
     pub(super) async fn room(&self) {
         let _ = tokio::time::timeout(ROOM_RETRY, self.segment_manager_task.notified()).await;
     }

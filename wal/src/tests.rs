@@ -43,7 +43,7 @@ fn ignore() -> Done {
     Box::new(|_| {})
 }
 
-/// A log whose writer and keeper are stepped by the test.
+/// A log whose writer and segment manager are stepped by the test.
 struct Manual {
     wal: Wal,
     writer: Writer,

@@ -28,7 +28,7 @@ pub enum WriterStep {
     Worked,
     /// Nothing is staged.
     Idle,
-    /// Something is staged, but the keeper has to prepare a segment first.
+    /// Something is staged, but the segment manager has to prepare a segment first.
     NeedsSegment,
     /// The log is closed or dead: no step will do anything any more.
     Stopped,
@@ -69,7 +69,7 @@ impl Writer {
         match plan {
             Plan::Nothing => WriterStep::Idle,
             Plan::NeedsSegment => {
-                self.shared.wake_keeper();
+                self.shared.wake_segment_manager();
                 WriterStep::NeedsSegment
             }
             Plan::Call(dones) => {
@@ -79,7 +79,7 @@ impl Writer {
             Plan::Write(frame) => self.write(frame),
             Plan::Stop(dones, error) => {
                 self.call(dones, Some(&error));
-                self.shared.wake_keeper();
+                self.shared.wake_segment_manager();
                 self.shared.wake_appenders();
                 WriterStep::Stopped
             }
@@ -107,7 +107,7 @@ impl Writer {
         match outcome {
             Ok(()) => {
                 if has_job {
-                    self.shared.wake_keeper();
+                    self.shared.wake_segment_manager();
                 }
                 self.call(dones, None);
             }

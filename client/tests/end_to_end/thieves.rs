@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dkv_api::{GroupId, NodeId, Role};
 use dkv_base::id::{Number, Stamp, Term};
-use dkv_node::untrusted::{forgeries, introduce};
+use dkv_node::fuzzing::{forgeries, introduce};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::incarnation::{BootId, Incarnation};

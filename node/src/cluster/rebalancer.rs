@@ -34,7 +34,7 @@ const TRANSFER_EVERY_ASKED: Duration = Duration::from_millis(100);
 /// Time that a transfer may take.
 const TRANSFER_PATIENCE: Duration = Duration::from_millis(1500);
 
-/// What the coordinator remembers from one look to the next, for one reign.
+/// What the coordinator remembers from one look to the next, for one term of the coordinator.
 pub(crate) struct Rebalancer {
     since: Instant,
     /// The nodes, and whether each is to stay; and since when they are these.
@@ -43,7 +43,7 @@ pub(crate) struct Rebalancer {
 }
 
 impl Rebalancer {
-    /// At the beginning of a reign.
+    /// At the beginning of a term.
     pub(crate) fn new(since: Instant) -> Self {
         Self { since, nodes: (BTreeMap::new(), since), last_transfer: None }
     }

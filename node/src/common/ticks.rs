@@ -1,7 +1,7 @@
 //! When a node looks after what it looks after now and then, and when it beats.
 //!
 //! Many tasks look at something a few times in a second. Each by a clock of its own would wake the
-//! processor at a time of its own; by one rhythm they do at moments that they share. While all
+//! processor at a time of its own; by shared ticks they do at moments that they share. While all
 //! groups of a node rest, they share the few moments of [`AT_REST`], and all are woken when a group
 //! wakes (see `raft/rest.rs`).
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 /// Time between two moments while all groups rest.
 const AT_REST: Duration = Duration::from_millis(250);
 
-/// The rhythm of one node; clones share it.
+/// The ticks of one node; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ticks(Arc<TicksInner>);
 

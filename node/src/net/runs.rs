@@ -3,22 +3,22 @@
 //! A data directory can be copied, put back, and started twice. So a node tells who it speaks to
 //! which run of its process it is ([`dkv_wire::incarnation`]), and listens for the same:
 //!
-//! - [`files`]: the number of this start, on disk before anything is said; and what was heard of
+//! - [`store`]: the number of this start, on disk before anything is said; and what was heard of
 //!   the others, so that it outlives a restart.
-//! - [`asking`]: the server is asked before the node serves, and every few seconds.
+//! - [`server_verdict`]: the server is asked before the node serves, and every few seconds.
 //! - [`handshake`]: two nodes tell each other on each connection, before they say anything else on it.
 //!   Whoever is refused is not spoken to: it gets no votes, and its acknowledgements do not count.
-//! - [`stance`]: what this node makes of what it is told of itself. The server's word holds it
+//! - [`verdicts`]: what this node makes of what it is told of itself. The server's word holds it
 //!   back, and only that of an administrator, which comes by the server, ends it. What another node
 //!   says may be wrong, so by itself it holds nobody back whom the server has found sound.
 //!
 //! Deliberately missing: anything about Raft. A node that is held back is silent, and Raft copes
 //! with that.
 
-mod asking;
-mod files;
+mod server_verdict;
+mod store;
 mod handshake;
-mod stance;
+mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -38,13 +38,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-pub(crate) use asking::{before_serving, keep_asking, say_goodbye};
-pub(crate) use files::{begin, keep_book};
 pub use handshake::introduce;
 #[cfg(test)]
 pub(crate) use handshake::refuse_all;
 pub(crate) use handshake::{Caller, frame, frame_samples, greet, serve};
-use stance::Stance;
+pub(crate) use server_verdict::{before_serving, keep_asking, say_goodbye};
+pub(crate) use store::{begin, keep_book};
+use verdicts::Verdicts;
 
 use crate::net::denials::DenialLog;
 use dkv_wal::Wal;
@@ -76,7 +76,7 @@ struct RunsInner {
     /// Whether the book has what is to be on disk at once, and what can wait.
     has_news: AtomicBool,
     has_marks: AtomicBool,
-    stance: Mutex<Stance>,
+    verdicts: Mutex<Verdicts>,
     /// The server's last question.
     asked: Mutex<Option<Question>>,
     /// Why the node takes no part, while it does not.
@@ -110,7 +110,7 @@ impl Runs {
             book: Mutex::new(book),
             has_news: AtomicBool::new(false),
             has_marks: AtomicBool::new(false),
-            stance: Mutex::default(),
+            verdicts: Mutex::default(),
             asked: Mutex::default(),
             held: watch::Sender::new(None),
             links: Mutex::default(),
@@ -142,24 +142,24 @@ impl Runs {
 
     /// Why the server holds this node back, while it does.
     pub(crate) fn held_by_server(&self) -> Option<Arc<str>> {
-        lock(&self.shared.stance).held_by_server()
+        lock(&self.shared.verdicts).held_by_server()
     }
 
     /// Why this node takes no writes, while it does not.
     pub(crate) fn doubted(&self) -> Option<Arc<str>> {
-        self.held().or_else(|| lock(&self.shared.stance).doubt(Instant::now()))
+        self.held().or_else(|| lock(&self.shared.verdicts).doubt(Instant::now()))
     }
 
     /// Learns which nodes are members: they have a word about this one, and are never forgotten.
     pub(crate) fn know(&self, mut members: BTreeSet<NodeId>) {
         members.remove(&self.shared.me);
-        lock(&self.shared.stance).know(members);
+        lock(&self.shared.verdicts).know(members);
         self.stand_as_told();
     }
 
     /// Whether the server has found this run sound.
     pub(crate) fn is_vouched_for(&self) -> bool {
-        lock(&self.shared.stance).is_vouched_for()
+        lock(&self.shared.verdicts).is_vouched_for()
     }
 
     /// What an administrator should know, one sentence each.
@@ -172,7 +172,11 @@ impl Runs {
     /// The server has said what it makes of this run.
     pub(crate) fn hear_server(&self, verdict: Verdict) {
         let own = self.own();
-        lock(&self.shared.stance).hear_server(verdict, self.explain(verdict, &own), Instant::now());
+        lock(&self.shared.verdicts).hear_server(
+            verdict,
+            self.explain(verdict, &own),
+            Instant::now(),
+        );
         self.stand_as_told();
     }
 
@@ -181,7 +185,7 @@ impl Runs {
         let own = self.own();
         let is_new = {
             let why = format!("node {} says: {}", node.short(), self.explain(verdict, &own));
-            lock(&self.shared.stance).hear_peer(node, verdict, why, Instant::now())
+            lock(&self.shared.verdicts).hear_peer(node, verdict, why, Instant::now())
         };
         if is_new {
             match verdict {
@@ -196,7 +200,7 @@ impl Runs {
     }
 
     fn stand_as_told(&self) {
-        let held = lock(&self.shared.stance).held(Instant::now());
+        let held = lock(&self.shared.verdicts).held(Instant::now());
         let changed = self.shared.held.send_if_modified(|now| {
             let changed = *now != held;
             now.clone_from(&held);
@@ -254,8 +258,8 @@ impl Runs {
         }
         let mut links = lock(&self.shared.links);
         links.retain(|_, links| links.iter().any(|(_, open)| open.close_reason().is_none()));
-        let stance = lock(&self.shared.stance);
-        let stays = |known: &NodeId| stance.is_member(*known) || links.contains_key(known);
+        let verdicts = lock(&self.shared.verdicts);
+        let stays = |known: &NodeId| verdicts.is_member(*known) || links.contains_key(known);
         book.retain(|known| stays(&known));
         lock(&self.shared.doubts).retain(|known, _| stays(known));
         lock(&self.shared.refused).retain(|known, _| stays(known));
@@ -381,7 +385,7 @@ impl Runs {
         for (node, ruling) in rulings {
             if *node == self.shared.me {
                 if ruling.kept.boot == self.shared.own.boot {
-                    lock(&self.shared.stance).kept(ruling.number);
+                    lock(&self.shared.verdicts).kept(ruling.number);
                 }
                 continue;
             }

@@ -20,7 +20,7 @@ use crate::replica::tombstone::{ReplicaTombstone, TombstoneError};
 use crate::replica::{Group, GroupParts};
 use crate::storage::data_dir::{self, DataDir};
 use dkv_state::{Engine, EngineError};
-use dkv_wal::{GroupLog, GroupState, Wal};
+use dkv_wal::{GroupLog, LogState, Wal};
 
 impl Node {
     /// Opens a group, unless it is open.
@@ -37,7 +37,7 @@ impl Node {
             }
             leftovers.remove(&id);
         }
-        let opener = Opener {
+        let opener = GroupOpener {
             me: self.me.id,
             data_dir: &self.data_dir,
             config: &self.config,
@@ -68,7 +68,7 @@ impl Node {
         if is_new {
             self.guard(
                 "an outbox's task",
-                (self.attendants.relay)(Arc::clone(self), Arc::clone(&outbox)),
+                (self.task_factories.relay)(Arc::clone(self), Arc::clone(&outbox)),
             );
         }
         Ok(outbox)
@@ -173,15 +173,15 @@ impl Node {
         self.follow_directory().await
     }
 
-    /// Starts what goes with every group: its steward, and those who notice if it breaks.
+    /// Starts what goes with every group: its reconciler, and those who notice if it breaks.
     pub(super) fn attend(self: &Arc<Self>, group: &Arc<Group>) {
         // They end with the group: one that is closed is not broken.
         let guard = |what, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
             group.spawn(self.failure.if_panicked(what, task));
         };
         guard(
-            "a group's steward",
-            (self.attendants.reconcile)(Arc::clone(self), Arc::clone(group)),
+            "the reconciler of a group",
+            (self.task_factories.reconcile)(Arc::clone(self), Arc::clone(group)),
         );
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
         let durability = async move {
@@ -213,7 +213,7 @@ impl Node {
 }
 
 /// Opens groups.
-pub(super) struct Opener<'a> {
+pub(super) struct GroupOpener<'a> {
     pub(super) me: NodeId,
     pub(super) data_dir: &'a DataDir,
     pub(super) config: &'a Arc<raft::Config>,
@@ -226,14 +226,14 @@ pub(super) struct Opener<'a> {
     pub(super) failure: &'a Failure,
 }
 
-impl Opener<'_> {
+impl GroupOpener<'_> {
     /// Opens a group from what is on disk.
     pub(super) async fn open(&self, id: GroupId) -> Result<Group, String> {
         self.begin(self.prepare(id).await?).await
     }
 
     /// Reads what is on disk of a group, and begins nothing.
-    pub(super) async fn prepare(&self, id: GroupId) -> Result<Replica, String> {
+    pub(super) async fn prepare(&self, id: GroupId) -> Result<StoredReplica, String> {
         let (engine, clock) = (self.engine.clone(), self.clock.clone());
         let loaded = run_blocking(move || StateMachine::load(engine.group(id)?, clock));
         let damaged = |problem: String| self.data_dir.damaged(problem).to_string();
@@ -249,17 +249,16 @@ impl Opener<'_> {
                 TombstoneError::Malformed(_) => damaged(error.to_string()),
                 TombstoneError::Io(_) => self.data_dir.unusable(&error),
             })?;
-        if let Some(tombstone) = tombstone.as_ref().filter(|_| log.state() == GroupState::default())
-        {
+        if let Some(tombstone) = tombstone.as_ref().filter(|_| log.state() == LogState::default()) {
             save_vote(&log, &tombstone.vote).await?;
         }
         let owed = tombstone.map_or(0, |tombstone| tombstone.index);
-        Ok(Replica { id, log, owed, state_machine })
+        Ok(StoredReplica { id, log, owed, state_machine })
     }
 
     /// Begins to take part in a group.
-    pub(super) async fn begin(&self, replica: Replica) -> Result<Group, String> {
-        let Replica { id, log, owed, state_machine } = replica;
+    pub(super) async fn begin(&self, replica: StoredReplica) -> Result<Group, String> {
+        let StoredReplica { id, log, owed, state_machine } = replica;
         Group::start(GroupParts {
             id,
             me: self.me,
@@ -277,14 +276,14 @@ impl Opener<'_> {
 }
 
 /// What is on disk of a group.
-pub(super) struct Replica {
+pub(super) struct StoredReplica {
     id: GroupId,
     log: GroupLog,
     owed: u64,
     state_machine: StateMachine,
 }
 
-impl Replica {
+impl StoredReplica {
     /// Whether this node could lead the group without any other: as its only voter, or as a founder
     /// that has not begun it.
     pub(super) async fn is_led_alone(&mut self, me: NodeId, founder: bool) -> bool {

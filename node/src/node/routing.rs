@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Node, lock};
 use crate::node::reports::NodeReports;
-use crate::outbox::IntakeState;
+use crate::outbox::WriteGateState;
 use dkv_state::Member;
 use dkv_state::placement::Measured;
 
@@ -101,7 +101,8 @@ impl Node {
     /// none is its last word: unlike the order to empty a node, the one to remove it is never taken
     /// back.
     pub(crate) fn keeps_writes(&self) -> bool {
-        let is_closed = matches!(self.outboxes().intake().state(), IntakeState::Closed { .. });
+        let is_closed =
+            matches!(self.outboxes().write_gate().state(), WriteGateState::Closed { .. });
         let is_final = is_closed && self.entry_says(|member| member.retiring);
         !(is_final && self.outboxes().are_empty())
     }
@@ -110,7 +111,8 @@ impl Node {
     pub(crate) fn remainder(&self) -> Remainder {
         // In this order: what is closed stays closed as long as the node is to go, and takes
         // nothing in.
-        let is_closed = matches!(self.outboxes().intake().state(), IntakeState::Closed { .. });
+        let is_closed =
+            matches!(self.outboxes().write_gate().state(), WriteGateState::Closed { .. });
         let takes_writes = !(is_closed && self.is_going());
         let keeps_writes = !self.outboxes().are_empty();
         let shards = self.groups().iter().filter(|group| group.id().is_shard()).count();
@@ -119,7 +121,7 @@ impl Node {
 
     /// Closes the outboxes if this node is to be emptied, and opens them if it is not any more.
     pub(crate) async fn follow_intake(&self) -> io::Result<()> {
-        let intake = self.outboxes().intake().clone();
+        let write_gate = self.outboxes().write_gate().clone();
         let is_going = self.is_going();
         // Read afterwards: the directory of this entry, or of an earlier one, has said so.
         let applied = self.control().state_machine().summary().applied_index;
@@ -132,16 +134,16 @@ impl Node {
             });
             going.unwrap_or_default()
         };
-        match (is_going, intake.state()) {
-            (true, IntakeState::Open | IntakeState::Closing) => {
-                run_blocking(move || intake.close(&directory, applied)).await?
+        match (is_going, write_gate.state()) {
+            (true, WriteGateState::Open | WriteGateState::Closing) => {
+                run_blocking(move || write_gate.close(&directory, applied)).await?
             }
             // Of an earlier entry it may have been read at a start, before the log was.
-            (false, IntakeState::Closed { at }) if applied >= at => {
-                run_blocking(move || intake.open(&directory, goes)).await?
+            (false, WriteGateState::Closed { at }) if applied >= at => {
+                run_blocking(move || write_gate.open(&directory, goes)).await?
             }
-            (false, IntakeState::Closing) => {
-                run_blocking(move || intake.open(&directory, goes)).await?
+            (false, WriteGateState::Closing) => {
+                run_blocking(move || write_gate.open(&directory, goes)).await?
             }
             _ => Ok(()),
         }

@@ -13,7 +13,7 @@ fn open(disk: Arc<MemoryDisk>) -> (Wal, Outboxes) {
     let options = WalOptions { segment_bytes: SEGMENT_BYTES, ..WalOptions::default() };
     let wal = Wal::open(disk, options, Box::new(|_| ())).unwrap();
     let outboxes =
-        Outboxes::open(ME, wal.clone(), 1 << 30, Intake::default(), Duration::ZERO).unwrap();
+        Outboxes::open(ME, wal.clone(), 1 << 30, WriteGate::default(), Duration::ZERO).unwrap();
     (wal, outboxes)
 }
 
@@ -72,10 +72,10 @@ async fn what_is_closed_takes_nothing_but_knows_what_it_has_taken() {
     let (outbox, _) = outboxes.open_for(SHARD).unwrap();
     let taken = Arc::clone(&outbox).deposit(Stamp(1), key(1), None).await;
     assert_eq!(taken, Ok(Number(1)));
-    outboxes.intake().close(home.path(), 5).unwrap();
+    outboxes.write_gate().close(home.path(), 5).unwrap();
     // It was checked before, and comes to the log only now.
     let late = Arc::clone(&outbox).deposit(Stamp(2), key(2), None).await;
-    assert_eq!(late, Err(emptying()));
+    assert_eq!(late, Err(draining()));
     let again = Arc::clone(&outbox).deposit(Stamp(1), key(1), None).await;
     assert_eq!(again, Ok(Number(1)));
     assert!(!outboxes.are_empty());

@@ -26,7 +26,7 @@ use crate::common::suspend;
 use crate::net::runs;
 use crate::net::server_link::{ServerLink, resolve};
 use crate::node::observer::{Observer, Serving};
-use crate::node::{Attendants, Me, Node, Parts};
+use crate::node::{Me, Node, Parts, TaskFactories};
 use crate::process::args::Args;
 use crate::process::enrolment::{
     Registration, admit, certify_again, keep_certified, keep_registered, learn,
@@ -250,7 +250,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
         engine,
         server,
         runs,
-        attendants: Attendants {
+        task_factories: TaskFactories {
             reconcile: |node, group| Box::pin(membership_reconciler::run(node, group)),
             relay: |node, outbox| Box::pin(outbox_relay::run(node, outbox)),
         },
@@ -418,8 +418,8 @@ fn is_file_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod emptying;
+mod draining;
 #[cfg(test)]
-pub(crate) mod rig;
+pub(crate) mod founder;
 #[cfg(test)]
 mod tests;

@@ -198,7 +198,7 @@ pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
             return transfer.map_err(|error| error.to_string());
         }
     };
-    // A voter that is taken out stays a learner: the steward says when it goes.
+    // A voter that is taken out stays a learner: the reconciler says when it goes.
     match raft.change_membership(change, true).await {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),

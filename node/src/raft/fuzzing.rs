@@ -179,14 +179,14 @@ pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<For
         opening: Opening::RaftAppend { group, from, acknowledged },
         frames: vec![frame],
     };
-    let pulse = HeartbeatBatch {
+    let heartbeat_batch = HeartbeatBatch {
         number: 1,
         echo: None,
         calls: calls().into_iter().map(|it| (group, it)).collect(),
         mark: 0,
     };
     let mut forged = vec![
-        Forged { opening: Opening::RaftPulse { from }, frames: vec![encode(&pulse)] },
+        Forged { opening: Opening::RaftPulse { from }, frames: vec![encode(&heartbeat_batch)] },
         Forged { opening: Opening::RaftSnapshot { group, from }, frames: snapshot.into() },
         stream(acknowledged, append(None, None, Vec::new())),
         stream(None, append(None, far, vec![takeover])),

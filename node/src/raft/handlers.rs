@@ -54,7 +54,7 @@ const SYNC_PATIENCE: Duration = Duration::from_millis(5);
 const LATE_MAX: usize = 16;
 
 /// HeartbeatCoalescer that wait for their answers at once; more are left in the stream.
-const PULSES_MAX: usize = 16;
+const HEARTBEAT_BATCHES_MAX: usize = 16;
 
 /// How often it is looked up whether the sender of a stream of entries is still a member.
 const MEMBER_CHECK_EVERY: Duration = Duration::from_millis(100);
@@ -64,14 +64,14 @@ pub(crate) type IsMember = Arc<dyn Fn(GroupId) -> bool + Send + Sync>;
 
 /// Who sends.
 #[derive(Clone)]
-pub(crate) struct Speaker {
+pub(crate) struct RaftPeer {
     pub(crate) id: NodeId,
     pub(crate) liveness: Liveness,
     pub(crate) is_member: IsMember,
     pub(crate) denials: DenialLog,
 }
 
-impl Speaker {
+impl RaftPeer {
     /// Refuses what it sends to a group that it is no member of.
     fn check_member(&self, group: GroupId) -> Result<(), Refused> {
         if (self.is_member)(group) {
@@ -83,7 +83,7 @@ impl Speaker {
     }
 
     /// Notes that a message cannot be.
-    fn refuse(&self, member: &Member, why: String) -> Refused {
+    fn refuse(&self, member: &ReplicaHandle, why: String) -> Refused {
         let why = format!("group {}: {why}", member.durability.group());
         self.denials.note(self.id, &why);
         Refused::ForGood(why)
@@ -91,7 +91,7 @@ impl Speaker {
 }
 
 #[cfg(test)]
-impl Speaker {
+impl RaftPeer {
     /// A member.
     fn member(id: NodeId) -> Self {
         let (liveness, denials) = Default::default();
@@ -132,7 +132,7 @@ fn told(answered: Answered) -> (CallResult, bool) {
 
 /// A replica of this node, as the other members see it.
 #[derive(Clone)]
-pub(crate) struct Member {
+pub(crate) struct ReplicaHandle {
     pub(crate) raft: Raft,
     pub(crate) state_machine: StateMachineHandle,
     pub(crate) durability: DurabilityCheck,
@@ -141,7 +141,7 @@ pub(crate) struct Member {
     forgotten: ForgottenLeader,
 }
 
-impl Member {
+impl ReplicaHandle {
     pub(crate) fn new(
         raft: Raft,
         state_machine: StateMachineHandle,
@@ -187,14 +187,14 @@ impl Member {
 
 /// Answers calls until the peer ends the stream, or sends what cannot be.
 pub(crate) async fn serve_calls(
-    member: Member,
-    speaker: Speaker,
+    member: ReplicaHandle,
+    raft_peer: RaftPeer,
     mut reader: Reader,
     mut writer: Writer,
 ) {
     while let Ok(Some(frame)) = reader.next().await {
-        speaker.liveness.heard(Instant::now());
-        let answered = answer_call(&member, &speaker, &frame);
+        raft_peer.liveness.heard(Instant::now());
+        let answered = answer_call(&member, &raft_peer, &frame);
         let (answer, goes_on) = match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
             Ok(answered) => told(answered),
             Err(_) => (Err("no answer in time".to_owned()), true),
@@ -209,25 +209,30 @@ pub(crate) async fn serve_calls(
     }
 }
 
-async fn answer_call(member: &Member, speaker: &Speaker, frame: &Bytes) -> Answered {
+async fn answer_call(member: &ReplicaHandle, raft_peer: &RaftPeer, frame: &Bytes) -> Answered {
     match decode::<Call>(frame) {
-        Ok(call) => answer(member, speaker, call, None).await,
-        Err(error) => Err(speaker.refuse(member, error.to_string())),
+        Ok(call) => answer(member, raft_peer, call, None).await,
+        Err(error) => Err(raft_peer.refuse(member, error.to_string())),
     }
 }
 
 /// Answers a call that was sent at `sent` at the earliest, if that is known.
-async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Instant>) -> Answered {
-    let Member { raft, durability, .. } = member;
-    let from = speaker.id;
-    speaker.check_member(durability.group())?;
+async fn answer(
+    member: &ReplicaHandle,
+    raft_peer: &RaftPeer,
+    call: Call,
+    sent: Option<Instant>,
+) -> Answered {
+    let ReplicaHandle { raft, durability, .. } = member;
+    let from = raft_peer.id;
+    raft_peer.check_member(durability.group())?;
     let elects = matches!(call, Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_));
     if elects && !durability.are_known() {
         return Err("this replica is new and is being filled".to_owned().into());
     }
     let known = durability.known();
     let text = |error: &dyn std::error::Error| Refused::Now(error.to_string());
-    let refuse = |why: String| speaker.refuse(member, why);
+    let refuse = |why: String| raft_peer.refuse(member, why);
     match call {
         Call::Heartbeat { append, confirmed, acknowledged, is_quiescent } => {
             let request = decode_append(&append).map_err(|error| refuse(error.to_string()))?;
@@ -292,7 +297,10 @@ async fn answer(member: &Member, speaker: &Speaker, call: Call, sent: Option<Ins
 
 /// Whether a request to append says otherwise of what is committed here already. Nothing can:
 /// whoever does is no leader of this group, or this replica is not what it was.
-async fn contradicts(member: &Member, request: &AppendEntriesRequest<Types>) -> Result<(), String> {
+async fn contradicts(
+    member: &ReplicaHandle,
+    request: &AppendEntriesRequest<Types>,
+) -> Result<(), String> {
     let committed = member.committed();
     let Some(committed) = committed else { return Ok(()) };
     let other = |at: &LogId| format!("entry {at} is not the one that is committed here");
@@ -314,12 +322,12 @@ async fn contradicts(member: &Member, request: &AppendEntriesRequest<Types>) -> 
 
 /// Hands a heartbeat to openraft.
 async fn hear(
-    member: Member,
+    member: ReplicaHandle,
     request: AppendEntriesRequest<Types>,
     confirmed: Option<(Instant, Confirmed)>,
     is_quiescent: bool,
 ) -> CallResult {
-    let Member { raft, state_machine, time_scale, .. } = member;
+    let ReplicaHandle { raft, state_machine, time_scale, .. } = member;
     let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
     if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
         state_machine.follow_leader();
@@ -331,11 +339,11 @@ async fn hear(
     Ok(CallAnswer::Heartbeat(answer))
 }
 
-/// Answers pulses until the peer ends the stream; `group` finds a group of this node, and `marks`
+/// Answers batches of heartbeats until the peer ends the stream; `group` finds a group of this node, and `marks`
 /// is told how far the peer's log is on disk and says how far this node's is.
 pub(crate) async fn serve_heartbeats(
-    group: impl Fn(GroupId) -> Option<Member>,
-    speaker: Speaker,
+    group: impl Fn(GroupId) -> Option<ReplicaHandle>,
+    raft_peer: RaftPeer,
     marks: impl Fn(u64) -> u64,
     mut reader: Reader,
     mut writer: Writer,
@@ -345,20 +353,20 @@ pub(crate) async fn serve_heartbeats(
     loop {
         tokio::select! {
             biased;
-            frame = reader.next(), if answering.len() < PULSES_MAX => {
+            frame = reader.next(), if answering.len() < HEARTBEAT_BATCHES_MAX => {
                 let Ok(Some(frame)) = frame else { return };
                 let now = Instant::now();
-                speaker.liveness.heard(now);
+                raft_peer.liveness.heard(now);
                 let Ok(HeartbeatBatch { number, echo, calls, mark }) = decode::<HeartbeatBatch>(&frame) else { return };
                 let sent = echo.map(|echo| echo.sent_at(began, now));
                 let mark = marks(mark);
                 let answers = calls.into_iter().map(|(id, call)| {
-                    let (group, speaker) = (group(id), &speaker);
+                    let (group, raft_peer) = (group(id), &raft_peer);
                     async move {
                         let Some(member) = group else {
                             return (Err(format!("group {id} is not here")), true);
                         };
-                        let answered = answer(&member, speaker, call, sent);
+                        let answered = answer(&member, raft_peer, call, sent);
                         let answered = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
                         answered.map_or_else(|_| (Err("no answer in time".to_owned()), true), told)
                     }
@@ -380,8 +388,8 @@ pub(crate) async fn serve_heartbeats(
 
 /// Takes entries from a leader, pipelined, and acknowledges them in order.
 pub(crate) async fn serve_append<R, W>(
-    member: Member,
-    speaker: Speaker,
+    member: ReplicaHandle,
+    raft_peer: RaftPeer,
     reader: FrameReader<R>,
     mut writer: FrameWriter<W>,
 ) where
@@ -391,23 +399,25 @@ pub(crate) async fn serve_append<R, W>(
     let (raft, durability) = (member.raft.clone(), member.durability.clone());
     // Terms of the requests that are under way, in their order.
     let terms = Arc::new(Mutex::new(VecDeque::new()));
-    let state = (reader, member, speaker, None, Arc::clone(&terms));
+    let state = (reader, member, raft_peer, None, Arc::clone(&terms));
     // Ends at the first frame that is not a request of the sender's own: so does the stream.
-    let requests = unfold(state, move |(mut reader, member, speaker, checked, terms)| async move {
-        let frame = match reader.next().await {
-            Ok(frame) => frame?,
-            Err(error) => {
-                log_broken(speaker.id, &error);
-                return None;
-            }
-        };
-        let now = Instant::now();
-        speaker.liveness.heard(now);
-        let (request, checked) = take_request(&member, &speaker, &frame, checked, now).await?;
-        member.time_scale.told(false);
-        lock(&terms).push_back(Term(request.vote.leader_id.term));
-        Some((request, (reader, member, speaker, checked, terms)))
-    });
+    let requests =
+        unfold(state, move |(mut reader, member, raft_peer, checked, terms)| async move {
+            let frame = match reader.next().await {
+                Ok(frame) => frame?,
+                Err(error) => {
+                    log_broken(raft_peer.id, &error);
+                    return None;
+                }
+            };
+            let now = Instant::now();
+            raft_peer.liveness.heard(now);
+            let (request, checked) =
+                take_request(&member, &raft_peer, &frame, checked, now).await?;
+            member.time_scale.told(false);
+            lock(&terms).push_back(Term(request.vote.leader_id.term));
+            Some((request, (reader, member, raft_peer, checked, terms)))
+        });
     let mut answers = std::pin::pin!(raft.stream_append(requests));
     while let Some(answer) = answers.next().await {
         let term = lock(&terms).pop_front().unwrap_or_default();
@@ -427,22 +437,22 @@ pub(crate) async fn serve_append<R, W>(
 
 /// A request to append, if it may be handed to openraft, and when its sender was last looked up.
 async fn take_request(
-    member: &Member,
-    speaker: &Speaker,
+    member: &ReplicaHandle,
+    raft_peer: &RaftPeer,
     frame: &Bytes,
     checked: Option<Instant>,
     now: Instant,
 ) -> Option<(AppendEntriesRequest<Types>, Option<Instant>)> {
     let is_due = |at: Instant| now.saturating_duration_since(at) >= MEMBER_CHECK_EVERY;
     let checked = if checked.is_none_or(is_due) {
-        speaker.check_member(member.durability.group()).ok()?;
+        raft_peer.check_member(member.durability.group()).ok()?;
         Some(now)
     } else {
         checked
     };
-    let refuse = |why: String| drop(speaker.refuse(member, why));
+    let refuse = |why: String| drop(raft_peer.refuse(member, why));
     let request = decode_append(frame).map_err(|error| refuse(error.to_string())).ok()?;
-    own(&request.vote, speaker.id).map_err(refuse).ok()?;
+    own(&request.vote, raft_peer.id).map_err(refuse).ok()?;
     let known = member.durability.known();
     known.append(member.durability.group(), &request).map_err(refuse).ok()?;
     contradicts(member, &request).await.map_err(refuse).ok()?;
@@ -454,13 +464,13 @@ async fn take_request(
 /// # Errors
 /// If this node must stop, with the reason.
 pub(crate) async fn serve_snapshot(
-    member: Member,
-    speaker: Speaker,
+    member: ReplicaHandle,
+    raft_peer: RaftPeer,
     mut reader: Reader,
     mut writer: Writer,
 ) -> Result<(), String> {
-    let from = speaker.id;
-    let taken = take_snapshot(&member, &speaker, &mut reader).await;
+    let from = raft_peer.id;
+    let taken = take_snapshot(&member, &raft_peer, &mut reader).await;
     let answer: SnapshotAnswer = match &taken {
         Ok(vote) => Ok(*vote),
         Err(NotTaken::Refused(why) | NotTaken::Unfit(why)) => {
@@ -478,24 +488,24 @@ pub(crate) async fn serve_snapshot(
 }
 
 async fn take_snapshot<R: AsyncRead + Unpin>(
-    member: &Member,
-    speaker: &Speaker,
+    member: &ReplicaHandle,
+    raft_peer: &RaftPeer,
     reader: &mut FrameReader<R>,
 ) -> Result<Vote, NotTaken> {
-    let Member { raft, state_machine, durability, .. } = member;
+    let ReplicaHandle { raft, state_machine, durability, .. } = member;
     let refuse = |refused: Refused| match refused {
         Refused::Now(why) | Refused::ForGood(why) => NotTaken::Refused(why),
     };
-    speaker.check_member(durability.group()).map_err(refuse)?;
+    raft_peer.check_member(durability.group()).map_err(refuse)?;
     let cut = || "the stream ended inside the snapshot".to_owned();
     let head = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
     let head: SnapshotHead = decode(&head).map_err(|error| error.to_string())?;
     let check = |head: &SnapshotHead| {
-        own(&head.vote, speaker.id)?;
+        own(&head.vote, raft_peer.id)?;
         durability.known().snapshot(&head.vote, &head.meta)?;
         fits(member, &head.meta)
     };
-    check(&head).map_err(|why| refuse(speaker.refuse(member, why)))?;
+    check(&head).map_err(|why| refuse(raft_peer.refuse(member, why)))?;
     let mut incoming = state_machine.receive(head.store.clone()).await?;
     loop {
         let frame = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
@@ -506,8 +516,8 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     }
     let arrived = incoming.complete(&head.meta).await?;
     // Time has passed.
-    speaker.check_member(durability.group()).map_err(refuse)?;
-    check(&head).map_err(|why| refuse(speaker.refuse(member, why)))?;
+    raft_peer.check_member(durability.group()).map_err(refuse)?;
+    check(&head).map_err(|why| refuse(raft_peer.refuse(member, why)))?;
     let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Arrived(arrived) };
     let answer = raft.install_full_snapshot(head.vote, snapshot).await;
     Ok(answer.map_err(|error| error.to_string())?.vote)
@@ -515,7 +525,7 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
 
 /// Whether a snapshot goes on from what is committed here: openraft takes one that does not for the
 /// end.
-fn fits(member: &Member, meta: &SnapshotMeta) -> Result<(), String> {
+fn fits(member: &ReplicaHandle, meta: &SnapshotMeta) -> Result<(), String> {
     match (meta.last_log_id, member.committed()) {
         (Some(last), Some(committed))
             if last > committed && last.index <= committed.index

@@ -7,7 +7,7 @@
 //! which it was told.
 //!
 //! A heartbeat counts as of when it was sent, at the earliest that its receiver knows (see
-//! `pulse.rs`), however long it was on its way.
+//! `heartbeat/coalescing.rs`), however long it was on its way.
 //!
 //! Deliberately missing: clocks. Moments are passed in, and all of them are this process's own.
 

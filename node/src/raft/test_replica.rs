@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
-    AppendStreams, DurabilityCheck, HeartbeatCoalescer, Member, MetricsWatch, Network, Raft,
+    AppendStreams, DurabilityCheck, HeartbeatCoalescer, MetricsWatch, Network, Raft, ReplicaHandle,
     SnapshotMeta, StateMachine, StateMachineHandle, StoredMembership, TimeScale, config,
 };
 use crate::common::clock::NodeClock;
@@ -102,9 +102,9 @@ impl Replica {
     }
 
     /// The same, as the other members see it.
-    pub(super) fn member(&self) -> Member {
+    pub(super) fn member(&self) -> ReplicaHandle {
         let (raft, state_machine) = (self.raft.clone(), self.state_machine.clone());
-        Member::new(raft, state_machine, self.durability.clone(), self.time_scale.clone())
+        ReplicaHandle::new(raft, state_machine, self.durability.clone(), self.time_scale.clone())
     }
 
     /// Its store.

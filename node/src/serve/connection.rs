@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use crate::net::quota::Quota;
 use crate::net::runs::{self, Caller};
 use crate::node::Node;
-use crate::raft::{self, Speaker};
+use crate::raft::{self, RaftPeer};
 use crate::serve::request;
 
 /// Serves one connection until it closes.
@@ -105,13 +105,13 @@ async fn serve_stream(
         return debug!(%identity, "not spoken to");
     }
     let Some(group) = group else {
-        let speaker = speaker(&node, from);
-        let find = |id| Some(node.group(id)?.as_member());
+        let raft_peer = raft_peer(&node, from);
+        let find = |id| Some(node.group(id)?.as_replica_handle());
         let marks = |mark| {
             node.peers().advance(from, &connection, mark);
             node.peers().mark()
         };
-        return raft::serve_heartbeats(find, speaker, marks, reader, writer).await;
+        return raft::serve_heartbeats(find, raft_peer, marks, reader, writer).await;
     };
     // Not there yet, or not any more: the peer finds its stream ended and tries again.
     let Some(group) = node.group(group) else { return };
@@ -119,20 +119,21 @@ async fn serve_stream(
         let why = format!("denied: no member of group {}", group.id());
         return node.peers().denials().note(from, &why);
     }
-    let speaker = speaker(&node, from);
+    let raft_peer = raft_peer(&node, from);
     match opening {
         Opening::Requests | Opening::RaftPulse { .. } | Opening::Run { .. } => {}
         Opening::RaftCalls { .. } => {
-            raft::serve_calls(group.as_member(), speaker, reader, writer).await;
+            raft::serve_calls(group.as_replica_handle(), raft_peer, reader, writer).await;
         }
         Opening::RaftAppend { acknowledged, .. } => {
             if let Err(why) = group.durability().check(from, acknowledged) {
                 return node.peers().denials().note(from, &why);
             }
-            raft::serve_append(group.as_member(), speaker, reader, writer).await;
+            raft::serve_append(group.as_replica_handle(), raft_peer, reader, writer).await;
         }
         Opening::RaftSnapshot { .. } => {
-            let taken = raft::serve_snapshot(group.as_member(), speaker, reader, writer).await;
+            let taken =
+                raft::serve_snapshot(group.as_replica_handle(), raft_peer, reader, writer).await;
             // One that was closed meanwhile takes nothing any more, and need not.
             let is_open = node.group(group.id()).is_some_and(|open| Arc::ptr_eq(&open, &group));
             if let Err(why) = taken
@@ -145,11 +146,11 @@ async fn serve_stream(
 }
 
 /// A node that sends, and what it may.
-fn speaker(node: &Arc<Node>, from: NodeId) -> Speaker {
+fn raft_peer(node: &Arc<Node>, from: NodeId) -> RaftPeer {
     let (liveness, looking) = (node.peers().liveness(from), Arc::clone(node));
     let denials = node.peers().denials().clone();
     let is_member = Arc::new(move |group| looking.may_speak(group, from));
-    Speaker { id: from, liveness, is_member, denials }
+    RaftPeer { id: from, liveness, is_member, denials }
 }
 
 /// Whether the holder of a certificate is the node that a message names as its sender.

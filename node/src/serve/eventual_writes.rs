@@ -105,7 +105,7 @@ fn check(node: &Node, deposit: &Deposit) -> Result<(), Refusal> {
     }
     // What was taken before is still known; see below for the rest.
     if node.is_going() && !deposit.again {
-        return Err(outbox::emptying());
+        return Err(outbox::draining());
     }
     node.clock().admit(*stamp).map_err(|now| Refusal::Clock { now })
 }

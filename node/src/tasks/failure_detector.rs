@@ -140,7 +140,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// What a task of the lookout has come to.
+/// What a task of the failure detector has come to.
 enum Told {
     /// A leader was looked for; the kernel at its address says that nobody is there, or not.
     Looked { leader: NodeId, refused: bool },

@@ -2,7 +2,7 @@
 //!
 //! openraft has a clock for each group. Heartbeats that each group sends by its own clock are as
 //! many packets, answers and wake-ups as there are groups; at one moment for all, those to one node
-//! go together (see `raft/pulse.rs`).
+//! go together (see `raft/heartbeat/coalescing.rs`).
 //!
 //! The clocks of groups that hear their leaders rest meanwhile. One that has not heard its leader
 //! for one and a half heartbeats runs again at the next beat: in time, as no election time is

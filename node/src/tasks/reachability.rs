@@ -81,13 +81,13 @@ pub(crate) async fn run(node: Arc<Node>) {
         let is_reached = node.was_called_back() || node.peers().is_met();
         let address = node.me().address;
         match unreached.look(is_reached, node.server().seen().is_some(), Instant::now()) {
-            Some(News::NotReached) => warn!(
+            Some(ReachabilityChange::NotReached) => warn!(
                 %address,
                 "nobody reaches this node at the address that it names: not the registration server, and no \
                  other node. Others cannot count on it. Name the address at which they reach it with \
                  --advertise, and see that firewalls let UDP through to it"
             ),
-            Some(News::Reached) => {
+            Some(ReachabilityChange::Reached) => {
                 info!(%address, "this node is reached at the address that it names")
             }
             None => {}
@@ -102,7 +102,7 @@ fn is_removed(refusing: &BTreeSet<NodeId>, others: &BTreeSet<NodeId>) -> bool {
 
 /// What is to be told of a node's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
+enum ReachabilityChange {
     NotReached,
     Reached,
 }
@@ -116,10 +116,15 @@ struct Unreached {
 }
 
 impl Unreached {
-    fn look(&mut self, is_reached: bool, has_server: bool, now: Instant) -> Option<News> {
+    fn look(
+        &mut self,
+        is_reached: bool,
+        has_server: bool,
+        now: Instant,
+    ) -> Option<ReachabilityChange> {
         if is_reached {
             self.reached = true;
-            return self.told.take().map(|_| News::Reached);
+            return self.told.take().map(|_| ReachabilityChange::Reached);
         }
         if !has_server || self.reached {
             return None;
@@ -130,7 +135,7 @@ impl Unreached {
             return None;
         }
         self.told = Some(now);
-        Some(News::NotReached)
+        Some(ReachabilityChange::NotReached)
     }
 }
 
@@ -167,10 +172,10 @@ mod tests {
         // Before the server has answered, nobody can have been told where the node is.
         assert_eq!(look(false, false, 100), None);
         assert_eq!(look(false, true, 101), None);
-        assert_eq!(look(false, true, 110), Some(News::NotReached));
+        assert_eq!(look(false, true, 110), Some(ReachabilityChange::NotReached));
         assert_eq!(look(false, true, 111), None);
-        assert_eq!(look(false, true, 711), Some(News::NotReached));
-        assert_eq!(look(true, true, 712), Some(News::Reached));
+        assert_eq!(look(false, true, 711), Some(ReachabilityChange::NotReached));
+        assert_eq!(look(true, true, 712), Some(ReachabilityChange::Reached));
         assert_eq!(look(true, true, 713), None);
         // It is alone for a while; its address was right.
         assert_eq!(look(false, true, 2000), None);

@@ -191,7 +191,7 @@ fn what_a_node_takes_after_it_has_lost_the_end_of_its_outbox_is_new() {
 }
 
 #[test]
-fn a_clock_on_the_wall_that_is_set_ahead_ends_no_grave() {
+fn a_clock_on_the_wall_that_is_set_ahead_ends_no_tombstone() {
     const HOUR_MS: u64 = 3_600_000;
     let wall = |ms| Stamp::at(std::time::Duration::from_millis(ms));
     let delete = |serial, key| write(A, serial, serial, Condition::Always, key, Operation::Delete);

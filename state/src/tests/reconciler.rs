@@ -1,4 +1,4 @@
-//! From any membership to any other: the steward arrives, and never does what it must not.
+//! From any membership to any other: the reconciler arrives, and never does what it must not.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -46,7 +46,7 @@ fn placement() {
 
 #[test]
 fn reconciler() {
-    golden::check("reconciler.txt", steward_script());
+    golden::check("reconciler.txt", reconciler_script());
 }
 
 /// The number after `name=`, if the words have it.
@@ -389,7 +389,7 @@ fn show_view(directory: &Directory) -> String {
     printed
 }
 
-fn steward_script() -> impl FnMut(&str) -> String {
+fn reconciler_script() -> impl FnMut(&str) -> String {
     let mut desired = Desired::default();
     let mut actual = Membership::default();
     let mut progress = BTreeMap::new();

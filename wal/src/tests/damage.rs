@@ -4,11 +4,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::GroupState;
+use crate::LogState;
 use crate::disk::{Disk, SECTOR_BYTES};
 
 /// All that three groups say.
-type Contents = Vec<(GroupState, Vec<(u64, Bytes)>)>;
+type Contents = Vec<(LogState, Vec<(u64, Bytes)>)>;
 
 fn contents(wal: &Manual) -> Contents {
     (0..3).map(|id| (wal.group(id).state(), wal.group(id).read(..).unwrap())).collect()

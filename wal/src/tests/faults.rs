@@ -45,7 +45,7 @@ fn a_failed_sync_ends_the_log_once_and_for_all() {
 }
 
 #[test]
-fn a_keeper_that_fails_ends_the_log_too() {
+fn a_segment_manager_that_fails_ends_the_log_too() {
     let disk = MemoryDisk::new();
     let mut wal = Manual::open(&disk).unwrap();
     let told = Told::default();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::GroupState;
+use crate::LogState;
 
 /// The stupid twin of one group.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,8 +36,8 @@ impl Model {
         }
     }
 
-    pub(super) fn state(&self) -> GroupState {
-        GroupState {
+    pub(super) fn state(&self) -> LogState {
+        LogState {
             vote: self.vote.clone(),
             committed: self.committed.clone(),
             purged: self.purged.clone(),

@@ -1,4 +1,4 @@
-//! Writer and keeper as tasks, on a clock that is driven by hand.
+//! Writer and segment manager as tasks, on a clock that is driven by hand.
 
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ use openraft::{EmptyNode, EntryPayload, Membership};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
-use super::rig::Founder;
+use super::founder::Founder;
 use super::*;
 use crate::net::quota::{Quota, Quotas};
 use crate::net::reply::{Begun, Queued, Replies};

@@ -37,7 +37,7 @@ const GATHER: Duration = Duration::from_millis(4);
 /// Heartbeats and questions that may wait for one peer; of a group there is at most one heartbeat.
 const WAITING_MAX: usize = 4096;
 
-/// One frame of a pulse.
+/// One frame of a batch of heartbeats.
 #[derive(Serialize, Deserialize)]
 pub(in crate::raft) struct HeartbeatBatch {
     pub(in crate::raft) number: u64,
@@ -77,7 +77,7 @@ impl Echo {
     }
 }
 
-/// The pulses to all peers.
+/// The batches of heartbeats to all peers.
 #[derive(Clone)]
 pub(crate) struct HeartbeatCoalescer {
     shared: Arc<CoalescerInner>,
@@ -138,7 +138,7 @@ impl HeartbeatCoalescer {
         UrgentGuard { rounds }
     }
 
-    /// The node's rhythm.
+    /// The ticks of the node.
     pub(crate) fn ticks(&self) -> Ticks {
         self.shared.ticks.clone()
     }
@@ -148,7 +148,7 @@ impl HeartbeatCoalescer {
         self.shared.expected.store(groups, Ordering::Relaxed);
     }
 
-    /// Sends a heartbeat with the next pulse to `target` and waits for its answer.
+    /// Sends a heartbeat with the next batch to `target` and waits for its answer.
     pub(in crate::raft) async fn beat(
         &self,
         target: NodeId,
@@ -183,7 +183,7 @@ impl HeartbeatCoalescer {
         answer.await.unwrap_or_else(|_| Err("no answer".to_owned()))
     }
 
-    /// Ends all pulses.
+    /// Ends all batches.
     pub(crate) async fn end(&self) {
         self.shared.tasks.end().await;
     }
@@ -247,8 +247,9 @@ impl Sender {
                 *number += 1;
                 let expected = self.expected.load(Ordering::Relaxed);
                 let gathered = gather(beat, beats, expected).await;
-                let pulse = frame(*number, gathered, &waiting, *lock(&last), Instant::now());
-                writer.push(&HeartbeatBatch { mark: self.peers.mark(), ..pulse });
+                let heartbeat_batch =
+                    frame(*number, gathered, &waiting, *lock(&last), Instant::now());
+                writer.push(&HeartbeatBatch { mark: self.peers.mark(), ..heartbeat_batch });
                 writer.flush().await.map_err(|error| error.to_string())?;
                 next = beats.recv().await;
             }

@@ -7,7 +7,7 @@
 //! `time_scale.rs`), until the leader has something to say again: entries, or a heartbeat that says it is
 //! awake, which it sends at once when it is asked something.
 //!
-//! That a process has died is found out in another way (see `lookout.rs`). When a whole machine is
+//! That a process has died is found out in another way (see `tasks/failure_detector.rs`). When a whole machine is
 //! gone, a resting group takes as much longer to notice.
 //!
 //! Deliberately missing: clocks. Moments are passed in.

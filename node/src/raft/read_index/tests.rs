@@ -116,7 +116,9 @@ impl Voter {
             let is_late = seen.is_late.load(Ordering::SeqCst);
             let answer = match opening {
                 Opening::RaftAppend { .. } => Some((encode(&seen.append(&frame)), is_late)),
-                Opening::RaftPulse { .. } => seen.pulse(&frame).map(|it| (encode(&it), false)),
+                Opening::RaftPulse { .. } => {
+                    seen.heartbeat_batch(&frame).map(|it| (encode(&it), false))
+                }
                 _ => return,
             };
             if answer.is_some_and(|answer| answers.send(answer).is_err()) {
@@ -165,7 +167,7 @@ impl Seen {
         AppendAnswer::Taken { last, seal: None }
     }
 
-    fn pulse(&self, frame: &bytes::Bytes) -> Option<HeartbeatBatchAnswer> {
+    fn heartbeat_batch(&self, frame: &bytes::Bytes) -> Option<HeartbeatBatchAnswer> {
         let HeartbeatBatch { number, calls, .. } = decode(frame).unwrap();
         let answers = calls.into_iter().map(|(_, call)| match call {
             Call::Follow { .. } => {

@@ -1,21 +1,21 @@
-//! A write-ahead log on a disk with arbitrary contents. It opens or refuses to; once open, it
-//! accepts more entries and opens again with all of them.
+//! A log on a disk with whatever there may be: it opens or refuses, and one that has opened takes
+//! more entries and opens again with all that it had.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_base::id::GroupId;
 use dkv_wal::disk::{Disk, MemoryDisk, SECTOR_BYTES};
-use dkv_wal::{GroupState, SegmentManagerStep, Wal, WalOptions, WriterStep};
+use dkv_wal::{LogState, SegmentManagerStep, Wal, WalOptions, WriterStep};
 
 use crate::parts::{Parts, join};
 
-/// Most segments of an input.
+/// Segments that an input may have.
 const SEGMENTS_MAX: u64 = 8;
 const SEGMENT_BYTES: u64 = 2048;
 
-/// The contents of a log, for each group.
-type Contents = Vec<(GroupId, GroupState, Vec<(u64, Bytes)>)>;
+/// All that a log says of a group.
+type Contents = Vec<(GroupId, LogState, Vec<(u64, Bytes)>)>;
 
 fn options() -> WalOptions {
     WalOptions {
@@ -27,8 +27,7 @@ fn options() -> WalOptions {
     }
 }
 
-/// Opens the log on a disk, runs `use_it` with it, and closes it. `None` if the log refuses to
-/// open.
+/// Opens the log of a disk, lets `use_it` work with it, and closes it; nothing if it refuses.
 fn with<T>(disk: &MemoryDisk, use_it: impl FnOnce(&Wal) -> T) -> Option<T> {
     let opened = Wal::open_by_hand(Arc::new(disk.clone()), options(), Box::new(|_| {}));
     let (wal, mut writer, mut segment_manager) = match opened {
@@ -68,7 +67,7 @@ pub(super) fn read(input: &[u8]) {
     }
     let Some(mut before) = with(&disk, contents) else { return };
     assert_eq!(with(&disk, contents).as_ref(), Some(&before), "{last} segments, opened again");
-    // The log accepts more entries.
+    // Life goes on.
     let appended = with(&disk, |wal| {
         for (id, state, entries) in &mut before {
             let Some(next) = state.next_index.filter(|next| *next < u64::MAX) else { continue };
@@ -86,7 +85,7 @@ pub(super) fn read(input: &[u8]) {
     assert_eq!(after, appended.map(entries));
 }
 
-/// Corrects the checksum of everything that looks like a header, a frame or a record.
+/// Gives whatever looks like a header, a frame or a record the checksum that it should have.
 fn mend_checksums(segment: &mut [u8]) {
     if segment.len() < SECTOR_BYTES {
         return;

@@ -1,7 +1,7 @@
 //! All frames that the nodes of a Raft group send each other.
 
 use bytes::Bytes;
-use dkv_node::untrusted::{RAFT_FRAMES, raft_frame, raft_frame_samples};
+use dkv_node::fuzzing::{RAFT_FRAMES, raft_frame, raft_frame_samples};
 
 use crate::parts::Parts;
 

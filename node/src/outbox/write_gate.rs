@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// See the [module](self). Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Intake {
+pub(crate) struct WriteGate {
     state: Arc<RwLock<State>>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) enum State {
     },
 }
 
-impl Intake {
+impl WriteGate {
     /// As it was left in a data directory.
     ///
     /// # Errors
@@ -127,22 +127,22 @@ mod tests {
     #[test]
     fn what_is_closed_is_closed_after_a_restart_until_it_is_opened() {
         let home = tempfile::tempdir().unwrap();
-        let intake = Intake::load(home.path()).unwrap();
-        assert_eq!(intake.state(), State::Open);
-        assert!(intake.enter().is_ok());
-        intake.close(home.path(), 7).unwrap();
-        for intake in [intake, Intake::load(home.path()).unwrap()] {
-            assert_eq!(intake.state(), State::Closed { at: 7 });
-            assert_eq!(intake.enter().unwrap_err(), refused());
+        let write_gate = WriteGate::load(home.path()).unwrap();
+        assert_eq!(write_gate.state(), State::Open);
+        assert!(write_gate.enter().is_ok());
+        write_gate.close(home.path(), 7).unwrap();
+        for write_gate in [write_gate, WriteGate::load(home.path()).unwrap()] {
+            assert_eq!(write_gate.state(), State::Closed { at: 7 });
+            assert_eq!(write_gate.enter().unwrap_err(), refused());
         }
         // The order was given again meanwhile: nothing is taken in between.
-        let intake = Intake::load(home.path()).unwrap();
-        intake.open(home.path(), || true).unwrap();
-        assert_eq!(intake.state(), State::Closing);
-        assert_eq!(intake.enter().unwrap_err(), refused());
-        intake.open(home.path(), || false).unwrap();
-        assert!(intake.enter().is_ok());
-        assert_eq!(Intake::load(home.path()).unwrap().state(), State::Open);
+        let write_gate = WriteGate::load(home.path()).unwrap();
+        write_gate.open(home.path(), || true).unwrap();
+        assert_eq!(write_gate.state(), State::Closing);
+        assert_eq!(write_gate.enter().unwrap_err(), refused());
+        write_gate.open(home.path(), || false).unwrap();
+        assert!(write_gate.enter().is_ok());
+        assert_eq!(WriteGate::load(home.path()).unwrap().state(), State::Open);
     }
 
     #[test]
@@ -152,16 +152,16 @@ mod tests {
         let whole = std::fs::read(path(home.path())).unwrap();
         for length in 0..whole.len() {
             std::fs::write(path(home.path()), &whole[..length]).unwrap();
-            assert!(Intake::load(home.path()).unwrap_err().ends_with("emptied is malformed"));
+            assert!(WriteGate::load(home.path()).unwrap_err().ends_with("emptied is malformed"));
         }
     }
 
     #[test]
     fn a_close_waits_for_whoever_stages() {
         let home = tempfile::tempdir().unwrap();
-        let intake = Intake::default();
-        let staging = intake.enter().unwrap();
-        let (closing, directory) = (intake.clone(), home.path().to_owned());
+        let write_gate = WriteGate::default();
+        let staging = write_gate.enter().unwrap();
+        let (closing, directory) = (write_gate.clone(), home.path().to_owned());
         let closer = std::thread::spawn(move || closing.close(&directory, 1));
         // It holds the lock: however long it takes, nobody has closed.
         for _ in 0..100 {
@@ -170,6 +170,6 @@ mod tests {
         }
         drop(staging);
         closer.join().unwrap().unwrap();
-        assert_eq!(intake.state(), State::Closed { at: 1 });
+        assert_eq!(write_gate.state(), State::Closed { at: 1 });
     }
 }

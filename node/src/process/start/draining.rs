@@ -7,10 +7,10 @@ use dkv_wire::network::Settings;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::rig::Founder;
+use super::founder::Founder;
 use super::*;
 use crate::net::reply::ReplyTo;
-use crate::outbox::{self, Intake, IntakeState};
+use crate::outbox::{self, WriteGate, WriteGateState};
 use crate::replica::backlog::Place;
 use crate::replica::write_batches::PendingWrite;
 use crate::serve::eventual_writes::{self, Deposit};
@@ -63,7 +63,7 @@ async fn a_node_that_is_to_be_emptied_takes_no_eventual_write_after_a_restart_ei
     assert!(matches!(deposit(&node).await, Ok(Answer::Written { .. })));
     let me = node.id();
     order(&node, DirectoryCommand::Drain { node: me, on: true }).await;
-    assert_eq!(deposit(&node).await, Err(outbox::emptying()));
+    assert_eq!(deposit(&node).await, Err(outbox::draining()));
     until("it goes on taking writes", || !node.remainder().takes_writes).await;
     until("it keeps what it took", || !node.remainder().keeps_writes).await;
     assert_eq!(node.remainder().shards, 1);
@@ -74,18 +74,18 @@ async fn a_node_that_is_to_be_emptied_takes_no_eventual_write_after_a_restart_ei
     drop(node);
     until("the node does not end", || ended.strong_count() == 0).await;
     // That is what it begins with, whatever it has read of the directory.
-    let closed = Intake::load(&directory).unwrap().state();
-    assert!(matches!(closed, IntakeState::Closed { .. }), "{closed:?}");
+    let closed = WriteGate::load(&directory).unwrap().state();
+    assert!(matches!(closed, WriteGateState::Closed { .. }), "{closed:?}");
 
     let Started { node, .. } = start(RealStorage, founder.args()).await.unwrap();
-    assert_eq!(node.outboxes().intake().state(), closed);
+    assert_eq!(node.outboxes().write_gate().state(), closed);
     let leads = || node.group(SHARD).is_some_and(|group| group.leads());
     until("nobody leads", leads).await;
-    assert_eq!(deposit(&node).await, Err(outbox::emptying()));
+    assert_eq!(deposit(&node).await, Err(outbox::draining()));
     let leads = || node.control().leads();
     until("nobody leads", leads).await;
     order(&node, DirectoryCommand::Drain { node: me, on: false }).await;
-    let open = || node.outboxes().intake().state() == IntakeState::Open;
+    let open = || node.outboxes().write_gate().state() == WriteGateState::Open;
     until("it takes no writes again", open).await;
     assert!(matches!(deposit(&node).await, Ok(Answer::Written { .. })));
     // It is no last word for a removal that it was empty once.

@@ -32,7 +32,7 @@ struct Said {
 
 /// What was said of this run, and by whom.
 #[derive(Default)]
-pub(super) struct Stance {
+pub(super) struct Verdicts {
     /// When the server last found it sound.
     vouched: Option<Instant>,
     /// Why the server does not.
@@ -43,7 +43,7 @@ pub(super) struct Stance {
     kept: u64,
 }
 
-impl Stance {
+impl Verdicts {
     pub(super) fn hear_server(&mut self, verdict: Verdict, why: String, now: Instant) {
         if verdict.is_sound() {
             self.vouched = Some(now);
@@ -144,17 +144,17 @@ mod tests {
 
     const OLDER: Verdict = Verdict::Older { start: 7, mark: 100 };
 
-    fn held(stance: &Stance) -> Option<String> {
+    fn held(stance: &Verdicts) -> Option<String> {
         held_at(stance, Instant::now())
     }
 
-    fn held_at(stance: &Stance, now: Instant) -> Option<String> {
+    fn held_at(stance: &Verdicts, now: Instant) -> Option<String> {
         stance.held(now).map(|why| why.to_string())
     }
 
     #[test]
     fn the_server_holds_a_node_back_and_lets_it_go_on() {
-        let (mut stance, now) = (Stance::default(), Instant::now());
+        let (mut stance, now) = (Verdicts::default(), Instant::now());
         assert_eq!(held(&stance), None);
         stance.hear_server(OLDER, "older".into(), now);
         assert_eq!(held(&stance).as_deref(), Some("older"));
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_sentence_is_of_the_last_kind_of_verdict() {
-        let (mut stance, now) = (Stance::default(), Instant::now());
+        let (mut stance, now) = (Verdicts::default(), Instant::now());
         stance.hear_server(OLDER, "older".into(), now);
         stance.hear_server(Verdict::Older { start: 8, mark: 1 }, "older yet".into(), now);
         assert_eq!(held(&stance).as_deref(), Some("older"));
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn another_node_holds_back_only_whom_the_server_has_never_found_sound() {
-        let (mut stance, now, node) = (Stance::default(), Instant::now(), NodeId::random());
+        let (mut stance, now, node) = (Verdicts::default(), Instant::now(), NodeId::random());
         let other = NodeId::random();
         stance.know(BTreeSet::from([node, other]));
         assert!(stance.hear_peer(node, OLDER, "a peer".into(), now));
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn strangers_have_no_word_and_against_the_server_most_members_have_to_say_it() {
-        let (mut stance, now) = (Stance::default(), Instant::now());
+        let (mut stance, now) = (Verdicts::default(), Instant::now());
         let strangers: Vec<_> = (0..9).map(|_| NodeId::random()).collect();
         for stranger in &strangers {
             assert!(!stance.hear_peer(*stranger, OLDER, "a stranger".into(), now));
