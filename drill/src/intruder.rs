@@ -15,14 +15,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dkv_api::{GroupId, NetworkView, NodeId, Role};
 use dkv_base::id::{Number, Stamp, Term};
-<<<<<<< HEAD:client/src/drill/intruder.rs
-use dkv_node::fuzzing::{forgeries, introduce};
-use dkv_wire::call::call;
-=======
 use dkv_console::Console;
 use dkv_local::SERVER;
-use dkv_node::untrusted::{forgeries, introduce};
->>>>>>> main:drill/src/intruder.rs
+use dkv_node::fuzzing::{forgeries, introduce};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};

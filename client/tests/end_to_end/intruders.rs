@@ -1,12 +1,8 @@
 //! Peers that want more than their certificate allows, or whose certificate was revoked.
 
 use dkv_api::{Condition, GroupId, NodeId, Role};
-<<<<<<< HEAD
 use dkv_node::fuzzing::introduce;
-=======
-use dkv_node::untrusted::introduce;
 use dkv_test_support::{output, text};
->>>>>>> main
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::incarnation::{BootId, Incarnation};
