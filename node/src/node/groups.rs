@@ -88,7 +88,10 @@ impl Node {
         // From here on nobody finds it. What is under way in it ends with it.
         self.forget_group(id);
         group.stop().await;
-        let mut stays = group.configured().index > departed;
+        let configured = group.configured();
+        // A later change of members than the one that let this replica go. One that an earlier
+        // leader began, and the log of this one does not have, was in vain.
+        let mut stays = configured.index > departed && configured.term.0 >= leader.leader_id.term;
         drop(group);
         // What a later replica must know comes first: without it nothing is deleted, and that is
         // tried again.

@@ -339,8 +339,8 @@ async fn hear(
     Ok(CallAnswer::Heartbeat(answer))
 }
 
-/// Answers batches of heartbeats until the peer ends the stream; `group` finds a group of this node, and `marks`
-/// is told how far the peer's log is on disk and says how far this node's is.
+/// Answers batches of heartbeats until the peer ends the stream; `group` finds a group of this
+/// node, and `marks` is told how far the peer's log is on disk and says how far this node's is.
 pub(crate) async fn serve_heartbeats(
     group: impl Fn(GroupId) -> Option<ReplicaHandle>,
     raft_peer: RaftPeer,
@@ -357,7 +357,8 @@ pub(crate) async fn serve_heartbeats(
                 let Ok(Some(frame)) = frame else { return };
                 let now = Instant::now();
                 raft_peer.liveness.heard(now);
-                let Ok(HeartbeatBatch { number, echo, calls, mark }) = decode::<HeartbeatBatch>(&frame) else { return };
+                let Ok(batch) = decode::<HeartbeatBatch>(&frame) else { return };
+                let HeartbeatBatch { number, echo, calls, mark } = batch;
                 let sent = echo.map(|echo| echo.sent_at(began, now));
                 let mark = marks(mark);
                 let answers = calls.into_iter().map(|(id, call)| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dkv_base::id::NodeId;
+use dkv_base::id::{NodeId, Term};
 use dkv_base::mutants::{Mutant, planted};
 
 use super::{LogId, Metrics, Raft};
@@ -37,6 +37,8 @@ pub(crate) async fn electorate(raft: &Raft) -> BTreeSet<NodeId> {
 pub(crate) struct Configured {
     /// Index of the entry that it is in.
     pub(crate) index: u64,
+    /// Term of the leader that proposed that entry.
+    pub(crate) term: Term,
     /// Whether that entry is applied here, and so committed.
     pub(crate) is_applied: bool,
     /// Nodes whose vote counts; of a joint configuration, those of the newer half.
@@ -51,11 +53,13 @@ pub(crate) struct Configured {
 pub(crate) fn configured(metrics: &Metrics) -> Configured {
     let stored = &metrics.membership_config;
     let index = stored.log_id().as_ref().map_or(0, |log_id| log_id.index);
+    let term = stored.log_id().as_ref().map_or(0, |log_id| *log_id.leader_id);
     let applied = metrics.last_applied.as_ref().map_or(0, |log_id| log_id.index);
     let membership = stored.membership();
     let voters = membership.get_joint_config().last().cloned().unwrap_or_default();
     let all = membership.nodes().map(|(node, _)| *node);
     let others = all.filter(|node| !voters.contains(node)).collect();
     let is_joint = membership.get_joint_config().len() > 1;
-    Configured { index, is_applied: index <= applied, voters, others, is_joint }
+    let (term, is_applied) = (Term(term), index <= applied);
+    Configured { index, term, is_applied, voters, others, is_joint }
 }

@@ -99,8 +99,8 @@ async fn serve_stream(
     if matches!(opening, Opening::Run { .. }) {
         return runs::serve(node.runs(), from, &connection, &caller, reader, writer).await;
     }
-    // ReplicaName has not said which run it is, or may not take part, is not heard; nor is anybody, while
-    // this node takes no part.
+    // ReplicaName has not said which run it is, or may not take part, is not heard; nor is anybody,
+    // while this node takes no part.
     if caller.boot().is_none() || node.runs().held().is_some() {
         return debug!(%identity, "not spoken to");
     }
