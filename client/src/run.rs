@@ -1,7 +1,7 @@
 //! Runs the commands of the grammar and prints their results.
 //!
-//! A command that fails prints one line on stderr, which says what has happened (above all whether a
-//! write may have taken effect) and what to do.
+//! A command that fails prints one line on stderr, which says what has happened (above all whether
+//! a write may have taken effect) and what to do.
 
 use std::io;
 use std::time::{Duration, Instant};

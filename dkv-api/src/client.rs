@@ -131,7 +131,8 @@ impl Client {
     /// # Examples
     /// ```
     /// # fn example(client: &dkv_api::Client) {
-    /// println!("connected to network {} as {}", client.identity().network, client.identity().role);
+    /// let identity = client.identity();
+    /// println!("connected to network {} as {}", identity.network, identity.role);
     /// # }
     /// ```
     pub fn identity(&self) -> Identity {
@@ -211,7 +212,8 @@ impl Client {
     /// ```
     /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
     /// let written = client.write("planet", "Mars").await?;
-    /// println!("{} at {}", if written.existed { "changed" } else { "new" }, written.receipt.revision);
+    /// let what = if written.existed { "changed" } else { "new" };
+    /// println!("{what} at {}", written.receipt.revision);
     /// # Ok(()) }
     /// ```
     pub async fn write(

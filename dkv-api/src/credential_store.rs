@@ -7,8 +7,8 @@
 //!   which the nodes of the network were last seen, one line each: id, space, address.
 //! - `known/<host>_<port>`: the id of the network last met at an address. It selects the
 //!   certificate to present before anything is sent. It is a guess: if the server there now belongs
-//!   to another network, the client joins that network and rewrites the file. A stale file costs one
-//!   refused handshake.
+//!   to another network, the client joins that network and rewrites the file. A stale file costs
+//!   one refused handshake.
 //!
 //! Everything but the credentials is a convenience: an unreadable file counts as absent.
 //! Credentials that exist and are unusable are an error, and nothing replaces them: otherwise the

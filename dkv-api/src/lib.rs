@@ -54,9 +54,9 @@
 //! # Connecting
 //!
 //! [`Client::connect`] takes the address of the registration server, [`Client::builder`] everything
-//! else: several servers, nodes, a token, a role, a region, a timeout. A client joins a network once
-//! with a token (see [`ClientBuilder::token_file`]). From then on it uses the certificate in its
-//! credential store (see [`ClientBuilder::home`]), which it renews before it expires. If it has
+//! else: several servers, nodes, a token, a role, a region, a timeout. A client joins a network
+//! once with a token (see [`ClientBuilder::token_file`]). From then on it uses the certificate in
+//! its credential store (see [`ClientBuilder::home`]), which it renews before it expires. If it has
 //! expired, the server issues a new one to whoever proves to have its key. A client that was
 //! connected before also finds the nodes without the server, because it stores their addresses. If
 //! the server at an address now belongs to another network, the client joins that one.
@@ -86,8 +86,8 @@
 //! | [`Eventual`](Level::Eventual) | what the nearest replica has, at once | one node has it on disk; it is ordered later |
 //! | [`All`](Level::All) | the latest value, which every reachable replica then has | every replica has it on disk |
 //!
-//! [`ReadOptions::max_staleness`] and [`ReadOptions::at_least`] bound how far behind an eventual read
-//! may be, and [`ReadOptions::nearest`] has the nearest replica serve a strong one.
+//! [`ReadOptions::max_staleness`] and [`ReadOptions::at_least`] bound how far behind an eventual
+//! read may be, and [`ReadOptions::nearest`] has the nearest replica serve a strong one.
 //!
 //! # Errors
 //!
@@ -110,10 +110,11 @@
 //!
 //! The library retries by itself until the request's timeout: on a redirect, a lost connection, a
 //! silent node, a refusal that asks to come again, a failover. All attempts of a write carry the
-//! same id, so the shard executes it **at most once** however often it arrives, and the call returns
-//! the result of that one execution. The promise covers one call: a program that calls again after
-//! [`Error::Unknown`] makes another write. Make such writes conditional ([`Condition::Revision`],
-//! [`Condition::Absent`]), so that the second one finds out that the first was executed.
+//! same id, so the shard executes it **at most once** however often it arrives, and the call
+//! returns the result of that one execution. The promise covers one call: a program that calls
+//! again after [`Error::Unknown`] makes another write. Make such writes conditional
+//! ([`Condition::Revision`], [`Condition::Absent`]), so that the second one finds out that the
+//! first was executed.
 //!
 //! A failover costs time and nothing else.
 //!
@@ -127,8 +128,8 @@
 //!
 //! There is no batch call and none is needed: concurrent calls on one client are pipelined over one
 //! connection to each node, and the nodes commit them in batches. Start many and await them
-//! together, as with `futures::future::join_all` or `tokio::task::JoinSet`. Beyond 32,768 requests or
-//! 128 MiB under way, calls wait.
+//! together, as with `futures::future::join_all` or `tokio::task::JoinSet`. Beyond 32,768 requests
+//! or 128 MiB under way, calls wait.
 //!
 //! # Shutdown
 //!

@@ -104,8 +104,8 @@ impl ReadOptions {
         Self { max_staleness: Some(most), ..self }
     }
 
-    /// Sets the revision that the replica of an eventual answer must have reached. The receipt of an
-    /// earlier answer about a key of the same shard has one.
+    /// Sets the revision that the replica of an eventual answer must have reached. The receipt of
+    /// an earlier answer about a key of the same shard has one.
     ///
     /// # Examples
     /// ```
@@ -241,8 +241,8 @@ pub struct Value {
     pub value: Bytes,
     /// The receipt of the read. Its revision is that of the write which stored the value.
     pub receipt: Receipt,
-    /// For a read at [`Level::All`]: the replicas that were behind and now have the value, and those
-    /// that lack it. Empty at the other levels.
+    /// For a read at [`Level::All`]: the replicas that were behind and now have the value, and
+    /// those that lack it. Empty at the other levels.
     pub reach: Reach,
 }
 

@@ -253,8 +253,8 @@ impl Scan {
         self.merge.as_ref().map_or(Some(0), Merge::staleness_ms)
     }
 
-    /// Returns the next keys, at most `keys_max` of them and none after keys and values have reached
-    /// `bytes_max` bytes; and whether there are more.
+    /// Returns the next keys, at most `keys_max` of them and none after keys and values have
+    /// reached `bytes_max` bytes; and whether there are more.
     ///
     /// # Errors
     /// As for [`next`](Self::next). Keys that came before the error are lost to the caller.

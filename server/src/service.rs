@@ -1,9 +1,9 @@
 //! The server's side of every conversation: reads requests, consults the registry, writes answers.
 //!
-//! The acceptor admits two kinds of peers. A *joiner* has proved nothing: it may send one small frame
-//! within a few seconds, and the number of joiners is limited. The *holder of a certificate* may
-//! send any number of requests on a few streams. The role in its certificate decides what it may
-//! ask, and nothing that it says.
+//! The acceptor admits two kinds of peers. A *joiner* has proved nothing: it may send one small
+//! frame within a few seconds, and the number of joiners is limited. The *holder of a certificate*
+//! may send any number of requests on a few streams. The role in its certificate decides what it
+//! may ask, and nothing that it says.
 
 mod admin;
 mod connections;

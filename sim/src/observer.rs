@@ -92,8 +92,8 @@ impl Observations {
     }
 
     /// Returns whether the network survives the loss of any node: every group has had all its
-    /// voters, and at the last look no node knew of a group with fewer than three. A new replica knows
-    /// of no voters yet, which does not count.
+    /// voters, and at the last look no node knew of a group with fewer than three. A new replica
+    /// knows of no voters yet, which does not count.
     pub fn bears_a_loss(&self) -> bool {
         let state = self.lock();
         let groups = || state.latest.values().flat_map(|status| &status.groups);

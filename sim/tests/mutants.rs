@@ -12,8 +12,8 @@ use sim::run::{Options, run};
 const SEEDS: u64 = 60;
 
 /// Returns what to try first: the course of events that shows a bug soonest, for bugs that random
-/// faults seldom show, and the last seed that was seen to show it. A change of the product or of the
-/// simulation may change that seed; then the test tries the others, and is slower.
+/// faults seldom show, and the last seed that was seen to show it. A change of the product or of
+/// the simulation may change that seed; then the test tries the others, and is slower.
 fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
     match mutant {
         Mutant::AnswerBeforeSync => (Some(Course::Outage), 1),

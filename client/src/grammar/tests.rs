@@ -356,7 +356,9 @@ proptest! {
     }
 
     #[test]
-    fn a_word_splits_back_from_its_quotes(words in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..6)) {
+    fn a_word_splits_back_from_its_quotes(
+        words in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..6),
+    ) {
         let text = words.iter().map(|word| quote::quoted(word)).collect::<Vec<_>>().join(" ");
         prop_assert_eq!(quote::split(text.as_bytes()), Ok(words));
     }

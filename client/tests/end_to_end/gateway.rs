@@ -1,5 +1,5 @@
-//! Gateways of real networks, asked by a real HTTP client, or with raw bytes where a client would be
-//! too well-behaved.
+//! Gateways of real networks, asked by a real HTTP client, or with raw bytes where a client would
+//! be too well-behaved.
 
 mod access;
 mod browser;

@@ -280,8 +280,8 @@ impl Client {
         }
     }
 
-    /// Reports to the server when bearer tokens were last presented, in milliseconds since 1970, for
-    /// [`list_holders`](Self::list_holders). Gateways call it.
+    /// Reports to the server when bearer tokens were last presented, in milliseconds since 1970,
+    /// for [`list_holders`](Self::list_holders). Gateways call it.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the server does not answer.
@@ -323,8 +323,8 @@ impl Client {
     /// Requires [`Role::Admin`].
     ///
     /// # Errors
-    /// [`Error::Denied`] without that role; [`Error::Invalid`] if the choice matches no run that was
-    /// heard a moment ago, or several.
+    /// [`Error::Denied`] without that role; [`Error::Invalid`] if the choice matches no run that
+    /// was heard a moment ago, or several.
     ///
     /// # Examples
     /// ```

@@ -1,7 +1,7 @@
 //! Runs of nodes' processes: detects older copies of a data directory, and nodes that run twice.
 //!
-//! The rules are those of [`dkv_wire::incarnation`], which nodes apply too. A node asks the server before
-//! it serves, and an administrator's decision between two runs is recorded here.
+//! The rules are those of [`dkv_wire::incarnation`], which nodes apply too. A node asks the server
+//! before it serves, and an administrator's decision between two runs is recorded here.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

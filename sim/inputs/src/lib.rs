@@ -3,9 +3,9 @@
 //! asserts what must hold of the outcome.
 //!
 //! A [`Target`] is such a function with valid inputs as seeds. Two things use it. The tests mutate
-//! the seeds a fixed number of times, by a fixed random seed ([`attempt()`]), so that every change of
-//! the product is tried with the same inputs on the stable compiler. The programs in `fuzz/` hand
-//! the target to libFuzzer, which searches for inputs that reach new code.
+//! the seeds a fixed number of times, by a fixed random seed ([`attempt()`]), so that every change
+//! of the product is tried with the same inputs on the stable compiler. The programs in `fuzz/`
+//! hand the target to libFuzzer, which searches for inputs that reach new code.
 //!
 //! A target panics if a promise is broken: invalid bytes are refused and change nothing; a valid
 //! value means the same after it is written and read again; an error is one line without control

@@ -59,7 +59,8 @@ proptest! {
     #[test]
     fn bytes_as_a_snapshot(chunk in proptest::collection::vec(any::<u8>(), 1..200)) {
         let directory = tempfile::tempdir()?;
-        let engine = Engine::open(directory.path(), EngineOptions { reserve_bytes: 0, ..EngineOptions::default() })?;
+        let options = EngineOptions { reserve_bytes: 0, ..EngineOptions::default() };
+        let engine = Engine::open(directory.path(), options)?;
         for group in [GroupId::CONTROL, GroupId(1)] {
             let store = engine.group(group)?;
             let mut installer = store.install()?;

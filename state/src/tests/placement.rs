@@ -301,7 +301,8 @@ proptest! {
         world.settle(Balance::Gentle)?;
         let nodes = world.directory.nodes();
         for (group, plan) in world.directory.groups() {
-            let target = if group.is_shard() { world.replication } else { world.replication.clamp(3, 5) };
+            let replication = world.replication;
+            let target = if group.is_shard() { replication } else { replication.clamp(3, 5) };
             prop_assert_eq!(plan.voters.len(), nodes.len().min(target));
         }
         prop_assert!(nodes.values().all(|member| !member.retiring));

@@ -78,7 +78,9 @@ fn run_until_death(wal: &mut Manual, models: &mut Models, ops: &[Op], base: u64)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 600, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn keeps_what_was_acknowledged(

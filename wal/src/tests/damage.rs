@@ -208,7 +208,9 @@ fn an_impossible_length_is_not_believed() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2000, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     /// Random bytes over a real log, with the checksums of headers put right so that lengths,
     /// numbers and positions that make no sense get through to where they could do harm.

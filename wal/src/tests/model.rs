@@ -181,7 +181,9 @@ pub(super) fn check(wal: &Manual, models: &BTreeMap<u32, Model>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn behaves_like_a_map_for_each_group(ops in prop::collection::vec(op(), 1..120)) {

@@ -91,8 +91,8 @@ impl Browser {
         tokio::time::timeout(PATIENCE, answered).await.expect("the browser does not answer")
     }
 
-    /// Returns the complaints since the page was loaded: errors and warnings of its scripts, and of the
-    /// browser, such as missing files.
+    /// Returns the complaints since the page was loaded: errors and warnings of its scripts, and of
+    /// the browser, such as missing files.
     pub(crate) fn complaints(&self) -> &[String] {
         &self.complaints
     }

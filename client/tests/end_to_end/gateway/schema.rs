@@ -1,5 +1,5 @@
-//! The OpenAPI description, tested by schemathesis with requests that it allows and many that it does
-//! not.
+//! The OpenAPI description, tested by schemathesis with requests that it allows and many that it
+//! does not.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,9 +31,9 @@ async fn the_interface_matches_its_description() {
     let url = gateway.url("/openapi.json");
     let described = Http::new(false).send("GET", &url, &[], "").await.json();
     assert_eq!(described["openapi"], "3.1.0");
-    // A valid request may fail by its precondition, or by a key that is too long. A revision that no
-    // shard has reached would make it wait until its deadline. A schema cannot express that eventual
-    // writes take no condition.
+    // A valid request may fail by its precondition, or by a key that is too long. A revision that
+    // no shard has reached would make it wait until its deadline. A schema cannot express that
+    // eventual writes take no condition.
     let config = network.path("schemathesis.toml");
     let accepted = "[parameters]\n\"query.at_least\" = 0\n[checks]\n\
                     positive_data_acceptance.expected-statuses = \
